@@ -1,0 +1,233 @@
+"""The command line: few verbs, every option a field of the recipe or an argument of the function it calls.
+
+Only the chosen verb imports torch, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import ValidationError
+from rich.console import Console
+
+from ebb.errors import EbbError, ResourceError
+from ebb.recipe import Recipe, difference, explained, flat, from_yaml, to_yaml, validated
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a diffusion model on a folder of images; the same command again resumes."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """folder of images or of class folders, imagefolder with metadata.jsonl, .zip of these, idx, .npz, CIFAR-10 binary, or digits"""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+    run: Path | None = None
+    """where to keep the run; without it runs/ and the name of the data"""
+    fresh: bool = False
+    """start anew, replacing a run of the same name"""
+    base: Path | None = None
+    """a recipe or run.yaml to start from; options given here win"""
+
+    def __call__(self, console: Console) -> None:
+        """Train, and say where the results are."""
+        from ebb.run import train
+
+        asked = self.recipe
+        if self.base is not None:
+            asked = overlaid(from_yaml(self.base)[0], self.recipe)
+        folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console)
+        console.print(f"report   {folder / 'report.html'}")
+        console.print(f"sample   ebb sample {folder} --n 16 --out samples.png")
+        console.print(f"measure  ebb evaluate {folder} --n 1000")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample new images from a run."""
+
+    run: tyro.conf.Positional[Path]
+    """run folder, or one of its checkpoints"""
+    n: int = 16
+    """number of images"""
+    label: str | None = None
+    """name or number of the label; without it every label in turn"""
+    steps: int | None = None
+    """solver steps"""
+    guidance: float | None = None
+    """classifier-free guidance scale; 1 is off"""
+    solver: str | None = None
+    """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
+    grid: str | None = None
+    """uniform, quadratic, angle, karras, log_snr, trailing or leading"""
+    seed: int = 0
+    """image i is made from seed + i"""
+    out: Path = Path("samples.png")
+    """a .png for one grid, a .npz for arrays, or a folder for single .png files"""
+
+    def __call__(self, console: Console) -> None:
+        """Sample and write."""
+        from ebb.samples import sample_to
+
+        asked = {"steps": self.steps, "guidance": self.guidance, "solver": self.solver, "grid": self.grid}
+        sample_to(self.run, self.out, self.n, label=self.label, seed=self.seed, console=console, **asked)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run: distances to the real images beside their floor, and label accuracy."""
+
+    run: tyro.conf.Positional[Path]
+    """run folder"""
+    n: int = 1000
+    """number of samples to draw"""
+    steps: int | None = None
+    """solver steps"""
+    guidance: float | None = None
+    """classifier-free guidance scale; 1 is off"""
+    solver: str | None = None
+    """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
+    grid: str | None = None
+    """uniform, quadratic, angle, karras, log_snr, trailing or leading"""
+    seed: int = 0
+    """of the samples and of the split of the real images"""
+
+    def __call__(self, console: Console) -> None:
+        """Measure, print the table, and write it into the run's report."""
+        from rich.table import Table
+
+        from ebb.evaluate.measure import as_table
+        from ebb.evaluate.run import evaluate
+
+        asked = {"steps": self.steps, "guidance": self.guidance, "solver": self.solver, "grid": self.grid}
+        with console.status("reading the run") as status:
+            result = evaluate(self.run, self.n, seed=self.seed, say=status.update, **asked)
+        table = Table(show_header=False, title=str(self.run), title_justify="left")
+        for row in as_table(result):
+            table.add_row(*row)
+        console.print(table)
+        console.print(f"report   {self.run / 'report.html'}")
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print the resolved recipe of a run, or of a recipe file; without one, all fields with their defaults."""
+
+    what: tyro.conf.Positional[Path | None] = None
+    """run folder or recipe file"""
+
+    def __call__(self, console: Console) -> None:
+        """Print YAML."""
+        console.print(to_yaml(recipe_of(self.what) if self.what else Recipe()), highlight=False, end="")
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Check a recipe file and say what is wrong with it."""
+
+    file: tyro.conf.Positional[Path]
+    """recipe file or run folder"""
+
+    def __call__(self, console: Console) -> None:
+        """Print that it is valid, or end with the reason."""
+        from ebb.plan import names_known
+
+        names_known(recipe_of(self.file))
+        console.print(f"{self.file} is a valid recipe")
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Print how two recipes differ."""
+
+    a: tyro.conf.Positional[Path]
+    """run folder or recipe file"""
+    b: tyro.conf.Positional[Path]
+    """run folder or recipe file"""
+
+    def __call__(self, console: Console) -> None:
+        """One line for each field that differs."""
+        old, new = (flat(recipe_of(path).model_dump()) for path in (self.a, self.b))
+        for line in difference(old, new) or ["no difference"]:
+            console.print(line, highlight=False)
+
+
+Config = Annotated[
+    Annotated[Show, tyro.conf.subcommand("show")]
+    | Annotated[Validate, tyro.conf.subcommand("validate")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")],
+    tyro.conf.arg(name=""),
+]
+
+
+@dataclass(frozen=True)
+class ConfigVerb:
+    """Show, validate or compare recipes."""
+
+    verb: Config
+
+    def __call__(self, console: Console) -> None:
+        """Do it."""
+        self.verb(console)
+
+
+Verbs = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[ConfigVerb, tyro.conf.subcommand("config")]
+)
+
+
+def recipe_of(path: Path) -> Recipe:
+    """The recipe of a run folder or of a YAML file."""
+    return from_yaml(path / "run.yaml" if path.is_dir() else path)[0]
+
+
+def overlaid(base: Recipe, asked: Recipe) -> Recipe:
+    """`base` with the fields that were given on the command line."""
+    tree = base.model_dump()
+    for name, value in asked.asked().items():
+        *groups, leaf = name.split(".")
+        part = tree
+        for group in groups:
+            part = part[group]
+        part[leaf] = value
+    return validated(tree, "the command line")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one verb; a mistake ends with one short message and its exit code, never a traceback."""
+    console, errors = Console(), Console(stderr=True)
+    try:
+        verb = tyro.cli(Verbs, args=arguments, prog="ebb", description="Train, sample and measure diffusion models.")  # type: ignore[call-overload]
+        verb(console)
+    except EbbError as error:
+        fail(errors, error)
+    except ValidationError as error:
+        fail(errors, explained(error, "the command line"))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os._exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        fail(errors, ResourceError(f"cannot write {error.filename or 'a file'}: {error.strerror}", "free space or choose another folder"))
+    except MemoryError:
+        fail(errors, ResourceError("out of memory", "try a smaller --batch"))
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command resumes from the last checkpoint")
+        sys.exit(130)
+
+
+def fail(console: Console, error: EbbError) -> None:
+    """Print the message and end with its code."""
+    console.print(f"[bold red]error[/] ", end="")
+    console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    sys.exit(error.code)
+
+

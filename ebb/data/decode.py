@@ -1,0 +1,117 @@
+"""One image file to uint8: what its header says, then its pixels in the shape that was chosen for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP",
+    ".tif": "TIFF", ".tiff": "TIFF",
+}  # fmt: skip
+MAX_PIXELS = 64_000_000
+MIN_SIDE = 4
+
+Shape = tuple[int, int, int]
+
+
+class UnusableError(Exception):
+    """An image that has to be left out; the message is the kind of finding it becomes."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is known before decoding: height and width in pixels, upright, and whether there may be colour."""
+
+    height: int
+    width: int
+    colour: bool
+
+
+@contextmanager
+def _opened(file: IO[bytes]) -> Iterator[Image.Image]:
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnusableError("too large")
+            if min(image.size) < MIN_SIDE:
+                raise UnusableError("tiny")
+            yield image
+    except UnusableError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnusableError("too large") from error
+    except (
+        Exception
+    ) as error:  # decoders raise nearly every type on damaged bytes, and one bad image must not end a run
+        raise UnusableError("unreadable") from error
+
+
+def head(file: IO[bytes]) -> Head:
+    """Size and colour from the header alone. Raises UnusableError."""
+    with _opened(file) as image:
+        width, height = image.size
+        # asking a PNG for tags it does not announce would decode it
+        tagged = "exif" in image.info or image.format == "TIFF"
+        if tagged and image.getexif().get(0x0112, 1) > 4:  # the orientations that lie on their side
+            width, height = height, width
+        return Head(height, width, image.mode not in ("1", "L", "LA", "La", "F") and image.mode[0] != "I")
+
+
+def decode(file: IO[bytes], suffix: str, shape: Shape) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Pixels as uint8 of `shape` [c, h, w], with the (kind, action) of everything that had to be done.
+
+    Raises UnusableError.
+    """
+    with _opened(file) as image:
+        done = []
+        if (image.format or "").replace("MPO", "JPEG") != SUFFIXES[suffix]:  # MPO: what some phones call .jpg
+            done.append(("wrong suffix", "read by its content"))
+        if getattr(image, "is_animated", False):
+            done.append(("several frames", "first frame used"))
+        if image.mode[0] == "I" or ";16" in str(getattr(image, "tile", "")):
+            done.append(("16-bit", "scaled to 8 bits"))
+        if (
+            image.format == "JPEG"
+        ):  # large photographs decode at a fraction of the work; twice the size keeps LANCZOS exact
+            image.draft(image.mode, (2 * max(shape[1:]), 2 * max(shape[1:])))
+        image.load()
+        if image.getexif().get(0x0112, 1) > 1:
+            done.append(("rotated", "turned upright"))
+            ImageOps.exif_transpose(image, in_place=True)
+        return fit(_flat(image, done), shape), done
+
+
+def _flat(image: Image.Image, done: list[tuple[str, str]]) -> Image.Image:
+    """The image in mode L or RGB."""
+    if image.mode[0] in "IF":
+        values, top = np.asarray(image, np.float64), 1.0 if image.mode == "F" else 65535.0
+        if not (values.min() >= 0 and values.max() <= top):
+            raise UnusableError("values out of range")
+        return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
+    if image.has_transparency_data:
+        done.append(("transparency", "composited on white"))
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        return white.convert("RGB")
+    if image.mode in ("1", "L", "RGB"):
+        return image.convert("L") if image.mode == "1" else image
+    done.append(("palette" if image.mode == "P" else image.mode, "converted to RGB"))
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, shape: Shape) -> np.ndarray:
+    """An L or RGB image as uint8 [c, h, w]: scaled with LANCZOS to cover h x w, then cropped at the centre."""
+    channels, height, width = shape
+    if image.mode != (mode := "L" if channels == 1 else "RGB"):
+        image = image.convert(mode)
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

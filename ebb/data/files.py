@@ -1,0 +1,135 @@
+"""A folder, a zip or a tar seen as one thing: named files that can be opened. Nothing is ever unpacked to disk."""
+
+from __future__ import annotations
+
+import io
+import lzma
+import os
+import posixpath
+import stat
+import struct
+import tarfile
+import threading
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ebb.errors import DamagedError, DataError
+
+Notes = dict[tuple[str, str], list[str]]
+"""What was found while reading: (kind, action) → names."""
+
+DAMAGED = (
+    OSError, EOFError, ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError, struct.error,
+    SyntaxError, tokenize.TokenError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError,
+)  # fmt: skip
+"""What archive readers, and NumPy's reader of headers, raise on bytes that are not what they claim."""
+
+MEMBER_LIMIT = 256 * 2**20  # bytes: larger than any image within the pixel limit
+RATIO_LIMIT, RATIO_FROM = 200, 10 * 2**20  # deflate reaches 1032:1 on zeros, images do not
+
+
+@dataclass(frozen=True)
+class Files:
+    """Named files: their sizes in bytes by relative name, in sorted order, and how to open one."""
+
+    kind: str
+    sizes: dict[str, int]
+    open: Callable[[str], IO[bytes]]
+
+    def read(self, name: str) -> bytes:
+        """The whole content of one file."""
+        with self.open(name) as file:
+            return file.read(self.sizes[name])
+
+
+def shown(name: str) -> str:
+    """A name as it may be printed: archives and file systems allow control characters and undecodable bytes."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def _plain(name: str) -> str:
+    """The name of a member of an archive, relative and with slashes."""
+    return posixpath.normpath(name.replace("\\", "/")).lstrip("/")
+
+
+def _visible(name: str) -> bool:
+    """Whether no part of a path is hidden or the leftover of an operating system."""
+    return not any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db") for part in name.split("/"))
+
+
+def folder(root: Path, notes: Notes) -> Files:
+    """Every regular file below `root`; links to folders are followed, each real folder once."""
+    sizes, seen = {}, {os.path.realpath(root)}
+
+    def unseen(path: str) -> bool:
+        real = os.path.realpath(path)
+        return real not in seen and not seen.add(real)  # type: ignore[func-returns-value]
+
+    def unreadable(error: OSError) -> None:
+        notes["unreadable folder", "skipped"].append(os.path.relpath(error.filename, root))
+
+    for top, folders, names in os.walk(root, followlinks=True, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if _visible(name) and unseen(os.path.join(top, name)))
+        for name in filter(_visible, names):
+            relative = Path(top, name).relative_to(root).as_posix()
+            try:
+                status = os.stat(os.path.join(top, name))
+            except OSError:
+                notes["unreadable", "skipped"].append(relative)
+                continue
+            if stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+                sizes[relative] = status.st_size
+    return Files("", dict(sorted(sizes.items())), lambda name: open(root / name, "rb"))
+
+
+def zipped(path: Path, notes: Notes) -> Files:
+    """The members of a zip, each judged by its declared size before anything is read.
+
+    Raises DamagedError if the archive cannot be read.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except DAMAGED as error:
+        raise DamagedError(f"{path} is not a readable zip: {error}", "copy or download it again") from error
+    members, lock = {}, threading.Lock()
+    for member in archive.infolist():
+        name = _plain(member.filename)
+        if not _visible(name) or member.is_dir():  # in this order: is_dir fails on an empty name
+            continue
+        packed = max(member.compress_size, 1)
+        swells = member.file_size > RATIO_FROM and member.file_size / packed > RATIO_LIMIT
+        if swells or member.file_size > MEMBER_LIMIT:
+            notes["suspected bomb", "skipped"].append(name)
+        else:
+            members[name] = member
+
+    def read(name: str) -> IO[bytes]:
+        with lock, archive.open(members[name]) as file:
+            return io.BytesIO(file.read(members[name].file_size))
+
+    return Files("zip of ", {name: members[name].file_size for name in sorted(members)}, read)
+
+
+def tarred(path: Path) -> Files:
+    """The regular members of a tar, compressed or not. Raises DamagedError, or DataError for a member too large."""
+    try:
+        archive = tarfile.open(path)  # noqa: SIM115  its members are opened later
+        members = {}
+        for member in archive:
+            if member.size > MEMBER_LIMIT:
+                raise DataError(f"{path}: {member.name!r} declares {member.size} bytes, the limit is {MEMBER_LIMIT}")
+            if member.isreg() and _visible(name := _plain(member.name)):
+                members[name] = member
+    except DAMAGED as error:
+        raise DamagedError(f"{path} is not a readable tar: {error}", "copy or download it again") from error
+
+    def read(name: str) -> IO[bytes]:
+        file = archive.extractfile(members[name])
+        return file if file else io.BytesIO()
+
+    return Files("tar of ", {name: members[name].size for name in sorted(members)}, read)

@@ -1,0 +1,256 @@
+"""From whatever the user has to uint8 images in memory, with a reason for every choice and a list of what was found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ebb.data import memory
+from ebb.data.decode import Head, Shape
+from ebb.data.files import Notes, shown
+from ebb.data.sources import SUPPORTED, locate
+from ebb.data.splits import Allocate, Progress, Source, Split
+from ebb.errors import DataError, UsageError
+
+SIZES = (64, 32, 16, 8)
+IMBALANCE, FEW = 5, 10
+_CHUNK = 2048  # images looked at together, so that a memory map is never read whole
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a user would want to know: what, how often, up to five names, and what was done about it."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    action: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was found, JSON-able through dataclasses.asdict.
+
+    `shape` is [c, h, w]; `mean`, `std` and the 16 bins of `histogram` are per channel, in units of [-1, 1];
+    `fingerprint` is sha256 over pixels, labels and label names; `chosen` gives each automatic choice its reason.
+    """
+
+    kind: str
+    name: str
+    count: int
+    shape: Shape
+    classes: dict[str, int]
+    captions: int
+    mean: list[float]
+    std: list[float]
+    histogram: list[list[int]]
+    fingerprint: str
+    chosen: dict[str, str]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set in memory: `pixels` uint8 [n, c, h, w], `labels` int64 [n] indexing `names`, None when unlabelled."""
+
+    pixels: np.ndarray
+    labels: np.ndarray | None
+    names: tuple[str, ...]
+    summary: Summary
+    held_out: Images | None
+
+
+def read(
+    where: str,
+    *,
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    cache: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Images:
+    """Read a folder, zip, idx, npz or CIFAR-10 source, or `digits`; everything not given is chosen from the data.
+
+    `size` is a side or (height, width) in pixels, `channels` 1 or 3; arrays over half of the available memory go to
+    disk under `cache`; `progress(stage, done, total)` is called while reading.
+
+    Raises UsageError for a wrong argument, DataError for data that cannot be used, DamagedError for a broken file and
+    ResourceError when memory, disk or scikit-learn is missing.
+    """
+    side = (size, size) if isinstance(size, int) else size
+    if side is not None and (len(side) != 2 or min(side) < 1):
+        raise UsageError(f"size is a positive side, or (height, width) in pixels; got {size}")
+    if channels not in (None, 1, 3):
+        raise UsageError(f"channels is 1 (grey) or 3 (colour), got {channels}")
+    tick = progress or (lambda stage, done, total: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow warns about becomes a finding here
+        return _read(where, side, channels, cache, tick)
+
+
+def _read(where: str, side: tuple[int, int] | None, channels: int | None, cache: Path | None, tick: Progress) -> Images:
+    notes: Notes = defaultdict(list)
+    allocate = partial(memory.allocate, cache=cache)
+    source = locate(where, notes, allocate)
+    heads = _heads(where, source.train, notes, tick)
+    (height, width), why_size = _size(heads.values(), side)
+    depth = channels or (3 if any(head.colour for head in heads.values()) else 1)
+    pixels, kept = _pixels(where, source.train, heads, (depth, height, width), notes, tick, allocate)
+    why_channels = "asked for" if channels else "some images have colour"
+    if not channels and _grey(pixels):
+        pixels, why_channels = pixels[:, :1], "no image has colour"
+        if not isinstance(pixels, np.memmap):
+            pixels = np.ascontiguousarray(pixels)
+    _note_grey(source.train, heads, kept, pixels, notes)
+    names, why_labels = _label_names(source, notes)
+    chosen = {"size": f"{height}x{width}: {why_size}", "channels": f"{pixels.shape[1]}: {why_channels}"}
+    chosen |= source.reasons | {"labels": why_labels}
+    if isinstance(pixels, np.memmap):
+        chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
+    train = _images(source, source.train, pixels, kept, names, chosen, notes)
+    if source.held_out is None:
+        return train
+    notes = defaultdict(list)
+    heads = _heads(where, source.held_out, notes, tick)
+    pixels, kept = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
+    _note_grey(source.held_out, heads, kept, pixels, notes)
+    return replace(train, held_out=_images(source, source.held_out, pixels, kept, names, chosen, notes))
+
+
+def _nothing(where: str, notes: Notes) -> DataError:
+    found = ", ".join(f"{len(names)} {kind} ({shown(names[0])})" for (kind, _), names in notes.items() if names)
+    return DataError(f"{where}: expected images, none could be used: {found or 'it is empty'}", SUPPORTED)
+
+
+def _heads(where: str, split: Split, notes: Notes, tick: Progress) -> dict[int, Head]:
+    """The header of every usable image by its index."""
+    heads = {index: head for index, head in enumerate(split.heads(notes, tick)) if head}
+    if not heads:
+        raise _nothing(where, notes)
+    return heads
+
+
+def _size(heads: Collection[Head], side: tuple[int, int] | None) -> tuple[tuple[int, int], str]:
+    """Height and width for all, and why."""
+    if side:
+        return side, "asked for"
+    sizes = {(head.height, head.width) for head in heads}
+    if len(sizes) == 1 and max(common := next(iter(sizes))) <= SIZES[0]:
+        return common, "all images have it"
+    median = float(np.median([min(head.height, head.width) for head in heads]))
+    best = next((size for size in SIZES if size <= median), SIZES[-1])
+    known = ", ".join(map(str, SIZES[:0:-1]))
+    return (best, best), f"the largest of {known} and {SIZES[0]} not above the median short side, {median:g}"
+
+
+def _pixels(
+    where: str, split: Split, heads: dict[int, Head], shape: Shape, notes: Notes, tick: Progress, allocate: Allocate
+) -> tuple[np.ndarray, list[int]]:
+    """Decode the usable images of a split, and note which of them had another size."""
+    pixels, kept = split.pixels(list(heads), shape, notes, tick, allocate)
+    if not kept:
+        raise _nothing(where, notes)
+    names, sizes = split.names, {at: (head.height, head.width) for at, head in heads.items()}
+    kind = "mixed sizes" if len(set(sizes.values())) > 1 else "another size"
+    action = f"resized to {shape[1]}x{shape[2]} (centre crop)"
+    notes[kind, action] += [names[at] for at in kept if sizes[at] != shape[1:]]
+    return pixels, kept
+
+
+def _chunks(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    return (np.ascontiguousarray(pixels[at : at + _CHUNK]) for at in range(0, len(pixels), _CHUNK))
+
+
+def _grey(pixels: np.ndarray) -> bool:
+    """Whether the channels of every image are equal."""
+    return all(bool((chunk == chunk[:, :1]).all()) for chunk in _chunks(pixels))
+
+
+def _note_grey(split: Split, heads: dict[int, Head], kept: list[int], pixels: np.ndarray, notes: Notes) -> None:
+    if pixels.shape[1] == 3:
+        names = split.names
+        notes["grey", "repeated to 3 channels"] += [names[at] for at in kept if not heads[at].colour]
+
+
+def _label_names(source: Source, notes: Notes) -> tuple[tuple[str, ...], str]:
+    """The labels of both splits in order, integers by value and strings by the alphabet; and where they come from."""
+    labels = source.train.labels
+    without = [name for name, label in zip(source.train.names, labels, strict=True) if label is None]
+    if len(without) == len(labels):
+        return (), source.reasons.get("labels", "none: the images come without")
+    if without:
+        notes["without a label", "the labels of the others not used"] += without
+        return (), "none: some images have no label"
+    every = {*labels, *(source.held_out.labels if source.held_out else ())} - {None}
+    numbers = [label for label in every if isinstance(label, int)]
+    names = map(str, sorted(numbers)) if len(numbers) == len(every) else sorted({shown(str(label)) for label in every})
+    return tuple(names), source.reasons.get("labels", f"{len(every)} classes, stored with the images")
+
+
+def _images(
+    source: Source, split: Split, pixels: np.ndarray, kept: list[int], names: tuple[str, ...], chosen: dict[str, str],
+    notes: Notes,
+) -> Images:  # fmt: skip
+    """Number the labels and sum up one split."""
+    every, given = split.names, [split.labels[at] for at in kept]
+    called, labels = [every[at] for at in kept], None
+    if names and None not in given:
+        numbers = {name: number for number, name in enumerate(names)}
+        labels = np.array([numbers[shown(str(label))] for label in given], np.int64)
+    captioned = [name for name in called if name in split.captioned]
+    notes["captions", "counted, not used for training yet"] += captioned
+    mean, std, histogram, fingerprint = _look(pixels, labels, names, called, notes)
+    classes = {} if labels is None else _count(labels, names, notes)
+    findings = [
+        Finding(kind, len(found), tuple(map(shown, found[:5])), action)
+        for (kind, action), found in notes.items()
+        if found
+    ]
+    summary = Summary(
+        source.kind, source.name, len(pixels), pixels.shape[1:], classes, len(captioned), mean, std, histogram,
+        fingerprint, chosen, tuple(findings),
+    )  # fmt: skip
+    return Images(pixels, labels, names, summary, None)
+
+
+def _look(
+    pixels: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...], called: list[str], notes: Notes
+) -> tuple[list[float], list[float], list[list[int]], str]:
+    """Mean, standard deviation and histogram per channel, and the fingerprint; notes duplicates and constant images."""
+    fingerprint = hashlib.sha256(json.dumps([pixels.shape, names]).encode())
+    fingerprint.update(b"" if labels is None else labels.astype("<i8").data)
+    counts = np.zeros((pixels.shape[1], 256), np.int64)
+    seen, name = set[bytes](), iter(called)
+    for chunk in _chunks(pixels):
+        fingerprint.update(chunk.data)
+        counts += [np.bincount(chunk[:, channel].reshape(-1), minlength=256) for channel in range(chunk.shape[1])]
+        flat = chunk.reshape(*chunk.shape[:2], -1)
+        constant = (flat.min(-1) == flat.max(-1)).all(-1)
+        for image, same, image_name in zip(chunk, constant, name, strict=False):
+            key = hashlib.blake2b(image, digest_size=16).digest()
+            if key in seen:
+                notes["exact duplicate", "kept"].append(image_name)
+            if same:
+                notes["constant", "kept"].append(image_name)
+            seen.add(key)
+    levels, share = np.arange(256) / 127.5 - 1, counts / counts.sum(1, keepdims=True)
+    mean = share @ levels
+    std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(1))
+    return mean.tolist(), std.tolist(), counts.reshape(-1, 16, 16).sum(2).tolist(), fingerprint.hexdigest()
+
+
+def _count(labels: np.ndarray, names: tuple[str, ...], notes: Notes) -> dict[str, int]:
+    """Images per class; notes which classes are few."""
+    classes = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+    largest = max(classes.values())
+    rare = [name for name, count in classes.items() if count * IMBALANCE < largest]
+    notes["class imbalance", f"kept: less than 1/{IMBALANCE} of the largest class"] += rare
+    notes["small class", f"kept: fewer than {FEW} images"] += [name for name, count in classes.items() if count < FEW]
+    return classes

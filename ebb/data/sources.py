@@ -1,0 +1,158 @@
+"""What a source is, told from its content, and how file names say splits and labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ebb.data import formats
+from ebb.data.decode import SUFFIXES
+from ebb.data.files import DAMAGED, Files, Notes, folder, shown, tarred, zipped
+from ebb.data.splits import Allocate, ImageFiles, Label, Source
+from ebb.errors import DamagedError, DataError
+
+SUPPORTED = (
+    "ebb train FOLDER, with .png, .jpg, .webp, .gif, .bmp or .tiff files in it; or a zip of such a folder, "
+    "a folder of idx files, an .npz, CIFAR-10's binary version, or the word digits"
+)
+METADATA = "metadata.jsonl"
+
+
+def locate(where: str, notes: Notes, allocate: Allocate) -> Source:
+    """Find out what `where` is, by content. Raises DataError, DamagedError, ResourceError."""
+    path = Path(os.path.expanduser(where))
+    if not os.path.exists(path):
+        if where == "digits":
+            return formats.digits()
+        raise DataError(f"{where} does not exist", SUPPORTED)
+    bare = re.sub(r"(\.(tar|tgz|zip|npz|gz))+$", "", path.resolve().name)
+    name = re.sub(r"[^\w.-]+", "-", bare).strip("-.") or "data"
+    if path.is_dir():
+        return _in_files(folder(path, notes), where, name, notes, allocate)
+    if not path.is_file():
+        raise DataError(f"{where} is neither a folder nor a file", SUPPORTED)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(6)
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror}", SUPPORTED) from error
+    if start[:2] == b"PK" or path.suffix in (".zip", ".npz"):
+        if formats.holds_arrays(path):
+            return formats.npz(path, name, notes)
+        return _in_files(zipped(path, notes), where, name, notes, allocate)
+    if formats.IDX.match(path.name):
+        return formats.idx(_with_labels(path), name, allocate)
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        return _in_files(tarred(path), where, name, notes, allocate)
+    array = start == b"\x93NUMPY"
+    hint = "save it with np.savez(FILE, images=..., labels=...), then ebb train FILE.npz" if array else SUPPORTED
+    raise DataError(f"{where} is {'one array' if array else 'not a file'} that ebb reads images from", hint)
+
+
+def _with_labels(path: Path) -> Files:
+    """One idx images file and the labels beside it, packed or not."""
+    partner = path.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
+    near = {name: path.parent / name for name in (path.name, partner, f"{partner}.gz")}
+    sizes = {name: file.stat().st_size for name, file in near.items() if file.is_file()}
+    return Files("", sizes, lambda name: open(near[name], "rb"))
+
+
+def _in_files(files: Files, where: str, name: str, notes: Notes, allocate: Allocate) -> Source:
+    """A folder or an archive, by what lies in it."""
+    bases = [posixpath.basename(member) for member in files.sizes]
+    if any(map(formats.CIFAR.match, bases)):
+        return formats.cifar10(files, name, allocate)
+    if any(map(formats.IDX.match, bases)):
+        return formats.idx(files, name, allocate)
+    images = [member for member in files.sizes if posixpath.splitext(member)[1].lower() in SUFFIXES]
+    if not images:
+        found = [f"{len(names)} x {kind}" for (kind, _), names in notes.items()] + [shown(base) for base in bases[:5]]
+        pickled = "data_batch_1" in bases
+        hint = "get CIFAR-10's binary version: the Python version is pickle, which ebb does not open" if pickled else ""
+        raise DataError(f"{where}: expected images, found {', '.join(found) or 'nothing'}", hint or SUPPORTED)
+    if files.kind == "tar of ":
+        raise DataError(f"{where}: a tar of images is slow to read one by one", "unpack it, then ebb train FOLDER")
+    return _image_files(files, where, name, images, notes)
+
+
+def _folder(member: str, depth: int) -> str:
+    """The folder at a depth of a path, "" where the path is shorter."""
+    parts = member.split("/")
+    return parts[depth] if len(parts) > depth + 1 else ""
+
+
+def _common_depth(members: Iterable[str]) -> int:
+    common = posixpath.commonpath([posixpath.dirname(member) for member in members])
+    return len(common.split("/")) if common else 0
+
+
+def _image_files(files: Files, where: str, name: str, images: list[str], notes: Notes) -> Source:
+    """Images in folders: a split if the first level says so, labels by metadata or else by folder."""
+    tables = [member for member in files.sizes if posixpath.basename(member) == METADATA]
+    rows = {key: row for table in tables for key, row in _rows(files, where, table).items()}
+    depth = _common_depth([*images, *tables])
+    level = {folder.lower(): folder for folder in sorted({_folder(member, depth) for member in images})}
+    tests = [folder for key, folder in level.items() if key == "test"]
+    tests += [folder for key, folder in level.items() if key.startswith("val")]
+    train, test, reasons = images, list[str](), dict[str, str]()
+    if "train" in level and tests:
+        train = [member for member in images if _folder(member, depth) == level["train"]]
+        test = [member for member in images if _folder(member, depth) == tests[0]]
+        reasons["held out"] = f"{tests[0]}: the folder beside {level['train']}"
+        depth = _common_depth(train)
+    labels, reasons["labels"] = _labels(rows, images, train, depth)
+    ignored = {
+        "not an image": files.sizes.keys() - {*images, *tables},
+        "outside the split": set(images) - {*train, *test},
+        f"in {METADATA} only": rows.keys() - set(images),
+    }
+    for found, names in ignored.items():
+        notes[found, "ignored"] += sorted(names)
+    captioned = {member for member, row in rows.items() if row.get("text")}
+    kind = files.kind + ("imagefolder" if tables else "class folders" if labels else "folder")
+
+    def split(members: list[str]) -> ImageFiles:
+        return ImageFiles(files, members, [labels.get(member) for member in members], captioned)
+
+    return Source(kind, name, split(train), split(test) if test else None, reasons)
+
+
+def _labels(
+    rows: dict[str, dict[str, Any]], images: list[str], train: list[str], depth: int
+) -> tuple[dict[str, Label], str]:
+    """The label of every image that has one, and where the labels come from."""
+    if labels := {member: row["label"] for member, row in rows.items() if row.get("label") is not None}:
+        return labels, f"from {METADATA}"
+    classes = {_folder(member, depth) for member in train}
+    if len(classes) < 2:
+        return {}, "none: all images are in one folder"
+    if "" in classes:
+        return {}, "none: there are images both beside and in the folders"
+    return {member: _folder(member, depth) for member in images}, f"the names of {len(classes)} folders"
+
+
+def _rows(files: Files, where: str, table: str) -> dict[str, dict[str, Any]]:
+    """The rows of a metadata.jsonl by the path of their file. Raises DataError naming the line."""
+    rows = {}
+    try:
+        lines = files.read(table).decode("utf-8-sig").split("\n")
+    except DAMAGED as error:
+        raise DamagedError(f"{where}: {table} cannot be read: {error}", "it should be JSON lines in UTF-8") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: {table}, line {number} is not JSON: {error}") from error
+        if row is None:
+            continue
+        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+            raise DataError(f'{where}: {table}, line {number}: expected {{"file_name": "...", ...}}, got {line[:60]}')
+        if type(row.get("label")) not in (int, str, type(None)):
+            raise DataError(f"{where}: {table}, line {number}: a label is an integer or a string, got {row['label']!r}")
+        rows[posixpath.normpath(posixpath.join(posixpath.dirname(table), row["file_name"]))] = row
+    return rows

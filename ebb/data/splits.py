@@ -1,0 +1,161 @@
+"""Images of one split before they have a common shape: files to decode, or an array."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from ebb.data.decode import MIN_SIDE, Head, Shape, UnusableError, decode, fit, head
+from ebb.data.files import DAMAGED, MEMBER_LIMIT, Files, Notes
+
+Label = int | str | None
+Progress = Callable[[str, int, int], None]
+Allocate = Callable[[tuple[int, ...]], np.ndarray]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Split(Protocol):
+    """What reading needs to know of the images of one split."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each image is called in messages."""
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """The label of each image, None where it has none."""
+
+    @property
+    def captioned(self) -> Collection[str]:
+        """The names of the images that have a text."""
+
+    def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
+        """The size of each image; None for one that has to be left out."""
+
+    def pixels(
+        self, which: list[int], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
+    ) -> tuple[np.ndarray, list[int]]:
+        """The images `which` as uint8 [n, c, h, w], `shape` each, and those of `which` that could be decoded."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was found at a place: its kind, a short name, its images, its test split, and why it was read so."""
+
+    kind: str
+    name: str
+    train: Split
+    held_out: Split | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A split that is already uint8 [n, c, h, w]."""
+
+    array: np.ndarray
+    labels: Sequence[Label]
+    captioned: Collection[str] = ()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The images are known by their number."""
+        return [f"#{index}" for index in range(len(self.array))]
+
+    def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
+        """The same for all."""
+        channels, height, width = self.array.shape[1:]
+        if min(height, width) < MIN_SIDE:
+            notes["tiny", "skipped"] += self.names
+            return [None] * len(self.array)
+        return [Head(height, width, channels == 3)] * len(self.array)
+
+    def pixels(
+        self, which: list[int], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
+    ) -> tuple[np.ndarray, list[int]]:
+        """The array itself, unless another shape is asked for."""
+        if self.array.shape[1:] == shape:
+            return self.array, which
+        out = allocate((len(which), *shape))
+        for index in which:
+            image = self.array[index]
+            out[index] = fit(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), shape)
+        progress("images", len(which), len(which))
+        return out, which
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """A split whose images are files."""
+
+    files: Files
+    names: Sequence[str]
+    labels: Sequence[Label]
+    captioned: Collection[str]
+
+    def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
+        """Read every header, decode nothing."""
+
+        def one(name: str) -> Head | UnusableError:
+            if not 0 < self.files.sizes[name] <= MEMBER_LIMIT:
+                return UnusableError("too large" if self.files.sizes[name] else "empty file")
+            try:
+                with self.files.open(name) as file:
+                    return head(file)
+            except UnusableError as reason:
+                return reason
+            except DAMAGED:
+                return UnusableError("unreadable")
+
+        found: list[Head | None] = []
+        for name, result in zip(self.names, _each(one, self.names, "headers", progress), strict=True):
+            if isinstance(result, UnusableError):
+                notes[str(result), "skipped"].append(name)
+            found.append(None if isinstance(result, UnusableError) else result)
+        return found
+
+    def pixels(
+        self, which: list[int], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
+    ) -> tuple[np.ndarray, list[int]]:
+        """Decode the images `which`."""
+
+        def one(index: int) -> tuple[np.ndarray, list[tuple[str, str]]] | UnusableError:
+            name = self.names[index]
+            try:
+                with self.files.open(name) as file:
+                    return decode(file, posixpath.splitext(name)[1].lower(), shape)
+            except UnusableError as reason:
+                return reason
+            except DAMAGED:
+                return UnusableError("unreadable")
+
+        out, kept = allocate((len(which), *shape)), list[int]()
+        for index, result in zip(which, _each(one, which, "images", progress), strict=True):
+            if isinstance(result, UnusableError):
+                notes[str(result), "skipped"].append(self.names[index])
+                continue
+            out[len(kept)], done = result
+            kept.append(index)
+            for note in done:
+                notes[note].append(self.names[index])
+        return out[: len(kept)], kept
+
+
+def _each(function: Callable[[T], R], items: Sequence[T], stage: str, progress: Progress) -> Iterator[R]:
+    """`map` in a few threads, in order; Pillow and zlib let go of the interpreter while they work."""
+    step = 64  # images per task: the small ones cost less than handing them to a thread
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(items), 16 * step):  # a bounded number of results wait for the reader
+            stop = min(start + 16 * step, len(items))
+            runs = [items[at : min(at + step, stop)] for at in range(start, stop, step)]
+            for results in pool.map(lambda run: [function(item) for item in run], runs):
+                yield from results
+            progress(stage, stop, len(items))

@@ -1,0 +1,1 @@
+"""Between the user's world (labels, pictures) and tensors."""

@@ -1,0 +1,36 @@
+"""Class labels as conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebb.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label names of a data set, in the order of their indices; empty when there are none."""
+
+    names: tuple[str, ...] = ()
+
+    def index(self, label: str | int) -> int:
+        """The index of a label given by its name, or by its number where no label has that name."""
+        if str(label) in self.names:
+            return self.names.index(str(label))
+        if str(label).isdecimal() and int(label) < len(self.names):
+            return int(label)
+        if not self.names:
+            raise UsageError(f"this model was trained without labels, so it cannot be asked for {label!r}")
+        raise UsageError(f"there is no label {label!r}", nearest(str(label), self.names))
+
+    def __call__(self, indices: Sequence[int]) -> Mapping[str, Tensor]:
+        """The condition of a batch, {"label": int64 [b]}; {} when there are no labels."""
+        return {"label": torch.tensor(indices, dtype=torch.int64)} if self.names else {}
+
+    def null(self) -> Mapping[str, Tensor]:
+        """One row of "no label", {"label": int64 [1]}: the row after the last label."""
+        return self([len(self.names)])

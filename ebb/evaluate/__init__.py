@@ -1,0 +1,1 @@
+"""Figures that say how close samples come to real images, and the page that shows a run."""

@@ -1,0 +1,1 @@
+"""Guides turn a denoiser into another one, and so compose in any order with each other and with every solver."""

@@ -1,0 +1,73 @@
+"""Stateless parts in text: `name` or `name(field=value)`, each a member of one closed table per idea.
+
+`parse("karras(rho=5)", GRIDS, "grid")` is `Karras(rho=5)` and `spell(Karras(rho=5), GRIDS)` is the text again. Files and
+command lines therefore hold names and numbers only: never a class path, never code.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ebb.errors import UsageError, nearest
+
+
+def split(text: str, idea: str) -> tuple[str, dict[str, Any]]:
+    """`"edm(sigma_data=0.5)"` → `("edm", {"sigma_data": 0.5})`; values are literals, nothing is evaluated.
+
+    Raises UsageError where the text is not of the form `name` or `name(field=value, …)`.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        if isinstance(tree, ast.Name):
+            return tree.id, {}
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
+            return tree.func.id, {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords if k.arg}
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        pass
+    raise UsageError(f"{idea} {text!r} is not of the form name or name(field=value)", f"for example: {idea} = name")
+
+
+def parse(text: str, members: Mapping[str, Any], idea: str) -> Any:
+    """The member of `members` that `text` names, built with the fields it gives.
+
+    Raises UsageError for an unknown name or field (with the nearest one) or a value of the wrong type.
+    """
+    name, fields = split(text, idea)
+    if name not in members:
+        raise UsageError(f"there is no {idea} called {name!r}", nearest(name, members))
+    member = members[name]
+    known = list(inspect.signature(member).parameters) if inspect.isclass(member) else []
+    for field in fields:
+        if field not in known:
+            raise UsageError(f"{idea} {name!r} has no field {field!r}", nearest(field, known) if known else "it has none")
+    if not inspect.isclass(member):
+        return member
+    try:
+        if dataclasses.is_dataclass(member):
+            return TypeAdapter(member).validate_python(fields)
+        return member(**fields)
+    except (ValidationError, TypeError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UsageError(f"{idea} {text!r}: {reason}", f"fields of {name}: {', '.join(known)}") from error
+
+
+def spell(member: Any, members: Mapping[str, Any]) -> str:
+    """The text that `parse` turns into `member`; its fields come from the dataclass or from `member.settings`.
+
+    Raises UsageError where `member` is not of the table, and so cannot be written to a file.
+    """
+    for name, known in members.items():
+        if member is known:
+            return name
+        if inspect.isclass(known) and type(member) is known:
+            fields = dataclasses.asdict(member) if dataclasses.is_dataclass(known) else member.settings
+            return f"{name}({', '.join(f'{k}={v!r}' for k, v in fields.items())})" if fields else name
+    raise UsageError(
+        f"{type(member).__name__} is not one of {', '.join(members)}", "only these can be stored by name in a checkpoint"
+    )

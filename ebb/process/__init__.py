@@ -1,0 +1,1 @@
+"""The mathematics of the forward process: torch only, no network, no image."""

@@ -1,0 +1,117 @@
+"""A denoiser is D(x, t, cond) → E[x0 | x_t = x, cond], on an explicit path. Everything else wraps it, calls it or trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ebb.process.path import Path, spread
+from ebb.process.predict import Prediction, recover
+from ebb.shapes import Float
+
+Cond = Mapping[str, Tensor]
+"""Conditions by name, each with the batch as first axis; {} when there are none."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Anything with a path that answers with the posterior mean of the clean data."""
+
+    @property
+    def path(self) -> Path:
+        """The path whose noisy data the denoiser understands."""
+        ...
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """E[x0 | x_t = x, cond]: x [b, *d], t [b] → [b, *d]."""
+        ...
+
+
+Clock = Callable[[Path, Tensor], Tensor]
+"""What a network is told about the time: (path, t [b]) → [b]."""
+
+
+def fraction(path: Path, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """t/end, in [0, 1]."""
+    return t / path.end
+
+
+def quarter_log_nsr(path: Path, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """c_noise = ¼ log ν (Karras et al. 2022, table 1); for paths whose α stays above 0."""
+    return torch.log(path.nsr(t)) / 4
+
+
+@dataclass(frozen=True)
+class Timestep:
+    """The index 0 … steps − 1 of a discrete schedule: t·steps/end − 1 (Ho et al. 2020)."""
+
+    steps: int = 1000
+
+    def __call__(self, path: Path, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """t·steps/end − 1, not rounded."""
+        return t / path.end * self.steps - 1
+
+
+CLOCKS = {"fraction": fraction, "quarter_log_nsr": quarter_log_nsr, "timestep": Timestep}
+
+
+class NetworkDenoiser(nn.Module):
+    """A network read as a denoiser: network + path + prediction + clock + input scale.
+
+    `network(x [b, *d], told [b], cond) → F [b, *d]`. With `sigma_data` s the network sees x/√(α²s² + σ²), of unit
+    variance (c_in of Karras et al. 2022, table 1); without, it sees x. The network runs in its own precision;
+    x̂0 and the path's algebra are float32.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        path: Path,
+        prediction: Prediction,
+        clock: Clock = fraction,
+        sigma_data: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.path, self.prediction = network, path, prediction
+        self.clock, self.sigma_data = clock, sigma_data
+
+    def raw(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+        """F, what the network outputs at x_t = x, in float32."""
+        if self.sigma_data is not None:
+            scale = 1 / torch.hypot(self.sigma_data * self.path.alpha(t), self.path.sigma(t))
+            x = spread(scale, x) * x
+        weight = next(self.network.parameters(), x)
+        told = self.clock(self.path, t).to(device=x.device, dtype=torch.float32)
+        F: Tensor = self.network(x.to(weight.dtype), told, cond)
+        return F.float()
+
+    def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+        """x̂0 = E[x0 | x_t = x, cond], recovered from the network's F."""
+        x = x.float()
+        return recover(self.path, self.prediction, x, self.raw(x, t, cond), t)
+
+
+@dataclass(frozen=True)
+class Retimed:
+    """`denoiser` asked on another `path`: the same ratio ν, the input rescaled to the norm the denoiser knows.
+
+    E[x0 | x_t] depends on a Gaussian path only through ν and x/√(α² + σ²), so this is exact wherever the denoiser's own
+    path reaches ν; beyond that it is asked at its own end.
+    """
+
+    denoiser: Denoiser
+    path: Path
+
+    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+        """D(x·‖(α, σ)‖_u/‖(α, σ)‖_t, u) with ν(u) = ν(t)."""
+        u = self.denoiser.path.time(self.path.nsr(t))
+        return self.denoiser(spread(self.denoiser.path.norm(u) / self.path.norm(t), x) * x, u, cond)
+
+
+def retime(denoiser: Denoiser, path: Path) -> Denoiser:
+    """`denoiser`, to be asked in the time of `path`."""
+    return Retimed(denoiser, path)

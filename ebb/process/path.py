@@ -1,0 +1,296 @@
+"""Gaussian paths: x_t = α(t)·x0 + σ(t)·ε, from data at t = 0 to noise at t = end.
+
+A path states three functions of time; everything that can be derived from them is written once, in the base class.
+Times have shape [b] and are float64 by convention: coefficients are computed in the precision of `t`, and only the
+finished coefficient is cast to the precision of the data (`spread`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+from ebb.errors import UsageError
+from ebb.shapes import Float
+
+
+def spread(c: Float[Tensor, "b"], x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *one"]:
+    """A coefficient per sample, [b], shaped [b, 1, …] to multiply `x`, on its device and in its precision."""
+    return c.reshape(c.shape + (1,) * (x.ndim - 1)).to(device=x.device, dtype=x.dtype)
+
+
+class Path(ABC):
+    """x_t = α(t)·x0 + σ(t)·ε with α(0) = 1, σ(0) = 0; the ratio ν = σ/α rises and is the coordinate all paths share.
+
+    `end` is the time of (almost) pure noise. Nothing here divides by α(t), nor by σ at t = 0.
+    """
+
+    end: float
+
+    @abstractmethod
+    def alpha(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """α(t), the factor of the data."""
+
+    @abstractmethod
+    def sigma(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """σ(t), the standard deviation of the noise."""
+
+    @abstractmethod
+    def time(self, nsr: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """The inverse of ν(t) = σ/α. Ratios beyond the path's last (∞ included) give `end`."""
+
+    def nsr(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """ν(t) = σ(t)/α(t), the noise-to-signal ratio; ∞ where α = 0."""
+        return self.sigma(t) / self.alpha(t)
+
+    def log_snr(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """log(α²/σ²), in nats (Kingma et al. 2021, eq. 2)."""
+        return -2 * torch.log(self.nsr(t))
+
+    def norm(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """√(α² + σ²): 1 on a variance-preserving path."""
+        return torch.hypot(self.alpha(t), self.sigma(t))
+
+    def rates(self, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """(dα/dt, dσ/dt), by forward-mode differentiation of the two functions themselves."""
+        one = torch.ones_like(t)
+        return jvp(self.alpha, (t,), (one,))[1], jvp(self.sigma, (t,), (one,))[1]
+
+    def mix(
+        self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b *d"]:
+        """x_t = α·x0 + σ·ε."""
+        return spread(self.alpha(t), x0) * x0 + spread(self.sigma(t), eps) * eps
+
+    def noise(self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b *d"]:
+        """ε = (x − α·x0)/σ, for t > 0."""
+        return (x - spread(self.alpha(t), x) * x0) / spread(self.sigma(t), x)
+
+    def score(self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b *d"]:
+        """∇ log p_t(x) = −ε/σ when x0 = E[x0 | x_t] (Tweedie; Song et al. 2021), for t > 0."""
+        return -self.noise(x, x0, t) / spread(self.sigma(t), x)
+
+    def velocity(
+        self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b *d"]:
+        """dx/dt = α̇·x0 + σ̇·ε, the probability-flow velocity when x0 = E[x0 | x_t] (Lipman et al. 2023, eq. 14)."""
+        alpha_rate, sigma_rate = self.rates(t)
+        return spread(alpha_rate, x) * x0 + spread(sigma_rate, x) * self.noise(x, x0, t)
+
+    def jump(
+        self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"], s: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b *d"]:
+        """The flow from t to s if x0 were constant: x_s = r·x_t + (α_s − r·α_t)·x0, r = σ_s/σ_t.
+
+        It is DDIM (Song et al. 2021, eq. 12 with σ = 0), and what every exponential integrator adds corrections to.
+        Divides by σ(t) only, so it starts at α = 0 and lands on σ = 0 exactly.
+        """
+        r = self.sigma(s) / self.sigma(t)
+        return spread(r, x) * x + spread(self.alpha(s) - r * self.alpha(t), x) * x0
+
+
+@dataclass(frozen=True)
+class Linear(Path):
+    """α = 1 − t, σ = t: rectified flow (Liu et al. 2023, eq. 1) and the OT path of Lipman et al. 2023."""
+
+    end = 1.0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1 − t."""
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The time itself."""
+        return t
+
+    def time(self, nsr: Tensor) -> Tensor:
+        """ν/(1 + ν), written so that ν = ∞ gives 1."""
+        return 1 / (1 + 1 / nsr)
+
+
+@dataclass(frozen=True)
+class Cosine(Path):
+    """α = cos(πt/2), σ = sin(πt/2) (Nichol & Dhariwal 2021, eq. 17 without the offset s; VDM++ §2)."""
+
+    end = 1.0
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """cos(πt/2), as a sine so that it is exactly 0 at t = 1."""
+        return torch.sin(math.pi / 2 * (1 - t))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """sin(πt/2)."""
+        return torch.sin(math.pi / 2 * t)
+
+    def time(self, nsr: Tensor) -> Tensor:
+        """(2/π)·atan ν."""
+        return 2 / math.pi * torch.atan(nsr)
+
+
+@dataclass(frozen=True)
+class DDPMLinear(Path):
+    """ᾱ = Π(1 − β_k) with β rising linearly over `steps` steps (Ho et al. 2020, §4), continued smoothly between them.
+
+    At t = n/steps the path equals the table's n-th cumulative product: log ᾱ is the Euler–Maclaurin sum of
+    log(1 − β_k), which agrees with the table to 1e-12. α = √ᾱ, σ = √(1 − ᾱ).
+    """
+
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    steps: int = 1000
+    end = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.beta_start < self.beta_end < 1 and self.steps > 1):
+            raise UsageError(
+                f"betas must satisfy 0 < beta_start < beta_end < 1 over 2 or more steps, got {self.beta_start},"
+                f" {self.beta_end}, {self.steps}",
+                "the usual values are beta_start=1e-4, beta_end=0.02, steps=1000",
+            )
+
+    @property
+    def slope(self) -> float:
+        """β_{k+1} − β_k."""
+        return (self.beta_end - self.beta_start) / (self.steps - 1)
+
+    def log_alpha_bar(self, n: Tensor) -> Tensor:
+        """Σ_{k<n} log(1 − β_k) for real n: ∫f − [f]/2 + [f']/12, f(k) = log(1 − β_start − k·slope)."""
+        beta, first = self.beta_start + n * self.slope, torch.full_like(n, self.beta_start)
+
+        def integral(b: Tensor) -> Tensor:
+            return -(1 - b) * torch.log1p(-b) - b
+
+        area = (integral(beta) - integral(first)) / self.slope
+        ends = (torch.log1p(-beta) - torch.log1p(-first)) / 2
+        slopes = -self.slope * (1 / (1 - beta) - 1 / (1 - first)) / 12
+        return area - ends + slopes
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """√ᾱ."""
+        return torch.exp(self.log_alpha_bar(t * self.steps) / 2)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """√(1 − ᾱ)."""
+        return torch.sqrt(torch.expm1(self.log_alpha_bar(t * self.steps)).abs())
+
+    def time(self, nsr: Tensor) -> Tensor:
+        """Newton's method on log ᾱ = −log(1 + ν²); concave and monotone, so it converges from the quadratic's root."""
+        last = self.nsr(torch.full_like(nsr, self.end))
+        goal = -torch.log1p(torch.minimum(nsr, last) ** 2)
+        n = -2 * goal / (self.beta_start + torch.sqrt(self.beta_start**2 - 2 * self.slope * goal))
+        for _ in range(6):
+            n = n - (self.log_alpha_bar(n) - goal) / torch.log1p(-(self.beta_start + (n - 0.5) * self.slope))
+        return torch.clamp(n / self.steps, 0, self.end)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Path):
+    """ᾱ falls like a sigmoid from `start` to `stop` (Jabri et al. 2022, appendix B, temperature 1); α² + σ² = 1.
+
+    ᾱ(t) = (S(stop) − S(start + t(stop − start)))/(S(stop) − S(start)); differences of sigmoids are written with sinh,
+    so neither end loses digits.
+    """
+
+    start: float = -3.0
+    stop: float = 3.0
+    end = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.start < self.stop:
+            raise UsageError(f"sigmoid needs start < stop, got {self.start}, {self.stop}")
+
+    @property
+    def half(self) -> float:
+        """Half the range of the sigmoid's argument."""
+        return (self.stop - self.start) / 2
+
+    def squared(self, share: Tensor, t: Tensor, far: float) -> Tensor:
+        """sinh(share·half)/sinh(half) · cosh(far/2)/cosh(at(t)/2): one end's share of the squared norm."""
+        at = self.start + t * (self.stop - self.start)
+        return torch.sinh(share * self.half) / math.sinh(self.half) * math.cosh(far / 2) / torch.cosh(at / 2)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """√ᾱ."""
+        return torch.sqrt(self.squared(1 - t, t, self.start))
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """√(1 − ᾱ)."""
+        return torch.sqrt(self.squared(t, t, self.stop))
+
+    def time(self, nsr: Tensor) -> Tensor:
+        """From ν² = sinh(t·half)/sinh((1 − t)·half)·c: tanh(t·half) = sinh(half)/(c/ν² + cosh(half))."""
+        c = math.cosh(self.stop / 2) / math.cosh(self.start / 2)
+        return torch.atanh(math.sinh(self.half) / (c / nsr**2 + math.cosh(self.half))).clamp(max=self.half) / self.half
+
+
+@dataclass(frozen=True)
+class VarianceExploding(Path):
+    """α = 1, σ² = σ_min²·((σ_max/σ_min)^{2t} − 1): the exact marginal of the VE SDE (Song et al. 2021, eq. 30)."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    end = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise UsageError(f"expected 0 < sigma_min < sigma_max, got {self.sigma_min}, {self.sigma_max}")
+
+    @property
+    def growth(self) -> float:
+        """2·log(σ_max/σ_min), the rate of σ² in nats per unit of time."""
+        return 2 * math.log(self.sigma_max / self.sigma_min)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """σ_min·√((σ_max/σ_min)^{2t} − 1)."""
+        return self.sigma_min * torch.sqrt(torch.expm1(self.growth * t))
+
+    def time(self, nsr: Tensor) -> Tensor:
+        """log(1 + (ν/σ_min)²)/(2·log(σ_max/σ_min))."""
+        return (torch.log1p((nsr / self.sigma_min) ** 2) / self.growth).clamp(max=self.end)
+
+
+@dataclass(frozen=True)
+class EDM(Path):
+    """α = 1, σ = t up to `sigma_max` (Karras et al. 2022, table 1, "ours")."""
+
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not self.sigma_max > 0:
+            raise UsageError(f"expected sigma_max > 0, got {self.sigma_max}")
+
+    @property
+    def end(self) -> float:  # type: ignore[override]  # the only path whose end is chosen
+        """σ_max."""
+        return self.sigma_max
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """The time itself."""
+        return t
+
+    def time(self, nsr: Tensor) -> Tensor:
+        """ν."""
+        return nsr.clamp(max=self.sigma_max)
+
+
+PATHS = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "ddpm_linear": DDPMLinear,
+    "sigmoid": Sigmoid,
+    "variance_exploding": VarianceExploding,
+    "edm": EDM,
+}

@@ -1,0 +1,206 @@
+"""Times for training (densities) and for sampling (grids).
+
+A density is its quantile function: `density(path, u)` maps u uniform in (0, 1) to times in (0, end]. Evenly spread u give
+evenly spread times, which is how the objectives lower the variance of a batch (Kingma et al. 2021, appendix I.1).
+A grid is `grid(path, steps)`: float64 [steps + 1], falling from the noise end to exactly 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ebb.errors import UsageError
+from ebb.names import parse
+from ebb.process.path import Path
+from ebb.shapes import Float
+
+Density = Callable[[Path, Tensor], Tensor]
+Grid = Callable[[Path, int], Tensor]
+
+SHORTEST = 1e-5
+"""The smallest share of a path's end at which a network is trained: at t = 0 there is nothing to denoise."""
+
+
+def uniform(path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """t uniform in (0, end]."""
+    return path.end * u.clamp(min=SHORTEST)
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """t uniform over the `steps` times n·end/steps, n = 1 … steps (Ho et al. 2020, algorithm 1)."""
+
+    steps: int = 1000
+
+    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """⌈u·steps⌉·end/steps."""
+        return path.end * torch.ceil(u * self.steps).clamp(1, self.steps) / self.steps
+
+
+@dataclass(frozen=True)
+class LogitNormal:
+    """logit(t/end) ~ N(mean, std²) (Esser et al. 2024, eq. 19). On the linear path log ν = logit(t)."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """end·sigmoid(mean + std·Φ⁻¹(u))."""
+        return path.end * torch.sigmoid(self.mean + self.std * torch.special.ndtri(u)).clamp(min=SHORTEST)
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """log ν ~ N(mean, std²) (Karras et al. 2022, table 1: P_mean = −1.2, P_std = 1.2), on any path."""
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """time(exp(mean + std·Φ⁻¹(u)))."""
+        return path.time(torch.exp(self.mean + self.std * torch.special.ndtri(u)))
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Uniform times with the ratio multiplied, ν → shift·ν: more noise for larger data (Esser et al. 2024, eq. 23).
+
+    On the linear path t → shift·t/(1 + (shift − 1)·t).
+    """
+
+    shift: float = 3.0
+
+    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """time(shift·ν(end·u))."""
+        return path.time(self.shift * path.nsr(uniform(path, u)))
+
+
+DENSITIES = {
+    "uniform": uniform,
+    "discrete": Discrete,
+    "logit_normal": LogitNormal,
+    "log_normal": LogNormal,
+    "shifted": Shifted,
+}
+
+
+def counted(steps: int) -> int:
+    """`steps` if there is at least one; raises UsageError else."""
+    if steps < 1:
+        raise UsageError(f"sampling needs at least 1 step, got {steps}", "try --steps 16")
+    return steps
+
+
+def even(steps: int) -> Float[Tensor, "n"]:
+    """1, …, 1/steps, 0 in float64."""
+    return torch.linspace(counted(steps), 0, steps + 1, dtype=torch.float64) / steps
+
+
+def uniform_grid(path: Path, steps: int) -> Float[Tensor, "n"]:
+    """Evenly spaced in t."""
+    return path.end * even(steps)
+
+
+def quadratic(path: Path, steps: int) -> Float[Tensor, "n"]:
+    """Evenly spaced in √t: finer near the data (Song et al. 2021, DDIM, appendix D.2)."""
+    return path.end * even(steps) ** 2
+
+
+def angle(path: Path, steps: int) -> Float[Tensor, "n"]:
+    """Evenly spaced in atan ν, the angle of (α, σ): smooth at both ends of every path, so orders are measured on it."""
+    last = torch.atan(path.nsr(torch.tensor([path.end], dtype=torch.float64)))
+    return pinned(path, path.time(torch.tan(last * even(steps))))
+
+
+def pinned(path: Path, times: Tensor) -> Tensor:
+    """`times` with its ends exactly at `end` and 0."""
+    times = times.clone()
+    times[0], times[-1] = path.end, 0.0
+    return times
+
+
+def ratio_range(path: Path, nsr_min: float, nsr_max: float) -> tuple[float, float]:
+    """(ν_min, ν_max) for a grid that is spaced in ν, which is infinite at the end of some paths."""
+    last = path.nsr(torch.tensor([path.end], dtype=torch.float64)).item()
+    return nsr_min, min(nsr_max, last)
+
+
+@dataclass(frozen=True)
+class Karras:
+    """Evenly spaced in ν^{1/rho} between nsr_max and nsr_min, then 0 (Karras et al. 2022, eq. 5)."""
+
+    rho: float = 7.0
+    nsr_min: float = 0.002
+    nsr_max: float = 80.0
+
+    def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:
+        """time((ν_max^{1/ρ} + i/(steps − 1)·(ν_min^{1/ρ} − ν_max^{1/ρ}))^ρ), 0."""
+        low, high = (r ** (1 / self.rho) for r in ratio_range(path, self.nsr_min, self.nsr_max))
+        ramp = torch.linspace(high, low, counted(steps), dtype=torch.float64) ** self.rho
+        return pinned(path, torch.cat([path.time(ramp), torch.zeros(1, dtype=torch.float64)]))
+
+
+@dataclass(frozen=True)
+class LogSNR:
+    """Evenly spaced in log ν between nsr_max and nsr_min, then 0 (Lu et al. 2022, §4)."""
+
+    nsr_min: float = 0.01
+    nsr_max: float = 80.0
+
+    def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:
+        """time(exp(linspace(log ν_max, log ν_min, steps))), 0."""
+        low, high = (math.log(r) for r in ratio_range(path, self.nsr_min, self.nsr_max))
+        ramp = torch.exp(torch.linspace(high, low, counted(steps), dtype=torch.float64))
+        return pinned(path, torch.cat([path.time(ramp), torch.zeros(1, dtype=torch.float64)]))
+
+
+@dataclass(frozen=True)
+class Trailing:
+    """`steps` of the `of` times of a discrete schedule, counted back from its last (Lin et al. 2024, table 2)."""
+
+    of: int = 1000
+
+    def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:
+        """round(of·(1 − i/steps))·end/of."""
+        return path.end * torch.round(self.of * even(at_most(steps, self.of))) / self.of
+
+
+@dataclass(frozen=True)
+class Leading:
+    """`steps` of the `of` times, counted up from the first: 1 + i·⌊of/steps⌋ (Ho et al. 2020's index 0 is n = 1).
+
+    It starts below the end of the path: kept for models and settings from elsewhere (Lin et al. 2024, §3.3).
+    """
+
+    of: int = 1000
+
+    def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:
+        """(1 + i·⌊of/steps⌋)·end/of for i = steps − 1 … 0, then 0."""
+        index = torch.arange(at_most(steps, self.of) - 1, -1, -1, dtype=torch.float64)
+        times = (1 + index * (self.of // steps)) * path.end / self.of
+        return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
+
+
+def at_most(steps: int, of: int) -> int:
+    """`steps` if a schedule of `of` times has that many; raises UsageError else."""
+    if steps > of:
+        raise UsageError(f"a schedule of {of} times cannot be sampled in {steps} steps", f"try --steps {of}")
+    return counted(steps)
+
+
+GRIDS: dict[str, Any] = {
+    "uniform": uniform_grid,
+    "quadratic": quadratic,
+    "angle": angle,
+    "karras": Karras,
+    "log_snr": LogSNR,
+    "trailing": Trailing,
+    "leading": Leading,
+}
+

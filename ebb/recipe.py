@@ -1,0 +1,222 @@
+"""A recipe: everything a run is, as one frozen document. It imports no torch, so the command line answers at once.
+
+A field that is None is chosen from the data, the machine and the budget (`ebb.recipes`), and the choice is printed with its
+reason. A resolved recipe has no None left where a choice was possible; it is saved as run.yaml and repeats the run.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from ebb.errors import UsageError, nearest
+
+
+class Part(BaseModel):
+    """A frozen group of settings that refuses unknown names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataRecipe(Part):
+    """What is done to the images."""
+
+    size: int | None = None
+    """side of the square that images are resized to; None: chosen from the images"""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for colour; None: colour if any image has colour"""
+    flip: bool = False
+    """mirror half of the images left to right"""
+
+
+class NetworkRecipe(Part):
+    """The network; multipliers and attention belong to the unet, positions to the dit."""
+
+    kind: Literal["unet", "dit"] = "unet"
+    """unet or dit"""
+    width: int | None = None
+    """channels at the highest resolution (unet) or of every token (dit)"""
+    depth: int | None = None
+    """residual blocks per level (unet) or transformer blocks (dit)"""
+    patch: int | None = None
+    """side of the square of pixels that becomes one place"""
+    multipliers: tuple[int, ...] | None = None
+    """unet: width of each level, as a multiple of width"""
+    attention: tuple[int, ...] | None = None
+    """unet: levels that attend, 0 being the highest resolution"""
+    positions: Literal["rope", "learned"] = "rope"
+    """dit: how tokens know their place"""
+
+
+class OptimiserRecipe(Part):
+    """AdamW and its learning rate."""
+
+    lr: float | None = None
+    """peak learning rate"""
+    warmup: int | None = None
+    """steps until the peak is reached"""
+    weight_decay: float = 0.01
+    """decoupled weight decay"""
+    clip: float = 1.0
+    """largest gradient norm"""
+    accumulate: int = 1
+    """batches per update"""
+
+
+class SamplingRecipe(Part):
+    """How the system samples unless told otherwise."""
+
+    solver: str = "dpmpp_2m"
+    """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
+    grid: str = "log_snr"
+    """uniform, quadratic, angle, karras, log_snr, trailing or leading"""
+    steps: int = 16
+    """steps of the solver"""
+    guidance: float = 1.0
+    """classifier-free guidance scale; 1 is off"""
+
+
+class Recipe(Part):
+    """Everything a training run is."""
+
+    budget: str | None = None
+    """wall-clock time to train for, e.g. 90s, 10m, 2h; None: chosen from data and machine"""
+    steps: int | None = None
+    """updates to make; None: as many as the budget allows at the measured speed"""
+    batch: int | None = None
+    """images per batch"""
+    seed: int = 0
+    """seed of the weights, the data order and the noise"""
+    path: str = "linear"
+    """linear, cosine, ddpm_linear, sigmoid, variance_exploding or edm"""
+    prediction: str = "velocity"
+    """noise, data, velocity, v, score or edm(sigma_data=0.5)"""
+    times: str = "logit_normal"
+    """density of training times: uniform, discrete, logit_normal, log_normal or shifted"""
+    weight: str = "unit"
+    """loss weight: unit, simple, vlb, min_snr, edm or inverse_snr"""
+    clock: str = "fraction"
+    """what the network is told about time: fraction, quarter_log_nsr or timestep"""
+    sigma_data: float | None = None
+    """scale the input by 1/sqrt(alpha^2 sigma_data^2 + sigma^2); None: the data's own, measured"""
+    label_dropout: float = 0.1
+    """share of labels hidden, so that guidance works"""
+    precision: Literal["fp32", "bf16"] | None = None
+    """of the forward pass; None: the faster of the two, measured"""
+    ema_halflife: float = 500_000
+    """longest half-life of the averaged weights, in images"""
+    data: DataRecipe = DataRecipe()
+    network: NetworkRecipe = NetworkRecipe()
+    optimiser: OptimiserRecipe = OptimiserRecipe()
+    sample: SamplingRecipe = SamplingRecipe()
+
+    @model_validator(mode="after")
+    def within_limits(self) -> Recipe:
+        """Refuse a number outside its limits, and a budget that is not a duration; UsageError names the field."""
+        if self.budget is not None:
+            seconds(self.budget)
+        for name, value in flat(self.model_dump()).items():
+            low, high = LIMITS.get(name, (-math.inf, math.inf))
+            for number in value if isinstance(value, tuple) else [value]:
+                if isinstance(number, int | float) and not low <= number <= high:
+                    raise UsageError(f"{name} must be between {low:g} and {high:g}, got {number}")
+        return self
+
+    def asked(self) -> dict[str, Any]:
+        """The fields that differ from the defaults, flat: {"network.width": 96}."""
+        return flat(self.model_dump(exclude_defaults=True))
+
+
+LIMITS = {
+    "steps": (1, 1e9),
+    "batch": (1, 1e6),
+    "seed": (0, 2**62),
+    "sigma_data": (1e-6, 1e6),
+    "label_dropout": (0, 0.99),
+    "ema_halflife": (1, 1e12),
+    "data.size": (4, 1024),
+    "network.width": (8, 8192),
+    "network.depth": (1, 1000),
+    "network.patch": (1, 256),
+    "network.multipliers": (1, 64),
+    "network.attention": (0, 16),
+    "optimiser.lr": (1e-9, 10),
+    "optimiser.warmup": (0, 1e9),
+    "optimiser.weight_decay": (0, 10),
+    "optimiser.clip": (1e-9, 1e9),
+    "optimiser.accumulate": (1, 1e6),
+    "sample.steps": (1, 100_000),
+    "sample.guidance": (-100, 100),
+}
+"""The smallest and the largest value of each number, both allowed."""
+
+
+def seconds(duration: str) -> float:
+    """`"10m"` → 600.0. Units: s, m, h, d. Raises UsageError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", duration.strip())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"a budget is a number with s, m, h or d, got {duration!r}", "for example --budget 10m")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping with dotted names."""
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return out
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines `name: old → new` for every dotted name whose value differs; a missing one is "chosen"."""
+    names = sorted(set(old) | set(new))
+    rows = [(n, old.get(n, "chosen"), new.get(n, "chosen")) for n in names]
+    return [f"{n}: {a} → {b}" for n, a, b in rows if a != b]
+
+
+def validated(tree: Any, source: str) -> Recipe:
+    """A Recipe from a mapping; raises UsageError that names each wrong field and the nearest right one."""
+    if not isinstance(tree, dict):
+        raise UsageError(f"{source} is not a recipe: expected a mapping of fields", "see one with: ebb config show")
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise explained(error, source) from error
+
+
+def explained(error: ValidationError, source: str) -> UsageError:
+    """What is wrong with a recipe, one clause for each field, with the nearest name for an unknown one."""
+    known, lines = list(flat(Recipe().model_dump())), []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"there is no field {name}, {nearest(name, known).split('known:')[0].strip() or 'see the list'}")
+        elif problem["type"] == "value_error":
+            lines.append(str(problem["ctx"]["error"]))
+        else:
+            lines.append(f"{name}: {problem['msg'].lower()}, got {problem['input']!r}")
+    return UsageError(f"{source}: " + "; ".join(lines), "see all fields with: ebb config show")
+
+
+def from_yaml(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a YAML file, and the file's other entries (a run.yaml holds it under `recipe`)."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if isinstance(tree, dict) and "recipe" in tree:
+        rest = {name: value for name, value in tree.items() if name != "recipe"}
+        return validated(tree["recipe"], str(path)), rest
+    return validated(tree or {}, str(path)), {}
+
+
+def to_yaml(recipe: Recipe, **rest: Any) -> str:
+    """The text of a run.yaml: the recipe under `recipe`, and what else is known of the run."""
+    return yaml.safe_dump({**rest, "recipe": recipe.model_dump(mode="json")}, sort_keys=False, allow_unicode=True)

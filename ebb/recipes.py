@@ -1,0 +1,107 @@
+"""Named starting points: functions from what is known of the data to a recipe, and the rule that picks one.
+
+Each returns only what it has an opinion on; `complete` fills these into what the user left open and says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ebb.recipe import NetworkRecipe, OptimiserRecipe, Recipe, flat
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice depends on: number of images, their shape (c, h, w), classes, and their standard deviation."""
+
+    count: int
+    shape: tuple[int, int, int]
+    classes: int
+    sigma_data: float
+
+    @property
+    def side(self) -> int:
+        """The longer side in pixels."""
+        return max(self.shape[1:])
+
+
+def tiny(facts: Facts) -> Recipe:
+    """Up to 16 pixels: every pixel is a place of its own."""
+    network = NetworkRecipe(width=64, multipliers=(1, 2), depth=2, patch=1, attention=())
+    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(lr=2e-3, warmup=50))
+
+
+def small(facts: Facts) -> Recipe:
+    """Up to 40 pixels, as MNIST and CIFAR-10: 2×2 patches, wide enough to fill the machine's vectors."""
+    width = 64 if facts.shape[0] == 1 else 96
+    network = NetworkRecipe(width=width, multipliers=(1, 2), depth=2, patch=2, attention=())
+    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(lr=1.5e-3, warmup=100))
+
+
+def large(facts: Facts) -> Recipe:
+    """Above 40 pixels: 4×4 patches and a third level, so that the cost of a step stays that of a small picture."""
+    network = NetworkRecipe(width=96, multipliers=(1, 2, 2), depth=2, patch=max(4, facts.side // 16), attention=())
+    return Recipe(batch=64, network=network, optimiser=OptimiserRecipe(lr=1e-3, warmup=100))
+
+
+def transformer(facts: Facts) -> Recipe:
+    """A DiT whose patches cut the picture into about 8 × 8 tokens."""
+    network = NetworkRecipe(kind="dit", width=192, depth=6, patch=max(1, facts.side // 8))
+    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(lr=1e-3, warmup=100))
+
+
+def starting_point(asked: Recipe, facts: Facts) -> tuple[Recipe, str]:
+    """The starting point for these facts, and why."""
+    c, h, w = facts.shape
+    if asked.network.kind == "dit":
+        return transformer(facts), "a transformer was asked for"
+    for recipe, limit in ((tiny, 16), (small, 40)):
+        if facts.side <= limit:
+            return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
+    return large(facts), f"large: images of {w}×{h} with {c} channels"
+
+
+def filled(asked: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:
+    """`asked`, with each None replaced by what is offered under the same name."""
+    return {
+        name: filled(value, offered[name]) if isinstance(value, dict) else offered[name] if value is None else value
+        for name, value in asked.items()
+    }
+
+
+def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with everything chosen that needs no measuring, and the reason of each choice by dotted name."""
+    start, why = starting_point(asked, facts)
+    offered = start.model_dump() | {"sigma_data": round(facts.sigma_data, 4)}
+    offered["batch"] = min(start.batch or 128, facts.count)
+    offered["data"] = {"size": facts.side, "channels": facts.shape[0], "flip": False}
+    tree = filled(asked.model_dump(), offered)
+    if asked.data.size is None and facts.shape[1] != facts.shape[2]:
+        tree["data"]["size"] = None  # images of one size that are not square stay as they are
+    if facts.classes == 0:
+        tree["label_dropout"] = 0.0
+    elif "sample.guidance" not in asked.asked():
+        tree["sample"]["guidance"] = GUIDANCE
+    recipe = Recipe.model_validate(tree)
+    reasons = {
+        "sigma_data": "the standard deviation of the data",
+        "data.size": "the size of the images",
+        "data.channels": "the channels of the images",
+        "batch": "the whole data set" if offered["batch"] == facts.count else why,
+        "label_dropout": "there are no labels",
+        "sample.guidance": "the images have labels, and a little guidance makes them clearer",
+    }
+    before, after = flat(asked.model_dump()), flat(recipe.model_dump())
+    return recipe, {name: reasons.get(name, why) for name in after if after[name] != before[name]}
+
+
+GUIDANCE = 1.5
+"""Guidance of systems with labels, unless asked otherwise."""
+
+
+def default_budget(facts: Facts, images_per_second: float) -> tuple[str, str]:
+    """A budget for a run without one: time to see 400,000 images or every image 30 times, within 1 to 60 minutes."""
+    images = min(400_000, max(100_000, 30 * facts.count))
+    minutes = min(60, max(1, round(images / images_per_second / 60)))
+    return f"{minutes}m", f"about {images:,} images at the measured {images_per_second:,.0f} images/s, within 1 to 60 minutes"

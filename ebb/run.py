@@ -1,0 +1,273 @@
+"""A run: from data to a trained system in a folder that holds all that is needed to repeat it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ebb import checkpoint
+from ebb.data.scan import Images, read
+from ebb.encode.images import grid, save_png, to_pixels
+from ebb.errors import EbbError, UsageError
+from ebb.evaluate.report import write_report
+from ebb.plan import Parts, assemble, autocast_of, names_known, rate_of, resolve
+from ebb.progress import Meter, peak_memory_mb
+from ebb.recipe import Recipe, difference, flat, from_yaml, to_yaml
+from ebb.system import System
+from ebb.train.loop import train as updates
+
+GRID_AT = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
+"""When sample grids are drawn, as shares of the run."""
+
+CHECKPOINT_EVERY = 60.0
+"""Seconds between checkpoints, and so the most work that a power cut can cost."""
+
+
+def train(
+    data: str, asked: Recipe | None = None, *, run: Path | None = None, fresh: bool = False, console: Console | None = None
+) -> Path:
+    """Train on `data` (see `ebb.data.scan.read` for what it may be) and return the run folder.
+
+    The same call again resumes, bit for bit; a run folder of another recipe or other data is refused with the
+    difference unless `fresh`, which starts anew. Ctrl-C saves a checkpoint first.
+    """
+    asked, console = asked or Recipe(), console or Console()
+    names_known(asked)
+    with console.status("reading the data") as status:
+        images = read(
+            data,
+            size=asked.data.size,
+            channels=asked.data.channels,
+            progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
+        )
+    folder = run or Path("runs") / images.summary.name
+    show_data(images, console)
+    recipe = resumed(folder, asked, images, fresh)
+    if recipe is None:
+        recipe = begin(folder, asked, images, data, console)
+    else:
+        console.print(f"{folder} is of this recipe: going on with it")
+    parts = assemble(recipe, images, device())
+    last = checkpoint.newest(folder / "checkpoints")
+    if last is not None:
+        checkpoint.verify(last)
+        parts.training.restore({part: checkpoint.read(last, part) for part in ("model", "ema", "optim", "rng")})
+    if parts.training.step >= (recipe.steps or 0):
+        console.print(f"finished at step {parts.training.step:,}; --fresh starts anew")
+    else:
+        follow(folder, recipe, parts, console)
+    return folder
+
+
+def device() -> torch.device:
+    """The CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe | None:
+    """The resolved recipe of a run that was asked for in the same words on the same data; None to start anew.
+
+    Raises UsageError, with the difference, for a run of another recipe or other data.
+    """
+    file = folder / "run.yaml"
+    if not file.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(f"{folder} exists and is not a run of ebb", "choose another place with --run FOLDER")
+        return None
+    if fresh:
+        shutil.rmtree(folder)
+        return None
+    recipe, rest = from_yaml(file)
+    words = json.loads(json.dumps(asked.asked()))
+    changes = difference(rest.get("asked", {}), words)
+    if rest.get("fingerprint") != images.summary.fingerprint:
+        changes.append(f"data: {rest.get('data')} → other images ({images.summary.name})")
+    if changes:
+        raise UsageError(
+            f"{folder} is a run of another recipe:\n    " + "\n    ".join(changes),
+            "repeat its own command to resume it, --fresh to replace it, or --run FOLDER to keep both",
+        )
+    return recipe
+
+
+def begin(folder: Path, asked: Recipe, images: Images, data: str, console: Console) -> Recipe:
+    """Choose what is open, say why, and write the run folder's documents."""
+    recipe, reasons = resolve(asked, images, device(), lambda text: console.print(f"[dim]{text}[/]"))
+    values = flat(recipe.model_dump(mode="json"))
+    table = Table("chosen", "value", "because", title="the recipe", title_justify="left")
+    for name, reason in reasons.items():
+        table.add_row(name, str(values[name]), reason)
+    console.print(table)
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    choices = {name: {"value": values[name], "reason": reason} for name, reason in reasons.items()}
+    documents = {"env": environment(), "data": asdict(images.summary), "choices": choices}
+    for name, document in documents.items():
+        (folder / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf8")
+    some = np.random.default_rng(0).permutation(len(images.pixels))[:25]
+    captions = [images.names[i] for i in images.labels[some]] if images.labels is not None else []
+    save_png(grid(images.pixels[some], 5, captions), folder / "samples" / "data-grid.png", {"data": images.summary.name})
+    rest = {
+        "command": "ebb train " + " ".join([data, *(f"--{name} {value}" for name, value in asked.asked().items())]),
+        "data": str(Path(data).resolve()) if Path(data).exists() else data,
+        "fingerprint": images.summary.fingerprint,
+        "asked": json.loads(json.dumps(asked.asked())),
+    }
+    (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
+    return recipe
+
+
+def follow(folder: Path, recipe: Recipe, parts: Parts, console: Console) -> None:
+    """Make the updates, with a bar, a log, sample grids, checkpoints and, at the end, the report."""
+    training, steps = parts.training, recipe.steps or 1
+    grids = sorted({max(1, round(share * steps)) for share in GRID_AT})
+    every, saved = max(1, steps // 500), time.monotonic()
+    loop = updates(
+        training,
+        parts.objective,
+        parts.loader,
+        steps=steps,
+        rate=rate_of(recipe),
+        seed=recipe.seed,
+        accumulate=recipe.optimiser.accumulate,
+        clip=recipe.optimiser.clip,
+        autocast=autocast_of(recipe),
+    )
+    with interruptible() as stopped, Log(folder, training.step) as log, Meter(console, steps, training.step) as meter:
+        for step in loop:
+            meter.note(step)
+            if step.number % every == 0 or step.number == steps:
+                entry = meter.entry(step)
+                if not np.isfinite(entry["loss"]):
+                    raise EbbError(
+                        f"the loss is {entry['loss']} at step {step.number}: training diverged",
+                        f"try --optimiser.lr {(recipe.optimiser.lr or 1e-3) / 3:.1g} --fresh",
+                    )
+                log.write(entry)
+                meter.show(entry, next((g for g in grids if g > step.number), steps))
+            if step.number in grids:
+                draw(folder, parts, step.number)
+            if stopped() or step.number == steps or time.monotonic() - saved > CHECKPOINT_EVERY:
+                checkpoint.save(folder / "checkpoints", step.number, training.state(), parts.system.contract())
+                saved = time.monotonic()
+            if stopped():
+                raise KeyboardInterrupt
+    finish(folder, recipe, parts.system, meter.summary())
+
+
+class Log:
+    """The run's log.jsonl, cut back to `step` so that a resumed run writes every line once."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / "log.jsonl"
+        lines = self.path.read_text(encoding="utf8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        checkpoint.replace_text(self.path, "".join(line + "\n" for line in kept))
+
+    def __enter__(self) -> Log:
+        self.file = self.path.open("a", encoding="utf8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """One line, on its way to the disk at once."""
+        self.file.write(json.dumps(entry) + "\n")
+        self.file.flush()
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM, once, only raise a flag that the loop reads after the step; a second one acts at once."""
+    asked: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals belong to whoever started us
+        before = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def draw(folder: Path, parts: Parts, step: int) -> None:
+    """A sample grid from the averaged weights, with the same seeds at every step."""
+    averaged = System(parts.training.ema.model, parts.system.shape, parts.system.labels, parts.system.sampling)  # type: ignore[arg-type]
+    classes = len(parts.system.labels.names)
+    count = 2 * classes if 5 <= classes <= 16 else 36
+    made = to_pixels(averaged.sample(count, seed=0))
+    columns = classes if count == 2 * classes else 9
+    save_png(grid(made, columns), folder / "samples" / f"step-{step:06d}.png", {"step": step, "seed": 0})
+
+
+def finish(folder: Path, recipe: Recipe, system: System, summary: dict[str, Any]) -> None:
+    """The figures of the training itself, the model card and the report."""
+    network = system.denoiser.network
+    summary["parameters"] = sum(p.numel() for p in network.parameters())
+    (folder / "training.json").write_text(json.dumps(summary, indent=1), encoding="utf8")
+    names = ", ".join(system.labels.names) or "none"
+    (folder / "card.md").write_text(
+        f"# {folder.name}\n\nA diffusion model trained by ebb {version('ebb')}: {summary['parameters']:,} parameters,"
+        f" {summary['images']:,} images seen in {summary['seconds']:.0f} s.\n\n"
+        f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n"
+        f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
+        f"- sampling: {recipe.sample.solver}, {recipe.sample.steps} steps, guidance {recipe.sample.guidance:g}\n"
+        f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
+        "Its pictures are made by a machine; say so where you show them.\n",
+        encoding="utf8",
+    )
+    write_report(folder)
+
+
+def show_data(images: Images, console: Console) -> None:
+    """One table: what was found in the data and what was done about it."""
+    s = images.summary
+    table = Table(title=f"{s.name}: {s.count:,} images, {s.kind}", title_justify="left", show_header=False)
+    for what, reason in s.chosen.items():
+        table.add_row(what, reason)
+    if s.classes:
+        smallest, largest = min(s.classes.values()), max(s.classes.values())
+        table.add_row("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images")
+    for finding in s.findings:
+        table.add_row(f"{finding.kind} ({finding.count:,})", f"{finding.action}: {', '.join(finding.examples)}".rstrip(": "))
+    console.print(table)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and code that a run was made with."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    packages = {name: version(name) for name in ("ebb", "torch", "numpy", "pillow", "safetensors", "pydantic")}
+    return packages | {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "memory_mb": round(peak_memory_mb()),
+        "git": git.stdout.strip(),
+        "argv": sys.argv[1:],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

@@ -1,0 +1,1 @@
+"""From noise to data: one loop, and solvers with explicit state."""

@@ -1,0 +1,7 @@
+"""The solvers a recipe or a request can name."""
+
+from ebb.sample.ddim import DDIM, DDPM, Euler
+from ebb.sample.heun import Heun
+from ebb.sample.multistep import DPMpp2M
+
+SOLVERS = {"ddpm": DDPM, "ddim": DDIM, "euler": Euler, "heun": Heun, "dpmpp_2m": DPMpp2M}

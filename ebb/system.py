@@ -1,0 +1,186 @@
+"""What a checkpoint holds: a denoiser and what is needed to ask it for pictures, with its contract in writing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ebb.encode.labels import Labels
+from ebb.errors import DamagedError, UsageError
+from ebb.guide.cfg import cfg
+from ebb.names import parse, spell
+from ebb.networks.table import NETWORKS
+from ebb.process.denoiser import CLOCKS, NetworkDenoiser
+from ebb.process.path import PATHS
+from ebb.process.predict import PREDICTIONS
+from ebb.process.times import GRIDS
+from ebb.sample.loop import trajectory
+from ebb.sample.noise import Noise
+from ebb.sample.table import SOLVERS
+from ebb.shapes import Float
+from ebb import checkpoint
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample: solver and grid by name, number of steps, guidance scale (1 is off)."""
+
+    solver: str = "dpmpp_2m"
+    grid: str = "uniform"
+    steps: int = 16
+    guidance: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """A denoiser, the names of its labels, the shape of what it makes, and how to sample it unless told otherwise.
+
+    Its contract (network, path, prediction, clock, scales, shape, value range, labels) is saved with the weights; on
+    loading everything is rebuilt from it and a mismatch is refused by name.
+    """
+
+    denoiser: NetworkDenoiser
+    shape: tuple[int, ...]
+    labels: Labels = field(default_factory=Labels)
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def contract(self) -> dict[str, Any]:
+        """The contract as JSON; every part is text that `from_contract` turns back into the part."""
+        d = self.denoiser
+        return {
+            "format": FORMAT,
+            "network": spell(d.network, NETWORKS),
+            "path": spell(d.path, PATHS),
+            "prediction": spell(d.prediction, PREDICTIONS),
+            "clock": spell(d.clock, CLOCKS),
+            "sigma_data": d.sigma_data,
+            "shape": list(self.shape),
+            "values": [-1, 1],
+            "labels": list(self.labels.names),
+            "sampling": asdict(self.sampling),
+        }
+
+    @classmethod
+    def from_contract(cls, contract: dict[str, Any]) -> System:
+        """The system a contract describes, with fresh weights; raises DamagedError where it cannot be one."""
+        if contract.get("format") != FORMAT or contract.get("values") != [-1, 1]:
+            raise DamagedError(
+                f"this system has format {contract.get('format')!r} and values {contract.get('values')!r};"
+                f" this ebb reads format {FORMAT} with values [-1, 1]",
+                "load it with the version of ebb named in the run's env.json",
+            )
+        try:
+            denoiser = NetworkDenoiser(
+                parse(contract["network"], NETWORKS, "network"),
+                parse(contract["path"], PATHS, "path"),
+                parse(contract["prediction"], PREDICTIONS, "prediction"),
+                parse(contract["clock"], CLOCKS, "clock"),
+                contract["sigma_data"],
+            )
+            shape, names = tuple(contract["shape"]), tuple(contract["labels"])
+            return cls(in_place(denoiser), shape, Labels(names), Sampling(**contract["sampling"]))
+        except (KeyError, TypeError, UsageError) as error:
+            raise DamagedError(f"the system's contract cannot be read: {error}") from error
+
+    def wanted(self, count: int, label: str | int | Sequence[int] | None, seed: int) -> list[int]:
+        """The label of each of `count` images; without a wish, image i gets number (seed + i) mod classes."""
+        if not self.labels.names:
+            return [self.labels.index(label)] * count if isinstance(label, str | int) else [0] * count
+        if label is None:
+            return [(seed + i) % len(self.labels.names) for i in range(count)]
+        if isinstance(label, str | int):
+            return [self.labels.index(label)] * count
+        return list(label)
+
+    def sample(
+        self,
+        count: int,
+        *,
+        label: str | int | Sequence[int] | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        batch: int = 128,
+        progress: Callable[[int], None] | None = None,
+    ) -> Float[Tensor, "n *d"]:
+        """`count` new samples, float32 [count, *shape] in [−1, 1].
+
+        Image i is a function of (system, settings, seed + i) alone, whatever the batch. `label` is a name, an index or
+        one index per image; what is not given comes from the system's own `sampling`.
+        """
+        how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid)
+        if count < 1:
+            raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
+        asked, path = self.wanted(count, label, seed), self.denoiser.path
+        times, method = parse(how.grid, GRIDS, "grid")(path, how.steps), parse(how.solver, SOLVERS, "solver")
+        device = next(self.denoiser.parameters()).device
+        null = {name: row.to(device) for name, row in self.labels.null().items()}
+        guided = cfg(how.guidance if null else 1.0, null)(self.denoiser)
+        made = []
+        for first in range(0, count, batch):
+            part = asked[first : first + batch]
+            noise = Noise.of(seed + first, len(part))
+            cond = {name: row.to(device) for name, row in self.labels(part).items()}
+            x = noise.start(self.shape).to(device) * float(path.sigma(times[:1]))
+            for point in trajectory(guided, method, times, x, cond, noise):
+                x = point.x
+            made.append(x.clamp(-1, 1).cpu())
+            if progress:
+                progress(len(part))
+        return torch.cat(made)
+
+    def settled(self, **asked: Any) -> Sampling:
+        """The system's sampling settings with what was asked for in place; UsageError for what cannot be."""
+        how = replace(self.sampling, **{name: value for name, value in asked.items() if value is not None})
+        if how.steps < 1:
+            raise UsageError(f"sampling needs at least 1 step, got {how.steps}", "try --steps 16")
+        if not self.labels.names and how.guidance != 1:
+            raise UsageError(f"guidance {how.guidance:g} needs labels, and this model was trained without")
+        return how
+
+
+def in_place(denoiser: NetworkDenoiser) -> NetworkDenoiser:
+    """Convolution weights laid out channels last, as the fast kernels want them; values are unchanged."""
+    has_planes = any(isinstance(module, nn.Conv2d) for module in denoiser.modules())
+    return denoiser.to(memory_format=torch.channels_last) if has_planes else denoiser  # type: ignore[call-overload,no-any-return]
+
+
+def locate(run: str | Path) -> Path:
+    """The newest checkpoint of a run folder, or the checkpoint folder itself; raises UsageError where there is none."""
+    folder = Path(run)
+    if (folder / "manifest.json").is_file():
+        return folder
+    found = checkpoint.newest(folder / "checkpoints")
+    if found is None:
+        known = sorted(p.parent.as_posix() for p in folder.parent.glob("*/checkpoints")) if folder.parent.is_dir() else []
+        there = f"runs beside it: {', '.join(known)}" if known else "train one first: ebb train DATA"
+        raise UsageError(f"{folder} holds no checkpoint", there)
+    return found
+
+
+def load(run: str | Path, weights: str = "ema") -> System:
+    """The system of a run's newest checkpoint (or of a checkpoint folder), verified against its manifest.
+
+    `weights` is "ema", the average one samples from, or "model", the raw weights. Raises DamagedError for a file that
+    is not what was saved, UsageError for a folder without a checkpoint.
+    """
+    if weights not in ("ema", "model"):
+        raise UsageError(f"weights are 'ema' or 'model', got {weights!r}")
+    where = locate(run)
+    checkpoint.verify(where)
+    system = System.from_contract(checkpoint.about(where))
+    try:
+        system.denoiser.load_state_dict(checkpoint.read(where, weights))
+    except RuntimeError as error:
+        raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
+    system.denoiser.requires_grad_(False).eval()
+    return system

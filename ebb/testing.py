@@ -1,0 +1,229 @@
+"""Contract suites: run them on a path, prediction, network, denoiser, solver or guide of your own.
+
+Each `check_…` raises AssertionError that says what was expected and what came. They hold parts against answers that are
+known in closed form, so a part that passes is right and not only unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebb.guide.cfg import Guide
+from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.exact import Gaussian, Mixture
+from ebb.process.path import Path
+from ebb.process.predict import Prediction, determinant, recover
+from ebb.process.times import angle
+from ebb.sample.loop import Solver, trajectory
+from ebb.sample.noise import Noise
+from ebb.shapes import Float
+
+
+def close(what: str, got: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Raise AssertionError unless the largest difference, relative to the largest expected value, is small."""
+    worst = float((got - expected).abs().max() / expected.abs().max().clamp(min=1))
+    if not worst <= tolerance:  # also when it is not a number
+        raise AssertionError(f"{what}: off by {worst:.3g}, allowed {tolerance:.3g}; got {got}, expected {expected}")
+
+
+def inside(path: Path, count: int = 33) -> Float[Tensor, "n"]:
+    """Times strictly inside (0, end), evenly spaced in the angle atan ν, where every path is smooth."""
+    return angle(path, count + 1)[1:-1]
+
+
+def check_path(path: Path) -> None:
+    """The ends, the monotone ratio, its inverse, the rates, and what follows from them: mix, noise, jump, score."""
+    t, ends = inside(path), torch.tensor([0.0, path.end], dtype=torch.float64)
+    close("alpha(0)", path.alpha(ends)[:1], torch.ones(1), 0)
+    close("sigma(0)", path.sigma(ends)[:1], torch.zeros(1), 0)
+    nsr = path.nsr(t)
+    if not bool((nsr[1:] < nsr[:-1]).all()):
+        raise AssertionError("the noise-to-signal ratio must rise with time")
+    close("time(nsr(t)) = t", path.time(nsr) / path.end, t / path.end, 1e-9)
+    everything = torch.tensor([0.0, float("inf")], dtype=torch.float64)
+    close("time at ratios 0 and infinity", path.time(everything) / path.end, ends / path.end, 1e-9)
+    h = 1e-6 * t.clamp(max=path.end - t)
+    for name, of, rate in zip(("alpha", "sigma"), (path.alpha, path.sigma), path.rates(t), strict=True):
+        slope = (of(t + h) - of(t - h)) / (2 * h)
+        close(f"the rate of {name}, against differences", rate / (1 + slope.abs()), slope / (1 + slope.abs()), 1e-5)
+    x0, eps = torch.randn(2, len(t), 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x, s = path.mix(x0, eps, t), t / 2
+    close("noise undoes mix", path.noise(x, x0, t), eps, 1e-6)
+    close("jump moves along the line of one x0 and one noise", path.jump(x, x0, t, s), path.mix(x0, eps, s), 1e-9)
+    last = torch.full_like(t, path.end)
+    close(
+        "jump from the noise end to the data",
+        path.jump(path.mix(x0, eps, last), x0, last, torch.zeros_like(t)),
+        x0,
+        1e-9,
+    )
+    alpha_rate, sigma_rate = (rate[:, None, None] for rate in path.rates(t))
+    close("velocity", path.velocity(x, x0, t), alpha_rate * x0 + sigma_rate * eps, 1e-5)
+
+
+def check_prediction(prediction: Prediction, path: Path) -> None:
+    """`recover` gives x0 back from F = a·x0 + b·ε wherever F tells it, for x of any shape."""
+    t = inside(path)
+    x0, eps = torch.randn(2, len(t), 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    a, b = (c[:, None, None, None] for c in prediction(path, t))
+    if bool((determinant(path, prediction, t) == 0).any()):
+        raise AssertionError("this target does not tell x0 strictly inside the path")
+    close("recover", recover(path, prediction, path.mix(x0, eps, t), a * x0 + b * eps, t), x0, 1e-8)
+
+
+def check_network(
+    network: torch.nn.Module, shapes: Sequence[tuple[int, ...]], cond: Callable[[int], Mapping[str, Tensor]]
+) -> None:
+    """Output of the input's shape, samples that do not see each other, time that matters, and no BatchNorm.
+
+    `shapes` are sample shapes [c, *size]; `cond(n)` the conditions of a batch of n. Weights are randomised first, since
+    networks begin as the zero function.
+    """
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            raise AssertionError(f"{module} mixes the samples of a batch")
+    for shape in shapes:
+        x, time = torch.randn(3, *shape), torch.tensor([0.1, 0.5, 0.9])
+        with torch.no_grad():
+            together = network(x, time, cond(3))
+            alone = network(x[1:2], time[1:2], {k: v[1:2] for k, v in cond(3).items()})
+            later = network(x, time / 2, cond(3))
+        if together.shape != x.shape:
+            raise AssertionError(f"expected output of shape {list(x.shape)}, got {list(together.shape)}")
+        close("a sample alone and in a batch", together[1:2], alone, 1e-4)
+        if torch.allclose(together, later, atol=1e-6):
+            raise AssertionError("the output does not depend on time: is the clock wired?")
+
+
+def normal(path: Path) -> Gaussian:
+    """Correlated Gaussian data in the plane, off centre."""
+    mean = torch.tensor([0.6, -0.3], dtype=torch.float64)
+    return Gaussian(path, mean, torch.tensor([[0.5, 0.3], [0.3, 0.4]], dtype=torch.float64))
+
+
+def two_humps(path: Path) -> Mixture:
+    """Two unequal humps on the line, whose flow is known by matching quantiles."""
+    means, stds = torch.tensor([[-1.0], [0.8]], dtype=torch.float64), torch.tensor([0.4, 0.6], dtype=torch.float64)
+    return Mixture(path, means, stds, torch.tensor([0.3, 0.7], dtype=torch.float64))
+
+
+def quantile_flow(mixture: Mixture, x: Float[Tensor, "b 1"], t: Tensor, s: Tensor) -> Float[Tensor, "b 1"]:
+    """The probability flow on the line, exactly: it keeps every point's quantile, solved by bisection."""
+
+    def share_below(at: Tensor, when: Tensor) -> Tensor:
+        alpha, sigma = mixture.path.alpha(when)[:, None], mixture.path.sigma(when)[:, None]
+        std = torch.hypot(alpha * mixture.stds, sigma)
+        return (mixture.weights * torch.special.ndtr((at - alpha * mixture.means[:, 0]) / std)).sum(1, keepdim=True)
+
+    quantile = share_below(x, t)
+    low, high = torch.full_like(x, -10.0), torch.full_like(x, 10.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = share_below(middle, s) < quantile
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Order:
+    """A measured order of convergence, and the errors (root mean square) at each number of steps."""
+
+    slope: float
+    errors: dict[int, float]
+
+
+def measured_order(
+    solver: Solver, denoiser: Denoiser, x: Tensor, exact: Tensor, counts: Sequence[int] = (32, 64, 128, 256)
+) -> Order:
+    """The slope of log error against log step size, from the path's noise end to σ = 0, on the `angle` grid."""
+    errors = {}
+    for count in counts:
+        noise = Noise.of(0, len(x))
+        for point in trajectory(denoiser, solver, angle(denoiser.path, count), x, {}, noise):
+            landed = point.x
+        errors[count] = float((landed - exact).pow(2).mean().sqrt())
+    steps = torch.tensor(list(errors), dtype=torch.float64).log()
+    logs = torch.tensor(list(errors.values()), dtype=torch.float64).log()
+    centred = steps - steps.mean()
+    return Order(-float((centred * logs).sum() / (centred**2).sum()), errors)
+
+
+def check_solver(solver: Solver, path: Path, tolerance: float = 0.3) -> None:
+    """The deterministic `solver` converges with its stated order to the exact flow of a Gaussian and of a mixture."""
+    generator = torch.Generator().manual_seed(0)
+    end, start = torch.full((256,), path.end, dtype=torch.float64), torch.zeros(256, dtype=torch.float64)
+    scale = path.sigma(end)[:, None]
+    gauss, humps = normal(path), two_humps(path)
+    x2 = scale * torch.randn(256, 2, dtype=torch.float64, generator=generator)
+    x1 = scale * torch.randn(256, 1, dtype=torch.float64, generator=generator)
+    flows = (
+        ("Gaussian", gauss, x2, gauss.flow(x2, end, start)),
+        ("mixture", humps, x1, quantile_flow(humps, x1, end, start)),
+    )
+    for name, denoiser, x, exact in flows:
+        order = measured_order(solver, denoiser, x, exact)
+        if not abs(order.slope - solver.order) <= tolerance:
+            raise AssertionError(
+                f"{solver} on {path}, {name} data: stated order {solver.order}, measured {order.slope:.2f}; {order.errors}"
+            )
+
+
+def check_stochastic(solver: Solver, path: Path, steps: int = 100, count: int = 20_000) -> None:
+    """The samples of a stochastic `solver` have the mean and covariance of the Gaussian data they came from."""
+    gauss = normal(path)
+    noise = Noise.of(0, count)
+    end = torch.full((count,), path.end, dtype=torch.float64)
+    x = path.sigma(end)[:, None] * noise.start((2,)).double() + path.alpha(end)[:, None] * gauss.mean
+    for point in trajectory(gauss, solver, angle(path, steps), x, {}, noise):
+        x = point.x
+    close("mean of the samples", x.mean(0), gauss.mean, 0.03)
+    close("covariance of the samples", torch.cov(x.T), gauss.covariance, 0.03)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An exact denoiser of two labels (0: the first hump, 1: the second, 2: no label), to hold guides against."""
+
+    path: Path
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """The posterior mean given each sample's label."""
+        both = two_humps(self.path)
+        answers = [
+            Mixture(self.path, both.means[k : k + 1], both.stds[k : k + 1], torch.ones(1, dtype=torch.float64))(x, t, {})
+            for k in range(2)
+        ]
+        table = torch.stack([*answers, both(x, t, {})])
+        return table[cond["label"], torch.arange(len(x))]
+
+
+def check_guide(guide: Callable[[float], Guide], path: Path) -> None:
+    """A guide with a scale keeps the path, leaves its argument alone, and is the identity at scale 1."""
+    plain = Labelled(path)
+    t = inside(path, 7)
+    x = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None] * path.norm(t)[:, None]
+    cond = {"label": torch.tensor([0, 1, 0, 1, 0, 1, 0])}
+    before = x.clone()
+    close("scale 1 is off", guide(1.0)(plain)(x, t, cond), plain(x, t, cond), 1e-12)
+    guided = guide(3.0)(plain)
+    if guided.path is not path:
+        raise AssertionError("a guided denoiser has the path of the denoiser it wraps")
+    if torch.equal(guided(x, t, cond), plain(x, t, cond)):
+        raise AssertionError("scale 3 changes nothing")
+    close("the input is not written to", x, before, 0)
+
+
+def same_by_batch(sample: Callable[[Sequence[int]], Tensor], count: int, tolerance: float) -> None:
+    """`sample(indices)` gives each image the same, alone, in threes and all at once."""
+    whole = sample(range(count))
+    for size in (1, 3):
+        parts = [sample(range(first, min(first + size, count))) for first in range(0, count, size)]
+        close(f"images in batches of {size}", torch.cat(parts), whole, tolerance)

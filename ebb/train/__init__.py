@@ -1,0 +1,1 @@
+"""Training: a loop that knows no diffusion, and objectives that do."""

@@ -1,0 +1,56 @@
+"""The contract of an objective, and what can be wrapped around any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ebb.data.loader import Batch
+from ebb.errors import UsageError, nearest
+from ebb.process.denoiser import Cond
+
+
+class Loss(NamedTuple):
+    """A scalar to descend, and named parts of it to log (detached)."""
+
+    value: Tensor
+    terms: Mapping[str, Tensor] = {}  # noqa: RUF012  # immutable by type
+
+
+class Objective(Protocol):
+    """(model, batch, generator) → Loss. It receives the model itself, so distillation needs nothing special."""
+
+    def __call__(self, model: Any, batch: Batch, generator: torch.Generator) -> Loss:
+        """The loss of one batch; all its randomness comes from `generator`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConditionDropout:
+    """`objective` with each sample's conditions replaced by the null at `rate`, as guidance needs (Ho & Salimans 2022).
+
+    `null` holds one row for each condition.
+    """
+
+    objective: Objective
+    null: Cond
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise UsageError(f"label dropout is a share from 0 to below 1, got {self.rate}")
+
+    def __call__(self, model: Any, batch: Batch, generator: torch.Generator) -> Loss:
+        """The loss of the batch with some of its conditions dropped, all of a sample's together."""
+        cond = {}
+        drop = torch.rand(len(batch.x0), generator=generator, device=generator.device) < self.rate
+        for name, value in batch.cond.items():
+            if name not in self.null:
+                raise UsageError(f"there is no null for the condition {name!r}", nearest(name, self.null))
+            row = drop.to(value.device).reshape((-1,) + (1,) * (value.ndim - 1))
+            cond[name] = torch.where(row, self.null[name].to(value.device), value)
+        return self.objective(model, replace(batch, cond=cond), generator)
