@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class Sample:
     solver: str | None = None
     """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
     grid: str | None = None
-    """uniform, quadratic, angle, karras, log_snr, trailing or leading"""
+    """uniform, quadratic, karras, log_snr, trailing or leading"""
     seed: int = 0
     """image i is made from seed + i"""
     out: Path = Path("samples.png")
@@ -93,7 +94,7 @@ class Evaluate:
     solver: str | None = None
     """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
     grid: str | None = None
-    """uniform, quadratic, angle, karras, log_snr, trailing or leading"""
+    """uniform, quadratic, karras, log_snr, trailing or leading"""
     seed: int = 0
     """of the samples and of the split of the real images"""
 
@@ -219,9 +220,9 @@ def main(arguments: list[str] | None = None) -> None:
         fail(errors, ResourceError(f"cannot write {error.filename or 'a file'}: {error.strerror}", "free space or choose another folder"))
     except MemoryError:
         fail(errors, ResourceError("out of memory", "try a smaller --batch"))
-    except KeyboardInterrupt:
-        errors.print("stopped; the same command resumes from the last checkpoint")
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        errors.print("stopped; the same command resumes from the last checkpoint", soft_wrap=True)
+        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
 
 
 def fail(console: Console, error: EbbError) -> None:

@@ -74,7 +74,7 @@ class SamplingRecipe(Part):
     solver: str = "dpmpp_2m"
     """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
     grid: str = "log_snr"
-    """uniform, quadratic, angle, karras, log_snr, trailing or leading"""
+    """uniform, quadratic, karras, log_snr, trailing or leading"""
     steps: int = 16
     """steps of the solver"""
     guidance: float = 1.0

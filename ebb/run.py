@@ -55,6 +55,7 @@ def train(
             data,
             size=asked.data.size,
             channels=asked.data.channels,
+            cache=run.parent if run else Path("runs"),
             progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
         )
     folder = run or Path("runs") / images.summary.name
@@ -166,8 +167,8 @@ def follow(folder: Path, recipe: Recipe, parts: Parts, console: Console) -> None
             if stopped() or step.number == steps or time.monotonic() - saved > CHECKPOINT_EVERY:
                 checkpoint.save(folder / "checkpoints", step.number, training.state(), parts.system.contract())
                 saved = time.monotonic()
-            if stopped():
-                raise KeyboardInterrupt
+            if number := stopped():
+                raise KeyboardInterrupt(number)
     finish(folder, recipe, parts.system, meter.summary())
 
 
@@ -194,8 +195,8 @@ class Log:
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM, once, only raise a flag that the loop reads after the step; a second one acts at once."""
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Ctrl-C and SIGTERM, once, are only a number that the loop reads after the step (0: none); a second acts at once."""
     asked: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -207,7 +208,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     except ValueError:  # not the main thread: signals belong to whoever started us
         before = {}
     try:
-        yield lambda: bool(asked)
+        yield lambda: asked[0] if asked else 0
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
+from io import BufferedIOBase
+from typing import IO, cast
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -35,9 +36,9 @@ class Head:
 
 
 @contextmanager
-def _opened(file: IO[bytes]) -> Iterator[Image.Image]:
+def _opened(file: BufferedIOBase) -> Iterator[Image.Image]:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(cast(IO[bytes], file), formats=FORMATS) as image:  # a stream is all Pillow asks for
             if image.width * image.height > MAX_PIXELS:
                 raise UnusableError("too large")
             if min(image.size) < MIN_SIDE:
@@ -53,7 +54,7 @@ def _opened(file: IO[bytes]) -> Iterator[Image.Image]:
         raise UnusableError("unreadable") from error
 
 
-def head(file: IO[bytes]) -> Head:
+def head(file: BufferedIOBase) -> Head:
     """Size and colour from the header alone. Raises UnusableError."""
     with _opened(file) as image:
         width, height = image.size
@@ -64,7 +65,7 @@ def head(file: IO[bytes]) -> Head:
         return Head(height, width, image.mode not in ("1", "L", "LA", "La", "F") and image.mode[0] != "I")
 
 
-def decode(file: IO[bytes], suffix: str, shape: Shape) -> tuple[np.ndarray, list[tuple[str, str]]]:
+def decode(file: BufferedIOBase, suffix: str, shape: Shape) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """Pixels as uint8 of `shape` [c, h, w], with the (kind, action) of everything that had to be done.
 
     Raises UnusableError.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import lzma
 import os
 import posixpath
@@ -15,8 +14,8 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import IO
 
 from ebb.errors import DamagedError, DataError
 
@@ -39,7 +38,7 @@ class Files:
 
     kind: str
     sizes: dict[str, int]
-    open: Callable[[str], IO[bytes]]
+    open: Callable[[str], BufferedIOBase]
 
     def read(self, name: str) -> bytes:
         """The whole content of one file."""
@@ -108,9 +107,9 @@ def zipped(path: Path, notes: Notes) -> Files:
         else:
             members[name] = member
 
-    def read(name: str) -> IO[bytes]:
+    def read(name: str) -> BufferedIOBase:
         with lock, archive.open(members[name]) as file:
-            return io.BytesIO(file.read(members[name].file_size))
+            return BytesIO(file.read(members[name].file_size))
 
     return Files("zip of ", {name: members[name].file_size for name in sorted(members)}, read)
 
@@ -128,8 +127,8 @@ def tarred(path: Path) -> Files:
     except DAMAGED as error:
         raise DamagedError(f"{path} is not a readable tar: {error}", "copy or download it again") from error
 
-    def read(name: str) -> IO[bytes]:
+    def read(name: str) -> BufferedIOBase:
         file = archive.extractfile(members[name])
-        return file if file else io.BytesIO()
+        return BytesIO(file.read() if file else b"")
 
     return Files("tar of ", {name: members[name].size for name in sorted(members)}, read)

@@ -9,8 +9,8 @@ import re
 import struct
 import zipfile
 from collections.abc import Iterable
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def idx_array(files: Files, name: str, axes: int, allocate: Allocate) -> np.ndar
         raise DamagedError(f"{name} cannot be read: {error}", AGAIN) from error
 
 
-def _fill(array: np.ndarray, file: IO[bytes] | gzip.GzipFile) -> int:
+def _fill(array: np.ndarray, file: BufferedIOBase) -> int:
     """Read into an array until it is full or the file ends; returns the number of bytes."""
     flat, got = array.reshape(-1), 0
     while got < len(flat) and (block := file.read(min(len(flat) - got, 2**24))):

@@ -87,10 +87,8 @@ def features_for(run: Path, images: Images, say: Say) -> tuple[Features, float |
     if kept is not None:
         return kept
     say("training a classifier on the data, once, to judge with")
-    official = images.held_out if images.held_out is not None and images.held_out.labels is not None else None
-    extra: dict[str, Any] = {}
-    if official is not None:
-        extra = {"held_out": (official.pixels, official.labels)}
-    classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), **extra)
+    official = images.held_out
+    unseen = (official.pixels, official.labels) if official is not None and official.labels is not None else None
+    classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), held_out=unseen)
     save_classifier(file, classifier, accuracy, images.summary.fingerprint)
     return classifier, accuracy

@@ -31,6 +31,18 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
+class Predictor(Protocol):
+    """What a denoising objective trains: something that outputs F = a·x0 + b·ε on a path."""
+
+    path: Path
+    prediction: Prediction
+
+    def raw(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """F at x_t = x: x [b, *d], t [b] → [b, *d]."""
+        ...
+
+
 Clock = Callable[[Path, Tensor], Tensor]
 """What a network is told about the time: (path, t [b]) → [b]."""
 

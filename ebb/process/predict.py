@@ -64,9 +64,8 @@ class Preconditioned:
         return sigma / (self.sigma_data * norm), -alpha / norm
 
 
-def determinant(path: Path, prediction: Prediction, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+def determinant(path: Path, t: Float[Tensor, "b"], a: Float[Tensor, "b"], b: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """bα − aσ, of the system x = αx0 + σε, F = ax0 + bε; x̂0 − x0 = −σ(F̂ − F)/(bα − aσ)."""
-    a, b = prediction(path, t)
     return b * path.alpha(t) - a * path.sigma(t)
 
 
@@ -81,7 +80,8 @@ def recover(
 
     Raises UsageError where the target cannot tell x0, as for noise prediction at α = 0.
     """
-    det = determinant(path, prediction, t)
+    a, b = prediction(path, t)
+    det = determinant(path, t, a, b)
     if bool((det == 0).any()):
         when = t[det == 0][0].item()
         raise UsageError(
@@ -89,7 +89,6 @@ def recover(
             f" where alpha = {path.alpha(t)[det == 0][0].item():g}",
             "train with prediction=velocity or v, or start sampling below the end of the path",
         )
-    _, b = prediction(path, t)
     return spread(b / det, x) * x - spread(path.sigma(t) / det, x) * F
 
 

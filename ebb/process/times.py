@@ -112,12 +112,6 @@ def quadratic(path: Path, steps: int) -> Float[Tensor, "n"]:
     return path.end * even(steps) ** 2
 
 
-def angle(path: Path, steps: int) -> Float[Tensor, "n"]:
-    """Evenly spaced in atan ν, the angle of (α, σ): smooth at both ends of every path, so orders are measured on it."""
-    last = torch.atan(path.nsr(torch.tensor([path.end], dtype=torch.float64)))
-    return pinned(path, path.time(torch.tan(last * even(steps))))
-
-
 def pinned(path: Path, times: Tensor) -> Tensor:
     """`times` with its ends exactly at `end` and 0."""
     times = times.clone()
@@ -197,7 +191,6 @@ def at_most(steps: int, of: int) -> int:
 GRIDS: dict[str, Any] = {
     "uniform": uniform_grid,
     "quadratic": quadratic,
-    "angle": angle,
     "karras": Karras,
     "log_snr": LogSNR,
     "trailing": Trailing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ class Stepped(NamedTuple):
     state: Any
 
 
+@runtime_checkable
 class Solver(Protocol):
     """A method to follow the flow (or the reverse SDE) from t to s < t.
 

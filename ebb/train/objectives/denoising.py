@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ebb.data.loader import Batch
-from ebb.process.denoiser import NetworkDenoiser
+from ebb.process.denoiser import Predictor
 from ebb.process.path import spread
 from ebb.process.predict import determinant
 from ebb.process.times import Density, LogitNormal
@@ -33,7 +33,7 @@ class Denoising:
     times: Density = LogitNormal()
     weight: Weighting = unit
 
-    def __call__(self, model: NetworkDenoiser, batch: Batch, generator: torch.Generator) -> Loss:
+    def __call__(self, model: Predictor, batch: Batch, generator: torch.Generator) -> Loss:
         """The loss of one batch; no division but the weighting's."""
         path, x0 = model.path, batch.x0
         t = self.times(path, spaced(len(x0), generator))
@@ -41,5 +41,5 @@ class Denoising:
         a, b = model.prediction(path, t)
         target = spread(a, x0) * x0 + spread(b, eps) * eps
         error = model.raw(path.mix(x0, eps, t), t, batch.cond) - target
-        weight = self.weight(path, t, determinant(path, model.prediction, t))
+        weight = self.weight(path, t, determinant(path, t, a, b))
         return Loss((spread(weight, error) * error**2).mean())

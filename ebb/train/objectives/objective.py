@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class Loss(NamedTuple):
     terms: Mapping[str, Tensor] = {}  # noqa: RUF012  # immutable by type
 
 
+@runtime_checkable
 class Objective(Protocol):
     """(model, batch, generator) → Loss. It receives the model itself, so distillation needs nothing special."""
 

@@ -1,0 +1,45 @@
+"""Shapes and types at public boundaries are enforced while testing; data and threads are the same for every test."""
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("ebb", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+from PIL import Image  # noqa: E402
+
+settings.register_profile("ebb", deadline=None, max_examples=30, derandomize=True)
+settings.load_profile("ebb")
+torch.set_num_threads(2)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def shared():
+    """The folder of real data; tests that need it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("no shared data here")
+    return SHARED
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with two classes of 8×8 grey pictures: bright above, and bright below."""
+    rng = np.random.default_rng(0)
+    for name in ("above", "below"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(24):
+            pixels = rng.integers(0, 60, (8, 8), dtype=np.uint8)
+            pixels[slice(0, 4) if name == "above" else slice(4, 8)] += 180
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i:02d}.png")
+    return tmp_path / "data"

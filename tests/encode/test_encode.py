@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ebb.encode.images import grid, save_png, settings_of, to_pixels
+from ebb.encode.labels import Labels
+from ebb.errors import UsageError
+
+
+def test_labels_by_name_then_by_number():
+    labels = Labels(("cat", "1", "dog"))
+    assert [labels.index(x) for x in ("cat", "dog", 2, "1", 0)] == [0, 2, 2, 1, 0]
+    assert labels.null()["label"].tolist() == [3]
+    with pytest.raises(UsageError, match=r"(?s)no label 'dgo'.*did you mean 'dog'"):
+        labels.index("dgo")
+    with pytest.raises(UsageError, match="trained without labels"):
+        Labels().index("7")
+
+
+def test_values_become_pixels():
+    x = torch.tensor([-1.0, 0.0, 1.0, 2.0]).reshape(1, 1, 2, 2)
+    assert to_pixels(x).flatten().tolist() == [0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_shows_every_picture_once(channels):
+    pixels = np.stack([np.full((channels, 8, 8), 20 * i, dtype=np.uint8) for i in range(6)])
+    sheet = np.asarray(grid(pixels, columns=3))
+    assert {20 * i for i in range(6)} <= set(np.unique(sheet).tolist())
+    assert sheet.shape[1] > sheet.shape[0]
+
+
+def test_settings_travel_in_the_png(tmp_path):
+    settings = {"seed": 3, "label": "ä<b>", "guidance": 1.5}
+    save_png(Image.new("L", (4, 4)), tmp_path / "deep" / "a.png", settings)
+    assert settings_of(tmp_path / "deep" / "a.png") == settings
+    Image.new("L", (4, 4)).save(tmp_path / "b.png")
+    with pytest.raises(UsageError, match="carries no settings"):
+        settings_of(tmp_path / "b.png")

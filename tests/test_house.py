@@ -1,0 +1,196 @@
+"""The house keeps its own rules: who imports whom, which words stay out, how long files get, which options exist."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import ebb
+from ebb.recipe import Recipe, flat
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "ebb").rglob("*.py"))
+
+RANK = {
+    "errors": 0, "shapes": 0, "names": 0, "checkpoint": 1, "recipe": 1,
+    "process": 1, "networks": 1,
+    "encode": 2, "data": 2, "sample": 2, "guide": 2, "adapt": 2,
+    "system": 3,
+    "train": 4, "evaluate": 4, "exchange": 4,
+    "recipes": 5, "plan": 6, "progress": 6, "run": 7, "samples": 7, "testing": 7, "studio": 8, "cli": 9,
+}  # fmt: skip
+"""Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
+
+
+def room(path):
+    parts = path.relative_to(ROOT / "ebb").with_suffix("").parts
+    return parts[0]
+
+
+def imports(path):
+    """Every room of ebb that a file imports, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ebb":
+            parts = node.module.split(".")[1:]
+            yield from [parts[0]] if parts else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("ebb."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_flow_one_way(path):
+    mine = room(path)
+    if mine == "__init__":
+        assert list(imports(path)) == []
+        return
+    for other in imports(path):
+        assert other == mine or RANK[other] < RANK[mine], f"{mine} imports {other}"
+
+
+def names_and_words(path):
+    return set(re.findall(r"[a-z]+", path.read_text().lower()))
+
+
+CORE = [p for p in FILES if room(p) in ("process", "sample", "guide") or p.parts[-2:] == ("train", "loop.py")]
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_the_core_does_not_know_what_an_image_is(path):
+    forbidden = {"pixel", "pixels", "height", "token", "tokens", "picture", "rgb", "channels"}
+    assert names_and_words(path) & forbidden == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_and_functions_stay_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 50, node.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_nothing_runs_code_from_a_file_and_nothing_asserts(path):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            raise AssertionError(f"bare assert at line {node.lineno}")
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            modules = {a.name.split(".")[0] for a in node.names} | {(getattr(node, "module", "") or "").split(".")[0]}
+            assert modules & {"pickle", "shelve", "marshal", "dill", "joblib", "urllib", "requests", "socket"} == set()
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in ("torch.load", "eval", "exec", "torch.save", "np.memmap.dump")
+
+
+def test_there_is_no_drawer():
+    drawers = {"utils", "util", "common", "core", "misc", "helpers"}
+    assert ({p.stem for p in FILES} | {p.parent.name for p in FILES}) & drawers == set()
+
+
+def test_no_batchnorm_anywhere():
+    for path in FILES:
+        if path.stem != "testing":
+            assert "nn.BatchNorm" not in path.read_text()
+
+
+def test_every_exported_name_exists_and_has_a_docstring():
+    for name in ebb.__all__:
+        member = getattr(ebb, name)
+        assert getattr(member, "__doc__", None) or isinstance(member, dict), name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ebb.nothing
+
+
+OPTIONS = {
+    "budget", "steps", "batch", "seed", "path", "prediction", "times", "weight", "clock", "sigma_data",
+    "label_dropout", "precision", "ema_halflife", "data.size", "data.channels", "data.flip", "network.kind",
+    "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
+    "optimiser.lr", "optimiser.warmup", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
+    "sample.solver", "sample.grid", "sample.steps", "sample.guidance",
+}  # fmt: skip
+VERBS = {
+    "train": {"run", "fresh", "base"} | OPTIONS,
+    "sample": {"n", "label", "steps", "guidance", "solver", "grid", "seed", "out"},
+    "evaluate": {"n", "steps", "guidance", "solver", "grid", "seed"},
+    "config show": set(),
+    "config validate": set(),
+    "config diff": set(),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_command_line_has_these_options_and_no_other(verb):
+    """A new option is a decision: it is made here too."""
+    out = command(*verb.split(), "--help").stdout
+    found = {name.replace("-", "_") for name in re.findall(r"^│ (?:-h, )?--([a-z0-9.-]+)", out, re.MULTILINE)}
+    assert found - {"help"} == VERBS[verb]
+
+
+def test_every_option_of_train_is_a_field_of_the_recipe():
+    assert set(flat(Recipe().model_dump())) == OPTIONS
+
+
+def command(*arguments):
+    program = [sys.executable, "-c", "from ebb.cli import main; main()", *arguments]
+    return subprocess.run(program, capture_output=True, text=True, env={"COLUMNS": "100", "PATH": ""}, check=False)
+
+
+def test_help_does_not_import_torch():
+    program = "import sys; from ebb.cli import main\ntry: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "False"
+
+
+def test_base_dependencies_stay_few():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.match(r"[a-z]+", line)[0] for line in project["dependencies"]}
+    assert names == {"torch", "numpy", "pillow", "safetensors", "pydantic", "pyyaml", "tyro", "rich"}
+
+
+def test_every_dependency_is_pinned():
+    pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"] + project["optional-dependencies"]["demo"]
+    assert {re.match(r"[A-Za-z-]+", line)[0].lower() for line in wanted} - {"ebb"} <= pins
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def ebb_lines(page):
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("ebb ")]
+
+
+COMMANDS = sorted({line for page in PAGES for line in ebb_lines(page)})
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_shown_is_one_the_command_line_takes(line):
+    """Parsed by the real parser; what they do on real data is tested in test_run.py."""
+    program = (
+        "import sys, json, tyro; from ebb.cli import Verbs; tyro.cli(Verbs, args=json.loads(sys.argv[1])); print('parsed')"
+    )
+    arguments = json.dumps(re.sub(r"[\"']", "", line).split()[1:])
+    done = subprocess.run([sys.executable, "-c", program, arguments], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "parsed", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_python_shown_in_the_pages_is_python_and_imports(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ebb":
+                assert node.attr in ebb.__all__ or node.attr == "testing", node.attr

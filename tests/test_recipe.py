@@ -1,0 +1,98 @@
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebb.errors import UsageError
+from ebb.recipe import LIMITS, Recipe, difference, flat, from_yaml, seconds, to_yaml, validated
+from ebb.recipes import Facts, complete, default_budget
+
+MNIST = Facts(60_000, (1, 28, 28), 10, 0.6)
+
+
+@pytest.mark.parametrize(("text", "value"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("1d", 86400)])
+def test_durations(text, value):
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "ten minutes", "-1m", "0s"])
+def test_other_durations_are_refused(text):
+    with pytest.raises(UsageError, match="a budget is a number with s, m, h or d"):
+        seconds(text)
+
+
+def test_a_file_reads_back(tmp_path):
+    recipe = Recipe(budget="10m", network={"width": 96, "multipliers": (1, 2)})
+    (tmp_path / "r.yaml").write_text(to_yaml(recipe, data="x"))
+    assert from_yaml(tmp_path / "r.yaml") == (recipe, {"data": "x"})
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"network": {"widht": 3}}, "no field network.widht, did you mean 'network.width'"),
+        ({"batch": "many"}, "batch: input should be a valid integer"),
+        ({"batch": 0}, "batch must be between 1"),
+        ({"precision": "fp8"}, "precision: input should be 'fp32' or 'bf16'"),
+        ({"network": {"attention": [99]}}, "network.attention must be between 0 and 16, got 99"),
+        ([1], "expected a mapping"),
+    ],
+)
+def test_wrong_fields_are_named(tree, message):
+    with pytest.raises(UsageError, match=message):
+        validated(tree, "r.yaml")
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda c: st.dictionaries(st.sampled_from(["network", "batch", "lr", "optimiser", "seed"]), c), max_leaves=8))
+def test_no_document_gives_anything_but_a_recipe_or_a_usage_error(tree):
+    try:
+        validated(tree, "r.yaml")
+    except UsageError:
+        pass
+
+
+def test_a_broken_file_is_named(tmp_path):
+    (tmp_path / "r.yaml").write_text("a: [1")
+    with pytest.raises(UsageError, match=r"r\.yaml is not YAML"):
+        from_yaml(tmp_path / "r.yaml")
+    with pytest.raises(UsageError, match="cannot read"):
+        from_yaml(tmp_path / "none.yaml")
+
+
+def test_what_was_asked_is_what_differs_from_the_defaults():
+    recipe = Recipe(seed=0, network={"width": 96})
+    assert recipe.asked() == {"network.width": 96}
+    assert difference({}, recipe.asked()) == ["network.width: chosen → 96"]
+
+
+def test_every_limit_belongs_to_a_field():
+    assert set(LIMITS) <= set(flat(Recipe().model_dump()))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 20), (1, 256, 256)])
+def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
+    recipe, reasons = complete(Recipe(), Facts(1000, shape, 3, 0.5))
+    values = flat(recipe.model_dump())
+    open_ones = {name for name, value in values.items() if value is None}
+    assert open_ones <= {"budget", "steps", "precision", "data.size"}
+    assert all(reasons[name] for name in reasons)
+    assert {"network.width", "batch", "sigma_data", "optimiser.lr"} <= set(reasons)
+    yaml.safe_load(to_yaml(recipe))
+
+
+def test_what_is_asked_is_kept():
+    asked = Recipe(batch=7, sigma_data=0.3, network={"width": 40}, sample={"guidance": 3.0})
+    recipe, reasons = complete(asked, MNIST)
+    assert (recipe.batch, recipe.sigma_data, recipe.network.width, recipe.sample.guidance) == (7, 0.3, 40, 3.0)
+    assert not {"batch", "sigma_data", "network.width", "sample.guidance"} & set(reasons)
+
+
+def test_without_labels_there_is_no_guidance():
+    recipe, _ = complete(Recipe(), Facts(100, (1, 8, 8), 0, 0.5))
+    assert (recipe.label_dropout, recipe.sample.guidance, recipe.batch) == (0.0, 1.0, 100)
+
+
+def test_the_default_budget_is_bounded():
+    assert default_budget(MNIST, 1e9)[0] == "1m"
+    assert default_budget(MNIST, 1)[0] == "60m"
+    assert default_budget(MNIST, 500)[0] == "13m"

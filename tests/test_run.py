@@ -1,0 +1,258 @@
+"""The whole way on real pictures: train, resume, sample, evaluate, and every mistake on the way."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from ebb import checkpoint
+from ebb.cli import main
+from ebb.data.loader import Batch, Loader
+from ebb.encode.images import settings_of
+from ebb.errors import UsageError
+from ebb.recipe import Recipe, from_yaml
+from ebb.run import train
+
+SMALL = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32"}
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=150)
+
+
+def trained(data, run, steps=12, **kwargs):
+    console = quiet()
+    folder = train(str(data), Recipe(**SMALL, steps=steps), run=run, console=console, **kwargs)
+    return folder, console.file.getvalue()
+
+
+def weights(run):
+    where = checkpoint.newest(run / "checkpoints")
+    return {part: checkpoint.read(where, part) for part in ("model", "ema", "optim")}
+
+
+def ebb(*arguments):
+    """Exit code of a command; what it prints is read by capsys."""
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_a_run_folder_holds_all_that_is_needed_to_repeat_it(pictures, tmp_path):
+    run, said = trained(pictures, tmp_path / "run")
+    names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    documents = {"run.yaml", "env.json", "data.json", "choices.json", "log.jsonl", "latest", "card.md", "report.html"}
+    assert documents | {"samples/data-grid.png", "samples/step-000012.png"} <= names
+    parts = {f"checkpoints/step-00000012/{p}.safetensors" for p in ("model", "ema", "optim", "rng")}
+    assert parts | {"checkpoints/step-00000012/manifest.json"} <= names
+    assert not {p for p in names if p.endswith((".pt", ".pkl", ".py", ".ckpt"))}
+    recipe, about = from_yaml(run / "run.yaml")
+    assert (recipe.steps, recipe.batch, recipe.network.width) == (12, 16, 8)
+    assert about["command"].startswith(f"ebb train {pictures} --steps 12 --batch 16")
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == list(range(1, 13))
+    assert "because" in said
+    assert "48 images, class folders" in said
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(pictures, tmp_path, monkeypatch):
+    whole, _ = trained(pictures, tmp_path / "whole")
+    draws = iter(range(100))
+
+    def stop_after_five():
+        from contextlib import contextmanager
+
+        @contextmanager
+        def interruptible():
+            yield lambda: signal.SIGINT if next(draws) >= 9 else 0  # asked twice per step
+
+        return interruptible
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ebb.run.interruptible", stop_after_five())
+        with pytest.raises(KeyboardInterrupt):
+            trained(pictures, tmp_path / "halves")
+    stopped = checkpoint.newest(tmp_path / "halves" / "checkpoints").name
+    assert stopped == "step-00000005"
+    torch.manual_seed(123)
+    halves, _ = trained(pictures, tmp_path / "halves")
+    for part, tensors in weights(whole).items():
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, weights(halves)[part][name]), f"{part} {name}"
+    steps = [json.loads(line)["step"] for line in (halves / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 13))
+
+
+def test_a_finished_run_says_so_and_is_left_alone(pictures, tmp_path):
+    run, _ = trained(pictures, tmp_path / "run")
+    before = (run / "log.jsonl").read_text()
+    _, said = trained(pictures, run)
+    assert "finished at step 12" in said
+    assert (run / "log.jsonl").read_text() == before
+
+
+def test_another_recipe_is_refused_with_the_difference_unless_fresh(pictures, tmp_path):
+    run, _ = trained(pictures, tmp_path / "run")
+    with pytest.raises(UsageError, match=r"(?s)steps: 12 → 13.*--fresh"):
+        trained(pictures, run, steps=13)
+    assert checkpoint.newest(run / "checkpoints").name == "step-00000012"
+    fresh, _ = trained(pictures, run, steps=13, fresh=True)
+    assert checkpoint.newest(fresh / "checkpoints").name == "step-00000013"
+
+
+def test_other_data_is_refused(pictures, tmp_path):
+    run, _ = trained(pictures, tmp_path / "run")
+    Image.new("L", (8, 8), 77).save(pictures / "above" / "new.png")
+    with pytest.raises(UsageError, match="other images"):
+        trained(pictures, run)
+
+
+def test_a_folder_that_is_not_a_run_is_never_touched(pictures, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(UsageError, match="is not a run of ebb"):
+            trained(pictures, tmp_path / "mine", fresh=fresh)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
+    """End to end on real scans: recognisable digits of the asked class after a few seconds of training."""
+    monkeypatch.chdir(tmp_path)
+    assert ebb("train", "digits", "--steps", 400, "--network.width", 32, "--precision", "fp32") == 0
+    assert "--fresh" not in capsys.readouterr().out
+    run = Path("runs/digits")
+    assert ebb("sample", run, "--n", 6, "--label", 7, "--steps", 8, "--seed", 3, "--out", "sevens.png") == 0
+    assert settings_of(Path("sevens.png"))["label"] == "7"
+    assert ebb("sample", run, "--n", 4, "--out", "arrays.npz") == 0
+    with np.load("arrays.npz") as arrays:
+        assert arrays["images"].shape == (4, 1, 8, 8)
+        assert arrays["labels"].tolist() == [0, 1, 2, 3]
+    assert ebb("sample", run, "--n", 3, "--seed", 5, "--out", "single") == 0
+    assert [settings_of(p)["seed"] for p in sorted(Path("single").iterdir())] == [5, 6, 7]
+    capsys.readouterr()
+    assert ebb("evaluate", run, "--n", 300) == 0
+    figures = json.loads((run / "evaluation.json").read_text())
+    assert figures["classifier_accuracy"] > 0.95
+    assert figures["label_accuracy"] > 0.8
+    frechet = figures["distances"]["Fréchet distance"]
+    assert 0 < frechet["floor"] < frechet["value"]
+    assert "label accuracy" in capsys.readouterr().out
+    HTMLParser().feed((run / "report.html").read_text())
+    assert ebb("config", "diff", run, run) == 0
+    assert "no difference" in capsys.readouterr().out
+    assert ebb("config", "show", run) == 0
+    assert ebb("config", "validate", run) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_first(pictures, tmp_path, number):
+    command = [sys.executable, "-c", "from ebb.cli import main; main()", "train", pictures, "--run", tmp_path / "run"]
+    options = ["--steps", "100000", "--network.width", "8", "--network.depth", "1", "--precision", "fp32"]
+    process = subprocess.Popen([*map(str, command), *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "log.jsonl"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (log.exists() and log.read_text()):
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "the same command resumes" in errors
+    assert "Traceback" not in errors
+    saved = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    checkpoint.verify(saved)
+
+
+def damaged(run):
+    target = checkpoint.newest(run / "checkpoints") / "ema.safetensors"
+    content = bytearray(target.read_bytes())
+    content[-10] ^= 255
+    target.write_bytes(content)
+
+
+def test_mistakes_end_with_one_short_message_and_their_code(pictures, tmp_path, capsys, monkeypatch):
+    run, _ = trained(pictures, tmp_path / "run", steps=2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("a")
+    cases = [
+        (("train", tmp_path / "nothing"), 3, "nothing"),
+        (("train", tmp_path / "empty"), 3, "empty"),
+        (("train", tmp_path / "texts"), 3, "texts"),
+        (("train", pictures, "--network.widht", 9), 2, "--network.width"),
+        (("train", pictures, "--network.width", 1), 2, "network.width must be between 8"),
+        (("train", pictures, "--budget", "soon"), 2, "for example --budget 10m"),
+        (("train", pictures, "--path", "linaer"), 2, "did you mean 'linear'"),
+        (("train", pictures, "--run", run), 2, "is a run of another recipe"),
+        (("train", pictures, "--base", tmp_path / "none.yaml"), 2, "cannot read"),
+        (("trian", pictures), 2, "train"),
+        (("sample", run, "--label", "abvoe", "--out", tmp_path / "a.png"), 2, "did you mean 'above'"),
+        (("sample", run, "--steps", 0, "--out", tmp_path / "a.png"), 2, "at least 1 step, got 0"),
+        (("sample", run, "--n", 0, "--out", tmp_path / "a.png"), 2, "1 or more images"),
+        (("sample", run, "--out", tmp_path / "a.jpeg"), 2, "end --out in .png"),
+        (("sample", tmp_path / "nowhere"), 2, "holds no checkpoint"),
+        (("evaluate", tmp_path / "empty"), 2, "holds no checkpoint"),
+        (("evaluate", run, "--n", 1), 2, "needs 2 or more"),
+        (("config", "show", tmp_path / "none.yaml"), 2, "cannot read"),
+    ]
+    for arguments, code, message in cases:
+        monkeypatch.setenv("COLUMNS", "200")
+        assert ebb(*arguments) == code, arguments
+        said = "".join(capsys.readouterr())
+        assert message in said, (arguments, said)
+        assert "Traceback" not in said
+        assert len(said.splitlines()) <= 30, said
+    damaged(run)
+    assert ebb("sample", run, "--out", tmp_path / "a.png") == 5
+    assert "ema.safetensors" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_with_code_four_and_keeps_what_was_saved(pictures, tmp_path, monkeypatch, capsys):
+    run, _ = trained(pictures, tmp_path / "run", steps=2)
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "samples.png")
+
+    monkeypatch.setattr("ebb.samples.save_png", full)
+    assert ebb("sample", run, "--out", tmp_path / "samples.png") == 4
+    assert "No space left" in capsys.readouterr().err
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    options = ["--steps", 3, "--network.width", 8, "--network.depth", 1, "--batch", 16, "--precision", "fp32"]
+    assert ebb("train", pictures, "--run", tmp_path / "other", *options) == 4
+    assert "it resumes from the last checkpoint" in capsys.readouterr().err
+    assert checkpoint.newest(run / "checkpoints") is not None
+
+
+def test_divergence_is_an_error_and_not_a_checkpoint(pictures, tmp_path, capsys, monkeypatch):
+    right = Loader.__call__
+
+    def poisoned(self, step):
+        batch = right(self, step)
+        return Batch(batch.x0 * (float("nan") if step == 3 else 1), batch.cond)
+
+    monkeypatch.setattr(Loader, "__call__", poisoned)
+    options = ["--steps", 6, "--network.width", 8, "--network.depth", 1, "--batch", 16, "--precision", "fp32"]
+    assert ebb("train", pictures, "--run", tmp_path / "run", *options) == 1
+    said = capsys.readouterr().err
+    assert "the loss is nan at step 4" in said
+    assert "--optimiser.lr" in said
+    assert checkpoint.newest(tmp_path / "run" / "checkpoints") is None
+
+
+def test_a_recipe_file_is_a_base_that_options_win_over(pictures, tmp_path):
+    run, _ = trained(pictures, tmp_path / "run", steps=2)
+    assert ebb("train", pictures, "--base", run / "run.yaml", "--run", tmp_path / "again", "--steps", 3) == 0
+    assert (from_yaml(tmp_path / "again" / "run.yaml")[0].steps, from_yaml(run / "run.yaml")[0].steps) == (3, 2)

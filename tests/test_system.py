@@ -1,0 +1,130 @@
+import json
+
+import pytest
+import torch
+
+import ebb
+from ebb import checkpoint, testing
+from ebb.encode.labels import Labels
+from ebb.errors import DamagedError, UsageError
+from ebb.networks.unet import UNet
+from ebb.process.denoiser import NetworkDenoiser
+from ebb.process.path import Cosine
+from ebb.process.predict import v
+from ebb.system import Sampling, System, load
+from ebb.train.ema import EMA
+from ebb.train.loop import Training
+from ebb.train.optimiser import adamw
+
+
+def system(classes=3, shape=(1, 8, 8)):
+    torch.manual_seed(0)
+    network = UNet(shape[0], width=8, multipliers=(1, 2), depth=1, classes=classes)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    names = tuple("abc"[:classes])
+    return System(NetworkDenoiser(network, Cosine(), v, sigma_data=0.5), shape, Labels(names), Sampling(steps=4))
+
+
+def saved(folder, made):
+    training = Training(made.denoiser, adamw(made.denoiser, 1e-3), EMA(made.denoiser))
+    with torch.no_grad():
+        next(training.ema.model.parameters()).add_(0.1)
+    return checkpoint.save(folder / "checkpoints", 5, training.state(), made.contract())
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "heun", "ddpm", "ddim(eta=0.5)"])
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_image_i_is_the_same_in_batches_of_one_three_and_eight(solver, guidance):
+    made = system()
+
+    def sample(indices):
+        first, n = min(indices), len(indices)
+        return made.sample(n, seed=40 + first, solver=solver, guidance=guidance)
+
+    testing.same_by_batch(sample, 8, 1e-4)
+    torch.testing.assert_close(made.sample(8, seed=40, batch=3), made.sample(8, seed=40), atol=1e-4, rtol=0)
+
+
+def test_samples_are_float_images_in_range():
+    x = system().sample(5, label="b")
+    assert x.shape == (5, 1, 8, 8)
+    assert x.dtype == torch.float32
+    assert x.min() >= -1
+    assert x.max() <= 1
+
+
+def test_labels_are_asked_by_name_number_or_each():
+    made = system()
+    assert made.wanted(3, "c", 0) == [2, 2, 2]
+    assert made.wanted(3, 1, 0) == [1, 1, 1]
+    assert made.wanted(3, [2, 0, 1], 0) == [2, 0, 1]
+    assert made.wanted(4, None, 2) == [2, 0, 1, 2]
+    assert not torch.allclose(made.sample(1, label="a"), made.sample(1, label="b"))
+
+
+def test_the_contract_rebuilds_the_system_and_ema_is_what_one_gets(tmp_path):
+    made = system()
+    saved(tmp_path, made)
+    averaged, raw = load(tmp_path), load(tmp_path, weights="model")
+    assert averaged.contract() == made.contract()
+    torch.testing.assert_close(raw.sample(2), made.sample(2))
+    assert not torch.allclose(averaged.sample(2), made.sample(2))
+    assert ebb.load is load
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("format", 9, "format 9"),
+        ("values", [0, 1], r"values \[0, 1\]"),
+        ("path", "linaer", "did you mean 'linear'"),
+        ("network", "unet(channels=1, widht=3)", "did you mean 'width'"),
+        ("network", "os.system('true')", "not of the form"),
+        ("sampling", {"speed": 3}, "speed"),
+        ("labels", ["a"], "do not fit|cannot be read"),
+    ],
+)
+def test_a_contract_that_does_not_hold_is_refused_by_name(tmp_path, field, value, message):
+    where = saved(tmp_path, system())
+    contract = json.loads((where / "system.json").read_text()) | {field: value}
+    if field == "labels":
+        contract["network"] = contract["network"].replace("classes=3", "classes=1")
+    with pytest.raises(DamagedError, match=message):
+        rebuilt = System.from_contract(contract)
+        try:
+            rebuilt.denoiser.load_state_dict(checkpoint.read(where, "ema"))
+        except RuntimeError as error:
+            raise DamagedError(f"the weights do not fit: {error}") from error
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path):
+    saved(tmp_path / "cats", system())
+    with pytest.raises(UsageError, match=r"(?s)holds no checkpoint.*cats"):
+        load(tmp_path / "dogs")
+    with pytest.raises(UsageError, match="weights are 'ema' or 'model'"):
+        load(tmp_path / "cats", weights="raw")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"steps": 0}, "at least 1 step, got 0"),
+        ({"solver": "huen"}, "did you mean 'heun'"),
+        ({"grid": "karas"}, "did you mean 'karras'"),
+        ({"label": "z"}, "no label 'z'"),
+    ],
+)
+def test_wrong_requests_are_explained(asked, message):
+    with pytest.raises(UsageError, match=message):
+        system().sample(2, **asked)
+
+
+def test_without_labels_there_is_nothing_to_ask_or_guide():
+    made = system(classes=0)
+    assert made.sample(2).shape == (2, 1, 8, 8)
+    with pytest.raises(UsageError, match="trained without labels"):
+        made.sample(1, label="a")
+    with pytest.raises(UsageError, match="needs labels"):
+        made.sample(1, guidance=2.0)

@@ -1,0 +1,146 @@
+import pytest
+import torch
+from torch import nn
+
+from ebb import testing
+from ebb.data.loader import Batch
+from ebb.errors import UsageError
+from ebb.process.denoiser import NetworkDenoiser
+from ebb.process.path import EDM, PATHS, Cosine, Linear
+from ebb.process.predict import PREDICTIONS, Preconditioned, data, determinant, noise, velocity
+from ebb.process.times import LogitNormal, LogNormal
+from ebb.train.objectives.denoising import Denoising, spaced
+from ebb.train.objectives.objective import ConditionDropout, Loss
+from ebb.train.objectives.weights import WEIGHTS, EDMWeight, MinSNR, simple, unit
+
+MADE = {name: made(0.5) if name == "edm" else made for name, made in PREDICTIONS.items()}
+INSIDE = LogNormal(-0.2, 0.5)
+"""Times away from the ends, where no target is singular."""
+
+
+class Exact(nn.Module):
+    """The exact denoiser of a Gaussian, read as a network's F, plus a bias to learn: at 0 nothing is to be gained."""
+
+    def __init__(self, path, prediction, order="right"):
+        super().__init__()
+        self.path, self.prediction = path, prediction
+        self.gauss, self.bias, self.gain = testing.normal(path), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(1))
+
+    def raw(self, x, t, cond):
+        x0 = self.gauss(x.double(), t, cond)
+        a, b = (c[:, None] for c in self.prediction(self.path, t))
+        F = a * x0 + b * self.path.noise(x.double(), x0, t)
+        return (self.gain * F + self.bias).float()
+
+
+def gradient(model, objective, generator, size=60_000):
+    x0 = model.gauss.mean + torch.randn(size, 2, generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(
+        model.gauss.covariance
+    ).mT
+    objective(model, Batch(x0.float(), {}), generator).value.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("name", MADE)
+def test_the_expected_gradient_vanishes_at_the_exact_denoiser(name, weight, generator):
+    made = WEIGHTS[weight]
+    objective = Denoising(INSIDE, made() if isinstance(made, type) else made)
+    model = Exact(Cosine(), MADE[name])
+    scale = objective(model, Batch(torch.randn(2000, 2, generator=generator), {}), generator).value.item()
+    assert gradient(model, objective, generator).abs().max().item() < 0.03 * max(1, scale)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_it_vanishes_on_every_path(path, generator):
+    model = Exact(PATHS[path](), MADE["v"])
+    assert gradient(model, Denoising(INSIDE), generator).abs().max().item() < 0.03
+
+
+def test_a_target_with_a_flipped_sign_does_not_vanish(generator):
+    """The mutant: the model knows v, the objective trains for −a."""
+    model = Exact(Cosine(), MADE["v"])
+    model.prediction = lambda path, t: tuple(s * c for s, c in zip((-1, 1), MADE["v"](path, t), strict=True))
+    right = Exact(Cosine(), MADE["v"])
+    model.raw = right.raw
+    model.bias, model.gain = right.bias, right.gain
+    assert gradient(model, Denoising(INSIDE), generator).abs().max().item() > 0.1
+
+
+def weighted(weight, prediction, path, t):
+    """The loss of one x0 error of 1, by weight on F: weight·(det/σ)², hence the weight on x0."""
+    det = determinant(path, t, *prediction(path, t))
+    return weight(path, t, det) * (det / path.sigma(t)) ** 2
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_weighting_means_the_same_for_every_prediction(name):
+    t, path = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64), Cosine()
+    snr = (path.alpha(t) / path.sigma(t)) ** 2
+    prediction = MADE[name]
+    torch.testing.assert_close(weighted(simple, prediction, path, t), snr)
+    torch.testing.assert_close(weighted(MinSNR(5.0), prediction, path, t), snr.clamp(max=5))
+    torch.testing.assert_close(weighted(WEIGHTS["inverse_snr"], prediction, path, t), snr / (1 + snr))
+
+
+def test_edm_weight_is_one_on_its_own_prediction():
+    t = torch.tensor([0.01, 1.0, 50.0], dtype=torch.float64)
+    det = determinant(EDM(), t, *Preconditioned(0.5)(EDM(), t))
+    torch.testing.assert_close(EDMWeight(0.5)(EDM(), t, det), torch.ones(3, dtype=torch.float64))
+
+
+def test_vlb_weight_is_half_the_rate_of_log_snr():
+    t, path = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64), Cosine()
+    step = 1e-6
+    rate = -(path.log_snr(t + step) - path.log_snr(t - step)) / (2 * step)
+    det = path.alpha(t)  # of noise prediction, so this is the weight on epsilon
+    torch.testing.assert_close(WEIGHTS["vlb"](path, t, det), rate / 2, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("weight", [unit, simple, MinSNR(), EDMWeight(), WEIGHTS["inverse_snr"]])
+def test_weights_are_finite_at_pure_noise(weight):
+    end = torch.ones(1, dtype=torch.float64)
+    det = determinant(Linear(), end, *velocity(Linear(), end))
+    assert torch.isfinite(weight(Linear(), end, det)).all()
+
+
+def test_times_cover_every_level_in_every_batch(generator):
+    u = spaced(64, generator)
+    assert sorted((u * 64).floor().long().tolist()) == list(range(64))
+
+
+def test_all_randomness_comes_from_the_generator():
+    model = NetworkDenoiser(nn.Identity(), Linear(), velocity)
+    model.network.forward = lambda x, time, cond: x
+    batch = Batch(torch.ones(4, 2), {})
+    losses = [Denoising(LogitNormal())(model, batch, torch.Generator().manual_seed(s)).value for s in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_noise_and_data_losses_are_the_textbook_ones(generator):
+    """Predicting 0 for ε costs E[ε²] = 1; predicting 0 for x0 costs E[x0²]."""
+    model = NetworkDenoiser(nn.Identity(), Cosine(), noise)
+    model.network.forward = lambda x, time, cond: torch.zeros_like(x)
+    x0 = torch.full((4000, 3), 0.7)
+    assert Denoising()(model, Batch(x0, {}), generator).value.item() == pytest.approx(1, abs=0.05)
+    model.prediction = data
+    assert Denoising()(model, Batch(x0, {}), generator).value.item() == pytest.approx(0.49, abs=1e-5)
+
+
+class Seen:
+    def __call__(self, model, batch, generator):
+        self.label = batch.cond["label"]
+        return Loss(batch.x0.sum())
+
+
+def test_condition_dropout_hides_its_share(generator):
+    inner, null = Seen(), {"label": torch.tensor([9])}
+    batch = Batch(torch.zeros(20_000, 1), {"label": torch.arange(20_000) % 9})
+    ConditionDropout(inner, null, 0.2)(None, batch, generator)
+    hidden = inner.label == 9
+    assert hidden.float().mean().item() == pytest.approx(0.2, abs=0.01)
+    assert (inner.label[~hidden] == batch.cond["label"][~hidden]).all()
+    with pytest.raises(UsageError, match="from 0 to below 1, got 1"):
+        ConditionDropout(inner, null, 1.0)
+    with pytest.raises(UsageError, match="no null for the condition 'text'"):
+        ConditionDropout(inner, null, 0.1)(None, Batch(torch.zeros(2, 1), {"text": torch.zeros(2)}), generator)
