@@ -10,7 +10,7 @@ from typing import Any
 
 _HOMES = {
     "ebb.process.path": ["Path", "Linear", "Cosine", "DDPMLinear", "Sigmoid", "VarianceExploding", "EDM", "PATHS"],
-    "ebb.process.predict": ["noise", "data", "velocity", "v", "score", "Preconditioned", "recover", "PREDICTIONS"],
+    "ebb.process.predict": ["velocity", "v", "Preconditioned", "recover", "PREDICTIONS"],
     "ebb.process.times": ["uniform", "Discrete", "LogitNormal", "LogNormal", "Shifted", "DENSITIES", "GRIDS"],
     "ebb.process.denoiser": ["Denoiser", "NetworkDenoiser", "retime", "fraction", "quarter_log_nsr", "Timestep"],
     "ebb.process.exact": ["Gaussian", "Mixture", "finite"],
@@ -27,7 +27,7 @@ _HOMES = {
     "ebb.sample.multistep": ["DPMpp2M"],
     "ebb.guide.cfg": ["cfg"],
     "ebb.train.ema": ["EMA"],
-    "ebb.train.loop": ["Training", "train"],
+    "ebb.train.loop": ["Training", "updates"],
     "ebb.train.objectives.objective": ["ConditionDropout", "Loss", "Objective"],
     "ebb.train.objectives.denoising": ["Denoising"],
     "ebb.system": ["Sampling", "System", "load"],
@@ -36,7 +36,7 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME)  # noqa: PLE0605  # computed, so that a name is written once
+__all__ = sorted(_HOME)  # computed, so that a name is written once
 
 
 def __getattr__(name: str) -> Any:

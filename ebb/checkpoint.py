@@ -1,7 +1,7 @@
 """Checkpoints that are absent or complete, never in between; tensors and JSON only, nothing that runs.
 
-Protocol: write `step-N.tmp/`, fsync every file, write the manifest (sizes, sha256), fsync, rename to `step-N/`, fsync the
-parent, replace `latest`, and only then prune. Whenever the process dies, `newest` finds a whole checkpoint or none.
+Protocol: write `step-N.tmp/`, fsync every file, write the manifest (sizes, sha256), fsync, rename to `step-N/`, fsync
+the parent, replace `latest`, and only then prune. Whenever the process dies, `newest` finds a whole checkpoint or none.
 """
 
 from __future__ import annotations

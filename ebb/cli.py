@@ -26,7 +26,7 @@ class Train:
     """Train a diffusion model on a folder of images; the same command again resumes."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """folder of images or of class folders, imagefolder with metadata.jsonl, .zip of these, idx, .npz, CIFAR-10 binary, or digits"""
+    """a folder of images or class folders, imagefolder, .zip of these, idx, .npz, CIFAR-10 binary, or digits"""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
     run: Path | None = None
     """where to keep the run; without it runs/ and the name of the data"""
@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one verb; a mistake ends with one short message and its exit code, never a traceback."""
     console, errors = Console(), Console(stderr=True)
     try:
-        verb = tyro.cli(Verbs, args=arguments, prog="ebb", description="Train, sample and measure diffusion models.")  # type: ignore[call-overload]
+        verb = tyro.cli(Verbs, args=arguments, prog="ebb", description="Train, sample and measure diffusion models.")
         verb(console)
     except EbbError as error:
         fail(errors, error)
@@ -217,7 +217,12 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
-        fail(errors, ResourceError(f"cannot write {error.filename or 'a file'}: {error.strerror}", "free space or choose another folder"))
+        fail(
+            errors,
+            ResourceError(
+                f"cannot write {error.filename or 'a file'}: {error.strerror}", "free space or choose another folder"
+            ),
+        )
     except MemoryError:
         fail(errors, ResourceError("out of memory", "try a smaller --batch"))
     except KeyboardInterrupt as stop:
@@ -227,8 +232,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 def fail(console: Console, error: EbbError) -> None:
     """Print the message and end with its code."""
-    console.print(f"[bold red]error[/] ", end="")
+    console.print("[bold red]error[/] ", end="")
     console.print(str(error), markup=False, highlight=False, soft_wrap=True)
     sys.exit(error.code)
-
-

@@ -1,7 +1,7 @@
 """Stateless parts in text: `name` or `name(field=value)`, each a member of one closed table per idea.
 
-`parse("karras(rho=5)", GRIDS, "grid")` is `Karras(rho=5)` and `spell(Karras(rho=5), GRIDS)` is the text again. Files and
-command lines therefore hold names and numbers only: never a class path, never code.
+`parse("karras(rho=5)", GRIDS, "grid")` is `Karras(rho=5)` and `spell(Karras(rho=5), GRIDS)` is the text again. Files
+and command lines therefore hold names and numbers only: never a class path, never code.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def parse(text: str, members: Mapping[str, Any], idea: str) -> Any:
     known = list(inspect.signature(member).parameters) if inspect.isclass(member) else []
     for field in fields:
         if field not in known:
-            raise UsageError(f"{idea} {name!r} has no field {field!r}", nearest(field, known) if known else "it has none")
+            raise UsageError(
+                f"{idea} {name!r} has no field {field!r}", nearest(field, known) if known else "it has none"
+            )
     if not inspect.isclass(member):
         return member
     try:
@@ -65,9 +67,10 @@ def spell(member: Any, members: Mapping[str, Any]) -> str:
     for name, known in members.items():
         if member is known:
             return name
-        if inspect.isclass(known) and type(member) is known:
-            fields = dataclasses.asdict(member) if dataclasses.is_dataclass(known) else member.settings
+        if type(member) is known:
+            fields = member.settings if hasattr(member, "settings") else vars(member)
             return f"{name}({', '.join(f'{k}={v!r}' for k, v in fields.items())})" if fields else name
     raise UsageError(
-        f"{type(member).__name__} is not one of {', '.join(members)}", "only these can be stored by name in a checkpoint"
+        f"{type(member).__name__} is not one of {', '.join(members)}",
+        "only these can be stored by name in a checkpoint",
     )

@@ -60,7 +60,13 @@ def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT:
     if recipe.kind == "dit":
         size = facts.shape[1:] if recipe.positions == "learned" else ()
         return DiT(
-            channels, width=width, depth=depth, patch=patch, positions=recipe.positions, size=size, classes=facts.classes
+            channels,
+            width=width,
+            depth=depth,
+            patch=patch,
+            positions=recipe.positions,
+            size=size,
+            classes=facts.classes,
         )
     return UNet(
         channels,
@@ -100,9 +106,7 @@ def assemble(recipe: Recipe, images: Images, device: torch.device) -> Parts:
         recipe.sigma_data,
     )
     denoiser = in_place(denoiser).to(device)
-    objective: Objective = Denoising(
-        parse(recipe.times, DENSITIES, "density"), parse(recipe.weight, WEIGHTS, "weight")
-    )
+    objective: Objective = Denoising(parse(recipe.times, DENSITIES, "density"), parse(recipe.weight, WEIGHTS, "weight"))
     if labels.names and recipe.label_dropout:
         objective = ConditionDropout(objective, labels.null(), recipe.label_dropout)
     optimizer = adamw(denoiser, recipe.optimiser.lr or 1e-3, recipe.optimiser.weight_decay)
@@ -158,11 +162,14 @@ def resolve(
     precision = max(measured, key=lambda name: measured[name])
     chosen: dict[str, Any] = {"precision": precision}
     if recipe.precision is None:
-        reasons["precision"] = "measured " + ", ".join(f"{name} {rate:,.0f} images/s" for name, rate in measured.items())
+        reasons["precision"] = "measured " + ", ".join(
+            f"{name} {rate:,.0f} images/s" for name, rate in measured.items()
+        )
     if recipe.steps is None:
-        if recipe.budget is None:
-            chosen["budget"], reasons["budget"] = default_budget(facts, measured[precision])
-        budget = chosen.get("budget") or recipe.budget
+        budget = recipe.budget
+        if budget is None:
+            budget, reasons["budget"] = default_budget(facts, measured[precision])
+            chosen["budget"] = budget
         per_step = (recipe.batch or 128) * recipe.optimiser.accumulate / measured[precision]
         chosen["steps"] = max(1, int(RESERVE * seconds(budget) / per_step))
         passes = chosen["steps"] * (recipe.batch or 128) * recipe.optimiser.accumulate / facts.count

@@ -1,7 +1,7 @@
 """A recipe: everything a run is, as one frozen document. It imports no torch, so the command line answers at once.
 
-A field that is None is chosen from the data, the machine and the budget (`ebb.recipes`), and the choice is printed with its
-reason. A resolved recipe has no None left where a choice was possible; it is saved as run.yaml and repeats the run.
+A field that is None is chosen from the data, the machine and the budget (`ebb.recipes`), and the choice is printed with
+its reason. A resolved recipe has no None left where a choice was possible; it is saved as run.yaml and repeats the run.
 """
 
 from __future__ import annotations
@@ -195,7 +195,9 @@ def explained(error: ValidationError, source: str) -> UsageError:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"there is no field {name}, {nearest(name, known).split('known:')[0].strip() or 'see the list'}")
+            lines.append(
+                f"there is no field {name}, {nearest(name, known).split('known:')[0].strip() or 'see the list'}"
+            )
         elif problem["type"] == "value_error":
             lines.append(str(problem["ctx"]["error"]))
         else:

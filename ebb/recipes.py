@@ -104,4 +104,7 @@ def default_budget(facts: Facts, images_per_second: float) -> tuple[str, str]:
     """A budget for a run without one: time to see 400,000 images or every image 30 times, within 1 to 60 minutes."""
     images = min(400_000, max(100_000, 30 * facts.count))
     minutes = min(60, max(1, round(images / images_per_second / 60)))
-    return f"{minutes}m", f"about {images:,} images at the measured {images_per_second:,.0f} images/s, within 1 to 60 minutes"
+    return (
+        f"{minutes}m",
+        f"about {images:,} images at the measured {images_per_second:,.0f} images/s, within 1 to 60 minutes",
+    )

@@ -31,7 +31,7 @@ from ebb.plan import Parts, assemble, autocast_of, names_known, rate_of, resolve
 from ebb.progress import Meter, peak_memory_mb
 from ebb.recipe import Recipe, difference, flat, from_yaml, to_yaml
 from ebb.system import System
-from ebb.train.loop import train as updates
+from ebb.train.loop import updates
 
 GRID_AT = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
 """When sample grids are drawn, as shares of the run."""
@@ -41,7 +41,12 @@ CHECKPOINT_EVERY = 60.0
 
 
 def train(
-    data: str, asked: Recipe | None = None, *, run: Path | None = None, fresh: bool = False, console: Console | None = None
+    data: str,
+    asked: Recipe | None = None,
+    *,
+    run: Path | None = None,
+    fresh: bool = False,
+    console: Console | None = None,
 ) -> Path:
     """Train on `data` (see `ebb.data.scan.read` for what it may be) and return the run folder.
 
@@ -123,7 +128,9 @@ def begin(folder: Path, asked: Recipe, images: Images, data: str, console: Conso
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf8")
     some = np.random.default_rng(0).permutation(len(images.pixels))[:25]
     captions = [images.names[i] for i in images.labels[some]] if images.labels is not None else []
-    save_png(grid(images.pixels[some], 5, captions), folder / "samples" / "data-grid.png", {"data": images.summary.name})
+    save_png(
+        grid(images.pixels[some], 5, captions), folder / "samples" / "data-grid.png", {"data": images.summary.name}
+    )
     rest = {
         "command": "ebb train " + " ".join([data, *(f"--{name} {value}" for name, value in asked.asked().items())]),
         "data": str(Path(data).resolve()) if Path(data).exists() else data,
@@ -164,11 +171,12 @@ def follow(folder: Path, recipe: Recipe, parts: Parts, console: Console) -> None
                 meter.show(entry, next((g for g in grids if g > step.number), steps))
             if step.number in grids:
                 draw(folder, parts, step.number)
-            if stopped() or step.number == steps or time.monotonic() - saved > CHECKPOINT_EVERY:
+            signalled = stopped()
+            if signalled or step.number == steps or time.monotonic() - saved > CHECKPOINT_EVERY:
                 checkpoint.save(folder / "checkpoints", step.number, training.state(), parts.system.contract())
                 saved = time.monotonic()
-            if number := stopped():
-                raise KeyboardInterrupt(number)
+            if signalled:
+                raise KeyboardInterrupt(signalled)
     finish(folder, recipe, parts.system, meter.summary())
 
 
@@ -196,7 +204,7 @@ class Log:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], int]]:
-    """Ctrl-C and SIGTERM, once, are only a number that the loop reads after the step (0: none); a second acts at once."""
+    """Ctrl-C and SIGTERM, once, are a number that the loop reads after the step (0: none); a second acts at once."""
     asked: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -253,13 +261,17 @@ def show_data(images: Images, console: Console) -> None:
         smallest, largest = min(s.classes.values()), max(s.classes.values())
         table.add_row("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images")
     for finding in s.findings:
-        table.add_row(f"{finding.kind} ({finding.count:,})", f"{finding.action}: {', '.join(finding.examples)}".rstrip(": "))
+        table.add_row(
+            f"{finding.kind} ({finding.count:,})", f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
+        )
     console.print(table)
 
 
 def environment() -> dict[str, Any]:
     """Versions, machine and code that a run was made with."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
     packages = {name: version(name) for name in ("ebb", "torch", "numpy", "pillow", "safetensors", "pydantic")}
     return packages | {
         "python": platform.python_version(),

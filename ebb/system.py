@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ebb import checkpoint
 from ebb.encode.labels import Labels
 from ebb.errors import DamagedError, UsageError
 from ebb.guide.cfg import cfg
@@ -23,7 +24,6 @@ from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
 from ebb.shapes import Float
-from ebb import checkpoint
 
 FORMAT = 1
 
@@ -77,14 +77,17 @@ class System:
                 "load it with the version of ebb named in the run's env.json",
             )
         try:
+            network = parse(contract["network"], NETWORKS, "network")
             denoiser = NetworkDenoiser(
-                parse(contract["network"], NETWORKS, "network"),
+                network,
                 parse(contract["path"], PATHS, "path"),
                 parse(contract["prediction"], PREDICTIONS, "prediction"),
                 parse(contract["clock"], CLOCKS, "clock"),
                 contract["sigma_data"],
             )
             shape, names = tuple(contract["shape"]), tuple(contract["labels"])
+            if network.settings["classes"] != len(names):
+                raise UsageError(f"{len(names)} labels for a network of {network.settings['classes']} classes")
             return cls(in_place(denoiser), shape, Labels(names), Sampling(**contract["sampling"]))
         except (KeyError, TypeError, UsageError) as error:
             raise DamagedError(f"the system's contract cannot be read: {error}") from error
@@ -111,7 +114,7 @@ class System:
         grid: str | None = None,
         batch: int = 128,
         progress: Callable[[int], None] | None = None,
-    ) -> Float[Tensor, "n *d"]:
+    ) -> Float[Tensor, n * d]:
         """`count` new samples, float32 [count, *shape] in [−1, 1].
 
         Image i is a function of (system, settings, seed + i) alone, whatever the batch. `label` is a name, an index or
@@ -151,7 +154,7 @@ class System:
 def in_place(denoiser: NetworkDenoiser) -> NetworkDenoiser:
     """Convolution weights laid out channels last, as the fast kernels want them; values are unchanged."""
     has_planes = any(isinstance(module, nn.Conv2d) for module in denoiser.modules())
-    return denoiser.to(memory_format=torch.channels_last) if has_planes else denoiser  # type: ignore[call-overload,no-any-return]
+    return denoiser.to(memory_format=torch.channels_last) if has_planes else denoiser  # type: ignore[call-overload]
 
 
 def locate(run: str | Path) -> Path:
@@ -161,7 +164,9 @@ def locate(run: str | Path) -> Path:
         return folder
     found = checkpoint.newest(folder / "checkpoints")
     if found is None:
-        known = sorted(p.parent.as_posix() for p in folder.parent.glob("*/checkpoints")) if folder.parent.is_dir() else []
+        known = (
+            sorted(p.parent.as_posix() for p in folder.parent.glob("*/checkpoints")) if folder.parent.is_dir() else []
+        )
         there = f"runs beside it: {', '.join(known)}" if known else "train one first: ebb train DATA"
         raise UsageError(f"{folder} holds no checkpoint", there)
     return found

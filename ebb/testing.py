@@ -29,18 +29,18 @@ def close(what: str, got: Tensor, expected: Tensor, tolerance: float) -> None:
         raise AssertionError(f"{what}: off by {worst:.3g}, allowed {tolerance:.3g}; got {got}, expected {expected}")
 
 
-def at_angles(path: Path, shares: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+def at_angles(path: Path, shares: Float[Tensor, n]) -> Float[Tensor, n]:
     """Times at shares 0 … 1 of the path's range of atan ν, the coordinate in which every path is smooth."""
     last = torch.atan(path.nsr(torch.tensor([path.end], dtype=torch.float64)))
     return path.time(torch.tan(last * shares))
 
 
-def inside(path: Path, count: int = 33) -> Float[Tensor, "n"]:
+def inside(path: Path, count: int = 33) -> Float[Tensor, n]:
     """Falling times strictly inside (0, end), evenly spaced in angle."""
     return at_angles(path, torch.linspace(1, 0, count + 2, dtype=torch.float64)[1:-1])
 
 
-def graded(path: Path, steps: int) -> Float[Tensor, "n"]:
+def graded(path: Path, steps: int) -> Float[Tensor, n]:
     """A grid from end to 0 that is quadratically finer towards both ends: angle shares 3u² − 2u³ for even u.
 
     On it the errors at the ends, where multistep formulas in log-SNR have infinite steps, stay below those inside, so
@@ -139,7 +139,8 @@ def quantile_flow(mixture: Mixture, x: Float[Tensor, "b 1"], t: Tensor, s: Tenso
     def share_below(at: Tensor, when: Tensor) -> Tensor:
         alpha, sigma = mixture.path.alpha(when)[:, None], mixture.path.sigma(when)[:, None]
         std = torch.hypot(alpha * mixture.stds, sigma)
-        return (mixture.weights * torch.special.ndtr((at - alpha * mixture.means[:, 0]) / std)).sum(1, keepdim=True)
+        below: Tensor = torch.special.ndtr((at - alpha * mixture.means[:, 0]) / std)
+        return (mixture.weights * below).sum(1, keepdim=True)
 
     quantile = share_below(x, t)
     low, high = torch.full_like(x, -10.0), torch.full_like(x, 10.0)
@@ -190,7 +191,8 @@ def check_solver(solver: Solver, path: Path, tolerance: float = 0.3) -> None:
         order = measured_order(solver, denoiser, x, exact)
         if not abs(order.slope - solver.order) <= tolerance:
             raise AssertionError(
-                f"{solver} on {path}, {name} data: stated order {solver.order}, measured {order.slope:.2f}; {order.errors}"
+                f"{solver} on {path}, {name} data: stated order {solver.order}, measured {order.slope:.2f};"
+                f" {order.errors}"
             )
 
 
@@ -219,10 +221,12 @@ class Labelled:
         """The posterior mean given each sample's label."""
         both = two_humps(self.path)
         answers = [
-            Mixture(self.path, both.means[k : k + 1], both.stds[k : k + 1], torch.ones(1, dtype=torch.float64))(x, t, {})
+            Mixture(self.path, both.means[k : k + 1], both.stds[k : k + 1], torch.ones(1, dtype=torch.float64))(
+                x, t, {}
+            )
             for k in range(2)
         ]
-        table = torch.stack([*answers, both(x, t, {})])
+        table: Tensor = torch.stack([*answers, both(x, t, {})])
         return table[cond["label"], torch.arange(len(x))]
 
 

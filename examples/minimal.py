@@ -25,7 +25,7 @@ def mix(x0, eps, t):
     return alpha(t)[:, None] * x0 + sigma(t)[:, None] * eps
 
 
-# --- what the network learns: the velocity dx/dt = eps − x0, and the x0 it implies ------------------------------------
+# --- what the network learns: the velocity dx/dt = eps − x0, and the x0 it implies ------------------------------
 
 
 def target(x0, eps):
@@ -37,7 +37,7 @@ def recover(x, velocity, t):
     return x - t[:, None] * velocity
 
 
-# --- the network: anything that maps (x, t) to the shape of x ----------------------------------------------------------
+# --- the network: anything that maps (x, t) to the shape of x ------------------------------
 
 
 class Network(nn.Module):
@@ -53,7 +53,7 @@ class Network(nn.Module):
         return self.layers(torch.cat([x, torch.cos(angle), torch.sin(angle)], 1))
 
 
-# --- training: guess the velocity at a random time ---------------------------------------------------------------------
+# --- training: guess the velocity at a random time ------------------------------
 
 
 def loss_of(network, x0, generator):
@@ -76,7 +76,7 @@ def train(network, data, steps=2000, batch=256, seed=0):
     return network
 
 
-# --- sampling: follow the flow from noise to data -----------------------------------------------------------------------
+# --- sampling: follow the flow from noise to data ------------------------------
 
 
 def jump(x, x0, t, s):
@@ -87,7 +87,7 @@ def jump(x, x0, t, s):
 
 @torch.no_grad()
 def heun(denoise, x, steps=16):
-    """The trapezoidal rule on dx = x0 dalpha + eps dsigma (Karras et al. 2022, algorithm 1); the last step is a jump."""
+    """The trapezoidal rule on dx = x0 dalpha + eps dsigma (Karras et al. 2022, algorithm 1); last, a jump."""
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     for t, s in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
         x0 = denoise(x, torch.full((len(x),), t))
@@ -100,7 +100,7 @@ def heun(denoise, x, steps=16):
     return x
 
 
-# --- data: two moons ------------------------------------------------------------------------------------------------------
+# --- data: two moons ------------------------------
 
 
 def moons(count, generator):

@@ -13,7 +13,7 @@ def batches(step):
     return ebb.Batch(data[torch.randint(len(data), (256,))], {})
 
 
-for step in ebb.train(training, ebb.Denoising(), batches, steps=1000):  # any (model, batch, generator) → Loss
+for step in ebb.updates(training, ebb.Denoising(), batches, steps=1000):  # any (model, batch, generator) → Loss
     if step.number % 250 == 0:
         print(step.number, round(step.loss.item(), 3))
 

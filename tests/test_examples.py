@@ -45,7 +45,9 @@ def test_minimal_states_the_same_mathematics():
 
 
 def test_own_tensors_in_few_lines(capsys):
-    lines = [line for line in (EXAMPLES / "own_tensors.py").read_text().splitlines() if line and not line.startswith('"""')]
+    lines = [
+        line for line in (EXAMPLES / "own_tensors.py").read_text().splitlines() if line and not line.startswith('"""')
+    ]
     training = lines[: next(i for i, line in enumerate(lines) if line.startswith("noise"))]
     assert len(training) <= 15
     torch.manual_seed(0)

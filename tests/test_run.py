@@ -77,7 +77,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(pictures, tmp_
 
         @contextmanager
         def interruptible():
-            yield lambda: signal.SIGINT if next(draws) >= 9 else 0  # asked twice per step
+            yield lambda: signal.SIGINT if next(draws) >= 4 else 0  # asked once a step
 
         return interruptible
 
@@ -162,7 +162,9 @@ def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
 def test_a_signal_saves_first(pictures, tmp_path, number):
     command = [sys.executable, "-c", "from ebb.cli import main; main()", "train", pictures, "--run", tmp_path / "run"]
     options = ["--steps", "100000", "--network.width", "8", "--network.depth", "1", "--precision", "fp32"]
-    process = subprocess.Popen([*map(str, command), *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*map(str, command), *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     log = tmp_path / "run" / "log.jsonl"
     until = time.monotonic() + 60
     while time.monotonic() < until and not (log.exists() and log.read_text()):

@@ -44,7 +44,9 @@ class Order:
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.batch < 1:
-            raise DataError(f"an order needs at least one item and a batch of at least 1, got {self.count}, {self.batch}")
+            raise DataError(
+                f"an order needs at least one item and a batch of at least 1, got {self.count}, {self.batch}"
+            )
 
     def epoch(self, number: int) -> np.ndarray:
         """The permutation of epoch `number`, int64 [count]."""
@@ -82,7 +84,9 @@ class Loader:
         index = Order(len(self.images.pixels), self.batch, self.seed).indices(step)
         x0 = to_unit(torch.from_numpy(self.images.pixels[index]).to(self.device))
         if self.flip:
-            mirrored = torch.from_numpy(keyed(self.seed, FLIPS + step).random(self.batch) < 0.5).to(self.device)[:, None, None, None]
+            mirrored = torch.from_numpy(keyed(self.seed, FLIPS + step).random(self.batch) < 0.5).to(self.device)[
+                :, None, None, None
+            ]
             x0 = torch.where(mirrored, x0.flip(-1), x0)
         if self.images.labels is None:
             return Batch(x0, {})

@@ -18,7 +18,7 @@ Guide = Callable[[Denoiser], Denoiser]
 
 @dataclass(frozen=True)
 class ClassifierFree:
-    """x̂0 = null + scale·(cond − null), both answers from one batched call (Ho & Salimans 2022, eq. 6 with w = scale − 1).
+    """x̂0 = null + scale·(cond − null), from one batched call (Ho & Salimans 2022, eq. 6, w = scale − 1).
 
     x̂0, ε, score and v are related by the same affine map for both answers, so mixing any of them is the same thing.
     """
@@ -32,7 +32,7 @@ class ClassifierFree:
         """The denoiser's own."""
         return self.denoiser.path
 
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, b * d], t: Float[Tensor, b], cond: Cond) -> Float[Tensor, b * d]:
         """The guided x̂0. Raises UsageError where a condition has no null to compare with."""
         for name in cond:
             if name not in self.null:

@@ -38,7 +38,7 @@ class Fourier(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", torch.logspace(0, math.log10(highest), width // 2), persistent=False)
 
-    def forward(self, value: Float[Tensor, "b"]) -> Float[Tensor, "b w"]:
+    def forward(self, value: Float[Tensor, b]) -> Float[Tensor, "b w"]:
         """(cos, sin) of value·frequencies (Vaswani et al. 2017, §3.5)."""
         angle = value[:, None].float() * self.frequencies
         return torch.cat([torch.cos(angle), torch.sin(angle)], 1)
@@ -57,7 +57,7 @@ class Embedding(nn.Module):
         self.time = nn.Sequential(Fourier(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None
 
-    def forward(self, time: Float[Tensor, "b"], cond: Mapping[str, Tensor]) -> Float[Tensor, "b w"]:
+    def forward(self, time: Float[Tensor, b], cond: Mapping[str, Tensor]) -> Float[Tensor, "b w"]:
         """The vector; raises UsageError unless `cond` holds exactly what the network was built for."""
         expected = {"label"} if self.label is not None else set()
         if set(cond) != expected:
@@ -70,7 +70,7 @@ class Embedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over tokens [b, n, width] with normalised queries and keys (Dehghani et al. 2023, §3)."""
+    """Multi-head self-attention over tokens [b, n, width], queries and keys normalised (Dehghani et al. 2023, §3)."""
 
     def __init__(self, width: int, head: int = 64) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n w"], rotation: Tensor | None = None) -> Float[Tensor, "b n w"]:
         """softmax(QKᵀ/√d)V; `rotation` turns queries and keys by position (see `rotate`)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = torch.unflatten(self.qkv(x), -1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = self.norm_q(q), self.norm_k(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
@@ -106,7 +106,7 @@ def rotation(grid: Sequence[int], head: int, device: torch.device) -> Tensor:
 
 def rotate(x: Tensor, by: Tensor) -> Tensor:
     """Neighbouring pairs of the last axis, read as complex numbers, turned by `by`."""
-    return torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * by).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(torch.unflatten(x.float(), -1, (-1, 2))) * by).flatten(-2)
 
 
 def patches(x: Float[Tensor, "b c *size"], patch: int) -> Float[Tensor, "b k *grid"]:
@@ -115,7 +115,7 @@ def patches(x: Float[Tensor, "b c *size"], patch: int) -> Float[Tensor, "b k *gr
         return x
     dims = x.ndim - 2
     for axis in range(dims):  # split every size into (grid, patch)
-        x = x.unflatten(2 + 2 * axis, (-1, patch))
+        x = torch.unflatten(x, 2 + 2 * axis, (-1, patch))
     inner, outer = range(3, 3 + 2 * dims, 2), range(2, 2 + 2 * dims, 2)
     return x.permute(0, 1, *inner, *outer).flatten(1, 1 + dims)
 
@@ -125,7 +125,7 @@ def unpatch(x: Float[Tensor, "b k *grid"], patch: int) -> Float[Tensor, "b c *si
     if patch == 1:
         return x
     dims = x.ndim - 2
-    x = x.unflatten(1, (-1, *(patch,) * dims))
+    x = torch.unflatten(x, 1, (-1, *(patch,) * dims))
     pairs = [axis for d in range(dims) for axis in (2 + dims + d, 2 + d)]
     x = x.permute(0, 1, *pairs)
     for axis in range(dims):

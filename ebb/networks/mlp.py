@@ -14,7 +14,7 @@ from ebb.shapes import Float
 
 
 class MLP(nn.Module):
-    """x [b, channels], time [b], cond → [b, channels]: `depth` residual layers, each scaled and shifted by the embedding.
+    """x [b, channels], time [b], cond → [b, channels]: `depth` residual layers, scaled and shifted by the embedding.
 
     Outputs start at 0.
     """
@@ -29,7 +29,7 @@ class MLP(nn.Module):
         self.out = zeroed(nn.Linear(width, channels))
 
     def forward(
-        self, x: Float[Tensor, "b c"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
+        self, x: Float[Tensor, "b c"], time: Float[Tensor, b], cond: Mapping[str, Tensor]
     ) -> Float[Tensor, "b c"]:
         """The network's output."""
         h, embedding = self.stem(x), F.silu(self.embedding(time, cond))

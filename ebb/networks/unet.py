@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,8 +34,8 @@ class Residual(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.film(embedding)[(...,) + (None,) * (x.ndim - 2)].chunk(2, 1)
         h = self.conv2(F.silu(torch.addcmul(shift, self.norm2(h), 1 + scale)))
-        skipped: Tensor = self.skip(x)
-        return skipped + h
+        out: Tensor = self.skip(x) + h
+        return out
 
 
 def groups(width: int) -> int:
@@ -53,7 +54,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b w *size"], embedding: Tensor) -> Float[Tensor, "b w *size"]:
         """x + attention(GN(x)); the embedding is not used."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        return x + self.attention(tokens).transpose(1, 2).reshape(x.shape)
+        mixed: Tensor = self.attention(tokens)
+        return x + mixed.transpose(1, 2).reshape(x.shape)
 
 
 class UNet(nn.Module):
@@ -105,13 +107,13 @@ class UNet(nn.Module):
         for i, w in enumerate(widths):
             self.down.append(level([w] * depth, w, i in attention))
             self.up.append(level([2 * w] * depth, w, i in attention))
-        self.shrink = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False))
-        self.grow = nn.ModuleList(conv(b, a, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.shrink = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.grow = nn.ModuleList(conv(b, a, 1) for a, b in pairwise(widths))
         self.norm = nn.GroupNorm(groups(widths[0]), widths[0])
         self.out = zeroed(conv(widths[0], inside, 3, padding=1))
 
     def forward(
-        self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
+        self, x: Float[Tensor, "b c *size"], time: Float[Tensor, b], cond: Mapping[str, Tensor]
     ) -> Float[Tensor, "b c *size"]:
         """The network's output, of the input's size."""
         size, embedding = x.shape[2:], F.silu(self.embedding(time, cond))
@@ -121,14 +123,14 @@ class UNet(nn.Module):
         for i, blocks in enumerate(self.down):
             if i > 0:
                 h = self.shrink[i - 1](h)
-            for block in blocks:
-                for layer in block:
+            for block in blocks.children():
+                for layer in block.children():
                     h = layer(h, embedding)
                 skips.append(h)
         for i in reversed(range(len(self.up))):
-            for block in self.up[i]:
+            for block in self.up[i].children():
                 h = torch.cat([h, skips.pop()], 1)
-                for layer in block:
+                for layer in block.children():
                     h = layer(h, embedding)
             if i > 0:
                 h = F.interpolate(self.grow[i - 1](h), scale_factor=2.0, mode="nearest")

@@ -19,7 +19,7 @@ from ebb.errors import UsageError
 from ebb.shapes import Float
 
 
-def spread(c: Float[Tensor, "b"], x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *one"]:
+def spread(c: Float[Tensor, b], x: Float[Tensor, b * d]) -> Float[Tensor, b * one]:
     """A coefficient per sample, [b], shaped [b, 1, …] to multiply `x`, on its device and in its precision."""
     return c.reshape(c.shape + (1,) * (x.ndim - 1)).to(device=x.device, dtype=x.dtype)
 
@@ -33,58 +33,54 @@ class Path(ABC):
     end: float
 
     @abstractmethod
-    def alpha(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def alpha(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
         """α(t), the factor of the data."""
 
     @abstractmethod
-    def sigma(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def sigma(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
         """σ(t), the standard deviation of the noise."""
 
     @abstractmethod
-    def time(self, nsr: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def time(self, nsr: Float[Tensor, b]) -> Float[Tensor, b]:
         """The inverse of ν(t) = σ/α. Ratios beyond the path's last (∞ included) give `end`."""
 
-    def nsr(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def nsr(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
         """ν(t) = σ(t)/α(t), the noise-to-signal ratio; ∞ where α = 0."""
         return self.sigma(t) / self.alpha(t)
 
-    def log_snr(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def log_snr(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
         """log(α²/σ²), in nats (Kingma et al. 2021, eq. 2)."""
         return -2 * torch.log(self.nsr(t))
 
-    def norm(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def norm(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
         """√(α² + σ²): 1 on a variance-preserving path."""
         return torch.hypot(self.alpha(t), self.sigma(t))
 
-    def rates(self, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+    def rates(self, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
         """(dα/dt, dσ/dt), by forward-mode differentiation of the two functions themselves."""
         one = torch.ones_like(t)
         return jvp(self.alpha, (t,), (one,))[1], jvp(self.sigma, (t,), (one,))[1]
 
-    def mix(
-        self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+    def mix(self, x0: Float[Tensor, b * d], eps: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
         """x_t = α·x0 + σ·ε."""
         return spread(self.alpha(t), x0) * x0 + spread(self.sigma(t), eps) * eps
 
-    def noise(self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b *d"]:
+    def noise(self, x: Float[Tensor, b * d], x0: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
         """ε = (x − α·x0)/σ, for t > 0."""
         return (x - spread(self.alpha(t), x) * x0) / spread(self.sigma(t), x)
 
-    def score(self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b *d"]:
+    def score(self, x: Float[Tensor, b * d], x0: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
         """∇ log p_t(x) = −ε/σ when x0 = E[x0 | x_t] (Tweedie; Song et al. 2021), for t > 0."""
         return -self.noise(x, x0, t) / spread(self.sigma(t), x)
 
-    def velocity(
-        self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+    def velocity(self, x: Float[Tensor, b * d], x0: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
         """dx/dt = α̇·x0 + σ̇·ε, the probability-flow velocity when x0 = E[x0 | x_t] (Lipman et al. 2023, eq. 14)."""
         alpha_rate, sigma_rate = self.rates(t)
         return spread(alpha_rate, x) * x0 + spread(sigma_rate, x) * self.noise(x, x0, t)
 
     def jump(
-        self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"], s: Float[Tensor, "b"]
-    ) -> Float[Tensor, "b *d"]:
+        self, x: Float[Tensor, b * d], x0: Float[Tensor, b * d], t: Float[Tensor, b], s: Float[Tensor, b]
+    ) -> Float[Tensor, b * d]:
         """The flow from t to s if x0 were constant: x_s = r·x_t + (α_s − r·α_t)·x0, r = σ_s/σ_t.
 
         It is DDIM (Song et al. 2021, eq. 12 with σ = 0), and what every exponential integrator adds corrections to.
@@ -132,6 +128,11 @@ class Cosine(Path):
         return 2 / math.pi * torch.atan(nsr)
 
 
+def log_area(beta: Tensor) -> Tensor:
+    """∫ log(1 − β) dβ = −(1 − β)·log(1 − β) − β, which is 0 at β = 0."""
+    return -(1 - beta) * torch.log1p(-beta) - beta
+
+
 @dataclass(frozen=True)
 class DDPMLinear(Path):
     """ᾱ = Π(1 − β_k) with β rising linearly over `steps` steps (Ho et al. 2020, §4), continued smoothly between them.
@@ -161,11 +162,7 @@ class DDPMLinear(Path):
     def log_alpha_bar(self, n: Tensor) -> Tensor:
         """Σ_{k<n} log(1 − β_k) for real n: ∫f − [f]/2 + [f']/12, f(k) = log(1 − β_start − k·slope)."""
         beta, first = self.beta_start + n * self.slope, torch.full_like(n, self.beta_start)
-
-        def integral(b: Tensor) -> Tensor:
-            return -(1 - b) * torch.log1p(-b) - b
-
-        area = (integral(beta) - integral(first)) / self.slope
+        area = (log_area(beta) - log_area(first)) / self.slope
         ends = (torch.log1p(-beta) - torch.log1p(-first)) / 2
         slopes = -self.slope * (1 / (1 - beta) - 1 / (1 - first)) / 12
         return area - ends + slopes

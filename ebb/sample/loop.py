@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -43,9 +44,7 @@ class Solver(Protocol):
         """The state before the first step."""
         ...
 
-    def step(
-        self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: Any, draw: Draw
-    ) -> Stepped:
+    def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: Any, draw: Draw) -> Stepped:
         """One step from x at times t [b] to times s [b]."""
         ...
 
@@ -75,8 +74,8 @@ def checked(times: Tensor, path: Path) -> list[float]:
 def trajectory(
     denoiser: Denoiser,
     solver: Solver,
-    times: Float[Tensor, "n"],
-    x: Float[Tensor, "b *d"],
+    times: Float[Tensor, n],
+    x: Float[Tensor, b * d],
     cond: Cond,
     noise: Callable[[int, Tensor], Tensor],
 ) -> Iterator[Point]:
@@ -87,7 +86,5 @@ def trajectory(
     state = solver.start(denoiser.path)
     for index, (t, s) in enumerate(pairwise(checked(times, denoiser.path))):
         now, then = (torch.full((len(x),), time, dtype=torch.float64) for time in (t, s))
-        x, x0, state = solver.step(
-            denoiser, x, now, then, cond, state, lambda like, index=index: noise(index, like)
-        )
+        x, x0, state = solver.step(denoiser, x, now, then, cond, state, partial(noise, index))
         yield Point(s, x, x0)

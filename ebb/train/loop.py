@@ -47,10 +47,16 @@ class Training:
             self.model.load_state_dict(state["model"])
             self.ema.model.load_state_dict(state["ema"])
         except RuntimeError as error:
-            raise DamagedError(f"the checkpoint does not fit the model: {str(error).splitlines()[-1].strip()}") from error
+            raise DamagedError(
+                f"the checkpoint does not fit the model: {str(error).splitlines()[-1].strip()}"
+            ) from error
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in state["optim"].items():
             index, name = key.split(".", 1)
+            like = parameters[int(index)]
+            if value.shape == like.shape:  # fused optimisers walk memory, so a moment must lie as its parameter does
+                value = torch.empty_like(like, dtype=value.dtype, requires_grad=False).copy_(value)
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         torch.set_rng_state(state["rng"]["torch"])
@@ -77,7 +83,7 @@ def seed_of(seed: int, step: int, part: int) -> int:
     return int(np.random.Philox(key=key, counter=step).random_raw()) >> 1
 
 
-def train(
+def updates(
     training: Training,
     objective: Objective,
     batches: Callable[[int], Batch],

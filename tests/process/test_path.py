@@ -62,7 +62,7 @@ def test_these_paths_end_in_pure_noise(path):
     [lambda: EDM(-1.0), lambda: DDPMLinear(0.02, 1e-4), lambda: Sigmoid(3, -3), lambda: VarianceExploding(5, 1)],
 )
 def test_impossible_parameters_are_refused(make):
-    with pytest.raises(UsageError, match="expected|need|must"):
+    with pytest.raises(UsageError, match=r"expected|need|must"):
         make()
 
 
@@ -71,9 +71,9 @@ def test_a_flipped_sign_is_caught(monkeypatch, method):
     """Mutants: each formula of the base class, negated, must fail the suite or the score's own test."""
     right = getattr(Path, method)
     monkeypatch.setattr(Path, method, lambda *a: -right(*a))
+    check = score_is_the_gradient if method == "score" else lambda: testing.check_path(Cosine())
     with pytest.raises(AssertionError):
-        testing.check_path(Cosine())
-        score_is_the_gradient()
+        check()
 
 
 def score_is_the_gradient():

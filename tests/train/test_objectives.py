@@ -24,7 +24,11 @@ class Exact(nn.Module):
     def __init__(self, path, prediction, order="right"):
         super().__init__()
         self.path, self.prediction = path, prediction
-        self.gauss, self.bias, self.gain = testing.normal(path), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.ones(1))
+        self.gauss, self.bias, self.gain = (
+            testing.normal(path),
+            nn.Parameter(torch.zeros(2)),
+            nn.Parameter(torch.ones(1)),
+        )
 
     def raw(self, x, t, cond):
         x0 = self.gauss(x.double(), t, cond)
@@ -34,9 +38,11 @@ class Exact(nn.Module):
 
 
 def gradient(model, objective, generator, size=60_000):
-    x0 = model.gauss.mean + torch.randn(size, 2, generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(
-        model.gauss.covariance
-    ).mT
+    x0 = (
+        model.gauss.mean
+        + torch.randn(size, 2, generator=generator, dtype=torch.float64)
+        @ torch.linalg.cholesky(model.gauss.covariance).mT
+    )
     objective(model, Batch(x0.float(), {}), generator).value.backward()
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 

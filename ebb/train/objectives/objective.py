@@ -18,7 +18,7 @@ class Loss(NamedTuple):
     """A scalar to descend, and named parts of it to log (detached)."""
 
     value: Tensor
-    terms: Mapping[str, Tensor] = {}  # noqa: RUF012  # immutable by type
+    terms: Mapping[str, Tensor] = {}  # immutable by type
 
 
 @runtime_checkable

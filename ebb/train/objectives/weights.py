@@ -1,7 +1,7 @@
 """How much each noise level counts: a weight on the target's squared error, for any path and prediction.
 
-With x̂0 − x0 = −σ(F̂ − F)/det (`ebb.process.predict.determinant`), a weight w on the error of x0 is w·σ²/det² on the error
-of F. Each weighting states w·σ², in which the division by σ has been carried out, so none is singular at α = 0.
+With x̂0 − x0 = −σ(F̂ − F)/det (`ebb.process.predict.determinant`), a weight w on the error of x0 is w·σ²/det² on the
+error of F. Each weighting states w·σ², in which the division by σ has been carried out, so none is singular at α = 0.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Weighting = Callable[[Path, Tensor, Tensor], Tensor]
 """(path, t [b], determinant [b]) → [b], the weight on (F̂ − F)²."""
 
 
-def unit(path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+def unit(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
     """The target's own squared error."""
     return torch.ones_like(t)
 
 
-def simple(path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+def simple(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
     """L_simple, the squared error of ε (Ho et al. 2020, eq. 14): SNR on x0."""
     return path.alpha(t) ** 2 / det**2
 
 
-def vlb(path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+def vlb(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
     """The variational bound in continuous time under uniform t, ½·(−dλ/dt) on ε (Kingma et al. 2021, eq. 15)."""
     alpha, sigma = path.alpha(t), path.sigma(t)
     alpha_rate, sigma_rate = path.rates(t)
@@ -42,7 +42,7 @@ class MinSNR:
 
     gamma: float = 5.0
 
-    def __call__(self, path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def __call__(self, path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
         """min(α², γσ²)/det²."""
         return torch.minimum(path.alpha(t) ** 2, self.gamma * path.sigma(t) ** 2) / det**2
 
@@ -53,12 +53,12 @@ class EDMWeight:
 
     sigma_data: float = 0.5
 
-    def __call__(self, path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    def __call__(self, path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
         """(σ² + s²α²)/s²/det²."""
         return (path.sigma(t) ** 2 / self.sigma_data**2 + path.alpha(t) ** 2) / det**2
 
 
-def inverse_snr(path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+def inverse_snr(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
     """1/(1 + SNR) on ε: P2 with k = γ = 1 (Choi et al. 2022, eq. 8)."""
     alpha, sigma = path.alpha(t), path.sigma(t)
     return (alpha * sigma) ** 2 / (alpha**2 + sigma**2) / det**2
