@@ -96,8 +96,9 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     return recipe, {name: reasons.get(name, why) for name in after if after[name] != before[name]}
 
 
-GUIDANCE = 1.5
-"""Guidance of systems with labels, unless asked otherwise."""
+GUIDANCE = 1.2
+"""Guidance of systems with labels, unless asked otherwise: on MNIST after ten minutes it lifts label accuracy from 96.9 %
+to 99.0 % while the Fréchet distance stays within its interval (0.046 → 0.056); 1.5 gives 99.9 % at 0.116."""
 
 
 def default_budget(facts: Facts, images_per_second: float) -> tuple[str, str]:

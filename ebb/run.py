@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from ebb import checkpoint
 from ebb.data.scan import Images, read
@@ -28,8 +20,9 @@ from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.report import write_report
 from ebb.plan import Parts, assemble, autocast_of, names_known, rate_of, resolve
-from ebb.progress import Meter, peak_memory_mb
-from ebb.recipe import Recipe, difference, flat, from_yaml, to_yaml
+from ebb.progress import Meter
+from ebb.recipe import Recipe, difference, from_yaml
+from ebb.record import Log, show_choices, show_data, write_card, write_documents
 from ebb.system import System
 from ebb.train.loop import updates
 
@@ -116,28 +109,8 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
 def begin(folder: Path, asked: Recipe, images: Images, data: str, console: Console) -> Recipe:
     """Choose what is open, say why, and write the run folder's documents."""
     recipe, reasons = resolve(asked, images, device(), lambda text: console.print(f"[dim]{text}[/]"))
-    values = flat(recipe.model_dump(mode="json"))
-    table = Table("chosen", "value", "because", title="the recipe", title_justify="left")
-    for name, reason in reasons.items():
-        table.add_row(name, str(values[name]), reason)
-    console.print(table)
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
-    choices = {name: {"value": values[name], "reason": reason} for name, reason in reasons.items()}
-    documents = {"env": environment(), "data": asdict(images.summary), "choices": choices}
-    for name, document in documents.items():
-        (folder / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf8")
-    some = np.random.default_rng(0).permutation(len(images.pixels))[:25]
-    captions = [images.names[i] for i in images.labels[some]] if images.labels is not None else []
-    save_png(
-        grid(images.pixels[some], 5, captions), folder / "samples" / "data-grid.png", {"data": images.summary.name}
-    )
-    rest = {
-        "command": "ebb train " + " ".join([data, *(f"--{name} {value}" for name, value in asked.asked().items())]),
-        "data": str(Path(data).resolve()) if Path(data).exists() else data,
-        "fingerprint": images.summary.fingerprint,
-        "asked": json.loads(json.dumps(asked.asked())),
-    }
-    (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
+    show_choices(recipe, reasons, console)
+    write_documents(folder, recipe, asked, reasons, images, data)
     return recipe
 
 
@@ -177,29 +150,8 @@ def follow(folder: Path, recipe: Recipe, parts: Parts, console: Console) -> None
                 saved = time.monotonic()
             if signalled:
                 raise KeyboardInterrupt(signalled)
-    finish(folder, recipe, parts.system, meter.summary())
-
-
-class Log:
-    """The run's log.jsonl, cut back to `step` so that a resumed run writes every line once."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / "log.jsonl"
-        lines = self.path.read_text(encoding="utf8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        checkpoint.replace_text(self.path, "".join(line + "\n" for line in kept))
-
-    def __enter__(self) -> Log:
-        self.file = self.path.open("a", encoding="utf8")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def write(self, entry: dict[str, Any]) -> None:
-        """One line, on its way to the disk at once."""
-        self.file.write(json.dumps(entry) + "\n")
-        self.file.flush()
+    write_card(folder, recipe, parts.system, meter.summary())
+    write_report(folder)
 
 
 @contextmanager
@@ -226,61 +178,6 @@ def draw(folder: Path, parts: Parts, step: int) -> None:
     """A sample grid from the averaged weights, with the same seeds at every step."""
     averaged = System(parts.training.ema.model, parts.system.shape, parts.system.labels, parts.system.sampling)  # type: ignore[arg-type]
     classes = len(parts.system.labels.names)
-    count = 2 * classes if 5 <= classes <= 16 else 36
-    made = to_pixels(averaged.sample(count, seed=0))
-    columns = classes if count == 2 * classes else 9
+    columns = classes if 4 <= classes <= 16 else 6
+    made = to_pixels(averaged.sample(columns * min(columns, 6), seed=0))
     save_png(grid(made, columns), folder / "samples" / f"step-{step:06d}.png", {"step": step, "seed": 0})
-
-
-def finish(folder: Path, recipe: Recipe, system: System, summary: dict[str, Any]) -> None:
-    """The figures of the training itself, the model card and the report."""
-    network = system.denoiser.network
-    summary["parameters"] = sum(p.numel() for p in network.parameters())
-    (folder / "training.json").write_text(json.dumps(summary, indent=1), encoding="utf8")
-    names = ", ".join(system.labels.names) or "none"
-    (folder / "card.md").write_text(
-        f"# {folder.name}\n\nA diffusion model trained by ebb {version('ebb')}: {summary['parameters']:,} parameters,"
-        f" {summary['images']:,} images seen in {summary['seconds']:.0f} s.\n\n"
-        f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n"
-        f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
-        f"- sampling: {recipe.sample.solver}, {recipe.sample.steps} steps, guidance {recipe.sample.guidance:g}\n"
-        f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
-        "Its pictures are made by a machine; say so where you show them.\n",
-        encoding="utf8",
-    )
-    write_report(folder)
-
-
-def show_data(images: Images, console: Console) -> None:
-    """One table: what was found in the data and what was done about it."""
-    s = images.summary
-    table = Table(title=f"{s.name}: {s.count:,} images, {s.kind}", title_justify="left", show_header=False)
-    for what, reason in s.chosen.items():
-        table.add_row(what, reason)
-    if s.classes:
-        smallest, largest = min(s.classes.values()), max(s.classes.values())
-        table.add_row("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images")
-    for finding in s.findings:
-        table.add_row(
-            f"{finding.kind} ({finding.count:,})", f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
-        )
-    console.print(table)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and code that a run was made with."""
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
-    packages = {name: version(name) for name in ("ebb", "torch", "numpy", "pillow", "safetensors", "pydantic")}
-    return packages | {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "memory_mb": round(peak_memory_mb()),
-        "git": git.stdout.strip(),
-        "argv": sys.argv[1:],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }

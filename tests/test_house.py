@@ -22,7 +22,7 @@ RANK = {
     "encode": 2, "data": 2, "sample": 2, "guide": 2, "adapt": 2,
     "system": 3,
     "train": 4, "evaluate": 4, "exchange": 4,
-    "recipes": 5, "plan": 6, "progress": 6, "run": 7, "samples": 7, "testing": 7, "studio": 8, "cli": 9,
+    "recipes": 5, "plan": 6, "progress": 6, "record": 6, "run": 7, "samples": 7, "testing": 7, "studio": 8, "cli": 9,
 }  # fmt: skip
 """Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
 

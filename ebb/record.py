@@ -1,0 +1,133 @@
+"""What a run tells of itself: tables on the screen, and the documents of its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ebb import checkpoint
+from ebb.data.scan import Images
+from ebb.encode.images import grid, save_png
+from ebb.recipe import Recipe, flat, to_yaml
+from ebb.system import System
+
+
+def show_data(images: Images, console: Console) -> None:
+    """One table: what was found in the data and what was done about it."""
+    s = images.summary
+    table = Table(title=f"{s.name}: {s.count:,} images, {s.kind}", title_justify="left", show_header=False)
+    for what, reason in s.chosen.items():
+        table.add_row(what, reason)
+    if s.classes:
+        smallest, largest = min(s.classes.values()), max(s.classes.values())
+        table.add_row("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images")
+    for finding in s.findings:
+        table.add_row(
+            f"{finding.kind} ({finding.count:,})", f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
+        )
+    console.print(table)
+
+
+def show_choices(recipe: Recipe, reasons: dict[str, str], console: Console) -> None:
+    """One table: every choice that was left open, and why it was made so."""
+    values = flat(recipe.model_dump(mode="json"))
+    table = Table("chosen", "value", "because", title="the recipe", title_justify="left")
+    for name, reason in reasons.items():
+        table.add_row(name, str(values[name]), reason)
+    console.print(table)
+
+
+def write_documents(
+    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str
+) -> None:
+    """run.yaml, env.json, data.json, choices.json and a labelled grid of the data."""
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    values = flat(recipe.model_dump(mode="json"))
+    choices = {name: {"value": values[name], "reason": reason} for name, reason in reasons.items()}
+    documents = {"env": environment(), "data": asdict(images.summary), "choices": choices}
+    for name, document in documents.items():
+        (folder / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf8")
+    some = np.random.default_rng(0).permutation(len(images.pixels))[:25]
+    captions = [images.names[i] for i in images.labels[some]] if images.labels is not None else []
+    save_png(
+        grid(images.pixels[some], 5, captions), folder / "samples" / "data-grid.png", {"data": images.summary.name}
+    )
+    words = json.loads(json.dumps(asked.asked()))
+    rest = {
+        "command": " ".join(["ebb train", data, *(f"--{name} {value}" for name, value in words.items())]),
+        "data": str(Path(data).resolve()) if Path(data).exists() else data,
+        "fingerprint": images.summary.fingerprint,
+        "asked": words,
+    }
+    (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
+
+
+def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:
+    """training.json, the figures of the training itself, and the model card."""
+    count = sum(p.numel() for p in system.denoiser.network.parameters())
+    (folder / "training.json").write_text(json.dumps(figures | {"parameters": count}, indent=1), encoding="utf8")
+    names = ", ".join(system.labels.names) or "none"
+    (folder / "card.md").write_text(
+        f"# {folder.name}\n\nA diffusion model trained by ebb {version('ebb')}: {count:,} parameters,"
+        f" {figures['images']:,} images seen in {figures['seconds']:.0f} s.\n\n"
+        f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n"
+        f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
+        f"- sampling: {recipe.sample.solver}, {recipe.sample.steps} steps, guidance {recipe.sample.guidance:g}\n"
+        f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
+        "Its pictures are made by a machine; say so where you show them.\n",
+        encoding="utf8",
+    )
+
+
+class Log:
+    """The run's log.jsonl, cut back to `step` so that a resumed run writes every line once."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / "log.jsonl"
+        lines = self.path.read_text(encoding="utf8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        checkpoint.replace_text(self.path, "".join(line + "\n" for line in kept))
+
+    def __enter__(self) -> Log:
+        self.file = self.path.open("a", encoding="utf8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """One line, on its way to the disk at once."""
+        self.file.write(json.dumps(entry) + "\n")
+        self.file.flush()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and code that a run was made with."""
+    git = shutil.which("git")
+    asked = [git or "", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() if git else ""
+    packages = {name: version(name) for name in ("ebb", "torch", "numpy", "pillow", "safetensors", "pydantic")}
+    return packages | {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "git": commit,
+        "argv": sys.argv[1:],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
