@@ -11,8 +11,8 @@ from typing import Any
 _HOMES = {
     "ebb.process.path": ["Path", "Linear", "Cosine", "DDPMLinear", "Sigmoid", "VarianceExploding", "EDM", "PATHS"],
     "ebb.process.predict": ["velocity", "v", "Preconditioned", "recover", "PREDICTIONS"],
-    "ebb.process.times": ["uniform", "Discrete", "LogitNormal", "LogNormal", "Shifted", "DENSITIES", "GRIDS"],
-    "ebb.process.denoiser": ["Denoiser", "NetworkDenoiser", "retime", "fraction", "quarter_log_nsr", "Timestep"],
+    "ebb.process.times": ["Discrete", "LogitNormal", "LogNormal", "Shifted", "Karras", "LogSNR", "DENSITIES", "GRIDS"],
+    "ebb.process.denoiser": ["Denoiser", "NetworkDenoiser", "retime", "fraction", "quarter_log_nsr"],
     "ebb.process.exact": ["Gaussian", "Mixture", "finite"],
     "ebb.networks.unet": ["UNet"],
     "ebb.networks.dit": ["DiT"],
@@ -30,9 +30,9 @@ _HOMES = {
     "ebb.train.loop": ["Training", "updates"],
     "ebb.train.objectives.objective": ["ConditionDropout", "Loss", "Objective"],
     "ebb.train.objectives.denoising": ["Denoising"],
-    "ebb.system": ["Sampling", "System", "load"],
+    "ebb.system": ["System", "load"],
     "ebb.errors": ["EbbError", "UsageError", "DataError", "ResourceError", "DamagedError"],
-    "ebb.recipe": ["Recipe"],
+    "ebb.recipe": ["Recipe", "Sampling"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -63,19 +63,18 @@ def save(folder: Path, step: int, state: State, about: dict[str, Any], keep: int
     if free < 1.1 * size:
         raise ResourceError(f"a checkpoint needs {size / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free", remedy)
     final, temporary = folder / f"step-{step:08d}", folder / f"step-{step:08d}.tmp"
-    if final.exists():
-        return final
     try:
-        write(temporary, state, about, step)
-        temporary.rename(final)
-        synced(folder)
+        if not final.exists():
+            write(temporary, state, about, step)
+            temporary.rename(final)
+            synced(folder)
         replace_text(folder.parent / "latest", final.name)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(f"the disk is full: {final} was not written", remedy) from error
         raise
-    for old in finished(folder)[:-keep]:
+    for old in [*finished(folder)[:-keep], *folder.glob("step-*.tmp")]:  # tmp: of a process that was killed
         shutil.rmtree(old)
     return final
 

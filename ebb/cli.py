@@ -9,7 +9,7 @@ import errno
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ import tyro
 from pydantic import ValidationError
 from rich.console import Console
 
-from ebb.errors import EbbError, ResourceError
+from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.recipe import Recipe, difference, explained, flat, from_yaml, to_yaml, validated
 
 
@@ -35,13 +35,15 @@ class Train:
     base: Path | None = None
     """a recipe or run.yaml to start from; options given here win"""
 
-    def __call__(self, console: Console) -> None:
+    def __call__(self, console: Console, given: set[str]) -> None:
         """Train, and say where the results are."""
         from ebb.run import train
 
+        if {"steps", "budget"} <= given:
+            raise UsageError("--steps and --budget both say how long to train", "give one of them")
         asked = self.recipe
         if self.base is not None:
-            asked = overlaid(from_yaml(self.base)[0], self.recipe)
+            asked = overlaid(from_yaml(self.base)[0], self.recipe, given)
         folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console)
         console.print(f"report   {folder / 'report.html'}")
         console.print(f"sample   ebb sample {folder} --n 16 --out samples.png")
@@ -49,15 +51,9 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Sample new images from a run."""
+class How:
+    """How to sample; what is not given is the system's own."""
 
-    run: tyro.conf.Positional[Path]
-    """run folder, or one of its checkpoints"""
-    n: int = 16
-    """number of images"""
-    label: str | None = None
-    """name or number of the label; without it every label in turn"""
     steps: int | None = None
     """solver steps"""
     guidance: float | None = None
@@ -66,48 +62,52 @@ class Sample:
     """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
     grid: str | None = None
     """uniform, quadratic, karras, log_snr, trailing or leading"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample new images from a run."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """run folder, or one of its checkpoints"""
+    n: int = 16
+    """number of images"""
+    label: str | None = None
+    """name or number of the label; without it every label in turn"""
     seed: int = 0
     """image i is made from seed + i"""
     out: Path = Path("samples.png")
     """a .png for one grid, a .npz for arrays, or a folder for single .png files"""
+    how: Annotated[How, tyro.conf.arg(name="")] = How()
 
-    def __call__(self, console: Console) -> None:
+    def __call__(self, console: Console, given: set[str]) -> None:
         """Sample and write."""
         from ebb.samples import sample_to
 
-        asked = {"steps": self.steps, "guidance": self.guidance, "solver": self.solver, "grid": self.grid}
-        sample_to(self.run, self.out, self.n, label=self.label, seed=self.seed, console=console, **asked)
+        sample_to(self.run, self.out, self.n, label=self.label, seed=self.seed, console=console, **asdict(self.how))
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Measure a run: distances to the real images beside their floor, and label accuracy."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run folder"""
     n: int = 1000
     """number of samples to draw"""
-    steps: int | None = None
-    """solver steps"""
-    guidance: float | None = None
-    """classifier-free guidance scale; 1 is off"""
-    solver: str | None = None
-    """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
-    grid: str | None = None
-    """uniform, quadratic, karras, log_snr, trailing or leading"""
     seed: int = 0
     """of the samples and of the split of the real images"""
+    how: Annotated[How, tyro.conf.arg(name="")] = How()
 
-    def __call__(self, console: Console) -> None:
+    def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print the table, and write it into the run's report."""
         from rich.table import Table
 
         from ebb.evaluate.measure import as_table
         from ebb.evaluate.run import evaluate
 
-        asked = {"steps": self.steps, "guidance": self.guidance, "solver": self.solver, "grid": self.grid}
         with console.status("reading the run") as status:
-            result = evaluate(self.run, self.n, seed=self.seed, say=status.update, **asked)
+            result = evaluate(self.run, self.n, seed=self.seed, say=status.update, **asdict(self.how))
         table = Table(show_header=False, title=str(self.run), title_justify="left")
         for row in as_table(result):
             table.add_row(*row)
@@ -122,7 +122,7 @@ class Show:
     what: tyro.conf.Positional[Path | None] = None
     """run folder or recipe file"""
 
-    def __call__(self, console: Console) -> None:
+    def __call__(self, console: Console, given: set[str]) -> None:
         """Print YAML."""
         console.print(to_yaml(recipe_of(self.what) if self.what else Recipe()), highlight=False, end="")
 
@@ -134,7 +134,7 @@ class Validate:
     file: tyro.conf.Positional[Path]
     """recipe file or run folder"""
 
-    def __call__(self, console: Console) -> None:
+    def __call__(self, console: Console, given: set[str]) -> None:
         """Print that it is valid, or end with the reason."""
         from ebb.plan import names_known
 
@@ -151,7 +151,7 @@ class Diff:
     b: tyro.conf.Positional[Path]
     """run folder or recipe file"""
 
-    def __call__(self, console: Console) -> None:
+    def __call__(self, console: Console, given: set[str]) -> None:
         """One line for each field that differs."""
         old, new = (flat(recipe_of(path).model_dump()) for path in (self.a, self.b))
         for line in difference(old, new) or ["no difference"]:
@@ -172,9 +172,9 @@ class ConfigVerb:
 
     verb: Config
 
-    def __call__(self, console: Console) -> None:
+    def __call__(self, console: Console, given: set[str]) -> None:
         """Do it."""
-        self.verb(console)
+        self.verb(console, given)
 
 
 Verbs = (
@@ -190,15 +190,23 @@ def recipe_of(path: Path) -> Recipe:
     return from_yaml(path / "run.yaml" if path.is_dir() else path)[0]
 
 
-def overlaid(base: Recipe, asked: Recipe) -> Recipe:
-    """`base` with the fields that were given on the command line."""
-    tree = base.model_dump()
-    for name, value in asked.asked().items():
+def given_in(arguments: list[str]) -> set[str]:
+    """The dotted names of the options that were given, also where the value is the default: {"seed", "data.flip"}."""
+    names = (word[2:].split("=")[0] for word in arguments if word.startswith("--"))
+    return {name.replace(".no-", ".").replace("-", "_") for name in names}
+
+
+def overlaid(base: Recipe, asked: Recipe, given: set[str]) -> Recipe:
+    """`base` with the fields that were given on the command line; steps and budget replace each other."""
+    tree, options = base.model_dump(), flat(asked.model_dump())
+    for name in given & options.keys():
         *groups, leaf = name.split(".")
         part = tree
         for group in groups:
             part = part[group]
-        part[leaf] = value
+        part[leaf] = options[name]
+    if given & {"steps", "budget"}:
+        tree["budget" if "steps" in given else "steps"] = None
     return validated(tree, "the command line")
 
 
@@ -207,7 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     console, errors = Console(), Console(stderr=True)
     try:
         verb = tyro.cli(Verbs, args=arguments, prog="ebb", description="Train, sample and measure diffusion models.")
-        verb(console)
+        verb(console, given_in(sys.argv[1:] if arguments is None else arguments))
     except EbbError as error:
         fail(errors, error)
     except ValidationError as error:
@@ -215,18 +223,17 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os._exit(0)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        fail(
-            errors,
-            ResourceError(
-                f"cannot write {error.filename or 'a file'}: {error.strerror}", "free space or choose another folder"
-            ),
-        )
-    except MemoryError:
-        fail(errors, ResourceError("out of memory", "try a smaller --batch"))
+        what = f"{error.filename or 'a file'}: {error.strerror}"
+        fail(errors, ResourceError(what, "free space, or choose another place"))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        fail(errors, ResourceError("out of memory", "try a smaller --batch, --network.width or --data.size"))
     except KeyboardInterrupt as stop:
-        errors.print("stopped; the same command resumes from the last checkpoint", soft_wrap=True)
+        saved = "; the same command resumes from the last checkpoint" if stop.args else ""
+        errors.print(f"stopped{saved}", soft_wrap=True)
         sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
 
 

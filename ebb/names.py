@@ -34,26 +34,28 @@ def split(text: str, idea: str) -> tuple[str, dict[str, Any]]:
 
 
 def parse(text: str, members: Mapping[str, Any], idea: str) -> Any:
-    """The member of `members` that `text` names, built with the fields it gives.
+    """The member of `members` that `text` names, with the fields it gives in place of the member's own.
 
-    Raises UsageError for an unknown name or field (with the nearest one) or a value of the wrong type.
+    A member is a frozen dataclass instance, a function, or a class to be built (networks). Raises UsageError for an
+    unknown name or field (with the nearest one) or a value of the wrong type.
     """
     name, fields = split(text, idea)
     if name not in members:
         raise UsageError(f"there is no {idea} called {name!r}", nearest(name, members))
     member = members[name]
-    known = list(inspect.signature(member).parameters) if inspect.isclass(member) else []
+    made = member if inspect.isclass(member) else type(member)
+    has_fields = inspect.isclass(member) or dataclasses.is_dataclass(member)
+    known = list(inspect.signature(made).parameters) if has_fields else []
     for field in fields:
         if field not in known:
-            raise UsageError(
-                f"{idea} {name!r} has no field {field!r}", nearest(field, known) if known else "it has none"
-            )
-    if not inspect.isclass(member):
+            hint = nearest(field, known) if known else "it has none"
+            raise UsageError(f"{idea} {name!r} has no field {field!r}", hint)
+    if not fields and not inspect.isclass(member):
         return member
     try:
-        if dataclasses.is_dataclass(member):
-            return TypeAdapter(member).validate_python(fields)
-        return member(**fields)
+        if dataclasses.is_dataclass(made):
+            return TypeAdapter(made).validate_python({**vars(member), **fields})
+        return made(**fields)
     except (ValidationError, TypeError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise UsageError(f"{idea} {text!r}: {reason}", f"fields of {name}: {', '.join(known)}") from error
@@ -65,11 +67,11 @@ def spell(member: Any, members: Mapping[str, Any]) -> str:
     Raises UsageError where `member` is not of the table, and so cannot be written to a file.
     """
     for name, known in members.items():
-        if member is known:
+        if member is known or member == known:
             return name
-        if type(member) is known:
+        if type(member) in (known, type(known)) and (dataclasses.is_dataclass(member) or hasattr(member, "settings")):
             fields = member.settings if hasattr(member, "settings") else vars(member)
-            return f"{name}({', '.join(f'{k}={v!r}' for k, v in fields.items())})" if fields else name
+            return f"{name}({', '.join(f'{k}={v!r}' for k, v in fields.items())})"
     raise UsageError(
         f"{type(member).__name__} is not one of {', '.join(members)}",
         "only these can be stored by name in a checkpoint",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,26 +20,29 @@ from ebb.process.denoiser import CLOCKS, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
 from ebb.process.times import DENSITIES, GRIDS
-from ebb.recipe import NetworkRecipe, Recipe, seconds
+from ebb.recipe import NetworkRecipe, Recipe, resolved, seconds
 from ebb.recipes import Facts, complete, default_budget
 from ebb.sample.table import SOLVERS
-from ebb.system import Sampling, System, in_place
+from ebb.system import System, in_place
 from ebb.train.ema import EMA
-from ebb.train.loop import Training
+from ebb.train.loop import Training, updates
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Objective
 from ebb.train.objectives.weights import WEIGHTS
 from ebb.train.optimiser import WarmupDecay, adamw
 
-RESERVE = 0.93
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+RESERVE = 0.95
 """The share of a budget that is spent on updates; the rest pays for sample grids, checkpoints and the report."""
 
 
 def facts_of(images: Images) -> Facts:
     """What the choice of a recipe depends on."""
-    c, h, w = images.pixels.shape[1:]
-    some = images.pixels[:: max(1, len(images.pixels) // 10_000)].astype(np.float32) / 127.5 - 1
-    return Facts(len(images.pixels), (c, h, w), len(images.names), max(0.05, float(some.std())))
+    s = images.summary
+    mean, square = np.mean(s.mean), np.mean(np.square(s.std) + np.square(s.mean))
+    return Facts(s.count, s.shape, len(images.names), max(0.05, float(np.sqrt(square - mean**2))))
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Parts:
 def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT:
     """The network, with fresh weights from the global generator."""
     channels = facts.shape[0]
-    width, depth, patch = recipe.width or 64, recipe.depth or 2, recipe.patch or 1
+    width, depth, patch = resolved(recipe.width), resolved(recipe.depth), resolved(recipe.patch)
     if recipe.kind == "dit":
         size = facts.shape[1:] if recipe.positions == "learned" else ()
         return DiT(
@@ -73,8 +75,8 @@ def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT:
         width=width,
         depth=depth,
         patch=patch,
-        multipliers=recipe.multipliers or (1, 2),
-        attention=recipe.attention or (),
+        multipliers=resolved(recipe.multipliers),
+        attention=resolved(recipe.attention),
         classes=facts.classes,
     )
 
@@ -90,7 +92,8 @@ def names_known(recipe: Recipe) -> None:
         (recipe.sample.solver, SOLVERS, "solver"),
     )
     for text, members, idea in named:
-        parse(text, members, idea)
+        if text is not None:
+            parse(text, members, idea)
     parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
 
 
@@ -101,27 +104,29 @@ def assemble(recipe: Recipe, images: Images, device: torch.device) -> Parts:
     denoiser = NetworkDenoiser(
         network_of(recipe.network, facts),
         parse(recipe.path, PATHS, "path"),
-        parse(recipe.prediction, PREDICTIONS, "prediction"),
-        parse(recipe.clock, CLOCKS, "clock"),
+        parse(resolved(recipe.prediction), PREDICTIONS, "prediction"),
+        parse(resolved(recipe.clock), CLOCKS, "clock"),
         recipe.sigma_data,
     )
     denoiser = in_place(denoiser).to(device)
-    objective: Objective = Denoising(parse(recipe.times, DENSITIES, "density"), parse(recipe.weight, WEIGHTS, "weight"))
+    objective: Objective = Denoising(
+        parse(resolved(recipe.times), DENSITIES, "density"), parse(recipe.weight, WEIGHTS, "weight")
+    )
     if labels.names and recipe.label_dropout:
         objective = ConditionDropout(objective, labels.null(), recipe.label_dropout)
-    optimizer = adamw(denoiser, recipe.optimiser.lr or 1e-3, recipe.optimiser.weight_decay)
+    optimizer = adamw(denoiser, resolved(recipe.optimiser.lr), recipe.optimiser.weight_decay)
     return Parts(
-        System(denoiser, facts.shape, labels, Sampling(**recipe.sample.model_dump())),
+        System(denoiser, facts.shape, labels, recipe.sample),
         Training(denoiser, optimizer, EMA(denoiser, recipe.ema_halflife)),
         objective,
-        Loader(images, recipe.batch or 128, recipe.seed, recipe.data.flip, device),
+        Loader(images, resolved(recipe.batch), recipe.seed, recipe.data.flip, device),
     )
 
 
 def rate_of(recipe: Recipe) -> WarmupDecay:
     """The learning rate over the run; warm-up takes at most a tenth of it."""
-    steps = recipe.steps or 1
-    return WarmupDecay(recipe.optimiser.lr or 1e-3, steps, min(recipe.optimiser.warmup or 0, steps // 10))
+    steps = resolved(recipe.steps)
+    return WarmupDecay(resolved(recipe.optimiser.lr), steps, min(resolved(recipe.optimiser.warmup), steps // 10))
 
 
 def autocast_of(recipe: Recipe) -> torch.dtype | None:
@@ -129,23 +134,24 @@ def autocast_of(recipe: Recipe) -> torch.dtype | None:
     return torch.bfloat16 if recipe.precision == "bf16" else None
 
 
-def pace(parts: Parts, dtype: torch.dtype | None, spend: float) -> float:
-    """Images per second of forward and backward passes: the fastest of 3 or more, over `spend` seconds."""
-    model, batch, device = parts.training.model, parts.loader(0), parts.loader.device
-    generator, best = torch.Generator(device).manual_seed(0), float("inf")
-    began, attempt = time.perf_counter(), 0
-    while attempt < 4 or time.perf_counter() - began < spend:
-        start = time.perf_counter()
-        with torch.autocast(device.type, dtype) if dtype else nullcontext():
-            loss = parts.objective(model, batch, generator)
-        loss.value.backward()  # type: ignore[no-untyped-call]
-        model.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if attempt:  # the first pass warms up
-            best = min(best, time.perf_counter() - start)
-        attempt += 1
-    return len(batch.x0) / best
+def pace(recipe: Recipe, images: Images, device: torch.device, spend: float) -> float:
+    """Images per second of whole updates, on a copy that is thrown away: a median over `spend` seconds."""
+    parts, took = assemble(recipe, images, device), list[float]()
+    began = last = time.perf_counter()
+    for step in updates(
+        parts.training,
+        parts.objective,
+        parts.loader,
+        steps=10_000,
+        accumulate=recipe.optimiser.accumulate,
+        autocast=autocast_of(recipe),
+    ):
+        step.loss.item()  # waits for the device
+        took.append(time.perf_counter() - last)
+        last = time.perf_counter()
+        if len(took) > 3 and last - began > spend:
+            break
+    return resolved(recipe.batch) * recipe.optimiser.accumulate / float(np.median(took[1:]))
 
 
 def resolve(
@@ -155,10 +161,10 @@ def resolve(
     facts = facts_of(images)
     recipe, reasons = complete(asked, facts)
     say("timing a few steps to choose precision and length")
-    parts, measured = assemble(recipe, images, device), dict[str, float]()
+    measured = dict[Precision, float]()
     spend = min(5.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
-    for precision in [recipe.precision] if recipe.precision else ["fp32", "bf16"]:
-        measured[precision] = pace(parts, torch.bfloat16 if precision == "bf16" else None, spend)
+    for precision in (recipe.precision,) if recipe.precision else PRECISIONS:
+        measured[precision] = pace(recipe.model_copy(update={"precision": precision}), images, device, spend)
     precision = max(measured, key=lambda name: measured[name])
     chosen: dict[str, Any] = {"precision": precision}
     if recipe.precision is None:
@@ -170,8 +176,8 @@ def resolve(
         if budget is None:
             budget, reasons["budget"] = default_budget(facts, measured[precision])
             chosen["budget"] = budget
-        per_step = (recipe.batch or 128) * recipe.optimiser.accumulate / measured[precision]
-        chosen["steps"] = max(1, int(RESERVE * seconds(budget) / per_step))
-        passes = chosen["steps"] * (recipe.batch or 128) * recipe.optimiser.accumulate / facts.count
+        per_step = resolved(recipe.batch) * recipe.optimiser.accumulate
+        chosen["steps"] = max(1, int(RESERVE * seconds(budget) * measured[precision] / per_step))
+        passes = chosen["steps"] * per_step / facts.count
         reasons["steps"] = f"{budget} at {measured[precision]:,.0f} images/s: {passes:.1f} passes over the data"
     return recipe.model_copy(update=chosen), reasons

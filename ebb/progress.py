@@ -23,10 +23,13 @@ def peak_memory_mb() -> float:
 
 
 class Meter:
-    """Averages steps into log entries without waiting for the device, and shows them."""
+    """Averages steps into log entries without waiting for the device, and shows them.
 
-    def __init__(self, console: Console, steps: int, start: int) -> None:
-        self.console, self.steps, self.start = console, steps, start
+    `before` are the seconds that earlier sessions of the run have trained.
+    """
+
+    def __init__(self, console: Console, steps: int, start: int, before: float) -> None:
+        self.console, self.steps, self.start, self.before = console, steps, start, before
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task("training", total=steps, completed=start)
@@ -55,7 +58,7 @@ class Meter:
         entry = {
             "step": step.number,
             "images": step.seen,
-            "seconds": round(now - self.began, 2),
+            "seconds": round(self.before + now - self.began, 2),
             "loss": loss,
             "grad_norm": float(step.grad_norm),
             "lr": step.rate,
@@ -73,19 +76,8 @@ class Meter:
             f"  next grid at {next_grid:,}"
         )
         self.bar.update(self.task, completed=entry["step"], description=line)
-        if not self.console.is_terminal and (entry["seconds"] == 0 or self.last - self.spoke > 15):
+        if not self.console.is_terminal and self.last - self.spoke > 15:
             self.spoke = self.last
             done = entry["step"] - self.start
             left = (self.last - self.began) / max(1, done) * (self.steps - entry["step"])
             self.console.print(f"step {entry['step']:,}/{self.steps:,}  {line}  {left:,.0f} s left")
-
-    def summary(self) -> dict[str, Any]:
-        """The figures of the training as a whole."""
-        elapsed = time.monotonic() - self.began
-        return {
-            "seconds": round(elapsed, 1),
-            "images": self.seen,
-            "images_per_second": round((self.seen - self.first) / max(1e-9, elapsed), 1),
-            "memory_mb": round(peak_memory_mb()),
-            "loss": self.smooth,
-        }

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ebb.errors import UsageError, nearest
+
+T = TypeVar("T")
 
 
 class Part(BaseModel):
@@ -68,8 +70,8 @@ class OptimiserRecipe(Part):
     """batches per update"""
 
 
-class SamplingRecipe(Part):
-    """How the system samples unless told otherwise."""
+class Sampling(Part):
+    """How a system samples unless told otherwise."""
 
     solver: str = "dpmpp_2m"
     """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
@@ -77,8 +79,8 @@ class SamplingRecipe(Part):
     """uniform, quadratic, karras, log_snr, trailing or leading"""
     steps: int = 16
     """steps of the solver"""
-    guidance: float = 1.0
-    """classifier-free guidance scale; 1 is off"""
+    guidance: float | None = None
+    """classifier-free guidance scale; 1 is off; None: chosen by whether there are labels"""
 
 
 class Recipe(Part):
@@ -94,14 +96,14 @@ class Recipe(Part):
     """seed of the weights, the data order and the noise"""
     path: str = "linear"
     """linear, cosine, ddpm_linear, sigmoid, variance_exploding or edm"""
-    prediction: str = "velocity"
-    """noise, data, velocity, v, score or edm(sigma_data=0.5)"""
-    times: str = "logit_normal"
-    """density of training times: uniform, discrete, logit_normal, log_normal or shifted"""
+    prediction: str | None = None
+    """noise, data, velocity, v, score or edm; None: what suits the path"""
+    times: str | None = None
+    """density of training times: uniform, discrete, logit_normal, log_normal or shifted; None: what suits the path"""
     weight: str = "unit"
     """loss weight: unit, simple, vlb, min_snr, edm or inverse_snr"""
-    clock: str = "fraction"
-    """what the network is told about time: fraction, quarter_log_nsr or timestep"""
+    clock: str | None = None
+    """what the network is told about time: fraction or quarter_log_nsr; None: what suits the path"""
     sigma_data: float | None = None
     """scale the input by 1/sqrt(alpha^2 sigma_data^2 + sigma^2); None: the data's own, measured"""
     label_dropout: float = 0.1
@@ -113,7 +115,7 @@ class Recipe(Part):
     data: DataRecipe = DataRecipe()
     network: NetworkRecipe = NetworkRecipe()
     optimiser: OptimiserRecipe = OptimiserRecipe()
-    sample: SamplingRecipe = SamplingRecipe()
+    sample: Sampling = Sampling()
 
     @model_validator(mode="after")
     def within_limits(self) -> Recipe:
@@ -162,6 +164,13 @@ def seconds(duration: str) -> float:
     if match is None or float(match[1]) == 0:
         raise UsageError(f"a budget is a number with s, m, h or d, got {duration!r}", "for example --budget 10m")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def resolved(value: T | None) -> T:
+    """A field that a resolved recipe has; raises UsageError for a recipe in which it is still open."""
+    if value is None:
+        raise UsageError("this recipe leaves fields open that are chosen from data", "train with it: ebb train DATA")
+    return value
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,28 +18,32 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ebb import checkpoint
 from ebb.data.scan import Images
 from ebb.encode.images import grid, save_png
-from ebb.recipe import Recipe, flat, to_yaml
+from ebb.recipe import Recipe, flat, resolved, to_yaml
 from ebb.system import System
 
 
 def show_data(images: Images, console: Console) -> None:
     """One table: what was found in the data and what was done about it."""
     s = images.summary
-    table = Table(title=f"{s.name}: {s.count:,} images, {s.kind}", title_justify="left", show_header=False)
+    table = Table(title=escape(f"{s.name}: {s.count:,} images, {s.kind}"), title_justify="left", show_header=False)
     for what, reason in s.chosen.items():
-        table.add_row(what, reason)
+        table.add_row(what, escape(reason))
     if s.classes:
         smallest, largest = min(s.classes.values()), max(s.classes.values())
         table.add_row("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images")
-    for finding in s.findings:
-        table.add_row(
-            f"{finding.kind} ({finding.count:,})", f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
-        )
+    figures = ", ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in zip(s.mean, s.std, strict=True))
+    table.add_row("values", f"{figures} (mean ± deviation by channel; black is -1, white 1)")
+    held_out = images.held_out.summary.findings if images.held_out else ()
+    for where, findings in (("", s.findings), ("held out, ", held_out)):
+        for finding in findings:
+            what = f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
+            table.add_row(f"{where}{finding.kind} ({finding.count:,})", escape(what))
     console.print(table)
 
 
@@ -47,46 +52,58 @@ def show_choices(recipe: Recipe, reasons: dict[str, str], console: Console) -> N
     values = flat(recipe.model_dump(mode="json"))
     table = Table("chosen", "value", "because", title="the recipe", title_justify="left")
     for name, reason in reasons.items():
-        table.add_row(name, str(values[name]), reason)
+        table.add_row(name, escape(str(values[name])), escape(reason))
     console.print(table)
+
+
+def words(asked: Recipe) -> list[str]:
+    """The options that ask for `asked`, as the command line takes them."""
+    out = []
+    for name, value in asked.asked().items():
+        if isinstance(value, bool):
+            group, _, leaf = name.rpartition(".")
+            out.append(f"--{name}" if value else f"--{group}.no-{leaf}")
+        else:
+            out += [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
+    return out
 
 
 def write_documents(
     folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str
 ) -> None:
     """run.yaml, env.json, data.json, choices.json and a labelled grid of the data."""
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    (folder / "samples").mkdir(parents=True)
     values = flat(recipe.model_dump(mode="json"))
     choices = {name: {"value": values[name], "reason": reason} for name, reason in reasons.items()}
-    documents = {"env": environment(), "data": asdict(images.summary), "choices": choices}
+    found = asdict(images.summary)
+    if images.held_out is not None:
+        found["held_out"] = asdict(images.held_out.summary)
+    documents = {"env": environment(), "data": found, "choices": choices}
     for name, document in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf8")
     some = np.random.default_rng(0).permutation(len(images.pixels))[:25]
     captions = [images.names[i] for i in images.labels[some]] if images.labels is not None else []
-    save_png(
-        grid(images.pixels[some], 5, captions), folder / "samples" / "data-grid.png", {"data": images.summary.name}
-    )
-    words = json.loads(json.dumps(asked.asked()))
+    sheet = grid(images.pixels[some], 5, captions)
+    save_png(sheet, folder / "samples" / "data-grid.png", {"data": images.summary.name})
     rest = {
-        "command": " ".join(["ebb train", data, *(f"--{name} {value}" for name, value in words.items())]),
+        "command": shlex.join(["ebb", "train", data, *words(asked)]),
         "data": str(Path(data).resolve()) if Path(data).exists() else data,
         "fingerprint": images.summary.fingerprint,
-        "asked": words,
+        "asked": json.loads(json.dumps(asked.asked())),
     }
     (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
 
 
 def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:
-    """training.json, the figures of the training itself, and the model card."""
+    """The model card; `figures` is the last line of the log."""
     count = sum(p.numel() for p in system.denoiser.network.parameters())
-    (folder / "training.json").write_text(json.dumps(figures | {"parameters": count}, indent=1), encoding="utf8")
-    names = ", ".join(system.labels.names) or "none"
+    names, how = ", ".join(system.labels.names) or "none", recipe.sample
     (folder / "card.md").write_text(
         f"# {folder.name}\n\nA diffusion model trained by ebb {version('ebb')}: {count:,} parameters,"
         f" {figures['images']:,} images seen in {figures['seconds']:.0f} s.\n\n"
         f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n"
         f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
-        f"- sampling: {recipe.sample.solver}, {recipe.sample.steps} steps, guidance {recipe.sample.guidance:g}\n"
+        f"- sampling: {how.solver}, {how.steps} steps, guidance {resolved(how.guidance):g}\n"
         f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
         "Its pictures are made by a machine; say so where you show them.\n",
         encoding="utf8",
@@ -100,6 +117,7 @@ class Log:
         self.path = folder / "log.jsonl"
         lines = self.path.read_text(encoding="utf8").splitlines() if self.path.exists() else []
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        self.last: dict[str, Any] = json.loads(kept[-1]) if kept else {}
         checkpoint.replace_text(self.path, "".join(line + "\n" for line in kept))
 
     def __enter__(self) -> Log:
@@ -113,6 +131,7 @@ class Log:
         """One line, on its way to the disk at once."""
         self.file.write(json.dumps(entry) + "\n")
         self.file.flush()
+        self.last = entry
 
 
 def environment() -> dict[str, Any]:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
+from rich.markup import escape
 
 from ebb import checkpoint
 from ebb.data.scan import Images, read
@@ -21,9 +21,9 @@ from ebb.errors import EbbError, UsageError
 from ebb.evaluate.report import write_report
 from ebb.plan import Parts, assemble, autocast_of, names_known, rate_of, resolve
 from ebb.progress import Meter
-from ebb.recipe import Recipe, difference, from_yaml
+from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Log, show_choices, show_data, write_card, write_documents
-from ebb.system import System
+from ebb.system import System, best_device
 from ebb.train.loop import updates
 
 GRID_AT = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
@@ -62,22 +62,19 @@ def train(
     if recipe is None:
         recipe = begin(folder, asked, images, data, console)
     else:
-        console.print(f"{folder} is of this recipe: going on with it")
-    parts = assemble(recipe, images, device())
+        console.print(f"{escape(str(folder))} is of this recipe: going on with it")
+    parts = assemble(recipe, images, best_device())
     last = checkpoint.newest(folder / "checkpoints")
     if last is not None:
         checkpoint.verify(last)
         parts.training.restore({part: checkpoint.read(last, part) for part in ("model", "ema", "optim", "rng")})
-    if parts.training.step >= (recipe.steps or 0):
+    if parts.training.step >= resolved(recipe.steps):
         console.print(f"finished at step {parts.training.step:,}; --fresh starts anew")
-    else:
-        follow(folder, recipe, parts, console)
+    with Log(folder, parts.training.step) as log:
+        follow(folder, recipe, parts, log, console)
+        write_card(folder, recipe, parts.system, log.last)
+    write_report(folder)
     return folder
-
-
-def device() -> torch.device:
-    """The CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe | None:
@@ -85,13 +82,14 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
 
     Raises UsageError, with the difference, for a run of another recipe or other data.
     """
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file", "choose another place with --run FOLDER")
     file = folder / "run.yaml"
     if not file.is_file():
         if folder.is_dir() and any(folder.iterdir()):
             raise UsageError(f"{folder} exists and is not a run of ebb", "choose another place with --run FOLDER")
         return None
     if fresh:
-        shutil.rmtree(folder)
         return None
     recipe, rest = from_yaml(file)
     words = json.loads(json.dumps(asked.asked()))
@@ -107,16 +105,28 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
 
 
 def begin(folder: Path, asked: Recipe, images: Images, data: str, console: Console) -> Recipe:
-    """Choose what is open, say why, and write the run folder's documents."""
-    recipe, reasons = resolve(asked, images, device(), lambda text: console.print(f"[dim]{text}[/]"))
+    """Choose what is open, say why, and make the run folder with its documents, in place of an old one.
+
+    The folder is written beside its place and renamed, so an old run goes only when the new one stands.
+    """
+    recipe, reasons = resolve(asked, images, best_device(), lambda text: console.print(f"[dim]{text}[/]"))
     show_choices(recipe, reasons, console)
-    write_documents(folder, recipe, asked, reasons, images, data)
+    made = folder.with_name(folder.name + ".new")
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        write_documents(made, recipe, asked, reasons, images, data)
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.rename(folder)
+    except OSError:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
     return recipe
 
 
-def follow(folder: Path, recipe: Recipe, parts: Parts, console: Console) -> None:
-    """Make the updates, with a bar, a log, sample grids, checkpoints and, at the end, the report."""
-    training, steps = parts.training, recipe.steps or 1
+def follow(folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Console) -> None:
+    """Make the updates that are left, with a bar, a log, sample grids and checkpoints."""
+    training, steps = parts.training, resolved(recipe.steps)
     grids = sorted({max(1, round(share * steps)) for share in GRID_AT})
     every, saved = max(1, steps // 500), time.monotonic()
     loop = updates(
@@ -130,28 +140,26 @@ def follow(folder: Path, recipe: Recipe, parts: Parts, console: Console) -> None
         clip=recipe.optimiser.clip,
         autocast=autocast_of(recipe),
     )
-    with interruptible() as stopped, Log(folder, training.step) as log, Meter(console, steps, training.step) as meter:
+    with interruptible() as stopped, Meter(console, steps, training.step, log.last.get("seconds", 0.0)) as meter:
         for step in loop:
             meter.note(step)
-            if step.number % every == 0 or step.number == steps:
+            signalled = stopped()
+            if step.number % every == 0 or step.number == steps or signalled:
                 entry = meter.entry(step)
                 if not np.isfinite(entry["loss"]):
                     raise EbbError(
                         f"the loss is {entry['loss']} at step {step.number}: training diverged",
-                        f"try --optimiser.lr {(recipe.optimiser.lr or 1e-3) / 3:.1g} --fresh",
+                        f"try --optimiser.lr {resolved(recipe.optimiser.lr) / 3:.1g} --fresh",
                     )
                 log.write(entry)
                 meter.show(entry, next((g for g in grids if g > step.number), steps))
             if step.number in grids:
                 draw(folder, parts, step.number)
-            signalled = stopped()
             if signalled or step.number == steps or time.monotonic() - saved > CHECKPOINT_EVERY:
                 checkpoint.save(folder / "checkpoints", step.number, training.state(), parts.system.contract())
                 saved = time.monotonic()
-            if signalled:
+            if signalled and step.number < steps:
                 raise KeyboardInterrupt(signalled)
-    write_card(folder, recipe, parts.system, meter.summary())
-    write_report(folder)
 
 
 @contextmanager

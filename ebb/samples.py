@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from ebb.encode.images import grid, picture, save_png, to_pixels
@@ -24,16 +24,18 @@ def sample_to(
     """
     if out.suffix not in (".png", ".npz", ""):
         raise UsageError(f"cannot write {out}", "end --out in .png for a grid, .npz for arrays, or name a folder")
+    if out.is_dir() and out.suffix:
+        raise UsageError(f"{out} is a folder", "name a file that ends in .png or .npz, or a folder without a suffix")
+    (out.parent if out.suffix else out).mkdir(parents=True, exist_ok=True)
     system, checkpoint = load(run), locate(run)
     wanted = system.wanted(count, label, seed)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("sampling", total=count)
         x = system.sample(count, label=label, seed=seed, progress=lambda n: bar.advance(task, n), **asked)
     pixels, names = to_pixels(x), system.labels.names
-    settings = {"run": run.name, "checkpoint": checkpoint.name, **asdict(system.settled(**asked))}
+    settings = {"run": run.name, "checkpoint": checkpoint.name, **system.settled(**asked).model_dump()}
     labels = [names[i] for i in wanted] if names else []
     if out.suffix == ".npz":
-        out.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(out, images=pixels, labels=np.array(wanted if names else []), seeds=np.arange(count) + seed)
     elif out.suffix == ".png":
         save_png(grid(pixels), out, settings | {"seed": seed, "count": count, "label": label})
@@ -41,4 +43,4 @@ def sample_to(
         for i, image in enumerate(pixels):
             own = settings | {"seed": seed + i, "label": labels[i] if labels else None}
             save_png(picture(image), out / f"{seed + i:06d}.png", own)
-    console.print(f"{count} images in {out}")
+    console.print(f"{count} images in {escape(str(out))}")

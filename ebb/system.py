@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +12,21 @@ from torch import Tensor, nn
 
 from ebb import checkpoint
 from ebb.encode.labels import Labels
-from ebb.errors import DamagedError, UsageError
+from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.guide.cfg import cfg
 from ebb.names import parse, spell
 from ebb.networks.table import NETWORKS
 from ebb.process.denoiser import CLOCKS, NetworkDenoiser
 from ebb.process.path import PATHS
-from ebb.process.predict import PREDICTIONS
+from ebb.process.predict import PREDICTIONS, audible
 from ebb.process.times import GRIDS
+from ebb.recipe import Sampling
 from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
 from ebb.shapes import Float
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to sample: solver and grid by name, number of steps, guidance scale (1 is off)."""
-
-    solver: str = "dpmpp_2m"
-    grid: str = "uniform"
-    steps: int = 16
-    guidance: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +55,7 @@ class System:
             "shape": list(self.shape),
             "values": [-1, 1],
             "labels": list(self.labels.names),
-            "sampling": asdict(self.sampling),
+            "sampling": self.sampling.model_dump(),
         }
 
     @classmethod
@@ -88,25 +79,27 @@ class System:
             shape, names = tuple(contract["shape"]), tuple(contract["labels"])
             if network.settings["classes"] != len(names):
                 raise UsageError(f"{len(names)} labels for a network of {network.settings['classes']} classes")
-            return cls(in_place(denoiser), shape, Labels(names), Sampling(**contract["sampling"]))
-        except (KeyError, TypeError, UsageError) as error:
+            return cls(in_place(denoiser), shape, Labels(names), Sampling.model_validate(contract["sampling"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise DamagedError(f"the system's contract cannot be read: {error}") from error
 
-    def wanted(self, count: int, label: str | int | Sequence[int] | None, seed: int) -> list[int]:
-        """The label of each of `count` images; without a wish, image i gets number (seed + i) mod classes."""
-        if not self.labels.names:
-            return [self.labels.index(label)] * count if isinstance(label, str | int) else [0] * count
+    def wanted(self, count: int, label: str | int | Sequence[str | int] | None, seed: int) -> list[int]:
+        """The label index of each of `count` images; without a wish, image i gets number (seed + i) mod classes.
+
+        Raises UsageError for a label that does not exist, or a list that is not one label for each image.
+        """
         if label is None:
-            return [(seed + i) % len(self.labels.names) for i in range(count)]
-        if isinstance(label, str | int):
-            return [self.labels.index(label)] * count
-        return list(label)
+            return [(seed + i) % max(1, len(self.labels.names)) for i in range(count)]
+        each = [label] * count if isinstance(label, str | int) else list(label)
+        if len(each) != count:
+            raise UsageError(f"expected one label for each of {count} images, got {len(each)}")
+        return [self.labels.index(one) for one in each]
 
     def sample(
         self,
         count: int,
         *,
-        label: str | int | Sequence[int] | None = None,
+        label: str | int | Sequence[str | int] | None = None,
         steps: int | None = None,
         seed: int = 0,
         guidance: float | None = None,
@@ -118,16 +111,17 @@ class System:
         """`count` new samples, float32 [count, *shape] in [−1, 1].
 
         Image i is a function of (system, settings, seed + i) alone, whatever the batch. `label` is a name, an index or
-        one index per image; what is not given comes from the system's own `sampling`.
+        a list with one for each image; what is not given comes from the system's own `sampling`.
         """
         how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid)
         if count < 1:
             raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
         asked, path = self.wanted(count, label, seed), self.denoiser.path
-        times, method = parse(how.grid, GRIDS, "grid")(path, how.steps), parse(how.solver, SOLVERS, "solver")
+        times = audible(path, self.denoiser.prediction, parse(how.grid, GRIDS, "grid")(path, how.steps))
+        method = parse(how.solver, SOLVERS, "solver")
         device = next(self.denoiser.parameters()).device
         null = {name: row.to(device) for name, row in self.labels.null().items()}
-        guided = cfg(how.guidance if null else 1.0, null)(self.denoiser)
+        guided = cfg(1.0 if how.guidance is None or not null else how.guidance, null)(self.denoiser)
         made = []
         for first in range(0, count, batch):
             part = asked[first : first + batch]
@@ -136,6 +130,8 @@ class System:
             x = noise.start(self.shape).to(device) * float(path.sigma(times[:1]))
             for point in trajectory(guided, method, times, x, cond, noise):
                 x = point.x
+            if not bool(torch.isfinite(x).all()):
+                raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
             made.append(x.clamp(-1, 1).cpu())
             if progress:
                 progress(len(part))
@@ -143,10 +139,11 @@ class System:
 
     def settled(self, **asked: Any) -> Sampling:
         """The system's sampling settings with what was asked for in place; UsageError for what cannot be."""
-        how = replace(self.sampling, **{name: value for name, value in asked.items() if value is not None})
+        given = {name: value for name, value in asked.items() if value is not None}
+        how = Sampling.model_validate(self.sampling.model_dump() | given)
         if how.steps < 1:
             raise UsageError(f"sampling needs at least 1 step, got {how.steps}", "try --steps 16")
-        if not self.labels.names and how.guidance != 1:
+        if not self.labels.names and how.guidance not in (None, 1):
             raise UsageError(f"guidance {how.guidance:g} needs labels, and this model was trained without")
         return how
 
@@ -172,10 +169,16 @@ def locate(run: str | Path) -> Path:
     return found
 
 
-def load(run: str | Path, weights: str = "ema") -> System:
+def best_device() -> torch.device:
+    """The CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load(run: str | Path, weights: str = "ema", device: torch.device | None = None) -> System:
     """The system of a run's newest checkpoint (or of a checkpoint folder), verified against its manifest.
 
-    `weights` is "ema", the average one samples from, or "model", the raw weights. Raises DamagedError for a file that
+    `weights` is "ema", the average one samples from, or "model", the raw weights; `device` where to sample, a GPU if
+    there is one. Raises DamagedError for a file that
     is not what was saved, UsageError for a folder without a checkpoint.
     """
     if weights not in ("ema", "model"):
@@ -187,5 +190,5 @@ def load(run: str | Path, weights: str = "ema") -> System:
         system.denoiser.load_state_dict(checkpoint.read(where, weights))
     except RuntimeError as error:
         raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
-    system.denoiser.requires_grad_(False).eval()
+    system.denoiser.requires_grad_(False).eval().to(device or best_device())
     return system

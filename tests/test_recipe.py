@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebb.errors import UsageError
-from ebb.recipe import LIMITS, Recipe, difference, flat, from_yaml, seconds, to_yaml, validated
+from ebb.recipe import LIMITS, Recipe, difference, flat, from_yaml, resolved, seconds, to_yaml, validated
 from ebb.recipes import Facts, complete, default_budget
 
 MNIST = Facts(60_000, (1, 28, 28), 10, 0.6)
@@ -91,6 +91,33 @@ def test_what_is_asked_is_kept():
     recipe, reasons = complete(asked, MNIST)
     assert (recipe.batch, recipe.sigma_data, recipe.network.width, recipe.sample.guidance) == (7, 0.3, 40, 3.0)
     assert not {"batch", "sigma_data", "network.width", "sample.guidance"} & set(reasons)
+
+
+@pytest.mark.parametrize(
+    ("path", "prediction"),
+    [("linear", "velocity"), ("cosine", "v"), ("ddpm_linear", "v"), ("edm", "edm(sigma_data=0.6)")],
+)
+def test_what_suits_the_path_is_chosen(path, prediction):
+    recipe, reasons = complete(Recipe(path=path), MNIST)
+    assert recipe.prediction == prediction
+    assert (recipe.times, recipe.clock) == (
+        ("log_normal", "quarter_log_nsr") if path == "edm" else ("logit_normal", "fraction")
+    )
+    assert {"prediction", "times", "clock"} <= set(reasons)
+
+
+def test_a_bare_edm_takes_the_deviation_of_the_data():
+    recipe, _ = complete(Recipe(prediction="edm", weight="edm", sigma_data=0.4), MNIST)
+    assert (recipe.prediction, recipe.weight) == ("edm(sigma_data=0.4)", "edm(sigma_data=0.4)")
+
+
+def test_guidance_that_is_asked_off_stays_off():
+    assert complete(Recipe(sample={"guidance": 1.0}), MNIST)[0].sample.guidance == 1.0
+
+
+def test_an_open_recipe_is_not_a_resolved_one():
+    with pytest.raises(UsageError, match="leaves fields open"):
+        resolved(Recipe().batch)
 
 
 def test_without_labels_there_is_no_guidance():

@@ -3,6 +3,9 @@
 import io
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tyro
 from PIL import Image
 from rich.console import Console
 
 from ebb import checkpoint
-from ebb.cli import main
+from ebb.cli import Verbs, given_in, main, overlaid
 from ebb.data.loader import Batch, Loader
 from ebb.encode.images import settings_of
 from ebb.errors import UsageError
 from ebb.recipe import Recipe, from_yaml
+from ebb.record import words
 from ebb.run import train
 
 SMALL = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32"}
@@ -62,6 +67,8 @@ def test_a_run_folder_holds_all_that_is_needed_to_repeat_it(pictures, tmp_path):
     recipe, about = from_yaml(run / "run.yaml")
     assert (recipe.steps, recipe.batch, recipe.network.width) == (12, 16, 8)
     assert about["command"].startswith(f"ebb train {pictures} --steps 12 --batch 16")
+    assert overlaid(Recipe(), recipe_in(about["command"]), set()) == Recipe()
+    assert recipe_in(about["command"]).asked() == Recipe(**SMALL, steps=12).asked()
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log] == list(range(1, 13))
     assert "because" in said
@@ -94,6 +101,76 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(pictures, tmp_
             assert torch.equal(tensor, weights(halves)[part][name]), f"{part} {name}"
     steps = [json.loads(line)["step"] for line in (halves / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13))
+
+
+def recipe_in(command):
+    """What the real parser makes of a recorded command."""
+    return tyro.cli(Verbs, args=shlex.split(command)[1:]).recipe
+
+
+def test_the_recorded_command_asks_for_the_same_recipe():
+    asked = Recipe(
+        budget="90s",
+        data={"flip": True},
+        network={"multipliers": (1, 2, 2), "attention": (1,)},
+        path="edm(sigma_max=20.0)",
+    )
+    assert recipe_in(shlex.join(["ebb", "train", "a folder", *words(asked)])) == asked
+
+
+def test_seconds_go_on_after_a_resume(pictures, tmp_path):
+    run, _ = trained(pictures, tmp_path / "run")
+    lines = (run / "log.jsonl").read_text().splitlines()
+    late = json.loads(lines[-1]) | {"seconds": 1000.0}
+    (run / "log.jsonl").write_text("\n".join([*lines[:-1], json.dumps(late)]) + "\n")
+    text = (run / "run.yaml").read_text()
+    (run / "run.yaml").write_text(text.replace("steps: 12", "steps: 14"))
+    trained(pictures, run, steps=14)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 14
+    assert log[-1]["seconds"] > 1000
+
+
+def test_fresh_keeps_the_old_run_until_the_new_one_stands(pictures, tmp_path, monkeypatch):
+    run, _ = trained(pictures, tmp_path / "run")
+    impossible = Recipe(**SMALL | {"network": {"attention": (7,)}}, steps=2)
+    with pytest.raises(UsageError, match="attention levels"):
+        train(str(pictures), impossible, run=run, fresh=True, console=quiet())
+    assert checkpoint.newest(run / "checkpoints").name == "step-00000012"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ebb.record.save_png", full)
+        with pytest.raises(OSError, match="No space"):
+            trained(pictures, run, fresh=True)
+        with pytest.raises(OSError, match="No space"):
+            trained(pictures, tmp_path / "other")
+    assert checkpoint.newest(run / "checkpoints").name == "step-00000012"
+    other, _ = trained(pictures, tmp_path / "other", steps=2)
+    assert checkpoint.newest(other / "checkpoints").name == "step-00000002"
+
+
+def test_a_report_that_could_not_be_written_is_written_by_the_same_command(pictures, tmp_path):
+    run, _ = trained(pictures, tmp_path / "run")
+    (run / "report.html").unlink()
+    (run / "card.md").unlink()
+    trained(pictures, run)
+    assert (run / "report.html").exists()
+    assert "192 images seen" in (run / "card.md").read_text()
+
+
+def test_what_ebb_made_is_not_what_it_learns_from(pictures):
+    trained(pictures, pictures / "runs" / "it", steps=2)
+    _, said = trained(pictures, pictures / "runs" / "it", steps=2)
+    assert "finished at step 2" in said
+
+
+def test_odd_names_are_shown_and_do_no_harm(pictures, tmp_path):
+    (pictures / "above" / "a[bold]b.png").write_bytes(b"not a picture")
+    _, said = trained(pictures, tmp_path / "run", steps=1)
+    assert "a[bold]b.png" in said
 
 
 def test_a_finished_run_says_so_and_is_left_alone(pictures, tmp_path):
@@ -201,6 +278,14 @@ def test_mistakes_end_with_one_short_message_and_their_code(pictures, tmp_path, 
         (("train", pictures, "--run", run), 2, "is a run of another recipe"),
         (("train", pictures, "--base", tmp_path / "none.yaml"), 2, "cannot read"),
         (("trian", pictures), 2, "train"),
+        (("train", pictures, "--steps", 3, "--budget", "1m"), 2, "both say how long"),
+        (("train", pictures, "--run", tmp_path / "texts" / "a.txt"), 2, "is a file"),
+        (
+            ("train", pictures, "--network.kind", "dit", "--network.width", 65, "--run", tmp_path / "odd"),
+            2,
+            "even width",
+        ),
+        (("sample", run, "--out", tmp_path / "texts" / "a.txt" / "b.png"), 4, "a.txt"),
         (("sample", run, "--label", "abvoe", "--out", tmp_path / "a.png"), 2, "did you mean 'above'"),
         (("sample", run, "--steps", 0, "--out", tmp_path / "a.png"), 2, "at least 1 step, got 0"),
         (("sample", run, "--n", 0, "--out", tmp_path / "a.png"), 2, "1 or more images"),
@@ -258,3 +343,34 @@ def test_a_recipe_file_is_a_base_that_options_win_over(pictures, tmp_path):
     run, _ = trained(pictures, tmp_path / "run", steps=2)
     assert ebb("train", pictures, "--base", run / "run.yaml", "--run", tmp_path / "again", "--steps", 3) == 0
     assert (from_yaml(tmp_path / "again" / "run.yaml")[0].steps, from_yaml(run / "run.yaml")[0].steps) == (3, 2)
+
+
+def test_an_option_wins_also_where_it_is_the_default():
+    base = Recipe(seed=5, path="cosine", steps=9, data={"flip": True})
+    given = given_in(["--seed", "0", "--path=linear", "--data.no-flip", "--budget", "2m"])
+    merged = overlaid(base, Recipe(budget="2m"), given)
+    assert (merged.seed, merged.path, merged.data.flip, merged.steps, merged.budget) == (0, "linear", False, None, "2m")
+
+
+def commands_of(page):
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("ebb ")]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/runs.md"])
+def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, monkeypatch, capsys):
+    """At toy size: the same lines, with fewer steps and samples, on a small folder in the place of the data."""
+    monkeypatch.chdir(tmp_path)
+    root = Path(__file__).parents[1]
+    for name in ("photos", "mnist"):
+        shutil.copytree(pictures, name)
+        for number, folder in (("7", "above"), ("3", "below")):
+            (tmp_path / name / folder).rename(tmp_path / name / number)
+    lines = commands_of(root / page)
+    if page != "README.md":
+        assert ebb("train", "mnist", "--steps", 2, "--network.width", 8) == 0
+    for line in lines:
+        line = re.sub(r"--budget \w+", "--steps 2 --batch 8", line)
+        line = re.sub(r"--n (\d+)", lambda found: f"--n {min(int(found[1]), 12)}", line)
+        assert ebb(*shlex.split(line)[1:]) == 0, (line, capsys.readouterr())

@@ -6,12 +6,13 @@ import torch
 import ebb
 from ebb import checkpoint, testing
 from ebb.encode.labels import Labels
-from ebb.errors import DamagedError, UsageError
+from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.networks.unet import UNet
-from ebb.process.denoiser import NetworkDenoiser
-from ebb.process.path import Cosine
-from ebb.process.predict import v
-from ebb.system import Sampling, System, load
+from ebb.process.denoiser import CLOCKS, NetworkDenoiser
+from ebb.process.path import PATHS, Cosine, Linear
+from ebb.process.predict import PREDICTIONS, v
+from ebb.recipe import Sampling
+from ebb.system import System, load
 from ebb.train.ema import EMA
 from ebb.train.loop import Training
 from ebb.train.optimiser import adamw
@@ -107,6 +108,38 @@ def test_a_run_that_is_not_there_is_named(tmp_path):
         load(tmp_path / "cats", weights="raw")
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_every_prediction_samples_on_every_path(name, path):
+    network = UNet(1, width=8, multipliers=(1,), depth=1)
+    for clock in CLOCKS.values():
+        made = System(NetworkDenoiser(network, PATHS[path], PREDICTIONS[name], clock, 0.5), (1, 8, 8))
+        for grid, steps in (("uniform", 100), ("log_snr", 5), ("trailing", 1)):
+            assert torch.isfinite(made.sample(1, grid=grid, steps=steps, solver="ddim")).all()
+
+
+def test_what_a_silent_target_samples_is_the_data():
+    """Noise prediction on the linear path says nothing at t = 1: the exact ε must still lead to the data."""
+    exact = testing.normal(Linear())
+
+    class Exact(torch.nn.Module):
+        def forward(self, x, told, cond):
+            return Linear().noise(x, exact(x, told.double(), {}), told.double())
+
+    made = System(NetworkDenoiser(Exact(), Linear(), PREDICTIONS["noise"]), (2,))
+    made.denoiser.register_parameter("anchor", torch.nn.Parameter(torch.zeros(1)))
+    x = made.sample(4000, steps=50, grid="uniform", batch=4000)
+    # values are clipped to [-1, 1], which leaves the median where it is: at the mean of the Gaussian
+    assert (x.median(0).values - exact.mean).abs().max() < 0.06
+
+
+def test_samples_that_are_not_finite_are_an_error():
+    made = system()
+    made.denoiser.network.stem.bias.data.fill_(float("nan"))
+    with pytest.raises(EbbError, match="not finite"):
+        made.sample(1)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -114,6 +147,9 @@ def test_a_run_that_is_not_there_is_named(tmp_path):
         ({"solver": "huen"}, "did you mean 'heun'"),
         ({"grid": "karas"}, "did you mean 'karras'"),
         ({"label": "z"}, "no label 'z'"),
+        ({"label": 3}, "no label 3"),
+        ({"label": [0]}, "one label for each of 2 images, got 1"),
+        ({"label": [0, 9]}, "no label 9"),
     ],
 )
 def test_wrong_requests_are_explained(asked, message):

@@ -73,6 +73,10 @@ def folder(root: Path, notes: Notes) -> Files:
         notes["unreadable folder", "skipped"].append(os.path.relpath(error.filename, root))
 
     for top, folders, names in os.walk(root, followlinks=True, onerror=unreadable):
+        if "run.yaml" in names:  # what ebb made is not what it learns from
+            notes["a run of ebb", "skipped"].append(os.path.relpath(top, root))
+            folders[:] = []
+            continue
         folders[:] = sorted(name for name in folders if _visible(name) and unseen(os.path.join(top, name)))
         for name in filter(_visible, names):
             relative = Path(top, name).relative_to(root).as_posix()

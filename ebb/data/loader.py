@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -30,6 +31,12 @@ def keyed(seed: int, part: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, part], dtype=np.uint64)))
 
 
+@lru_cache(maxsize=2)
+def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of one epoch, int64 [count]; the last two are kept, since every step of an epoch asks for it."""
+    return keyed(seed, epoch).permutation(count)
+
+
 @dataclass(frozen=True)
 class Order:
     """A shuffled order over `count` items that can be asked at any step: `indices(step)`.
@@ -48,15 +55,11 @@ class Order:
                 f"an order needs at least one item and a batch of at least 1, got {self.count}, {self.batch}"
             )
 
-    def epoch(self, number: int) -> np.ndarray:
-        """The permutation of epoch `number`, int64 [count]."""
-        return keyed(self.seed, number).permutation(self.count)
-
     def indices(self, step: int) -> np.ndarray:
         """The items of batch `step`, int64 [batch]."""
         first, last = step * self.batch, (step + 1) * self.batch
         epochs = range(first // self.count, (last - 1) // self.count + 1)
-        run = np.concatenate([self.epoch(e) for e in epochs])
+        run = np.concatenate([permutation(self.count, self.seed, e) for e in epochs])
         start = first - epochs[0] * self.count
         return run[start : start + self.batch]
 

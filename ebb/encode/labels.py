@@ -18,10 +18,11 @@ class Labels:
     names: tuple[str, ...] = ()
 
     def index(self, label: str | int) -> int:
-        """The index of a label given by its name, or by its number where no label has that name."""
+        """The index of a label given by its name, or by its number where no name is one."""
         if str(label) in self.names:
             return self.names.index(str(label))
-        if str(label).isdecimal() and int(label) < len(self.names):
+        numbered = any(name.isdecimal() for name in self.names)  # then a number is a name, never a position
+        if not numbered and str(label).isdecimal() and int(label) < len(self.names):
             return int(label)
         if not self.names:
             raise UsageError(f"this model was trained without labels, so it cannot be asked for {label!r}")

@@ -35,14 +35,15 @@ def evaluate(run: Path, count: int, *, seed: int = 0, say: Say = lambda _: None,
     where = locate(run)
     system, images = load(where), data_of(run)
     features, accuracy = features_for(run, images, say)
-    labels = None
+    labels = names = None
     if images.labels is not None:
         labels = np.random.default_rng(seed).choice(images.labels, count)
+        names = [images.names[i] for i in labels]
     say(f"sampling {count:,} images")
     began = time.perf_counter()
-    made = to_pixels(system.sample(count, label=None if labels is None else labels.tolist(), seed=seed, **asked))
+    made = to_pixels(system.sample(count, label=names, seed=seed, **asked))
     took = time.perf_counter() - began
-    settings = asdict(system.settled(**asked)) | {
+    settings = system.settled(**asked).model_dump() | {
         "seed": seed,
         "checkpoint": where.name,
         "sampling_seconds": round(took, 1),

@@ -53,6 +53,8 @@ class Embedding(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
+        if width % 2:
+            raise UsageError(f"an embedding of sines and cosines has an even width, got {width}")
         self.classes = classes
         self.time = nn.Sequential(Fourier(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ebb.process.path import Path, spread
+from ebb.process.path import LOUDEST, Path, spread
 from ebb.process.predict import Prediction, recover
 from ebb.shapes import Float
 
@@ -53,22 +53,11 @@ def fraction(path: Path, t: Float[Tensor, b]) -> Float[Tensor, b]:
 
 
 def quarter_log_nsr(path: Path, t: Float[Tensor, b]) -> Float[Tensor, b]:
-    """c_noise = ¼ log ν (Karras et al. 2022, table 1); for paths whose α stays above 0."""
-    return torch.log(path.nsr(t)) / 4
+    """c_noise = ¼ log ν (Karras et al. 2022, table 1), ν at most LOUDEST."""
+    return torch.log(path.nsr(t).clamp(max=LOUDEST)) / 4
 
 
-@dataclass(frozen=True)
-class Timestep:
-    """The index 0 … steps − 1 of a discrete schedule: t·steps/end − 1 (Ho et al. 2020)."""
-
-    steps: int = 1000
-
-    def __call__(self, path: Path, t: Float[Tensor, b]) -> Float[Tensor, b]:
-        """t·steps/end − 1, not rounded."""
-        return t / path.end * self.steps - 1
-
-
-CLOCKS = {"fraction": fraction, "quarter_log_nsr": quarter_log_nsr, "timestep": Timestep}
+CLOCKS: dict[str, Clock] = {"fraction": fraction, "quarter_log_nsr": quarter_log_nsr}
 
 
 class NetworkDenoiser(nn.Module):

@@ -24,10 +24,14 @@ def spread(c: Float[Tensor, b], x: Float[Tensor, b * d]) -> Float[Tensor, b * on
     return c.reshape(c.shape + (1,) * (x.ndim - 1)).to(device=x.device, dtype=x.dtype)
 
 
+LOUDEST = 1e4
+"""The largest noise-to-signal ratio at which a network is trained or told the time; some paths go on to ∞."""
+
+
 class Path(ABC):
     """x_t = α(t)·x0 + σ(t)·ε with α(0) = 1, σ(0) = 0; the ratio ν = σ/α rises and is the coordinate all paths share.
 
-    `end` is the time of (almost) pure noise. Nothing here divides by α(t), nor by σ at t = 0.
+    `end` is the time of (almost) pure noise. Only `nsr` divides by α (∞ at α = 0); nothing divides by σ(0).
     """
 
     end: float
@@ -74,7 +78,7 @@ class Path(ABC):
         return -self.noise(x, x0, t) / spread(self.sigma(t), x)
 
     def velocity(self, x: Float[Tensor, b * d], x0: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
-        """dx/dt = α̇·x0 + σ̇·ε, the probability-flow velocity when x0 = E[x0 | x_t] (Lipman et al. 2023, eq. 14)."""
+        """dx/dt = α̇·x0 + σ̇·ε, the probability-flow velocity when x0 = E[x0 | x_t] (Lipman et al. 2023, eq. 15)."""
         alpha_rate, sigma_rate = self.rates(t)
         return spread(alpha_rate, x) * x0 + spread(sigma_rate, x) * self.noise(x, x0, t)
 
@@ -283,11 +287,11 @@ class EDM(Path):
         return nsr.clamp(max=self.sigma_max)
 
 
-PATHS = {
-    "linear": Linear,
-    "cosine": Cosine,
-    "ddpm_linear": DDPMLinear,
-    "sigmoid": Sigmoid,
-    "variance_exploding": VarianceExploding,
-    "edm": EDM,
+PATHS: dict[str, Path] = {
+    "linear": Linear(),
+    "cosine": Cosine(),
+    "ddpm_linear": DDPMLinear(),
+    "sigmoid": Sigmoid(),
+    "variance_exploding": VarianceExploding(),
+    "edm": EDM(),
 }

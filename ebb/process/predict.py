@@ -29,7 +29,7 @@ def data(path: Path, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tenso
 
 
 def velocity(path: Path, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
-    """F = dx/dt = α̇·x0 + σ̇·ε (Lipman et al. 2023, eq. 14); ε − x0 on the linear path."""
+    """F = dx/dt = α̇·x0 + σ̇·ε (Lipman et al. 2023, eq. 15); ε − x0 on the linear path."""
     return path.rates(t)
 
 
@@ -87,16 +87,27 @@ def recover(
         raise UsageError(
             f"{getattr(prediction, '__name__', prediction)!s} prediction says nothing about x0 at t = {when:g},"
             f" where alpha = {path.alpha(t)[det == 0][0].item():g}",
-            "train with prediction=velocity or v, or start sampling below the end of the path",
+            "start below the end of the path (ebb.process.predict.audible), or train with velocity or v",
         )
     return spread(b / det, x) * x - spread(path.sigma(t) / det, x) * F
 
 
-PREDICTIONS = {
+def audible(path: Path, prediction: Prediction, times: Float[Tensor, n]) -> Float[Tensor, n]:
+    """A sampling grid whose first time is moved to where the target tells x0: to ν = 80, or half a step down if later.
+
+    Unchanged where it does at once. Noise and score prediction need it on paths that end at α = 0.
+    """
+    if bool(determinant(path, times[:1], *prediction(path, times[:1])) != 0):
+        return times
+    first = torch.maximum(path.time(torch.full_like(times[:1], 80.0)), times[:2].mean()[None])
+    return torch.cat([first, times[1:]])
+
+
+PREDICTIONS: dict[str, Prediction] = {
     "noise": noise,
     "data": data,
     "velocity": velocity,
     "v": v,
     "score": score,
-    "edm": Preconditioned,
+    "edm": Preconditioned(),
 }

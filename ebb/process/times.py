@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,12 +79,12 @@ class Shifted:
         return path.time(self.shift * path.nsr(uniform(path, u)))
 
 
-DENSITIES = {
+DENSITIES: dict[str, Density] = {
     "uniform": uniform,
-    "discrete": Discrete,
-    "logit_normal": LogitNormal,
-    "log_normal": LogNormal,
-    "shifted": Shifted,
+    "discrete": Discrete(),
+    "logit_normal": LogitNormal(),
+    "log_normal": LogNormal(),
+    "shifted": Shifted(),
 }
 
 
@@ -126,7 +125,7 @@ def ratio_range(path: Path, nsr_min: float, nsr_max: float) -> tuple[float, floa
 
 @dataclass(frozen=True)
 class Karras:
-    """Evenly spaced in ν^{1/rho} between nsr_max and nsr_min, then 0 (Karras et al. 2022, eq. 5)."""
+    """Evenly spaced in ν^{1/rho} between nsr_max and nsr_min, then 0 (Karras et al. 2022, eq. 5); first, `end`."""
 
     rho: float = 7.0
     nsr_min: float = 0.002
@@ -141,7 +140,7 @@ class Karras:
 
 @dataclass(frozen=True)
 class LogSNR:
-    """Evenly spaced in log ν between nsr_max and nsr_min, then 0 (Lu et al. 2022, §4)."""
+    """Evenly spaced in log ν between nsr_max and nsr_min, then 0 (Lu et al. 2022, §4); first, `end`."""
 
     nsr_min: float = 0.01
     nsr_max: float = 80.0
@@ -187,11 +186,11 @@ def at_most(steps: int, of: int) -> int:
     return counted(steps)
 
 
-GRIDS: dict[str, Any] = {
+GRIDS: dict[str, Grid] = {
     "uniform": uniform_grid,
     "quadratic": quadratic,
-    "karras": Karras,
-    "log_snr": LogSNR,
-    "trailing": Trailing,
-    "leading": Leading,
+    "karras": Karras(),
+    "log_snr": LogSNR(),
+    "trailing": Trailing(),
+    "leading": Leading(),
 }

@@ -55,7 +55,7 @@ class DDIM:
         """No state."""
 
     def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: None, draw: Draw) -> Stepped:
-        """One denoiser call, and fresh noise only where η > 0 and the destination is noisy."""
+        """One denoiser call, and one draw where η > 0."""
         path, x0 = denoise.path, denoise(x, t, cond)
         if self.eta == 0:
             return Stepped(path.jump(x, x0, t, s), x0, None)

@@ -17,7 +17,7 @@ class DPMpp2M:
     """DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2): a jump with x̂0 extrapolated to mid-step in log-SNR.
 
     D = x̂0 + h/(2·h_prev)·(x̂0 − x̂0_prev), h the step in λ = log(α/σ). Where λ is infinite, at α = 0 or σ = 0, the
-    ratio says nothing and the step is a plain jump, so the first and the last step are of first order.
+    ratio says nothing and the step is a plain jump: the first, the last, and the second after a start at α = 0.
     State: (x̂0, t) of the last step, or None.
     """
 

@@ -10,7 +10,7 @@ from torch import nn
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float = 0.0, beta2: float = 0.99) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), fused into one pass; biases, norms and embeddings are not decayed."""
+    """AdamW (Loshchilov & Hutter 2019), fused into one pass; biases and norms are not decayed."""
 
     def group(chosen: Iterable[nn.Parameter], decay: float) -> dict[str, object]:
         return {"params": list(chosen), "weight_decay": decay}

@@ -9,8 +9,11 @@ from ebb.errors import UsageError
 
 
 def test_labels_by_name_then_by_number():
-    labels = Labels(("cat", "1", "dog"))
+    labels = Labels(("cat", "owl", "dog"))
     assert [labels.index(x) for x in ("cat", "dog", 2, "1", 0)] == [0, 2, 2, 1, 0]
+    assert Labels(("3", "7")).index(7) == 1
+    with pytest.raises(UsageError, match="no label 1"):  # where names are numbers, a number is a name
+        Labels(("3", "7")).index(1)
     assert labels.null()["label"].tolist() == [3]
     with pytest.raises(UsageError, match=r"(?s)no label 'dgo'.*did you mean 'dog'"):
         labels.index("dgo")

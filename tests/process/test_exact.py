@@ -27,7 +27,7 @@ def check_score(exact, t):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("make", [testing.normal, cloud])
 def test_posterior_mean_and_score_agree_with_the_density(make, path):
-    check_score(make(PATHS[path]()), T * PATHS[path]().end)
+    check_score(make(PATHS[path]), T * PATHS[path].end)
 
 
 def test_a_mutant_posterior_mean_is_caught(monkeypatch):

@@ -12,7 +12,7 @@ from ebb.process.path import EDM, PATHS, Cosine, DDPMLinear, Linear, Path, Sigmo
 
 @pytest.mark.parametrize("name", PATHS)
 def test_every_path_keeps_the_contract(name):
-    testing.check_path(PATHS[name]())
+    testing.check_path(PATHS[name])
 
 
 def test_ddpm_equals_the_table_of_cumulative_products():
@@ -40,7 +40,7 @@ def test_variance_exploding_is_the_marginal_of_its_sde():
 
 @given(st.floats(1e-6, 1e4), st.sampled_from(sorted(PATHS)))
 def test_time_inverts_the_ratio_wherever_the_path_reaches(nsr, name):
-    path = PATHS[name]()
+    path = PATHS[name]
     t = path.time(torch.tensor([nsr], dtype=torch.float64))
     last = path.nsr(torch.tensor([path.end], dtype=torch.float64)).item()
     assert path.nsr(t).item() == pytest.approx(min(nsr, last), rel=1e-5)

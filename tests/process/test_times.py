@@ -6,16 +6,16 @@ from ebb.process.path import EDM, PATHS, Cosine, DDPMLinear, Linear
 from ebb.process.times import DENSITIES, GRIDS, Discrete, Karras, Leading, LogitNormal, LogNormal, Shifted, Trailing
 
 U = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-MADE = {name: made() if isinstance(made, type) else made for name, made in DENSITIES.items()}
-MADE_GRIDS = {name: made() if isinstance(made, type) else made for name, made in GRIDS.items()}
+MADE = DENSITIES
+MADE_GRIDS = GRIDS
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", MADE)
 def test_densities_are_quantiles_within_the_path(name, path):
-    t = MADE[name](PATHS[path](), U)
+    t = MADE[name](PATHS[path], U)
     assert (t > 0).all()
-    assert (t <= PATHS[path]().end).all()
+    assert (t <= PATHS[path].end).all()
     assert (t.diff() >= 0).all()
 
 
@@ -49,7 +49,7 @@ def test_discrete_visits_each_step_equally():
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", MADE_GRIDS)
 def test_grids_fall_to_zero(name, path, steps):
-    made = PATHS[path]()
+    made = PATHS[path]
     times = MADE_GRIDS[name](made, steps)
     assert len(times) == steps + 1
     assert times[-1] == 0

@@ -18,13 +18,13 @@ from ebb.sample.noise import Noise
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("solver", [DDIM(), Euler(), Heun(), DPMpp2M()], ids=lambda s: type(s).__name__)
 def test_order_of_convergence_on_exact_flows(solver, path):
-    testing.check_solver(solver, PATHS[path]())
+    testing.check_solver(solver, PATHS[path])
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("solver", [DDIM(1.0), DDIM(0.5), DDPM(), DDPM("large")], ids=str)
 def test_stochastic_solvers_sample_the_data(solver, path):
-    testing.check_stochastic(solver, PATHS[path](), count=12_000)
+    testing.check_stochastic(solver, PATHS[path], count=12_000)
 
 
 class Mutant:

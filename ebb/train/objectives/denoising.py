@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ebb.data.loader import Batch
 from ebb.process.denoiser import Predictor
-from ebb.process.path import spread
+from ebb.process.path import LOUDEST, spread
 from ebb.process.predict import determinant
 from ebb.process.times import Density, LogitNormal
 from ebb.shapes import Float
@@ -34,9 +34,10 @@ class Denoising:
     weight: Weighting = unit
 
     def __call__(self, model: Predictor, batch: Batch, generator: torch.Generator) -> Loss:
-        """The loss of one batch; no division but the weighting's."""
+        """The loss of one batch, at ν ≤ LOUDEST; no division but the weighting's."""
         path, x0 = model.path, batch.x0
         t = self.times(path, spaced(len(x0), generator))
+        t = torch.minimum(t, path.time(torch.full_like(t, LOUDEST)))
         eps = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0)
         a, b = model.prediction(path, t)
         target = spread(a, x0) * x0 + spread(b, eps) * eps

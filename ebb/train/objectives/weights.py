@@ -1,7 +1,8 @@
 """How much each noise level counts: a weight on the target's squared error, for any path and prediction.
 
 With x̂0 − x0 = −σ(F̂ − F)/det (`ebb.process.predict.determinant`), a weight w on the error of x0 is w·σ²/det² on the
-error of F. Each weighting states w·σ², in which the division by σ has been carried out, so none is singular at α = 0.
+error of F. Each weighting states w·σ², in which the division by σ has been carried out, so the only
+singularity left is that of a target that cannot tell x0 (det = 0); `Denoising` stays below ν = LOUDEST, short of it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def simple(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tens
 
 
 def vlb(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
-    """The variational bound in continuous time under uniform t, ½·(−dλ/dt) on ε (Kingma et al. 2021, eq. 15)."""
+    """The variational bound in continuous time under uniform t, ½·(−dλ/dt) on ε (Kingma et al. 2021, §5.1)."""
     alpha, sigma = path.alpha(t), path.sigma(t)
     alpha_rate, sigma_rate = path.rates(t)
     return alpha * (sigma_rate * alpha - alpha_rate * sigma) / (sigma * det**2)
@@ -64,11 +65,11 @@ def inverse_snr(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float
     return (alpha * sigma) ** 2 / (alpha**2 + sigma**2) / det**2
 
 
-WEIGHTS = {
+WEIGHTS: dict[str, Weighting] = {
     "unit": unit,
     "simple": simple,
     "vlb": vlb,
-    "min_snr": MinSNR,
-    "edm": EDMWeight,
+    "min_snr": MinSNR(),
+    "edm": EDMWeight(),
     "inverse_snr": inverse_snr,
 }
