@@ -107,7 +107,7 @@ class System:
         grid: str | None = None,
         batch: int = 128,
         progress: Callable[[int], None] | None = None,
-    ) -> Float[Tensor, n * d]:
+    ) -> Float[Tensor, "n *d"]:
         """`count` new samples, float32 [count, *shape] in [−1, 1].
 
         Image i is a function of (system, settings, seed + i) alone, whatever the batch. `label` is a name, an index or

@@ -29,18 +29,18 @@ def close(what: str, got: Tensor, expected: Tensor, tolerance: float) -> None:
         raise AssertionError(f"{what}: off by {worst:.3g}, allowed {tolerance:.3g}; got {got}, expected {expected}")
 
 
-def at_angles(path: Path, shares: Float[Tensor, n]) -> Float[Tensor, n]:
+def at_angles(path: Path, shares: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     """Times at shares 0 … 1 of the path's range of atan ν, the coordinate in which every path is smooth."""
     last = torch.atan(path.nsr(torch.tensor([path.end], dtype=torch.float64)))
     return path.time(torch.tan(last * shares))
 
 
-def inside(path: Path, count: int = 33) -> Float[Tensor, n]:
+def inside(path: Path, count: int = 33) -> Float[Tensor, "n"]:
     """Falling times strictly inside (0, end), evenly spaced in angle."""
     return at_angles(path, torch.linspace(1, 0, count + 2, dtype=torch.float64)[1:-1])
 
 
-def graded(path: Path, steps: int) -> Float[Tensor, n]:
+def graded(path: Path, steps: int) -> Float[Tensor, "n"]:
     """A grid from end to 0 that is quadratically finer towards both ends: angle shares 3u² − 2u³ for even u.
 
     On it the errors at the ends, where multistep formulas in log-SNR have infinite steps, stay below those inside, so

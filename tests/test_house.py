@@ -9,6 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from jaxtyping import TypeCheckError
 
 import ebb
 from ebb.recipe import Recipe, flat
@@ -85,6 +87,21 @@ def test_nothing_runs_code_from_a_file_and_nothing_asserts(path):
             assert modules & {"pickle", "shelve", "marshal", "dill", "joblib", "urllib", "requests", "socket"} == set()
         if isinstance(node, ast.Call):
             assert ast.unparse(node.func) not in ("torch.load", "eval", "exec", "torch.save", "np.memmap.dump")
+
+
+def test_shapes_are_enforced_while_testing():
+    """A [b, 3] and a [b, 4] do not mix, whatever broadcasting would say, and a time is [b]."""
+    x, t = torch.zeros(2, 3), torch.full((2,), 0.5)
+    for wrong in ((x, torch.zeros(2, 4), t), (x, x[:1], t), (x, x, t[:, None])):
+        with pytest.raises(TypeCheckError):
+            ebb.Linear().mix(*wrong)
+    with pytest.raises(TypeCheckError):
+        ebb.MLP(3)(x, torch.zeros(2, 1), {})
+
+
+def test_shape_annotations_keep_their_quotes():
+    for path in FILES:
+        assert not re.search(r"\b(Float|Int)\[[A-Za-z.]+, [^\"\]]+\]", path.read_text()), path
 
 
 def test_there_is_no_drawer():

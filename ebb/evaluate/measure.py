@@ -113,14 +113,16 @@ def _accuracy(
 def _distances(rows: Array, floor: Array, reference: Array, seed: int, resamples: int) -> dict[str, Distance]:
     """Every statistic of samples and of the floor set, against one reference."""
     once = [np.ones((1, len(x))) for x in (rows, floor, reference)]
-    return {
-        name: Distance(
-            float(statistic(rows, reference, once[0], once[2])[0]),
-            *bootstrap(statistic, rows, reference, resamples=resamples, seed=seed),
-            floor=float(statistic(floor, reference, once[1], once[2])[0]),
+    found = {}
+    for name, statistic in STATISTICS.items():
+        value, least = (
+            float(statistic(x, reference, o, once[2])[0]) for x, o in zip((rows, floor), once, strict=False)
         )
-        for name, statistic in STATISTICS.items()
-    }
+        low, high = bootstrap(statistic, rows, reference, resamples=resamples, seed=seed)
+        if statistic is frechet_counted:  # a distance is never negative; the kernel's unbiased estimate may be
+            low = max(low, 0.0)
+        found[name] = Distance(value, low, high, least)
+    return found
 
 
 def _eight_bits(samples: NDArray[Any]) -> NDArray[np.uint8]:

@@ -32,7 +32,7 @@ class ClassifierFree:
         """The denoiser's own."""
         return self.denoiser.path
 
-    def __call__(self, x: Float[Tensor, b * d], t: Float[Tensor, b], cond: Cond) -> Float[Tensor, b * d]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0. Raises UsageError where a condition has no null to compare with."""
         for name in cond:
             if name not in self.null:

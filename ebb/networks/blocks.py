@@ -38,7 +38,7 @@ class Fourier(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", torch.logspace(0, math.log10(highest), width // 2), persistent=False)
 
-    def forward(self, value: Float[Tensor, b]) -> Float[Tensor, "b w"]:
+    def forward(self, value: Float[Tensor, "b"]) -> Float[Tensor, "b w"]:
         """(cos, sin) of value·frequencies (Vaswani et al. 2017, §3.5)."""
         angle = value[:, None].float() * self.frequencies
         return torch.cat([torch.cos(angle), torch.sin(angle)], 1)
@@ -59,7 +59,7 @@ class Embedding(nn.Module):
         self.time = nn.Sequential(Fourier(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None
 
-    def forward(self, time: Float[Tensor, b], cond: Mapping[str, Tensor]) -> Float[Tensor, "b w"]:
+    def forward(self, time: Float[Tensor, "b"], cond: Mapping[str, Tensor]) -> Float[Tensor, "b w"]:
         """The vector; raises UsageError unless `cond` holds exactly what the network was built for."""
         expected = {"label"} if self.label is not None else set()
         if set(cond) != expected:

@@ -81,7 +81,7 @@ class DiT(nn.Module):
         self.out = zeroed(nn.Linear(width, inside))
 
     def forward(
-        self, x: Float[Tensor, "b c *size"], time: Float[Tensor, b], cond: Mapping[str, Tensor]
+        self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
     ) -> Float[Tensor, "b c *size"]:
         """The network's output, of the input's size; UsageError for a size that learned positions do not cover."""
         size, embedding = x.shape[2:], F.silu(self.embedding(time, cond))

@@ -29,7 +29,7 @@ class MLP(nn.Module):
         self.out = zeroed(nn.Linear(width, channels))
 
     def forward(
-        self, x: Float[Tensor, "b c"], time: Float[Tensor, b], cond: Mapping[str, Tensor]
+        self, x: Float[Tensor, "b c"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
     ) -> Float[Tensor, "b c"]:
         """The network's output."""
         h, embedding = self.stem(x), F.silu(self.embedding(time, cond))

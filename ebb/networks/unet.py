@@ -113,7 +113,7 @@ class UNet(nn.Module):
         self.out = zeroed(conv(widths[0], inside, 3, padding=1))
 
     def forward(
-        self, x: Float[Tensor, "b c *size"], time: Float[Tensor, b], cond: Mapping[str, Tensor]
+        self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
     ) -> Float[Tensor, "b c *size"]:
         """The network's output, of the input's size."""
         size, embedding = x.shape[2:], F.silu(self.embedding(time, cond))

@@ -47,12 +47,12 @@ Clock = Callable[[Path, Tensor], Tensor]
 """What a network is told about the time: (path, t [b]) → [b]."""
 
 
-def fraction(path: Path, t: Float[Tensor, b]) -> Float[Tensor, b]:
+def fraction(path: Path, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """t/end, in [0, 1]."""
     return t / path.end
 
 
-def quarter_log_nsr(path: Path, t: Float[Tensor, b]) -> Float[Tensor, b]:
+def quarter_log_nsr(path: Path, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """c_noise = ¼ log ν (Karras et al. 2022, table 1), ν at most LOUDEST."""
     return torch.log(path.nsr(t).clamp(max=LOUDEST)) / 4
 
@@ -80,7 +80,7 @@ class NetworkDenoiser(nn.Module):
         self.network, self.path, self.prediction = network, path, prediction
         self.clock, self.sigma_data = clock, sigma_data
 
-    def raw(self, x: Float[Tensor, b * d], t: Float[Tensor, b], cond: Cond) -> Float[Tensor, b * d]:
+    def raw(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """F, what the network outputs at x_t = x, in float32."""
         if self.sigma_data is not None:
             scale = 1 / torch.hypot(self.sigma_data * self.path.alpha(t), self.path.sigma(t))
@@ -90,7 +90,7 @@ class NetworkDenoiser(nn.Module):
         F: Tensor = self.network(x.to(weight.dtype), told, cond)
         return F.float()
 
-    def forward(self, x: Float[Tensor, b * d], t: Float[Tensor, b], cond: Cond) -> Float[Tensor, b * d]:
+    def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0 = E[x0 | x_t = x, cond], recovered from the network's F."""
         x = x.float()
         return recover(self.path, self.prediction, x, self.raw(x, t, cond), t)
@@ -107,7 +107,7 @@ class Retimed:
     denoiser: Denoiser
     path: Path
 
-    def __call__(self, x: Float[Tensor, b * d], t: Float[Tensor, b], cond: Cond) -> Float[Tensor, b * d]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """D(x·‖(α, σ)‖_u/‖(α, σ)‖_t, u) with ν(u) = ν(t)."""
         u = self.denoiser.path.time(self.path.nsr(t))
         return self.denoiser(spread(self.denoiser.path.norm(u) / self.path.norm(t), x) * x, u, cond)

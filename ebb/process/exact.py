@@ -43,24 +43,24 @@ class Gaussian:
         """x − α·mean, float64."""
         return x.double() - spread(self.path.alpha(t), x.double()) * self.mean.double()
 
-    def __call__(self, x: Float[Tensor, "b n"], t: Float[Tensor, b], cond: Cond) -> Float[Tensor, "b n"]:
+    def __call__(self, x: Float[Tensor, "b n"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b n"]:
         """E[x0 | x_t = x] = m + αΣ(α²Σ + σ²I)⁻¹(x − αm)."""
         vectors, values, variances = self.axes(t)
         gain = self.path.alpha(t)[:, None] * values / variances
         return (self.mean.double() + (self.centred(x, t) @ vectors * gain) @ vectors.T).to(x.dtype)
 
-    def log_density(self, x: Float[Tensor, "b n"], t: Float[Tensor, b]) -> Float[Tensor, b]:
+    def log_density(self, x: Float[Tensor, "b n"], t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """log p_t(x), in nats."""
         vectors, _, variances = self.axes(t)
         squares = (self.centred(x, t) @ vectors) ** 2 / variances
         return -0.5 * (squares + torch.log(2 * math.pi * variances)).sum(1)
 
-    def score(self, x: Float[Tensor, "b n"], t: Float[Tensor, b]) -> Float[Tensor, "b n"]:
+    def score(self, x: Float[Tensor, "b n"], t: Float[Tensor, "b"]) -> Float[Tensor, "b n"]:
         """∇ log p_t(x) = −(α²Σ + σ²I)⁻¹(x − αm)."""
         vectors, _, variances = self.axes(t)
         return -((self.centred(x, t) @ vectors / variances) @ vectors.T).to(x.dtype)
 
-    def flow(self, x: Float[Tensor, "b n"], t: Float[Tensor, b], s: Float[Tensor, b]) -> Float[Tensor, "b n"]:
+    def flow(self, x: Float[Tensor, "b n"], t: Float[Tensor, "b"], s: Float[Tensor, "b"]) -> Float[Tensor, "b n"]:
         """The probability flow's x_s that starts at x_t = x: each axis keeps its standard score."""
         vectors, _, variances = self.axes(t)
         ratio = torch.sqrt(self.axes(s)[2] / variances)
@@ -97,11 +97,11 @@ class Mixture:
         log_normal = -0.5 * (squares / variances + flat.shape[1] * torch.log(2 * math.pi * variances))
         return torch.log(self.weights.double()) + log_normal, variances
 
-    def responsibilities(self, x: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, "b k"]:
+    def responsibilities(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b k"]:
         """p(component k | x_t = x)."""
         return torch.softmax(self.joint(x, t)[0], 1)
 
-    def __call__(self, x: Float[Tensor, b * d], t: Float[Tensor, b], cond: Cond) -> Float[Tensor, b * d]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """E[x0 | x_t = x] = Σ p(k | x)·(mean_k + α·std_k²/var_k·(x − α·mean_k))."""
         logits, variances = self.joint(x, t)
         alpha = self.path.alpha(t)[:, None]
@@ -111,22 +111,22 @@ class Mixture:
         mean = (share * (1 - alpha * gain)) @ means + (share * gain).sum(1, keepdim=True) * flat
         return mean.reshape(x.shape).to(x.dtype)
 
-    def log_density(self, x: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b]:
+    def log_density(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """log p_t(x), in nats."""
         return torch.logsumexp(self.joint(x, t)[0], 1)
 
-    def score(self, x: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
+    def score(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b *d"]:
         """∇ log p_t(x), from the posterior mean (Tweedie)."""
         return self.path.score(x.double(), self(x.double(), t, {}), t).to(x.dtype)
 
-    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, n * d]:
+    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "n *d"]:
         """`count` draws of x0, float64."""
         k = torch.multinomial(self.weights.double(), count, replacement=True, generator=generator)
         eps = torch.randn(count, *self.means.shape[1:], generator=generator, dtype=torch.float64)
         return self.means.double()[k] + spread(self.stds.double()[k], eps) * eps
 
 
-def finite(path: Path, points: Float[Tensor, k * d]) -> Mixture:
+def finite(path: Path, points: Float[Tensor, "k *d"]) -> Mixture:
     """The exact denoiser of a finite data set, every point equally likely; to be asked at t > 0."""
     k = len(points)
     return Mixture(path, points, torch.zeros(k, dtype=torch.float64), torch.full((k,), 1 / k, dtype=torch.float64))

@@ -19,7 +19,7 @@ from ebb.errors import UsageError
 from ebb.shapes import Float
 
 
-def spread(c: Float[Tensor, b], x: Float[Tensor, b * d]) -> Float[Tensor, b * one]:
+def spread(c: Float[Tensor, "b"], x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *one"]:
     """A coefficient per sample, [b], shaped [b, 1, …] to multiply `x`, on its device and in its precision."""
     return c.reshape(c.shape + (1,) * (x.ndim - 1)).to(device=x.device, dtype=x.dtype)
 
@@ -37,54 +37,62 @@ class Path(ABC):
     end: float
 
     @abstractmethod
-    def alpha(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
+    def alpha(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """α(t), the factor of the data."""
 
     @abstractmethod
-    def sigma(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
+    def sigma(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """σ(t), the standard deviation of the noise."""
 
     @abstractmethod
-    def time(self, nsr: Float[Tensor, b]) -> Float[Tensor, b]:
+    def time(self, nsr: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """The inverse of ν(t) = σ/α. Ratios beyond the path's last (∞ included) give `end`."""
 
-    def nsr(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
+    def nsr(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """ν(t) = σ(t)/α(t), the noise-to-signal ratio; ∞ where α = 0."""
         return self.sigma(t) / self.alpha(t)
 
-    def log_snr(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
+    def log_snr(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """log(α²/σ²), in nats (Kingma et al. 2021, eq. 2)."""
         return -2 * torch.log(self.nsr(t))
 
-    def norm(self, t: Float[Tensor, b]) -> Float[Tensor, b]:
+    def norm(self, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """√(α² + σ²): 1 on a variance-preserving path."""
         return torch.hypot(self.alpha(t), self.sigma(t))
 
-    def rates(self, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
+    def rates(self, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
         """(dα/dt, dσ/dt), by forward-mode differentiation of the two functions themselves."""
         one = torch.ones_like(t)
         return jvp(self.alpha, (t,), (one,))[1], jvp(self.sigma, (t,), (one,))[1]
 
-    def mix(self, x0: Float[Tensor, b * d], eps: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
+    def mix(
+        self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b *d"]:
         """x_t = α·x0 + σ·ε."""
         return spread(self.alpha(t), x0) * x0 + spread(self.sigma(t), eps) * eps
 
-    def noise(self, x: Float[Tensor, b * d], x0: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
+    def noise(
+        self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b *d"]:
         """ε = (x − α·x0)/σ, for t > 0."""
         return (x - spread(self.alpha(t), x) * x0) / spread(self.sigma(t), x)
 
-    def score(self, x: Float[Tensor, b * d], x0: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
+    def score(
+        self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b *d"]:
         """∇ log p_t(x) = −ε/σ when x0 = E[x0 | x_t] (Tweedie; Song et al. 2021), for t > 0."""
         return -self.noise(x, x0, t) / spread(self.sigma(t), x)
 
-    def velocity(self, x: Float[Tensor, b * d], x0: Float[Tensor, b * d], t: Float[Tensor, b]) -> Float[Tensor, b * d]:
+    def velocity(
+        self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b *d"]:
         """dx/dt = α̇·x0 + σ̇·ε, the probability-flow velocity when x0 = E[x0 | x_t] (Lipman et al. 2023, eq. 15)."""
         alpha_rate, sigma_rate = self.rates(t)
         return spread(alpha_rate, x) * x0 + spread(sigma_rate, x) * self.noise(x, x0, t)
 
     def jump(
-        self, x: Float[Tensor, b * d], x0: Float[Tensor, b * d], t: Float[Tensor, b], s: Float[Tensor, b]
-    ) -> Float[Tensor, b * d]:
+        self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"], s: Float[Tensor, "b"]
+    ) -> Float[Tensor, "b *d"]:
         """The flow from t to s if x0 were constant: x_s = r·x_t + (α_s − r·α_t)·x0, r = σ_s/σ_t.
 
         It is DDIM (Song et al. 2021, eq. 12 with σ = 0), and what every exponential integrator adds corrections to.

@@ -18,28 +18,28 @@ from ebb.shapes import Float
 Prediction = Callable[[Path, Tensor], tuple[Tensor, Tensor]]
 
 
-def noise(path: Path, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
+def noise(path: Path, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
     """F = ε (Ho et al. 2020, eq. 14). Says nothing about x0 where α = 0."""
     return torch.zeros_like(t), torch.ones_like(t)
 
 
-def data(path: Path, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
+def data(path: Path, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
     """F = x0."""
     return torch.ones_like(t), torch.zeros_like(t)
 
 
-def velocity(path: Path, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
+def velocity(path: Path, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
     """F = dx/dt = α̇·x0 + σ̇·ε (Lipman et al. 2023, eq. 15); ε − x0 on the linear path."""
     return path.rates(t)
 
 
-def v(path: Path, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
+def v(path: Path, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
     """F = (α·ε − σ·x0)/√(α² + σ²) (Salimans & Ho 2022, §4, there with α² + σ² = 1)."""
     norm = path.norm(t)
     return -path.sigma(t) / norm, path.alpha(t) / norm
 
 
-def score(path: Path, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
+def score(path: Path, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
     """F = −ε/σ, the conditional score (Song et al. 2021, eq. 7)."""
     return torch.zeros_like(t), -1 / path.sigma(t)
 
@@ -57,14 +57,14 @@ class Preconditioned:
         if not self.sigma_data > 0:
             raise UsageError(f"expected sigma_data > 0, got {self.sigma_data}")
 
-    def __call__(self, path: Path, t: Float[Tensor, b]) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
+    def __call__(self, path: Path, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
         """(σ/s, −s·α)/√(σ² + s²α²)."""
         alpha, sigma = self.sigma_data * path.alpha(t), path.sigma(t)
         norm = torch.hypot(alpha, sigma)
         return sigma / (self.sigma_data * norm), -alpha / norm
 
 
-def determinant(path: Path, t: Float[Tensor, b], a: Float[Tensor, b], b: Float[Tensor, b]) -> Float[Tensor, b]:
+def determinant(path: Path, t: Float[Tensor, "b"], a: Float[Tensor, "b"], b: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """bα − aσ, of the system x = αx0 + σε, F = ax0 + bε; x̂0 − x0 = −σ(F̂ − F)/(bα − aσ)."""
     return b * path.alpha(t) - a * path.sigma(t)
 
@@ -72,10 +72,10 @@ def determinant(path: Path, t: Float[Tensor, b], a: Float[Tensor, b], b: Float[T
 def recover(
     path: Path,
     prediction: Prediction,
-    x: Float[Tensor, b * d],
-    F: Float[Tensor, b * d],
-    t: Float[Tensor, b],
-) -> Float[Tensor, b * d]:
+    x: Float[Tensor, "b *d"],
+    F: Float[Tensor, "b *d"],
+    t: Float[Tensor, "b"],
+) -> Float[Tensor, "b *d"]:
     """x̂0 = (b·x − σF)/(bα − aσ): the one inverse, for every target.
 
     Raises UsageError where the target cannot tell x0, as for noise prediction at α = 0.
@@ -92,7 +92,7 @@ def recover(
     return spread(b / det, x) * x - spread(path.sigma(t) / det, x) * F
 
 
-def audible(path: Path, prediction: Prediction, times: Float[Tensor, n]) -> Float[Tensor, n]:
+def audible(path: Path, prediction: Prediction, times: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
     """A sampling grid whose first time is moved to where the target tells x0: to ν = 80, or half a step down if later.
 
     Unchanged where it does at once. Noise and score prediction need it on paths that end at α = 0.

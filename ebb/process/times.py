@@ -25,7 +25,7 @@ SHORTEST = 1e-5
 """The smallest share of a path's end at which a network is trained: at t = 0 there is nothing to denoise."""
 
 
-def uniform(path: Path, u: Float[Tensor, b]) -> Float[Tensor, b]:
+def uniform(path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """t uniform in (0, end]."""
     return path.end * u.clamp(min=SHORTEST)
 
@@ -36,7 +36,7 @@ class Discrete:
 
     steps: int = 1000
 
-    def __call__(self, path: Path, u: Float[Tensor, b]) -> Float[Tensor, b]:
+    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """⌈u·steps⌉·end/steps."""
         return path.end * torch.ceil(u * self.steps).clamp(1, self.steps) / self.steps
 
@@ -48,7 +48,7 @@ class LogitNormal:
     mean: float = 0.0
     std: float = 1.0
 
-    def __call__(self, path: Path, u: Float[Tensor, b]) -> Float[Tensor, b]:
+    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """end·sigmoid(mean + std·Φ⁻¹(u))."""
         return path.end * torch.sigmoid(self.mean + self.std * torch.special.ndtri(u)).clamp(min=SHORTEST)
 
@@ -60,7 +60,7 @@ class LogNormal:
     mean: float = -1.2
     std: float = 1.2
 
-    def __call__(self, path: Path, u: Float[Tensor, b]) -> Float[Tensor, b]:
+    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """time(exp(mean + std·Φ⁻¹(u)))."""
         return path.time(torch.exp(self.mean + self.std * torch.special.ndtri(u)))
 
@@ -74,7 +74,7 @@ class Shifted:
 
     shift: float = 3.0
 
-    def __call__(self, path: Path, u: Float[Tensor, b]) -> Float[Tensor, b]:
+    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """time(shift·ν(end·u))."""
         return path.time(self.shift * path.nsr(uniform(path, u)))
 
@@ -95,17 +95,17 @@ def counted(steps: int) -> int:
     return steps
 
 
-def even(steps: int) -> Float[Tensor, n]:
+def even(steps: int) -> Float[Tensor, "n"]:
     """1, …, 1/steps, 0 in float64."""
     return torch.linspace(counted(steps), 0, steps + 1, dtype=torch.float64) / steps
 
 
-def uniform_grid(path: Path, steps: int) -> Float[Tensor, n]:
+def uniform_grid(path: Path, steps: int) -> Float[Tensor, "n"]:
     """Evenly spaced in t."""
     return path.end * even(steps)
 
 
-def quadratic(path: Path, steps: int) -> Float[Tensor, n]:
+def quadratic(path: Path, steps: int) -> Float[Tensor, "n"]:
     """Evenly spaced in √t: finer near the data (Song et al. 2021, DDIM, appendix D.2)."""
     return path.end * even(steps) ** 2
 
@@ -131,7 +131,7 @@ class Karras:
     nsr_min: float = 0.002
     nsr_max: float = 80.0
 
-    def __call__(self, path: Path, steps: int) -> Float[Tensor, n]:
+    def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:
         """time((ν_max^{1/ρ} + i/(steps − 1)·(ν_min^{1/ρ} − ν_max^{1/ρ}))^ρ), 0."""
         low, high = (r ** (1 / self.rho) for r in ratio_range(path, self.nsr_min, self.nsr_max))
         ramp = torch.linspace(high, low, counted(steps), dtype=torch.float64) ** self.rho
@@ -145,7 +145,7 @@ class LogSNR:
     nsr_min: float = 0.01
     nsr_max: float = 80.0
 
-    def __call__(self, path: Path, steps: int) -> Float[Tensor, n]:
+    def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:
         """time(exp(linspace(log ν_max, log ν_min, steps))), 0."""
         low, high = (math.log(r) for r in ratio_range(path, self.nsr_min, self.nsr_max))
         ramp = torch.exp(torch.linspace(high, low, counted(steps), dtype=torch.float64))
@@ -158,7 +158,7 @@ class Trailing:
 
     of: int = 1000
 
-    def __call__(self, path: Path, steps: int) -> Float[Tensor, n]:
+    def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:
         """round(of·(1 − i/steps))·end/of."""
         return path.end * torch.round(self.of * even(at_most(steps, self.of))) / self.of
 
@@ -172,7 +172,7 @@ class Leading:
 
     of: int = 1000
 
-    def __call__(self, path: Path, steps: int) -> Float[Tensor, n]:
+    def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:
         """(1 + i·⌊of/steps⌋)·end/of for i = steps − 1 … 0, then 0."""
         index = torch.arange(at_most(steps, self.of) - 1, -1, -1, dtype=torch.float64)
         times = (1 + index * (self.of // steps)) * path.end / self.of

@@ -74,8 +74,8 @@ def checked(times: Tensor, path: Path) -> list[float]:
 def trajectory(
     denoiser: Denoiser,
     solver: Solver,
-    times: Float[Tensor, n],
-    x: Float[Tensor, b * d],
+    times: Float[Tensor, "n"],
+    x: Float[Tensor, "b *d"],
     cond: Cond,
     noise: Callable[[int, Tensor], Tensor],
 ) -> Iterator[Point]:

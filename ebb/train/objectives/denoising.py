@@ -17,7 +17,7 @@ from ebb.train.objectives.objective import Loss
 from ebb.train.objectives.weights import Weighting, unit
 
 
-def spaced(count: int, generator: torch.Generator) -> Float[Tensor, b]:
+def spaced(count: int, generator: torch.Generator) -> Float[Tensor, "b"]:
     """`count` evenly spaced points of (0, 1) with one random offset, float64 (Kingma et al. 2021, appendix I.1).
 
     Each is uniform; together they cover every noise level in every batch, which lowers the variance of the loss.

@@ -20,17 +20,17 @@ Weighting = Callable[[Path, Tensor, Tensor], Tensor]
 """(path, t [b], determinant [b]) → [b], the weight on (F̂ − F)²."""
 
 
-def unit(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
+def unit(path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """The target's own squared error."""
     return torch.ones_like(t)
 
 
-def simple(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
+def simple(path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """L_simple, the squared error of ε (Ho et al. 2020, eq. 14): SNR on x0."""
     return path.alpha(t) ** 2 / det**2
 
 
-def vlb(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
+def vlb(path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """The variational bound in continuous time under uniform t, ½·(−dλ/dt) on ε (Kingma et al. 2021, §5.1)."""
     alpha, sigma = path.alpha(t), path.sigma(t)
     alpha_rate, sigma_rate = path.rates(t)
@@ -43,7 +43,7 @@ class MinSNR:
 
     gamma: float = 5.0
 
-    def __call__(self, path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
+    def __call__(self, path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """min(α², γσ²)/det²."""
         return torch.minimum(path.alpha(t) ** 2, self.gamma * path.sigma(t) ** 2) / det**2
 
@@ -54,12 +54,12 @@ class EDMWeight:
 
     sigma_data: float = 0.5
 
-    def __call__(self, path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
+    def __call__(self, path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """(σ² + s²α²)/s²/det²."""
         return (path.sigma(t) ** 2 / self.sigma_data**2 + path.alpha(t) ** 2) / det**2
 
 
-def inverse_snr(path: Path, t: Float[Tensor, b], det: Float[Tensor, b]) -> Float[Tensor, b]:
+def inverse_snr(path: Path, t: Float[Tensor, "b"], det: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """1/(1 + SNR) on ε: P2 with k = γ = 1 (Choi et al. 2022, eq. 8)."""
     alpha, sigma = path.alpha(t), path.sigma(t)
     return (alpha * sigma) ** 2 / (alpha**2 + sigma**2) / det**2
