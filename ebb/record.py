@@ -100,7 +100,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     names, how = ", ".join(system.labels.names) or "none", recipe.sample
     (folder / "card.md").write_text(
         f"# {folder.name}\n\nA diffusion model trained by ebb {version('ebb')}: {count:,} parameters,"
-        f" {figures['images']:,} images seen in {figures['seconds']:.0f} s.\n\n"
+        f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
         f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n"
         f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
         f"- sampling: {how.solver}, {how.steps} steps, guidance {resolved(how.guidance):g}\n"
