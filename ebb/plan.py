@@ -34,8 +34,13 @@ from ebb.train.optimiser import WarmupDecay, adamw
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-RESERVE = 0.95
-"""The share of a budget that is spent on updates; the rest pays for sample grids, checkpoints and the report."""
+RESERVE = 0.97
+"""The share of a budget that is spent on updates and sample grids; the rest pays for checkpoints and the report."""
+
+GRID_IMAGES = 40
+"""About how many samples a grid shows."""
+
+MOST_GRIDS = 10
 
 
 def facts_of(images: Images) -> Facts:
@@ -154,6 +159,12 @@ def pace(recipe: Recipe, images: Images, device: torch.device, spend: float) -> 
     return resolved(recipe.batch) * recipe.optimiser.accumulate / float(np.median(took[1:]))
 
 
+def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
+    """What one sample grid costs, if a forward pass is a third of an update."""
+    calls = recipe.sample.steps * (1 if resolved(recipe.sample.guidance) == 1 else 2)
+    return GRID_IMAGES * calls / (3 * images_per_second)
+
+
 def resolve(
     asked: Recipe, images: Images, device: torch.device, say: Callable[[str], None]
 ) -> tuple[Recipe, dict[str, str]]:
@@ -166,18 +177,24 @@ def resolve(
     for precision in (recipe.precision,) if recipe.precision else PRECISIONS:
         measured[precision] = pace(recipe.model_copy(update={"precision": precision}), images, device, spend)
     precision = max(measured, key=lambda name: measured[name])
-    chosen: dict[str, Any] = {"precision": precision}
+    rate, chosen = measured[precision], dict[str, Any](precision=precision, grids=recipe.grids or MOST_GRIDS)
+    if recipe.grids is None:
+        reasons["grids"] = f"at most {MOST_GRIDS}"
     if recipe.precision is None:
-        reasons["precision"] = "measured " + ", ".join(
-            f"{name} {rate:,.0f} images/s" for name, rate in measured.items()
-        )
+        found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
+        reasons["precision"] = f"measured {found}"
     if recipe.steps is None:
         budget = recipe.budget
         if budget is None:
-            budget, reasons["budget"] = default_budget(facts, measured[precision])
+            budget, reasons["budget"] = default_budget(facts, rate)
             chosen["budget"] = budget
+        one = grid_seconds(recipe, measured.get("fp32", rate))
+        if recipe.grids is None:
+            chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * seconds(budget) / one)))
+            reasons["grids"] += f", for a tenth of the budget at about {one:.1f} s each"
         per_step = resolved(recipe.batch) * recipe.optimiser.accumulate
-        chosen["steps"] = max(1, int(RESERVE * seconds(budget) * measured[precision] / per_step))
+        left = RESERVE * seconds(budget) - chosen["grids"] * one
+        chosen["steps"] = max(1, int(left * rate / per_step))
         passes = chosen["steps"] * per_step / facts.count
-        reasons["steps"] = f"{budget} at {measured[precision]:,.0f} images/s: {passes:.1f} passes over the data"
+        reasons["steps"] = f"{budget} at {rate:,.0f} images/s: {passes:.1f} passes over the data"
     return recipe.model_copy(update=chosen), reasons

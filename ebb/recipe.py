@@ -110,6 +110,8 @@ class Recipe(Part):
     """share of labels hidden, so that guidance works"""
     precision: Literal["fp32", "bf16"] | None = None
     """of the forward pass; None: the faster of the two, measured"""
+    grids: int | None = None
+    """sample grids drawn while training, the last at the end; None: at most 10, for a tenth of the budget"""
     ema_halflife: float = 500_000
     """longest half-life of the averaged weights, in images"""
     data: DataRecipe = DataRecipe()
@@ -140,6 +142,7 @@ LIMITS = {
     "seed": (0, 2**62),
     "sigma_data": (1e-6, 1e6),
     "label_dropout": (0, 0.99),
+    "grids": (1, 1000),
     "ema_halflife": (1, 1e12),
     "data.size": (4, 1024),
     "network.width": (8, 8192),

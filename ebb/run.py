@@ -19,15 +19,12 @@ from ebb.data.scan import Images, read
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.report import write_report
-from ebb.plan import Parts, assemble, autocast_of, names_known, rate_of, resolve
+from ebb.plan import GRID_IMAGES, Parts, assemble, autocast_of, names_known, rate_of, resolve
 from ebb.progress import Meter
 from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Log, show_choices, show_data, write_card, write_documents
 from ebb.system import System, best_device
 from ebb.train.loop import updates
-
-GRID_AT = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
-"""When sample grids are drawn, as shares of the run."""
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints, and so the most work that a power cut can cost."""
@@ -127,7 +124,7 @@ def begin(folder: Path, asked: Recipe, images: Images, data: str, console: Conso
 def follow(folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Console) -> None:
     """Make the updates that are left, with a bar, a log, sample grids and checkpoints."""
     training, steps = parts.training, resolved(recipe.steps)
-    grids = sorted({max(1, round(share * steps)) for share in GRID_AT})
+    grids = grid_steps(resolved(recipe.grids), steps)
     every, saved = max(1, steps // 500), time.monotonic()
     loop = updates(
         training,
@@ -182,10 +179,15 @@ def interruptible() -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
+def grid_steps(count: int, steps: int) -> list[int]:
+    """The steps after which a grid is drawn: `count` of them, denser at first, where most changes; one at the end."""
+    return sorted({max(1, round(steps * (i / count) ** 1.5)) for i in range(1, count + 1)})
+
+
 def draw(folder: Path, parts: Parts, step: int) -> None:
     """A sample grid from the averaged weights, with the same seeds at every step."""
     averaged = System(parts.training.ema.model, parts.system.shape, parts.system.labels, parts.system.sampling)  # type: ignore[arg-type]
     classes = len(parts.system.labels.names)
     columns = classes if 4 <= classes <= 16 else 6
-    made = to_pixels(averaged.sample(columns * min(columns, 6), seed=0))
+    made = to_pixels(averaged.sample(columns * round(GRID_IMAGES / columns), seed=0))
     save_png(grid(made, columns), folder / "samples" / f"step-{step:06d}.png", {"step": step, "seed": 0})

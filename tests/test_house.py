@@ -126,7 +126,7 @@ def test_every_exported_name_exists_and_has_a_docstring():
 
 OPTIONS = {
     "budget", "steps", "batch", "seed", "path", "prediction", "times", "weight", "clock", "sigma_data",
-    "label_dropout", "precision", "ema_halflife", "data.size", "data.channels", "data.flip", "network.kind",
+    "label_dropout", "precision", "grids", "ema_halflife", "data.size", "data.channels", "data.flip", "network.kind",
     "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
     "optimiser.lr", "optimiser.warmup", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
     "sample.solver", "sample.grid", "sample.steps", "sample.guidance",

@@ -23,11 +23,13 @@ from rich.console import Console
 from ebb import checkpoint
 from ebb.cli import Verbs, given_in, main, overlaid
 from ebb.data.loader import Batch, Loader
+from ebb.data.scan import read
 from ebb.encode.images import settings_of
 from ebb.errors import UsageError
+from ebb.plan import resolve
 from ebb.recipe import Recipe, from_yaml
 from ebb.record import words
-from ebb.run import train
+from ebb.run import grid_steps, train
 
 SMALL = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32"}
 
@@ -171,6 +173,25 @@ def test_odd_names_are_shown_and_do_no_harm(pictures, tmp_path):
     (pictures / "above" / "a[bold]b.png").write_bytes(b"not a picture")
     _, said = trained(pictures, tmp_path / "run", steps=1)
     assert "a[bold]b.png" in said
+
+
+def test_a_budget_is_kept_with_grids_and_all(pictures, tmp_path, monkeypatch):
+    """The plan adds up: updates and grids at the measured speed take the budget, whatever the machine."""
+    monkeypatch.setattr("ebb.plan.pace", lambda recipe, *_: {"fp32": 50.0, "bf16": 80.0}[recipe.precision])
+    images = read(str(pictures))
+    for budget in (30, 600):
+        asked = Recipe(budget=f"{budget}s", batch=16, network={"width": 8})
+        recipe, reasons = resolve(asked, images, torch.device("cpu"), lambda _: None)
+        grid = 40 * 16 * 2 / (3 * 50.0)
+        planned = recipe.steps * 16 / 80.0 + recipe.grids * grid
+        assert planned == pytest.approx(0.97 * budget, rel=0.03)
+        assert recipe.grids == (1 if budget == 30 else 7)
+        assert "tenth of the budget" in reasons["grids"]
+
+
+def test_grids_are_drawn_early_and_at_the_end():
+    assert grid_steps(4, 1000) == [125, 354, 650, 1000]
+    assert grid_steps(10, 3) == [1, 2, 3]
 
 
 def test_a_finished_run_says_so_and_is_left_alone(pictures, tmp_path):
