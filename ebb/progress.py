@@ -25,7 +25,7 @@ def peak_memory_mb() -> float:
 class Meter:
     """Averages steps into log entries without waiting for the device, and shows them.
 
-    `before` are the seconds that earlier sessions of the run have trained.
+    `before` are the seconds that the run had trained when it was stopped.
     """
 
     def __init__(self, console: Console, steps: int, start: int, before: float) -> None:
