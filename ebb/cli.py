@@ -19,6 +19,7 @@ from rich.console import Console
 
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.recipe import Recipe, difference, explained, flat, from_yaml, to_yaml, validated
+from ebb.terminal import tell
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Train:
         if self.base is not None:
             asked = overlaid(from_yaml(self.base)[0], self.recipe, given)
         folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console)
-        console.print(f"report   {folder / 'report.html'}")
-        console.print(f"sample   ebb sample {folder} --n 16 --out samples.png")
-        console.print(f"measure  ebb evaluate {folder} --n 1000")
+        tell(console, f"report   {folder / 'report.html'}")
+        tell(console, f"sample   ebb sample {folder} --n 16 --out samples.png")
+        tell(console, f"measure  ebb evaluate {folder} --n 1000")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Evaluate:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print the table, and write it into the run's report."""
+        from rich.markup import escape
         from rich.table import Table
 
         from ebb.evaluate.measure import as_table
@@ -108,11 +110,11 @@ class Evaluate:
 
         with console.status("reading the run") as status:
             result = evaluate(self.run, self.n, seed=self.seed, say=status.update, **asdict(self.how))
-        table = Table(show_header=False, title=str(self.run), title_justify="left")
+        table = Table(show_header=False, title=escape(str(self.run)), title_justify="left")
         for row in as_table(result):
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
-        console.print(f"report   {self.run / 'report.html'}")
+        tell(console, f"report   {self.run / 'report.html'}")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Show:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print YAML."""
-        console.print(to_yaml(recipe_of(self.what) if self.what else Recipe()), highlight=False, end="")
+        tell(console, to_yaml(recipe_of(self.what) if self.what else Recipe()).rstrip())
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Validate:
         from ebb.plan import names_known
 
         names_known(recipe_of(self.file))
-        console.print(f"{self.file} is a valid recipe")
+        tell(console, f"{self.file} is a valid recipe")
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Diff:
         """One line for each field that differs."""
         old, new = (flat(recipe_of(path).model_dump()) for path in (self.a, self.b))
         for line in difference(old, new) or ["no difference"]:
-            console.print(line, highlight=False)
+            tell(console, line)
 
 
 Config = Annotated[
@@ -240,5 +242,5 @@ def main(arguments: list[str] | None = None) -> None:
 def fail(console: Console, error: EbbError) -> None:
     """Print the message and end with its code."""
     console.print("[bold red]error[/] ", end="")
-    console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    tell(console, str(error))
     sys.exit(error.code)

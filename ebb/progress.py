@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from ebb.terminal import tell
 from ebb.train.loop import Step
 
 
@@ -80,4 +81,4 @@ class Meter:
             self.spoke = self.last
             done = entry["step"] - self.start
             left = (self.last - self.began) / max(1, done) * (self.steps - entry["step"])
-            self.console.print(f"step {entry['step']:,}/{self.steps:,}  {line}  {left:,.0f} s left")
+            tell(self.console, f"step {entry['step']:,}/{self.steps:,}  {line}  {left:,.0f} s left")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 
 from ebb import checkpoint
 from ebb.data.scan import Images, read
@@ -24,6 +23,7 @@ from ebb.progress import Meter
 from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Log, show_choices, show_data, write_card, write_documents
 from ebb.system import System, best_device
+from ebb.terminal import tell
 from ebb.train.loop import updates
 
 CHECKPOINT_EVERY = 60.0
@@ -59,14 +59,14 @@ def train(
     if recipe is None:
         recipe = begin(folder, asked, images, data, console)
     else:
-        console.print(f"{escape(str(folder))} is of this recipe: going on with it")
+        tell(console, f"{folder} is of this recipe: going on with it")
     parts = assemble(recipe, images, best_device())
     last = checkpoint.newest(folder / "checkpoints")
     if last is not None:
         checkpoint.verify(last)
         parts.training.restore({part: checkpoint.read(last, part) for part in ("model", "ema", "optim", "rng")})
     if parts.training.step >= resolved(recipe.steps):
-        console.print(f"finished at step {parts.training.step:,}; --fresh starts anew")
+        tell(console, f"finished at step {parts.training.step:,}; --fresh starts anew")
     with Log(folder, parts.training.step) as log:
         follow(folder, recipe, parts, log, console)
         write_card(folder, recipe, parts.system, log.last)
@@ -106,7 +106,7 @@ def begin(folder: Path, asked: Recipe, images: Images, data: str, console: Conso
 
     The folder is written beside its place and renamed, so an old run goes only when the new one stands.
     """
-    recipe, reasons = resolve(asked, images, best_device(), lambda text: console.print(f"[dim]{text}[/]"))
+    recipe, reasons = resolve(asked, images, best_device(), lambda text: tell(console, text))
     show_choices(recipe, reasons, console)
     made = folder.with_name(folder.name + ".new")
     shutil.rmtree(made, ignore_errors=True)

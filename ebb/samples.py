@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 
 from ebb.encode.images import grid, picture, save_png, to_pixels
 from ebb.errors import UsageError
 from ebb.system import load, locate
+from ebb.terminal import tell
 
 
 def sample_to(
@@ -43,4 +43,4 @@ def sample_to(
         for i, image in enumerate(pixels):
             own = settings | {"seed": seed + i, "label": labels[i] if labels else None}
             save_png(picture(image), out / f"{seed + i:06d}.png", own)
-    console.print(f"{count} images in {escape(str(out))}")
+    tell(console, f"{count} images in {out}")

@@ -178,8 +178,8 @@ def load(run: str | Path, weights: str = "ema", device: torch.device | None = No
     """The system of a run's newest checkpoint (or of a checkpoint folder), verified against its manifest.
 
     `weights` is "ema", the average one samples from, or "model", the raw weights; `device` where to sample, a GPU if
-    there is one. Raises DamagedError for a file that
-    is not what was saved, UsageError for a folder without a checkpoint.
+    there is one. Raises DamagedError for a file that is not what was saved, UsageError for a folder without a
+    checkpoint.
     """
     if weights not in ("ema", "model"):
         raise UsageError(f"weights are 'ema' or 'model', got {weights!r}")

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import tyro
+import yaml
 from PIL import Image
 from rich.console import Console
 
@@ -27,7 +28,7 @@ from ebb.data.scan import read
 from ebb.encode.images import settings_of
 from ebb.errors import UsageError
 from ebb.plan import resolve
-from ebb.recipe import Recipe, from_yaml
+from ebb.recipe import Recipe, from_yaml, to_yaml, validated
 from ebb.record import words
 from ebb.run import grid_steps, train
 
@@ -364,6 +365,19 @@ def test_a_recipe_file_is_a_base_that_options_win_over(pictures, tmp_path):
     run, _ = trained(pictures, tmp_path / "run", steps=2)
     assert ebb("train", pictures, "--base", run / "run.yaml", "--run", tmp_path / "again", "--steps", 3) == 0
     assert (from_yaml(tmp_path / "again" / "run.yaml")[0].steps, from_yaml(run / "run.yaml")[0].steps) == (3, 2)
+
+
+def test_a_shown_recipe_is_a_file_again(pictures, tmp_path, monkeypatch, capsys):
+    """In a narrow terminal too, and whatever the fields hold."""
+    monkeypatch.setenv("COLUMNS", "40")
+    file = tmp_path / "a[bold]b" / "recipe.yaml"
+    file.parent.mkdir()
+    recipe = Recipe(path="ddpm_linear(beta_start=0.0001, beta_end=0.02, steps=1000)", network={"attention": (1,)})
+    file.write_text(to_yaml(recipe))
+    assert ebb("config", "show", file) == 0
+    assert validated(yaml.safe_load(capsys.readouterr().out)["recipe"], "shown") == recipe
+    assert ebb("config", "validate", file) == 0
+    assert capsys.readouterr().out == f"{file} is a valid recipe\n"
 
 
 def test_an_option_wins_also_where_it_is_the_default():
