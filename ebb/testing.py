@@ -201,7 +201,7 @@ def check_stochastic(solver: Solver, path: Path, steps: int = 200, count: int = 
     gauss, generator = normal(path), torch.Generator().manual_seed(0)
     end = torch.full((count,), path.end, dtype=torch.float64)
 
-    def noise(_: int, like: Tensor) -> Tensor:
+    def noise(_: int, like: Tensor, part: int = 0) -> Tensor:
         return torch.randn(like.shape, dtype=like.dtype, generator=generator)
 
     x = path.mix(gauss.mean.expand(count, 2), noise(0, torch.empty(count, 2, dtype=torch.float64)), end)

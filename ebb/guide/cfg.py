@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ebb.errors import UsageError, nearest
 from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.moment import repeated
 from ebb.process.path import Path
 from ebb.shapes import Float
 
@@ -38,7 +39,7 @@ class ClassifierFree:
             if name not in self.null:
                 raise UsageError(f"guidance has no null for the condition {name!r}", nearest(name, self.null))
         both = {name: torch.cat([self.null[name].expand_as(value), value]) for name, value in cond.items()}
-        null, conditional = self.denoiser(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+        null, conditional = self.denoiser(torch.cat([x, x]), repeated(t, 2), both).chunk(2)
         return torch.lerp(null, conditional, self.scale)
 
 

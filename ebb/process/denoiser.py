@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from ebb.process.moment import combine, common
 from ebb.process.path import LOUDEST, Path, spread
-from ebb.process.predict import Prediction, recover
+from ebb.process.predict import Prediction, recover, recover_factors
 from ebb.shapes import Float
 
 Cond = Mapping[str, Tensor]
@@ -65,7 +67,7 @@ class NetworkDenoiser(nn.Module):
 
     `network(x [b, *d], told [b], cond) → F [b, *d]`. With `sigma_data` s the network sees x/√(α²s² + σ²), of unit
     variance (c_in of Karras et al. 2022, table 1); without, it sees x. The network runs in its own precision;
-    x̂0 and the path's algebra are float32.
+    x̂0 and the path's algebra are float32. Where a batch shares its time, its coefficients are numbers, found once.
     """
 
     def __init__(
@@ -80,20 +82,45 @@ class NetworkDenoiser(nn.Module):
         self.network, self.path, self.prediction = network, path, prediction
         self.clock, self.sigma_data = clock, sigma_data
 
-    def raw(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
-        """F, what the network outputs at x_t = x, in float32."""
-        if self.sigma_data is not None:
-            scale = 1 / torch.hypot(self.sigma_data * self.path.alpha(t), self.path.sigma(t))
-            x = spread(scale, x) * x
+    def run(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
+        """The network at an input that is scaled and a time that is told, float32 in and out."""
         weight = next(self.network.parameters(), x)
-        told = self.clock(self.path, t).to(device=x.device, dtype=torch.float32)
         F: Tensor = self.network(x.to(weight.dtype), told, cond)
         return F.float()
 
+    def raw(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+        """F, what the network outputs at x_t = x, in float32."""
+        if self.sigma_data is not None:
+            x = spread(input_scale(self.path, self.sigma_data, t), x) * x
+        return self.run(x, self.clock(self.path, t).to(device=x.device, dtype=torch.float32), cond)
+
     def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
-        """x̂0 = E[x0 | x_t = x, cond], recovered from the network's F."""
-        x = x.float()
-        return recover(self.path, self.prediction, x, self.raw(x, t, cond), t)
+        """x̂0 = E[x0 | x_t = x, cond], recovered from the network's F. Raises UsageError as `recover_factors` does."""
+        x, time = x.float(), common(t)
+        if time is None:
+            return recover(self.path, self.prediction, x, self.raw(x, t, cond), t)
+        scale, told, of_x, of_F = reading(self.path, self.prediction, self.clock, self.sigma_data, time)
+        when = torch.full(
+            (len(x),), told, dtype=torch.float32, device=x.device
+        )  # a fill waits for nothing, a copy does
+        F = self.run(x if scale == 1 else x * scale, when, cond)
+        return combine((of_x, x), (of_F, F))
+
+
+def input_scale(path: Path, sigma_data: float, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """1/√(α²s² + σ²), s = `sigma_data`: it gives the network an input of unit variance."""
+    return 1 / torch.hypot(sigma_data * path.alpha(t), path.sigma(t))
+
+
+@lru_cache(maxsize=65536)
+def reading(
+    path: Path, prediction: Prediction, clock: Clock, sigma_data: float | None, time: float
+) -> tuple[float, float, float, float]:
+    """(input scale, what is told, factor of x, factor of F) at one time; every part is frozen: once is enough."""
+    t = torch.tensor([time], dtype=torch.float64)
+    scale = 1.0 if sigma_data is None else float(input_scale(path, sigma_data, t))
+    of_x, of_F = recover_factors(path, prediction, t)
+    return scale, float(clock(path, t)), float(of_x), float(of_F)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,15 @@ from ebb.shapes import Float
 def spread(c: Float[Tensor, "b"], x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *one"]:
     """A coefficient per sample, [b], shaped [b, 1, …] to multiply `x`, on its device and in its precision."""
     return c.reshape(c.shape + (1,) * (x.ndim - 1)).to(device=x.device, dtype=x.dtype)
+
+
+C = TypeVar("C", float, Tensor)
+
+
+def jump_factors(alpha_t: C, sigma_t: C, alpha_s: C, sigma_s: C) -> tuple[C, C]:
+    """(r, α_s − r·α_t) with r = σ_s/σ_t: what `jump` multiplies x and x0 by, as numbers or as tensors [b]."""
+    r = sigma_s / sigma_t
+    return r, alpha_s - r * alpha_t
 
 
 LOUDEST = 1e4
@@ -98,8 +108,8 @@ class Path(ABC):
         It is DDIM (Song et al. 2021, eq. 12 with σ = 0), and what every exponential integrator adds corrections to.
         Divides by σ(t) only, so it starts at α = 0 and lands on σ = 0 exactly.
         """
-        r = self.sigma(s) / self.sigma(t)
-        return spread(r, x) * x + spread(self.alpha(s) - r * self.alpha(t), x) * x0
+        keep, aim = jump_factors(self.alpha(t), self.sigma(t), self.alpha(s), self.sigma(s))
+        return spread(keep, x) * x + spread(aim, x) * x0
 
 
 @dataclass(frozen=True)

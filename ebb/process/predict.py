@@ -69,14 +69,10 @@ def determinant(path: Path, t: Float[Tensor, "b"], a: Float[Tensor, "b"], b: Flo
     return b * path.alpha(t) - a * path.sigma(t)
 
 
-def recover(
-    path: Path,
-    prediction: Prediction,
-    x: Float[Tensor, "b *d"],
-    F: Float[Tensor, "b *d"],
-    t: Float[Tensor, "b"],
-) -> Float[Tensor, "b *d"]:
-    """x̂0 = (b·x − σF)/(bα − aσ): the one inverse, for every target.
+def recover_factors(
+    path: Path, prediction: Prediction, t: Float[Tensor, "b"]
+) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+    """(b, −σ)/(bα − aσ): what `recover` multiplies x and F by.
 
     Raises UsageError where the target cannot tell x0, as for noise prediction at α = 0.
     """
@@ -89,7 +85,19 @@ def recover(
             f" where alpha = {path.alpha(t)[det == 0][0].item():g}",
             "start below the end of the path (ebb.process.predict.audible), or train with velocity or v",
         )
-    return spread(b / det, x) * x - spread(path.sigma(t) / det, x) * F
+    return b / det, -path.sigma(t) / det
+
+
+def recover(
+    path: Path,
+    prediction: Prediction,
+    x: Float[Tensor, "b *d"],
+    F: Float[Tensor, "b *d"],
+    t: Float[Tensor, "b"],
+) -> Float[Tensor, "b *d"]:
+    """x̂0 = (b·x − σF)/(bα − aσ): the one inverse, for every target. Raises UsageError as `recover_factors` does."""
+    of_x, of_F = recover_factors(path, prediction, t)
+    return spread(of_x, x) * x + spread(of_F, x) * F
 
 
 def audible(path: Path, prediction: Prediction, times: Float[Tensor, "n"]) -> Float[Tensor, "n"]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.path import Path, spread
-from ebb.sample.loop import Draw, Stepped
+from ebb.process.denoiser import Cond
+from ebb.process.moment import Moment, combine
+from ebb.process.path import Path
+from ebb.sample.loop import Denoise, Draw, Stepped
 
 
-def kept(path: Path, t: Tensor, s: Tensor) -> Tensor:
-    """ν_s/ν_t, written without dividing by α_t: the share of the noise at s that was already there at t."""
-    return path.sigma(s) * path.alpha(t) / (path.alpha(s) * path.sigma(t))
+def kept(t: Moment, s: Moment) -> float:
+    """ν_s/ν_t, written without dividing by α_t: the share of the noise at s that was already there at t.
+
+    Raises UsageError for a step towards the noise, which only deterministic solvers can make.
+    """
+    share = s.sigma * t.alpha / (s.alpha * t.sigma)
+    if share > 1:
+        raise UsageError("a stochastic solver goes from noise to data only", "invert with ddim, heun or dpmpp_2m")
+    return share
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,10 @@ class Euler:
     def start(self, path: Path) -> None:
         """No state."""
 
-    def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: None, draw: Draw) -> Stepped:
+    def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: None, draw: Draw) -> Stepped:
         """One jump."""
         x0 = denoise(x, t, cond)
-        return Stepped(denoise.path.jump(x, x0, t, s), x0, None)
+        return Stepped(t.jump(x, x0, s), x0, None)
 
 
 @dataclass(frozen=True)
@@ -54,14 +61,14 @@ class DDIM:
     def start(self, path: Path) -> None:
         """No state."""
 
-    def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: None, draw: Draw) -> Stepped:
+    def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: None, draw: Draw) -> Stepped:
         """One denoiser call, and one draw where η > 0."""
-        path, x0 = denoise.path, denoise(x, t, cond)
-        if self.eta == 0:
-            return Stepped(path.jump(x, x0, t, s), x0, None)
-        renewed = self.eta**2 * (1 - kept(path, t, s) ** 2)
-        eps = spread(torch.sqrt(1 - renewed), x) * path.noise(x, x0, t) + spread(torch.sqrt(renewed), x) * draw(x)
-        return Stepped(path.mix(x0, eps, s), x0, None)
+        x0 = denoise(x, t, cond)
+        if self.eta == 0 or s.sigma == 0:
+            return Stepped(t.jump(x, x0, s), x0, None)
+        renewed = self.eta**2 * (1 - kept(t, s) ** 2)
+        eps = combine((math.sqrt(1 - renewed), t.noise(x, x0)), (math.sqrt(renewed), draw(x)))
+        return Stepped(s.mix(x0, eps), x0, None)
 
 
 @dataclass(frozen=True)
@@ -78,10 +85,12 @@ class DDPM:
     def start(self, path: Path) -> None:
         """No state."""
 
-    def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: None, draw: Draw) -> Stepped:
+    def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: None, draw: Draw) -> Stepped:
         """One denoiser call and one draw."""
-        path, x0 = denoise.path, denoise(x, t, cond)
-        share, sigma = kept(path, t, s), path.sigma(s)
-        spare = torch.where(sigma > 0, path.sigma(t), sigma) if self.variance == "large" else sigma
-        mean = path.mix(x0, spread(share, x) * path.noise(x, x0, t), s)
-        return Stepped(mean + spread(spare * torch.sqrt(1 - share**2), x) * draw(x), x0, None)
+        x0 = denoise(x, t, cond)
+        if s.sigma == 0:
+            return Stepped(t.jump(x, x0, s), x0, None)
+        share = kept(t, s)
+        spare = (t.sigma if self.variance == "large" else s.sigma) * math.sqrt(1 - share**2)
+        mean = combine((s.sigma * share / t.sigma, x), (s.alpha - s.sigma * share * t.alpha / t.sigma, x0))
+        return Stepped(combine((1, mean), (spare, draw(x))), x0, None)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.path import Path, spread
-from ebb.sample.loop import Draw, Stepped
+from ebb.process.denoiser import Cond
+from ebb.process.moment import Moment, combine
+from ebb.process.path import Path
+from ebb.sample.loop import Denoise, Draw, Stepped
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Heun:
     def start(self, path: Path) -> None:
         """No state."""
 
-    def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: None, draw: Draw) -> Stepped:
+    def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: None, draw: Draw) -> Stepped:
         """A jump, and its correction by what the denoiser says where it landed."""
-        path, x0 = denoise.path, denoise(x, t, cond)
-        landed = path.jump(x, x0, t, s)
-        if not bool((path.sigma(s) > 0).all()):
+        x0 = denoise(x, t, cond)
+        landed = t.jump(x, x0, s)
+        if s.sigma == 0:
             return Stepped(landed, x0, None)
         there = denoise(landed, s, cond)
-        data, noise = (x0 + there) / 2, (path.noise(x, x0, t) + path.noise(landed, there, s)) / 2
-        moved = spread(path.alpha(s) - path.alpha(t), x) * data + spread(path.sigma(s) - path.sigma(t), x) * noise
-        return Stepped(x + moved, x0, None)
+        data, noise = (s.alpha - t.alpha) / 2, (s.sigma - t.sigma) / 2
+        moved = combine((1, x), (data, x0), (data, there), (noise, t.noise(x, x0)), (noise, s.noise(landed, there)))
+        return Stepped(moved, x0, None)

@@ -13,11 +13,28 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.moment import Moment, at
 from ebb.process.path import Path
 from ebb.shapes import Float
 
-Draw = Callable[[Tensor], Tensor]
-"""Fresh unit Gaussian noise shaped like its argument."""
+Draw = Callable[..., Tensor]
+"""`draw(like)`: unit Gaussian noise for this step, shaped like `like`; `draw(like, k)`: the k-th of several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denoise:
+    """A denoiser asked at a moment: what a solver calls."""
+
+    denoiser: Denoiser
+
+    @property
+    def path(self) -> Path:
+        """The denoiser's own."""
+        return self.denoiser.path
+
+    def __call__(self, x: Tensor, t: Moment, cond: Cond) -> Tensor:
+        """x̂0 for x [b, *d] at the time `t` of the whole batch."""
+        return self.denoiser(x, t.shared(x.shape[0]), cond)
 
 
 class Stepped(NamedTuple):
@@ -30,7 +47,7 @@ class Stepped(NamedTuple):
 
 @runtime_checkable
 class Solver(Protocol):
-    """A method to follow the flow (or the reverse SDE) from t to s < t.
+    """A method to follow the flow (or the reverse SDE) from the moment t to the moment s.
 
     `order` is the order of convergence of the deterministic flow, and of the mean where the method is stochastic.
     """
@@ -44,12 +61,12 @@ class Solver(Protocol):
         """The state before the first step."""
         ...
 
-    def step(self, denoise: Denoiser, x: Tensor, t: Tensor, s: Tensor, cond: Cond, state: Any, draw: Draw) -> Stepped:
-        """One step from x at times t [b] to times s [b]."""
+    def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: Any, draw: Draw) -> Stepped:
+        """One step from x at `t` to `s`; neither x nor anything in `state` is written to."""
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """A place on a trajectory: x at time t, and the x̂0 that led there."""
 
@@ -59,32 +76,35 @@ class Point:
 
 
 def checked(times: Tensor, path: Path) -> list[float]:
-    """The grid as floats; raises UsageError unless it falls strictly within [0, end]."""
+    """The grid as floats; raises UsageError unless it falls strictly within [0, end], or rises so from above 0."""
     grid: list[float] = times.tolist()
     falling = all(t > s for t, s in pairwise(grid))
-    if len(grid) < 2 or not falling or grid[-1] < 0 or grid[0] > path.end:
+    rising = all(t < s for t, s in pairwise(grid)) and grid[0] > 0
+    if len(grid) < 2 or not (falling or rising) or min(grid) < 0 or max(grid) > path.end:
         raise UsageError(
-            f"a time grid falls strictly, from at most {path.end:g} to at least 0, in 2 or more times; got {grid[:6]}",
+            f"a time grid falls strictly, from at most {path.end:g} to at least 0, in 2 or more times (or rises, from"
+            f" above 0); got {grid[:6]}",
             "for example ebb.GRIDS['uniform'](path, 16)",
         )
     return grid
 
 
-@torch.no_grad()
 def trajectory(
     denoiser: Denoiser,
     solver: Solver,
     times: Float[Tensor, "n"],
     x: Float[Tensor, "b *d"],
     cond: Cond,
-    noise: Callable[[int, Tensor], Tensor],
+    noise: Callable[..., Tensor],
 ) -> Iterator[Point]:
     """Follow `solver` along `times` from x at times[0], yielding a Point after each step.
 
-    `noise(step, like)` gives the unit Gaussian noise of a step (`ebb.Noise`). The last point's x is the sample.
+    `noise(step, like)` gives the unit Gaussian noise of a step (`ebb.Noise`). The last point's x is the sample. Along
+    rising times a deterministic solver goes from data to noise.
     """
-    state = solver.start(denoiser.path)
-    for index, (t, s) in enumerate(pairwise(checked(times, denoiser.path))):
-        now, then = (torch.full((len(x),), time, dtype=torch.float64) for time in (t, s))
-        x, x0, state = solver.step(denoiser, x, now, then, cond, state, partial(noise, index))
-        yield Point(s, x, x0)
+    moments = [at(denoiser.path, time) for time in checked(times, denoiser.path)]
+    denoise, state = Denoise(denoiser), solver.start(denoiser.path)
+    for index, (t, s) in enumerate(pairwise(moments)):
+        with torch.no_grad():
+            x, x0, state = solver.step(denoise, x, t, s, cond, state, partial(noise, index))
+        yield Point(s.time, x, x0)

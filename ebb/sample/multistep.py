@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.path import Path, spread
-from ebb.sample.loop import Draw, Stepped
+from ebb.process.denoiser import Cond
+from ebb.process.moment import Moment
+from ebb.process.path import Path
+from ebb.sample.loop import Denoise, Draw, Stepped
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,17 @@ class DPMpp2M:
 
     def step(
         self,
-        denoise: Denoiser,
+        denoise: Denoise,
         x: Tensor,
-        t: Tensor,
-        s: Tensor,
+        t: Moment,
+        s: Moment,
         cond: Cond,
-        state: tuple[Tensor, Tensor] | None,
+        state: tuple[Tensor, Moment] | None,
         draw: Draw,
     ) -> Stepped:
         """One denoiser call."""
-        path, x0 = denoise.path, denoise(x, t, cond)
-        aim = x0
-        if state is not None:
+        x0 = aim = denoise(x, t, cond)
+        if state is not None and math.isfinite(s.lam - state[1].lam):
             before, earlier = state
-            here = path.log_snr(t)
-            ratio = (path.log_snr(s) - here) / (2 * (here - path.log_snr(earlier)))
-            aim = x0 + spread(torch.where(torch.isfinite(ratio), ratio, 0.0), x) * (x0 - before)
-        return Stepped(path.jump(x, aim, t, s), x0, (x0, t))
+            aim = torch.lerp(before, x0, 1 + (s.lam - t.lam) / (2 * (t.lam - earlier.lam)))
+        return Stepped(t.jump(x, aim, s), x0, (x0, t))

@@ -17,10 +17,10 @@ START = 2**64 - 1
 
 @dataclass(frozen=True)
 class Noise:
-    """Unit Gaussian noise from a counter-based generator keyed (seed, step); `seeds` holds one seed per sample.
+    """Unit Gaussian noise from a counter-based generator keyed (seed, step, part); `seeds` holds one seed per sample.
 
-    Sample i's noise depends on seeds[i] and the step alone: not on the batch, its order, or the device (Philox 4×64,
-    Salmon et al. 2011, drawn on the host by numpy).
+    Sample i's noise depends on seeds[i], the step and the part of it alone: not on the batch, its order, or the device
+    (Philox 4×64, Salmon et al. 2011, drawn on the host by numpy).
     """
 
     seeds: tuple[int, ...]
@@ -34,14 +34,16 @@ class Noise:
         """The noise of `count` samples seeded seed, seed + 1, …"""
         return cls(tuple(range(seed, seed + count)))
 
-    def __call__(self, step: int, like: Tensor) -> Tensor:
-        """The noise of `step`, shaped, typed and placed like `like` [b, *d]."""
+    def __call__(self, step: int, like: Tensor, part: int = 0) -> Tensor:
+        """The noise of `step` (of its draw number `part`), shaped, typed and placed like `like` [b, *d]."""
         if len(like) != len(self.seeds):
             raise UsageError(f"this noise belongs to {len(self.seeds)} samples, asked for {len(like)}")
         drawn = np.empty(tuple(like.shape), dtype=np.float32)
         for row, seed in zip(drawn, self.seeds, strict=True):
-            counter = np.random.Philox(key=np.array([seed, step], dtype=np.uint64))
-            row[...] = np.random.Generator(counter).standard_normal(like.shape[1:], dtype=np.float32)
+            key, counter = np.array([seed, step], dtype=np.uint64), np.array([0, 0, 0, part], dtype=np.uint64)
+            row[...] = np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(
+                like.shape[1:], dtype=np.float32
+            )
         return torch.from_numpy(drawn).to(device=like.device, dtype=like.dtype)
 
     def start(self, shape: Sequence[int]) -> Tensor:

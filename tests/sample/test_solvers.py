@@ -6,11 +6,12 @@ import torch
 from ebb import testing
 from ebb.errors import UsageError
 from ebb.process.exact import finite
-from ebb.process.path import PATHS, Cosine, DDPMLinear, Linear, Path
+from ebb.process.moment import Moment, at
+from ebb.process.path import PATHS, Cosine, DDPMLinear, Linear
 from ebb.process.times import Trailing, uniform_grid
 from ebb.sample.ddim import DDIM, DDPM, Euler
 from ebb.sample.heun import Heun
-from ebb.sample.loop import Stepped, trajectory
+from ebb.sample.loop import Denoise, Stepped, trajectory
 from ebb.sample.multistep import DPMpp2M
 from ebb.sample.noise import Noise
 
@@ -45,9 +46,9 @@ def late(step, denoise, x, t, s, cond, state, draw):
         path = denoise.path
 
         def __call__(self, x, when, cond):
-            return denoise(x, when if (s == 0).all() else s, cond)
+            return denoise(x, t if s.sigma == 0 else s, cond)
 
-    return step(Late(), x, t, s, cond, state, draw)
+    return step(Denoise(Late()), x, t, s, cond, state, draw)
 
 
 def backwards(step, denoise, x, t, s, cond, state, draw):
@@ -63,7 +64,7 @@ def forgetful(step, denoise, x, t, s, cond, state, draw):
 
 def quiet(step, denoise, x, t, s, cond, state, draw):
     """Half of the fresh noise."""
-    return step(denoise, x, t, s, cond, state, lambda like: draw(like) / 2)
+    return step(denoise, x, t, s, cond, state, lambda like, part=0: draw(like, part) / 2)
 
 
 @pytest.mark.parametrize(
@@ -78,15 +79,15 @@ def test_deterministic_mutants_are_caught(solver, change):
 
 @pytest.mark.parametrize("solver", [DDIM(), Euler()], ids=lambda s: type(s).__name__)
 def test_a_jump_with_a_flipped_sign_is_caught(solver, monkeypatch):
-    right = Path.jump
-    monkeypatch.setattr(Path, "jump", lambda self, x, x0, t, s: right(self, x, -x0, t, s))
+    right = Moment.jump
+    monkeypatch.setattr(Moment, "jump", lambda self, x, x0, s: right(self, x, -x0, s))
     with pytest.raises(AssertionError, match="stated order"):
         testing.check_solver(solver, Cosine())
 
 
 def test_heun_averaging_the_wrong_noise_is_caught(monkeypatch):
-    right = Path.noise
-    monkeypatch.setattr(Path, "noise", lambda self, x, x0, t: 0.99 * right(self, x, x0, t))
+    right = Moment.noise
+    monkeypatch.setattr(Moment, "noise", lambda self, x, x0: 0.99 * right(self, x, x0))
     with pytest.raises(AssertionError, match="stated order"):
         testing.check_solver(Heun(), Cosine())
 
@@ -119,7 +120,7 @@ def test_ddpm_is_the_textbook_update():
     beta, tilde = betas[n - 1], (1 - bar[n - 2]) / (1 - bar[n - 1]) * betas[n - 1]
     mean = (x - beta / (1 - bar[n - 1]).sqrt() * eps) / (1 - beta).sqrt()
     path = DDPMLinear()
-    t, s = (torch.tensor([k / 1000], dtype=torch.float64) for k in (n, n - 1))
+    t, s = (at(path, k / 1000) for k in (n, n - 1))
 
     class Knows:
         def __call__(self, x, t, cond):
@@ -127,7 +128,7 @@ def test_ddpm_is_the_textbook_update():
 
     Knows.path = path
     for variance, spread in (("small", tilde), ("large", beta)):
-        step = DDPM(variance).step(Knows(), x, t, s, {}, None, lambda like: z)
+        step = DDPM(variance).step(Denoise(Knows()), x, t, s, {}, None, lambda like: z)
         torch.testing.assert_close(step.x, mean + spread.sqrt() * z, rtol=1e-9, atol=1e-9)
 
 
