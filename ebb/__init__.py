@@ -11,7 +11,7 @@ from typing import Any
 _HOMES = {
     "ebb.process.path": ["Path", "Linear", "Cosine", "DDPMLinear", "Sigmoid", "VarianceExploding", "EDM", "PATHS"],
     "ebb.process.predict": ["velocity", "v", "Preconditioned", "recover", "PREDICTIONS"],
-    "ebb.process.times": ["Discrete", "LogitNormal", "LogNormal", "Shifted", "Karras", "LogSNR", "DENSITIES", "GRIDS"],
+    "ebb.process.times": ["Discrete", "LogitNormal", "LogNormal", "Shifted", "Karras", "LogSNR", "Given", "DENSITIES", "GRIDS"],
     "ebb.process.denoiser": ["Denoiser", "NetworkDenoiser", "retime", "fraction", "quarter_log_nsr"],
     "ebb.process.exact": ["Gaussian", "Mixture", "finite"],
     "ebb.networks.unet": ["UNet"],
@@ -22,6 +22,8 @@ _HOMES = {
     "ebb.data.loader": ["Batch", "Loader", "Order"],
     "ebb.sample.loop": ["Point", "Solver", "trajectory"],
     "ebb.sample.noise": ["Noise"],
+    "ebb.sample.table": ["SOLVERS"],
+    "ebb.sample.tune": ["tune"],
     "ebb.sample.ddim": ["DDIM", "DDPM", "Euler"],
     "ebb.sample.heun": ["Heun"],
     "ebb.sample.multistep": ["DPMpp2M"],

@@ -11,7 +11,7 @@ import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from pydantic import ValidationError
@@ -60,9 +60,11 @@ class How:
     guidance: float | None = None
     """classifier-free guidance scale; 1 is off"""
     solver: str | None = None
-    """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
+    """ddpm, ddim, ddim(eta=0.5), euler, heun, dpmpp_2m, …: see docs/sample.md"""
     grid: str | None = None
     """uniform, quadratic, karras, log_snr, trailing or leading"""
+    precision: Literal["fp32", "bf16"] | None = None
+    """of the network's forward pass"""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,53 @@ class Evaluate:
             table.add_row(*map(escape, row))
         console.print(table)
         tell(console, f"report   {self.run / 'report.html'}")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Measure solvers, steps and guidance of a run, and keep the cheapest good setting as its default."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """run folder"""
+    solvers: tuple[str, ...] = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc")
+    """solvers to measure"""
+    steps: tuple[int, ...] = (5, 6, 8, 10, 12)
+    """numbers of steps to measure"""
+    guidance: tuple[float, ...] = ()
+    """guidance scales to measure; without it 1 and the run's own"""
+    n: int = 1000
+    """samples in each cell"""
+    seed: int = 0
+    """of the samples and of the split of the real images"""
+    search: bool = True
+    """also search for the best times, for up to 12 steps of deterministic solvers"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Measure, print the table, and write sweep.json, sweep.html, sweep.png and sampling.json into the run."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        from ebb.evaluate.sweep import as_rows, sweep
+
+        with console.status("reading the run") as status:
+            result = sweep(
+                self.run,
+                self.solvers,
+                self.steps,
+                self.guidance,
+                self.n,
+                search=self.search,
+                seed=self.seed,
+                say=status.update,
+            )
+        head = ("solver", "times", "steps", "guidance", "evaluations", "ms each", "distance", "label accuracy", "")
+        table = Table(*head, title=escape(str(self.run)), title_justify="left")
+        for row in as_rows(result):
+            table.add_row(*map(escape, row))
+        console.print(table)
+        tell(console, f"real images against real images: {result.floor:.4f}")
+        tell(console, f"report   {self.run / 'sweep.html'}")
+        tell(console, f"sample   ebb sample {self.run}")
 
 
 @dataclass(frozen=True)
@@ -183,6 +232,7 @@ Verbs = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[ConfigVerb, tyro.conf.subcommand("config")]
 )
 

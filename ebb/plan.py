@@ -178,6 +178,9 @@ def resolve(
         measured[precision] = pace(recipe.model_copy(update={"precision": precision}), images, device, spend)
     precision = max(measured, key=lambda name: measured[name])
     rate, chosen = measured[precision], dict[str, Any](precision=precision, grids=recipe.grids or MOST_GRIDS)
+    if recipe.sample.precision is None:
+        chosen["sample"] = recipe.sample.model_copy(update={"precision": precision})
+        reasons["sample.precision"] = "as trained"
     if recipe.grids is None:
         reasons["grids"] = f"at most {MOST_GRIDS}"
     if recipe.precision is None:
@@ -188,7 +191,7 @@ def resolve(
         if budget is None:
             budget, reasons["budget"] = default_budget(facts, rate)
             chosen["budget"] = budget
-        one = grid_seconds(recipe, measured.get("fp32", rate))
+        one = grid_seconds(recipe, rate)
         if recipe.grids is None:
             chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * seconds(budget) / one)))
             reasons["grids"] += f", for a tenth of the budget at about {one:.1f} s each"

@@ -74,13 +74,15 @@ class Sampling(Part):
     """How a system samples unless told otherwise."""
 
     solver: str = "dpmpp_2m"
-    """ddpm, ddim, ddim(eta=0.5), euler, heun or dpmpp_2m"""
+    """ddpm, ddim, ddim(eta=0.5), euler, heun, dpmpp_2m, …: see docs/sample.md"""
     grid: str = "log_snr"
-    """uniform, quadratic, karras, log_snr, trailing or leading"""
+    """uniform, quadratic, karras, log_snr, trailing, leading or given(times=[…])"""
     steps: int = 16
     """steps of the solver"""
     guidance: float | None = None
     """classifier-free guidance scale; 1 is off; None: chosen by whether there are labels"""
+    precision: Literal["fp32", "bf16"] | None = None
+    """of the network's forward pass; None: as trained"""
 
 
 class Recipe(Part):

@@ -18,6 +18,7 @@ from ebb.data.scan import Images, read
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.report import write_report
+from ebb.machine import keep_freed_memory
 from ebb.plan import GRID_IMAGES, Parts, assemble, autocast_of, names_known, rate_of, resolve
 from ebb.progress import Meter
 from ebb.recipe import Recipe, difference, from_yaml, resolved
@@ -45,6 +46,7 @@ def train(
     """
     asked, console = asked or Recipe(), console or Console()
     names_known(asked)
+    keep_freed_memory()
     with console.status("reading the data") as status:
         images = read(
             data,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 from ebb import checkpoint
 from ebb.encode.labels import Labels
 from ebb.errors import DamagedError, EbbError, UsageError
-from ebb.guide.cfg import cfg
+from ebb.guide.cfg import Guide, cfg
+from ebb.machine import keep_freed_memory
 from ebb.names import parse, spell
 from ebb.networks.table import NETWORKS
 from ebb.process.denoiser import CLOCKS, NetworkDenoiser
@@ -105,15 +108,18 @@ class System:
         guidance: float | None = None,
         solver: str | None = None,
         grid: str | None = None,
+        precision: str | None = None,
+        guide: Guide | None = None,
         batch: int = 128,
         progress: Callable[[int], None] | None = None,
     ) -> Float[Tensor, "n *d"]:
         """`count` new samples, float32 [count, *shape] in [−1, 1].
 
-        Image i is a function of (system, settings, seed + i) alone, whatever the batch. `label` is a name, an index or
-        a list with one for each image; what is not given comes from the system's own `sampling`.
+        Image i is a function of (system, settings, seed + i) alone, whatever the batch (to within rounding, which in
+        bf16 is visible to a computer only). `label` is a name, an index or a list with one for each image; `guide` goes
+        around the classifier-free guidance; what is not given comes from the system's own `sampling`.
         """
-        how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid)
+        how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid, precision=precision)
         if count < 1:
             raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
         asked, path = self.wanted(count, label, seed), self.denoiser.path
@@ -121,15 +127,17 @@ class System:
         method = parse(how.solver, SOLVERS, "solver")
         device = next(self.denoiser.parameters()).device
         null = {name: row.to(device) for name, row in self.labels.null().items()}
-        guided = cfg(1.0 if how.guidance is None or not null else how.guidance, null)(self.denoiser)
-        made = []
+        denoiser = cfg(1.0 if how.guidance is None or not null else how.guidance, null)(self.denoiser)
+        guided, made = guide(denoiser) if guide else denoiser, []
+        keep_freed_memory()
         for first in range(0, count, batch):
             part = asked[first : first + batch]
             noise = Noise.of(seed + first, len(part))
             cond = {name: row.to(device) for name, row in self.labels(part).items()}
             x = noise.start(self.shape).to(device) * float(path.sigma(times[:1]))
-            for point in trajectory(guided, method, times, x, cond, noise):
-                x = point.x
+            with torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
+                for point in trajectory(guided, method, times, x, cond, noise):
+                    x = point.x
             if not bool(torch.isfinite(x).all()):
                 raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
             made.append(x.clamp(-1, 1).cpu())
@@ -177,6 +185,8 @@ def best_device() -> torch.device:
 def load(run: str | Path, weights: str = "ema", device: torch.device | None = None) -> System:
     """The system of a run's newest checkpoint (or of a checkpoint folder), verified against its manifest.
 
+    A run's own default settings, where `ebb sweep` found some, take the place of the recipe's.
+
     `weights` is "ema", the average one samples from, or "model", the raw weights; `device` where to sample, a GPU if
     there is one. Raises DamagedError for a file that is not what was saved, UsageError for a folder without a
     checkpoint.
@@ -191,4 +201,13 @@ def load(run: str | Path, weights: str = "ema", device: torch.device | None = No
     except RuntimeError as error:
         raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
     system.denoiser.requires_grad_(False).eval().to(device or best_device())
-    return system
+    found = Path(run) / "sampling.json"
+    return dataclasses.replace(system, sampling=read_sampling(found)) if found.is_file() else system
+
+
+def read_sampling(file: Path) -> Sampling:
+    """The settings that a sweep left in a run folder; raises DamagedError for a file that is not such settings."""
+    try:
+        return Sampling.model_validate(json.loads(file.read_text(encoding="utf8"))["sampling"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{file} cannot be read: {error}", "delete it, or run ebb sweep again") from error

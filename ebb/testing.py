@@ -15,6 +15,7 @@ from torch import Tensor
 from ebb.guide.cfg import Guide
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.exact import Gaussian, Mixture
+from ebb.process.moment import at
 from ebb.process.path import Path, spread
 from ebb.process.predict import Prediction, determinant, recover
 from ebb.sample.loop import Solver, trajectory
@@ -41,13 +42,13 @@ def inside(path: Path, count: int = 33) -> Float[Tensor, "n"]:
 
 
 def graded(path: Path, steps: int) -> Float[Tensor, "n"]:
-    """A grid from end to 0 that is quadratically finer towards both ends: angle shares 3u² − 2u³ for even u.
+    """A grid from end to 0, quadratically finer towards both ends: angle shares u²/(u² + (1 − u)²) for even u.
 
-    On it the errors at the ends, where multistep formulas in log-SNR have infinite steps, stay below those inside, so
-    the order of a solver shows. Evenly spaced angles would add a factor log(steps).
+    On it the errors at the ends, where multistep formulas in log-SNR have infinite steps and begin at order 1, stay
+    below those inside, so an order up to 4 shows. Evenly spaced angles would add a factor log(steps).
     """
     u = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    times = at_angles(path, u**2 * (3 - 2 * u))
+    times = at_angles(path, u**2 / (u**2 + (1 - u) ** 2))
     times[0], times[-1] = path.end, 0.0
     return times
 
@@ -160,7 +161,7 @@ class Order:
 
 
 def measured_order(
-    solver: Solver, denoiser: Denoiser, x: Tensor, exact: Tensor, counts: Sequence[int] = (32, 64, 128, 256)
+    solver: Solver, denoiser: Denoiser, x: Tensor, exact: Tensor, counts: Sequence[int] = (64, 128, 256)
 ) -> Order:
     """The slope of log error against log step size, from the path's noise end to σ = 0, on the `graded` grid."""
     errors = {}
@@ -178,11 +179,11 @@ def measured_order(
 def check_solver(solver: Solver, path: Path, tolerance: float = 0.3) -> None:
     """The deterministic `solver` converges with its stated order to the exact flow of a Gaussian and of a mixture."""
     generator = torch.Generator().manual_seed(0)
-    end, start = torch.full((256,), path.end, dtype=torch.float64), torch.zeros(256, dtype=torch.float64)
+    end, start = torch.full((64,), path.end, dtype=torch.float64), torch.zeros(64, dtype=torch.float64)
     scale = path.sigma(end)[:, None]
     gauss, humps = normal(path), two_humps(path)
-    x2 = scale * torch.randn(256, 2, dtype=torch.float64, generator=generator)
-    x1 = scale * torch.randn(256, 1, dtype=torch.float64, generator=generator)
+    x2 = scale * torch.randn(64, 2, dtype=torch.float64, generator=generator)
+    x1 = scale * torch.randn(64, 1, dtype=torch.float64, generator=generator)
     flows = (
         ("Gaussian", gauss, x2, gauss.flow(x2, end, start)),
         ("mixture", humps, x1, quantile_flow(humps, x1, end, start)),
@@ -197,29 +198,75 @@ def check_solver(solver: Solver, path: Path, tolerance: float = 0.3) -> None:
 
 
 def check_stochastic(solver: Solver, path: Path, steps: int = 200, count: int = 20_000) -> None:
-    """The samples of a stochastic `solver` have the mean and covariance of the Gaussian data they came from."""
-    gauss, generator = normal(path), torch.Generator().manual_seed(0)
-    end = torch.full((count,), path.end, dtype=torch.float64)
+    """The samples of a stochastic `solver` have the mean and covariance of the Gaussian data they came from.
+
+    Most solvers make of it an affine function of all noise they draw, whose moments are exact (`columns`); those of
+    others are judged on `count` samples.
+    """
+    gauss, times = normal(path), graded(path, steps)
+    found = columns(solver, gauss, gauss.mean, times) or sampled(solver, gauss, gauss.mean, times, count)
+    close("mean of the samples", found[0], gauss.mean, 0.03)
+    close("covariance of the samples", found[1], gauss.covariance, 0.03)
+
+
+def last(solver: Solver, denoiser: Denoiser, times: Tensor, noise: Callable[..., Tensor], mean: Tensor) -> Tensor:
+    """The samples that begin as α·mean + σ·noise(-1, mean), mean [b, n]."""
+    x = denoiser.path.mix(mean, noise(-1, mean), times[:1].expand(len(mean)))
+    for point in trajectory(denoiser, solver, times, x, {}, noise):
+        x = point.x
+    return x
+
+
+def sampled(
+    solver: Solver, denoiser: Denoiser, mean: Float[Tensor, "n"], times: Float[Tensor, "t"], count: int
+) -> tuple[Tensor, Tensor]:
+    """Mean [n] and covariance [n, n] of `count` samples."""
+    generator = torch.Generator().manual_seed(0)
 
     def noise(_: int, like: Tensor, part: int = 0) -> Tensor:
         return torch.randn(like.shape, dtype=like.dtype, generator=generator)
 
-    x = path.mix(gauss.mean.expand(count, 2), noise(0, torch.empty(count, 2, dtype=torch.float64)), end)
-    for point in trajectory(gauss, solver, graded(path, steps), x, {}, noise):
-        x = point.x
-    close("mean of the samples", x.mean(0), gauss.mean, 0.03)
-    close("covariance of the samples", torch.cov(x.T), gauss.covariance, 0.03)
+    x = last(solver, denoiser, times, noise, mean.expand(count, -1))
+    return x.mean(0), torch.cov(x.T)
+
+
+def columns(
+    solver: Solver, denoiser: Denoiser, mean: Float[Tensor, "n"], times: Float[Tensor, "t"]
+) -> tuple[Tensor, Tensor] | None:
+    """Mean [n] and covariance [n, n] of the samples without sampling error; None if they are not affine in the noise.
+
+    In one batch, row 0 gets no noise, each of the next one unit of one draw, the last a random amount of every draw,
+    which the others must foretell.
+    """
+    draws: dict[tuple[int, int], int] = {}
+
+    def counted(step: int, like: Tensor, part: int = 0) -> Tensor:
+        draws.setdefault((step, part), len(draws))
+        return torch.zeros_like(like)
+
+    last(solver, denoiser, times, counted, mean[None])
+    n, k = len(mean), len(draws)
+    amounts = torch.randn(k * n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([torch.zeros(1, k * n), torch.eye(k * n), amounts[None]]).double().reshape(-1, k, n)
+    x = last(solver, denoiser, times, lambda step, like, part=0: rows[:, draws[step, part]], mean.expand(len(rows), -1))
+    effects = x[1:-1] - x[0]
+    affine = torch.allclose(x[-1], x[0] + amounts @ effects, rtol=1e-6, atol=1e-6)
+    return (x[0], effects.T @ effects) if affine else None
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """An exact denoiser of two labels (0: the first hump, 1: the second, 2: no label), to hold guides against."""
+    """An exact denoiser of two labels (0: the first hump, 1: the second, 2: no label), to hold guides against.
+
+    Each number of a sample [*d] is a draw of its own.
+    """
 
     path: Path
 
     def __call__(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """The posterior mean given each sample's label."""
-        both = two_humps(self.path)
+        both, shape, size = two_humps(self.path), x.shape, x[0].numel()
+        x, t, label = x.reshape(-1, 1), t.repeat_interleave(size), cond["label"].repeat_interleave(size)
         answers = [
             Mixture(self.path, both.means[k : k + 1], both.stds[k : k + 1], torch.ones(1, dtype=torch.float64))(
                 x, t, {}
@@ -227,23 +274,45 @@ class Labelled:
             for k in range(2)
         ]
         table: Tensor = torch.stack([*answers, both(x, t, {})])
-        return table[cond["label"], torch.arange(len(x))]
+        return table[label, torch.arange(len(x))].reshape(shape)
 
 
-def check_guide(guide: Callable[[float], Guide], path: Path) -> None:
-    """A guide with a scale keeps the path, leaves its argument alone, and is the identity at scale 1."""
-    plain = Labelled(path)
-    t = inside(path, 7)
-    x = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None] * path.norm(t)[:, None]
-    cond = {"label": torch.tensor([0, 1, 0, 1, 0, 1, 0])}
-    before = x.clone()
-    close("scale 1 is off", guide(1.0)(plain)(x, t, cond), plain(x, t, cond), 1e-12)
-    guided = guide(3.0)(plain)
-    if guided.path is not path:
+def check_guide(
+    guide: Callable[[float], Guide],
+    path: Path,
+    off: float | None = 1.0,
+    on: float = 3.0,
+    labels: Sequence[int] = (0, 1),
+) -> None:
+    """`guide(off)` is the identity (None: no scale is), `guide(on)` is not; what a guide may do to its denoiser.
+
+    It keeps the path, the shape and the precision, writes into no argument, answers each sample as if it were alone,
+    the same twice, and a time that the batch shares as it would any other. `labels`, in turn, are the conditions asked.
+    """
+    plain, t = Labelled(path), inside(path, 6)
+    eps = torch.randn(len(t), 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x, cond = spread(path.norm(t), eps) * eps, {"label": torch.tensor([labels[i % len(labels)] for i in range(len(t))])}
+    if off is not None:
+        close(f"scale {off:g} is off", guide(off)(plain)(x, t, cond), plain(x, t, cond), 1e-12)
+    guided = guide(on)(plain)
+    if guided.path != path:
         raise AssertionError("a guided denoiser has the path of the denoiser it wraps")
-    if torch.equal(guided(x, t, cond), plain(x, t, cond)):
-        raise AssertionError("scale 3 changes nothing")
-    close("the input is not written to", x, before, 0)
+    before = x.clone(), t.clone(), cond["label"].clone()
+    answer = guided(x, t, cond)
+    if torch.equal(answer, plain(x, t, cond)):
+        raise AssertionError(f"scale {on:g} changes nothing")
+    for name, now, then in zip(("x", "t", "the condition"), (x, t, cond["label"]), before, strict=True):
+        close(f"{name} is not written to", now, then, 0)
+    close("the same question asked twice", guided(x, t, cond), answer, 0)
+    for i in range(len(t)):
+        alone = guided(x[i : i + 1], t[i : i + 1], {"label": cond["label"][i : i + 1]})
+        close("a sample alone and in a batch", alone, answer[i : i + 1], 1e-9)
+    for time in t.tolist():
+        shared = at(path, time).shared(len(x))
+        close("a time that the batch shares", guided(x, shared, cond), guided(x, shared.clone(), cond), 1e-9)
+    single = guided(x.float(), t, cond)
+    if single.shape != x.shape or single.dtype != torch.float32:
+        raise AssertionError(f"expected {list(x.shape)} in torch.float32, got {list(single.shape)} in {single.dtype}")
 
 
 def same_by_batch(sample: Callable[[Sequence[int]], Tensor], count: int, tolerance: float) -> None:

@@ -1,5 +1,6 @@
 """Shapes and types at public boundaries are enforced while testing; data and threads are the same for every test."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image  # noqa: E402
 
 settings.register_profile("ebb", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("ebb")
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "ebb").rglob("*.py"))
 
 RANK = {
-    "errors": 0, "shapes": 0, "terminal": 0, "names": 0.5, "checkpoint": 1, "recipe": 1,
+    "errors": 0, "shapes": 0, "terminal": 0, "machine": 0, "names": 0.5, "checkpoint": 1, "recipe": 1,
     "process": 1, "networks": 1,
     "encode": 2, "data": 2, "sample": 2, "guide": 2, "adapt": 2,
     "system": 3,
@@ -129,12 +129,13 @@ OPTIONS = {
     "label_dropout", "precision", "grids", "ema_halflife", "data.size", "data.channels", "data.flip", "network.kind",
     "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
     "optimiser.lr", "optimiser.warmup", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
-    "sample.solver", "sample.grid", "sample.steps", "sample.guidance",
+    "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.precision",
 }  # fmt: skip
 VERBS = {
     "train": {"run", "fresh", "base"} | OPTIONS,
-    "sample": {"n", "label", "steps", "guidance", "solver", "grid", "seed", "out"},
-    "evaluate": {"n", "steps", "guidance", "solver", "grid", "seed"},
+    "sample": {"n", "label", "steps", "guidance", "solver", "grid", "precision", "seed", "out"},
+    "evaluate": {"n", "steps", "guidance", "solver", "grid", "precision", "seed"},
+    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "no_search"},
     "config show": set(),
     "config validate": set(),
     "config diff": set(),

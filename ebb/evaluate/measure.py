@@ -78,12 +78,9 @@ def measure(
         )
     if asked is not None and len(asked) != len(samples):
         raise DataError(f"expected one asked label for each of {len(samples)} samples, got {len(asked)}")
-    order = np.random.default_rng(seed).permutation(len(real))
-    held = min(len(samples), len(real) // 2)
-    floor = extract(features, batches(real[order[:held]]))
-    reference = extract(features, batches(real[order[held : held + REFERENCE]]))
+    floor, reference = (extract(features, batches(part)) for part in split(real, len(samples), seed))
     rows = extract(features, batches(_eight_bits(samples)))
-    label_accuracy, per_class = _accuracy(features, rows, asked, class_names)
+    accuracy, per_class = label_accuracy(features, rows, asked, class_names)
     return Evaluation(
         distances=_distances(rows, floor, reference, seed, resamples),
         n_samples=len(rows),
@@ -91,7 +88,7 @@ def measure(
         n_floor=len(floor),
         features=features.name,
         classifier_accuracy=classifier_accuracy,
-        label_accuracy=label_accuracy,
+        label_accuracy=accuracy,
         per_class=per_class,
         warnings=_warnings(rows, floor, reference, asked, real_labels),
         seconds=time.perf_counter() - start,
@@ -99,7 +96,14 @@ def measure(
     )
 
 
-def _accuracy(
+def split(real: NDArray[np.uint8], count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """(floor set, reference set) of `real`, for a measurement of `count` samples."""
+    order = np.random.default_rng(seed).permutation(len(real))
+    held = min(count, len(real) // 2)
+    return real[order[:held]], real[order[held : held + REFERENCE]]
+
+
+def label_accuracy(
     features: Features, rows: Array, asked: NDArray[np.int64] | None, class_names: Sequence[str] | None
 ) -> tuple[float | None, dict[str, float]]:
     """How often a classifier sees the asked label, in all and by class; (None, {}) without labels or classifier."""

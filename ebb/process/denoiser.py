@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ebb.process.moment import combine, common
+from ebb.process.moment import at, combine, common, where
 from ebb.process.path import LOUDEST, Path, spread
 from ebb.process.predict import Prediction, recover, recover_factors
 from ebb.shapes import Float
@@ -81,12 +82,15 @@ class NetworkDenoiser(nn.Module):
         super().__init__()
         self.network, self.path, self.prediction = network, path, prediction
         self.clock, self.sigma_data = clock, sigma_data
+        self.first = (next(network.parameters(), None),)  # in a tuple: a reference, no parameter of its own
 
     def run(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """The network at an input that is scaled and a time that is told, float32 in and out."""
-        weight = next(self.network.parameters(), x)
-        F: Tensor = self.network(x.to(weight.dtype), told, cond)
-        return F.float()
+        weight = self.first[0]
+        if weight is not None and weight.dtype != x.dtype:
+            x = x.to(weight.dtype)
+        F: Tensor = self.network(x, told, cond)
+        return F if F.dtype == torch.float32 else F.float()
 
     def raw(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """F, what the network outputs at x_t = x, in float32."""
@@ -96,15 +100,19 @@ class NetworkDenoiser(nn.Module):
 
     def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0 = E[x0 | x_t = x, cond], recovered from the network's F. Raises UsageError as `recover_factors` does."""
-        x, time = x.float(), common(t)
+        x, time = x if x.dtype == torch.float32 else x.float(), common(t)
         if time is None:
             return recover(self.path, self.prediction, x, self.raw(x, t, cond), t)
         scale, told, of_x, of_F = reading(self.path, self.prediction, self.clock, self.sigma_data, time)
-        when = torch.full(
-            (len(x),), told, dtype=torch.float32, device=x.device
-        )  # a fill waits for nothing, a copy does
-        F = self.run(x if scale == 1 else x * scale, when, cond)
+        F = self.run(x if scale == 1 else x * scale, filled(told, x.shape[0], x.device), cond)
         return combine((of_x, x), (of_F, F))
+
+
+@lru_cache(maxsize=4096)
+def filled(value: float, count: int, device: torch.device) -> Tensor:
+    """`value` `count` times on a device, float32; made once, by a fill there, so no step waits for a copy."""
+    with torch.inference_mode(False):
+        return torch.full((count,), value, dtype=torch.float32, device=device)
 
 
 def input_scale(path: Path, sigma_data: float, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
@@ -136,8 +144,14 @@ class Retimed:
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """D(x·‖(α, σ)‖_u/‖(α, σ)‖_t, u) with ν(u) = ν(t)."""
-        u = self.denoiser.path.time(self.path.nsr(t))
-        return self.denoiser(spread(self.denoiser.path.norm(u) / self.path.norm(t), x) * x, u, cond)
+        inner, time = self.denoiser.path, common(t)
+        if time is not None:
+            now = at(self.path, time)
+            then = where(inner, now.lam)
+            factor = math.hypot(then.alpha, then.sigma) / math.hypot(now.alpha, now.sigma)
+            return self.denoiser(x * factor, then.shared(x.shape[0]), cond)
+        u = inner.time(self.path.nsr(t))
+        return self.denoiser(spread(inner.norm(u) / self.path.norm(t), x) * x, u, cond)
 
 
 def retime(denoiser: Denoiser, path: Path) -> Denoiser:

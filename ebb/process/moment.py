@@ -34,7 +34,7 @@ class Moment:
 
     def shared(self, count: int) -> Float[Tensor, "b"]:
         """The time for each of `count` samples: one number behind `count` places, which `common` sees at no cost."""
-        return self.clock.expand(count)
+        return everywhere(self.time, count)
 
     def mix(self, x0: Tensor, eps: Tensor) -> Tensor:
         """α·x0 + σ·ε."""
@@ -71,14 +71,26 @@ def combine(*terms: tuple[float, Tensor]) -> Tensor:
     return total
 
 
+@lru_cache(maxsize=65536)
+def everywhere(time: float, count: int) -> Tensor:
+    """[count] times that are one number in memory, and carry it as `common`; they cannot be written to."""
+    t = torch.tensor([time], dtype=torch.float64).expand(count)
+    t.common = time  # type: ignore[attr-defined]  # so that reading it back costs no tensor operation
+    return t
+
+
 def common(t: Float[Tensor, "b"]) -> float | None:
     """The one time behind all of `t`, where it was made by `Moment.shared` or holds one sample; else None."""
-    return float(t[0]) if t.stride(0) == 0 or t.shape[0] == 1 else None
+    known: float | None = getattr(t, "common", None)
+    if known is None and (t.stride(0) == 0 or t.shape[0] == 1):
+        return float(t[0])
+    return known
 
 
 def repeated(t: Float[Tensor, "b"], times: int) -> Float[Tensor, "n"]:
     """`t`, `times` over, for a batch made of so many copies; a shared time stays shared."""
-    return t[:1].expand(len(t) * times) if common(t) is not None else t.repeat(times)
+    time = common(t)
+    return t.repeat(times) if time is None else everywhere(time, t.shape[0] * times)
 
 
 @lru_cache(maxsize=65536)

@@ -179,6 +179,28 @@ class Leading:
         return torch.cat([times, torch.zeros(1, dtype=torch.float64)])
 
 
+@dataclass(frozen=True)
+class Given:
+    """These `times` and no other, as a search for a model and a number of steps finds them (`ebb.tune`).
+
+    They are shares of the path's end, falling from 1 to 0.
+    """
+
+    times: tuple[float, ...] = (1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if len(self.times) < 2 or list(self.times) != sorted(set(self.times), reverse=True) or self.times[-1] < 0:
+            raise UsageError(f"times fall strictly, from at most 1 to at least 0, got {self.times}")
+
+    def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:
+        """The times; raises UsageError for another number of steps."""
+        if steps != len(self.times) - 1:
+            raise UsageError(
+                f"this grid was made for {len(self.times) - 1} steps, got {steps}", "name another --grid, e.g. log_snr"
+            )
+        return path.end * torch.tensor(self.times, dtype=torch.float64)
+
+
 def at_most(steps: int, of: int) -> int:
     """`steps` if a schedule of `of` times has that many; raises UsageError else."""
     if steps > of:
@@ -193,4 +215,5 @@ GRIDS: dict[str, Grid] = {
     "log_snr": LogSNR(),
     "trailing": Trailing(),
     "leading": Leading(),
+    "given": Given(),
 }

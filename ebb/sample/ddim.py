@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond
+from ebb.process.learned import VarianceDenoiser
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
 from ebb.sample.loop import Denoise, Draw, Stepped
@@ -20,10 +22,14 @@ def kept(t: Moment, s: Moment) -> float:
 
     Raises UsageError for a step towards the noise, which only deterministic solvers can make.
     """
-    share = s.sigma * t.alpha / (s.alpha * t.sigma)
-    if share > 1:
+    if s.sigma * t.alpha > s.alpha * t.sigma:
         raise UsageError("a stochastic solver goes from noise to data only", "invert with ddim, heun or dpmpp_2m")
-    return share
+    return s.sigma * t.alpha / (s.alpha * t.sigma)
+
+
+def diffused(x: Tensor, s: Moment, u: Moment, z: Tensor) -> Tensor:
+    """x_u | x_s ~ N(α_u/α_s·x, σ_u²(1 − (ν_s/ν_u)²)·I), the forward process from s up to u ≥ s; z is unit noise."""
+    return combine((u.alpha / s.alpha, x), (u.sigma * math.sqrt(1 - kept(u, s) ** 2), z))
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Euler:
     It is `jump`, hence DDIM with η = 0, Euler on the velocity for the linear path and Euler in σ for EDM's.
     """
 
-    order: int = 1
+    order: ClassVar[int] = 1
 
     def start(self, path: Path) -> None:
         """No state."""
@@ -52,7 +58,7 @@ class DDIM:
     """
 
     eta: float = 0.0
-    order: int = 1
+    order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
@@ -76,21 +82,35 @@ class DDPM:
     """Ancestral sampling, x_s ~ N(α_s·x̂0 + σ_s·(ν_s/ν_t)·ε̂, variance) (Ho et al. 2020, algorithm 2 and eq. 7).
 
     variance "small" is the posterior's β̃ = σ_s²(1 − (ν_s/ν_t)²), exact for data at a point; "large" is the forward
-    step's β = σ_t²(1 − (ν_s/ν_t)²), exact for unit Gaussian data. The last step, to σ = 0, adds no noise.
+    step's β = σ_t²(1 − (ν_s/ν_t)²), exact for unit Gaussian data; "learned" is β^f·β̃^{1−f} with the denoiser's own
+    share f for each element (Nichol & Dhariwal 2021, eq. 15). The last step, to σ = 0, adds no noise.
     """
 
-    variance: Literal["small", "large"] = "small"
-    order: int = 1
+    variance: Literal["small", "large", "learned"] = "small"
+    order: ClassVar[int] = 1
 
     def start(self, path: Path) -> None:
         """No state."""
 
     def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: None, draw: Draw) -> Stepped:
-        """One denoiser call and one draw."""
-        x0 = denoise(x, t, cond)
+        """One denoiser call and one draw. Raises UsageError for "learned" where the denoiser states no variance."""
+        x0, share = self.ask(denoise, x, t, cond)
         if s.sigma == 0:
             return Stepped(t.jump(x, x0, s), x0, None)
-        share = kept(t, s)
-        spare = (t.sigma if self.variance == "large" else s.sigma) * math.sqrt(1 - share**2)
-        mean = combine((s.sigma * share / t.sigma, x), (s.alpha - s.sigma * share * t.alpha / t.sigma, x0))
-        return Stepped(combine((1, mean), (spare, draw(x))), x0, None)
+        old = kept(t, s)
+        z, spare = draw(x), (t.sigma if self.variance == "large" else s.sigma) * math.sqrt(1 - old**2)
+        if share is not None:
+            z = z * torch.pow(t.sigma / s.sigma, share)  # √β = (σ_t/σ_s)·√β̃
+        mean = combine((s.sigma * old / t.sigma, x), (s.alpha - s.sigma * old * t.alpha / t.sigma, x0))
+        return Stepped(combine((1, mean), (spare, z)), x0, None)
+
+    def ask(self, denoise: Denoise, x: Tensor, t: Moment, cond: Cond) -> tuple[Tensor, Tensor | None]:
+        """x̂0, and the share f where the variance is learned."""
+        if self.variance != "learned":
+            return denoise(x, t, cond), None
+        if not isinstance(denoise.denoiser, VarianceDenoiser):
+            raise UsageError(
+                f"learned variance needs a denoiser that states it, got {type(denoise.denoiser).__name__}",
+                "use ddpm(variance='small') or 'large', or wrap the network in ebb.process.learned.LearnedVariance",
+            )
+        return denoise.denoiser.with_share(x, t.shared(x.shape[0]), cond)

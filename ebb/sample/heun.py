@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,7 +21,7 @@ class Heun:
     on the velocity of the linear path. A step to σ = 0, where ε̂ cannot be asked, stays a jump.
     """
 
-    order: int = 2
+    order: ClassVar[int] = 2
 
     def start(self, path: Path) -> None:
         """No state."""

@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from ebb.errors import UsageError
-from ebb.evaluate.report import _log_ticks, _smooth, _ticks, curve, write_report
+from ebb.evaluate.page import log_ticks, ticks
+from ebb.evaluate.report import _smooth, curve, write_report
 
 HOSTILE = '<script src="http://evil">"&'
 VOID = {"meta", "img", "br", "!doctype"}
@@ -154,9 +155,9 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 
 def test_ticks_are_round_and_lie_in_the_range():
-    assert _ticks(0, 5000) == [0, 1000, 2000, 3000, 4000, 5000]
-    assert _log_ticks(-2, 0) == pytest.approx([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
-    assert _log_ticks(-4, 0) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1])
+    assert ticks(0, 5000) == [0, 1000, 2000, 3000, 4000, 5000]
+    assert log_ticks(-2, 0) == pytest.approx([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
+    assert log_ticks(-4, 0) == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1])
 
 
 def test_smoothing_keeps_a_line_and_evens_out_noise():

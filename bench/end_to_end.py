@@ -1,0 +1,156 @@
+"""The same small network, the same number of evaluations: samples a second, ebb against its peers.
+
+    make bench-sample
+
+Each peer is run as its documentation shows first, and with the fast options it documents; ebb with the same network in
+the same precision, and as it would choose. Batch 16 of 3×32×32, 20 steps of DDIM.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from unittest.mock import MagicMock
+
+import torch
+from torch import Tensor, nn
+
+import ebb
+from ebb.machine import keep_freed_memory
+
+BATCH, STEPS, SIDE = 16, 20, 32
+
+
+class Adapted(nn.Module):
+    """A peer's network as ebb calls one: (x, told time in steps of a thousand, cond)."""
+
+    def __init__(self, network: nn.Module, answer: Callable[[object], Tensor]) -> None:
+        super().__init__()
+        self.network, self.answer = network, answer
+
+    def forward(self, x: Tensor, time: Tensor, cond: object) -> Tensor:
+        return self.answer(self.network(x, time))
+
+
+def thousandths(path: ebb.Path, t: Tensor) -> Tensor:
+    """What both peers tell their networks: the index of the step, 0 … 999."""
+    return t * 1000 - 1
+
+
+def unet_of_diffusers() -> nn.Module:
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    return UNet2DModel(
+        sample_size=SIDE,
+        block_out_channels=(64, 128, 128),
+        layers_per_block=2,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    ).eval()
+
+
+def without_torchvision() -> None:
+    """Let denoising-diffusion-pytorch be imported where torchvision has no build: its trainer and FID need it, its
+    network and sampler do not."""
+    for name in ("torchvision", "torchvision.transforms", "pytorch_fid", "pytorch_fid.fid_score", "pytorch_fid.inception"):
+        sys.modules.setdefault(name, MagicMock())
+
+
+def unet_of_lucidrains() -> nn.Module:
+    without_torchvision()
+    from denoising_diffusion_pytorch import Unet
+
+    torch.manual_seed(0)
+    return Unet(dim=64, dim_mults=(1, 2, 2)).eval()
+
+
+def diffusers(fast: bool) -> Callable[[], object]:
+    from diffusers import DDIMPipeline, DDIMScheduler
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()
+    unet = unet_of_diffusers()
+    pipe = DDIMPipeline(unet, DDIMScheduler(clip_sample=False, timestep_spacing="trailing"))
+    if fast:  # https://huggingface.co/docs/diffusers/optimization/fp16: precision, channels_last, compile
+        pipe.to(torch.bfloat16)
+        pipe.unet.to(memory_format=torch.channels_last)
+        pipe.unet = torch.compile(pipe.unet, fullgraph=True)
+        pipe.set_progress_bar_config(disable=True)
+    return lambda: pipe(batch_size=BATCH, num_inference_steps=STEPS, output_type="np" if fast else "pil")
+
+
+def lucidrains(fast: bool) -> Callable[[], object]:
+    without_torchvision()
+    from denoising_diffusion_pytorch import GaussianDiffusion
+
+    unet = unet_of_lucidrains()
+    if fast:  # none is documented for sampling; compile and channels_last are PyTorch's own advice
+        unet = torch.compile(unet.to(memory_format=torch.channels_last))
+    diffusion = GaussianDiffusion(unet, image_size=SIDE, timesteps=1000, sampling_timesteps=STEPS)
+    if fast:
+        def sample() -> object:
+            with torch.autocast("cpu", torch.bfloat16):
+                return diffusion.sample(batch_size=BATCH)
+        return sample
+    return lambda: diffusion.sample(batch_size=BATCH)
+
+
+def ours(network: Callable[[], nn.Module], answer: Callable[[object], Tensor], ours: bool, compiled: bool) -> Callable[[], object]:
+    keep_freed_memory()
+    module = network().requires_grad_(False)
+    if ours:
+        module = module.to(memory_format=torch.channels_last)
+    adapted: nn.Module = Adapted(module, answer)
+    if compiled:
+        adapted = torch.compile(adapted)
+    denoiser = ebb.NetworkDenoiser(adapted, ebb.DDPMLinear(), ebb.PREDICTIONS["noise"], thousandths)
+    times = ebb.GRIDS["trailing"](denoiser.path, STEPS)
+
+    def sample() -> Tensor:
+        noise = ebb.Noise.of(0, BATCH)
+        x = noise.start((3, SIDE, SIDE))
+        if ours:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=ours):
+            for point in ebb.trajectory(denoiser, ebb.DDIM(), times, x, {}, noise):
+                x = point.x
+        return x
+
+    return sample
+
+
+def sample_of(output: object) -> Tensor:
+    return output.sample
+
+
+def itself(output: object) -> Tensor:
+    return output
+
+
+ROUNDS = {
+    "diffusers": {
+        "diffusers, as its pages show": functools.partial(diffusers, False),
+        "diffusers, its fast options": functools.partial(diffusers, True),
+        "ebb, fp32 eager": functools.partial(ours, unet_of_diffusers, sample_of, False, False),
+        "ebb, bf16 channels_last": functools.partial(ours, unet_of_diffusers, sample_of, True, False),
+        "ebb, bf16 channels_last compiled": functools.partial(ours, unet_of_diffusers, sample_of, True, True),
+    },
+    "denoising-diffusion-pytorch": {
+        "lucidrains, as its pages show": functools.partial(lucidrains, False),
+        "lucidrains, PyTorch's fast options": functools.partial(lucidrains, True),
+        "ebb, fp32 eager": functools.partial(ours, unet_of_lucidrains, itself, False, False),
+        "ebb, bf16 channels_last": functools.partial(ours, unet_of_lucidrains, itself, True, False),
+        "ebb, bf16 channels_last compiled": functools.partial(ours, unet_of_lucidrains, itself, True, True),
+    },
+}
+
+if __name__ == "__main__":
+    from contest import contest
+
+    for peer, contenders in ROUNDS.items():
+        results = contest(contenders, repeats=5)
+        slowest = next(iter(results.values()))[0]
+        for name, (median, prepared) in results.items():
+            print(f"{name:40s} {BATCH / median:7.1f} img/s  x{slowest / median:.2f}  prepared in {prepared:.1f} s", flush=True)

@@ -1,0 +1,135 @@
+"""What the sampler adds to the network: whole trajectories against bare network calls, and one step against diffusers'.
+
+    make bench-sample
+
+Ratios of medians of interleaved repeats in one process; nothing here waits for an accelerator unless there is one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+import ebb
+from ebb.machine import keep_freed_memory
+from ebb.process.moment import at
+from ebb.sample.loop import Denoise
+from ebb.system import in_place
+
+STEPS = 20
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """The time of one run, of the accelerator too."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def medians(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """The median time of each, interleaved, in turning order."""
+    took: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    for repeat in range(repeats + 1):
+        for name in names if repeat % 2 else reversed(names):
+            spent = seconds(runs[name])
+            if repeat:
+                took[name].append(spent)
+    return {name: statistics.median(times) for name, times in took.items()}
+
+
+def unet(channels: int, width: int, depth: int, patch: int) -> ebb.NetworkDenoiser:
+    torch.manual_seed(0)
+    network = ebb.UNet(channels, width=width, depth=depth, patch=patch, multipliers=(1, 2))
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    return in_place(ebb.NetworkDenoiser(network, ebb.Linear(), ebb.velocity)).requires_grad_(False).eval()
+
+
+def overhead() -> None:
+    """Whole trajectory ÷ the same number of bare calls, for networks of about 1, 10 and 100 ms."""
+    cases = {
+        "1×1×8×8": (unet(1, 64, 1, 1), (1, 1, 8, 8), 201),
+        "4×3×32×32": (unet(3, 64, 2, 2), (4, 3, 32, 32), 51),
+        "64×3×32×32": (unet(3, 64, 2, 2), (64, 3, 32, 32), 11),
+    }
+    for shape, (denoiser, size, repeats) in cases.items():
+        x, told, noise = torch.randn(size), torch.full(size[:1], 0.5), ebb.Noise.of(0, size[0])
+        times = ebb.GRIDS["uniform"](denoiser.path, STEPS)
+
+        def bare(denoiser: ebb.NetworkDenoiser = denoiser, x: Tensor = x, told: Tensor = told) -> None:
+            with torch.no_grad():
+                for _ in range(STEPS):
+                    denoiser.network(x, told, {})
+
+        runs: dict[str, Callable[[], object]] = {"bare": bare}
+        for name in ("ddim", "dpmpp_2m"):
+
+            def whole(solver: ebb.Solver = ebb.SOLVERS[name], denoiser=denoiser, x=x, times=times, noise=noise) -> None:
+                for _ in ebb.trajectory(denoiser, solver, times, x, {}, noise):
+                    pass
+
+            runs[name] = whole
+        found = medians(runs, repeats)
+        call = found["bare"] / STEPS
+        for name in runs:
+            if name != "bare":
+                extra = (found[name] / STEPS - call) * 1e6
+                print(f"{shape:12s} network {call * 1e3:7.2f} ms  {name:9s} ÷ bare calls {found[name] / found['bare']:.4f}"
+                      f"  ({extra:+.0f} µs a step)", flush=True)
+
+
+def one_step() -> None:
+    """A step of 2M alone, from the network's answer to the next x, at 64×3×32×32."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    scheduler = DPMSolverMultistepScheduler(timestep_spacing="trailing")
+    x, answer = torch.randn(64, 3, 32, 32), torch.randn(64, 3, 32, 32)
+    path = ebb.DDPMLinear()
+    denoiser = ebb.NetworkDenoiser(Answers(answer), path, ebb.PREDICTIONS["noise"])
+    moments = [at(path, t) for t in ebb.GRIDS["trailing"](path, STEPS).tolist()]
+    solver, draw = ebb.DPMpp2M(), ebb.Noise.of(0, 64)
+
+    def theirs() -> None:
+        scheduler.set_timesteps(STEPS)
+        now = x
+        for t in scheduler.timesteps[: STEPS - 1]:
+            now = scheduler.step(answer, t, now).prev_sample
+
+    def ours() -> None:
+        now, memory, denoise = x, None, Denoise(denoiser)
+        for t, s in zip(moments[: STEPS - 1], moments[1:STEPS], strict=True):
+            now, _, memory = solver.step(denoise, now, t, s, {}, memory, draw)
+
+    with torch.no_grad():
+        found = medians({"diffusers": theirs, "ebb": ours}, 51)
+    for name, spent in found.items():
+        print(f"2M step at 64×3×32×32, {name:10s} {spent / (STEPS - 1) * 1e6:7.1f} µs")
+    print(f"ratio {found['diffusers'] / found['ebb']:.2f}")
+
+
+class Answers(nn.Module):
+    """A network that takes no time."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: Tensor, time: Tensor, cond: object) -> Tensor:
+        return self.answer
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    keep_freed_memory()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    overhead()
+    one_step()

@@ -1,0 +1,253 @@
+"""Which settings sample best, and which is the cheapest that is nearly as good: every combination, measured alike.
+
+Each cell draws the same labels from the same seeds and meets the same real images, so cells differ by their settings
+alone. The cheapest cell within 5 % of the smallest distance becomes the run's default (`sampling.json`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ebb.checkpoint import replace_text
+from ebb.encode.images import to_pixels
+from ebb.errors import UsageError
+from ebb.evaluate.distances import Array, bootstrap, frechet_counted, too_few
+from ebb.evaluate.features import Features, batches, extract
+from ebb.evaluate.measure import label_accuracy, split
+from ebb.evaluate.run import Say, data_of, features_for
+from ebb.evaluate.sweep_page import write_page
+from ebb.guide.cfg import cfg
+from ebb.names import parse, spell
+from ebb.process.predict import audible
+from ebb.process.times import GRIDS, Given
+from ebb.recipe import Sampling
+from ebb.sample.noise import Noise
+from ebb.sample.table import SOLVERS
+from ebb.sample.tune import tune
+from ebb.system import System, load, locate
+
+NEAR = 1.05
+"""The chosen cell's distance is at most this multiple of the smallest."""
+
+FEW = 12
+"""Up to so many steps the times are searched for."""
+
+WARM_UP = 64
+"""Samples of the search, seeded from 2^32 on: none of them is measured."""
+
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting with its Fréchet distance, the share of samples that show their label, and what a sample costs."""
+
+    sampling: Sampling
+    distance: float
+    accuracy: float | None
+    evaluations: float
+    """network evaluations for each sample; guidance needs two a call"""
+    seconds: float
+    """for each sample"""
+    shown: NDArray[np.uint8]
+    """the first few samples, uint8 [n, c, h, w]"""
+
+    def facts(self) -> dict[str, Any]:
+        """All but the samples, as JSON."""
+        figures = {name: value for name, value in vars(self).items() if name not in ("sampling", "shown")}
+        return {**self.sampling.model_dump(), **figures}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All cells, from the cheapest to the dearest; the best, the chosen, and the distance of real images to real."""
+
+    cells: tuple[Cell, ...]
+    best: Cell
+    chosen: Cell
+    interval: tuple[float, float]
+    """95 % of the best cell's distance, by bootstrap"""
+    floor: float
+    about: dict[str, Any]
+
+
+def sweep(
+    run: Path,
+    solvers: Sequence[str],
+    steps: Sequence[int],
+    guidance: Sequence[float] = (),
+    count: int = 1000,
+    *,
+    search: bool = True,
+    seed: int = 0,
+    say: Say = lambda _: None,
+) -> Sweep:
+    """Measure every solver × number of steps × guidance scale of the run at `run`, on its own grid of times and, for up
+    to 12 steps of a deterministic solver, on one searched for (unless `search` is False).
+
+    Writes sweep.json, sweep.html and sweep.png into the run and the chosen settings into its sampling.json. Raises
+    UsageError for a solver that is not known, and as `evaluate` does.
+    """
+    if count < 2:
+        raise UsageError(f"a distance needs 2 or more samples, got {count}", "try --n 1000")
+    where, began = locate(run), time.perf_counter()
+    system, images = load(run), data_of(run)
+    scales = list(guidance) or ([1.0] if not system.labels.names else sorted({1.0, system.sampling.guidance or 1.0}))
+    settings = list(settings_of(system, solvers, steps, scales, search, say))
+    features, ceiling = features_for(run, images, say)
+    labels = None if images.labels is None else np.random.default_rng(seed).choice(images.labels, count)
+    floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
+    cells, rows = [], {}
+    for number, how in enumerate(settings, 1):
+        say(f"cell {number} of {len(settings)}: {how.solver}, {how.steps} steps, guidance {how.guidance:g}")
+        cell, vectors = measured(system, how, count, labels, seed, features, reference)
+        cells.append(cell)
+        rows[id(cell)] = vectors
+    best, chosen = choose(cells)
+    low, high = bootstrap(frechet_counted, rows[id(best)], reference, resamples=200, seed=seed)
+    about = {
+        "run": run.name,
+        "checkpoint": where.name,
+        "count": count,
+        "seed": seed,
+        "features": features.name,
+        "classifier_accuracy": ceiling,
+        "warnings": [w for w in [too_few(count, reference.shape[1])] if w],
+        "minutes": round((time.perf_counter() - began) / 60, 1),
+        "threads": torch.get_num_threads(),
+    }
+    order = sorted(cells, key=lambda cell: (cell.evaluations, cell.seconds))
+    result = Sweep(tuple(order), best, chosen, (max(low, 0.0), high), distance(floor, reference), about)
+    store(run, result)
+    return result
+
+
+def settings_of(
+    system: System, solvers: Sequence[str], steps: Sequence[int], scales: Sequence[float], search: bool, say: Say
+) -> Iterator[Sampling]:
+    """Every combination on the system's own grid, and on a grid searched for where that helps and can be done."""
+    if not solvers or not steps:
+        raise UsageError("a sweep needs at least one solver and one number of steps", "try --steps 8 12 16")
+    own = system.sampling.grid if not system.sampling.grid.startswith("given") else Sampling().grid
+    for solver, count in product(solvers, steps):
+        grids = [own]
+        parse(solver, SOLVERS, "solver")
+        if search and count <= FEW:
+            say(f"searching times for {solver} in {count} steps")
+            found = searched(system, solver, own, count, min(scales, key=lambda scale: abs(scale - 1)))
+            grids += [found] if found else []
+        for grid, scale in product(grids, scales):
+            yield system.settled(solver=solver, grid=grid, steps=count, guidance=scale)
+
+
+def searched(system: System, solver: str, grid: str, steps: int, scale: float) -> str | None:
+    """The spelled grid that `tune` finds for the system; None for a solver that draws noise."""
+    path, device = system.denoiser.path, next(system.denoiser.parameters()).device
+    start = audible(path, system.denoiser.prediction, parse(grid, GRIDS, "grid")(path, steps))
+    noise = Noise.of(2**32, WARM_UP)
+    x = noise.start(system.shape).to(device) * float(path.sigma(start[:1]))
+    cond = {name: row.to(device) for name, row in system.labels(system.wanted(WARM_UP, None, 0)).items()}
+    null = {name: row.to(device) for name, row in system.labels.null().items()}
+    denoiser = cfg(scale if null else 1.0, null)(system.denoiser)
+    with torch.autocast(device.type, torch.bfloat16, enabled=system.sampling.precision == "bf16"):
+        try:
+            times = tune(denoiser, parse(solver, SOLVERS, "solver"), start, x, cond).times
+        except UsageError:
+            return None
+    return spell(Given(tuple(round(time, 5) for time in (times / path.end).tolist())), GRIDS)
+
+
+def measured(
+    system: System,
+    how: Sampling,
+    count: int,
+    labels: NDArray[np.int64] | None,
+    seed: int,
+    features: Features,
+    reference: Array,
+) -> tuple[Cell, Array]:
+    """One cell, and the features of its samples."""
+    names = None if labels is None else [system.labels.names[i] for i in labels]
+    with counted(system.denoiser.network) as evaluations:
+        began = time.perf_counter()
+        made = to_pixels(system.sample(count, label=names, seed=seed, **how.model_dump()))
+        took = time.perf_counter() - began
+    rows = extract(features, batches(made))
+    accuracy, _ = label_accuracy(features, rows, labels, None)
+    cost = evaluations[0] / count
+    return Cell(how, distance(rows, reference), accuracy, cost, took / count, made[:SHOWN]), rows
+
+
+@contextmanager
+def counted(network: nn.Module) -> Iterator[list[int]]:
+    """A list whose one number grows by the samples that `network` is shown."""
+    seen = [0]
+
+    def count(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen[0] += len(inputs[0])
+
+    hook = network.register_forward_pre_hook(count)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def distance(rows: Array, reference: Array) -> float:
+    """The Fréchet distance of two sets of features."""
+    return float(frechet_counted(rows, reference, np.ones((1, len(rows))), np.ones((1, len(reference))))[0])
+
+
+def choose(cells: Sequence[Cell]) -> tuple[Cell, Cell]:
+    """(the smallest distance, the fewest evaluations within 5 % of it; of equals the one with the smaller distance)."""
+    best = min(cells, key=lambda cell: cell.distance)
+    near = [cell for cell in cells if cell.distance <= NEAR * best.distance]
+    return best, min(near, key=lambda cell: (round(cell.evaluations, 6), cell.distance))
+
+
+def store(run: Path, result: Sweep) -> None:
+    """sweep.json, sweep.html, sweep.png and, for `ebb sample` to start from, sampling.json."""
+    cells = [cell.facts() for cell in result.cells]
+    index = {"best": result.cells.index(result.best), "chosen": result.cells.index(result.chosen)}
+    figures = {"interval": result.interval, "floor": result.floor, "about": result.about}
+    replace_text(run / "sweep.json", json.dumps({"cells": cells, **index, **figures}, indent=1))
+    write_page(run, cells, [cell.shown for cell in result.cells], index, figures)
+    because = (
+        f"the fewest evaluations within {NEAR - 1:.0%} of the smallest distance of {len(cells)} settings, on"
+        f" {result.about['count']} samples of {result.about['checkpoint']}"
+    )
+    chosen = {"sampling": result.chosen.sampling.model_dump(), "because": because}
+    replace_text(run / "sampling.json", json.dumps(chosen, indent=1))
+
+
+def as_rows(result: Sweep) -> list[tuple[str, ...]]:
+    """A row of text for each cell: settings, evaluations, seconds, distance, label accuracy, and what it was found."""
+    marks = {id(result.best): "smallest distance", id(result.chosen): "the default from now on"}
+    if result.best is result.chosen:
+        marks = {id(result.best): "smallest distance, and the default from now on"}
+    return [
+        (
+            cell.sampling.solver,
+            cell.sampling.grid.split("(times")[0].replace("given", "searched"),
+            f"{cell.sampling.steps}",
+            f"{cell.sampling.guidance:g}",
+            f"{cell.evaluations:.0f}",
+            f"{1000 * cell.seconds:.1f}",
+            f"{cell.distance:.4f}",
+            "" if cell.accuracy is None else f"{cell.accuracy:.1%}",
+            marks.get(id(cell), ""),
+        )
+        for cell in result.cells
+    ]

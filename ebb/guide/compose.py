@@ -1,0 +1,68 @@
+"""Several conditions at once: a product of the densities that each describes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebb.errors import UsageError, nearest
+from ebb.guide.cfg import Guide
+from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.moment import combine, repeated
+from ebb.process.path import Path
+from ebb.shapes import Float
+
+
+def rows(name: str, value: Tensor, count: int) -> Tensor:
+    """`value` [count, …], or [1, …] for all. Raises UsageError for another number of rows."""
+    if len(value) not in (1, count):
+        raise UsageError(
+            f"the condition {name!r} has {len(value)} rows for a batch of {count}",
+            "give one row for all, or one for each sample",
+        )
+    return value.expand(count, *value.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Composed:
+    """x̂0 = Σ weight_i·D(x, t, cond_i), the weights adding up to 1, from one batched call."""
+
+    denoiser: Denoiser
+    terms: tuple[tuple[float, Cond], ...]
+
+    @property
+    def path(self) -> Path:
+        """The denoiser's own."""
+        return self.denoiser.path
+
+    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+        """The composed x̂0; conditions that no term names stay as given. Raises UsageError as `rows` does."""
+        weights, conds = zip(*self.terms, strict=True)
+        asked = [{**cond, **term} for term in conds]
+        batch = {name: torch.cat([rows(name, one[name], len(x)) for one in asked]) for name in asked[0]}
+        answers = self.denoiser(torch.cat([x] * len(asked)), repeated(t, len(asked)), batch).chunk(len(asked))
+        return combine(*zip(weights, answers, strict=True))
+
+
+def compose(terms: Sequence[tuple[float, Cond]], null: Cond) -> Guide:
+    """x̂0 = null + Σ w_i·(cond_i − null): conditions joined (w > 0) or negated (w < 0) (Liu et al. 2022, eq. 11 and 13).
+
+    Scores add up the same way, so at every noise level this is exactly the (x + σ²·score)/α of the density
+    p_t(x)·Π (p_t(x | cond_i)/p_t(x))^{w_i}. Noising the product of the clean densities gives another density (the same
+    only for one w_i = 1), so what is sampled along the flow is near that product, not exactly of it (Du et al. 2023).
+
+    `terms` holds (w_i, cond_i) and `null` one row for every name in them. A condition is {name: rows}, one row for all
+    samples or one for each; a name that it leaves out is null there, so [(1, {"shape": …}), (1, {"hue": …})] joins two
+    kinds. Of the conditions given when sampling, only names that `null` has not are used. One term is `cfg` with a
+    fixed condition, off at w = 1; an answer of weight 0 is not asked for. Raises UsageError for a name without null.
+    """
+    for name in (name for _, cond in terms for name in cond):
+        if name not in null:
+            raise UsageError(f"composition has no null for the condition {name!r}", nearest(name, null))
+    base = 1 - math.fsum(scale for scale, _ in terms)
+    weighted = ((base if abs(base) > 1e-12 else 0.0, null), *((scale, {**null, **cond}) for scale, cond in terms))
+    return lambda denoiser: Composed(denoiser, tuple(term for term in weighted if term[0] != 0))

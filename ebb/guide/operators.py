@@ -1,0 +1,88 @@
+"""Linear operators A of measurements y = A·x0 + n, as functions; the adjoint follows from the function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ebb.errors import UsageError
+from ebb.shapes import Float
+
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A linear map of each sample, x [b, *d] → y [b, *m], from any function that is linear and differentiable.
+
+    Operators follow each other as functions do: Operator(lambda x: downsample(2)(blur(kernel)(x))).
+    """
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *m"]:
+        """A·x."""
+        return self.function(x)
+
+    def adjoint(self, y: Float[Tensor, "b *m"], like: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+        """Aᵀ·y, shaped `like` x: the derivative of ⟨A·x, y⟩ by x, which for a linear map is the same everywhere."""
+        pulled: Tensor = torch.func.vjp(self.function, torch.zeros_like(like))[1](y.to(like.dtype))[0]
+        return pulled
+
+
+def mask(seen: Tensor) -> Operator:
+    """The entries of x where `seen` [*d] is true (or not 0), as y [b, m]."""
+    index = torch.nonzero(seen.flatten()).flatten()
+
+    def measured(x: Tensor) -> Tensor:
+        if x.shape[1:] != seen.shape:
+            raise UsageError(f"this mask is for samples of shape {list(seen.shape)}, got {list(x.shape[1:])}")
+        return x.flatten(1).index_select(1, index.to(x.device))
+
+    return Operator(measured)
+
+
+def blur(kernel: Tensor) -> Operator:
+    """Each place's neighbourhood weighted by `kernel` [*k], over x's last axes, as many as the kernel's; 0 outside.
+
+    (A·x)[i] = Σ_j kernel[j]·x[i + j − (k − 1)/2]; raises UsageError unless the kernel has 1 to 3 axes of odd size.
+    """
+    dims = kernel.ndim
+    if dims not in CONVOLVE or any(size % 2 == 0 for size in kernel.shape):
+        raise UsageError(f"a blurring kernel has 1 to 3 axes of odd size, got {list(kernel.shape)}")
+
+    def measured(x: Tensor) -> Tensor:
+        planes = x.reshape(-1, 1, *x.shape[-dims:])
+        return CONVOLVE[dims](planes, kernel.to(x)[None, None], padding="same").reshape(x.shape)
+
+    return Operator(measured)
+
+
+def downsample(factor: int, dims: int = 2) -> Operator:
+    """The mean of every block of `factor`^dims along x's last `dims` axes, whose sizes `factor` must divide."""
+
+    def measured(x: Tensor) -> Tensor:
+        if any(size % factor for size in x.shape[-dims:]) or x.ndim <= dims:
+            raise UsageError(
+                f"downsampling by {factor} along {dims} axes does not fit samples of shape {list(x.shape[1:])}"
+            )
+        for axis in range(-dims, 0):
+            x = torch.unflatten(x, axis, (-1, factor)).mean(axis)
+        return x
+
+    return Operator(measured)
+
+
+def sensing(matrix: Float[Tensor, "m n"]) -> Operator:
+    """y = matrix·x, x [b, *d] read as [b, n]."""
+
+    def measured(x: Tensor) -> Tensor:
+        if x[0].numel() != matrix.shape[1]:
+            raise UsageError(f"a matrix {list(matrix.shape)} does not fit samples of shape {list(x.shape[1:])}")
+        return x.flatten(1) @ matrix.to(x).T
+
+    return Operator(measured)

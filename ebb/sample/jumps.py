@@ -1,0 +1,123 @@
+"""Models that land anywhere on the flow in one call, and sampling by a few such jumps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ebb.errors import UsageError
+from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.moment import Moment, at, where
+from ebb.process.path import Path
+from ebb.sample.ddim import diffused
+from ebb.sample.loop import Denoise, Point, checked
+from ebb.shapes import Float
+
+
+@runtime_checkable
+class FlowMap(Protocol):
+    """A model of two times: the x0 with which the path's jump from x at t lands on the flow's own x_s.
+
+    x_s = r·x + (α_s − r·α_t)·f(x, t, s, cond), r = σ_s/σ_t. At s = 0 it is the flow's end itself, as a consistency
+    model says it (Song et al. 2023, definition 1); at s = t it is E[x0 | x_t]. On α = 1 it is the
+    g of consistency trajectory models (Kim et al. 2024).
+    """
+
+    @property
+    def path(self) -> Path:
+        """The path whose flow it is."""
+        ...
+
+    def __call__(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
+        """x [b, *d], t [b], s [b] → x0 [b, *d]."""
+        ...
+
+    def toward(self, s: float) -> Denoiser:
+        """The same model with its destination fixed: an ordinary denoiser (`Toward(self, s)`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Toward:
+    """`flow_map` with the destination `s`: guides and solvers take it for a denoiser."""
+
+    flow_map: FlowMap
+    s: float
+
+    @property
+    def path(self) -> Path:
+        """The flow map's own."""
+        return self.flow_map.path
+
+    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+        """f(x, t, s, cond)."""
+        return self.flow_map(x, t, at(self.path, self.s).shared(len(t)), cond)
+
+
+@dataclass(frozen=True)
+class Straight:
+    """A denoiser as a flow map: the same x0 for every destination, exact for short ways only. Its jumps are DDIM's."""
+
+    denoiser: Denoiser
+
+    @property
+    def path(self) -> Path:
+        """The denoiser's own."""
+        return self.denoiser.path
+
+    def __call__(
+        self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], s: Float[Tensor, "b"], cond: Cond
+    ) -> Float[Tensor, "b *d"]:
+        """E[x0 | x_t = x, cond], whatever s."""
+        return self.denoiser(x, t, cond)
+
+    def toward(self, s: float) -> Denoiser:
+        """The denoiser."""
+        return self.denoiser
+
+
+def jumps(
+    flow_map: FlowMap,
+    times: Float[Tensor, "n"],
+    x: Float[Tensor, "b *d"],
+    cond: Cond,
+    guide: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser,
+    *,
+    renewed: float = 0.0,
+    noise: Callable[..., Tensor] | None = None,
+) -> Iterator[Point]:
+    """One call and one jump for each step of a falling grid, yielding a Point after each; the last point is the sample.
+
+    `renewed` γ is the share of the noise at s that is new: the jump goes on to u, ν_u = √(1 − γ²)·ν_s, and the forward
+    process leads back up to s (Kim et al. 2024, algorithm 3). 0 follows the flow; 1 is the multistep sampling of
+    consistency models, to the data and up again (Song et al. 2023, algorithm 1). It draws noise(step, like), as
+    `ebb.Noise` does. Raises UsageError for a grid that does not fall, and for γ > 0 without noise.
+    """
+    path = flow_map.path
+    grid = checked(times, path)
+    if grid[0] < grid[-1] or not 0 <= renewed <= 1 or (renewed > 0 and noise is None):
+        raise UsageError(
+            f"jumps need falling times, 0 ≤ renewed ≤ 1, and noise where renewed > 0; got {grid[:6]}, {renewed}",
+            "for example renewed=1, noise=ebb.Noise.of(seed, count)",
+        )
+    for index, (t, s) in enumerate(pairwise(at(path, time) for time in grid)):
+        u = below(path, s, renewed)
+        with torch.no_grad():
+            x0 = Denoise(guide(flow_map.toward(u.time)))(x, t, cond)
+            x = t.jump(x, x0, u)
+            if noise is not None and u is not s:
+                x = diffused(x, u, s, noise(index, x))
+        yield Point(s.time, x, x0)
+
+
+def below(path: Path, s: Moment, renewed: float) -> Moment:
+    """The moment u ≤ s with ν_u = √(1 − renewed²)·ν_s; s itself where nothing is renewed."""
+    if renewed == 0 or s.sigma == 0:
+        return s
+    return at(path, 0.0) if renewed == 1 else where(path, s.lam - math.log1p(-(renewed**2)) / 2)

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+
+from ebb.process import moment as module
+from ebb.process.moment import at, combine, common, repeated, where
+from ebb.process.path import PATHS, Cosine, Linear
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_moment_says_what_its_path_says(name):
+    """Mix, noise, score and jump of a shared time are those of the path at the same time, in float64."""
+    path = PATHS[name]
+    t, s = (at(path, share * path.end) for share in (0.7, 0.2))
+    times, later = t.shared(5), s.shared(5)
+    x0, eps = torch.randn(2, 5, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = t.mix(x0, eps)
+    same = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(x, path.mix(x0, eps, times), **same)
+    torch.testing.assert_close(t.noise(x, x0), path.noise(x, x0, times), **same)
+    torch.testing.assert_close(t.score(x, x0), path.score(x, x0, times), **same)
+    torch.testing.assert_close(t.jump(x, x0, s), path.jump(x, x0, times, later), **same)
+    assert t.nsr == pytest.approx(float(path.nsr(times)[0]), rel=1e-12)
+    assert 2 * t.lam == pytest.approx(float(path.log_snr(times)[0]), rel=1e-12)
+    assert where(path, t.lam).time == pytest.approx(t.time, rel=1e-7)
+
+
+def test_the_ends_of_a_path_are_infinite_in_lambda_and_exact_in_a_jump():
+    path = Cosine()
+    end, start = at(path, 1.0), at(path, 0.0)
+    assert (end.alpha, end.nsr, end.lam) == (0.0, math.inf, -math.inf)
+    assert (start.sigma, start.nsr, start.lam) == (0.0, 0.0, math.inf)
+    x, x0 = torch.randn(2, 3, 4)
+    assert torch.equal(end.jump(x, x0, start), x0)
+
+
+@pytest.mark.parametrize(
+    "factors", [(0.3, 0.9), (0.4, 0.6), (1.0, -0.5), (1.0, 0.0), (0.0, 2.0), (0.0, 0.0), (0.2, 0.8, 0.5), (1, 2, 3, 4)]
+)
+def test_combine_is_the_sum_and_writes_to_nothing(factors):
+    tensors = torch.randn(len(factors), 3, 5, dtype=torch.float64)
+    before = tensors.clone()
+    total = combine(*zip(factors, tensors, strict=True))
+    expected = sum(f * t for f, t in zip(factors, before, strict=True))
+    torch.testing.assert_close(total, expected, rtol=1e-14, atol=1e-14)
+    assert torch.equal(tensors, before)
+    total.add_(1)  # a result is new memory, whatever the factors
+    assert torch.equal(tensors, before)
+
+
+def test_a_factor_of_zero_hides_what_is_not_finite():
+    assert torch.equal(combine((0.0, torch.full((2,), torch.nan)), (1.0, torch.ones(2))), torch.ones(2))
+
+
+def test_a_shared_time_is_recognised_and_stays_shared():
+    t = at(Linear(), 0.25).shared(4)
+    assert t.shape == (4,)
+    assert common(t) == common(repeated(t, 3)) == 0.25
+    assert repeated(t, 3).shape == (12,)
+    mixed = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    assert common(mixed) is None
+    assert repeated(mixed, 2).tolist() == [0.1, 0.2, 0.1, 0.2]
+    assert common(mixed[:1]) == pytest.approx(0.1)
+    with pytest.raises(RuntimeError):
+        t.add_(1)
+
+
+def test_a_jump_with_a_mistake_is_caught(monkeypatch):
+    monkeypatch.setattr(module, "jump_factors", lambda a, s, b, r: (r / s, b + r / s * a))
+    with pytest.raises(AssertionError):
+        test_a_moment_says_what_its_path_says("cosine")
