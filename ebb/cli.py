@@ -156,8 +156,9 @@ class Sweep:
                 seed=self.seed,
                 say=status.update,
             )
-        head = ("solver", "times", "steps", "guidance", "evaluations", "ms each", "distance", "label accuracy", "")
-        table = Table(*head, title=escape(str(self.run)), title_justify="left")
+        table = Table(title=escape(str(self.run)), title_justify="left")
+        for head in ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", ""):
+            table.add_column(head, no_wrap=True)
         for row in as_rows(result):
             table.add_row(*map(escape, row))
         console.print(table)

@@ -42,6 +42,7 @@ def page(title: str, body: str) -> str:
 
 
 def section(title: str, body: str) -> str:
+    """A part of the page with its title; an empty string without a body."""
     return f"<section><h2>{title}</h2>\n{body}</section>\n" if body else ""
 
 
@@ -55,6 +56,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def fold(title: str, body: str) -> str:
+    """A part that is closed until it is asked for; an empty string without a body."""
     return f"<details><summary>{escape(title)}</summary>{body}</details>\n" if body else ""
 
 

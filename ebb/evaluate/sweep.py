@@ -233,10 +233,9 @@ def store(run: Path, result: Sweep) -> None:
 
 
 def as_rows(result: Sweep) -> list[tuple[str, ...]]:
-    """A row of text for each cell: settings, evaluations, seconds, distance, label accuracy, and what it was found."""
-    marks = {id(result.best): "smallest distance", id(result.chosen): "the default from now on"}
-    if result.best is result.chosen:
-        marks = {id(result.best): "smallest distance, and the default from now on"}
+    """A row of text for each cell: settings, evaluations, milliseconds, distance, label accuracy, and whether it is the
+    best or the default from now on."""
+    found = {"best": result.best, "default": result.chosen}
     return [
         (
             cell.sampling.solver,
@@ -247,7 +246,7 @@ def as_rows(result: Sweep) -> list[tuple[str, ...]]:
             f"{1000 * cell.seconds:.1f}",
             f"{cell.distance:.4f}",
             "" if cell.accuracy is None else f"{cell.accuracy:.1%}",
-            marks.get(id(cell), ""),
+            ", ".join(word for word, one in found.items() if one is cell),
         )
         for cell in result.cells
     ]

@@ -108,9 +108,9 @@ def chart(cells: Sequence[Facts]) -> str:
         y = place(left, math.log10(tick))[1]
         marks.append(f'<path d="M56 {y:.1f}H486" stroke="var(--line)"/>')
         marks.append(f'<text x="50" y="{y:.1f}" dy="4" text-anchor="end">{short(tick)}</text>')
-    for count in sorted({round(c["evaluations"]) for c in cells}):
+    for count in sorted({c["evaluations"] for c in cells}):
         x = place(math.log10(count), bottom)[0]
-        marks.append(f'<text x="{x:.1f}" y="296" text-anchor="middle">{count}</text>')
+        marks.append(f'<text x="{x:.1f}" y="296" text-anchor="middle">{count:.0f}</text>')
     hues = {solver: HUES[i % len(HUES)] for i, solver in enumerate(sorted({key[0] for key in lines}))}
     for i, ((solver, grid_name, scale), points) in enumerate(lines.items()):
         colour = f"hsl({hues[solver]} 55% {40 if scale == 1 else 60}%)"

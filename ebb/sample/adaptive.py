@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -94,7 +94,7 @@ class Adaptive:
     i: float = 0.4
     d: float = 0.0
     limit: int = 1000
-    order: int = 3
+    order: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
         if not (0 < self.tolerance < 1 and self.i > 0 and self.limit >= 1):

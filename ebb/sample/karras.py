@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class Churn:
     nsr_min: float = 0.05
     nsr_max: float = 50.0
     noise: float = 1.0
-    order: int = 2
+    order: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if not (self.gamma >= 0 and 0 <= self.nsr_min <= self.nsr_max and self.noise > 0):

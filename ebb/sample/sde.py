@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -31,7 +31,7 @@ class EulerMaruyama:
     x_s given x̂0, which is what it is there, and a step to σ = 0 is a jump.
     """
 
-    order: int = 1
+    order: ClassVar[int] = 1
 
     def start(self, path: Path) -> None:
         """No state."""
@@ -65,7 +65,7 @@ class PredictorCorrector:
     predictor: Literal["ddim", "ancestral", "euler_maruyama"] = "euler_maruyama"
     corrections: int = 1
     snr: float = 0.16
-    order: int = 1
+    order: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if not (self.corrections >= 1 and 0 < self.snr < 1):

@@ -66,19 +66,22 @@ class Read:
 
 
 def draw(step, like, part=0):
-    """The noise of a step, the same for both."""
+    """The noise of a step, the same for both sides."""
     return torch.randn(like.shape, dtype=like.dtype, generator=torch.Generator().manual_seed(step))
 
 
 def seeded(step, x):
+    """That noise for a scheduler that draws it itself."""
     return {"generator": torch.Generator().manual_seed(step)}
 
 
 def given(step, x):
+    """That noise for a scheduler that takes it."""
     return {"variance_noise": draw(step, x)}
 
 
 def make(name, **config):
+    """A scheduler by name."""
     return getattr(diffusers, name + "Scheduler")(**config)
 
 
@@ -116,8 +119,8 @@ def setting(scheduler):
     if type(scheduler).__name__ in ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
                                     "HeunDiscreteScheduler", "LMSDiscreteScheduler"):  # fmt: skip
         return EDM(float(sigmas[0])), told, sigmas.unique_consecutive()
-    last = 0.0 if sigmas is None or sigmas[-1] == 0 else 1 / 1000
-    return VP, told, torch.cat([told, torch.tensor([last], dtype=torch.float64)])
+    last = torch.zeros(1, dtype=torch.float64) if sigmas is None else VP.time(sigmas[-1:])
+    return VP, told, torch.cat([told, last])
 
 
 def the_point(path):
@@ -157,6 +160,7 @@ CASES = {
     "2m to sigma_min": ("DPMSolverMultistep", {"final_sigmas_type": "sigma_min", **FULL}, DPMpp2M(), plain),
     "2m heun": ("DPMSolverMultistep", {"solver_type": "heun", **FULL}, ExponentialAB(2), plain),
     "2m sde": ("DPMSolverMultistep", SDE, DPMpp2MSDE(), given),
+    "2m inverted": ("DPMSolverMultistepInverse", FULL, DPMpp2M(), plain),
     "unipc 2": ("UniPCMultistep", {}, UniPC(2), plain),
     "unipc 3": ("UniPCMultistep", {"solver_order": 3, "final_sigmas_type": "sigma_min", **FULL}, UniPC(3), plain),
     "deis 2": ("DEISMultistep", FULL, DEIS(2, "lam"), plain),
@@ -188,7 +192,7 @@ CASES |= {
     "3m": ("DPMSolverMultistep", {"solver_order": 3, "solver_type": "heun", **FULL}, DPMpp3M(), plain),
     "3m sde": ("DPMSolverMultistep", {"solver_order": 3, "solver_type": "heun", **SDE}, DPMpp3MSDE(), given),
 }
-"""Not the same formula: see below."""
+"""Not the same formula: test_where_diffusers_differs.py."""
 
 
 def agree(name, prediction, precision="double", change=lambda solver: solver):

@@ -6,6 +6,7 @@ different: test_where_diffusers_differs.py.
 """
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -90,8 +91,7 @@ def test_mutants_do_not_agree(name, change):
         agree(name, "flow_prediction" if name in FLOWS else "v_prediction", "single", lambda it: Mutant(it, change))
 
 
-@pytest.mark.parametrize(("kind", "solver"), [("EDMEuler", Euler()), ("EDMDPMSolverMultistep", DPMpp2M())])
-def test_edm_preconditioning_and_grid(kind, solver):
+def edm(kind, solver):
     """σ_data = ½, c_noise = ¼ log σ and Karras' grid of both; the network's own precision is float32."""
     scheduler, network = ready(make(kind)), Tiny(torch.float32)
     x = 80 * torch.randn(4, 2, generator=torch.Generator().manual_seed(7))
@@ -103,31 +103,30 @@ def test_edm_preconditioning_and_grid(kind, solver):
         testing.close(kind, a, b.float(), 1e-4)
 
 
-@pytest.mark.parametrize("steps", [3, 10])
-def test_ipndm(steps):
-    """On the cosine path with v; from below α = 0, where diffusers does something else (see below)."""
+def ipndm(steps, solver):
+    """On the cosine path with v; from below α = 0, where diffusers does something else."""
     grid = torch.cat([torch.linspace(0.97, 0.05, steps), torch.zeros(1)]).double()
     scheduler = ready(make("IPNDM", trained_betas=torch.sin(math.pi / 2 * grid).tolist()), steps)
     network = Tiny()
     x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
     theirs = follow(scheduler, lambda x, told: network(x, told.double(), {}), x, scheduler.timesteps)
-    for a, b in zip(ours(IPNDM(), Read(network, Cosine(), PREDICTIONS["v"]), grid, x), theirs, strict=True):
+    for a, b in zip(ours(solver, Read(network, Cosine(), PREDICTIONS["v"]), grid, x), theirs, strict=True):
         testing.close("iPNDM", a, b, 1e-5)
 
 
-def test_dpm_solver_2s():
+def singlestep(solver):
     """A step of ours is two calls of theirs; with σ falling by equal factors the second is halfway in λ. The last two of
-    theirs are jumps, and the times it tells are whole numbers (see below): the network is told the true ones."""
+    theirs are jumps, and it would tell the network whole timesteps: it is told the true times here."""
     scheduler, network = ready(make("DPMSolverSinglestep", use_exponential_sigmas=True), 12), Tiny()
     times = VP.time(scheduler.sigmas)
     x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
     theirs = follow(scheduler, lambda x, told: network(x, told, {}), x, times)
-    mine = ours(DPMpp2S(), Read(network, VP, PREDICTIONS["noise"]), times[:-2:2], x)
+    mine = ours(solver, Read(network, VP, PREDICTIONS["noise"]), times[:-2:2], x)
     for a, b in zip(mine, theirs[1:-2:2], strict=True):
         testing.close("2S", a, b, 1e-5)
 
 
-def test_learned_variance():
+def learned_variance(solver):
     """The network's second half, from −1 to 1, moves the log-variance from that of "small" to that of "large"."""
 
     class Both(Tiny):
@@ -141,5 +140,22 @@ def test_learned_variance():
     denoiser = LearnedVariance(NetworkDenoiser(network, VP, PREDICTIONS["noise"]))
     with torch.no_grad():
         theirs = follow(scheduler, lambda x, told: network(x, told.float(), {}), x, told, seeded)
-    for a, b in zip(ours(DDPM("learned"), denoiser, grid, x), theirs, strict=True):
+    for a, b in zip(ours(solver, denoiser, grid, x), theirs, strict=True):
         testing.close("learned variance", a, b, 1e-4)
+
+
+OTHERS = [
+    (partial(edm, "EDMEuler"), Euler(), early),
+    (partial(edm, "EDMDPMSolverMultistep"), DPMpp2M(), reflected),
+    (partial(ipndm, 3), IPNDM(), reflected),
+    (partial(ipndm, 10), IPNDM(), early),
+    (singlestep, DPMpp2S(), reflected),
+    (learned_variance, DDPM("learned"), opposite),
+]
+
+
+@pytest.mark.parametrize(("compare", "solver", "mistake"), OTHERS, ids=lambda part: getattr(part, "__name__", ""))
+def test_the_same_trajectory_and_not_that_of_a_mutant(compare, solver, mistake):
+    compare(solver)
+    with pytest.raises(AssertionError, match="off by"):
+        compare(Mutant(solver, mistake))

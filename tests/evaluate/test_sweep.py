@@ -1,0 +1,162 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import ebb
+from ebb.errors import DamagedError, UsageError
+from ebb.evaluate.sweep import Cell, as_rows, choose, counted, settings_of, sweep
+from ebb.evaluate.sweep_page import chart
+from ebb.recipe import NetworkRecipe, Recipe, Sampling
+from ebb.run import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    pytest.importorskip("sklearn")
+    network = NetworkRecipe(width=16, depth=1)
+    train("digits", Recipe(steps=30, grids=1, precision="fp32", network=network), run=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def swept(run):
+    return sweep(run, ["ddim", "dpmpp_2m", "ddpm"], [3, 4], [1.0, 2.0], 64)
+
+
+def test_every_setting_is_measured_once_with_and_without_a_search(swept):
+    found = [
+        (c.sampling.solver, c.sampling.steps, c.sampling.guidance, "given" in c.sampling.grid) for c in swept.cells
+    ]
+    assert len(found) == len(set(found)) == 2 * 2 * 2 * 2 + 2 * 2  # noise of ddpm: no search
+    assert not any(searched for solver, _, _, searched in found if solver == "ddpm")
+
+
+def test_evaluations_are_counted_at_the_network(swept):
+    for cell in swept.cells:
+        assert cell.evaluations == cell.sampling.steps * (1 if cell.sampling.guidance == 1 else 2)
+        assert cell.seconds > 0
+    assert [c.evaluations for c in swept.cells] == sorted(c.evaluations for c in swept.cells)
+
+
+def test_the_run_samples_with_what_was_chosen(run, swept):
+    system = ebb.load(run)
+    assert system.sampling == swept.chosen.sampling
+    assert ebb.load(ebb.system.locate(run)).sampling != swept.chosen.sampling  # a checkpoint itself is never rewritten
+    again = system.sample(4, seed=3)
+    explicit = system.sample(4, seed=3, **swept.chosen.sampling.model_dump())
+    assert np.array_equal(again.numpy(), explicit.numpy())
+
+
+def test_a_sweep_is_a_function_of_run_and_settings(run, swept):
+    again = sweep(run, ["ddim"], [3], [2.0], 64, search=False)
+    one = next(c for c in swept.cells if c.sampling == again.cells[0].sampling)
+    assert again.cells[0].distance == pytest.approx(one.distance, rel=1e-9)
+
+
+def test_the_figure_is_that_of_evaluate(run, swept):
+    from ebb.evaluate.run import evaluate
+
+    cell = swept.cells[0]
+    how = cell.sampling.model_dump()
+    assert evaluate(run, 64, **how).distances["Fréchet distance"].value == pytest.approx(cell.distance, rel=1e-6)
+
+
+def test_the_files_it_leaves(run, swept):
+    sweep(run, ["ddim"], [2], [1.0], 32, search=False)
+    document = json.loads((run / "sweep.json").read_text())
+    assert len(document["cells"]) == 1
+    page = (run / "sweep.html").read_text()
+    assert "<svg" in page
+    assert "data:image/png;base64," in page
+    assert "<script" not in page
+    assert (run / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(run.glob("*.tmp"))
+
+
+def cell(distance, evaluations, **settings):
+    return Cell(Sampling(guidance=1.0, **settings), distance, None, evaluations, 0.1, np.zeros((1, 1, 8, 8), np.uint8))
+
+
+def test_the_cheapest_within_five_percent_is_chosen():
+    cells = [cell(1.0, 50), cell(1.04, 10), cell(1.049, 8), cell(1.06, 4), cell(1.045, 8)]
+    best, chosen = choose(cells)
+    assert (best.distance, chosen.distance) == (1.0, 1.045)
+
+
+def test_the_table_marks_both():
+    cells = (cell(1.04, 10), cell(1.0, 50))
+    from ebb.evaluate.sweep import Sweep
+
+    result = Sweep(cells, cells[1], cells[0], (0.9, 1.1), 0.5, {})
+    assert [row[-1] for row in as_rows(result)] == ["default", "best"]
+    assert [row[-1] for row in as_rows(dataclasses.replace(result, chosen=cells[1]))] == ["", "best, default"]
+
+
+def test_a_chart_has_a_line_for_each_solver_times_and_guidance():
+    facts = [
+        dict(cell(d, n, steps=n).facts(), solver=s)
+        for s, d, n in (("ddim", 2.0, 5), ("ddim", 1.0, 10), ("heun", 1.5, 5))
+    ]
+    assert chart(facts).count("<polyline") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"solvers": []}, "at least one solver"),
+        ({"solvers": ["ddimm"]}, "no solver called 'ddimm'"),
+        ({"count": 1}, "2 or more samples"),
+        ({"steps": [0]}, "at least 1 step"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_measured(run, change, message):
+    asked = {"solvers": ["ddim"], "steps": [2], "guidance": [1.0], "count": 16} | change
+    before = (run / "sweep.json").read_bytes() if (run / "sweep.json").exists() else None
+    with pytest.raises(UsageError, match=message):
+        sweep(run, **asked)
+    assert ((run / "sweep.json").read_bytes() if (run / "sweep.json").exists() else None) == before
+
+
+def test_a_damaged_default_is_refused_with_what_to_do(run, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "sampling.json").write_text('{"sampling": {"speed": 3}}')
+    with pytest.raises(DamagedError, match=r"sampling\.json"):
+        ebb.load(copy)
+
+
+def test_what_a_network_is_shown_is_counted_and_the_hook_goes():
+    import torch
+
+    network = torch.nn.Linear(2, 2)
+    with counted(network) as seen:
+        network(torch.zeros(5, 2))
+        network(torch.zeros(3, 2))
+    network(torch.zeros(7, 2))
+    assert seen == [8]
+
+
+def test_a_mutant_that_counts_calls_and_not_samples_is_caught(run, monkeypatch):
+    from contextlib import contextmanager
+
+    @contextmanager
+    def calls(network):
+        seen = [0]
+        hook = network.register_forward_pre_hook(lambda *_: seen.__setitem__(0, seen[0] + 1))
+        yield seen
+        hook.remove()
+
+    monkeypatch.setattr("ebb.evaluate.sweep.counted", calls)
+    with pytest.raises(AssertionError):
+        test_evaluations_are_counted_at_the_network(sweep(run, ["ddim"], [3], [2.0], 32, search=False))
+
+
+def test_settings_search_only_where_it_helps(run):
+    system = ebb.load(ebb.system.locate(run))
+    found = list(settings_of(system, ["ddim"], [20], [1.0], True, lambda _: None))
+    assert [how.grid for how in found] == ["log_snr"]
