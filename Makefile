@@ -1,9 +1,10 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
+# make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test lint types format bench-sample tables clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -12,7 +13,7 @@ demo: .venv/demo
 	@echo "picture  runs/demo/samples.png"
 
 test: lint types
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
 lint: .venv/dev
 	$(BIN)/ruff check
@@ -37,5 +38,19 @@ format: .venv/dev
 	$(INSTALL) --editable ".[dev]"
 	@touch $@
 
+bench-sample: .venv-bench/done
+	.venv-bench/bin/python bench/overhead.py
+	.venv-bench/bin/python bench/end_to_end.py
+
+tables: .venv/dev
+	$(BIN)/python docs/tables.py
+
+# peers install what they can; denoising-diffusion-pytorch asks for torchvision, which its sampler does not use
+.venv-bench/done: pyproject.toml bench/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt --editable . -r bench/requirements.txt
+	.venv-bench/bin/python -m pip install --quiet --no-deps denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
+	@touch $@
+
 clean:
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

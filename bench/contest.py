@@ -1,8 +1,7 @@
 """Contenders side by side: each in a process of its own, their repeats interleaved, one working at a time.
 
-A contender is a module-level function that prepares everything and returns a function doing one repeat. A process of its
-own keeps one contender's settings (allocator, threads, compiled code) from another; interleaving keeps a slow minute of
-the machine from one of them alone.
+A contender is a function that prepares everything and returns another that does one repeat. A process of its own keeps
+one contender's settings (allocator, compiled code) from another; interleaving spreads a slow minute over all of them.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from unittest.mock import MagicMock
 
 import torch
+from contest import contest
 from torch import Tensor, nn
 
 import ebb
@@ -52,9 +53,9 @@ def unet_of_diffusers() -> nn.Module:
 
 
 def without_torchvision() -> None:
-    """Let denoising-diffusion-pytorch be imported where torchvision has no build: its trainer and FID need it, its
-    network and sampler do not."""
-    for name in ("torchvision", "torchvision.transforms", "pytorch_fid", "pytorch_fid.fid_score", "pytorch_fid.inception"):
+    """Let denoising-diffusion-pytorch be imported where torchvision has no build: its trainer needs it, its network and
+    sampler do not."""
+    for name in ("torchvision", "pytorch_fid", "pytorch_fid.fid_score", "pytorch_fid.inception"):
         sys.modules.setdefault(name, MagicMock())
 
 
@@ -86,34 +87,33 @@ def lucidrains(fast: bool) -> Callable[[], object]:
     from denoising_diffusion_pytorch import GaussianDiffusion
 
     unet = unet_of_lucidrains()
-    if fast:  # none is documented for sampling; compile and channels_last are PyTorch's own advice
+    if fast:  # its pages name none for sampling; these are PyTorch's own
         unet = torch.compile(unet.to(memory_format=torch.channels_last))
     diffusion = GaussianDiffusion(unet, image_size=SIDE, timesteps=1000, sampling_timesteps=STEPS)
-    if fast:
-        def sample() -> object:
-            with torch.autocast("cpu", torch.bfloat16):
-                return diffusion.sample(batch_size=BATCH)
-        return sample
-    return lambda: diffusion.sample(batch_size=BATCH)
+
+    def sample() -> object:
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            return diffusion.sample(batch_size=BATCH)
+
+    return sample
 
 
-def ours(network: Callable[[], nn.Module], answer: Callable[[object], Tensor], ours: bool, compiled: bool) -> Callable[[], object]:
+def with_ebb(
+    network: Callable[[], nn.Module], answer: Callable[[object], Tensor], fast: bool, compiled: bool
+) -> Callable[[], object]:
     keep_freed_memory()
     module = network().requires_grad_(False)
-    if ours:
-        module = module.to(memory_format=torch.channels_last)
+    module = module.to(memory_format=torch.channels_last) if fast else module
     adapted: nn.Module = Adapted(module, answer)
-    if compiled:
-        adapted = torch.compile(adapted)
+    adapted = torch.compile(adapted) if compiled else adapted
     denoiser = ebb.NetworkDenoiser(adapted, ebb.DDPMLinear(), ebb.PREDICTIONS["noise"], thousandths)
     times = ebb.GRIDS["trailing"](denoiser.path, STEPS)
 
     def sample() -> Tensor:
         noise = ebb.Noise.of(0, BATCH)
         x = noise.start((3, SIDE, SIDE))
-        if ours:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=ours):
+        x = x.contiguous(memory_format=torch.channels_last) if fast else x
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             for point in ebb.trajectory(denoiser, ebb.DDIM(), times, x, {}, noise):
                 x = point.x
         return x
@@ -129,28 +129,25 @@ def itself(output: object) -> Tensor:
     return output
 
 
-ROUNDS = {
-    "diffusers": {
-        "diffusers, as its pages show": functools.partial(diffusers, False),
-        "diffusers, its fast options": functools.partial(diffusers, True),
-        "ebb, fp32 eager": functools.partial(ours, unet_of_diffusers, sample_of, False, False),
-        "ebb, bf16 channels_last": functools.partial(ours, unet_of_diffusers, sample_of, True, False),
-        "ebb, bf16 channels_last compiled": functools.partial(ours, unet_of_diffusers, sample_of, True, True),
-    },
-    "denoising-diffusion-pytorch": {
-        "lucidrains, as its pages show": functools.partial(lucidrains, False),
-        "lucidrains, PyTorch's fast options": functools.partial(lucidrains, True),
-        "ebb, fp32 eager": functools.partial(ours, unet_of_lucidrains, itself, False, False),
-        "ebb, bf16 channels_last": functools.partial(ours, unet_of_lucidrains, itself, True, False),
-        "ebb, bf16 channels_last compiled": functools.partial(ours, unet_of_lucidrains, itself, True, True),
-    },
-}
+def round_against(peer: Callable[[bool], object], network: object, answer: object) -> dict[str, object]:
+    """The contenders around one network."""
+    ours = functools.partial(with_ebb, network, answer)
+    return {
+        f"{peer.__name__}, as its pages show": functools.partial(peer, False),
+        f"{peer.__name__}, with fast options": functools.partial(peer, True),
+        "ebb, the same precision": functools.partial(ours, False, False),
+        "ebb, bf16 channels_last": functools.partial(ours, True, False),
+        "ebb, bf16 channels_last, compiled": functools.partial(ours, True, True),
+    }
+
 
 if __name__ == "__main__":
-    from contest import contest
-
-    for peer, contenders in ROUNDS.items():
+    for contenders in (
+        round_against(diffusers, unet_of_diffusers, sample_of),
+        round_against(lucidrains, unet_of_lucidrains, itself),
+    ):
         results = contest(contenders, repeats=5)
         slowest = next(iter(results.values()))[0]
         for name, (median, prepared) in results.items():
-            print(f"{name:40s} {BATCH / median:7.1f} img/s  x{slowest / median:.2f}  prepared in {prepared:.1f} s", flush=True)
+            rate = BATCH / median
+            print(f"{name:36s} {rate:7.1f} samples/s  ×{slowest / median:.2f}  ready in {prepared:.0f} s", flush=True)

@@ -7,9 +7,11 @@ Ratios of medians of interleaved repeats in one process; nothing here waits for 
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -59,32 +61,34 @@ def overhead() -> None:
     cases = {
         "1×1×8×8": (unet(1, 64, 1, 1), (1, 1, 8, 8), 201),
         "4×3×32×32": (unet(3, 64, 2, 2), (4, 3, 32, 32), 51),
-        "64×3×32×32": (unet(3, 64, 2, 2), (64, 3, 32, 32), 11),
+        "64×3×32×32": (unet(3, 64, 2, 2), (64, 3, 32, 32), 15),
     }
     for shape, (denoiser, size, repeats) in cases.items():
-        x, told, noise = torch.randn(size), torch.full(size[:1], 0.5), ebb.Noise.of(0, size[0])
-        times = ebb.GRIDS["uniform"](denoiser.path, STEPS)
+        found = medians(runs_of(denoiser, torch.randn(size)), repeats)
+        call = found.pop("bare calls") / STEPS
+        for name, spent in found.items():
+            extra = f"{(spent / STEPS - call) * 1e6:+.0f} µs a step"
+            print(
+                f"{shape:11s} network {call * 1e3:6.2f} ms  {name:9s} {spent / STEPS / call:.4f}  {extra}", flush=True
+            )
 
-        def bare(denoiser: ebb.NetworkDenoiser = denoiser, x: Tensor = x, told: Tensor = told) -> None:
-            with torch.no_grad():
-                for _ in range(STEPS):
-                    denoiser.network(x, told, {})
 
-        runs: dict[str, Callable[[], object]] = {"bare": bare}
-        for name in ("ddim", "dpmpp_2m"):
+def runs_of(denoiser: ebb.NetworkDenoiser, x: Tensor) -> dict[str, Callable[[], object]]:
+    """Bare calls of the network, and whole trajectories of as many calls."""
+    told, noise = torch.full((len(x),), 0.5), ebb.Noise.of(0, len(x))
+    times = ebb.GRIDS["uniform"](denoiser.path, STEPS)
 
-            def whole(solver: ebb.Solver = ebb.SOLVERS[name], denoiser=denoiser, x=x, times=times, noise=noise) -> None:
-                for _ in ebb.trajectory(denoiser, solver, times, x, {}, noise):
-                    pass
+    def bare() -> None:
+        with torch.no_grad():
+            for _ in range(STEPS):
+                denoiser.network(x, told, {})
 
-            runs[name] = whole
-        found = medians(runs, repeats)
-        call = found["bare"] / STEPS
-        for name in runs:
-            if name != "bare":
-                extra = (found[name] / STEPS - call) * 1e6
-                print(f"{shape:12s} network {call * 1e3:7.2f} ms  {name:9s} ÷ bare calls {found[name] / found['bare']:.4f}"
-                      f"  ({extra:+.0f} µs a step)", flush=True)
+    def whole(solver: ebb.Solver) -> None:
+        for _ in ebb.trajectory(denoiser, solver, times, x, {}, noise):
+            pass
+
+    solvers = {name: functools.partial(whole, ebb.SOLVERS[name]) for name in ("ddim", "dpmpp_2m")}
+    return {"bare calls": bare} | solvers
 
 
 def one_step() -> None:
@@ -106,7 +110,7 @@ def one_step() -> None:
 
     def ours() -> None:
         now, memory, denoise = x, None, Denoise(denoiser)
-        for t, s in zip(moments[: STEPS - 1], moments[1:STEPS], strict=True):
+        for t, s in pairwise(moments[:STEPS]):
             now, _, memory = solver.step(denoise, now, t, s, {}, memory, draw)
 
     with torch.no_grad():
@@ -130,6 +134,6 @@ class Answers(nn.Module):
 if __name__ == "__main__":
     torch.set_num_threads(2)
     keep_freed_memory()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; trajectories ÷ as many bare calls")
     overhead()
     one_step()

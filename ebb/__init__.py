@@ -51,7 +51,7 @@ _HOMES = {
     "ebb.sample.range": ["gauge"],
     "ebb.sample.table": ["SOLVERS"],
     "ebb.sample.tune": ["tune"],
-    "ebb.guide.cfg": ["Guide", "cfg", "cfg_plus_plus"],
+    "ebb.guide.cfg": ["cfg", "cfg_plus_plus"],
     "ebb.guide.rescale": ["Rescaled"],
     "ebb.guide.apg": ["Projected"],
     "ebb.guide.interval": ["within"],

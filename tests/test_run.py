@@ -183,7 +183,7 @@ def test_a_budget_is_kept_with_grids_and_all(pictures, tmp_path, monkeypatch):
     for budget in (30, 600):
         asked = Recipe(budget=f"{budget}s", batch=16, network={"width": 8})
         recipe, reasons = resolve(asked, images, torch.device("cpu"), lambda _: None)
-        grid = 40 * 16 * 2 / (3 * 50.0)
+        grid = 40 * 16 * 2 / (3 * 80.0)
         planned = recipe.steps * 16 / 80.0 + recipe.grids * grid
         assert planned == pytest.approx(0.97 * budget, rel=0.03)
         assert recipe.grids == (1 if budget == 30 else 7)

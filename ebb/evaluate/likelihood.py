@@ -13,7 +13,7 @@ from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.moment import Moment, at, where
 from ebb.process.path import spread
-from ebb.sample.adaptive import Adaptive, Attempts, Field, integrate, rms, rows
+from ebb.sample.adaptive import Adaptive, Attempts, Field, integrate, rms
 from ebb.shapes import Float
 
 RULE = Adaptive(1e-4)
@@ -28,21 +28,20 @@ class Likelihood(NamedTuple):
     attempts: Attempts
 
 
-Traced = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(x [n, *d], t [n], which samples [n]) → (x̂0 [n, *d], tr ∂x̂0/∂x [n]), float64."""
+Traced = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(x [b, *d], t [b]) → (x̂0 [b, *d], tr ∂x̂0/∂x [b]), float64."""
 
 
 def traced(denoiser: Denoiser, cond: Cond, probes: Tensor, weight: float, dtype: torch.dtype) -> Traced:
     """x̂0 with the trace of its Jacobian, weight·Σ_k v_kᵀ(∂x̂0/∂x)v_k, by one backward pass for each probe [k, b, *d]."""
 
-    def answer(x: Tensor, t: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        own = which.to(x.device)
+    def answer(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().to(dtype).requires_grad_()
-            x0 = denoiser(x, t, rows(cond, which))
+            x0 = denoiser(x, t, cond)
             total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
             for k, probe in enumerate(probes, 1):
-                v = probe[own].to(x0.dtype)
+                v = probe.to(x0.dtype)
                 (gradient,) = torch.autograd.grad((v * x0).sum(), x, retain_graph=k < len(probes))
                 total += (gradient * v).flatten(1).double().sum(1)
         return x0.detach().double(), weight * total
@@ -53,14 +52,14 @@ def traced(denoiser: Denoiser, cond: Cond, probes: Tensor, weight: float, dtype:
 def augmented(denoiser: Denoiser, answer: Traced, shape: torch.Size) -> Field:
     """The flow of z = x/√(α² + σ²) in θ = atan ν, with its divergence per dimension as one more element:
 
-    dz/dθ = (cos θ·z − x̂0)/sin θ, ∇·(dz/dθ) = (d·cos θ − tr ∂x̂0/∂z)/sin θ; y is [n, d + 1].
+    dz/dθ = (cos θ·z − x̂0)/sin θ, ∇·(dz/dθ) = (d·cos θ − tr ∂x̂0/∂z)/sin θ; y is [b, d + 1].
     """
     path = denoiser.path
 
-    def field(y: Tensor, angle: Tensor, which: Tensor) -> Tensor:
+    def field(y: Tensor, angle: Tensor) -> Tensor:
         z, t = y[:, :-1], path.time(torch.tan(angle))
         norm = spread(path.norm(t), z)
-        x0, trace = answer((norm * z).reshape(-1, *shape), t, which)
+        x0, trace = answer((norm * z).reshape(-1, *shape), t)
         cos, sin = spread(torch.cos(angle), z), spread(torch.sin(angle), z)
         divergence = cos - norm * trace[:, None] / z.shape[1]
         return torch.cat([cos * z - x0.flatten(1), divergence], 1) / sin
@@ -74,12 +73,12 @@ def prior(answer: Traced, x: Float[Tensor, "b *d"], end: Moment) -> Float[Tensor
     log p(x) − log N(x; 0, σ²I) = α/σ²·∫₀¹ x·D(ux) du + log p(0)/N(0; 0, σ²I), by Tweedie's formula along the line to 0;
     D is affine there, and the last term is −½(α/σ)²·E[|x0|² | x = 0], E = |D(0)|² + σ²/α·tr ∂D/∂x(0).
     """
-    flat, everyone, t = x.flatten(1), torch.arange(len(x)), end.shared(len(x))
+    flat, t = x.flatten(1), end.shared(len(x))
     unit = -0.5 * ((flat / end.sigma).square() + math.log(2 * math.pi * end.sigma**2)).sum(1)
     if end.alpha == 0:
         return unit
-    middle, trace = answer(torch.zeros_like(x), t, everyone)
-    there, _ = answer(x, t, everyone)
+    middle, trace = answer(torch.zeros_like(x), t)
+    there, _ = answer(x, t)
     along = end.alpha / end.sigma**2 * (flat * (middle + there).flatten(1) / 2).sum(1)
     power = middle.flatten(1).square().sum(1) + end.sigma**2 / end.alpha * trace
     return unit + along - power / (2 * end.nsr**2)
@@ -114,16 +113,16 @@ def log_density(
     path, shape, count = denoiser.path, x.shape[1:], len(x)
     end = min(at(path, path.end), where(path, -math.log(nsr_max)), key=lambda moment: moment.nsr)
     answer = traced(denoiser, cond, *vectors(x, probes, noise), x.dtype)
-    field, everyone = augmented(denoiser, answer, shape), torch.arange(count)
+    field = augmented(denoiser, answer, shape)
     first, last = math.atan(nsr_min), math.atan(end.nsr)
     angle = torch.full((count,), first, dtype=torch.float64)
     y = torch.cat([x.double().flatten(1), torch.zeros(count, 1, dtype=torch.float64, device=x.device)], 1)
-    y = y + first / 2 * field(y, angle, everyone)
+    y = y + first / 2 * field(y, angle)
 
     def norm(error: Tensor) -> Tensor:
         return torch.maximum(rms(error[:, :-1]), error[:, -1].abs())
 
-    y, _, memory = integrate(field, y, field(y, angle, everyone), angle, last, rule, rule.fresh(count), norm)
+    y, _, memory = integrate(field, y, field(y, angle), angle, last, rule, rule.fresh(count), norm)
     scale, d = math.hypot(end.alpha, end.sigma), shape.numel()
     there = scale * y[:, :-1].reshape(x.shape)
     nats = prior(answer, there, end) + d * (math.log(scale) + y[:, -1])

@@ -72,6 +72,7 @@ class Path(ABC):
 
     def rates(self, t: Float[Tensor, "b"]) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
         """(dα/dt, dσ/dt), by forward-mode differentiation of the two functions themselves."""
+        t = t.contiguous()  # a shared time is one number in memory, which forward mode cannot write tangents beside
         one = torch.ones_like(t)
         return jvp(self.alpha, (t,), (one,))[1], jvp(self.sigma, (t,), (one,))[1]
 

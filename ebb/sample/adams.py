@@ -131,8 +131,7 @@ class DEIS:
     what p is a polynomial: "time" is the paper's tAB, "nsr" its ρAB (for α = 1 iPNDM_v, Adams–Bashforth with
     variable steps in σ), "lam" the log-ρ form of diffusers' DEISMultistepScheduler. Order k is the paper's tAB(k − 1).
     The order grows from 1 over the first steps. A step from or to α = 0, where ν is infinite, is a jump; so is the step
-    to σ = 0 if p is in λ. In t and ν it is followed like the others, which is what makes few even steps accurate.
-    State: the last answers ε̂.
+    to σ = 0, which lands on x̂0 and on whatever a guide made of it. State: the last answers ε̂.
     """
 
     order: int = 3
@@ -149,7 +148,7 @@ class DEIS:
         """One denoiser call."""
         x0 = denoise(x, t, cond)
         past = ((t.noise(x, x0), t), *state)[: self.order]
-        if t.alpha == 0 or s.alpha == 0:
+        if t.alpha == 0 or s.alpha == 0 or s.sigma == 0:
             return Stepped(t.jump(x, x0, s), x0, past)
         used = usable(past, s, self.variable)
         weights = averages(-1, denoise.path, self.variable, t, s, tuple(when for _, when in used))
@@ -168,7 +167,7 @@ class IPNDM:
     ε̂ evenly over the step, the flow averages it in ν: they agree to `terms`-th order on a grid that is even in ν alone.
     On any other smoothly spaced grid the method is of second order however many terms it has, which is its stated
     order; where neighbouring steps differ by a factor, of first. `DEIS(variable="nsr")` adapts the weights instead.
-    From α = 0, where ε̂ tells nothing of x̂0, it jumps by x̂0. State: the last answers ε̂.
+    From α = 0, where ε̂ tells nothing of x̂0, it jumps by x̂0, and to σ = 0 too. State: the last answers ε̂.
     """
 
     terms: int = 4
@@ -189,7 +188,7 @@ class IPNDM:
         """One denoiser call."""
         x0 = denoise(x, t, cond)
         past = ((t.noise(x, x0), t), *state)[: self.terms]
-        if t.alpha == 0:
+        if t.alpha == 0 or s.sigma == 0:
             return Stepped(t.jump(x, x0, s), x0, past)
         return Stepped(along(x, t, s, EQUAL_STEPS[len(past) - 1], past), x0, past)
 

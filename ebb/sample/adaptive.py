@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import Moment
+from ebb.process.moment import Moment, where
 from ebb.process.path import Path, spread
 from ebb.sample.loop import Denoise, Draw, Stepped
 from ebb.shapes import Float
 
-Field = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(y [n, *d], angle [n], which samples [n]) → dy/dangle [n, *d]; angles and indices on the CPU."""
+Field = Callable[[Tensor, Tensor], Tensor]
+"""(y [b, *d], angle [b]) → dy/dangle [b, *d]; angles on the CPU."""
 
 NODES = (1 / 2, 3 / 4, 1.0)
 STAGES = ((1 / 2,), (0.0, 3 / 4), (2 / 9, 1 / 3, 4 / 9))
@@ -67,6 +67,10 @@ class Memory(NamedTuple):
     errors: tuple[Tensor, Tensor]
     attempts: Attempts
 
+    def asked_again(self) -> Memory:
+        """With one more call counted for every sample."""
+        return self._replace(attempts=replace(self.attempts, calls=self.attempts.calls + 1))
+
 
 @dataclass(frozen=True)
 class Adaptive:
@@ -81,7 +85,8 @@ class Adaptive:
     is at most tolerance·(1 + that of z). The next one is longer by 0.9·(1/e)^{(p+i+d)/3}·(e₁)^{(p+2d)/3}·(1/e₂)^{d/3},
     e, e₁, e₂ being its error and the two before in units of what is allowed. Three denoiser calls a step.
 
-    Samples that have arrived leave the batch, and none depends on another. Two times are grid enough. On Gaussians and
+    The batch stays whole, for guides that hold something for each sample: one that has arrived is asked where it is
+    until the last one has. None depends on another. Two times are grid enough. On Gaussians and
     mixtures this pair needs fewer calls than Dormand & Prince's 5(4) for errors above 2e-5; p = 0.3, i = 0.4 rejects
     fewer steps than p = 0, i = 1, and d brought nothing.
 
@@ -110,11 +115,13 @@ class Adaptive:
         begin, last = math.atan(t.nsr), math.atan(s.nsr) if s.sigma else min(math.atan(t.nsr), self.sliver)
         field, count = flow(denoise.denoiser, cond), len(x)
         z, angle = x / math.hypot(t.alpha, t.sigma), torch.full((count,), begin, dtype=torch.float64)
-        first = field(z, angle, torch.arange(count))
+        first = field(z, angle)
         x0 = math.cos(begin) * z - math.sin(begin) * first
-        z, slope, state = integrate(field, z, first, angle, last, self, state or self.fresh(count), rms)
-        if s.sigma == 0:
-            return Stepped(math.cos(last) * z - math.sin(last) * slope, x0, state)
+        z, _, state = integrate(field, z, first, angle, last, self, state or self.fresh(count), rms)
+        if s.sigma == 0:  # asked again, though the slope tells x̂0 to within rounding: what a guide holds stays exact
+            near = where(denoise.path, -math.log(math.tan(last)))
+            landed = denoise(math.hypot(near.alpha, near.sigma) * z, near, cond)
+            return Stepped(landed, x0, state.asked_again())
         return Stepped(math.hypot(s.alpha, s.sigma) * z, x0, state)
 
     @property
@@ -139,29 +146,24 @@ def rms(z: Float[Tensor, "b *d"]) -> Float[Tensor, "b"]:
     return z.flatten(1).square().mean(1).sqrt()
 
 
-def rows(cond: Cond, which: Tensor) -> Cond:
-    """The conditions of some of the samples."""
-    return {name: value[which.to(value.device)] for name, value in cond.items()}
-
-
 def flow(denoiser: Denoiser, cond: Cond) -> Field:
     """dz/dθ = (cos θ·z − x̂0)/sin θ, the flow of any path for z = x/√(α² + σ²) and θ = atan ν."""
     path = denoiser.path
 
-    def field(z: Tensor, angle: Tensor, which: Tensor) -> Tensor:
+    def field(z: Tensor, angle: Tensor) -> Tensor:
         t = path.time(torch.tan(angle))
-        x0 = denoiser(spread(path.norm(t), z) * z, t, rows(cond, which))
+        x0 = denoiser(spread(path.norm(t), z) * z, t, cond)
         return spread(1 / torch.tan(angle), z) * z - spread(1 / torch.sin(angle), z) * x0
 
     return field
 
 
-def tried(field: Field, y: Tensor, first: Tensor, angle: Tensor, h: Tensor, which: Tensor) -> tuple[Tensor, ...]:
-    """One step of the pair by `h` [n]: (y there, the slope there, the error of y)."""
+def tried(field: Field, y: Tensor, first: Tensor, angle: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+    """One step of the pair by `h` [b]: (y there, the slope there, the error of y)."""
     slopes, there, step = [first], y, spread(h, y)
     for weights, node in zip(STAGES, NODES, strict=True):
         there = y + step * sum(w * k for w, k in zip(weights, slopes, strict=True) if w)
-        slopes.append(field(there, (angle + node * h).clamp(max=math.pi / 2), which))
+        slopes.append(field(there, (angle + node * h).clamp(max=math.pi / 2)))
     return there, slopes[-1], step * sum(w * k for w, k in zip(ERROR, slopes, strict=True) if w)
 
 
@@ -179,30 +181,30 @@ def integrate(
 
     `norm` measures y and its error per sample. Every sample keeps its own step; raises UsageError beyond rule.limit.
     """
-    y, slope, angle, size = y.clone(), slope.clone(), angle.clone(), memory.size.clone()
-    errors = torch.stack(memory.errors)
+    size, errors = memory.size, torch.stack(memory.errors)
     calls, past = memory.attempts.calls + 1, [memory.attempts]
-    active = (angle != stop).nonzero()[:, 0]
     for _ in range(rule.limit):
-        if not len(active):
+        left = (stop - angle).abs()
+        active = left > 0
+        if not active.any():
             return y, slope, Memory(size, (errors[0], errors[1]), joined(past, calls))
-        begin, own = angle[active], active.to(y.device)
-        left = (stop - begin).abs()
-        ends = size[active] >= left
-        h = torch.where(ends, left, size[active]) * torch.sign(stop - begin)
-        there, last, off = tried(field, y[own], slope[own], begin, h, active)
-        error = (norm(off) / (rule.tolerance * (1 + torch.maximum(norm(y[own]), norm(there))))).double().cpu()
-        calls[active] += len(STAGES)
-        good = error <= 1
-        reached = torch.where(ends, torch.full_like(begin, stop), begin + h)
-        past.append(Attempts(active, begin, reached, error, good, calls))
-        factor = rule.longer(error, (errors[0, active], errors[1, active]))
+        ends = size >= left
+        h = torch.where(ends, left, size) * torch.sign(stop - angle)
+        there, last, off = tried(field, y, slope, angle, h)
+        error = (norm(off) / (rule.tolerance * (1 + torch.maximum(norm(y), norm(there))))).double().cpu()
+        calls = calls + len(STAGES) * active
+        reached = torch.where(ends, torch.full_like(angle, stop), angle + h)
+        good = active & (error <= 1)
+        own = active.nonzero()[:, 0]
+        past.append(Attempts(own, angle[own], reached[own], error[own], good[own], calls))
+        factor = rule.longer(error, (errors[0], errors[1]))
         proposed = h.abs() * torch.where(good, factor, factor.clamp(max=SAFETY))
-        size[active] = torch.where(good & ends, torch.maximum(size[active], proposed), proposed)
-        kept, moved = good.to(y.device), active[good]
-        y[own[kept]], slope[own[kept]], angle[moved] = there[kept], last[kept], reached[good]
-        errors[:, moved] = torch.stack([error[good], errors[0, moved]])
-        active = active[~(good & ends)]
+        proposed = torch.where(good & ends, torch.maximum(size, proposed), proposed)
+        size = torch.where(active, proposed, size)
+        kept = spread(good.double(), y) > 0
+        y, slope, angle = torch.where(kept, there, y), torch.where(kept, last, slope), torch.where(good, reached, angle)
+        errors = torch.where(good, torch.stack([error, errors[0]]), errors)
+    active = (angle != stop).nonzero()[:, 0]
     raise UsageError(
         f"{len(active)} of {len(y)} samples did not reach their end in {rule.limit} attempts; the first is at angle"
         f" {float(angle[active[0]]):.6g} with steps of {float(size[active[0]]):.3g}",

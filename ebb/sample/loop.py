@@ -62,7 +62,10 @@ class Solver(Protocol):
         ...
 
     def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: Any, draw: Draw) -> Stepped:
-        """One step from x at `t` to `s`; neither x nor anything in `state` is written to."""
+        """One step from x at `t` to `s`; neither x nor anything in `state` is written to.
+
+        A step to σ = 0 ends on an answer of the denoiser, untouched: what a guide holds there, the sample holds.
+        """
         ...
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ebb import testing
 from ebb.errors import UsageError
+from ebb.process.moment import at
 from ebb.process.path import EDM, PATHS, Cosine, DDPMLinear, Linear, Path, Sigmoid, VarianceExploding
 
 
@@ -93,3 +94,11 @@ def test_jump_divides_by_neither_alpha_nor_the_last_sigma():
     x, x0 = torch.full((1, 2), 3.0), torch.full((1, 2), -1.0)
     assert Linear().jump(x, x0, one, zero).tolist() == [[-1, -1]]
     assert math.isfinite(Linear().jump(x, x0, one, one / 2).sum())
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_rates_of_a_time_that_the_batch_shares(name):
+    path = PATHS[name]
+    shared = at(path, path.end / 3).shared(4)
+    for one, each in zip(path.rates(shared), path.rates(shared.clone()), strict=True):
+        torch.testing.assert_close(one, each, rtol=0, atol=0)

@@ -145,6 +145,7 @@ def plain(step, x):
 
 BETAS = {"beta_start": 1e-4, "beta_end": 0.02}
 FULL = {"lower_order_final": False}
+HIGHER = {"timestep_spacing": "leading", "steps_offset": 20}
 FLOW = {"use_flow_sigmas": True}
 SDE = {"algorithm_type": "sde-dpmsolver++", **FULL}
 NOT_CLIPPED = {"clip_sample": False, "timestep_spacing": "trailing"}
@@ -160,7 +161,7 @@ CASES = {
     "2m to sigma_min": ("DPMSolverMultistep", {"final_sigmas_type": "sigma_min", **FULL}, DPMpp2M(), plain),
     "2m heun": ("DPMSolverMultistep", {"solver_type": "heun", **FULL}, ExponentialAB(2), plain),
     "2m sde": ("DPMSolverMultistep", SDE, DPMpp2MSDE(), given),
-    "2m inverted": ("DPMSolverMultistepInverse", FULL, DPMpp2M(), plain),
+    "2m inverted": ("DPMSolverMultistepInverse", {**FULL, **HIGHER}, DPMpp2M(), plain),
     "unipc 2": ("UniPCMultistep", {}, UniPC(2), plain),
     "unipc 3": ("UniPCMultistep", {"solver_order": 3, "final_sigmas_type": "sigma_min", **FULL}, UniPC(3), plain),
     "deis 2": ("DEISMultistep", FULL, DEIS(2, "lam"), plain),
@@ -209,5 +210,7 @@ def agree(name, prediction, precision="double", change=lambda solver: solver):
     denoiser = Read(network, native, read) if precision == "double" else NetworkDenoiser(network, native, read)
     theirs = follow(scheduler, lambda x, told: network(x, told.to(x.dtype), {}), x, told, extra)
     mine = ours(change(solver), denoiser if native is path else retime(denoiser, path), grid, x)
+    if name == "lms":  # its last step extrapolates ε̂ to σ = 0 too; every solver of ebb ends on x̂0
+        mine, theirs = mine[:-1], theirs[:-1]
     for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
         testing.close(f"{name}, {prediction}, after step {i + 1}", a, b, TOLERANCE[precision])

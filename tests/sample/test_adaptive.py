@@ -93,7 +93,8 @@ def test_the_steps_it_reports_are_those_it_took():
 
     Counting.path = path
     _, attempts = follow(Counting(), Adaptive(1e-4), *ends(path), unit(16, 1), {})
-    assert int(attempts.calls.sum()) == sum(calls)
+    assert int(attempts.calls.max()) == len(calls)  # the last to arrive was asked every time
+    assert set(calls) == {16}
     assert not bool(attempts.accepted[attempts.error > 1].any())
     assert bool(attempts.accepted[attempts.error <= 1].all())
     assert not bool(attempts.accepted.all())  # some steps were too long
@@ -123,10 +124,10 @@ def test_it_beats_equal_steps_at_equal_calls():
     exact = testing.quantile_flow(mixture, x, *(moment.shared(64) for moment in ends(path)))
     off, calls = error(mixture, x, exact, 1e-4)
     angles = torch.linspace(math.pi / 2, Adaptive(1e-4).sliver, 1 + int(calls / 3), dtype=torch.float64)
-    field, y, everyone = flow(mixture, {}), x, torch.arange(64)
-    slope = field(y, angles[:1].expand(64), everyone)
+    field, y = flow(mixture, {}), x
+    slope = field(y, angles[:1].expand(64))
     for begin, h in zip(angles[:-1], angles.diff(), strict=True):
-        y, slope, _ = tried(field, y, slope, begin.expand(64), h.expand(64), everyone)
+        y, slope, _ = tried(field, y, slope, begin.expand(64), h.expand(64))
     equal = math.cos(angles[-1]) * y - math.sin(angles[-1]) * slope
     assert off < 0.1 * float((equal - exact).pow(2).mean().sqrt())
 
