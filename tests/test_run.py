@@ -180,13 +180,13 @@ def test_a_budget_is_kept_with_grids_and_all(pictures, tmp_path, monkeypatch):
     """The plan adds up: updates and grids at the measured speed take the budget, whatever the machine."""
     monkeypatch.setattr("ebb.plan.pace", lambda recipe, *_: {"fp32": 50.0, "bf16": 80.0}[recipe.precision])
     images = read(str(pictures))
-    for budget in (30, 600):
+    for budget in (30, 300):
         asked = Recipe(budget=f"{budget}s", batch=16, network={"width": 8})
         recipe, reasons = resolve(asked, images, torch.device("cpu"), lambda _: None)
         grid = 40 * 16 * 2 / (3 * 80.0)
         planned = recipe.steps * 16 / 80.0 + recipe.grids * grid
         assert planned == pytest.approx(0.97 * budget, rel=0.03)
-        assert recipe.grids == (1 if budget == 30 else 7)
+        assert recipe.grids == (1 if budget == 30 else 5)
         assert "tenth of the budget" in reasons["grids"]
 
 

@@ -12,6 +12,7 @@ from ebb.process.denoiser import CLOCKS, NetworkDenoiser
 from ebb.process.path import PATHS, Cosine, Linear
 from ebb.process.predict import PREDICTIONS, v
 from ebb.recipe import Sampling
+from ebb.sample.table import SOLVERS
 from ebb.system import System, load
 from ebb.train.ema import EMA
 from ebb.train.loop import Training
@@ -35,7 +36,9 @@ def saved(folder, made):
     return checkpoint.save(folder / "checkpoints", 5, training.state(), made.contract())
 
 
-@pytest.mark.parametrize("solver", ["dpmpp_2m", "heun", "ddpm", "ddim(eta=0.5)"])
+@pytest.mark.parametrize(
+    "solver", [name for name in SOLVERS if name != "adaptive"] + ["ddim(eta=0.5)", "adaptive(tolerance=0.05)"]
+)
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_image_i_is_the_same_in_batches_of_one_three_and_eight(solver, guidance):
     made = system()
@@ -46,6 +49,23 @@ def test_image_i_is_the_same_in_batches_of_one_three_and_eight(solver, guidance)
 
     testing.same_by_batch(sample, 8, 1e-4)
     torch.testing.assert_close(made.sample(8, seed=40, batch=3), made.sample(8, seed=40), atol=1e-4, rtol=0)
+
+
+def test_bf16_is_the_same_picture_and_not_the_same_bits():
+    full, half = (system().sample(4, precision=precision) for precision in ("fp32", "bf16"))
+    assert half.dtype == torch.float32
+    assert not torch.equal(full, half)
+    torch.testing.assert_close(full, half, atol=0.1, rtol=0)
+
+
+def test_another_guide_goes_around_the_systems_own():
+    made, mask = system(), torch.zeros(1, 8, 8)
+    mask[:, :4] = 1
+    known = torch.linspace(-0.9, 0.9, 64).reshape(1, 8, 8)
+    for solver in SOLVERS:
+        x = made.sample(2, guidance=2.0, solver=solver, guide=ebb.inpaint(known, mask))
+        assert torch.equal(x[:, :, :4], known[:, :4].expand(2, 1, 4, 8)), solver
+        assert not torch.equal(x[:, :, 4:], known[:, 4:].expand(2, 1, 4, 8)), solver
 
 
 def test_samples_are_float_images_in_range():

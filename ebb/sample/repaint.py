@@ -22,7 +22,8 @@ class Resample:
 
     x_t = (α_t/α_s)·x_s + √(σ_t² − (α_t/α_s)²σ_s²)·z, a step of the forward process (Lugmayr et al. 2022, algorithm 1,
     lines 9 and 10, U = `repeats`, jump length 1). With `inpaint` the unknown part gets that many chances to settle with
-    the known one at each noise level. The step to σ = 0 is made once. Repeats of a step start from the same state.
+    the known one at each noise level. The step to σ = 0 is made once. A repeat starts
+    from no state: what a solver remembers belongs to noise that is no longer there.
 
     Costs `repeats` times the calls; without a guide it changes nothing but the noise.
     """
@@ -57,4 +58,5 @@ class Resample:
             stepped = self.solver.step(denoise, x, t, s, cond, state, drawn)
             if turn < count - 1:
                 x = combine((t.alpha / s.alpha, stepped.x), (spare, draw(x, count + turn)))
+                state = self.solver.start(denoise.path)
         return stepped
