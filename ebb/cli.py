@@ -125,12 +125,14 @@ class Sweep:
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run folder"""
-    solvers: tuple[str, ...] = ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc")
+    solvers: tuple[str, ...] = ("dpmpp_2m", "unipc", "deis")
     """solvers to measure"""
-    steps: tuple[int, ...] = (5, 6, 8, 10, 12)
+    steps: tuple[int, ...] = (6, 8, 10, 12)
     """numbers of steps to measure"""
     guidance: tuple[float, ...] = ()
     """guidance scales to measure; without it 1 and the run's own"""
+    precision: Literal["fp32", "bf16"] | None = None
+    """of the network's forward pass"""
     n: int = 1000
     """samples in each cell"""
     seed: int = 0
@@ -153,6 +155,7 @@ class Sweep:
                 self.guidance,
                 self.n,
                 search=self.search,
+                precision=self.precision,
                 seed=self.seed,
                 say=status.update,
             )

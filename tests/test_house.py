@@ -135,7 +135,7 @@ VERBS = {
     "train": {"run", "fresh", "base"} | OPTIONS,
     "sample": {"n", "label", "steps", "guidance", "solver", "grid", "precision", "seed", "out"},
     "evaluate": {"n", "steps", "guidance", "solver", "grid", "precision", "seed"},
-    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search"},
+    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "precision"},
     "config show": set(),
     "config validate": set(),
     "config diff": set(),

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,12 @@ def sweep(
     count: int = 1000,
     *,
     search: bool = True,
+    precision: str | None = None,
     seed: int = 0,
     say: Say = lambda _: None,
 ) -> Sweep:
     """Measure every solver × number of steps × guidance scale of the run at `run`, on its own grid of times and, for up
-    to 12 steps of a deterministic solver, on one searched for (unless `search` is False).
+    to 12 steps of a deterministic solver, on one searched for (unless `search` is False); in `precision`, or the run's.
 
     Writes sweep.json, sweep.html and sweep.png into the run and the chosen settings into its sampling.json. Raises
     UsageError for a solver that is not known, and as `evaluate` does.
@@ -104,30 +105,25 @@ def sweep(
         raise UsageError(f"a distance needs 2 or more samples, got {count}", "try --n 1000")
     where, began = locate(run), time.perf_counter()
     system, images = load(run), data_of(run)
+    system = replace(system, sampling=system.settled(precision=precision))
     scales = list(guidance) or ([1.0] if not system.labels.names else sorted({1.0, system.sampling.guidance or 1.0}))
     settings = list(settings_of(system, solvers, steps, scales, search, say))
     features, ceiling = features_for(run, images, say)
     labels = None if images.labels is None else np.random.default_rng(seed).choice(images.labels, count)
     floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
-    cells, rows = [], {}
+    cells, vectors = [], []
     for number, how in enumerate(settings, 1):
         say(f"cell {number} of {len(settings)}: {how.solver}, {how.steps} steps, guidance {how.guidance:g}")
-        cell, vectors = measured(system, how, count, labels, seed, features, reference)
+        cell, rows = measured(system, how, count, labels, seed, features, reference)
         cells.append(cell)
-        rows[id(cell)] = vectors
+        vectors.append(rows)
     best, chosen = choose(cells)
-    low, high = bootstrap(frechet_counted, rows[id(best)], reference, resamples=200, seed=seed)
-    about = {
-        "run": run.name,
-        "checkpoint": where.name,
-        "count": count,
-        "seed": seed,
-        "features": features.name,
-        "classifier_accuracy": ceiling,
-        "warnings": [w for w in [too_few(count, reference.shape[1])] if w],
-        "minutes": round((time.perf_counter() - began) / 60, 1),
-        "threads": torch.get_num_threads(),
-    }
+    rows = vectors[cells.index(best)]
+    low, high = bootstrap(frechet_counted, rows, reference, resamples=200, seed=seed)
+    warnings = [warning for warning in [too_few(count, reference.shape[1])] if warning]
+    about = {"run": run.name, "checkpoint": where.name, "count": count, "seed": seed, "features": features.name}
+    about |= {"classifier_accuracy": ceiling, "warnings": warnings, "threads": torch.get_num_threads()}
+    about |= {"minutes": round((time.perf_counter() - began) / 60, 1)}
     order = sorted(cells, key=lambda cell: (cell.evaluations, cell.seconds))
     result = Sweep(tuple(order), best, chosen, (max(low, 0.0), high), distance(floor, reference), about)
     store(run, result)
