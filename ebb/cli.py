@@ -159,7 +159,7 @@ class Sweep:
                 seed=self.seed,
                 say=status.update,
             )
-        table = Table(title=escape(str(self.run)), title_justify="left")
+        table = Table(title=escape(str(self.run)), title_justify="left", box=None, padding=(0, 2, 0, 0))
         for head in ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", ""):
             table.add_column(head, no_wrap=True)
         for row in as_rows(result):

@@ -57,7 +57,12 @@ def parse(text: str, members: Mapping[str, Any], idea: str) -> Any:
             return TypeAdapter(made).validate_python({**vars(member), **fields})
         return made(**fields)
     except (ValidationError, TypeError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        if not isinstance(error, ValidationError):
+            reason = str(error)
+        elif isinstance(told := error.errors()[0].get("ctx", {}).get("error"), UsageError):
+            raise told from error  # the member's own words and hint
+        else:
+            reason = error.errors()[0]["msg"]
         raise UsageError(f"{idea} {text!r}: {reason}", f"fields of {name}: {', '.join(known)}") from error
 
 

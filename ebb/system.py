@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from ebb.guide.cfg import Guide, cfg
 from ebb.machine import keep_freed_memory
 from ebb.names import parse, spell
 from ebb.networks.table import NETWORKS
-from ebb.process.denoiser import CLOCKS, NetworkDenoiser
+from ebb.process.denoiser import CLOCKS, Autocast, Denoiser, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, audible
 from ebb.process.times import GRIDS
@@ -127,17 +128,16 @@ class System:
         method = parse(how.solver, SOLVERS, "solver")
         device = next(self.denoiser.parameters()).device
         null = {name: row.to(device) for name, row in self.labels.null().items()}
-        denoiser = cfg(1.0 if how.guidance is None or not null else how.guidance, null)(self.denoiser)
-        guided, made = guide(denoiser) if guide else denoiser, []
+        asked_for = cfg(1.0 if how.guidance is None or not null else how.guidance, null)(self.in_precision(how))
+        guided, made = guide(asked_for) if guide else asked_for, []
         keep_freed_memory()
         for first in range(0, count, batch):
             part = asked[first : first + batch]
             noise = Noise.of(seed + first, len(part))
             cond = {name: row.to(device) for name, row in self.labels(part).items()}
             x = noise.start(self.shape).to(device) * float(path.sigma(times[:1]))
-            with torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
-                for point in trajectory(guided, method, times, x, cond, noise):
-                    x = point.x
+            for point in trajectory(guided, method, times, x, cond, noise):
+                x = point.x
             if not bool(torch.isfinite(x).all()):
                 raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
             made.append(x.clamp(-1, 1).cpu())
@@ -145,12 +145,22 @@ class System:
                 progress(len(part))
         return torch.cat(made)
 
+    def in_precision(self, how: Sampling) -> Denoiser:
+        """The denoiser with its network in the precision that `how` names."""
+        return Autocast(self.denoiser, torch.bfloat16) if how.precision == "bf16" else self.denoiser
+
     def settled(self, **asked: Any) -> Sampling:
         """The system's sampling settings with what was asked for in place; UsageError for what cannot be."""
         given = {name: value for name, value in asked.items() if value is not None}
+        if self.sampling.grid.startswith("given") and {"steps", "solver"} & {
+            name for name, value in given.items() if value != getattr(self.sampling, name)
+        }:
+            given = {"grid": Sampling().grid} | given  # times that were searched for other steps
         how = Sampling.model_validate(self.sampling.model_dump() | given)
         if how.steps < 1:
             raise UsageError(f"sampling needs at least 1 step, got {how.steps}", "try --steps 16")
+        if how.guidance is not None and not math.isfinite(how.guidance):
+            raise UsageError(f"guidance is a finite number, got {how.guidance}")
         if not self.labels.names and how.guidance not in (None, 1):
             raise UsageError(f"guidance {how.guidance:g} needs labels, and this model was trained without")
         return how

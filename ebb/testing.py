@@ -55,6 +55,10 @@ def graded(path: Path, steps: int) -> Float[Tensor, "n"]:
 
 def check_path(path: Path) -> None:
     """The ends, the monotone ratio, its inverse, the rates, and what follows from them: mix, noise, jump, score."""
+    try:
+        hash(path)
+    except TypeError as error:
+        raise AssertionError("a path is a frozen dataclass, so that its coefficients can be remembered") from error
     t, ends = inside(path), torch.tensor([0.0, path.end], dtype=torch.float64)
     close("alpha(0)", path.alpha(ends)[:1], torch.ones(1), 0)
     close("sigma(0)", path.sigma(ends)[:1], torch.zeros(1), 0)

@@ -24,7 +24,9 @@ with torch.no_grad():
 
 def ran(keep, **environment):
     env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | environment
-    out = subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, text=True, check=True, env=env)
+    out = subprocess.run(
+        [sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, text=True, check=True, env=env
+    )
     said, faults = out.stdout.split()
     return said, int(faults)
 

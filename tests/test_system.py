@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -184,3 +185,38 @@ def test_without_labels_there_is_nothing_to_ask_or_guide():
         made.sample(1, label="a")
     with pytest.raises(UsageError, match="needs labels"):
         made.sample(1, guidance=2.0)
+
+
+def test_times_searched_for_one_setting_do_not_stand_in_another_ones_way():
+    """Other steps or another solver fall back to a grid for any number of steps."""
+    grid = "given(times=(1.0, 0.6, 0.3, 0.1, 0.0))"
+    made = dataclasses.replace(system(), sampling=Sampling(steps=4, grid=grid))
+    assert made.settled(guidance=2.0).grid == grid
+    assert made.settled(steps=4).grid == grid
+    assert made.settled(steps=9).grid == made.settled(solver="ddim").grid == Sampling().grid
+    made.sample(1, steps=9)
+    with pytest.raises(UsageError, match="made for 4 steps"):
+        made.sample(1, steps=9, grid=grid)
+
+
+@pytest.mark.parametrize("guidance", [float("nan"), float("inf")])
+def test_guidance_that_is_no_number_is_refused_at_once(guidance):
+    with pytest.raises(UsageError, match="finite number"):
+        system().sample(1, guidance=guidance)
+
+
+def test_guides_compute_in_float32_whatever_the_networks_precision():
+    seen = []
+
+    def spy(denoiser):
+        class Spy:
+            path = denoiser.path
+
+            def __call__(self, x, t, cond):
+                seen.append((torch.eye(2) @ torch.eye(2)).dtype)
+                return denoiser(x, t, cond)
+
+        return Spy()
+
+    system().sample(1, precision="bf16", guide=spy)
+    assert set(seen) == {torch.float32}

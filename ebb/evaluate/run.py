@@ -33,7 +33,7 @@ def evaluate(run: Path, count: int, *, seed: int = 0, say: Say = lambda _: None,
     if count < 2:
         raise UsageError(f"a distance needs 2 or more samples, got {count}", "try --n 1000")
     where = locate(run)
-    system, images = load(where), data_of(run)
+    system, images = load(run), data_of(run)
     features, accuracy = features_for(run, images, say)
     labels = names = None
     if images.labels is not None:

@@ -22,7 +22,7 @@ from torch import nn
 
 from ebb.checkpoint import replace_text
 from ebb.encode.images import to_pixels
-from ebb.errors import UsageError
+from ebb.errors import EbbError, UsageError
 from ebb.evaluate.distances import Array, bootstrap, frechet_counted, too_few
 from ebb.evaluate.features import Features, batches, extract
 from ebb.evaluate.measure import label_accuracy, split
@@ -35,7 +35,7 @@ from ebb.process.times import GRIDS, Given
 from ebb.recipe import Sampling
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
-from ebb.sample.tune import tune
+from ebb.sample.tune import StochasticError, tune
 from ebb.system import System, load, locate
 
 NEAR = 1.05
@@ -111,16 +111,22 @@ def sweep(
     features, ceiling = features_for(run, images, say)
     labels = None if images.labels is None else np.random.default_rng(seed).choice(images.labels, count)
     floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
-    cells, vectors = [], []
+    cells, vectors, failed = [], [], list[str]()
     for number, how in enumerate(settings, 1):
         say(f"cell {number} of {len(settings)}: {how.solver}, {how.steps} steps, guidance {how.guidance:g}")
-        cell, rows = measured(system, how, count, labels, seed, features, reference)
+        try:
+            cell, rows = measured(system, how, count, labels, seed, features, reference)
+        except EbbError as error:  # such as values that are not finite: the other cells are worth having
+            failed.append(f"{how.solver}, {how.steps} steps, guidance {how.guidance:g}: {error}".splitlines()[0])
+            continue
         cells.append(cell)
         vectors.append(rows)
+    if not cells:
+        raise EbbError("no setting could be measured", failed[0] if failed else "give solvers and steps")
     best, chosen = choose(cells)
     rows = vectors[cells.index(best)]
     low, high = bootstrap(frechet_counted, rows, reference, resamples=200, seed=seed)
-    warnings = [warning for warning in [too_few(count, reference.shape[1])] if warning]
+    warnings = [warning for warning in [too_few(count, reference.shape[1]), *failed] if warning]
     about = {"run": run.name, "checkpoint": where.name, "count": count, "seed": seed, "features": features.name}
     about |= {"classifier_accuracy": ceiling, "warnings": warnings, "threads": torch.get_num_threads()}
     about |= {"minutes": round((time.perf_counter() - began) / 60, 1)}
@@ -133,18 +139,19 @@ def sweep(
 def settings_of(
     system: System, solvers: Sequence[str], steps: Sequence[int], scales: Sequence[float], search: bool, say: Say
 ) -> Iterator[Sampling]:
-    """Every combination on the system's own grid, and on a grid searched for where that helps and can be done."""
+    """Every combination on the system's own grid, and on one searched for, at the scale nearest 1, where it helps."""
     if not solvers or not steps:
         raise UsageError("a sweep needs at least one solver and one number of steps", "try --steps 8 12 16")
-    own = system.sampling.grid if not system.sampling.grid.startswith("given") else Sampling().grid
-    for solver, count in product(solvers, steps):
-        grids = [own]
+    for solver in solvers:
         parse(solver, SOLVERS, "solver")
+    own = system.sampling.grid if not system.sampling.grid.startswith("given") else Sampling().grid
+    for solver, count in product(dict.fromkeys(solvers), dict.fromkeys(steps)):
+        grids = [own]
         if search and count <= FEW:
             say(f"searching times for {solver} in {count} steps")
             found = searched(system, solver, own, count, min(scales, key=lambda scale: abs(scale - 1)))
             grids += [found] if found else []
-        for grid, scale in product(grids, scales):
+        for grid, scale in product(grids, dict.fromkeys(scales)):
             yield system.settled(solver=solver, grid=grid, steps=count, guidance=scale)
 
 
@@ -156,13 +163,12 @@ def searched(system: System, solver: str, grid: str, steps: int, scale: float) -
     x = noise.start(system.shape).to(device) * float(path.sigma(start[:1]))
     cond = {name: row.to(device) for name, row in system.labels(system.wanted(WARM_UP, None, 0)).items()}
     null = {name: row.to(device) for name, row in system.labels.null().items()}
-    denoiser = cfg(scale if null else 1.0, null)(system.denoiser)
-    with torch.autocast(device.type, torch.bfloat16, enabled=system.sampling.precision == "bf16"):
-        try:
-            times = tune(denoiser, parse(solver, SOLVERS, "solver"), start, x, cond).times
-        except UsageError:
-            return None
-    return spell(Given(tuple(round(time, 5) for time in (times / path.end).tolist())), GRIDS)
+    denoiser = cfg(scale if null else 1.0, null)(system.in_precision(system.sampling))
+    try:
+        times = tune(denoiser, parse(solver, SOLVERS, "solver"), start, x, cond).times
+    except StochasticError:
+        return None
+    return spell(Given(tuple(float(f"{time:.6g}") for time in (times / path.end).tolist())), GRIDS)
 
 
 def measured(
@@ -209,7 +215,7 @@ def distance(rows: Array, reference: Array) -> float:
 def choose(cells: Sequence[Cell]) -> tuple[Cell, Cell]:
     """(the smallest distance, the fewest evaluations within 5 % of it; of equals the one with the smaller distance)."""
     best = min(cells, key=lambda cell: cell.distance)
-    near = [cell for cell in cells if cell.distance <= NEAR * best.distance]
+    near = [cell for cell in cells if cell.distance <= best.distance + (NEAR - 1) * abs(best.distance)]
     return best, min(near, key=lambda cell: (round(cell.evaluations, 6), cell.distance))
 
 

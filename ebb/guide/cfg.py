@@ -94,6 +94,8 @@ class PlusPlus:
 
     def reach(self, time: float) -> float:
         """scale/(1 − ν_s/ν_t), the scale of plain guidance at `time`."""
+        if time == 0:
+            raise UsageError("CFG++ is made of steps towards t = 0, and was asked there", "ask at t > 0")
         s = next((s for s in self.times if s < time), 0.0)
         return self.scale / (1 - at(self.path, s).nsr / at(self.path, time).nsr)
 

@@ -106,7 +106,7 @@ def linearised(
     if not x0.requires_grad:
         raise UsageError(
             f"this guide differentiates the denoiser, and {type(denoiser).__name__} gives no gradient",
-            "call it without torch.no_grad or .detach inside",
+            "no torch.no_grad or .detach inside it, and no torch.inference_mode around it",
         )
 
     def back(u: Tensor) -> Tensor:

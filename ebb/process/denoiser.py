@@ -82,13 +82,11 @@ class NetworkDenoiser(nn.Module):
         super().__init__()
         self.network, self.path, self.prediction = network, path, prediction
         self.clock, self.sigma_data = clock, sigma_data
-        self.first = (next(network.parameters(), None),)  # in a tuple: a reference, no parameter of its own
 
     def run(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         """The network at an input that is scaled and a time that is told, float32 in and out."""
-        weight = self.first[0]
-        if weight is not None and weight.dtype != x.dtype:
-            x = x.to(weight.dtype)
+        weight = next(self.network.parameters(), x)
+        x = x if weight.dtype == x.dtype else x.to(weight.dtype)
         F: Tensor = self.network(x, told, cond)
         return F if F.dtype == torch.float32 else F.float()
 
@@ -108,11 +106,28 @@ class NetworkDenoiser(nn.Module):
         return combine((of_x, x), (of_F, F))
 
 
-@lru_cache(maxsize=4096)
 def filled(value: float, count: int, device: torch.device) -> Tensor:
-    """`value` `count` times on a device, float32; made once, by a fill there, so no step waits for a copy."""
-    with torch.inference_mode(False):
-        return torch.full((count,), value, dtype=torch.float32, device=device)
+    """`value` `count` times on a device, float32: by a fill there, since a copy would wait for the device."""
+    return torch.full((count,), value, dtype=torch.float32, device=device)
+
+
+@dataclass(frozen=True)
+class Autocast:
+    """`denoiser` with its network in `dtype`; what guides and solvers make of its answers stays in float32."""
+
+    denoiser: NetworkDenoiser
+    dtype: torch.dtype
+
+    @property
+    def path(self) -> Path:
+        """The denoiser's own."""
+        return self.denoiser.path
+
+    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+        """x̂0, float32."""
+        with torch.autocast(x.device.type, self.dtype):
+            answer: Tensor = self.denoiser(x, t, cond)
+        return answer
 
 
 def input_scale(path: Path, sigma_data: float, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ebb.errors import UsageError
-from ebb.process.denoiser import Cond, NetworkDenoiser, input_scale, reading
+from ebb.process.denoiser import Cond, NetworkDenoiser, filled, input_scale, reading
 from ebb.process.moment import combine, common
 from ebb.process.path import Path, spread
 from ebb.process.predict import recover
@@ -65,8 +65,7 @@ class LearnedVariance(nn.Module):
             F, v = self.halves(x * scale, told, cond)
             return recover(inner.path, inner.prediction, x, F, t), (v + 1) / 2
         by, tell, of_x, of_F = reading(inner.path, inner.prediction, inner.clock, inner.sigma_data, time)
-        told = torch.full((len(x),), tell, dtype=torch.float32, device=x.device)
-        F, v = self.halves(x if by == 1 else x * by, told, cond)
+        F, v = self.halves(x if by == 1 else x * by, filled(tell, len(x), x.device), cond)
         return combine((of_x, x), (of_F, F)), (v + 1) / 2
 
     def halves(self, x: Tensor, told: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,8 @@ def combine(*terms: tuple[float, Tensor]) -> Tensor:
     """Σ factor·tensor in as few passes over memory as there are: none for a factor 0, one for two that sum to 1."""
     terms = tuple(term for term in terms if term[0] != 0) or ((0.0, terms[0][1]),)
     (factor, tensor), *rest = terms
+    if any(other.dtype != tensor.dtype for _, other in rest):  # as PyTorch promotes, at more passes
+        return sum((other * by for by, other in rest), tensor * factor)
     if rest and abs(factor + rest[0][0] - 1) < 1e-15:
         total = torch.lerp(tensor, rest[0][1], rest[0][0])
         rest = rest[1:]
@@ -71,20 +73,24 @@ def combine(*terms: tuple[float, Tensor]) -> Tensor:
     return total
 
 
-@lru_cache(maxsize=65536)
 def everywhere(time: float, count: int) -> Tensor:
-    """[count] times that are one number in memory, and carry it as `common`; they cannot be written to."""
+    """[count] times that are one number in memory, and carry it as `common`."""
+    return kept(time, count) if count > 1 else carrying(time, count)
+
+
+def carrying(time: float, count: int) -> Tensor:
+    """The times, made anew. Several places for one number cannot be written to; one place can."""
     t = torch.tensor([time], dtype=torch.float64).expand(count)
     t.common = time  # type: ignore[attr-defined]  # so that reading it back costs no tensor operation
     return t
 
 
+kept = lru_cache(maxsize=65536)(carrying)
+
+
 def common(t: Float[Tensor, "b"]) -> float | None:
-    """The one time behind all of `t`, where it was made by `Moment.shared` or holds one sample; else None."""
-    known: float | None = getattr(t, "common", None)
-    if known is None and (t.stride(0) == 0 or t.shape[0] == 1):
-        return float(t[0])
-    return known
+    """The one time behind all of `t` where it says so, as those of `Moment.shared` do; else None."""
+    return getattr(t, "common", None)
 
 
 def repeated(t: Float[Tensor, "b"], times: int) -> Float[Tensor, "n"]:

@@ -41,7 +41,8 @@ LOUDEST = 1e4
 class Path(ABC):
     """x_t = α(t)·x0 + σ(t)·ε with α(0) = 1, σ(0) = 0; the ratio ν = σ/α rises and is the coordinate all paths share.
 
-    `end` is the time of (almost) pure noise. Only `nsr` divides by α (∞ at α = 0); nothing divides by σ(0).
+    A path is a frozen dataclass, since what follows from it is remembered. `end` is the time of (almost) pure noise.
+    Only `nsr` divides by α (∞ at α = 0); nothing divides by σ(0).
     """
 
     end: float

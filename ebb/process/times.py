@@ -189,7 +189,8 @@ class Given:
     times: tuple[float, ...] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
-        if len(self.times) < 2 or list(self.times) != sorted(set(self.times), reverse=True) or self.times[-1] < 0:
+        falling = list(self.times) == sorted(set(self.times), reverse=True)
+        if len(self.times) < 2 or not falling or self.times[0] > 1 or self.times[-1] < 0:
             raise UsageError(f"times fall strictly, from at most 1 to at least 0, got {self.times}")
 
     def __call__(self, path: Path, steps: int) -> Float[Tensor, "n"]:

@@ -86,9 +86,9 @@ class Adaptive:
     e, e₁, e₂ being its error and the two before in units of what is allowed. Three denoiser calls a step.
 
     The batch stays whole, for guides that hold something for each sample: one that has arrived is asked where it is
-    until the last one has. None depends on another. Two times are grid enough. On Gaussians and
-    mixtures this pair needs fewer calls than Dormand & Prince's 5(4) for errors above 2e-5; p = 0.3, i = 0.4 rejects
-    fewer steps than p = 0, i = 1, and d brought nothing.
+    until the last one has, so a batch costs the calls of its slowest. None depends on another. Two times are grid
+    enough. On Gaussians and mixtures this pair needs fewer calls than Dormand & Prince's 5(4) for errors above 2e-5;
+    p = 0.3, i = 0.4 rejects fewer steps than p = 0, i = 1, and d brought nothing.
 
     State: a `Memory`, whose `attempts` are the steps taken (`follow` returns them). Raises UsageError where a sample
     needs more than `limit` attempts between two times of the grid.

@@ -111,6 +111,6 @@ class DDPM:
         if not isinstance(denoise.denoiser, VarianceDenoiser):
             raise UsageError(
                 f"learned variance needs a denoiser that states it, got {type(denoise.denoiser).__name__}",
-                "use ddpm(variance='small') or 'large', or wrap the network in ebb.process.learned.LearnedVariance",
+                "use ddpm or ddpm(variance='large'); 'learned' is for ebb.LearnedVariance, unguided",
             )
         return denoise.denoiser.with_share(x, t.shared(x.shape[0]), cond)

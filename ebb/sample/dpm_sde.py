@@ -75,7 +75,7 @@ class DPMpp2MSDE:
 class DPMpp3MSDE:
     """SDE-DPM-Solver++(3M): x̄0 is the mean of the parabola in λ through the last three answers, density e^{(1+η)λ}.
 
-    η = 0 is `DPMpp3M`. diffusers' factor of the second difference is I₂/2 − 1 where the parabola has I₂: of order 1.
+    η = 0 is `DPMpp3M`. diffusers' SDE form has the factor I₂/2 − 1 where the parabola has I₂: of order 1.
     Order 3 is of the mean. One denoiser call and one draw a step; orders 1 and 2 in the first steps.
     """
 

@@ -82,7 +82,7 @@ def checked(times: Tensor, path: Path) -> list[float]:
     """The grid as floats; raises UsageError unless it falls strictly within [0, end], or rises so from above 0."""
     grid: list[float] = times.tolist()
     falling = all(t > s for t, s in pairwise(grid))
-    rising = all(t < s for t, s in pairwise(grid)) and grid[0] > 0
+    rising = all(t < s for t, s in pairwise(grid)) and min(grid, default=0) > 0
     if len(grid) < 2 or not (falling or rising) or min(grid) < 0 or max(grid) > path.end:
         raise UsageError(
             f"a time grid falls strictly, from at most {path.end:g} to at least 0, in 2 or more times (or rises, from"

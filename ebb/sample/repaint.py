@@ -22,8 +22,8 @@ class Resample:
 
     x_t = (α_t/α_s)·x_s + √(σ_t² − (α_t/α_s)²σ_s²)·z, a step of the forward process (Lugmayr et al. 2022, algorithm 1,
     lines 9 and 10, U = `repeats`, jump length 1). With `inpaint` the unknown part gets that many chances to settle with
-    the known one at each noise level. The step to σ = 0 is made once. A repeat starts
-    from no state: what a solver remembers belongs to noise that is no longer there.
+    the known one at each noise level. The step to σ = 0 is made once. A repeat starts from no state: what a solver
+    remembers belongs to noise that is no longer there.
 
     Costs `repeats` times the calls; without a guide it changes nothing but the noise.
     """

@@ -44,9 +44,9 @@ class Restart:
     steps: int = 4
 
     def __post_init__(self) -> None:
-        if not (0 < self.nsr_min < self.nsr_max and self.repeats >= 1 and self.steps >= 1):
+        if not (0 < self.nsr_min < self.nsr_max < math.inf and self.repeats >= 1 and self.steps >= 1):
             raise UsageError(
-                f"restart needs 0 < nsr_min < nsr_max, repeats ≥ 1 and steps ≥ 1, got {self}",
+                f"restart needs 0 < nsr_min < nsr_max < ∞, repeats ≥ 1 and steps ≥ 1, got {self}",
                 "for example restart(nsr_min=0.1, nsr_max=0.5, repeats=2, steps=4)",
             )
 

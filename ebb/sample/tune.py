@@ -24,6 +24,10 @@ from ebb.sample.loop import Solver, trajectory
 from ebb.shapes import Float
 
 
+class StochasticError(UsageError):
+    """A search for a solver that draws noise."""
+
+
 @dataclass(frozen=True)
 class Tuned:
     """A grid, float64 [steps + 1], and how far samples end from the long trajectory's end, before and after.
@@ -49,14 +53,21 @@ def tune(
 ) -> Tuned:
     """Times, as many as `start` has, from which `solver` lands nearest to where a long trajectory lands.
 
-    `x` is the warm-up batch's noise at start[0]; both ends stay. The reference is Heun's method in `fine` steps.
+    `x` is the warm-up batch's noise at start[0]; start[0] and the end, 0, stay. The reference is Heun's method in about
+    `fine` steps.
     Candidates are `start` and the grid of `shortest`; the better one is improved by moving one time at a time in log ν
     by shares of its neighbours' distance, halved each of `rounds` rounds. Costs 2·fine + about 5·rounds·steps² calls of
-    the denoiser. Raises UsageError for a solver that draws noise, since its end is no function of its times.
+    the denoiser. Raises StochasticError for a solver that draws noise, since its end is no function of its times,
+    and UsageError for a start that does not end at 0 or has as many steps as the reference.
     """
     path, steps = denoiser.path, len(start) - 1
+    if float(start[-1]) != 0 or steps >= fine // 2:
+        raise UsageError(
+            f"a grid to improve ends at 0 and has fewer than {fine // 2} steps, got {steps} to {float(start[-1]):g}",
+            "long grids need no search",
+        )
     times = LogSNR()(path, fine)
-    times[0] = start[0]
+    times = torch.cat([start[:1], times[times < start[0]]])
     along = [x]
     answers = []
     for point in trajectory(denoiser, Heun(), times, x, cond, still):
@@ -84,7 +95,7 @@ def tune(
 
 def still(step: int, like: Tensor, part: int = 0) -> Tensor:
     """In place of noise: a solver that asks for some cannot be searched for."""
-    raise UsageError("a grid is searched for a deterministic solver", "for example dpmpp_2m, heun or ddim")
+    raise StochasticError("a grid is searched for a deterministic solver", "for example dpmpp_2m, heun or ddim")
 
 
 def shortest(

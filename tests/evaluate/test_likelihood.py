@@ -136,3 +136,9 @@ def test_bits_per_dim():
 def test_probes_without_noise_are_refused():
     with pytest.raises(UsageError, match="needs probes ≥ 1 and noise"):
         log_density(cloud(Linear()), torch.zeros(1, 2).double(), {}, probes=2)
+
+
+def test_the_piece_below_nsr_min_is_half_a_step_of_the_velocity():
+    """Visible where that piece is long: on a wide Gaussian its error is of fourth order in nsr_min/std."""
+    wide = Mixture(Cosine(), torch.zeros(1, 1).double(), torch.ones(1).double(), torch.ones(1).double())
+    check_likelihood(wide, tolerance=2e-3, nsr_min=0.3, rule=Adaptive(1e-6))

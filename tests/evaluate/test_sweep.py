@@ -160,3 +160,21 @@ def test_settings_search_only_where_it_helps(run):
     system = ebb.load(ebb.system.locate(run))
     found = list(settings_of(system, ["ddim"], [20], [1.0], True, lambda _: None))
     assert [how.grid for how in found] == ["log_snr"]
+
+
+def test_one_setting_that_fails_does_not_lose_the_others(run):
+    result = sweep(run, ["ddim"], [2], [1.0, 1e30], 16, search=False)
+    assert [c.sampling.guidance for c in result.cells] == [1.0]
+    assert any("guidance 1e+30" in warning for warning in result.about["warnings"])
+
+
+def test_settings_named_twice_are_measured_once(run):
+    system = ebb.load(ebb.system.locate(run))
+    assert len(list(settings_of(system, ["ddim", "ddim"], [20, 20], [1.0, 1.0], False, lambda _: None))) == 1
+
+
+def test_evaluate_measures_what_sample_samples(run, swept):
+    from ebb.evaluate.run import evaluate
+
+    sweep(run, ["ddim"], [2], [1.0], 16, search=False)
+    assert evaluate(run, 16).settings["solver"] == "ddim"

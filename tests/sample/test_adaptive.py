@@ -204,3 +204,10 @@ def test_a_denoiser_that_answers_nothing_is_an_error():
 def test_settings_that_mean_nothing_are_refused(fields):
     with pytest.raises(UsageError, match="an adaptive solver needs"):
         Adaptive(**fields)
+
+
+def test_the_next_step_is_the_pid_formula():
+    rule = Adaptive(p=0.3, i=0.4, d=0.1)
+    e, e1, e2 = (torch.tensor([value], dtype=torch.float64) for value in (0.5, 0.8, 0.3))
+    expected = 0.9 * (1 / 0.5) ** (0.8 / 3) * 0.8 ** (0.5 / 3) * (1 / 0.3) ** (0.1 / 3)
+    assert float(rule.longer(e, (e1, e2))) == pytest.approx(expected, rel=1e-9)

@@ -162,3 +162,10 @@ def test_what_cannot_be_jumped_is_refused(times, more):
     flow_map = Straight(testing.normal(Cosine()))
     with pytest.raises(UsageError, match="jumps need falling times"):
         next(jumps(flow_map, torch.tensor(times).double(), torch.zeros(1, 2), {}, **more))
+
+
+@pytest.mark.parametrize("renewed", [0.3, 0.9])
+def test_the_noise_put_back_is_the_share_that_was_asked_for(renewed):
+    """ν_u² = (1 − γ²)·ν_s², so that γ·ν_s is new."""
+    s = at(Cosine(), 0.4)
+    assert ebb.sample.jumps.below(Cosine(), s, renewed).nsr == pytest.approx((1 - renewed**2) ** 0.5 * s.nsr)

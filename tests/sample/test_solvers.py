@@ -7,13 +7,14 @@ from ebb import testing
 from ebb.errors import UsageError
 from ebb.process.exact import finite
 from ebb.process.moment import Moment, at
-from ebb.process.path import PATHS, Cosine, DDPMLinear, Linear
+from ebb.process.path import PATHS, Cosine, DDPMLinear, Linear, Path
 from ebb.process.times import Trailing, uniform_grid
 from ebb.sample.ddim import DDIM, DDPM, Euler
 from ebb.sample.heun import Heun
 from ebb.sample.loop import Denoise, Stepped, trajectory
 from ebb.sample.multistep import DPMpp2M
 from ebb.sample.noise import Noise
+from ebb.sample.table import SOLVERS
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -138,7 +139,7 @@ def test_points_carry_time_and_prediction():
     torch.testing.assert_close(path[-1].x, path[-1].x0)
 
 
-@pytest.mark.parametrize("times", [[0.0, 1.0], [1.0, 0.5, 0.5], [2.0, 0.0], [1.0]])
+@pytest.mark.parametrize("times", [[0.0, 1.0], [1.0, 0.5, 0.5], [2.0, 0.0], [1.0], []])
 def test_a_grid_that_does_not_fall_is_refused(times):
     exact = finite(Linear(), torch.zeros(1, 2))
     with pytest.raises(UsageError, match="a time grid falls strictly"):
@@ -180,3 +181,35 @@ def test_noise_is_gaussian_and_new_at_each_step():
     assert not torch.equal(first[0], first[1])
     with pytest.raises(UsageError, match="belongs to 100 samples, asked for 3"):
         noise(0, torch.empty(3, 2))
+
+
+def test_the_draws_of_one_step_are_independent_and_can_be_repeated():
+    noise, like = Noise.of(3, 100), torch.empty(100, 200)
+    first, second = noise(4, like, 0), noise(4, like, 1)
+    assert torch.equal(first, noise(4, like))
+    assert torch.equal(second, noise(4, like, 1))
+    assert abs(float((first * second).mean())) < 0.03
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_x_may_be_of_another_precision_than_the_answers(name, dtype):
+    class Single:
+        path = Linear()
+
+        def __call__(self, x, t, cond):
+            return 0.5 * x.float()
+
+    x = torch.linspace(-1, 1, 8).reshape(4, 2).to(dtype)
+    *_, last = trajectory(Single(), SOLVERS[name], uniform_grid(Linear(), 4), x, {}, Noise.of(0, 4))
+    assert bool(torch.isfinite(last.x).all())
+
+
+def test_a_path_that_cannot_be_remembered_is_named():
+    @dataclasses.dataclass
+    class Loose(Path):
+        end = 1.0
+        alpha, sigma, time = Linear.alpha, Linear.sigma, Linear.time
+
+    with pytest.raises(AssertionError, match="a path is a frozen dataclass"):
+        testing.check_path(Loose())
