@@ -50,7 +50,7 @@ WARM_UP = 64
 SHOWN = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One setting with its Fréchet distance, the share of samples that show their label, and what a sample costs."""
 
@@ -70,7 +70,7 @@ class Cell:
         return {**self.sampling.model_dump(), **figures}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sweep:
     """All cells, from the cheapest to the dearest; the best, the chosen, and the distance of real images to real."""
 
@@ -111,20 +111,19 @@ def sweep(
     features, ceiling = features_for(run, images, say)
     labels = None if images.labels is None else np.random.default_rng(seed).choice(images.labels, count)
     floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
-    cells, vectors, failed = [], [], list[str]()
+    found, failed = list[tuple[Cell, Array]](), list[str]()
     for number, how in enumerate(settings, 1):
-        say(f"cell {number} of {len(settings)}: {how.solver}, {how.steps} steps, guidance {how.guidance:g}")
+        named = f"{how.solver}, {how.steps} steps, guidance {how.guidance:g}"
+        say(f"cell {number} of {len(settings)}: {named}")
         try:
-            cell, rows = measured(system, how, count, labels, seed, features, reference)
+            found.append(measured(system, how, count, labels, seed, features, reference))
         except EbbError as error:  # such as values that are not finite: the other cells are worth having
-            failed.append(f"{how.solver}, {how.steps} steps, guidance {how.guidance:g}: {error}".splitlines()[0])
-            continue
-        cells.append(cell)
-        vectors.append(rows)
-    if not cells:
-        raise EbbError("no setting could be measured", failed[0] if failed else "give solvers and steps")
+            failed.append(f"{named}: {error}".splitlines()[0])
+    if not found:
+        raise EbbError("no setting could be measured", failed[0])
+    cells = [cell for cell, _ in found]
     best, chosen = choose(cells)
-    rows = vectors[cells.index(best)]
+    rows = next(rows for cell, rows in found if cell is best)
     low, high = bootstrap(frechet_counted, rows, reference, resamples=200, seed=seed)
     warnings = [warning for warning in [too_few(count, reference.shape[1]), *failed] if warning]
     about = {"run": run.name, "checkpoint": where.name, "count": count, "seed": seed, "features": features.name}
