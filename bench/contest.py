@@ -38,6 +38,7 @@ def contest(contenders: Mapping[str, Prepare], repeats: int = 7, threads: int = 
         here, there = spawn.Pipe()
         processes.append(spawn.Process(target=work, args=(prepare, threads, there), daemon=True))
         processes[-1].start()
+        there.close()  # so that a contender that fails ends the wait for it
         pipes[name], prepared[name] = here, here.recv()  # one prepares at a time
     took: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):

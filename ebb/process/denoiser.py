@@ -108,7 +108,16 @@ class NetworkDenoiser(nn.Module):
 
 def filled(value: float, count: int, device: torch.device) -> Tensor:
     """`value` `count` times on a device, float32: by a fill there, since a copy would wait for the device."""
-    return torch.full((count,), value, dtype=torch.float32, device=device)
+    return kept(value, count, device) if count > 1 else repeating(value, count, device)
+
+
+def repeating(value: float, count: int, device: torch.device) -> Tensor:
+    """One number in memory, seen `count` times: a network cannot write to it, unless it is seen once."""
+    with torch.inference_mode(False):
+        return torch.full((1,), value, dtype=torch.float32, device=device).expand(count)
+
+
+kept = lru_cache(maxsize=4096)(repeating)
 
 
 @dataclass(frozen=True)
