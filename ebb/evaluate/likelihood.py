@@ -123,7 +123,7 @@ def log_density(
         return torch.maximum(rms(error[:, :-1]), error[:, -1].abs())
 
     y, _, memory = integrate(field, y, field(y, angle), angle, last, rule, rule.fresh(count), norm)
-    scale, d = math.hypot(end.alpha, end.sigma), shape.numel()
+    scale, d = end.norm, shape.numel()
     there = scale * y[:, :-1].reshape(x.shape)
     nats = prior(answer, there, end) + d * (math.log(scale) + y[:, -1])
     return Likelihood(nats, there, memory.attempts)

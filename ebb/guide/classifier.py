@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ebb.errors import UsageError, nearest
 from ebb.guide.cfg import Guide
 from ebb.guide.energy import gradient, heard, tilted
-from ebb.process.denoiser import Clock, Cond, Denoiser, fraction, input_scale
-from ebb.process.moment import common
-from ebb.process.path import Path, spread
+from ebb.process.denoiser import Clock, Cond, Denoiser, asked, fraction
+from ebb.process.path import Path
 from ebb.shapes import Float
 
 
@@ -47,15 +45,7 @@ class NetworkClassifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b k"]:
         """Logits in float32; the network runs in its own precision."""
-        weight = next(self.network.parameters(), x)
-        if self.sigma_data is not None:
-            x = spread(input_scale(self.path, self.sigma_data, t), x) * x
-        if common(t) is None:
-            told = self.clock(self.path, t).to(device=x.device, dtype=torch.float32)
-        else:  # a fill waits for nothing, a copy to a device does
-            told = torch.full((len(x),), float(self.clock(self.path, t[:1])), dtype=torch.float32, device=x.device)
-        logits: Tensor = self.network(x.to(weight.dtype), told)
-        return logits.float()
+        return asked(self.network, self.path, self.clock, self.sigma_data, x, t)
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,11 @@ def heard(path: Path, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> tuple[
     """
     last, time = where(path, -math.log(LOUD)), common(t)
     if time is None:
-        quiet = torch.minimum(t, last.clock.to(t))
+        quiet = t.clamp(max=last.time)
         return spread(path.norm(quiet) / path.norm(t), x) * x, quiet
     if time <= last.time:
         return x, t
-    now = at(path, time)
-    return x * (math.hypot(last.alpha, last.sigma) / math.hypot(now.alpha, now.sigma)), last.shared(len(x))
+    return x * (last.norm / at(path, time).norm), last.shared(len(x))
 
 
 def weighted(path: Path, t: Float[Tensor, "b"], x: Tensor, of: Callable[[C, C], C]) -> float | Tensor:

@@ -34,7 +34,7 @@ class Tempered:
         if time is not None:
             now = at(self.path, time)
             then = where(self.path, now.lam + math.log(root))
-            factor = math.hypot(then.alpha, then.sigma) / math.hypot(now.alpha, now.sigma / root)
+            factor = then.norm / math.hypot(now.alpha, now.sigma / root)
             return self.denoiser(x * factor, then.shared(len(x)), cond)
         u = self.path.time(self.path.nsr(t) / root)
         factors = self.path.norm(u) / torch.hypot(self.path.alpha(t), self.path.sigma(t) / root)

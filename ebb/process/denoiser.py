@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,31 +82,51 @@ class NetworkDenoiser(nn.Module):
         self.network, self.path, self.prediction = network, path, prediction
         self.clock, self.sigma_data = clock, sigma_data
 
-    def run(self, x: Tensor, told: Tensor, cond: Cond) -> Tensor:
-        """The network at an input that is scaled and a time that is told, float32 in and out."""
-        weight = next(self.network.parameters(), x)
-        x = x if weight.dtype == x.dtype else x.to(weight.dtype)
-        F: Tensor = self.network(x, told, cond)
-        return F if F.dtype == torch.float32 else F.float()
+    def output(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """What the network says at x_t = x, float32; of any width (`raw` has that of x)."""
+        return asked(self.network, self.path, self.clock, self.sigma_data, x, t, cond)
 
     def raw(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """F, what the network outputs at x_t = x, in float32."""
-        if self.sigma_data is not None:
-            x = spread(input_scale(self.path, self.sigma_data, t), x) * x
-        return self.run(x, self.clock(self.path, t).to(device=x.device, dtype=torch.float32), cond)
+        return self.output(x, t, cond)
+
+    def recovered(self, x: Float[Tensor, "b *d"], F: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Tensor:
+        """x̂0 from x and F at t. Raises UsageError as `recover_factors` does."""
+        time = common(t)
+        if time is None:
+            return recover(self.path, self.prediction, x, F, t)
+        of_x, of_F = shared_factors(self.path, self.prediction, time)
+        return combine((of_x, x), (of_F, F))
 
     def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0 = E[x0 | x_t = x, cond], recovered from the network's F. Raises UsageError as `recover_factors` does."""
-        x, time = x if x.dtype == torch.float32 else x.float(), common(t)
-        if time is None:
-            return recover(self.path, self.prediction, x, self.raw(x, t, cond), t)
-        scale, told, of_x, of_F = reading(self.path, self.prediction, self.clock, self.sigma_data, time)
-        F = self.run(x if scale == 1 else x * scale, filled(told, x.shape[0], x.device), cond)
-        return combine((of_x, x), (of_F, F))
+        x = x if x.dtype == torch.float32 else x.float()
+        return self.recovered(x, self.output(x, t, cond), t)
+
+
+def asked(
+    network: nn.Module, path: Path, clock: Clock, sigma_data: float | None, x: Tensor, t: Tensor, *more: Cond
+) -> Tensor:
+    """network(x scaled, time told, *more) at x_t = x, with x in the network's own precision and the answer in float32.
+
+    With `sigma_data` x is scaled to unit variance (`input_scale`). A time that the batch shares is told by a fill on
+    the device, since a copy would wait for it.
+    """
+    time = common(t)
+    if time is None:
+        told = clock(path, t).to(device=x.device, dtype=torch.float32)
+        x = x if sigma_data is None else spread(input_scale(path, sigma_data, t), x) * x
+    else:
+        scale, value = shared_reading(path, clock, sigma_data, time)
+        told = filled(value, x.shape[0], x.device)
+        x = x if scale == 1 else x * scale
+    weight = next(network.parameters(), x)
+    answer: Tensor = network(x if weight.dtype == x.dtype else x.to(weight.dtype), told, *more)
+    return answer if answer.dtype == torch.float32 else answer.float()
 
 
 def filled(value: float, count: int, device: torch.device) -> Tensor:
-    """`value` `count` times on a device, float32: by a fill there, since a copy would wait for the device."""
+    """`value` `count` times on a device, float32."""
     return kept(value, count, device) if count > 1 else repeating(value, count, device)
 
 
@@ -145,14 +164,17 @@ def input_scale(path: Path, sigma_data: float, t: Float[Tensor, "b"]) -> Float[T
 
 
 @lru_cache(maxsize=65536)
-def reading(
-    path: Path, prediction: Prediction, clock: Clock, sigma_data: float | None, time: float
-) -> tuple[float, float, float, float]:
-    """(input scale, what is told, factor of x, factor of F) at one time; every part is frozen: once is enough."""
+def shared_reading(path: Path, clock: Clock, sigma_data: float | None, time: float) -> tuple[float, float]:
+    """(input scale, what is told) at one time; every part is frozen: once is enough."""
     t = torch.tensor([time], dtype=torch.float64)
-    scale = 1.0 if sigma_data is None else float(input_scale(path, sigma_data, t))
-    of_x, of_F = recover_factors(path, prediction, t)
-    return scale, float(clock(path, t)), float(of_x), float(of_F)
+    return 1.0 if sigma_data is None else float(input_scale(path, sigma_data, t)), float(clock(path, t))
+
+
+@lru_cache(maxsize=65536)
+def shared_factors(path: Path, prediction: Prediction, time: float) -> tuple[float, float]:
+    """`recover_factors` at one time, as numbers."""
+    of_x, of_F = recover_factors(path, prediction, torch.tensor([time], dtype=torch.float64))
+    return float(of_x), float(of_F)
 
 
 @dataclass(frozen=True)
@@ -172,8 +194,7 @@ class Retimed:
         if time is not None:
             now = at(self.path, time)
             then = where(inner, now.lam)
-            factor = math.hypot(then.alpha, then.sigma) / math.hypot(now.alpha, now.sigma)
-            return self.denoiser(x * factor, then.shared(x.shape[0]), cond)
+            return self.denoiser(x * (then.norm / now.norm), then.shared(x.shape[0]), cond)
         u = inner.time(self.path.nsr(t))
         return self.denoiser(spread(inner.norm(u) / self.path.norm(t), x) * x, u, cond)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from ebb.errors import UsageError
-from ebb.process.denoiser import Cond, NetworkDenoiser, filled, input_scale, reading
-from ebb.process.moment import combine, common
-from ebb.process.path import Path, spread
-from ebb.process.predict import recover
+from ebb.process.denoiser import Cond, NetworkDenoiser
+from ebb.process.path import Path
 from ebb.shapes import Float
 
 
@@ -58,19 +55,13 @@ class LearnedVariance(nn.Module):
         self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond
     ) -> tuple[Float[Tensor, "b *d"], Float[Tensor, "b *d"]]:
         """(x̂0, f) from one call of the network, float32. Raises UsageError where its output is not [b, 2c, …]."""
-        inner, x, time = self.denoiser, x.float(), common(t)
-        if time is None:
-            scale = 1.0 if inner.sigma_data is None else spread(input_scale(inner.path, inner.sigma_data, t), x)
-            told = inner.clock(inner.path, t).to(device=x.device, dtype=torch.float32)
-            F, v = self.halves(x * scale, told, cond)
-            return recover(inner.path, inner.prediction, x, F, t), (v + 1) / 2
-        by, tell, of_x, of_F = reading(inner.path, inner.prediction, inner.clock, inner.sigma_data, time)
-        F, v = self.halves(x if by == 1 else x * by, filled(tell, len(x), x.device), cond)
-        return combine((of_x, x), (of_F, F)), (v + 1) / 2
+        x = x.float()
+        F, v = self.halves(x, t, cond)
+        return self.denoiser.recovered(x, F, t), (v + 1) / 2
 
-    def halves(self, x: Tensor, told: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+    def halves(self, x: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
         """The network's F and v."""
-        both = self.denoiser.run(x, told, cond)
+        both = self.denoiser.output(x, t, cond)
         if both.shape[1] != 2 * x.shape[1] or both.shape[2:] != x.shape[2:]:
             raise UsageError(
                 f"learned variance needs a network that answers {[len(x), 2 * x.shape[1], *x.shape[2:]]} for"

@@ -8,7 +8,7 @@ arithmetic on the device and nothing to wait for.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -29,8 +29,8 @@ class Moment:
     """ν = σ/α, ∞ where α = 0"""
     lam: float
     """λ = log(α/σ), half the log-SNR: ∞ at σ = 0, −∞ at α = 0"""
-    clock: Tensor = field(repr=False, compare=False)
-    """the time as a tensor [1], float64"""
+    norm: float
+    """√(α² + σ²)"""
 
     def shared(self, count: int) -> Float[Tensor, "b"]:
         """The time for each of `count` samples: one number behind `count` places, which `common` sees at no cost."""
@@ -102,10 +102,10 @@ def repeated(t: Float[Tensor, "b"], times: int) -> Float[Tensor, "n"]:
 @lru_cache(maxsize=65536)
 def at(path: Path, time: float) -> Moment:
     """The moment of `path` at `time`. A path is frozen, so each answer is computed once."""
-    clock = torch.tensor([time], dtype=torch.float64)
-    alpha, sigma = float(path.alpha(clock)), float(path.sigma(clock))
+    t = torch.tensor([time], dtype=torch.float64)
+    alpha, sigma = float(path.alpha(t)), float(path.sigma(t))
     nsr = sigma / alpha if alpha else math.inf
-    return Moment(time, alpha, sigma, nsr, -math.log(nsr) if nsr else math.inf, clock)
+    return Moment(time, alpha, sigma, nsr, -math.log(nsr) if nsr else math.inf, math.hypot(alpha, sigma))
 
 
 @lru_cache(maxsize=65536)

@@ -114,15 +114,15 @@ class Adaptive:
         """As many inner steps as it takes."""
         begin, last = math.atan(t.nsr), math.atan(s.nsr) if s.sigma else min(math.atan(t.nsr), self.sliver)
         field, count = flow(denoise.denoiser, cond), len(x)
-        z, angle = x / math.hypot(t.alpha, t.sigma), torch.full((count,), begin, dtype=torch.float64)
+        z, angle = x / t.norm, torch.full((count,), begin, dtype=torch.float64)
         first = field(z, angle)
         x0 = math.cos(begin) * z - math.sin(begin) * first
         z, _, state = integrate(field, z, first, angle, last, self, state or self.fresh(count), rms)
         if s.sigma == 0:  # asked again, though the slope tells x̂0 to within rounding: what a guide holds stays exact
             near = where(denoise.path, -math.log(math.tan(last)))
-            landed = denoise(math.hypot(near.alpha, near.sigma) * z, near, cond)
+            landed = denoise(near.norm * z, near, cond)
             return Stepped(landed, x0, state.asked_again())
-        return Stepped(math.hypot(s.alpha, s.sigma) * z, x0, state)
+        return Stepped(s.norm * z, x0, state)
 
     @property
     def sliver(self) -> float:

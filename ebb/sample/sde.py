@@ -41,10 +41,9 @@ class EulerMaruyama:
         if kept(t, s) == 0:
             return DDIM(1.0).step(denoise, x, t, s, cond, None, draw)
         x0, h = denoise(x, t, cond), s.lam - t.lam
-        norm, scale = math.hypot(t.alpha, t.sigma), math.hypot(s.alpha, s.sigma)
-        p, q = t.alpha / norm, (t.sigma / norm) ** 2
-        keep, aim = scale / norm * (1 - h * (2 - q)), scale * 2 * h * p
-        return Stepped(combine((keep, x), (aim, x0), (scale * math.sqrt(2 * h * q), draw(x))), x0, None)
+        p, q = t.alpha / t.norm, (t.sigma / t.norm) ** 2
+        keep, aim = s.norm / t.norm * (1 - h * (2 - q)), s.norm * 2 * h * p
+        return Stepped(combine((keep, x), (aim, x0), (s.norm * math.sqrt(2 * h * q), draw(x))), x0, None)
 
 
 PREDICTORS: dict[str, Solver] = {"ddim": DDIM(), "ancestral": DDIM(1.0), "euler_maruyama": EulerMaruyama()}

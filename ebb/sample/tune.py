@@ -112,7 +112,7 @@ def shortest(
     for i in range(count - 1):
         for j in range(i + 1, count):
             missed = moments[i].jump(along[i], answers[i], moments[j]) - along[j]
-            cost[i, j] = float(missed.pow(2).mean().sqrt()) / math.hypot(moments[j].alpha, moments[j].sigma)
+            cost[i, j] = float(missed.pow(2).mean().sqrt()) / moments[j].norm
     total, came = torch.full((count,), math.inf, dtype=torch.float64), []
     total[0] = 0
     for _ in range(steps):

@@ -23,6 +23,7 @@ from ebb.sample.ddim import DDIM, DDPM, Euler
 from ebb.sample.multistep import DPMpp2M
 from ebb.sample.singlestep import DPMpp2S
 
+from .mutants import Mutant
 from .peers import (
     CASES,
     FLOWS,
@@ -48,16 +49,6 @@ pytestmark = MARKS
 @pytest.mark.parametrize(("name", "prediction"), SAMPLED)
 def test_the_same_trajectory(name, prediction, precision):
     agree(name, prediction, precision)
-
-
-class Mutant:
-    """A solver with one mistake."""
-
-    def __init__(self, solver, change):
-        self.solver, self.order, self.change, self.start = solver, solver.order, change, solver.start
-
-    def step(self, denoise, x, t, s, cond, state, draw):
-        return self.change(self.solver.step, denoise, x, t, s, cond, state, draw)
 
 
 def early(step, denoise, x, t, s, cond, state, draw):

@@ -17,6 +17,8 @@ from ebb.sample.multistep import DPMpp2M, DPMpp3M
 from ebb.sample.noise import Noise
 from ebb.sample.singlestep import DPMpp2S
 
+from .mutants import Mutant, quiet, repeated
+
 SOLVERS = [DPMpp2MSDE(), DPMpp3MSDE(), DPMpp2SSDE()]
 
 
@@ -27,37 +29,9 @@ def test_they_sample_the_data_in_fifty_steps(solver, path):
     testing.check_stochastic(solver, PATHS[path], steps=50, count=12_000)
 
 
-class Mutant:
-    """A solver with one mistake, made by changing the arguments of a step or what it gives back."""
-
-    def __init__(self, solver, change):
-        self.solver, self.order, self.change = solver, solver.order, change
-        self.start = solver.start
-
-    def step(self, denoise, x, t, s, cond, state, draw):
-        return self.change(self.solver.step, denoise, x, t, s, cond, state, draw)
-
-
 def forgetful(step, denoise, x, t, s, cond, state, draw):
     """The last answers never arrive."""
     return step(denoise, x, t, s, cond, (), draw)
-
-
-def quiet(step, denoise, x, t, s, cond, state, draw):
-    """Half of the fresh noise."""
-    return step(denoise, x, t, s, cond, state, lambda like, part=0: draw(like, part) / 2)
-
-
-def repeated(step, denoise, x, t, s, cond, state, draw):
-    """The second draw of a step is the first again."""
-    return step(
-        denoise, x, t, s, cond, state, lambda like, part=0, kept=[]: kept[0] if kept else first(kept, draw(like))
-    )
-
-
-def first(kept, drawn):
-    kept.append(drawn)
-    return drawn
 
 
 def silent(step, denoise, x, t, s, cond, state, draw):

@@ -20,6 +20,8 @@ from ebb.sample.noise import Noise
 from ebb.sample.singlestep import DPMpp2S
 from ebb.sample.unipc import UniPC
 
+from .mutants import Mutant
+
 SOLVERS = [
     DPMpp3M(),
     DPMpp2S(),
@@ -39,17 +41,6 @@ SOLVERS = [
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_order_of_convergence_on_exact_flows(solver, path):
     testing.check_solver(solver, PATHS[path])
-
-
-class Mutant:
-    """A solver with one mistake, made by changing the arguments of a step or what it gives back."""
-
-    def __init__(self, solver, change):
-        self.solver, self.order, self.change = solver, solver.order, change
-        self.start = solver.start
-
-    def step(self, denoise, x, t, s, cond, state, draw):
-        return self.change(self.solver.step, denoise, x, t, s, cond, state, draw)
 
 
 def forgetful(step, denoise, x, t, s, cond, state, draw):

@@ -16,6 +16,8 @@ from ebb.sample.multistep import DPMpp2M
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
 
+from .mutants import Mutant, quiet
+
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("solver", [DDIM(), Euler(), Heun(), DPMpp2M()], ids=lambda s: type(s).__name__)
@@ -27,17 +29,6 @@ def test_order_of_convergence_on_exact_flows(solver, path):
 @pytest.mark.parametrize("solver", [DDIM(1.0), DDIM(0.5), DDPM(), DDPM("large")], ids=str)
 def test_stochastic_solvers_sample_the_data(solver, path):
     testing.check_stochastic(solver, PATHS[path], count=12_000)
-
-
-class Mutant:
-    """A solver with one mistake, made by changing the arguments of a step or what it gives back."""
-
-    def __init__(self, solver, change):
-        self.solver, self.order, self.change = solver, solver.order, change
-        self.start = solver.start
-
-    def step(self, denoise, x, t, s, cond, state, draw):
-        return self.change(self.solver.step, denoise, x, t, s, cond, state, draw)
 
 
 def late(step, denoise, x, t, s, cond, state, draw):
@@ -61,11 +52,6 @@ def backwards(step, denoise, x, t, s, cond, state, draw):
 def forgetful(step, denoise, x, t, s, cond, state, draw):
     """The state never arrives, so a second-order method is of first order."""
     return step(denoise, x, t, s, cond, None, draw)
-
-
-def quiet(step, denoise, x, t, s, cond, state, draw):
-    """Half of the fresh noise."""
-    return step(denoise, x, t, s, cond, state, lambda like, part=0: draw(like, part) / 2)
 
 
 @pytest.mark.parametrize(

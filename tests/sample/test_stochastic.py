@@ -20,6 +20,8 @@ from ebb.sample.noise import Noise
 from ebb.sample.restart import FLOWS, Restart
 from ebb.sample.sde import EulerMaruyama, PredictorCorrector
 
+from .mutants import Mutant, quiet, repeated
+
 SOLVERS = [
     Churn(),
     Churn(0.3, 0.0, 1e9),
@@ -58,31 +60,10 @@ def test_a_solver_that_is_not_affine_is_judged_by_samples():
         testing.check_stochastic(Bent(), Cosine(), count=4000)
 
 
-class Mutant:
-    """A solver with one mistake in what it is given."""
-
-    order = 1
-
-    def __init__(self, solver, change):
-        self.solver, self.change, self.start = solver, change, solver.start
-
-    def step(self, denoise, x, t, s, cond, state, draw):
-        return self.solver.step(denoise, x, t, s, cond, state, self.change(draw))
-
-
-def half(draw):
-    return lambda like, part=0: draw(like, part) / 2
-
-
-def repeated(draw):
-    """Every draw of a step is the same one."""
-    return lambda like, part=0: draw(like)
-
-
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_half_of_the_noise_is_caught(solver):
     with pytest.raises(AssertionError, match="of the samples"):
-        testing.check_stochastic(Mutant(solver, half), Cosine())
+        testing.check_stochastic(Mutant(solver, quiet), Cosine())
 
 
 @pytest.mark.parametrize("solver", [PredictorCorrector(corrections=3), Restart(repeats=6)], ids=str)
