@@ -107,17 +107,17 @@ def with_ebb(
     keep_freed_memory()
     module = network().requires_grad_(False)
     module = module.to(memory_format=torch.channels_last) if fast else module
-    adapted: nn.Module = Adapted(module, answer)
-    adapted = torch.compile(adapted) if compiled else adapted
-    denoiser = ebb.NetworkDenoiser(adapted, ebb.DDPMLinear(), ebb.PREDICTIONS["noise"], thousandths)
+    denoiser = ebb.NetworkDenoiser(Adapted(module, answer), ebb.DDPMLinear(), ebb.PREDICTIONS["noise"], thousandths)
     times = ebb.GRIDS["trailing"](denoiser.path, STEPS)
+    whole = ebb.fused if compiled else functools.partial(functools.partial, ebb.trajectory)
+    follow = whole(denoiser, ebb.DDIM(), times)
 
     def sample() -> Tensor:
         noise = ebb.Noise.of(0, BATCH)
         x = noise.start((3, SIDE, SIDE))
         x = x.contiguous(memory_format=torch.channels_last) if fast else x
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
-            for point in ebb.trajectory(denoiser, ebb.DDIM(), times, x, {}, noise):
+            for point in follow(x, {}, noise):
                 x = point.x
         return x
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import ebb
 from ebb.machine import keep_freed_memory
 from ebb.process.moment import at
+from ebb.sample.fused import Fused
 from ebb.sample.loop import Denoise
 from ebb.system import in_place
 
@@ -65,12 +66,11 @@ def overhead() -> None:
     }
     for shape, (denoiser, size, repeats) in cases.items():
         found = medians(runs_of(denoiser, torch.randn(size)), repeats)
-        call = found.pop("bare calls") / STEPS
+        eager, compiled = found.pop("bare calls") / STEPS, found.pop("bare compiled") / STEPS
+        print(f"{shape:11s} network {eager * 1e3:6.2f} ms, compiled {compiled * 1e3:6.2f} ms")
         for name, spent in found.items():
-            extra = f"{(spent / STEPS - call) * 1e6:+.0f} µs a step"
-            print(
-                f"{shape:11s} network {call * 1e3:6.2f} ms  {name:9s} {spent / STEPS / call:.4f}  {extra}", flush=True
-            )
+            beside = f"  ÷ compiled {spent / STEPS / compiled:.4f}" if "fused" in name else ""
+            print(f"    {name:14s} {spent / STEPS / eager:.4f}{beside}", flush=True)
 
 
 def runs_of(denoiser: ebb.NetworkDenoiser, x: Tensor) -> dict[str, Callable[[], object]]:
@@ -78,17 +78,27 @@ def runs_of(denoiser: ebb.NetworkDenoiser, x: Tensor) -> dict[str, Callable[[], 
     told, noise = torch.full((len(x),), 0.5), ebb.Noise.of(0, len(x))
     times = ebb.GRIDS["uniform"](denoiser.path, STEPS)
 
-    def bare() -> None:
+    def bare(network: nn.Module) -> None:
         with torch.no_grad():
             for _ in range(STEPS):
-                denoiser.network(x, told, {})
+                network(x, told, {})
 
     def whole(solver: ebb.Solver) -> None:
         for _ in ebb.trajectory(denoiser, solver, times, x, {}, noise):
             pass
 
-    solvers = {name: functools.partial(whole, ebb.SOLVERS[name]) for name in ("ddim", "dpmpp_2m")}
-    return {"bare calls": bare} | solvers
+    def follow(compiled: Fused) -> None:
+        for _ in compiled(x, {}, noise):
+            pass
+
+    runs: dict[str, Callable[[], object]] = {
+        "bare calls": functools.partial(bare, denoiser.network),
+        "bare compiled": functools.partial(bare, torch.compile(denoiser.network)),
+    }
+    for name in ("ddim", "dpmpp_2m"):
+        runs[name] = functools.partial(whole, ebb.SOLVERS[name])
+        runs[f"{name} fused"] = functools.partial(follow, ebb.fused(denoiser, ebb.SOLVERS[name], times))
+    return runs
 
 
 def one_step() -> None:
@@ -113,11 +123,17 @@ def one_step() -> None:
         for t, s in pairwise(moments[:STEPS]):
             now, _, memory = solver.step(denoise, now, t, s, {}, memory, draw)
 
+    fused = ebb.fused(denoiser, solver, torch.tensor([m.time for m in moments[:STEPS]], dtype=torch.float64))
+
+    def compiled() -> None:
+        for _ in fused(x, {}, draw):
+            pass
+
     with torch.no_grad():
-        found = medians({"diffusers": theirs, "ebb": ours}, 51)
+        found = medians({"diffusers": theirs, "ebb": ours, "ebb, fused": compiled}, 51)
     for name, spent in found.items():
-        print(f"2M step at 64×3×32×32, {name:10s} {spent / (STEPS - 1) * 1e6:7.1f} µs")
-    print(f"ratio {found['diffusers'] / found['ebb']:.2f}")
+        ratio = found["diffusers"] / spent
+        print(f"2M step at 64×3×32×32, {name:10s} {spent / (STEPS - 1) * 1e6:7.1f} µs  ×{ratio:.2f}")
 
 
 class Answers(nn.Module):

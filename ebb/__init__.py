@@ -33,6 +33,7 @@ _HOMES = {
     "ebb.data.scan": ["read"],
     "ebb.data.loader": ["Batch", "Loader", "Order"],
     "ebb.sample.loop": ["Point", "Solver", "trajectory"],
+    "ebb.sample.fused": ["fused"],
     "ebb.sample.noise": ["Noise"],
     "ebb.sample.ddim": ["DDIM", "DDPM", "Euler"],
     "ebb.sample.heun": ["Heun"],

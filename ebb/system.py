@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, audible
 from ebb.process.times import GRIDS
 from ebb.recipe import Sampling
+from ebb.sample.fused import fused
 from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
@@ -112,13 +114,15 @@ class System:
         precision: str | None = None,
         guide: Guide | None = None,
         batch: int = 128,
+        compile: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Float[Tensor, "n *d"]:
         """`count` new samples, float32 [count, *shape] in [−1, 1].
 
         Image i is a function of (system, settings, seed + i) alone, whatever the batch (to within rounding, which in
         bf16 is visible to a computer only). `label` is a name, an index or a list with one for each image; `guide` goes
-        around the classifier-free guidance; what is not given comes from the system's own `sampling`.
+        around the classifier-free guidance; what is not given comes from the system's own `sampling`. `compile` fuses
+        network, guides and solver for whole batches (`ebb.fused`): it takes a minute first.
         """
         how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid, precision=precision)
         if count < 1:
@@ -131,12 +135,14 @@ class System:
         asked_for = cfg(1.0 if how.guidance is None or not null else how.guidance, null)(self.in_precision(how))
         guided, made = guide(asked_for) if guide else asked_for, []
         keep_freed_memory()
+        follow = partial(trajectory, guided, method, times)
+        whole = fused(guided, method, times) if compile and count >= batch else follow
         for first in range(0, count, batch):
             part = asked[first : first + batch]
             noise = Noise.of(seed + first, len(part))
             cond = {name: row.to(device) for name, row in self.labels(part).items()}
             x = noise.start(self.shape).to(device) * float(path.sigma(times[:1]))
-            for point in trajectory(guided, method, times, x, cond, noise):
+            for point in (whole if len(part) == batch else follow)(x, cond, noise):
                 x = point.x
             if not bool(torch.isfinite(x).all()):
                 raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
