@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ebb.data import memory
+from ebb.data import hold, memory
 from ebb.data.decode import Head, Shape
 from ebb.data.files import Notes, shown
 from ebb.data.sources import SUPPORTED, locate
@@ -22,7 +22,6 @@ from ebb.errors import DataError, UsageError
 
 SIZES = (64, 32, 16, 8)
 IMBALANCE, FEW = 5, 10
-_CHUNK = 2048  # images looked at together, so that a memory map is never read whole
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,15 @@ def read(
     channels: int | None = None,
     cache: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    hold_back: bool = True,
 ) -> Images:
     """Read a folder, zip, idx, npz or CIFAR-10 source, or `digits`; everything not given is chosen from the data.
 
     `size` is a side or (height, width) in pixels, `channels` 1 or 3; arrays over half of the available memory go to
     disk under `cache`; `progress(stage, done, total)` is called while reading.
+
+    Where the source has no test set, 1 in 20 images are held back (`ebb.data.hold`), unless the set is small or
+    `hold_back` is False, as for a run that was trained on all of them.
 
     Raises UsageError for a wrong argument, DataError for data that cannot be used, DamagedError for a broken file and
     ResourceError when memory, disk or scikit-learn is missing.
@@ -92,10 +95,12 @@ def read(
     tick = progress or (lambda stage, done, total: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns about becomes a finding here
-        return _read(where, side, channels, cache, tick)
+        return _read(where, side, channels, cache, tick, hold_back)
 
 
-def _read(where: str, side: tuple[int, int] | None, channels: int | None, cache: Path | None, tick: Progress) -> Images:
+def _read(
+    where: str, side: tuple[int, int] | None, channels: int | None, cache: Path | None, tick: Progress, hold_back: bool
+) -> Images:
     notes: Notes = defaultdict(list)
     allocate = partial(memory.allocate, cache=cache)
     source = locate(where, notes, allocate)
@@ -114,14 +119,32 @@ def _read(where: str, side: tuple[int, int] | None, channels: int | None, cache:
     chosen |= source.reasons | {"labels": why_labels}
     if isinstance(pixels, np.memmap):
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
-    train = _images(source, source.train, pixels, kept, names, chosen, notes)
     if source.held_out is None:
-        return train
+        return _own_split(source, pixels, kept, names, chosen, notes, hold_back)
+    chosen.setdefault("held out", f"{len(source.held_out.names):,} images: the test set that comes with the data")
+    train = _images(source, source.train, pixels, kept, names, chosen, notes)
     notes = defaultdict(list)
     heads = _heads(where, source.held_out, notes, tick)
     pixels, kept = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
     _note_grey(source.held_out, heads, kept, pixels, notes)
     return replace(train, held_out=_images(source, source.held_out, pixels, kept, names, chosen, notes))
+
+
+def _own_split(
+    source: Source, pixels: np.ndarray, kept: list[int], names: tuple[str, ...], chosen: dict[str, str],
+    notes: Notes, hold_back: bool,
+) -> Images:  # fmt: skip
+    """The images of a source without a test set, a few of them held back where there are enough."""
+    back = hold.held_back(pixels, _numbers(source.train, kept, names)) if hold_back else []
+    if not back:
+        few = len(pixels) < hold.LEAST
+        why = f"fewer than {hold.LEAST} images" if few else "no class can spare one" if hold_back else "not asked for"
+        return _images(source, source.train, pixels, kept, names, chosen | {"held out": f"none: {why}"}, notes)
+    chosen["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
+    pixels, aside, left = hold.parted(pixels, back)
+    train = _images(source, source.train, pixels, [kept[at] for at in left], names, chosen, notes)
+    unseen = _images(source, source.train, aside, [kept[at] for at in back], names, chosen, defaultdict(list))
+    return replace(train, held_out=unseen)
 
 
 def _nothing(where: str, notes: Notes) -> DataError:
@@ -165,7 +188,7 @@ def _pixels(
 
 
 def _chunks(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    return (np.ascontiguousarray(pixels[at : at + _CHUNK]) for at in range(0, len(pixels), _CHUNK))
+    return (np.ascontiguousarray(pixels[at : at + hold.CHUNK]) for at in range(0, len(pixels), hold.CHUNK))
 
 
 def _grey(pixels: np.ndarray) -> bool:
@@ -194,16 +217,22 @@ def _label_names(source: Source, notes: Notes) -> tuple[tuple[str, ...], str]:
     return tuple(names), source.reasons.get("labels", f"{len(every)} classes, stored with the images")
 
 
+def _numbers(split: Split, kept: list[int], names: tuple[str, ...]) -> np.ndarray | None:
+    """The labels of the images `kept` as places in `names`; None unless all have one."""
+    given = [split.labels[at] for at in kept]
+    if not names or None in given:
+        return None
+    numbers = {name: number for number, name in enumerate(names)}
+    return np.array([numbers[shown(str(label))] for label in given], np.int64)
+
+
 def _images(
     source: Source, split: Split, pixels: np.ndarray, kept: list[int], names: tuple[str, ...], chosen: dict[str, str],
     notes: Notes,
 ) -> Images:  # fmt: skip
-    """Number the labels and sum up one split."""
-    every, given = split.names, [split.labels[at] for at in kept]
-    called, labels = [every[at] for at in kept], None
-    if names and None not in given:
-        numbers = {name: number for number, name in enumerate(names)}
-        labels = np.array([numbers[shown(str(label))] for label in given], np.int64)
+    """Sum up one split."""
+    every = split.names
+    called, labels = [every[at] for at in kept], _numbers(split, kept, names)
     captioned = [name for name in called if name in split.captioned]
     notes["captions", "counted, not used for training yet"] += captioned
     mean, std, histogram, fingerprint = _look(pixels, labels, names, called, notes)

@@ -369,9 +369,11 @@ def test_digits(tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
     images = read("digits")
-    assert images.pixels.shape == (1797, 1, 8, 8)
+    assert images.pixels.shape == (1797 - 89, 1, 8, 8)
     assert images.pixels.max() == 255
-    assert images.labels[:10].tolist() == list(range(10))
+    assert images.names == tuple("0123456789")
+    assert len(images.held_out.pixels) == 89
+    assert read("digits", hold_back=False).labels[:10].tolist() == list(range(10))
     assert images.summary.name == "digits"
 
 
