@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +8,7 @@ from ebb import testing
 from ebb.data.loader import Batch
 from ebb.errors import UsageError
 from ebb.process.denoiser import NetworkDenoiser
+from ebb.process.levels import centres
 from ebb.process.path import EDM, PATHS, Cosine, Linear
 from ebb.process.predict import PREDICTIONS, Preconditioned, data, determinant, noise, velocity
 from ebb.process.times import DENSITIES, LogitNormal, LogNormal
@@ -155,3 +158,27 @@ def test_condition_dropout_hides_its_share(generator):
         ConditionDropout(inner, null, 1.0)
     with pytest.raises(UsageError, match="no null for the condition 'text'"):
         ConditionDropout(inner, null, 0.1)(None, Batch(torch.zeros(2, 1), {"text": torch.zeros(2)}), generator)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_the_levels_of_a_loss_add_up_to_it(weight, generator):
+    model = NetworkDenoiser(nn.Identity(), Linear(), velocity)
+    model.network.forward = lambda x, time, cond: x
+    batch = Batch(torch.randn(512, 2, generator=generator), {})
+    objective = ConditionDropout(Denoising(INSIDE, WEIGHTS[weight]), {}, 0.5)
+    value, _, (sums, counts) = objective(model, batch, generator)
+    assert counts.sum().item() == 512
+    assert (sums.sum() / 512).item() == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_the_level_of_a_loss_is_that_of_its_noise(generator):
+    """A model that errs at one noise level only, and a mutant which counts time the other way round."""
+    model = NetworkDenoiser(nn.Identity(), Linear(), noise)
+    model.network.forward = lambda x, time, cond: (time > 0.7)[:, None] * 5.0 + 0 * x
+    model.prediction = lambda path, t: (torch.zeros_like(t), torch.zeros_like(t))
+    sums, counts = Denoising()(model, Batch(torch.randn(2000, 2, generator=generator), {}), generator).levels
+    errs = sums > 0
+    quietest = -2 * math.log(0.7 / 0.3)
+    lowest = torch.tensor([centre - 0.75 for centre in centres()])
+    assert errs.tolist() == ((lowest < quietest) & (counts > 0)).tolist()
+    assert errs.flip(0).tolist() != errs.tolist()

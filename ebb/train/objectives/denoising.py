@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ebb.data.loader import Batch
 from ebb.process.denoiser import Predictor
-from ebb.process.path import LOUDEST, spread
+from ebb.process.levels import tally, target_error
+from ebb.process.path import LOUDEST, Path, spread
 from ebb.process.predict import determinant
 from ebb.process.times import Density, LogitNormal
 from ebb.shapes import Float
@@ -26,6 +27,12 @@ def spaced(count: int, generator: torch.Generator) -> Float[Tensor, "b"]:
     return (offset + torch.arange(count, device=generator.device, dtype=torch.float64) / count) % 1
 
 
+def drawn(times: Density, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """The density's times at u, at ν ≤ LOUDEST: a target that cannot tell x0 there is asked just short of the end."""
+    t = times(path, u)
+    return torch.minimum(t, path.time(torch.full_like(t, LOUDEST)))
+
+
 @dataclass(frozen=True)
 class Denoising:
     """E[w(t)·(F_θ(x_t, t) − (a·x0 + b·ε))²], x_t = α·x0 + σ·ε, mean over samples and elements."""
@@ -33,14 +40,19 @@ class Denoising:
     times: Density = LogitNormal()
     weight: Weighting = unit
 
+    def losses(
+        self, model: Predictor, batch: Batch, t: Float[Tensor, "b"], eps: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b *d"]:
+        """w(t)·(F_θ(x_t, t) − (a·x0 + b·ε))² of every element, at these times and with this noise."""
+        factors = model.prediction(model.path, t)
+        error = target_error(model, batch.x0, eps, t, batch.cond, factors)
+        weight = self.weight(model.path, t, determinant(model.path, t, *factors))
+        return spread(weight, error) * error**2
+
     def __call__(self, model: Predictor, batch: Batch, generator: torch.Generator) -> Loss:
         """The loss of one batch, at ν ≤ LOUDEST; no division but the weighting's."""
         path, x0 = model.path, batch.x0
-        t = self.times(path, spaced(len(x0), generator))
-        t = torch.minimum(t, path.time(torch.full_like(t, LOUDEST)))
+        t = drawn(self.times, path, spaced(len(x0), generator))
         eps = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0)
-        a, b = model.prediction(path, t)
-        target = spread(a, x0) * x0 + spread(b, eps) * eps
-        error = model.raw(path.mix(x0, eps, t), t, batch.cond) - target
-        weight = self.weight(path, t, determinant(path, t, a, b))
-        return Loss((spread(weight, error) * error**2).mean())
+        losses = self.losses(model, batch, t, eps)
+        return Loss(losses.mean(), levels=tally(path, t, losses.detach().flatten(1).mean(1)))

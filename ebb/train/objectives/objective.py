@@ -15,10 +15,15 @@ from ebb.process.denoiser import Cond
 
 
 class Loss(NamedTuple):
-    """A scalar to descend, and named parts of it to log (detached)."""
+    """A scalar to descend, named parts of it to log (detached), and each noise level's share of it (detached).
+
+    `levels`, float32 [2, BINS] on the device, holds the sum of the samples' losses in each bin of the log-SNR and their
+    count (`ebb.process.levels.tally`).
+    """
 
     value: Tensor
     terms: Mapping[str, Tensor] = {}  # immutable by type
+    levels: Tensor | None = None
 
 
 @runtime_checkable

@@ -1,0 +1,81 @@
+"""The validation loss: held-out images, with the same noise and times at every asking: only the model differs."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebb.data.loader import Batch, keyed, to_unit
+from ebb.data.scan import Images
+from ebb.networks.mode import evaluating
+from ebb.process.denoiser import Predictor
+from ebb.sample.noise import Noise
+from ebb.train.objectives.denoising import Denoising, drawn
+
+MOST = 128
+"""The most images that are looked at: a validation costs no more than a forward pass or two."""
+
+CHOICE = 2**62
+"""The key under which the images are chosen, far from those of epochs."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The mean of `objective`'s loss over `batches`, a number that repeats bit for bit.
+
+    The noise of image i is keyed by seed + i, and its time is the ((i + ½)/n)-quantile of the objective's density: the
+    n images together cover every noise level that is trained, once. No condition is dropped and nothing is augmented.
+    """
+
+    batches: list[Batch]
+    objective: Denoising = Denoising()
+    seed: int = 0
+    autocast: torch.dtype | None = None
+
+    def __call__(self, model: Predictor) -> float:
+        """The loss of `model` as it would be sampled (evaluation mode); its modes are restored, no generator moves."""
+        count, done, total = sum(len(batch.x0) for batch in self.batches), 0, 0.0
+        with torch.no_grad(), evaluating(model):
+            for batch in self.batches:
+                x0, size = batch.x0, len(batch.x0)
+                u = (torch.arange(done, done + size, dtype=torch.float64) + 0.5) / count
+                t = drawn(self.objective.times, model.path, u)
+                eps = Noise.of(self.seed + done, size)(0, x0)
+                with torch.autocast(x0.device.type, self.autocast) if self.autocast else nullcontext():
+                    losses = self.objective.losses(model, batch, t, eps)
+                total += float(losses.double().mean()) * size
+                done += size
+        return total / count
+
+
+def validation_of(
+    images: Images,
+    objective: Denoising,
+    *,
+    batch: int = MOST,
+    seed: int = 0,
+    device: torch.device | None = None,
+    autocast: torch.dtype | None = None,
+) -> Validation | None:
+    """The validation on at most MOST held-out images, chosen by `seed`, in batches of `batch`; None where none exist.
+
+    With the objective of the run its loss is in the unit of the training loss. Held-out images without labels, where
+    those of training have them, are asked with the null label.
+    """
+    unseen = images.held_out
+    if unseen is None:
+        return None
+    chosen = keyed(seed, CHOICE).permutation(len(unseen.pixels))[:MOST]
+    batches = []
+    for first in range(0, len(chosen), batch):
+        index = chosen[first : first + batch]
+        x0, cond = to_unit(torch.from_numpy(unseen.pixels[index]).to(device)), dict[str, Tensor]()
+        if images.labels is not None:
+            labels = np.full(len(index), len(images.names)) if unseen.labels is None else unseen.labels[index]
+            cond["label"] = torch.from_numpy(labels).to(device)
+        batches.append(Batch(x0, cond))
+    return Validation(batches, objective, seed, autocast)
