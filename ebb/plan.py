@@ -30,12 +30,13 @@ from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Objective
 from ebb.train.objectives.weights import WEIGHTS
 from ebb.train.optimiser import WarmupDecay, adamw
+from ebb.train.validate import MOST, Validation, validation_of
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-RESERVE = 0.97
-"""The share of a budget that is spent on updates and sample grids; the rest pays for checkpoints and the report."""
+RESERVE = 0.96
+"""The share of a budget that is for updates and sample grids; the rest pays for checkpoints, validation and report."""
 
 GRID_IMAGES = 40
 """About how many samples a grid shows."""
@@ -58,6 +59,7 @@ class Parts:
     training: Training
     objective: Objective
     loader: Loader
+    validation: Validation | None
 
 
 def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT:
@@ -114,17 +116,18 @@ def assemble(recipe: Recipe, images: Images, device: torch.device) -> Parts:
         recipe.sigma_data,
     )
     denoiser = in_place(denoiser).to(device)
-    objective: Objective = Denoising(
-        parse(resolved(recipe.times), DENSITIES, "density"), parse(recipe.weight, WEIGHTS, "weight")
-    )
+    denoising = Denoising(parse(resolved(recipe.times), DENSITIES, "density"), parse(recipe.weight, WEIGHTS, "weight"))
+    objective: Objective = denoising
     if labels.names and recipe.label_dropout:
         objective = ConditionDropout(objective, labels.null(), recipe.label_dropout)
     optimizer = adamw(denoiser, resolved(recipe.optimiser.lr), recipe.optimiser.weight_decay)
+    batch = resolved(recipe.batch)
     return Parts(
         System(denoiser, facts.shape, labels, recipe.sample),
         Training(denoiser, optimizer, EMA(denoiser, recipe.ema_halflife)),
         objective,
-        Loader(images, resolved(recipe.batch), recipe.seed, recipe.data.flip, device),
+        Loader(images, batch, recipe.seed, recipe.data.flip, device),
+        validation_of(images, denoising, batch=min(MOST, batch), device=device, autocast=autocast_of(recipe)),
     )
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from ebb.terminal import tell
+from ebb.train.guard import Skip
 from ebb.train.loop import Step
 
 
@@ -23,20 +26,29 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """The steps since the last reading: a line of the log from the good ones (None if none was), and the skipped."""
+
+    entry: dict[str, Any] | None
+    skips: list[Skip]
+
+
 class Meter:
     """Averages steps into log entries without waiting for the device, and shows them.
 
-    `before` are the seconds that the run had trained when it was stopped.
+    `before` are the seconds that the run had trained when it was stopped; an update is of `accumulate` batches.
     """
 
-    def __init__(self, console: Console, steps: int, start: int, before: float) -> None:
+    def __init__(self, console: Console, steps: int, start: int, before: float, accumulate: int = 1) -> None:
         self.console, self.steps, self.start, self.before = console, steps, start, before
+        self.accumulate = accumulate
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task("training", total=steps, completed=start)
         self.began = self.last = self.spoke = time.monotonic()
-        self.total: Tensor | None = None
-        self.count = self.seen = self.first = 0
+        self.pending: list[Step] = []
+        self.seen = self.first = self.skipped = 0
         self.smooth: float | None = None
 
     def __enter__(self) -> Meter:
@@ -47,26 +59,60 @@ class Meter:
         self.bar.stop()
 
     def note(self, step: Step) -> None:
-        """Count one step; the loss is not read yet."""
-        self.total = step.loss if self.total is None else self.total + step.loss
-        self.count += 1
+        """Remember one step; nothing of it is read yet."""
+        self.pending.append(step)
         self.first = self.first or step.seen
 
-    def entry(self, step: Step) -> dict[str, Any]:
-        """One line of the log: the mean loss and the speed since the last entry."""
-        now, loss = time.monotonic(), float(self.total) / self.count if self.total is not None else float("nan")
-        images = step.seen - (self.seen or self.first)
+    def back(self, step: int, seen: int) -> None:
+        """Go on from an earlier step, at which so many images were seen."""
+        self.pending, self.skipped, self.start, self.seen = [], 0, min(self.start, step), seen
+
+    def read(self) -> Reading:
+        """One line of the log, and what was skipped, since the last reading. Waits for the device.
+
+        `loss` and `levels` are means over the updates that were made. Where none was there is no line, and what the
+        next one counts as skipped includes these.
+        """
+        pending, self.pending = self.pending, []
+        if not pending:
+            return Reading(None, [])
+        loss, norm, bad = on_host([torch.stack([s.loss, s.grad_norm, s.skipped]) for s in pending]).T
+        tallies = [s.levels for s in pending if s.levels is not None]
+        levels = on_host(tallies) if len(tallies) == len(pending) else None
+        good = bad == 0
+        skips = [
+            Skip(
+                step=pending[i].number,
+                batch=(pending[i].number - 1) * self.accumulate,
+                loss=float(loss[i]),
+                grad_norm=float(norm[i]),
+                levels=means(levels[i]) if levels is not None else None,
+            )
+            for i in np.flatnonzero(~good)
+        ]
+        self.skipped += len(skips)
+        if not good.any():
+            return Reading(None, skips)
+        entry = self.line(pending[-1], float(loss[good].mean()), float(norm[good][-1]))
+        if levels is not None:
+            entry["levels"] = means(levels[good].sum(0))
+        return Reading(entry, skips)
+
+    def line(self, step: Step, loss: float, norm: float) -> dict[str, Any]:
+        """The figures of one line that every objective has."""
+        now, images = time.monotonic(), step.seen - (self.seen or self.first)
         entry = {
             "step": step.number,
             "images": step.seen,
             "seconds": round(self.before + now - self.began, 2),
             "loss": loss,
-            "grad_norm": float(step.grad_norm),
+            "grad_norm": norm,
             "lr": step.rate,
             "images_per_second": round(images / max(1e-9, now - self.last), 1),
             "memory_mb": round(peak_memory_mb()),
+            "skipped": self.skipped,
         }
-        self.total, self.count, self.seen, self.last = None, 0, step.seen, now
+        self.skipped, self.seen, self.last = 0, step.seen, now
         return entry
 
     def show(self, entry: dict[str, Any], next_grid: int) -> None:
@@ -82,3 +128,13 @@ class Meter:
             done = entry["step"] - self.start
             left = (self.last - self.began) / max(1, done) * (self.steps - entry["step"])
             tell(self.console, f"step {entry['step']:,}/{self.steps:,}  {line}  {left:,.0f} s left")
+
+
+def on_host(tensors: list[Tensor]) -> np.ndarray:
+    """Tensors of one shape as one float64 array [n, …], fetched at once."""
+    return torch.stack(tensors).cpu().double().numpy()
+
+
+def means(tally: np.ndarray) -> list[float | None]:
+    """The mean loss in each bin of a tally [2, bins] of sums and counts (`ebb.process.levels.tally`)."""
+    return [float(total / count) if count else None for total, count in tally.T]

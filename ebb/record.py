@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shlex
@@ -24,6 +25,7 @@ from rich.table import Table
 from ebb import checkpoint
 from ebb.data.scan import Images
 from ebb.encode.images import grid, save_png
+from ebb.errors import DamagedError
 from ebb.recipe import Recipe, flat, resolved, to_yaml
 from ebb.system import System
 
@@ -115,10 +117,7 @@ class Log:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / "log.jsonl"
-        lines = self.path.read_text(encoding="utf8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self.last: dict[str, Any] = json.loads(kept[-1]) if kept else {}
-        checkpoint.replace_text(self.path, "".join(line + "\n" for line in kept))
+        self.cut(step)
 
     def __enter__(self) -> Log:
         self.file = self.path.open("a", encoding="utf8")
@@ -127,11 +126,75 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
+    def cut(self, step: int) -> None:
+        """Drop the lines after `step`, and those that were not written to their end."""
+        lines = self.path.read_text(encoding="utf8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        self.last: dict[str, Any] = json.loads(kept[-1]) if kept else {}
+        checkpoint.replace_text(self.path, "".join(line + "\n" for line in kept))
+
+    def back(self, step: int) -> None:
+        """Drop the lines after `step` and go on from there."""
+        self.file.close()
+        self.cut(step)
+        self.file = self.path.open("a", encoding="utf8")
+
     def write(self, entry: dict[str, Any]) -> None:
         """One line, on its way to the disk at once."""
         self.file.write(json.dumps(entry) + "\n")
         self.file.flush()
         self.last = entry
+
+
+MOST_SKIPS = 1000
+"""So many skipped updates are described one by one; the log counts them all."""
+
+
+class Events:
+    """What the guard did, guard.json: a list of {"step", "what", …}, `what` being skipped, rolled back or stopped.
+
+    Rollbacks stand for good: order and rate of all that follows depend on how many there were. Skipped updates after
+    `step`, where a resumed run goes on, will be met again and are dropped, and so is a stop.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / "guard.json"
+        try:
+            found = json.loads(self.path.read_text(encoding="utf8")) if self.path.exists() else []
+            turned = max((i + 1 for i, event in enumerate(found) if event["what"] == "rolled back"), default=0)
+            late = [event for event in found[turned:] if event["what"] == "skipped" and event["step"] <= step]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{self.path} is not a list of events: {error}", "delete it and run again") from error
+        self.list: list[dict[str, Any]] = found[:turned] + late
+        if self.list != found:
+            self.save()
+
+    def add(self, events: list[dict[str, Any]]) -> None:
+        """Append events; a number that is not finite becomes null."""
+        skips = sum(event["what"] == "skipped" for event in self.list)
+        for event in events:
+            skips += event["what"] == "skipped"
+            if event["what"] != "skipped" or skips <= MOST_SKIPS:
+                self.list.append(strict(event))
+        self.save()
+
+    def save(self) -> None:
+        """Write the file, whole or not at all."""
+        checkpoint.replace_text(self.path, json.dumps(self.list, indent=1))
+
+    @property
+    def rollbacks(self) -> list[dict[str, Any]]:
+        """The rollbacks up to now."""
+        return [event for event in self.list if event["what"] == "rolled back"]
+
+
+def strict(value: Any) -> Any:
+    """A JSON value with null for every number that JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: strict(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def environment() -> dict[str, Any]:

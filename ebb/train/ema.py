@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class EMA:
@@ -20,11 +20,28 @@ class EMA:
         self.halflife, self.ramp = halflife, ramp
 
     @torch.no_grad()
-    def update(self, model: nn.Module, images: int, seen: int) -> None:
-        """Move towards `model` after a step of `images`, the last of `seen` in all."""
+    def update(self, model: nn.Module, images: int, seen: int, skip: Tensor | None = None) -> None:
+        """Move towards `model` after a step of `images`, the last of `seen` in all; stay where `skip` [] is True.
+
+        A skipped update reads no weight, so one that is not finite does no harm; nothing waits for `skip`.
+        """
         share = 1 - 0.5 ** (images / max(min(self.halflife, self.ramp * seen), 1e-8))
-        mine: list[torch.Tensor] = list(self.model.parameters())
-        theirs: list[torch.Tensor] = list(model.parameters())
-        torch._foreach_lerp_(mine, theirs, share)
+        mine: list[Tensor] = list(self.model.parameters())
+        theirs: list[Tensor] = [p.detach() for p in model.parameters()]
+        skip = torch.zeros((), dtype=torch.bool, device=mine[0].device) if skip is None else skip
+        # m ← m − share·(m − θ): descent on ½‖m‖² − θ·m, whose fused kernel obeys a flag on the device
+        torch._fused_sgd_(
+            mine,
+            theirs,
+            [],
+            weight_decay=1.0,
+            momentum=0.0,
+            lr=share,
+            dampening=0.0,
+            nesterov=False,
+            maximize=True,
+            is_first_step=False,
+            found_inf=skip.float(),
+        )
         for buffer, theirs_buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            buffer.copy_(theirs_buffer)
+            buffer.copy_(torch.where(skip, buffer, theirs_buffer))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ebb.data.loader import Batch
 from ebb.errors import DamagedError
 from ebb.train.ema import EMA
+from ebb.train.guard import Guard, update_unless
 from ebb.train.objectives.objective import Objective
 
 
@@ -26,12 +27,14 @@ class Training:
     ema: EMA
     step: int = 0
     seen: int = 0
+    guard: Guard = field(default_factory=Guard)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Everything as named tensors, by file: model, ema, optim, rng."""
         moments = self.optimizer.state_dict()["state"]
         flat = {f"{index}.{name}": torch.as_tensor(value) for index, s in moments.items() for name, value in s.items()}
         counts = {"step": torch.tensor(self.step), "seen": torch.tensor(self.seen), "torch": torch.get_rng_state()}
+        counts["guard"] = self.guard.memory
         if torch.cuda.is_available():
             counts["cuda"] = torch.cuda.get_rng_state()
         return {
@@ -62,12 +65,19 @@ class Training:
         torch.set_rng_state(state["rng"]["torch"])
         if "cuda" in state["rng"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["rng"]["cuda"])
+        self.guard = Guard()
+        if "guard" in state["rng"]:  # checkpoints of older versions have none
+            self.guard.memory = state["rng"]["guard"].clone()
         self.step, self.seen = int(state["rng"]["step"]), int(state["rng"]["seen"])
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one update did. Loss, its terms and the gradient norm stay on the device until they are read."""
+    """What one update did; all tensors stay on the device until they are read.
+
+    `levels` is the objective's own (`ebb.train.objectives.objective.Loss`). Where `skipped` [] is True the guard found
+    the update bad, and it was not made.
+    """
 
     number: int
     loss: Tensor
@@ -75,6 +85,8 @@ class Step:
     grad_norm: Tensor
     rate: float
     seen: int
+    levels: Tensor | None
+    skipped: Tensor
 
 
 def seed_of(seed: int, step: int, part: int) -> int:
@@ -99,6 +111,7 @@ def updates(
 
     `batches(number)` gives batch number `step·accumulate + part`. `rate(step)` sets the learning rate (else the
     optimiser's own stays), gradients are clipped to norm `clip`, and the forward pass runs under `autocast`.
+    An update that `training.guard` finds bad changes nothing but the counters.
     """
     model, optimizer = training.model, training.optimizer
     device = next(model.parameters()).device
@@ -108,7 +121,7 @@ def updates(
         if rate is not None:
             for group in optimizer.param_groups:
                 group["lr"] = rate(step)
-        total, terms, images = torch.zeros((), device=device), dict[str, Tensor](), 0
+        total, terms, levels, images = torch.zeros((), device=device), dict[str, Tensor](), None, 0
         for part in range(accumulate):
             batch = batches(step * accumulate + part)
             generator.manual_seed(seed_of(seed, step, part))
@@ -117,13 +130,17 @@ def updates(
             (loss.value / accumulate).backward()  # type: ignore[no-untyped-call]
             total += loss.value.detach() / accumulate
             add(terms, loss.terms, accumulate)
+            if loss.levels is not None:
+                levels = loss.levels if levels is None else levels + loss.levels
             images += len(batch.x0)
         norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
+        bad = training.guard(total, norm)
+        update_unless(bad, optimizer)
         optimizer.zero_grad(set_to_none=True)
         training.step, training.seen = step + 1, training.seen + images
-        training.ema.update(model, images, training.seen)
-        yield Step(training.step, total, terms, norm, optimizer.param_groups[0]["lr"], training.seen)
+        training.ema.update(model, images, training.seen, bad)
+        lr = optimizer.param_groups[0]["lr"]
+        yield Step(training.step, total, terms, norm, lr, training.seen, levels, bad)
 
 
 def add(terms: dict[str, Tensor], more: Any, accumulate: int) -> None:
