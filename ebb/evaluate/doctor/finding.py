@@ -1,0 +1,193 @@
+"""Findings, and how they are found: every check of a list is asked about one subject, and none can stop the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from ebb import checkpoint
+from ebb.errors import DamagedError, DataError, EbbError
+from ebb.process.denoiser import Denoiser
+from ebb.system import System, load
+
+S = TypeVar("S")
+Say = Callable[[str], None]
+Subject = str | Path | np.ndarray | Tensor | System | nn.Module | Denoiser
+"""A run folder, a checkpoint folder, data (by name or as an array), a system, a network or a denoiser."""
+
+REPORT = "doctor.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: what a user sees, the figures that show it, why it happens, and what to run next."""
+
+    name: str
+    symptom: str
+    evidence: str
+    cause: str
+    command: str
+    severity: Literal["error", "warning"] = "warning"
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.symptom}\n  {self.evidence}\n  because {self.cause}\n  → {self.command}"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was looked at and what was found, JSON-able through dataclasses.asdict.
+
+    `checked` names the checks that were made; `unchecked` those that could not be, each as "name: why".
+    """
+
+    subject: str
+    kind: Literal["run", "data", "model"]
+    checked: list[str]
+    findings: list[Finding]
+    unchecked: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        found = [str(finding) for finding in self.findings]
+        end = [] if found else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
+        return "\n".join(found + end + [f"could not check: {reason}" for reason in self.unchecked])
+
+
+Check = Callable[[S], Finding | None]
+"""`check_what_is_wrong(subject)`: a finding, or None. Raises an EbbError that says why where it cannot tell."""
+
+
+def called(check: Check[S]) -> str:
+    """The name of a check, from that of its function: `check_time_ignored` → "time ignored"."""
+    return str(getattr(check, "__name__", "check")).removeprefix("check_").replace("_", " ")
+
+
+class Round:
+    """A doctor's round: the checks made so far and what they found."""
+
+    def __init__(self, say: Say | None = None) -> None:
+        self.say = say or (lambda text: None)
+        self.checked: list[str] = []
+        self.unchecked: list[str] = []
+        self.findings: list[Finding] = []
+
+    def examine(self, subject: Callable[[], S], checks: Sequence[Check[S]], what: str) -> None:
+        """Make every check of the subject; one that fails is noted, and so is a subject that cannot be had."""
+        try:
+            found = subject()
+        except Exception as error:  # whatever is wrong with one part, the others are still worth a look
+            self.unchecked.append(f"{what}: {reason(error)}")
+            return
+        for check in checks:
+            name = called(check)
+            self.say(f"checking: {name}")
+            try:
+                finding = check(found)
+            except Exception as error:
+                self.unchecked.append(f"{name}: {reason(error)}")
+                continue
+            self.checked.append(name)
+            self.findings += [finding] if finding else []
+
+    def diagnosis(self, subject: str, kind: Literal["run", "data", "model"]) -> Diagnosis:
+        """All of it, errors first."""
+        ordered = sorted(self.findings, key=lambda finding: finding.severity != "error")
+        return Diagnosis(subject, kind, self.checked, ordered, self.unchecked)
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def diagnose(
+    where: Subject,
+    *,
+    shape: tuple[int, ...] | None = None,
+    cond: Mapping[str, Tensor] | None = None,
+    say: Say | None = None,
+) -> Diagnosis:
+    """Look for what is wrong with a run, with data or with a model.
+
+    A run folder is examined with its model, and what was found is kept in its `doctor.json`; anything else a name can
+    mean is data, as `ebb.data.scan.read` takes it. Of a network or denoiser, `shape` is that of one sample, without
+    which it cannot be asked anything, and `cond` holds examples of its conditions, [k, …] each, no two rows alike: a
+    condition that changes nothing is found by exchanging them. `say` is told what is being checked.
+
+    Raises DataError where there is nothing to examine.
+    """
+    if isinstance(where, str | Path):
+        folder = Path(where).expanduser()
+        if (folder / "run.yaml").is_file():
+            return of_run(folder, say)
+        if (folder / "manifest.json").is_file():
+            return of_model(load(folder), str(where), None, None, say)
+        return of_data(str(where), say)
+    if isinstance(where, np.ndarray | Tensor):
+        return of_data(where, say)
+    return of_model(where, type(where).__name__, shape, cond, say)
+
+
+def of_run(folder: Path, say: Say | None) -> Diagnosis:
+    """What is wrong with a run: its own checks, then those of its model. Writes doctor.json."""
+    from ebb.evaluate.doctor.model import MODEL_CHECKS
+    from ebb.evaluate.doctor.model_subject import ModelSubject
+    from ebb.evaluate.doctor.run import RUN_CHECKS, RunSubject
+
+    seen = Round(say)
+    run = RunSubject(folder)
+    seen.examine(lambda: run, RUN_CHECKS, "the run")
+    seen.examine(lambda: ModelSubject.of(run.system), MODEL_CHECKS, "the model")
+    found = seen.diagnosis(str(folder), "run")
+    checkpoint.replace_text(folder / REPORT, json.dumps(asdict(found), indent=1))
+    return found
+
+
+def of_data(where: str | np.ndarray | Tensor, say: Say | None) -> Diagnosis:
+    """What is wrong with data; that it cannot be read is a finding too."""
+    from ebb.evaluate.doctor.data import DATA_CHECKS
+    from ebb.evaluate.doctor.data_subject import DataSubject
+
+    seen = Round(say)
+    seen.say("reading the data")
+    try:
+        data = DataSubject.of(where)
+    except (DataError, DamagedError) as error:
+        if not isinstance(where, str) or not Path(where).expanduser().exists():
+            raise
+        return Diagnosis(where, "data", ["reading"], [unreadable(error)])
+    seen.examine(lambda: data, DATA_CHECKS, "the data")
+    return seen.diagnosis(data.name, "data")
+
+
+def unreadable(error: EbbError) -> Finding:
+    """The finding of data that is there and cannot be read."""
+    return Finding(
+        "reading",
+        "the data cannot be read",
+        error.what,
+        "it is damaged, or of another kind than it seems",
+        error.hint or "copy or download it again",
+        "error",
+    )
+
+
+def of_model(
+    model: System | nn.Module | Denoiser,
+    name: str,
+    shape: tuple[int, ...] | None,
+    cond: Mapping[str, Tensor] | None,
+    say: Say | None,
+) -> Diagnosis:
+    """What is wrong with a network or a denoiser."""
+    from ebb.evaluate.doctor.model import MODEL_CHECKS
+    from ebb.evaluate.doctor.model_subject import ModelSubject
+
+    seen = Round(say)
+    seen.examine(lambda: ModelSubject.of(model, shape, cond), MODEL_CHECKS, "the model")
+    return seen.diagnosis(name, "model")

@@ -1,0 +1,340 @@
+"""What may be wrong with a run's samples: how they look beside the data, and how the solver came to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebb.encode.images import to_pixels
+from ebb.errors import UsageError
+from ebb.evaluate.doctor.finding import Check, Finding
+from ebb.evaluate.doctor.looks import contrast, fine_share, variety
+from ebb.evaluate.doctor.run_subject import FINE, FINER, RunSubject, chosen
+from ebb.evaluate.ensemble import load_ensemble
+from ebb.evaluate.features import Features, batches, extract, vote
+from ebb.evaluate.memorise import SURE, memorisation
+from ebb.names import parse
+from ebb.process.denoiser import Cond
+from ebb.process.path import Path
+from ebb.process.predict import audible
+from ebb.process.times import GRIDS
+from ebb.sample.loop import Point, trajectory
+from ebb.sample.range import gauge
+from ebb.sample.table import SOLVERS
+from ebb.shapes import Float
+from ebb.system import System
+
+FLAT = 0.6
+"""The share of the data's contrast, or variety, that samples may have; those of good runs have 0.95 to 1.05."""
+
+ALIKE = 0.5
+"""The share of samples that may lie closer to another sample than half of what is usual among real images, beyond the
+share of real images that do. Samples that are cleaner than noisy data, as of a network that predicts the data, reach
+0.3; a collapse, 0.8 and more."""
+
+SHIFT = 0.06
+"""By how much the mean of a channel may be off, in units of [−1, 1]: a 33rd of the range, 8 of 256 levels."""
+
+BLURRY, GRAINY = 0.6, 1.7
+"""The share of fine detail (`fine_share`), as a multiple of the data's, outside of which samples look blurry or grainy;
+those of good runs have 0.85 to 1.15."""
+
+NORM = 0.15
+"""How far the norm of x may be from the forward process's, as a share of it. Good runs stay within 0.07; guidance 8, or
+a network that has learnt little, has 0.2 to 0.7."""
+
+BEYOND, MOST_BEYOND = 1.25, 0.04
+"""|x̂0| at the last step, which no data has, and the share of values that may be there: 0.005 in good runs, 0.2 with
+guidance 8."""
+
+STRONG = 0.5
+"""How far from 1 guidance must be to be the cause of what is out of range."""
+
+COARSE = 0.15
+"""How far samples may lie from those of a grid FINER times as fine, in units of the distance between two samples.
+Second-order solvers in 16 steps have 0.02, in 6 steps 0.1; what is beyond 0.15 can be seen."""
+
+SHOWN = 0.3
+"""The share of a class's samples that must be seen as that class, where the classifier is right in half or more."""
+
+ENOUGH = 5
+"""Samples of a class by which it can be judged."""
+
+UNSEEN = 1000
+"""Held-out images that samples are compared with when copies are looked for."""
+
+
+def check_grey(run: RunSubject) -> Finding | None:
+    """Contrast within samples (their own standard deviation) below FLAT times that of the data."""
+    mine, real = contrast(run.drawn.samples), contrast(run.real)
+    if mine >= FLAT * real:
+        return None
+    return Finding(
+        "grey",
+        "samples are grey: they lack contrast",
+        f"the standard deviation within a sample is {mine:.2g}, that within a real image {real:.2g}",
+        "the model answers with an average of the data: it is untrained, its last layer hardly moved, or its condition "
+        "and its noise level do not reach it",
+        f"look at {run.folder / 'samples'}, and train longer: {run.again('steps', 4 * run.steps)}",
+        "error",
+    )
+
+
+def check_samples_alike(run: RunSubject) -> Finding | None:
+    """Variety between samples below FLAT times the data's, or too many samples that are all but another (ALIKE)."""
+    mine, real = run.drawn.samples, run.real
+    spread, usual = variety(mine), variety(real)
+    gaps = torch.cat(
+        [gaps_in(part) for part in torch.split(real, len(mine)) if len(part) == len(mine)] or [gaps_in(real)]
+    )
+    near = gaps.median() / 2
+    share, expected = float((gaps_in(mine) < near).float().mean()), float((gaps < near).float().mean())
+    if spread >= FLAT * usual and share <= expected + ALIKE:
+        return None
+    return Finding(
+        "samples alike",
+        "samples from different noise are nearly the same",
+        f"their standard deviation at a place is {spread:.2g}, that of the data {usual:.2g}; {share:.0%} lie closer to"
+        f" another sample than half of what is usual in the data ({expected:.0%} of the real images do)",
+        "modes have collapsed: too much guidance, training on a few images, or a model that ignores its input",
+        f"ebb sample {run.folder} --guidance 1, and ebb doctor on the data",
+        "error",
+    )
+
+
+def gaps_in(images: Tensor) -> Tensor:
+    """The distance of each image [n, c, h, w] to the nearest other one, [n]."""
+    distances = torch.cdist(images.flatten(1), images.flatten(1))
+    return distances.fill_diagonal_(torch.inf).min(1).values
+
+
+def check_colour_shift(run: RunSubject) -> Finding | None:
+    """The mean of any channel off by more than SHIFT, and by more than 5 standard errors."""
+    mine, real = run.drawn.samples.mean((2, 3)), run.real.mean((2, 3))
+    off = mine.mean(0) - real.mean(0)
+    error = (mine.var(0) / len(mine) + real.var(0) / len(real)).sqrt()
+    if not bool(((off.abs() > SHIFT) & (off.abs() > 5 * error)).any()):
+        return None
+    tint = len(off) > 1 and float(off.max() - off.min()) > SHIFT
+    means = [", ".join(f"{value:+.2f}" for value in each.mean(0).tolist()) for each in (mine, real)]
+    return Finding(
+        "colour shift" if tint else "brightness shift",
+        "samples are tinted" if tint else f"samples are too {'bright' if float(off.mean()) > 0 else 'dark'}",
+        f"the mean of each channel is {means[0]}, and {means[1]} in the data (±{float(error.max()):.2g})",
+        "low frequencies are learnt last, and are decided in the first steps of sampling: too short a training, an end "
+        "of the schedule that is not noise, or too much guidance",
+        f"{run.again('steps', 4 * run.steps)}; then compare ebb sample {run.folder} --guidance 1",
+    )
+
+
+def check_blurry(run: RunSubject) -> Finding | None:
+    """A share of power at high frequencies below BLURRY times that of the data."""
+    mine, real = fine_share(run.drawn.samples), fine_share(run.real)
+    if mine >= BLURRY * real:
+        return None
+    return Finding(
+        "blurry",
+        "samples are blurry: fine detail is missing",
+        f"{mine:.2%} of their power is at more than a quarter of a cycle a pixel, of the data's {real:.2%}",
+        "the last steps, at little noise, do too little: too few of them, too few training times there, or a network "
+        "that sees patches too coarsely",
+        f"ebb sample {run.folder} --steps {FINER * run.system.sampling.steps}; if that is no sharper, train longer",
+    )
+
+
+def check_grainy(run: RunSubject) -> Finding | None:
+    """A share of power at high frequencies above GRAINY times that of the data."""
+    mine, real = fine_share(run.drawn.samples), fine_share(run.real)
+    if mine <= GRAINY * real:
+        return None
+    return Finding(
+        "grainy",
+        "samples are noisy: they have more fine detail than the data",
+        f"{mine:.2%} of their power is at more than a quarter of a cycle a pixel, of the data's {real:.2%}",
+        "noise is left in them: the network has not learnt small noise levels yet, or sampling ends before them",
+        f"{run.again('steps', 4 * run.steps)}; compare ebb sample {run.folder} --grid karras",
+    )
+
+
+def check_guidance_untrained(run: RunSubject) -> Finding | None:
+    """Guidance other than 1 in a run that never hid its labels: what it guides away from was never trained."""
+    scale = run.system.sampling.guidance
+    if not run.system.labels.names or scale in (None, 1) or run.recipe.label_dropout:
+        return None
+    return Finding(
+        "guidance untrained",
+        "guidance is used, and the model was never trained without labels",
+        f"guidance {scale:g} and label_dropout 0",
+        "guidance moves away from the answer without a label, which this network was never asked for",
+        f"ebb sample {run.folder} --guidance 1, or {run.again('label_dropout', 0.1)}",
+        "error",
+    )
+
+
+def strays(run: RunSubject, points: list[Point]) -> str:
+    """Where x leaves the range of the forward process by NORM, or x̂0 that of the data, in words; "" where neither."""
+    size = float(run.real.double().square().mean().sqrt())
+    readings = list(gauge(points, run.system.denoiser.path, size))
+    worst = max(readings, key=lambda reading: abs(float(reading.rms) / reading.expected - 1))
+    off = float(worst.rms) / worst.expected - 1
+    beyond = float((points[-1].x0.abs() > BEYOND).float().mean())
+    said = [f"x has {off:+.0%} of the norm of noisy data at t = {worst.point.t:.2g}"] if abs(off) > NORM else []
+    if beyond > MOST_BEYOND:
+        said.append(f"{beyond:.1%} of the values of x̂0 end beyond ±{BEYOND:g}")
+    return " and ".join(said)
+
+
+def check_out_of_range(run: RunSubject) -> Finding | None:
+    """Whether x keeps to the forward process's norm (NORM), and x̂0 to the data's range (MOST_BEYOND), on the way.
+
+    Where it does not with guidance STRONG or more off 1, a few samples without tell whether the guidance is the cause.
+    """
+    said = strays(run, run.drawn.points)
+    if not said:
+        return None
+    scale = run.system.sampling.guidance or 1.0
+    guided = abs(scale - 1) >= STRONG and not strays(run, run.draw(FINE, guidance=1.0).points)
+    return Finding(
+        "guidance too strong" if guided else "out of range",
+        "sampling leaves the range the network was trained on" + (": colours saturate" if guided else ""),
+        said + ("; without guidance neither" if guided else "") + f" (guidance {scale:g})",
+        "guidance this strong asks for what no data is like"
+        if guided
+        else "each step adds to what the last one got wrong: steps too long, a temperature far from 1, or a network "
+        "that has not learnt enough",
+        f"ebb sample {run.folder} --guidance {1 + (scale - 1) / 4:.2g}"
+        if guided
+        else f"ebb sample {run.folder} --steps {FINER * run.system.sampling.steps}; if that is no better, train longer",
+    )
+
+
+def check_too_few_steps(run: RunSubject) -> Finding | None:
+    """The distance to samples of the same noise in FINER times as many steps, as a share of that between two samples.
+
+    Above COARSE the run's own settings are still far from what the model would make. Raises UsageError for solvers
+    that add noise: theirs is another in another number of steps.
+    """
+    how = run.system.sampling
+    if adds_noise(run.system):
+        raise UsageError(f"{how.solver} adds noise as it goes, so two numbers of steps cannot be compared")
+    mine = run.drawn.samples[:FINE]
+    gap, between = distance(mine, run.finer), distance(mine, mine.roll(1, 0))
+    if gap <= COARSE * between:
+        return None
+    return Finding(
+        "too few steps",
+        "samples change when they are given more steps",
+        f"in {FINER * how.steps} steps instead of {how.steps} the same noise ends {gap:.2g} away (root mean square);"
+        f" two different samples are {between:.2g} apart",
+        f"{how.steps} steps of {how.solver} are too long for this model",
+        f"ebb sample {run.folder} --steps {2 * how.steps}, or ebb sweep {run.folder}",
+    )
+
+
+def adds_noise(system: System) -> bool:
+    """Whether its solver asks for noise on its way: found by following it with one number and no network."""
+    how, path, draws = system.sampling, system.denoiser.path, list[int]()
+
+    def noise(step: int, like: Tensor, part: int = 0) -> Tensor:
+        draws.append(step)
+        return torch.zeros_like(like)
+
+    times = audible(path, system.denoiser.prediction, parse(how.grid, GRIDS, "grid")(path, how.steps))
+    for _ in trajectory(Nought(path), parse(how.solver, SOLVERS, "solver"), times, torch.ones(1, 1), {}, noise):
+        pass
+    return bool(draws)
+
+
+@dataclass(frozen=True)
+class Nought:
+    """The denoiser of data that is 0."""
+
+    path: Path
+
+    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+        """0."""
+        return torch.zeros_like(x)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """The root mean square difference of two images, its mean over pairs."""
+    return float((a - b).double().square().flatten(1).mean(1).sqrt().mean())
+
+
+def check_memorised(run: RunSubject) -> Finding | None:
+    """More samples close to training images than any model that copies none would have (`ebb.evaluate.memorise`).
+
+    From evaluation.json, where it is of this checkpoint, else of a few samples in pixels.
+    """
+    kept = (run.evaluation or {}).get("memorisation")
+    if kept is None:
+        images = run.images
+        if images.held_out is None:
+            raise UsageError("no image was held out, so nothing says how close an unseen one may be")
+        unseen = images.held_out.pixels[chosen(len(images.held_out.pixels), UNSEEN)]
+        found = memorisation(to_pixels(run.drawn.samples), None, images.pixels, unseen, None, seed=0)
+        verdict, chance, pairs = found.verdict, min(space.chance for space in found.spaces), found.pairs
+    else:
+        verdict, chance, pairs = kept["verdict"], min(each["chance"] for each in kept["spaces"]), kept["pairs"]
+    if chance >= SURE:
+        return None
+    nearest = f"; sample {pairs[0][0]} is nearest to training image {pairs[0][1]:,}" if pairs else ""
+    return Finding(
+        "memorised",
+        "samples are copies of training images",
+        verdict + nearest,
+        "more passes over too few images than the network can take without learning them by heart",
+        f"ebb evaluate {run.folder} shows the pairs; train on more images, or for fewer steps",
+    )
+
+
+def judge(run: RunSubject) -> tuple[Features, float]:
+    """The classifiers that an evaluation left in the run, and how often they are right; UsageError where none did."""
+    found = load_ensemble(run.folder / "classifier.safetensors", run.images.summary.fingerprint)
+    if found is None:
+        raise UsageError(f"there is no classifier of this data in {run.folder}", f"ebb evaluate {run.folder}")
+    return found
+
+
+def check_labels_missing(run: RunSubject) -> Finding | None:
+    """Classes of which fewer than SHOWN of the samples (ENOUGH or more) are seen as what they were asked for."""
+    if run.asked is None:
+        return None
+    seen, accuracy = judge(run)
+    if accuracy < 0.5:
+        raise UsageError(f"the classifier is right in {accuracy:.0%} only")
+    voted = vote(seen, extract(seen, batches(to_pixels(run.drawn.samples))))
+    names, counts = run.system.labels.names, np.bincount(run.asked)
+    missing = {
+        names[k]: float((voted[run.asked == k] == k).mean())
+        for k in np.flatnonzero(counts >= ENOUGH).tolist()
+        if (voted[run.asked == k] == k).mean() < SHOWN
+    }
+    if not missing:
+        return None
+    shown = ", ".join(f"{name} {share:.0%}" for name, share in list(missing.items())[:5])
+    return Finding(
+        "labels missing",
+        f"{len(missing)} of {len(names)} classes are not shown when they are asked for",
+        f"seen as what was asked: {shown}; on unseen real images the classifier is right in {accuracy:.0%}",
+        "labels that the network was never told, mixed up, or too rare in the data; or modes that have collapsed",
+        f"ebb sample {run.folder} --label {next(iter(missing))}, and ebb doctor on the data",
+    )
+
+
+SAMPLE_CHECKS: list[Check[RunSubject]] = [
+    check_grey,
+    check_samples_alike,
+    check_colour_shift,
+    check_blurry,
+    check_grainy,
+    check_guidance_untrained,
+    check_out_of_range,
+    check_too_few_steps,
+    check_labels_missing,
+    check_memorised,
+]
+"""What is asked about the samples, in this order."""

@@ -1,0 +1,293 @@
+"""Every check of a model fires on a planted fault, and none on its healthy twin: a network that is exactly right."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+import ebb
+from ebb.evaluate.doctor import model as checks
+from ebb.evaluate.doctor.data import DATA_CHECKS
+from ebb.evaluate.doctor.finding import called, diagnose
+from ebb.evaluate.doctor.model_subject import NSR, ModelSubject
+from ebb.evaluate.doctor.run import RUN_CHECKS
+from ebb.process.path import PATHS, spread
+from ebb.process.predict import PREDICTIONS
+from ebb.recipes import suited
+
+SHAPE, CLASSES, S, SIGMA_DATA = (2, 4, 4), 3, 0.4, 0.5
+
+
+class Right(nn.Module):
+    """The best answer for data N(mean of the label, S²), in the target asked for, so that nothing about it is wrong."""
+
+    def __init__(self, path, prediction, clock):
+        super().__init__()
+        self.path, self.prediction, self.clock = path, prediction, clock
+        self.means = nn.Parameter(torch.tensor([-0.8, 0.0, 0.8]))
+        self.first = nn.Linear(SHAPE[-1], SHAPE[-1], bias=False)
+        self.last = nn.Linear(SHAPE[-1], SHAPE[-1], bias=False)
+        for layer in (self.first, self.last):
+            nn.init.eye_(layer.weight)
+
+    def forward(self, x, told, cond):
+        x = self.last(self.first(x))
+        nsr = torch.exp(4 * told.double()) if self.clock is ebb.quarter_log_nsr else None
+        t = told.double() * self.path.end if nsr is None else self.path.time(nsr)
+        t = torch.clamp(t, max=self.path.end * (1 - 1e-7))
+        x = x / spread(1 / torch.hypot(SIGMA_DATA * self.path.alpha(t), self.path.sigma(t)), x)
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        mean = self.means[cond["label"]].double() if cond else torch.zeros_like(t)
+        gain = alpha * S**2 / (alpha**2 * S**2 + sigma**2)
+        x0 = spread(mean, x) + spread(gain, x) * (x - spread(alpha * mean, x))
+        a, b = self.prediction(self.path, t)
+        return spread(a, x) * x0 + spread(b, x) * (x - spread(alpha, x) * x0) / spread(sigma, x)
+
+
+class Around(nn.Module):
+    """A network with something done to its input or its output."""
+
+    def __init__(self, network, change):
+        super().__init__()
+        self.network, self.change = network, change
+
+    def forward(self, x, told, cond):
+        return self.change(self.network, x, told, cond)
+
+
+def healthy(path="linear", prediction=None):
+    parts = suited(path)[0]
+    path, prediction = PATHS[path], PREDICTIONS[prediction or parts["prediction"]]
+    clock = {"fraction": ebb.fraction, "quarter_log_nsr": ebb.quarter_log_nsr}[parts["clock"]]
+    return ebb.NetworkDenoiser(Right(path, prediction, clock), path, prediction, clock, SIGMA_DATA)
+
+
+def around(change, **where):
+    """The healthy denoiser with its network changed."""
+    denoiser = healthy(**where)
+    denoiser.network = Around(denoiser.network, change)
+    return denoiser
+
+
+def with_nan():
+    denoiser = healthy()
+    denoiser.network.means.data[1] = math.nan
+    return denoiser
+
+
+def with_batch_norm():
+    denoiser = healthy()
+    denoiser.network.norm = nn.BatchNorm2d(2)
+    return denoiser
+
+
+def halved_inside():
+    """float16 ends at 65,504: the values between the two layers are beyond it, and right again after them."""
+    denoiser = healthy()
+    denoiser.network.first.weight.data *= 1e6
+    denoiser.network.last.weight.data /= 1e6
+    return denoiser
+
+
+def unscaled():
+    path = PATHS["variance_exploding"]
+    return ebb.NetworkDenoiser(
+        Around(None, lambda _, x, told, cond: x / (1 + told.exp()[:, None, None, None])), path, PREDICTIONS["noise"]
+    )
+
+
+def divided(network, x, told, cond):
+    return network(x, told, cond) / (told > 1e-3)[:, None, None, None]
+
+
+PLANTED = {
+    "parameters not finite": with_nan,
+    "batch norm": with_batch_norm,
+    "wrong shape": lambda: around(lambda net, x, told, cond: net(x, told, cond)[..., 1:]),
+    "output dead": lambda: around(lambda net, x, told, cond: 0 * net(x, told, cond)),
+    "time ignored": lambda: around(lambda net, x, told, cond: net(x, torch.full_like(told, 0.5), cond)),
+    "condition ignored": lambda: around(lambda net, x, told, cond: net(x, told, {"label": 0 * cond["label"] + 1})),
+    "not finite at the ends": lambda: around(divided),
+    "samples mixed": lambda: around(lambda net, x, told, cond: net(x - 0.1 * x.mean(0), told, cond)),
+    "chance while sampling": lambda: around(lambda net, x, told, cond: F.dropout(net(x, told, cond), 0.1)),
+    "input scale": unscaled,
+    "end not noise": lambda: ebb.Gaussian(ebb.EDM(10.0), torch.zeros(4), torch.eye(4) / 4),
+    "noise kept": lambda: around(lambda net, x, told, cond: -net(x, told, cond)),
+}
+
+
+def examined(model):
+    if isinstance(model, ebb.Gaussian):
+        return diagnose(model, shape=(4,))
+    return diagnose(model, shape=SHAPE, cond={"label": torch.arange(CLASSES)})
+
+
+def names(diagnosis):
+    return {finding.name for finding in diagnosis.findings}
+
+
+def test_every_check_has_a_planted_fault():
+    assert set(PLANTED) == {called(check) for check in checks.MODEL_CHECKS}
+
+
+def test_every_check_is_in_the_handbook():
+    page = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf8")
+    rows = {
+        name for line in page.splitlines() if line.startswith("| ") for name in line.split("|")[1].strip().split(", ")
+    }
+    assert {called(check) for check in [*checks.MODEL_CHECKS, *DATA_CHECKS, *RUN_CHECKS]} <= rows
+
+
+CONSEQUENCES = {
+    "parameters not finite": {"not finite at the ends"},
+    "wrong shape": set(),
+    "time ignored": {"noise kept"},
+    "input scale": {"noise kept", "condition ignored"},
+}
+"""What else a fault brings about: who does not know the time leaves noise in."""
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_found_and_nothing_else(name):
+    """So that a finding leads to its cause."""
+    found = examined(PLANTED[name]())
+    assert name in names(found), str(found)
+    assert names(found) - {name} <= CONSEQUENCES.get(name, set())
+    finding = next(each for each in found.findings if each.name == name)
+    assert all((finding.symptom, finding.evidence, finding.cause, finding.command))
+
+
+@pytest.mark.parametrize(
+    ("path", "prediction"),
+    [(path, None) for path in PATHS]
+    + [("cosine", "noise"), ("ddpm_linear", "noise"), ("linear", "data"), ("edm", "noise")],
+)
+def test_what_is_right_is_left_alone(path, prediction):
+    found = examined(healthy(path, prediction))
+    assert found.findings == []
+    assert found.unchecked == []
+    assert found.checked == [called(check) for check in checks.MODEL_CHECKS]
+
+
+def test_half_precision_that_overflows_is_a_warning():
+    (finding,) = examined(halved_inside()).findings
+    assert (finding.name, finding.severity) == ("not finite at the ends", "warning")
+    assert "float16" in finding.symptom
+
+
+@pytest.mark.parametrize(
+    "network", [ebb.UNet(2, width=8, classes=CLASSES), ebb.DiT(2, width=16, depth=1, patch=2, classes=CLASSES)]
+)
+def test_a_fresh_network_is_silent_and_wired(network):
+    """Its output is 0, which is said; that time and label are wired is seen on a shaken copy."""
+    assert names(examined(network)) == {"output dead"}
+
+
+def test_a_fresh_network_whose_time_is_not_wired():
+    network = ebb.UNet(2, width=8)
+    found = diagnose(Around(network, lambda net, x, told, cond: net(x, 0 * told, cond)), shape=SHAPE)
+    assert names(found) == {"output dead", "time ignored"}
+
+
+def test_learned_variance_may_answer_twice_as_wide():
+    inner = around(lambda net, x, told, cond: net(x, told, cond).repeat(1, 2, 1, 1))
+    assert examined(ebb.LearnedVariance(inner)).findings == []
+    assert "wrong shape" in names(examined(inner))
+
+
+def test_closed_forms_guides_and_plain_networks_are_models_too():
+    humps = ebb.Mixture(
+        ebb.Cosine(), torch.tensor([[-0.5, 0.0], [0.5, 0.2]]), torch.full((2,), 0.2), torch.full((2,), 0.5)
+    )
+    assert diagnose(humps, shape=(2,)).findings == []
+    null = {"label": torch.tensor([1])}
+    assert examined(ebb.cfg(2.0, null)(healthy())).findings == []
+    plain = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 2, 3, padding=1))
+    assert names(diagnose(plain, shape=SHAPE)) == {"time ignored"}
+
+
+def test_without_a_shape_only_the_layers_are_looked_at():
+    found = diagnose(with_batch_norm())
+    assert names(found) == {"batch norm"}
+    assert "parameters not finite" in found.checked
+    assert any(line.startswith("wrong shape: the shape of a sample is not known") for line in found.unchecked)
+
+
+def test_a_check_that_fails_does_not_stop_the_others(monkeypatch):
+    def check_the_weather(model):
+        raise ZeroDivisionError("it rained")
+
+    monkeypatch.setattr(checks, "MODEL_CHECKS", [check_the_weather, *checks.MODEL_CHECKS])
+    found = examined(PLANTED["samples mixed"]())
+    assert found.unchecked == ["the weather: it rained"]
+    assert names(found) == {"samples mixed"}
+
+
+def test_a_model_is_left_as_it_was():
+    denoiser = around(lambda net, x, told, cond: F.dropout(net(x, told, cond), 0.1))
+    denoiser.network.train()
+    denoiser.network.network.first.eval()
+    before = {name: value.clone() for name, value in denoiser.state_dict().items()}
+    modes, state = [part.training for part in denoiser.modules()], torch.get_rng_state()
+    examined(denoiser)
+    assert [part.training for part in denoiser.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in denoiser.state_dict().items())
+
+
+def gaussian(deviation):
+    """N(0, deviation²) in many dimensions, so that means over elements are exact enough."""
+    zero, one = torch.zeros(1, 4096), torch.ones(1, dtype=torch.float64)
+    return ModelSubject(ebb.Mixture(ebb.Linear(), zero, deviation * one, one), (4096,))
+
+
+def posterior(subject, nsr, deviation):
+    """αs²σ/(α²s² + σ²), the share of ε in the posterior mean."""
+    t = subject.path.time(torch.tensor([nsr], dtype=torch.float64))
+    alpha, sigma = float(subject.path.alpha(t)), float(subject.path.sigma(t))
+    return pytest.approx(alpha * deviation**2 * sigma / (alpha**2 * deviation**2 + sigma**2), rel=0.05)
+
+
+@pytest.mark.parametrize("nsr", NSR)
+@pytest.mark.parametrize("deviation", [0.3, 0.5])
+def test_the_noise_in_an_answer_is_the_posterior_variance(nsr, deviation):
+    subject = gaussian(deviation)
+    assert checks.noise_in(subject, nsr) == posterior(subject, nsr, deviation)
+
+
+def test_a_regression_on_the_input_instead_of_the_noise_is_another_number():
+    subject = gaussian(0.5)
+    x = subject.noisy(1.0)
+    mutant = float((subject.answer(x, subject.time(1.0), {}) * x).mean() / x.square().mean())
+    assert mutant != posterior(subject, 1.0, 0.5)
+
+
+MUTANTS = {
+    "STIRRED": ("time ignored", 0.0, 10.0),
+    "KEPT": ("noise kept", 10.0, 0.0),
+    "END_SNR": ("end not noise", 1.0, 0.0),
+    "SCALES": ("input scale", (0.0, 1e9), (1.0, 1.0)),
+}
+"""threshold → (check, a value at which it sees nothing, a value at which it sees ghosts)"""
+
+
+@pytest.mark.parametrize("threshold", MUTANTS)
+def test_a_threshold_that_is_wrong_either_way_shows(threshold, monkeypatch):
+    """At one value the planted fault passes, at the other its healthy twin does not: the tests above would notice."""
+    name, blind, nervous = MUTANTS[threshold]
+    monkeypatch.setattr(checks, threshold, blind)
+    assert name not in names(examined(PLANTED[name]()))
+    monkeypatch.setattr(checks, threshold, nervous)
+    twin = healthy("ddpm_linear")
+    twin.sigma_data = None if threshold == "SCALES" else twin.sigma_data
+    assert examined(twin).findings
+
+
+def test_a_run_or_data_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ebb.DataError, match="does not exist"):
+        diagnose(str(tmp_path / "nothing"))

@@ -1,0 +1,271 @@
+"""The doctor on runs: every finding is made where its fault is planted, none on the healthy twin; oracles of figures."""
+
+import json
+import math
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from ebb import checkpoint
+from ebb.cli import Verbs
+from ebb.errors import UsageError
+from ebb.evaluate.doctor.finding import Finding, Round, called, diagnose
+from ebb.evaluate.doctor.looks import contrast, fine_share, variety
+from ebb.evaluate.doctor.run import RUN_CHECKS, RunSubject
+from ebb.evaluate.doctor.run_samples import adds_noise
+from ebb.evaluate.doctor.run_subject import PARTS, Gradients, significance
+from ebb.evaluate.doctor.run_training import alone, risen, smoothed
+from ebb.networks.mlp import MLP
+from ebb.process.denoiser import NetworkDenoiser
+from ebb.process.path import PATHS
+from ebb.process.predict import PREDICTIONS, determinant
+from ebb.process.times import DENSITIES
+from ebb.recipe import Sampling
+from ebb.sample.table import SOLVERS
+from ebb.system import System
+
+from .planted import PLANTED, RECIPE, data_of, healthy, logged, rewritten, sampled
+
+OF = {"brightness shift": "colour shift", "guidance too strong": "out of range"}
+"""Findings that a check of another name makes."""
+
+CHECKS = {called(check): check for check in RUN_CHECKS}
+
+
+@pytest.fixture(scope="module")
+def well(tmp_path_factory):
+    """A healthy run; to be copied, not changed."""
+    return healthy(tmp_path_factory.mktemp("well"))
+
+
+@pytest.fixture
+def run(well, tmp_path):
+    """A copy of the healthy run."""
+    return shutil.copytree(well, tmp_path / "run")
+
+
+def found_in(run, *names):
+    """What the checks of these names (all, without names) find in a run, and what they could not check."""
+    subject, seen = RunSubject(run), Round()
+    seen.examine(lambda: subject, [CHECKS[name] for name in names] if names else RUN_CHECKS, "the run")
+    return seen.findings, seen.unchecked
+
+
+def test_a_healthy_run_is_left_in_peace(well):
+    assert found_in(well) == ([], [])
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_found(name, run):
+    PLANTED[name](run)
+    findings, unchecked = found_in(run, OF.get(name, name))
+    assert unchecked == []
+    [finding] = findings
+    assert finding.name == name
+    assert any(letter.isdigit() for letter in finding.evidence)
+    assert finding.cause
+    assert finding.command.split()[0] in ("ebb", "rm", "look", "train")
+
+
+def test_every_check_has_a_fault_that_it_finds():
+    assert {OF.get(name, name) for name in PLANTED} == set(CHECKS)
+
+
+def test_a_run_is_diagnosed_and_the_diagnosis_kept(run):
+    PLANTED["guidance untrained"](run)
+    found = diagnose(run)
+    assert found.kind == "run"
+    assert [finding.name for finding in found.findings] == ["guidance untrained"]
+    assert json.loads((run / "doctor.json").read_text())["findings"][0]["severity"] == "error"
+
+
+def test_without_its_data_what_needs_none_is_still_checked(run):
+    rewritten(run, steps=600)
+    document = (run / "run.yaml").read_text()
+    (run / "run.yaml").write_text(document.replace(str(data_of(run)), "/nowhere/at/all.npz"))
+    findings, unchecked = found_in(run)
+    assert [finding.name for finding in findings] == ["stopped early"]
+    assert len(unchecked) >= 10
+    assert all("/nowhere/at/all.npz" in line for line in unchecked)
+
+
+def test_without_a_checkpoint_or_a_log_the_reason_is_given(run):
+    shutil.rmtree(run / "checkpoints")
+    findings, unchecked = found_in(run, "damaged checkpoint", "grey", "diverged")
+    assert findings == []
+    assert len(unchecked) == 2
+    assert all("holds no checkpoint" in line for line in unchecked)
+    (run / "log.jsonl").unlink()
+    assert "holds no line" in found_in(run, "diverged")[1][0]
+
+
+def test_the_older_of_two_checkpoints_may_be_the_damaged_one(run):
+    old = run / "checkpoints" / "step-00000100"
+    shutil.copytree(checkpoint.newest(run / "checkpoints"), old)
+    assert found_in(run, "damaged checkpoint") == ([], [])
+    (old / "optim.safetensors").unlink()
+    [finding], _ = found_in(run, "damaged checkpoint")
+    assert (finding.severity, str(old) in finding.command) == ("warning", True)
+
+
+def test_the_guard_s_own_account_is_believed(run):
+    event = {"step": 40, "what": "rolled back", "cause": "the loss is 7e3, where 0.5 is usual"}
+    (run / "guard.json").write_text(json.dumps([event | {"what": "skipped"}]))
+    assert found_in(run, "diverged") == ([], [])
+    (run / "guard.json").write_text(json.dumps([event, event | {"step": 60, "what": "stopped"}]))
+    [finding], _ = found_in(run, "diverged")
+    assert "at about step 40" in finding.symptom
+    assert "where 0.5 is usual" in finding.evidence
+
+
+def test_skipped_updates_tell_of_a_rate_too_high(run):
+    logged(run, lambda entry, share: {"skipped": int(entry["step"] == 100)})
+    assert found_in(run, "rate too high") == ([], [])
+    logged(run, lambda entry, share: {"skipped": int(entry["step"] % 50 == 0)})
+    assert "skipped 5 of 250" in found_in(run, "rate too high")[0][0].evidence
+
+
+def test_divergence_names_the_noise_levels_that_drove_it(run):
+    PLANTED["diverged"](run)
+    said = risen(RunSubject(run).log, RECIPE["steps"] * 2 // 3)
+    assert all(place in said for place in ("+6.8 (9 times)", "+8.2 (9", "+9.8 (9"))
+    assert risen([{"step": 1}, {"step": 2}], 1) == ""
+
+
+@pytest.mark.parametrize(("option", "value", "words"), [
+    ("optimiser.lr", 2e-4, "--optimiser.lr 0.0002"),
+    ("steps", 900, "--steps 900"),
+    ("", 0, "--steps 250"),
+])  # fmt: skip
+def test_the_command_that_trains_again_is_one_that_works(option, value, words, run):
+    """The option stands in it once, and the old run is not overwritten."""
+    import tyro
+
+    command = RunSubject(run).again(option, value)
+    assert words in command
+    assert command.count(words.split()[0]) == 1
+    assert f"--run {run}-again" in command
+    tyro.cli(Verbs, args=shlex.split(command)[1:])
+
+
+def test_fine_detail_is_measured_as_stated():
+    """White noise has the share of the spectrum's area, a slope none, a checkerboard all; brightness counts nothing."""
+    noise = torch.randn(400, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1
+    wave = torch.cos(torch.arange(32) * 2 * math.pi / 32).expand(1, 1, 32, 32)
+    for share in (fine_share, lambda x: fine_share(x + 5)):
+        assert share(noise) == pytest.approx(1 - math.pi / 16, abs=0.01)
+        assert share(board.expand(1, 1, 8, 8)) == pytest.approx(1)
+        assert share(wave) == pytest.approx(0, abs=1e-9)
+
+    def along_one_axis(images):
+        power = torch.fft.fft2(images.double()).abs().square().sum((0, 1))
+        power[0, 0] = 0
+        return float(power[:, torch.fft.fftfreq(images.shape[-1]).abs() > 0.25].sum() / power.sum())
+
+    assert along_one_axis(noise) != pytest.approx(1 - math.pi / 16, abs=0.01)  # a mutant, which the oracle rejects
+
+
+def test_contrast_is_within_images_and_variety_between_them():
+    flat = torch.tensor([-1.0, 1.0])[:, None, None, None].expand(2, 1, 4, 4)
+    striped = torch.tensor([-1.0, 1.0]).repeat(8).reshape(1, 1, 4, 4).expand(2, 1, 4, 4)
+    assert (contrast(flat), variety(flat)) == (0, pytest.approx(math.sqrt(2)))
+    assert (contrast(striped), variety(striped)) == (1, 0)
+
+
+def test_signal_and_noise_of_gradients_are_unbiased():
+    """Batches of a Gaussian gradient with known mean and covariance; taking |mean|² for the signal is rejected."""
+    rng, size, mean = np.random.default_rng(0), 16.0, np.array([0.3, -0.1, 0.2])
+    spread = np.array([1.0, 2.0, 0.5])
+    found = []
+    for _ in range(3000):
+        batches = mean + rng.standard_normal((PARTS, 3)) * spread / math.sqrt(size)
+        found.append(Gradients(size, float((batches**2).sum(1).mean()), float((batches.mean(0) ** 2).sum())))
+    signal, noise = (mean**2).sum(), (spread**2).sum()
+    assert np.mean([each.signal for each in found]) == pytest.approx(signal, rel=0.05)
+    assert np.mean([each.noise for each in found]) == pytest.approx(noise, rel=0.05)
+    assert np.mean([each.together for each in found]) != pytest.approx(signal, rel=0.05)
+
+
+@pytest.mark.parametrize(("path", "prediction"), [("linear", "velocity"), ("cosine", "v"), ("edm", "edm")])
+def test_the_best_answer_place_by_place_is_the_exact_one(path, prediction):
+    """Against what the exact denoiser of independent Gaussians loses on samples of them."""
+    generator = torch.Generator().manual_seed(0)
+    scale, mean = torch.tensor([0.1, 0.5, 1.5]), torch.tensor([0.2, -0.5, 0.0])
+    real = mean + scale * torch.randn(20_000, 3, generator=generator)
+    model = NetworkDenoiser(MLP(3), PATHS[path], PREDICTIONS[prediction])
+    u = (torch.arange(len(real), dtype=torch.float64) + 0.5) / len(real)
+    t = DENSITIES["uniform"](model.path, u)
+    alpha, sigma = model.path.alpha(t)[:, None], model.path.sigma(t)[:, None]
+    eps = torch.randn(real.shape, generator=generator)
+    gain = alpha * scale**2 / (alpha**2 * scale**2 + sigma**2)
+    clean = mean + gain * (alpha * real + sigma * eps - alpha * mean)
+    det = determinant(model.path, t, *model.prediction(model.path, t))[:, None]
+    loss = float((det / sigma * (clean - real)).square().mean())
+    assert alone(model, DENSITIES["uniform"], real) == pytest.approx(loss, rel=0.03)
+    assert alone(model, DENSITIES["uniform"], real) != pytest.approx(
+        float((clean - real).square().mean()), rel=0.03
+    )  # x̂0's error, not F's
+
+
+def test_smoothing_and_significance():
+    assert smoothed(np.array([1.0, 1, 90, 1, 1, 1, 1])).tolist() == [1, 1, 1]
+    assert significance(torch.tensor([1.0, 2.0, 3.0])) == pytest.approx(2 / (1 / math.sqrt(3)))
+
+
+NOISY = {"ddpm", "churn", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_2s_sde", "euler_maruyama", "predictor_corrector",
+         "restart"}  # fmt: skip
+
+
+def test_solvers_that_add_noise_are_known_by_what_they_ask_for():
+    model = NetworkDenoiser(MLP(1), PATHS["linear"], PREDICTIONS["velocity"])
+
+    def asks(solver):
+        return adds_noise(System(model, (1,), sampling=Sampling(solver=solver, steps=16)))
+
+    assert {solver for solver in SOLVERS if asks(solver)} == NOISY
+    assert asks("ddim(eta=0.5)")
+
+
+def test_two_numbers_of_steps_of_a_noisy_solver_are_not_compared(run):
+    sampled(run, solver="ddpm", steps=4)
+    findings, [reason] = found_in(run, "too few steps")
+    assert findings == []
+    assert "ddpm adds noise" in reason
+
+
+def test_figures_of_raw_weights_are_fine_where_these_are_as_good(run):
+    where = checkpoint.newest(run / "checkpoints").name
+    (run / "evaluation.json").write_text(json.dumps({"settings": {"weights": "model", "checkpoint": where}}))
+    assert found_in(run, "raw weights measured") == ([], [])
+
+
+def test_a_verdict_of_an_evaluation_is_taken_over(run):
+    where = checkpoint.newest(run / "checkpoints").name
+    kept = {"verdict": "most samples are copies: 60 %", "spaces": [{"chance": 1e-9}], "pairs": [[3, 7, 0.0]]}
+    for settings, due in (({"checkpoint": "step-00000001"}, False), ({"checkpoint": where}, True)):
+        (run / "evaluation.json").write_text(json.dumps({"settings": settings, "memorisation": kept}))
+        findings, _ = found_in(run, "memorised")
+        assert bool(findings) == due
+    assert "60 %" in findings[0].evidence
+
+
+def test_an_overfitting_check_needs_validations(run):
+    logged(run, lambda entry, share: {"validation_ema": None})
+    findings, [reason] = found_in(run, "overfitting")
+    assert (findings, "no validation losses" in reason) == ([], True)
+
+
+def test_a_finding_says_it_all_in_one_piece():
+    assert str(Finding("a", "b", "c", "d", "e", "error")).split("\n")[0] == "error: b"
+
+
+def test_a_log_too_short_for_a_course_is_said_to_be(run):
+    lines = (run / "log.jsonl").read_text().splitlines()[:5]
+    (run / "log.jsonl").write_text("\n".join(lines) + '\n{"step": 6, "lo')
+    assert len(RunSubject(run).log) == 5
+    with pytest.raises(UsageError, match="5 lines"):
+        CHECKS["rate too high"](RunSubject(run))
