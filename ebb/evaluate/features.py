@@ -1,24 +1,25 @@
-"""What a distance between sets of images looks at: numbers from a network trained on the spot, or from a random one."""
+"""What a distance between sets of images looks at: numbers from networks trained on the spot, or from a random one."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ebb.data.loader import to_unit
-from ebb.errors import DamagedError, DataError
+from ebb.errors import DataError, UsageError
 from ebb.shapes import Float, Int
 
-BATCH = 128
+Labelled: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images uint8 [n, c, h, w] and a label for each, int64 [n]."""
+
+BATCH = 64
 RATE = 4000  # images a second one may count on from two CPU cores, forward and backward
 
 
@@ -129,11 +130,15 @@ def extract(features: Features, images: Iterable[Float[Tensor, "b c h w"]]) -> N
     return rows
 
 
-def _split(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A random sixth of the indices, at most 5,000, to hold out, and the others to train on."""
-    order = torch.randperm(count, generator=generator)
-    held = min(5000, max(1, count // 6))
-    return order[held:], order[:held]
+def members(features: Features) -> list[Features]:
+    """Those whose features stand side by side in a row of `features`: of an ensemble its classifiers, else itself."""
+    return list(getattr(features, "members", [features]))
+
+
+def blocks(features: Features) -> list[slice]:
+    """The columns of each of the `members` in a row of features."""
+    ends = [0, *itertools.accumulate(member.dimension for member in members(features))]
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 def _fit(
@@ -178,7 +183,7 @@ def train_classifier(
     *,
     seed: int = 0,
     seconds: float = 45.0,
-    held_out: tuple[NDArray[np.uint8], NDArray[np.int64]] | None = None,
+    held_out: Labelled | None = None,
 ) -> tuple[Classifier, float]:
     """Train a classifier on images uint8 [n, c, h, w]; returns it with its accuracy on images it has not seen.
 
@@ -189,73 +194,63 @@ def train_classifier(
 
     Raises DataError for a wrong shape, type or label.
     """
+    seen, unseen = hold_out(pixels, labels, classes, held_out, seed)
+    classifier, rows = fitted(seen, unseen[0], classes, seed=seed, seconds=seconds)
+    return classifier, float(np.mean(vote(classifier, rows) == unseen[1]))
+
+
+def hold_out(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], classes: int, official: Labelled | None, seed: int
+) -> tuple[Labelled, Labelled]:
+    """(images to train on, images to judge by): all and the `official` test set, or a split where there is none.
+
+    The split holds out a random sixth, at most 5,000 images. Raises DataError for a wrong shape, type or label.
+    """
     _check(pixels, labels, classes)
-    generator = torch.Generator().manual_seed(seed)
-    images, targets = torch.from_numpy(pixels), torch.from_numpy(labels)
-    if held_out is None:
-        train, test = _split(len(pixels), generator)
-        unseen = pixels[test.numpy()], labels[test.numpy()]
-        images, targets = images[train], targets[train]
-    else:
-        _check(*held_out, classes)
-        unseen = held_out
+    if official is not None:
+        _check(*official, classes)
+        return (pixels, labels), official
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed)).numpy()
+    held, kept = np.split(order, [min(5000, max(1, len(pixels) // 6))])
+    return (pixels[kept], labels[kept]), (pixels[held], labels[held])
+
+
+def fitted(
+    seen: Labelled, unseen: NDArray[np.uint8], classes: int, *, seed: int, seconds: float
+) -> tuple[Classifier, NDArray[np.float64]]:
+    """A classifier trained as `train_classifier` does, and the features of the unseen images, by which it is scaled."""
+    images, labels = torch.from_numpy(seen[0]), torch.from_numpy(seen[1])
     steps = max(1, int(min(seconds * RATE, 40 * len(images)) / min(BATCH, len(images))))
-    reduction = max(1, min(pixels.shape[2:]) // 14)
+    reduction = max(1, min(images.shape[2:]) // 14)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier(pixels.shape[1], classes, reduction)
-    _fit(classifier, images, targets, steps, shift=reduction, generator=generator)
+        classifier = Classifier(images.shape[1], classes, reduction)
+    _fit(classifier, images, labels, steps, shift=reduction, generator=torch.Generator().manual_seed(seed))
     classifier.eval().requires_grad_(False)
-    rows = extract(classifier, batches(unseen[0]))
+    rows = extract(classifier, batches(unseen))
     scale = float(np.sqrt(np.mean(rows**2)))
     for parameter in (classifier.embed.weight, classifier.embed.bias):
         parameter /= scale
     classifier.head.weight *= scale  # relu(x / scale) · scale = relu(x): the logits stay what they were
-    return classifier, float(np.mean(judge(classifier, rows / scale) == unseen[1]))
+    return classifier, rows / scale
 
 
-def judge(classifier: Classifier, features: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The most probable class of each row of features [n, d], int64 [n]."""
-    with torch.inference_mode():
-        best: NDArray[np.int64] = classifier.logits(torch.from_numpy(features).float()).argmax(dim=1).numpy()
-    return best
+def probabilities(features: Features, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """p(class | image) for each row of features [n, d], [n, classes]: the mean of the members' softmax.
 
-
-def save_classifier(path: Path, classifier: Classifier, accuracy: float, fingerprint: str) -> None:
-    """Write a classifier with the fingerprint of the data it was trained on, as safetensors."""
-    facts = {
-        "kind": "ebb classifier",
-        "channels": str(classifier.channels),
-        "classes": str(classifier.classes),
-        "reduction": str(classifier.reduction),
-        "accuracy": repr(accuracy),
-        "fingerprint": fingerprint,
-    }
-    tensors = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
-    partial = path.with_name(path.name + ".tmp")
-    save_file(tensors, partial, metadata=facts)
-    partial.replace(path)
-
-
-def load_classifier(path: Path, fingerprint: str) -> tuple[Classifier, float] | None:
-    """The classifier saved at `path` with its accuracy, or None if there is none for this data (then train one).
-
-    A missing file and another fingerprint are ordinary: the data changed. A file that cannot be read is not:
-    it raises DamagedError, so that a broken disk is not covered up by a new training.
+    Raises UsageError for features of no classifier, which know no classes.
     """
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            if facts["kind"] == "ebb classifier" and facts["fingerprint"] != fingerprint:
-                return None
-            with torch.random.fork_rng(devices=[]):
-                classifier = Classifier(int(facts["channels"]), int(facts["classes"]), int(facts["reduction"]))
-            classifier.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-            accuracy = float(facts["accuracy"])
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise DamagedError(
-            f"expected a classifier of ebb in {path}, got: {error}", f"delete {path}; it will be trained again"
-        ) from error
-    return classifier.eval().requires_grad_(False), accuracy
+    scores = []
+    with torch.inference_mode():
+        for member, columns in zip(members(features), blocks(features), strict=True):
+            if not isinstance(member, Classifier):
+                raise UsageError(f"only a classifier knows classes, got the features {features.name!r}")
+            scores.append(member.logits(torch.from_numpy(rows[:, columns]).to(member.head.weight)).double())
+        found: NDArray[np.float64] = torch.stack(scores).softmax(dim=2).mean(dim=0).cpu().numpy()
+    return found
+
+
+def vote(features: Features, rows: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The most probable class of each row of features [n, d], int64 [n]. Raises UsageError as `probabilities` does."""
+    best: NDArray[np.int64] = probabilities(features, rows).argmax(axis=1)
+    return best

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from ebb.errors import DamagedError, DataError
+from ebb.errors import DataError
 from ebb.evaluate.features import (
     Classifier,
     RandomFeatures,
     batches,
     extract,
-    judge,
-    load_classifier,
-    save_classifier,
     train_classifier,
+    vote,
 )
 
 
@@ -39,7 +37,7 @@ def test_an_official_held_out_set_is_judged_and_gives_the_scale(digits):
     classifier, accuracy = train_classifier(digits.pixels[:1500], digits.labels[:1500], 10, seconds=1.0, held_out=test)
     rows = extract(classifier, batches(test[0]))
     np.testing.assert_allclose(np.mean(rows**2), 1, rtol=1e-4)
-    assert accuracy == np.mean(judge(classifier, rows) == test[1])
+    assert accuracy == np.mean(vote(classifier, rows) == test[1])
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 20), (4, 64, 64)])
@@ -63,27 +61,6 @@ def test_extract_does_not_depend_on_the_batches(digits, trained):
         extract(trained[0], [])
     with pytest.raises(DataError, match="not finite"):
         extract(trained[0], [torch.full((1, 1, 8, 8), torch.nan)])
-
-
-def test_a_classifier_comes_back_from_its_file(digits, trained, tmp_path):
-    path = tmp_path / "classifier.safetensors"
-    assert load_classifier(path, "a") is None
-    save_classifier(path, *trained, "a")
-    assert load_classifier(path, "b") is None
-    loaded = load_classifier(path, "a")
-    assert loaded is not None
-    assert loaded[1] == trained[1]
-    images = torch.from_numpy(digits.pixels[:3]).float()
-    assert torch.equal(loaded[0](images), trained[0](images))
-
-
-@pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
-def test_a_damaged_file_says_so(trained, tmp_path, content):
-    path = tmp_path / "classifier.safetensors"
-    save_classifier(path, *trained, "a")
-    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
-    with pytest.raises(DamagedError, match="delete"):
-        load_classifier(path, "a")
 
 
 def test_wrong_images_and_labels_are_named(digits):
