@@ -11,21 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebb.errors import DataError
-from ebb.evaluate.distances import Array, bootstrap, frechet_counted, kernel_counted, too_few
-from ebb.evaluate.features import Classifier, Features, batches, extract, judge
+from ebb.evaluate.by_class import distance_by_class, label_accuracy
+from ebb.evaluate.distances import averaged, frechet_counted, too_few
+from ebb.evaluate.features import Features, batches, extract
+from ebb.evaluate.figures import Distance, Pile, Sets, measured
 
-STATISTICS = {"Fréchet distance": frechet_counted, "kernel distance": kernel_counted}
+__all__ = ["Distance", "Evaluation", "as_table", "label_accuracy", "measure", "split"]
+
 REFERENCE = 10_000
-
-
-@dataclass(frozen=True)
-class Distance:
-    """A distance from samples to real images, its 95 % interval, and the same distance from other real images."""
-
-    value: float
-    low: float
-    high: float
-    floor: float
+CHUNK = 1000  # samples turned to 8 bits at a time
 
 
 @dataclass(frozen=True)
@@ -34,6 +28,8 @@ class Evaluation:
 
     Accuracies are fractions: `classifier_accuracy` on held-out real images, `label_accuracy` and `per_class` the
     share of samples which the classifier sees as the label they were asked for. None where there is no answer.
+    `frechet_by_class` compares the samples of a class with real images of it. What could not be measured is missing
+    from `distances` and explained in `warnings`.
     """
 
     distances: dict[str, Distance]
@@ -44,6 +40,7 @@ class Evaluation:
     classifier_accuracy: float | None
     label_accuracy: float | None
     per_class: dict[str, float]
+    frechet_by_class: dict[str, float]
     warnings: list[str]
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
@@ -60,95 +57,108 @@ def measure(
     classifier_accuracy: float | None = None,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
-    resamples: int = 200,
+    resamples: int = 100,
 ) -> Evaluation:
     """Measure `samples [N, c, h, w]`, uint8 or floats in [−1, 1], against `real`, uint8 [n, c, h, w].
 
     Real images are split by `seed` into a floor set of min(N, n // 2) and a reference set of the rest, at most
     10,000. Samples and floor set meet the same reference, so the two numbers differ by the model alone.
     Floats are rounded to 8 bits first, as a saved image is: real images are. `asked` are the labels [N] the samples
-    were made for; with a `Classifier` as `features` they give the label accuracy.
+    were made for; with classifiers as `features` they give the label accuracy, and with `real_labels` [n] the
+    distance by class and the accuracy of a classifier trained on the samples.
 
     Raises DataError for different image shapes, values that are not finite, or sets below two images.
     """
     start = time.perf_counter()
-    if samples.shape[1:] != real.shape[1:] or len(samples) < 2 or len(real) < 4:
-        raise DataError(
-            f"expected samples [N ≥ 2, c, h, w] shaped like real [n ≥ 4], got {samples.shape}, {real.shape}"
-        )
-    if asked is not None and len(asked) != len(samples):
-        raise DataError(f"expected one asked label for each of {len(samples)} samples, got {len(asked)}")
-    floor, reference = (extract(features, batches(part)) for part in split(real, len(samples), seed))
-    rows = extract(features, batches(_eight_bits(samples)))
-    accuracy, per_class = label_accuracy(features, rows, asked, class_names)
+    sets = _sets(samples, real, features, asked, real_labels, seed, resamples)
+    distances, missing = measured(sets)
+    accuracy, per_class = label_accuracy(features, sets.samples.rows, asked, class_names)
+    by_class, few = _frechet_by_class(sets, class_names)
     return Evaluation(
-        distances=_distances(rows, floor, reference, seed, resamples),
-        n_samples=len(rows),
-        n_reference=len(reference),
-        n_floor=len(floor),
+        distances=distances,
+        n_samples=len(sets.samples.rows),
+        n_reference=len(sets.reference.rows),
+        n_floor=len(sets.floor.rows),
         features=features.name,
         classifier_accuracy=classifier_accuracy,
         label_accuracy=accuracy,
         per_class=per_class,
-        warnings=_warnings(rows, floor, reference, asked, real_labels),
+        frechet_by_class=by_class,
+        warnings=[*_warnings(sets, asked, real_labels), *missing, *few],
         seconds=time.perf_counter() - start,
         settings=dict(settings or {}),
     )
 
 
-def split(real: NDArray[np.uint8], count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """(floor set, reference set) of `real`, for a measurement of `count` samples."""
+def _sets(
+    samples: NDArray[Any],
+    real: NDArray[np.uint8],
+    features: Features,
+    asked: NDArray[np.int64] | None,
+    real_labels: NDArray[np.int64] | None,
+    seed: int,
+    resamples: int,
+) -> Sets:
+    """Samples, floor and reference with their features and labels, checked."""
+    if samples.shape[1:] != real.shape[1:] or len(samples) < 2 or len(real) < 4:
+        raise DataError(
+            f"expected samples [N ≥ 2, c, h, w] shaped like real [n ≥ 4], got {samples.shape}, {real.shape}"
+        )
+    for what, labels, images in (("asked label", asked, samples), ("label", real_labels, real)):
+        if labels is not None and len(labels) != len(images):
+            raise DataError(f"expected one {what} for each of {len(images)} images, got {len(labels)}")
+    of_real = (None, None) if real_labels is None else split(real_labels, len(samples), seed)
+    parts = zip((_eight_bits(samples), *split(real, len(samples), seed)), (asked, *of_real), strict=True)
+    mine, floor, reference = (Pile(pixels, labels, extract(features, batches(pixels))) for pixels, labels in parts)
+    return Sets(mine, floor, reference, features, seed, resamples)
+
+
+def split(real: NDArray[Any], count: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(floor set, reference set) of real images, or of their labels, for a measurement of `count` samples."""
     order = np.random.default_rng(seed).permutation(len(real))
     held = min(count, len(real) // 2)
     return real[order[:held]], real[order[held : held + REFERENCE]]
 
 
-def label_accuracy(
-    features: Features, rows: Array, asked: NDArray[np.int64] | None, class_names: Sequence[str] | None
-) -> tuple[float | None, dict[str, float]]:
-    """How often a classifier sees the asked label, in all and by class; (None, {}) without labels or classifier."""
-    if asked is None or not isinstance(features, Classifier):
-        return None, {}
-    hits = judge(features, rows) == asked
-    names = class_names or [str(label) for label in range(features.classes)]
-    return float(hits.mean()), {names[k]: float(hits[asked == k].mean()) for k in np.unique(asked)}
-
-
-def _distances(rows: Array, floor: Array, reference: Array, seed: int, resamples: int) -> dict[str, Distance]:
-    """Every statistic of samples and of the floor set, against one reference."""
-    once = [np.ones((1, len(x))) for x in (rows, floor, reference)]
-    found = {}
-    for name, statistic in STATISTICS.items():
-        value, least = (
-            float(statistic(x, reference, o, once[2])[0]) for x, o in zip((rows, floor), once, strict=False)
-        )
-        low, high = bootstrap(statistic, rows, reference, resamples=resamples, seed=seed)
-        if statistic is frechet_counted:  # a distance is never negative; the kernel's unbiased estimate may be
-            low = max(low, 0.0)
-        found[name] = Distance(value, low, high, least)
-    return found
+def _frechet_by_class(sets: Sets, class_names: Sequence[str] | None) -> tuple[dict[str, float], list[str]]:
+    """The Fréchet distance of each class that has the images, and a line for those that have not."""
+    asked, labels = sets.samples.labels, sets.reference.labels
+    if asked is None or labels is None:
+        return {}, []
+    names = class_names or [str(label) for label in range(1 + int(max(asked.max(), labels.max())))]
+    found, few = distance_by_class(
+        averaged(frechet_counted, sets.columns),
+        sets.dimension,
+        (sets.samples.rows, asked),
+        (sets.reference.rows, labels),
+        names,
+    )
+    which = "every class" if not found else f"{len(few)} of {len(few) + len(found)} classes"
+    text = (
+        f"Fréchet distance by class: left out for {which}, it needs {2 * sets.dimension} samples and real images of it"
+    )
+    return found, [text] if few else []
 
 
 def _eight_bits(samples: NDArray[Any]) -> NDArray[np.uint8]:
     """Floats in [−1, 1], clipped and rounded to the 256 levels of an image; uint8 as it is."""
     if samples.dtype == np.uint8:
         return samples
-    if not np.isfinite(samples).all():
-        bad = int((~np.isfinite(samples)).reshape(len(samples), -1).any(axis=1).sum())
+    chunks = [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)]
+    bad = sum(int((~np.isfinite(chunk)).reshape(len(chunk), -1).any(axis=1).sum()) for chunk in chunks)
+    if bad:
         raise DataError(f"{bad} of {len(samples)} samples hold NaN or infinite values", "the model or solver diverged")
-    return ((samples.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8)
+    return np.concatenate([((chunk.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8) for chunk in chunks])
 
 
-def _warnings(
-    rows: Array, floor: Array, reference: Array, asked: NDArray[np.int64] | None, real_labels: NDArray[np.int64] | None
-) -> list[str]:
+def _warnings(sets: Sets, asked: NDArray[np.int64] | None, real_labels: NDArray[np.int64] | None) -> list[str]:
     """What a reader must know before comparing these figures with others."""
-    few = too_few(min(len(rows), len(floor), len(reference)), rows.shape[1])
+    few = too_few(sets.least, sets.dimension) if sets.least > sets.dimension else None  # below, it is left out
     found = [few] if few else []
-    if len(floor) < len(rows):
+    if len(sets.floor.rows) < len(sets.samples.rows):
         found.append(
-            f"the floor has {len(floor)} real images, the samples are {len(rows)}: with fewer images the Fréchet "
-            f"distance reads higher, so the true floor is lower"
+            f"the floor has {len(sets.floor.rows)} real images, the samples are {len(sets.samples.rows)}: with fewer "
+            f"images the Fréchet distance reads higher, so the true floor is lower"
         )
     if asked is not None and real_labels is not None:
         shares = [
@@ -165,10 +175,11 @@ def _warnings(
 
 def as_table(evaluation: Evaluation) -> list[tuple[str, str]]:
     """Rows (what, figure in plain words), for printing."""
-    table = [
-        (name, f"{d.value:.3g} [{d.low:.3g}, {d.high:.3g}]; real against real {d.floor:.3g}")
-        for name, d in evaluation.distances.items()
-    ]
+    table = []
+    for name, d in evaluation.distances.items():
+        few = d.needs is not None and evaluation.n_samples < d.needs
+        beyond = f"; to be trusted from {d.needs:,} samples on" if few else ""
+        table.append((name, f"{d.value:.3g} [{d.low:.3g}, {d.high:.3g}]; real against real {d.floor:.3g}{beyond}"))
     if evaluation.label_accuracy is not None:
         ceiling = evaluation.classifier_accuracy
         beside = "" if ceiling is None else f"; on real images the classifier is right in {ceiling:.1%}"

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
+from scipy.stats import binomtest
 
 from ebb.errors import DataError
 from ebb.evaluate.distances import (
     Moments,
+    averaged,
     bootstrap,
+    estimate,
     frechet,
     frechet_counted,
     kernel_counted,
     kernel_distance,
+    once,
     too_few,
+    wilson,
 )
 
 
@@ -85,6 +93,54 @@ def test_widths_and_counts_are_checked():
         kernel_distance(np.zeros((4, 3)), np.zeros((4, 2)))
     assert "few for 128" in (too_few(255, 128) or "")
     assert too_few(256, 128) is None
+
+
+# ---- other packages on the same features
+
+
+class Passing(torch.nn.Module):
+    """Hands torchmetrics the features themselves."""
+
+    num_features = 24
+
+    def forward(self, features):
+        return features
+
+
+def check_torchmetrics(frechet_of, kernel_of):
+    """torchmetrics, in float64, on features that are not normal, not centred and not scaled."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    draw = np.random.default_rng(8)
+    mix = draw.normal(size=(24, 24))
+    a, b = (np.maximum(draw.normal(shift, 1, size=(n, 24)) @ mix, -1) + 2 for n, shift in ((300, 0), (300, 0.2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on their use of memory
+        theirs = [
+            FrechetInceptionDistance(feature=Passing()).set_dtype(torch.float64),
+            KernelInceptionDistance(feature=Passing(), subsets=1, subset_size=300),
+        ]
+        for metric in theirs:
+            metric.update(torch.from_numpy(a), real=False)
+            metric.update(torch.from_numpy(b), real=True)
+        expected = float(theirs[0].compute()), float(theirs[1].compute()[0])
+    np.testing.assert_allclose(frechet_of(Moments.of(a), Moments.of(b)), expected[0], rtol=1e-6)
+    np.testing.assert_allclose(kernel_of(a, b), expected[1], rtol=1e-6)
+
+
+def test_agrees_with_torchmetrics():
+    check_torchmetrics(frechet, kernel_distance)
+
+
+def test_a_biased_covariance_and_a_kernel_of_another_scale_are_caught():
+    def biased(a, b):
+        return frechet(*(Moments(x.count, x.mean, x.scatter * (1 - 1 / x.count)) for x in (a, b)))
+
+    with pytest.raises(AssertionError):
+        check_torchmetrics(biased, kernel_distance)
+    with pytest.raises(AssertionError):
+        check_torchmetrics(frechet, lambda a, b: kernel_distance(1.001 * a, 1.001 * b))
 
 
 # ---- streamed moments
@@ -166,7 +222,7 @@ def test_the_interval_covers_the_true_distance():
 def test_an_interval_of_half_the_spread_is_caught():
     def mutant(a, b, counts_a, counts_b):
         values = frechet_counted(a, b, counts_a, counts_b)
-        return values[0] + (values - values[0]) / 2
+        return values.mean() + (values - values.mean()) / 2
 
     with pytest.raises(AssertionError):
         check_coverage(mutant)
@@ -180,3 +236,53 @@ def test_the_interval_holds_the_estimate_and_repeats(statistic):
     low, high = bootstrap(statistic, a, b, resamples=100, seed=0)
     assert low < value < high
     assert (low, high) == bootstrap(statistic, a, b, resamples=100, seed=0)
+
+
+def test_the_spread_in_single_precision_is_the_spread():
+    draw = np.random.default_rng(8)
+    a, b = draw.normal(size=(80, 5)) + 3, draw.normal(size=(90, 5)) + 3.5
+    for statistic in (frechet_counted, kernel_counted):
+
+        def double(a, b, counts_a, counts_b, statistic=statistic):
+            return statistic(*(x.astype(np.float64) for x in (a, b, counts_a, counts_b)))
+
+        exact = estimate(double, a, b, resamples=20, seed=0)
+        np.testing.assert_allclose(estimate(statistic, a, b, resamples=20, seed=0), exact, rtol=1e-3)
+    with pytest.raises(DataError, match="at least 2"):
+        estimate(frechet_counted, a, b, resamples=1, seed=0)
+
+
+def test_members_are_averaged_over_the_same_resampled_rows():
+    """A member twice over is that member: the interval is as wide. Independent draws would narrow it by a third."""
+    draw = np.random.default_rng(9)
+    a, b = draw.normal(size=(60, 3)), draw.normal(size=(60, 3)) + 1
+    twin = averaged(frechet_counted, [slice(0, 3), slice(3, 6)])
+    single = estimate(frechet_counted, a, b, resamples=30, seed=1)
+    double = estimate(twin, np.hstack([a, a]), np.hstack([b, b]), resamples=30, seed=1)
+    np.testing.assert_allclose(double, single, rtol=1e-5)
+    halves = averaged(frechet_counted, [slice(0, 1), slice(1, 3)])
+    expected = [once(frechet_counted, a[:, part], b[:, part]) for part in (slice(0, 1), slice(1, 3))]
+    np.testing.assert_allclose(once(halves, a, b), np.mean(expected), rtol=1e-12)
+
+
+# ---- shares
+
+
+def check_wilson(interval):
+    """scipy's interval, also at 0 and at 1."""
+    for hits, count in ((0, 10), (3, 10), (10, 10), (481, 500)):
+        expected = binomtest(hits, count).proportion_ci(method="wilson")
+        np.testing.assert_allclose(interval(hits / count, count), [expected.low, expected.high], atol=1e-4)
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    check_wilson(wilson)
+
+
+def test_the_normal_interval_is_caught():
+    def mutant(share, count):
+        reach = 1.96 * np.sqrt(share * (1 - share) / count)
+        return share - reach, share + reach
+
+    with pytest.raises(AssertionError):
+        check_wilson(mutant)

@@ -1,0 +1,252 @@
+"""Every figure of one measurement, with its interval, its floor and the count it needs, or why it cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebb.evaluate import by_class, manifold, sliced, two_sample
+from ebb.evaluate.distances import (
+    Array,
+    Statistic,
+    averaged,
+    estimate,
+    frechet_counted,
+    kernel_counted,
+    once,
+    wilson,
+)
+from ebb.evaluate.features import Features, RandomFeatures, batches, blocks, extract, probabilities
+
+STATISTICS = {"Fréchet distance": frechet_counted, "kernel distance": kernel_counted}
+"""Distances of features; of an ensemble, the mean of the members'."""
+
+COLUMNS = 10
+"""Images for each feature that a Fréchet distance needs: two sets of one distribution then read about a twentieth of
+its variance apart."""
+
+PAIRED = 10_000
+"""Images of a set, the first, of which all pairs are looked at: the work grows with the square of the count."""
+
+LEAST = 10
+"""Images of a set below which nothing is measured: a resampled set might be one image over and over."""
+
+HUNDRED = 100
+"""Images that the interval of an unbiased distance needs: it is that of a mean of many."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A figure of the samples, its 95 % interval, and the same figure of real images in place of the samples.
+
+    `needs` is the count of samples from which on it can be trusted, None where any will do; `better` says whether a
+    good model reads low, high, or a half.
+    """
+
+    value: float
+    low: float
+    high: float
+    floor: float
+    needs: int | None
+    better: Literal["low", "high", "half"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pile:
+    """Images uint8 [n, c, h, w], their labels and their features [n, d]."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    rows: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """Samples, as many real images held back for the floor, and the real images that both are compared with."""
+
+    samples: Pile
+    floor: Pile
+    reference: Pile
+    features: Features
+    seed: int
+    resamples: int
+
+    @property
+    def columns(self) -> list[slice]:
+        """The columns of each member of the features."""
+        return blocks(self.features)
+
+    @property
+    def dimension(self) -> int:
+        """The columns of the widest member."""
+        return max(int(part.stop - part.start) for part in self.columns)
+
+    @property
+    def least(self) -> int:
+        """Images of the smallest of the three sets."""
+        return min(len(pile.rows) for pile in (self.samples, self.floor, self.reference))
+
+
+Found: TypeAlias = dict[str, Distance] | str
+"""Figures by name, or why there are none."""
+
+
+def _sampled(sets: Sets, statistic: Statistic, read: Callable[[Pile], Array], resamples: int, **how: Any) -> Distance:
+    """A statistic of `read(pile)`, with its bootstrap interval and its floor."""
+    samples, floor, reference = (read(pile) for pile in (sets.samples, sets.floor, sets.reference))
+    value, low, high = estimate(statistic, samples, reference, resamples=resamples, seed=sets.seed)
+    return Distance(value, low, high, once(statistic, floor, reference), **how)
+
+
+def _rows(pile: Pile) -> Array:
+    return pile.rows
+
+
+def _first(pile: Pile) -> Array:
+    return pile.rows[:PAIRED]
+
+
+def affordable(sets: Sets) -> int:
+    """How often a Fréchet distance is resampled: as asked up to 256 features, beyond them (256/features)² as often, but
+    at least 20 times, where an interval is right to a sixth of its width."""
+    return min(sets.resamples, max(20, round(sets.resamples * (256 / sets.dimension) ** 2)))
+
+
+def frechet(sets: Sets) -> Found:
+    """The Fréchet distance; refused for as many images as features or fewer, where a covariance is not one."""
+    if sets.least <= sets.dimension:
+        return f"{sets.least} images give no covariance of {sets.dimension} features"
+    statistic, needs = averaged(frechet_counted, sets.columns), COLUMNS * sets.dimension
+    figure = _sampled(sets, statistic, _rows, affordable(sets), needs=needs, better="low")
+    return {"Fréchet distance": replace(figure, low=max(figure.low, 0.0))}  # a distance is never negative
+
+
+def kernel(sets: Sets) -> Found:
+    """The kernel distance of at most 10,000 images of each set; unbiased, it may read below 0."""
+    statistic = averaged(kernel_counted, sets.columns)
+    return {"kernel distance": _sampled(sets, statistic, _first, sets.resamples, needs=HUNDRED, better="low")}
+
+
+def lying(pile: Pile, sets: Sets) -> dict[str, Array]:
+    """How at most 5,000 images of `pile` and of the reference lie among each other: precision, recall, density and
+    coverage image by image (`manifold.Membership`), the mean over the members of the features."""
+    centre = sets.reference.rows.mean(axis=0)
+    rows, real = ((x.rows[: manifold.MOST] - centre).astype(np.float32) for x in (pile, sets.reference))
+    found = []
+    for part in sets.columns:
+        mine, theirs = rows[:, part], real[:, part]
+        found.append(vars(manifold.membership(mine, theirs, manifold.radii(mine), manifold.radii(theirs))))
+    return {name: np.mean([scores[name] for scores in found], axis=0) for name in found[0]}
+
+
+def neighbours(sets: Sets) -> Found:
+    """Precision, recall, density and coverage."""
+    figures, least = {}, lying(sets.floor, sets)
+    counts = [min(len(pile.rows), manifold.MOST) for pile in (sets.samples, sets.reference)]
+    for name, scores in lying(sets.samples, sets).items():
+        low, high = manifold.interval(scores, *counts)
+        floor = float(least[name].mean())
+        figures[name] = Distance(float(scores.mean()), low, high, floor, manifold.NEEDS, "high")
+    return figures
+
+
+def pixels(sets: Sets) -> Found:
+    """The sliced Wasserstein distance of the pixels."""
+
+    def read(pile: Pile) -> Array:
+        return sliced.projected(pile.pixels, sets.seed)
+
+    figure = _sampled(sets, sliced.sliced_counted, read, sets.resamples, needs=sliced.NEEDS, better="low")
+    return {"sliced Wasserstein distance": figure}
+
+
+def class_score(sets: Sets) -> Found:
+    """The class score of the vote."""
+    if not by_class.judges(sets.features):
+        return f"the features ({sets.features.name}) know no classes"
+
+    def read(pile: Pile) -> Array:
+        return probabilities(sets.features, pile.rows)
+
+    needs = by_class.SCORED * read(sets.reference).shape[1]
+    return {"class score": _sampled(sets, by_class.score_counted, read, sets.resamples, needs=needs, better="high")}
+
+
+def _too_small(images: NDArray[np.uint8], least: int) -> str | None:
+    """Why no classifier can be trained on images."""
+    if min(images.shape[2:]) < two_sample.SIDE:
+        return f"a classifier needs images of {two_sample.SIDE}×{two_sample.SIDE} or more"
+    if least < two_sample.LEAST:
+        return f"a classifier cannot be trained on {least} images"
+    return None
+
+
+def telling_apart(sets: Sets) -> Found:
+    """The two-sample test, with Wilson's interval for the images tested. Its floor needs no training: it is 0.5.
+
+    The network that tells sees the features and those of a random network beside them: what a classifier of labels
+    was trained to overlook, such as faint noise, is a difference too.
+    """
+    why = _too_small(sets.samples.pixels, sets.least)
+    if why:
+        return why
+    random = RandomFeatures(sets.samples.pixels.shape[1])
+    samples, real = (
+        np.hstack([pile.rows[: two_sample.MOST], extract(random, batches(pile.pixels[: two_sample.MOST]))])
+        for pile in (sets.samples, sets.reference)
+    )
+    value, count = two_sample.told_apart(samples, real, seed=sets.seed)
+    return {"two-sample test": Distance(value, *wilson(value, count), 0.5, two_sample.NEEDS, "half")}
+
+
+def teaching(sets: Sets) -> Found:
+    """Accuracy on real images of a classifier that learnt from samples, with Wilson's interval for the images tested.
+
+    The floor is that of one which learnt from as many real images, all else equal.
+    """
+    asked, labels, truth = sets.samples.labels, sets.floor.labels, sets.reference.labels
+    if asked is None or labels is None or truth is None:
+        return "samples or images have no labels"
+    if len(np.unique(truth)) < 2 or len(np.unique(asked)) < 2:
+        return "there is one class only"
+    count = min(len(asked), len(labels))
+    why = _too_small(sets.samples.pixels, count)
+    if why:
+        return why
+    classes = 1 + int(max(asked.max(), labels.max(), truth.max()))
+    (value, tested), (floor, _) = (
+        two_sample.taught((pixels[:count], of[:count]), (sets.reference.pixels, truth), classes, seed=sets.seed)
+        for pixels, of in ((sets.samples.pixels, asked), (sets.floor.pixels, labels))
+    )
+    figure = Distance(value, *wilson(value, tested), floor, two_sample.EACH * classes, "high")
+    return {"trained on samples": figure}
+
+
+FIGURES: dict[str, Callable[[Sets], Found]] = {
+    "Fréchet distance": frechet,
+    "kernel distance": kernel,
+    "precision, recall, density, coverage": neighbours,
+    "class score": class_score,
+    "sliced Wasserstein distance": pixels,
+    "two-sample test": telling_apart,
+    "trained on samples": teaching,
+}
+"""All that is measured, in the order in which it is shown."""
+
+
+def measured(sets: Sets) -> tuple[dict[str, Distance], list[str]]:
+    """Every figure that can be had, and a line for each that cannot."""
+    if sets.least < LEAST:
+        return {}, [f"all figures: left out, a set of {sets.least} images says nothing; {LEAST} are the least"]
+    figures, missing = dict[str, Distance](), []
+    for name, part in FIGURES.items():
+        found = part(sets)
+        if isinstance(found, str):
+            missing.append(f"{name}: left out, {found}")
+        else:
+            figures |= found
+    return figures, missing
