@@ -1,10 +1,11 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
+# make bench-evaluate RUN=runs/mnist: what evaluating costs; faults planted in 100 runs; faults the doctor finds (an hour).
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types format bench-sample tables clean
+.PHONY: demo test lint types format bench-sample bench-evaluate bench-guard bench-doctor tables clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -41,6 +42,15 @@ format: .venv/dev
 bench-sample: .venv-bench/done
 	.venv-bench/bin/python bench/overhead.py
 	.venv-bench/bin/python bench/end_to_end.py
+
+bench-evaluate: bench-guard bench-doctor
+	$(BIN)/python bench/evaluate.py $(RUN)
+
+bench-guard: .venv/dev
+	$(BIN)/python bench/guard.py
+
+bench-doctor: .venv/dev
+	$(BIN)/python bench/doctor.py --seed 1
 
 tables: .venv/dev
 	$(BIN)/python docs/tables.py

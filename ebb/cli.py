@@ -9,13 +9,17 @@ import errno
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.recipe import Recipe, difference, explained, flat, from_yaml, to_yaml, validated
@@ -81,42 +85,123 @@ class Sample:
     """image i is made from seed + i"""
     out: Path = Path("samples.png")
     """a .png for one grid, a .npz for arrays, or a folder for single .png files"""
+    compile: bool = False
+    """compile the steps: a minute first, then faster; for thousands of samples"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Sample and write."""
         from ebb.samples import sample_to
 
-        sample_to(self.run, self.out, self.n, label=self.label, seed=self.seed, console=console, **asdict(self.how))
+        how = asdict(self.how)
+        sample_to(
+            self.run, self.out, self.n, label=self.label, seed=self.seed, compile=self.compile, console=console, **how
+        )
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a run: distances to the real images beside their floor, and label accuracy."""
+    """Measure a run: distances to the real images beside their floor, copies, noise levels, likelihood and cost."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run folder"""
     n: int = 1000
-    """number of samples to draw"""
+    """number of samples to draw; the same command goes on where it was interrupted"""
     seed: int = 0
     """of the samples and of the split of the real images"""
+    features: str | None = None
+    """a pretrained network in a local file, inception:FILE or dino:FILE; without it the run's own classifier"""
+    likelihood: int = 64
+    """number of unseen images to find the bits per dimension of; 0 for none"""
+    weights: Literal["ema", "model"] = "ema"
+    """the averaged weights that one samples from, or the raw ones"""
+    against: Annotated[Path | None, tyro.conf.arg(metavar="RUN2")] = None
+    """compare with this run instead: same data, seeds and labels, and an interval for each difference"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print the table, and write it into the run's report."""
-        from rich.markup import escape
-        from rich.table import Table
-
-        from ebb.evaluate.measure import as_table
-        from ebb.evaluate.run import evaluate
-
-        with console.status("reading the run") as status:
-            result = evaluate(self.run, self.n, seed=self.seed, say=status.update, **asdict(self.how))
-        table = Table(show_header=False, title=escape(str(self.run)), title_justify="left")
-        for row in as_table(result):
-            table.add_row(*map(escape, row))
-        console.print(table)
+        options = {"seed": self.seed, "features": self.features, "weights": self.weights, **asdict(self.how)}
+        try:
+            with saying(console, "reading the run") as say:
+                rows, heads = self.alone(say, options) if self.against is None else self.compared(say, options)
+        except KeyboardInterrupt:
+            tell(console, "stopped; the same command goes on with the samples that were drawn")
+            sys.exit(128 + signal.SIGINT)
+        show(console, rows, str(self.run), heads)
         tell(console, f"report   {self.run / 'report.html'}")
+
+    def alone(self, say: Say, options: dict[str, Any]) -> Rows:
+        """The figures of one run."""
+        from ebb.evaluate.run import as_table, evaluate
+
+        return as_table(evaluate(self.run, self.n, likelihood=self.likelihood, say=say, **options)), ()
+
+    def compared(self, say: Say, options: dict[str, Any]) -> Rows:
+        """The differences of two runs."""
+        from ebb.evaluate.against import against, as_rows
+
+        found = against(self.run, self.against or self.run, self.n, say=say, **options)
+        return as_rows(found), ("", found.run, found.other, "difference", "that is")
+
+
+Say = Callable[[str], None]
+Rows = tuple[Sequence[Sequence[str]], Sequence[str]]
+"""The rows of a table, and its heads if it has any."""
+
+QUIET = 15.0
+"""Seconds between two lines of progress where there is no terminal to write one line anew."""
+
+
+@contextmanager
+def saying(console: Console, first: str) -> Iterator[Say]:
+    """Something to report progress to: one line that changes in a terminal, a line now and then elsewhere."""
+    spoke = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal spoke
+        status.update(Text(text))
+        if not console.is_terminal and time.monotonic() - spoke > QUIET:
+            spoke = time.monotonic()
+            tell(console, text)
+
+    with console.status(Text(first)) as status:
+        yield say
+
+
+def show(console: Console, rows: Sequence[Sequence[str]], title: str, heads: Sequence[str] = ()) -> None:
+    """Print a table of plain text, with its head if it has one."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=bool(heads))
+    for head in heads:
+        table.add_column(escape(head))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Look for what is wrong with a run or with data, and say what to do about it."""
+
+    where: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|DATA")]
+    """run folder, or data as `ebb train` takes it"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Print every finding; exit code 1 if one of them is an error."""
+        from ebb.evaluate.doctor.finding import diagnose
+
+        with saying(console, "examining") as say:
+            found = diagnose(self.where, say=say)
+        tell(console, str(found))
+        if found.kind == "run":
+            from ebb.evaluate.report import write_report
+
+            tell(console, f"report   {write_report(Path(self.where))}")
+        if any(finding.severity == "error" for finding in found.findings):
+            sys.exit(1)
 
 
 @dataclass(frozen=True)
@@ -142,12 +227,9 @@ class Sweep:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print the table, and write sweep.json, sweep.html, sweep.png and sampling.json into the run."""
-        from rich.markup import escape
-        from rich.table import Table
-
         from ebb.evaluate.sweep import as_rows, sweep
 
-        with console.status("reading the run") as status:
+        with saying(console, "reading the run") as say:
             result = sweep(
                 self.run,
                 self.solvers,
@@ -157,14 +239,10 @@ class Sweep:
                 search=self.search,
                 precision=self.precision,
                 seed=self.seed,
-                say=status.update,
+                say=say,
             )
-        table = Table(title=escape(str(self.run)), title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for head in ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", ""):
-            table.add_column(head, no_wrap=True)
-        for row in as_rows(result):
-            table.add_row(*map(escape, row))
-        console.print(table)
+        heads = ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", "")
+        show(console, as_rows(result), str(self.run), heads)
         tell(console, f"real images against real images: {result.floor:.4f}")
         tell(console, f"report   {self.run / 'sweep.html'}")
         tell(console, f"sample   ebb sample {self.run}")
@@ -236,6 +314,7 @@ Verbs = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[ConfigVerb, tyro.conf.subcommand("config")]
 )
@@ -270,7 +349,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one verb; a mistake ends with one short message and its exit code, never a traceback."""
     console, errors = Console(), Console(stderr=True)
     try:
-        verb = tyro.cli(Verbs, args=arguments, prog="ebb", description="Train, sample and measure diffusion models.")
+        verb = tyro.cli(
+            Verbs, args=arguments, prog="ebb", description="Train, sample, measure and diagnose diffusion models."
+        )
         verb(console, given_in(sys.argv[1:] if arguments is None else arguments))
     except EbbError as error:
         fail(errors, error)

@@ -16,7 +16,15 @@ from ebb.terminal import tell
 
 
 def sample_to(
-    run: Path, out: Path, count: int, *, label: str | None, seed: int, console: Console, **asked: Any
+    run: Path,
+    out: Path,
+    count: int,
+    *,
+    label: str | None,
+    seed: int,
+    console: Console,
+    compile: bool = False,
+    **asked: Any,
 ) -> None:
     """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
 
@@ -31,7 +39,9 @@ def sample_to(
     wanted = system.wanted(count, label, seed)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("sampling", total=count)
-        x = system.sample(count, label=label, seed=seed, progress=lambda n: bar.advance(task, n), **asked)
+        x = system.sample(
+            count, label=label, seed=seed, compile=compile, progress=lambda n: bar.advance(task, n), **asked
+        )
     pixels, names = to_pixels(x), system.labels.names
     settings = {"run": run.name, "checkpoint": checkpoint.name, **system.settled(**asked).model_dump()}
     labels = [names[i] for i in wanted] if names else []

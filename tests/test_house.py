@@ -133,13 +133,16 @@ OPTIONS = {
 }  # fmt: skip
 VERBS = {
     "train": {"run", "fresh", "base"} | OPTIONS,
-    "sample": {"n", "label", "steps", "guidance", "solver", "grid", "precision", "seed", "out"},
-    "evaluate": {"n", "steps", "guidance", "solver", "grid", "precision", "seed"},
+    "sample": {"n", "label", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
+    "evaluate": {
+        "n", "steps", "guidance", "solver", "grid", "precision", "seed", "features", "likelihood", "weights", "against",
+    },
+    "doctor": set(),
     "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "precision"},
     "config show": set(),
     "config validate": set(),
     "config diff": set(),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("verb", VERBS)

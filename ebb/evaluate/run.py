@@ -3,93 +3,230 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ebb.checkpoint import replace_text
 from ebb.data.scan import Images, read
-from ebb.encode.images import to_pixels
-from ebb.errors import DataError, UsageError
-from ebb.evaluate.features import Features, RandomFeatures, load_classifier, save_classifier, train_classifier
+from ebb.errors import DataError, EbbError, UsageError
+from ebb.evaluate.bound import Bound
+from ebb.evaluate.cost import Cost, cost
+from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
+from ebb.evaluate.features import Features, RandomFeatures
+from ebb.evaluate.levels import Levels
+from ebb.evaluate.likelihood import BitsPerDim
 from ebb.evaluate.measure import Evaluation, measure
+from ebb.evaluate.measure import as_table as figures_table
+from ebb.evaluate.memorise import Memorisation
+from ebb.evaluate.parts import Subject, parts
+from ebb.evaluate.pretrained import pretrained
 from ebb.evaluate.report import write_report
+from ebb.evaluate.store import Drawn, Say, draw
 from ebb.recipe import from_yaml
-from ebb.system import load, locate
-
-Say = Callable[[str], None]
+from ebb.system import System, load, locate
 
 
-def evaluate(run: Path, count: int, *, seed: int = 0, say: Say = lambda _: None, **asked: Any) -> Evaluation:
+@dataclass(frozen=True)
+class Evaluated:
+    """All that was found out about a run; None for what could not be had (then `figures.warnings` says why)."""
+
+    figures: Evaluation
+    cost: Cost
+    memorisation: Memorisation | None = None
+    levels: Levels | None = None
+    likelihood: BitsPerDim | None = None
+    bound: Bound | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What evaluation.json holds: the figures, and each of the other parts under its name."""
+        found = {name: asdict(part) for name, part in vars(self).items() if name != "figures" and part is not None}
+        return asdict(self.figures) | found
+
+
+def evaluate(
+    run: Path,
+    count: int,
+    *,
+    seed: int = 0,
+    features: str | None = None,
+    weights: str = "ema",
+    likelihood: int = 64,
+    say: Say = lambda _: None,
+    **asked: Any,
+) -> Evaluated:
     """Draw `count` samples from the run at `run` and measure them against its training data.
 
-    Labels are drawn with the frequencies of the data; `asked` may set steps, guidance, solver and grid. The result is
-    written to evaluation.json and shown in report.html. Raises UsageError for a folder that is not a run, DataError
-    where its data has changed.
+    Labels are drawn with the frequencies of the data; `asked` may set steps, guidance, solver, grid and precision.
+    `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
+    classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code, 0 for none.
+
+    Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted. evaluation.json is
+    written after each part, report.html at the end. Raises UsageError for a folder that is not a run and for weights
+    that it does not hold, DataError where its data has changed.
     """
-    if count < 2:
-        raise UsageError(f"a distance needs 2 or more samples, got {count}", "try --n 1000")
-    where = locate(run)
-    system, images = load(run), data_of(run)
-    features, accuracy = features_for(run, images, say)
-    labels = names = None
-    if images.labels is not None:
-        labels = np.random.default_rng(seed).choice(images.labels, count)
-        names = [images.names[i] for i in labels]
-    say(f"sampling {count:,} images")
-    began = time.perf_counter()
-    made = to_pixels(system.sample(count, label=names, seed=seed, **asked))
-    took = time.perf_counter() - began
-    settings = system.settled(**asked).model_dump() | {
-        "seed": seed,
-        "checkpoint": where.name,
-        "sampling_seconds": round(took, 1),
-        "images_per_second": round(count / took, 1),
-    }
+    checked(count, likelihood)
+    system, images = loaded(run, weights), data_of(run)
+    seen, accuracy = features_for(run, images, say, features)
+    labels = asked_labels(images, count, seed)
+    drawn = drawn_from(run, system, images, labels, count, weights=weights, seed=seed, say=say, **asked)
     say("measuring")
-    evaluation = measure(
-        made,
+    figures = measure(
+        drawn.pixels,
         images.pixels,
-        features,
+        seen,
         asked=labels,
         real_labels=images.labels,
         class_names=images.names,
         classifier_accuracy=accuracy,
-        settings=settings,
+        settings=settings_of(run, system, drawn, weights, seed, **asked),
         seed=seed,
     )
-    (run / "evaluation.json").write_text(json.dumps(asdict(evaluation), indent=1), encoding="utf8")
+    found = Evaluated(figures, cost(system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked))
+    keep(run, found)
+    found = explored(found, Subject(run, system, images, drawn, labels, seen, seed, likelihood), say)
     write_report(run)
-    return evaluation
+    return found
+
+
+def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
+    """`found` with all other parts that can be had, each written as soon as it is there."""
+    for what, part in parts(subject.coded):
+        say(what)
+        try:
+            result = part(subject)
+            found = replace(warned(found, *result.warnings), **result.found)
+        except EbbError as error:  # such as too few images: the other parts are worth having
+            found = warned(found, f"not done, {what}: {error.what}")
+        keep(subject.run, found)
+    return found
+
+
+def checked(count: int, likelihood: int = 0) -> None:
+    """Raise UsageError for numbers of images that cannot be."""
+    if count < 2:
+        raise UsageError(f"a distance needs 2 or more samples, got {count}", "try --n 1000")
+    if likelihood < 0:
+        raise UsageError(f"the images to code are 0 or more, got {likelihood}", "try --likelihood 64, or 0 for none")
+
+
+def warned(found: Evaluated, *more: str) -> Evaluated:
+    """`found` with more warnings in its figures."""
+    return replace(found, figures=replace(found.figures, warnings=[*found.figures.warnings, *more]))
+
+
+def keep(run: Path, found: Evaluated) -> None:
+    """Write evaluation.json."""
+    replace_text(run / "evaluation.json", json.dumps(found.facts(), indent=1))
+
+
+def loaded(run: Path, weights: str) -> System:
+    """The run's system; raises UsageError where its checkpoint does not hold these weights."""
+    where = locate(run)
+    if weights in ("ema", "model") and not (where / f"{weights}.safetensors").is_file():
+        other = "model" if weights == "ema" else "ema"
+        what = {"ema": "averaged (EMA)", "model": "raw"}[weights]
+        raise UsageError(f"{where} holds no {what} weights", f"measure the others: --weights {other}")
+    return load(run, weights)
+
+
+def asked_labels(images: Images, count: int, seed: int) -> NDArray[np.int64] | None:
+    """The labels of `count` samples, drawn with the frequencies of the data; a larger draw begins with the same."""
+    return None if images.labels is None else np.random.default_rng(seed).choice(images.labels, count)
+
+
+def drawn_from(
+    run: Path,
+    system: System,
+    images: Images,
+    labels: NDArray[np.int64] | None,
+    count: int,
+    *,
+    weights: str,
+    seed: int,
+    say: Say,
+    **asked: Any,
+) -> Drawn:
+    """Samples of the run, kept in its folder under what they depend on."""
+    files = json.loads((locate(run) / "manifest.json").read_text(encoding="utf8"))["files"]
+    facts = {"weights": files[f"{weights}.safetensors"]["sha256"], "data": images.summary.fingerprint}
+    home = run / "evaluation"
+    return draw(system, home, count, labels=labels, seed=seed, facts=facts, say=say, **asked)
+
+
+def settings_of(run: Path, system: System, drawn: Drawn, weights: str, seed: int, **asked: Any) -> dict[str, Any]:
+    """What the samples were made with, and how fast."""
+    return system.settled(**asked).model_dump() | {
+        "seed": seed,
+        "weights": weights,
+        "checkpoint": locate(run).name,
+        "sampling_seconds": round(drawn.seconds * len(drawn.pixels), 1),
+        "images_per_second": round(1 / max(drawn.seconds, 1e-9), 1),
+    }
 
 
 def data_of(run: Path) -> Images:
     """The run's training images, read again from where they were; raises DataError where they are not the same."""
     recipe, about = from_yaml(run / "run.yaml")
-    images = read(about["data"], size=recipe.data.size, channels=recipe.data.channels)
-    if images.summary.fingerprint != about["fingerprint"]:
-        raise DataError(
-            f"{about['data']} is not what {run} was trained on (fingerprint {images.summary.fingerprint[:12]}…,"
-            f" expected {about['fingerprint'][:12]}…)",
-            "restore the data, or train again: ebb train DATA --fresh",
-        )
-    return images
+    again = partial(read, about["data"], size=recipe.data.size, channels=recipe.data.channels, cache=run.parent)
+    images = again()
+    if images.summary.fingerprint == about["fingerprint"]:
+        return images
+    whole = again(hold_back=False)  # as runs of before images were held back
+    if whole.summary.fingerprint == about["fingerprint"]:
+        return whole
+    raise DataError(
+        f"{about['data']} is not what {run} was trained on (fingerprint {images.summary.fingerprint[:12]}…,"
+        f" expected {about['fingerprint'][:12]}…)",
+        "restore the data, or train again: ebb train DATA --fresh",
+    )
 
 
-def features_for(run: Path, images: Images, say: Say) -> tuple[Features, float | None]:
-    """A classifier of the run's labels (trained once and kept in the run) with its accuracy, else random features."""
+def features_for(run: Path, images: Images, say: Say, spec: str | None = None) -> tuple[Features, float | None]:
+    """Classifiers of the run's labels (trained once and kept in the run) with their accuracy, else random features.
+
+    With a `spec` the pretrained network that it names, and no accuracy.
+    """
+    if spec is not None:
+        return pretrained(spec), None
     if images.labels is None or len(images.names) < 2:
         return RandomFeatures(images.pixels.shape[1]), None
     file = run / "classifier.safetensors"
-    kept = load_classifier(file, images.summary.fingerprint) if file.exists() else None
+    kept = load_ensemble(file, images.summary.fingerprint) if file.exists() else None
     if kept is not None:
         return kept
-    say("training a classifier on the data, once, to judge with")
+    say("training classifiers on the data, once, to judge with")
     official = images.held_out
     unseen = (official.pixels, official.labels) if official is not None and official.labels is not None else None
-    classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), held_out=unseen)
-    save_classifier(file, classifier, accuracy, images.summary.fingerprint)
-    return classifier, accuracy
+    ensemble, accuracy = train_ensemble(images.pixels, images.labels, len(images.names), held_out=unseen)
+    save_ensemble(file, ensemble, accuracy, images.summary.fingerprint)
+    return ensemble, accuracy
+
+
+def as_table(found: Evaluated) -> list[tuple[str, str]]:
+    """Rows (what, figure in plain words), for printing: the figures, then what else was found."""
+    table = [row for row in figures_table(found.figures) if row[0] != "note"]
+    if found.memorisation is not None:
+        table.append(("memorisation", found.memorisation.verdict))
+    if found.likelihood is not None:
+        table.append(("likelihood", coded_in_words(found.likelihood)))
+    if found.bound is not None:
+        table.append(("variational bound", coded_in_words(found.bound)))
+    spent = found.cost
+    table.append(
+        (
+            "cost",
+            f"{spent.evaluations:.3g} evaluations, {spent.gflop:.3g} GFLOP, {1000 * spent.seconds:.3g} ms a sample;"
+            f" {spent.peak_mb:,.0f} MB for {spent.batch} at once",
+        )
+    )
+    return [*table, *(("note", warning) for warning in found.figures.warnings)]
+
+
+def coded_in_words(found: BitsPerDim | Bound) -> str:
+    """Bits per dimension with their interval."""
+    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}] {found.unit}, {found.count} images"

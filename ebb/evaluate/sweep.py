@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -18,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ebb.checkpoint import replace_text
 from ebb.encode.images import to_pixels
 from ebb.errors import EbbError, UsageError
-from ebb.evaluate.distances import Array, bootstrap, frechet_counted, too_few
-from ebb.evaluate.features import Features, batches, extract
+from ebb.evaluate.cost import counted
+from ebb.evaluate.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
+from ebb.evaluate.features import Features, batches, blocks, extract
 from ebb.evaluate.measure import label_accuracy, split
-from ebb.evaluate.run import Say, data_of, features_for
+from ebb.evaluate.run import asked_labels, checked, data_of, features_for
+from ebb.evaluate.store import Say
 from ebb.evaluate.sweep_page import write_page
 from ebb.guide.cfg import cfg
 from ebb.names import parse, spell
@@ -48,6 +48,7 @@ WARM_UP = 64
 """Samples of the search, seeded from 2^32 on: none of them is measured."""
 
 SHOWN = 12
+RESAMPLES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +102,14 @@ def sweep(
     Writes sweep.json, sweep.html and sweep.png into the run and the chosen settings into its sampling.json. Raises
     UsageError for a solver that is not known, and as `evaluate` does.
     """
-    if count < 2:
-        raise UsageError(f"a distance needs 2 or more samples, got {count}", "try --n 1000")
+    checked(count)
     where, began = locate(run), time.perf_counter()
     system, images = load(run), data_of(run)
     system = replace(system, sampling=system.settled(precision=precision))
     scales = list(guidance) or ([1.0] if not system.labels.names else sorted({1.0, system.sampling.guidance or 1.0}))
     settings = list(settings_of(system, solvers, steps, scales, search, say))
     features, ceiling = features_for(run, images, say)
-    labels = None if images.labels is None else np.random.default_rng(seed).choice(images.labels, count)
+    labels = asked_labels(images, count, seed)
     floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
     found, failed = list[tuple[Cell, Array]](), list[str]()
     for number, how in enumerate(settings, 1):
@@ -124,13 +124,14 @@ def sweep(
     cells = [cell for cell, _ in found]
     best, chosen = choose(cells)
     rows = next(rows for cell, rows in found if cell is best)
-    low, high = bootstrap(frechet_counted, rows, reference, resamples=200, seed=seed)
-    warnings = [warning for warning in [too_few(count, reference.shape[1]), *failed] if warning]
+    statistic, widest = distance_in(features), max(part.stop - part.start for part in blocks(features))
+    low, high = bootstrap(statistic, rows, reference, resamples=RESAMPLES, seed=seed)
+    warnings = [warning for warning in [too_few(count, widest), *failed] if warning]
     about = {"run": run.name, "checkpoint": where.name, "count": count, "seed": seed, "features": features.name}
     about |= {"classifier_accuracy": ceiling, "warnings": warnings, "threads": torch.get_num_threads()}
     about |= {"minutes": round((time.perf_counter() - began) / 60, 1)}
     order = sorted(cells, key=lambda cell: (cell.evaluations, cell.seconds))
-    result = Sweep(tuple(order), best, chosen, (max(low, 0.0), high), distance(floor, reference), about)
+    result = Sweep(tuple(order), best, chosen, (max(low, 0.0), high), once(statistic, floor, reference), about)
     store(run, result)
     return result
 
@@ -188,27 +189,13 @@ def measured(
     rows = extract(features, batches(made))
     accuracy, _ = label_accuracy(features, rows, labels, None)
     cost = evaluations[0] / count
-    return Cell(how, distance(rows, reference), accuracy, cost, took / count, made[:SHOWN]), rows
+    found = once(distance_in(features), rows, reference)
+    return Cell(how, found, accuracy, cost, took / count, made[:SHOWN]), rows
 
 
-@contextmanager
-def counted(network: nn.Module) -> Iterator[list[int]]:
-    """A list whose one number grows by the samples that `network` is shown."""
-    seen = [0]
-
-    def count(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen[0] += len(inputs[0])
-
-    hook = network.register_forward_pre_hook(count)
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
-def distance(rows: Array, reference: Array) -> float:
-    """The Fréchet distance of two sets of features."""
-    return float(frechet_counted(rows, reference, np.ones((1, len(rows))), np.ones((1, len(reference))))[0])
+def distance_in(features: Features) -> Statistic:
+    """The Fréchet distance as `evaluate` takes it: of an ensemble, the mean of the members'."""
+    return averaged(frechet_counted, blocks(features))
 
 
 def choose(cells: Sequence[Cell]) -> tuple[Cell, Cell]:

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -6,10 +7,22 @@ import pytest
 
 import ebb
 from ebb.errors import DamagedError, UsageError
+from ebb.evaluate import two_sample
+from ebb.evaluate.ensemble import train_ensemble
+from ebb.evaluate.features import train_classifier
 from ebb.evaluate.sweep import Cell, as_rows, choose, counted, settings_of, sweep
 from ebb.evaluate.sweep_page import chart
 from ebb.recipe import NetworkRecipe, Recipe, Sampling
 from ebb.run import train
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Classifiers that learn for a moment: a sweep only needs some features."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ebb.evaluate.run.train_ensemble", functools.partial(train_ensemble, seconds=0.5))
+        patch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +72,9 @@ def test_a_sweep_is_a_function_of_run_and_settings(run, swept):
 def test_the_figure_is_that_of_evaluate(run, swept):
     from ebb.evaluate.run import evaluate
 
-    cell = swept.cells[0]
-    how = cell.sampling.model_dump()
-    assert evaluate(run, 64, **how).distances["Fréchet distance"].value == pytest.approx(cell.distance, rel=1e-6)
+    cell = sweep(run, ["ddim"], [3], [2.0], 160, search=False).cells[0]
+    alone = evaluate(run, 160, likelihood=0, **cell.sampling.model_dump()).figures
+    assert alone.distances["Fréchet distance"].value == pytest.approx(cell.distance, rel=1e-6)
 
 
 def test_the_files_it_leaves(run, swept):
@@ -177,4 +190,4 @@ def test_evaluate_measures_what_sample_samples(run, swept):
     from ebb.evaluate.run import evaluate
 
     sweep(run, ["ddim"], [2], [1.0], 16, search=False)
-    assert evaluate(run, 16).settings["solver"] == "ddim"
+    assert evaluate(run, 16, likelihood=0).figures.settings["solver"] == "ddim"

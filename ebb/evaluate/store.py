@@ -1,0 +1,113 @@
+"""Samples of a run on disk, in shards, so that a long measurement can be interrupted and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebb.checkpoint import replace_text, synced
+from ebb.encode.images import to_pixels
+from ebb.evaluate.cost import counted
+from ebb.system import System
+
+Say = Callable[[str], None]
+
+SHARD = 500
+"""Samples in a file: at most so many are floats at a time, and so many are lost by an interruption."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Samples uint8 [n, c, h, w], where they lie, and what each of them cost, whenever it was drawn."""
+
+    pixels: NDArray[np.uint8]
+    folder: Path
+    seconds: float
+    """for each sample"""
+    evaluations: float
+    """of the network, for each sample"""
+
+
+def draw(
+    system: System,
+    home: Path,
+    count: int,
+    *,
+    labels: NDArray[np.int64] | None,
+    seed: int,
+    facts: Mapping[str, Any],
+    say: Say = lambda _: None,
+    **asked: Any,
+) -> Drawn:
+    """`count` samples of `system` for `labels [count]`, from the shards under `home` and, where one is missing, anew.
+
+    The folder `home/samples-<hash>` belongs to the settings, the seed and `facts` (what else the samples depend on:
+    weights and data), so that a set is never taken for another. Sample i depends on seed + i alone: a set that was
+    interrupted goes on at its next shard, and a larger count begins with the smaller one's samples. Once the set is
+    whole, the sets of other settings in `home` are deleted.
+    """
+    about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.settled(**asked).model_dump()}
+    folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    shards, pixels = listed(folder), np.empty((count, *system.shape), np.uint8)
+    began, fresh, spent, shown = time.perf_counter(), 0, 0.0, 0.0
+    for first in range(0, count, SHARD):
+        size, name = min(SHARD, count - first), f"{first // SHARD:05d}.npy"
+        found = shard(folder / name, size, system.shape) if shards.get(name, {}).get("count", 0) >= size else None
+        if found is None:
+            names = None if labels is None else [system.labels.names[i] for i in labels[first : first + size]]
+            with counted(system.denoiser.network) as seen:
+                start = time.perf_counter()
+                found = to_pixels(system.sample(size, label=names, seed=seed + first, **asked))
+                took = time.perf_counter() - start
+            keep(folder / name, found)
+            shards[name] = {"count": size, "seconds": took, "evaluations": seen[0]}
+            replace_text(folder / "manifest.json", json.dumps(about | {"shards": shards}, indent=1))
+            fresh += size
+        pixels[first : first + size] = found
+        share = size / shards[name]["count"]
+        spent, shown = spent + share * shards[name]["seconds"], shown + share * shards[name]["evaluations"]
+        left = (time.perf_counter() - began) / max(1, fresh) * (count - first - size)
+        say(f"sampling: {first + size:,} of {count:,} images" + (f", {left:,.0f} s left" if left and fresh else ""))
+    for other in home.glob("samples-*"):
+        if other != folder:
+            shutil.rmtree(other)
+    return Drawn(pixels, folder, spent / count, shown / count)
+
+
+def listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """The shards of a folder by file name, as its manifest has them; {} where that is absent or cannot be read."""
+    try:
+        shards: dict[str, dict[str, Any]] = json.loads((folder / "manifest.json").read_text(encoding="utf8"))["shards"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return shards
+
+
+def shard(path: Path, size: int, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The first `size` samples of a file; None where it does not hold so many samples of this shape."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = found.dtype == np.uint8 and found.shape[1:] == shape and len(found) >= size
+    return found[:size] if whole else None
+
+
+def keep(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a shard so that it is whole or absent."""
+    partial = path.with_name(path.name + ".tmp")
+    with partial.open("wb") as file:
+        np.save(file, pixels, allow_pickle=False)
+    synced(partial)
+    partial.replace(path)

@@ -1,0 +1,275 @@
+"""A run measured from end to end: what is written, what an interruption costs, and every mistake on the way."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from ebb import checkpoint
+from ebb.cli import main, saying
+from ebb.data.scan import read
+from ebb.errors import DataError, UsageError
+from ebb.evaluate import parts, two_sample
+from ebb.evaluate.against import against, as_rows
+from ebb.evaluate.ensemble import train_ensemble
+from ebb.evaluate.features import train_classifier
+from ebb.evaluate.run import as_table, asked_labels, data_of, evaluate
+from ebb.recipe import Recipe
+from ebb.run import train
+
+COUNT = 20
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Pictures of two classes, a run on them, and another with other weights."""
+    root, rng = tmp_path_factory.mktemp("home"), np.random.default_rng(0)
+    for name, half in (("above", slice(0, 4)), ("below", slice(4, 8))):
+        (root / "data" / name).mkdir(parents=True)
+        for i in range(24):
+            pixels = rng.integers(0, 60, (8, 8), dtype=np.uint8)
+            pixels[half] += 180
+            Image.fromarray(pixels).save(root / "data" / name / f"{i:02d}.png")
+    small = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", "grids": 1, "sample": {"steps": 2}}
+    for name, seed in (("one", 0), ("two", 1)):
+        train(
+            str(root / "data"),
+            Recipe(**small, steps=4, seed=seed),
+            run=root / name,
+            console=Console(file=io.StringIO()),
+        )
+    return root
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Classifiers that learn little: what they say is tested elsewhere."""
+    monkeypatch.setattr("ebb.evaluate.run.train_ensemble", functools.partial(train_ensemble, seconds=0.02))
+    monkeypatch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))
+
+
+@pytest.fixture
+def run(home, tmp_path):
+    return shutil.copytree(home / "one", tmp_path / "one")
+
+
+@pytest.fixture
+def other(home, tmp_path):
+    return shutil.copytree(home / "two", tmp_path / "two")
+
+
+def figures(run):
+    return json.loads((run / "evaluation.json").read_text())
+
+
+def ebb(*arguments):
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_everything_is_measured_and_written(run):
+    said = []
+    found = evaluate(run, COUNT, likelihood=2, say=said.append)
+    written = figures(run)
+    assert written == json.loads(json.dumps(found.facts()))
+    assert {"memorisation", "levels", "likelihood", "bound", "cost", "distances", "settings"} <= set(written)
+    assert written["likelihood"]["count"] == written["bound"]["count"] == 2
+    assert written["cost"]["evaluations"] == 2 * 2
+    assert written["settings"]["weights"] == "ema"
+    assert (run / "evaluation" / "closest.png").read_bytes().startswith(b"\x89PNG")
+    page = (run / "report.html").read_text()
+    for title in ("Figures", "Noise levels", "Memorisation", "Likelihood", "Cost of a sample"):
+        assert f"<h2>{title}</h2>" in page
+    assert any(text.startswith("sampling: 20 of 20") for text in said)
+    table = dict(as_table(found))
+    assert table["memorisation"] == found.memorisation.verdict
+    assert "4 evaluations" in table["cost"]
+    assert "bits" in table["likelihood"]
+
+
+def test_without_held_out_images_it_says_what_it_did_instead(run):
+    warnings = evaluate(run, COUNT, likelihood=2).figures.warnings
+    for part in ("memorisation", "noise levels", "likelihood"):
+        assert any(text.startswith(f"{part}: no image was held out") for text in warnings)
+
+
+def test_an_interruption_between_parts_loses_no_part_before_it(run, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "noise", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(run, COUNT, likelihood=0)
+    assert "memorisation" in figures(run)
+    assert "levels" not in figures(run)
+    assert figures(run)["n_samples"] == COUNT
+    before = sorted((run / "evaluation").glob("samples-*/*.npy"))
+    evaluate(run, COUNT, likelihood=0)
+    assert "levels" in figures(run)
+    assert sorted((run / "evaluation").glob("samples-*/*.npy")) == before
+
+
+def test_a_part_that_cannot_be_had_is_explained_and_the_others_are_there(run, monkeypatch):
+    def refuse(_):
+        raise DataError("too few images for that")
+
+    monkeypatch.setattr(parts, "copies", refuse)
+    found = evaluate(run, COUNT, likelihood=0)
+    assert found.memorisation is None
+    assert found.levels is not None
+    assert any("too few images for that" in text for text in found.figures.warnings)
+    assert "likelihood" not in figures(run)
+
+
+def test_raw_weights_are_other_samples_and_say_so(run):
+    averaged, raw = (evaluate(run, COUNT, likelihood=0, weights=w) for w in ("ema", "model"))
+    assert raw.figures.settings["weights"] == "model"
+    assert raw.figures.distances != averaged.figures.distances
+
+
+def test_a_run_without_averaged_weights_says_what_to_do(run):
+    (checkpoint.newest(run / "checkpoints") / "ema.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"(?s)no averaged.*--weights model"):
+        evaluate(run, COUNT)
+
+
+def test_labels_of_more_samples_begin_with_those_of_fewer(home):
+    images = read(str(home / "data"))
+    assert np.array_equal(asked_labels(images, 700, 3)[:41], asked_labels(images, 41, 3))
+    assert not np.array_equal(asked_labels(images, 700, 3), asked_labels(images, 700, 4))
+
+
+def test_changed_images_are_refused(run, home, tmp_path):
+    data = shutil.copytree(home / "data", tmp_path / "data")
+    tree = yaml.safe_load((run / "run.yaml").read_text())
+    (run / "run.yaml").write_text(yaml.safe_dump(tree | {"data": str(data)}))
+    assert data_of(run).summary.count == 48
+    Image.new("L", (8, 8), 77).save(data / "above" / "new.png")
+    with pytest.raises(DataError, match="is not what"):
+        evaluate(run, COUNT)
+
+
+def test_a_run_that_was_trained_before_images_were_held_back_can_still_be_measured(run, home, tmp_path):
+    rng = np.random.default_rng(1)
+    np.savez(tmp_path / "many.npz", images=rng.integers(0, 255, (240, 8, 8), dtype=np.uint8))
+    now, then = (read(str(tmp_path / "many.npz"), hold_back=held) for held in (True, False))
+    assert now.summary.fingerprint != then.summary.fingerprint
+    tree = yaml.safe_load((run / "run.yaml").read_text())
+    for images in (now, then):
+        changed = {"data": str(tmp_path / "many.npz"), "fingerprint": images.summary.fingerprint}
+        (run / "run.yaml").write_text(yaml.safe_dump(tree | changed))
+        assert len(data_of(run).pixels) == len(images.pixels)
+
+
+def test_a_copy_of_a_run_is_as_good_as_the_run(run, tmp_path):
+    twin = shutil.copytree(run, tmp_path / "twin")
+    found = against(run, twin, COUNT)
+    for name, gap in found.differences.items():
+        assert gap.difference == 0, name
+        assert gap.says == "no difference that 20 images can show"
+        if gap.paired:
+            assert gap.low == gap.high == 0, name
+
+
+def test_two_runs_meet_the_same_images_with_the_same_seeds(run, other):
+    found = against(run, other, COUNT)
+    assert json.loads((run / "against-two.json").read_text())["differences"].keys() == found.differences.keys()
+    assert "<h3>Against two</h3>" in (run / "report.html").read_text()
+    alone = evaluate(run, COUNT, likelihood=0).figures
+    for name in ("kernel distance", "precision", "coverage", "sliced Wasserstein distance", "two-sample test"):
+        assert found.differences[name].value == pytest.approx(alone.distances[name].value, rel=1e-6), name
+    assert found.differences["label accuracy"].value == pytest.approx(alone.label_accuracy)
+    back = against(other, run, COUNT)
+    for name, gap in back.differences.items():
+        assert gap.value == pytest.approx(found.differences[name].other, rel=0.02), name  # features are its own
+    assert any("Fréchet distance: left out" in text for text in found.warnings)
+    assert as_rows(found)[0][0] == "kernel distance"
+
+
+def test_runs_that_do_not_compare_are_refused_by_name(run, other):
+    with pytest.raises(UsageError, match="compared with itself"):
+        against(run, run, COUNT)
+    tree = yaml.safe_load((other / "run.yaml").read_text())
+    (other / "run.yaml").write_text(yaml.safe_dump(tree | {"fingerprint": "0" * 64}))
+    with pytest.raises(UsageError, match=r"two was trained on other images than .*one"):
+        against(run, other, COUNT)
+
+
+def test_the_command_line_measures_compares_and_examines(run, other, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert ebb("evaluate", run, "--n", COUNT, "--likelihood", 0) == 0
+    said = capsys.readouterr().out
+    assert "memorisation" in said
+    assert "evaluations" in said
+    assert ebb("evaluate", run, "--n", COUNT, "--against", other) == 0
+    assert "no difference that 20 images can show" in capsys.readouterr().out
+
+
+def test_mistakes_end_with_one_short_message_and_their_code(run, home, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "weights.pth").write_bytes(b"pickle")
+    cases = [
+        (("--n", 1), 2, "needs 2 or more"),
+        (("--likelihood", -1), 2, "0 or more"),
+        (("--features", "vgg:x"), 2, "inception"),
+        (("--features", f"dino:{tmp_path / 'none.safetensors'}"), 2, "none.safetensors"),
+        (("--features", f"dino:{tmp_path / 'weights.pth'}"), 2, "safetensors"),
+        (("--weights", "raw"), 2, "--weights"),
+        (("--against", tmp_path / "nowhere"), 2, "nowhere"),
+        (("--against", run), 2, "itself"),
+    ]
+    for options, code, message in cases:
+        assert ebb("evaluate", run, *options) == code, options
+        said = "".join(capsys.readouterr())
+        assert message in said, (options, said)
+        assert "Traceback" not in said
+
+
+def test_ctrl_c_while_sampling_says_how_to_go_on(run, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ebb.system.System.sample", stop)
+    assert ebb("evaluate", run, "--n", COUNT) == 130
+    assert "the same command goes on" in capsys.readouterr().out
+
+
+def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
+    monkeypatch.setattr("ebb.cli.QUIET", -1.0)
+    console = Console(file=io.StringIO(), width=100)
+    with saying(console, "a [bold] start") as say:
+        say("sampling runs/[bold]it: 5 of 10")
+    assert console.file.getvalue().splitlines() == ["sampling runs/[bold]it: 5 of 10"]
+    monkeypatch.setattr("ebb.cli.QUIET", 60.0)
+    with saying(console, "") as say:
+        say("again")
+    assert "again" not in console.file.getvalue()
+
+
+def test_the_doctor_ends_with_one_where_something_is_wrong(capsys, monkeypatch, tmp_path):
+    from ebb.evaluate.doctor import finding
+
+    for severity, code in (("warning", 0), ("error", 1)):
+        found = finding.Finding("a", "grey images", "std 0.01", "no training", "ebb train DATA", severity)
+        monkeypatch.setattr(
+            finding, "diagnose", lambda where, found=found, **_: finding.Diagnosis(where, "data", ["a"], [found])
+        )
+        assert ebb("doctor", tmp_path) == code
+        said = capsys.readouterr().out
+        for part in ("grey images", "std 0.01", "no training", "ebb train DATA"):
+            assert part in said
+    monkeypatch.setattr(finding, "diagnose", lambda where, **_: finding.Diagnosis(where, "data", ["a", "b"], []))
+    assert ebb("doctor", tmp_path) == 0
+    assert "nothing found in 2 checks" in capsys.readouterr().out
