@@ -1,6 +1,6 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
-# make bench-evaluate RUN=runs/mnist: what evaluating costs; faults planted in 100 runs; faults the doctor finds (an hour).
+# make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

@@ -59,10 +59,7 @@ def cost(
     few = dict(asked) | {"steps": min(FEW, system.settled(**asked).steps)}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    cpu = {
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flop
-    }  # the one kernel torch leaves out
-    with counted(network) as seen, FlopCounterMode(display=False, custom_mapping=cpu) as flop, Live() as live:
+    with counted(network) as seen, FlopCounterMode(display=False, custom_mapping=ON_CPU) as flop, Live() as live:
         system.sample(batch, seed=seed, batch=batch, **few)
     weights = sum(p.numel() * p.element_size() for p in (*network.parameters(), *network.buffers()))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else weights + live.peak

@@ -29,7 +29,7 @@ COLUMNS = 10
 """Images for each feature that a Fréchet distance needs: two sets of one distribution then read about a twentieth of
 its variance apart."""
 
-PAIRED = 10_000
+PAIRED = 5_000
 """Images of a set, the first, of which all pairs are looked at: the work grows with the square of the count."""
 
 LEAST = 10

@@ -16,7 +16,7 @@ from ebb.encode.images import grid
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.features import Features, batches, extract, members
 
-MOST = 5000  # samples, and unseen images, that are looked at
+MOST = 3000  # samples, and unseen images, that are looked at
 NEXT = 10  # neighbours after the nearest that say how dense the data is there
 SPARE = 5  # more of them than needed, so that rounding in the search loses none
 ROWS, COLUMNS, EXACT = 1000, 10_000, 100  # images of either set compared at a time, and candidates made exact

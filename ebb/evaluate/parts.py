@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ebb.data.loader import to_unit
 from ebb.data.scan import Images
 from ebb.encode.images import picture, save_png
 from ebb.evaluate.bound import bound
-from ebb.evaluate.features import Features
+from ebb.evaluate.features import Classifier, Features, RandomFeatures, members
 from ebb.evaluate.levels import levels
 from ebb.evaluate.likelihood import likelihood
 from ebb.evaluate.memorise import memorisation, pairs_picture
 from ebb.evaluate.store import Drawn
 from ebb.system import System
 
-PROBED = 256
-"""Images at which each noise level is looked at."""
+PROBED = 64
+"""Training images at which each noise level is looked at."""
 
 IDEAL = 10_000
 """Training images that the ideal denoiser knows, at most."""
@@ -57,7 +56,8 @@ def copies(subject: Subject) -> Part:
     """Samples that lie closer to training images than unseen images do; a picture of the closest pairs.
 
     Where no image was held out, a random half of the training images stands in for unseen ones: to the other half they
-    are unseen. Copies of that other half are found then, and no others.
+    are unseen. Copies of that other half are found then, and no others. Beside pixels they are compared in the features
+    of the first classifier, or of the random network; in pixels alone where the features are a large network.
     """
     train, warnings = subject.images.pixels, tuple[str, ...]()
     if subject.images.held_out is not None:
@@ -70,7 +70,9 @@ def copies(subject: Subject) -> Part:
             " copies of that half are not looked for",
         )
     pixels = subject.drawn.pixels
-    result = memorisation(pixels, subject.labels, train, unseen, subject.features, seed=subject.seed)
+    one = members(subject.features)[0]  # a copy is one in any of them
+    small = one if isinstance(one, Classifier | RandomFeatures) else None  # every training image goes through it
+    result = memorisation(pixels, subject.labels, train, unseen, small, seed=subject.seed)
     if result.pairs:
         sheet = picture(pairs_picture(pixels, train, result.pairs))
         save_png(sheet, subject.run / "evaluation" / "closest.png", {"pairs": result.pairs})
@@ -78,23 +80,19 @@ def copies(subject: Subject) -> Part:
 
 
 def noise(subject: Subject) -> Part:
-    """Loss, gradient norm and output scale at each noise level, beside the trivial and the ideal denoiser."""
+    """Loss, gradient norm and output scale at each noise level, beside the trivial and the ideal denoiser.
+
+    Of training images: the ideal denoiser knows them, and is the floor of their loss and of no other's.
+    """
     system, images = subject.system, subject.images
-    pixels, cond = unseen(subject, PROBED)
     some = np.random.default_rng(subject.seed).permutation(len(images.pixels))[:IDEAL]
     device = next(system.denoiser.parameters()).device
-    some = np.sort(some)
-    x0, known = (to_unit(torch.from_numpy(part)).to(device) for part in (pixels, images.pixels[some]))
-
-    def told(labels: NDArray[np.int64] | None) -> dict[str, Tensor]:
-        rows = {} if labels is None else system.labels(labels.tolist())
-        return {name: row.to(device) for name, row in rows.items()}
-
-    theirs = told(None if images.labels is None else images.labels[some])
-    found = levels(system.denoiser, x0, told(cond), known, reference_cond=theirs, seed=subject.seed)
-    return Part(
-        {"levels": found}, () if held(subject) else ("noise levels: no image was held out; they are those of training",)
-    )
+    known = to_unit(torch.from_numpy(images.pixels[some])).to(device)
+    rows = {} if images.labels is None else system.labels(images.labels[some].tolist())
+    theirs = {name: row.to(device) for name, row in rows.items()}
+    cond = {name: row[:PROBED] for name, row in theirs.items()}
+    found = levels(system.denoiser, known[:PROBED], cond, known, reference_cond=theirs, seed=subject.seed)
+    return Part({"levels": found})
 
 
 def bits(subject: Subject) -> Part:

@@ -35,11 +35,14 @@ def noise_levels(found: Facts) -> str:
     if not found:
         return ""
 
-    reach = BEYOND * max((y for _, y in paired(found["log_snr"], found["loss"])), default=0)
+    losses = [y for _, y in paired(found["log_snr"], found["loss"])] or [0.0]
+    low, high = min(losses) / BEYOND, max(losses) * BEYOND
 
     def line(name: str, called: str, colour: str = "var(--mark)", style: str = 'stroke-width="2"') -> Line:
         points = paired(found["log_snr"], found[name])
-        return Line(called, points if name not in REFERENCES else [p for p in points if p[1] <= reach], colour, style)
+        return Line(
+            called, points if name not in REFERENCES else [p for p in points if low <= p[1] <= high], colour, style
+        )
 
     drawn = [
         plot(
@@ -56,11 +59,11 @@ def noise_levels(found: Facts) -> str:
         plot([line("output_scale", "")], "Output of the network, root mean square", across=ACROSS),
     ]
     return (
-        "<p>A loss means something beside two others on the same images: of a denoiser that always answers with the "
-        "mean of the data, and of one that knows every training image and nothing else. Where this model meets the "
+        "<p>A loss means something beside two others on the same training images: of a denoiser that always answers "
+        "with the mean of the data, and of one that knows the images by heart. Where this model meets the "
         "first it has learned nothing yet. At much noise the second is as good as any model can be; at little noise it "
-        "only remembers, and a model that can make new images loses less on images that neither has seen (beyond "
-        f"{BEYOND} times the model's largest loss the lines are cut off).</p>\n"
+        "remembers, and a model that comes near it there does so too (the lines end beyond "
+        f"{BEYOND} times the model's largest and smallest loss).</p>\n"
         f'<div class="grid">{"".join(drawn)}</div>\n'
         if any(drawn)
         else ""

@@ -12,7 +12,7 @@ from ebb.evaluate.features import BATCH, RATE, Labelled, train_classifier
 
 WIDTH, EPOCHS = 64, 20
 
-WORK = 20_000
+WORK = 12_000
 """Images that the training on samples is shown: each ten times at the most, where there are few."""
 
 MOST = 5000
