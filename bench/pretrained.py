@@ -1,8 +1,8 @@
 """The features of Inception-v3 and DINOv2 beside independent implementations, on random weights and images.
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install -e . jaxtyping scipy tqdm transformers==5.23.0
-    /tmp/peers/bin/pip install --no-deps torch-fidelity==0.4.0
-    PYTHONPATH=tests/evaluate /tmp/peers/bin/python bench/pretrained.py
+    python -m venv .venv-peers && .venv-peers/bin/pip install -e . jaxtyping scipy tqdm transformers==5.23.0
+    .venv-peers/bin/pip install --no-deps torch-fidelity==0.4.0
+    PYTHONPATH=tests/evaluate .venv-peers/bin/python bench/pretrained.py
 
 Prints the largest difference, and the numbers that tests/evaluate/test_pretrained.py holds. torch-fidelity needs
 torchvision for parts that are not used here: an empty module stands in for it.
