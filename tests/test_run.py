@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 
 from ebb import checkpoint
-from ebb.cli import Verbs, given_in, main, overlaid
+from ebb.cli import Verbs, given_in, overlaid
 from ebb.data.scan import read
 from ebb.encode.images import settings_of
 from ebb.errors import UsageError
@@ -32,6 +32,8 @@ from ebb.plan import resolve
 from ebb.recipe import Recipe, from_yaml, to_yaml, validated
 from ebb.record import words
 from ebb.run import grid_steps, train
+
+from .command import ebb
 
 SMALL = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32"}
 
@@ -49,15 +51,6 @@ def trained(data, run, steps=12, **kwargs):
 def weights(run):
     where = checkpoint.newest(run / "checkpoints")
     return {part: checkpoint.read(where, part) for part in ("model", "ema", "optim")}
-
-
-def ebb(*arguments):
-    """Exit code of a command; what it prints is read by capsys."""
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as end:
-        return end.code
-    return 0
 
 
 def test_a_run_folder_holds_all_that_is_needed_to_repeat_it(pictures, tmp_path):

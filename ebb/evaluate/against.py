@@ -25,8 +25,6 @@ from ebb.evaluate.store import Say
 from ebb.recipe import from_yaml
 
 RESAMPLES = 200
-WIDE = 256
-"""Features beyond which a Fréchet distance is resampled twenty times only: its cost grows with their cube."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +155,8 @@ def resampled(one: Sets, two: Sets) -> dict[str, Gap]:
     """The figures of whole sets: sample i of both runs, and each real image, is counted alike in every resampling."""
     columns, seed = one.columns, one.seed
     ways: dict[str, tuple[Statistic, Callable[[Pile], Array], str]] = {
-        name: (averaged(statistic, columns), lambda pile: pile.rows, "low")
-        for name, statistic in figures.STATISTICS.items()
+        name: (averaged(statistic, columns), read, "low")
+        for name, (statistic, read) in figures.STATISTICS.items()
         if name != "Fréchet distance" or one.least > one.dimension
     }
     if judges(one.features):
@@ -171,7 +169,7 @@ def resampled(one: Sets, two: Sets) -> dict[str, Gap]:
     found = dict[str, Gap]()
     for name, (statistic, read, better) in ways.items():
         a, b, real = read(one.samples), read(two.samples), read(one.reference)
-        times = 20 if name == "Fréchet distance" and one.dimension > WIDE else one.resamples
+        times = figures.affordable(one) if name == "Fréchet distance" else one.resamples
         _, low, high = estimate(gap_of(statistic, a.shape[1]), np.hstack([a, b]), real, resamples=times, seed=seed)
         found[name] = once(statistic, a, real), once(statistic, b, real), low, high, better, True
     return found

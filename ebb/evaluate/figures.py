@@ -22,9 +22,6 @@ from ebb.evaluate.distances import (
 )
 from ebb.evaluate.features import Features, RandomFeatures, batches, blocks, extract, probabilities
 
-STATISTICS = {"Fréchet distance": frechet_counted, "kernel distance": kernel_counted}
-"""Distances of features; of an ensemble, the mean of the members'."""
-
 COLUMNS = 10
 """Images for each feature that a Fréchet distance needs: two sets of one distribution then read about a twentieth of
 its variance apart."""
@@ -102,12 +99,27 @@ def _sampled(sets: Sets, statistic: Statistic, read: Callable[[Pile], Array], re
     return Distance(value, low, high, once(statistic, floor, reference), **how)
 
 
-def _rows(pile: Pile) -> Array:
+def rows(pile: Pile) -> Array:
+    """All features."""
     return pile.rows
 
 
-def _first(pile: Pile) -> Array:
+def first(pile: Pile) -> Array:
+    """The features of the first PAIRED images."""
     return pile.rows[:PAIRED]
+
+
+STATISTICS: dict[str, tuple[Statistic, Callable[[Pile], Array]]] = {
+    "Fréchet distance": (frechet_counted, rows),
+    "kernel distance": (kernel_counted, first),
+}
+"""Distances of features, and what they are taken of; of an ensemble, the mean of the members'."""
+
+
+def _of_features(name: str, sets: Sets, resamples: int, needs: int) -> Distance:
+    """One of STATISTICS, the mean of the members'."""
+    statistic, read = STATISTICS[name]
+    return _sampled(sets, averaged(statistic, sets.columns), read, resamples, needs=needs, better="low")
 
 
 def affordable(sets: Sets) -> int:
@@ -120,15 +132,13 @@ def frechet(sets: Sets) -> Found:
     """The Fréchet distance; refused for as many images as features or fewer, where a covariance is not one."""
     if sets.least <= sets.dimension:
         return f"{sets.least} images give no covariance of {sets.dimension} features"
-    statistic, needs = averaged(frechet_counted, sets.columns), COLUMNS * sets.dimension
-    figure = _sampled(sets, statistic, _rows, affordable(sets), needs=needs, better="low")
+    figure = _of_features("Fréchet distance", sets, affordable(sets), COLUMNS * sets.dimension)
     return {"Fréchet distance": replace(figure, low=max(figure.low, 0.0))}  # a distance is never negative
 
 
 def kernel(sets: Sets) -> Found:
-    """The kernel distance of at most 10,000 images of each set; unbiased, it may read below 0."""
-    statistic = averaged(kernel_counted, sets.columns)
-    return {"kernel distance": _sampled(sets, statistic, _first, sets.resamples, needs=HUNDRED, better="low")}
+    """The kernel distance of at most PAIRED images of each set; unbiased, it may read below 0."""
+    return {"kernel distance": _of_features("kernel distance", sets, sets.resamples, HUNDRED)}
 
 
 def lying(pile: Pile, sets: Sets) -> dict[str, Array]:

@@ -179,7 +179,7 @@ def views(
     yield "pixels", tuple(images.reshape(len(images), -1) for images in sets)
     if features is not None:
         first = members(features)[0]  # the others would say the same again
-        yield features.name, tuple(extract(first, batches(images)) for images in sets)
+        yield first.name, tuple(extract(first, batches(images)) for images in sets)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ from ebb.data.loader import to_unit
 from ebb.data.scan import Images
 from ebb.encode.images import picture, save_png
 from ebb.evaluate.bound import bound
-from ebb.evaluate.features import Classifier, Features, RandomFeatures, members
+from ebb.evaluate.ensemble import Ensemble
+from ebb.evaluate.features import Features, RandomFeatures
 from ebb.evaluate.levels import levels
 from ebb.evaluate.likelihood import likelihood
 from ebb.evaluate.memorise import memorisation, pairs_picture
@@ -56,8 +57,8 @@ def copies(subject: Subject) -> Part:
     """Samples that lie closer to training images than unseen images do; a picture of the closest pairs.
 
     Where no image was held out, a random half of the training images stands in for unseen ones: to the other half they
-    are unseen. Copies of that other half are found then, and no others. Beside pixels they are compared in the features
-    of the first classifier, or of the random network; in pixels alone where the features are a large network.
+    are unseen. Copies of that other half are found then, and no others. In pixels alone where the features are a
+    large network.
     """
     train, warnings = subject.images.pixels, tuple[str, ...]()
     if subject.images.held_out is not None:
@@ -70,9 +71,9 @@ def copies(subject: Subject) -> Part:
             " copies of that half are not looked for",
         )
     pixels = subject.drawn.pixels
-    one = members(subject.features)[0]  # a copy is one in any of them
-    small = one if isinstance(one, Classifier | RandomFeatures) else None  # every training image goes through it
-    result = memorisation(pixels, subject.labels, train, unseen, small, seed=subject.seed)
+    small = isinstance(subject.features, Ensemble | RandomFeatures)  # every training image goes through it
+    looked = subject.features if small else None
+    result = memorisation(pixels, subject.labels, train, unseen, looked, seed=subject.seed)
     if result.pairs:
         sheet = picture(pairs_picture(pixels, train, result.pairs))
         save_png(sheet, subject.run / "evaluation" / "closest.png", {"pairs": result.pairs})

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from ebb import checkpoint
-from ebb.cli import main, saying
+from ebb.cli import saying
 from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
 from ebb.evaluate import parts, two_sample
@@ -24,6 +24,8 @@ from ebb.evaluate.features import train_classifier
 from ebb.evaluate.run import as_table, asked_labels, data_of, evaluate
 from ebb.recipe import Recipe
 from ebb.run import train
+
+from ..command import ebb
 
 COUNT = 20
 
@@ -68,14 +70,6 @@ def other(home, tmp_path):
 
 def figures(run):
     return json.loads((run / "evaluation.json").read_text())
-
-
-def ebb(*arguments):
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as end:
-        return end.code
-    return 0
 
 
 def test_everything_is_measured_and_written(run):

@@ -130,15 +130,22 @@ def check_colour_shift(run: RunSubject) -> Finding | None:
     )
 
 
+def fine_detail(run: RunSubject) -> tuple[float, float, str]:
+    """The share of power at high frequencies of samples and of the data, and that in words."""
+    mine, real = fine_share(run.drawn.samples), fine_share(run.real)
+    said = f"{mine:.2%} of their power is at more than a quarter of a cycle a pixel, of the data's {real:.2%}"
+    return mine, real, said
+
+
 def check_blurry(run: RunSubject) -> Finding | None:
     """A share of power at high frequencies below BLURRY times that of the data."""
-    mine, real = fine_share(run.drawn.samples), fine_share(run.real)
+    mine, real, said = fine_detail(run)
     if mine >= BLURRY * real:
         return None
     return Finding(
         "blurry",
         "samples are blurry: fine detail is missing",
-        f"{mine:.2%} of their power is at more than a quarter of a cycle a pixel, of the data's {real:.2%}",
+        said,
         "the last steps, at little noise, do too little: too few of them, too few training times there, or a network "
         "that sees patches too coarsely",
         f"ebb sample {run.folder} --steps {FINER * run.system.sampling.steps}; if that is no sharper, train longer",
@@ -147,13 +154,13 @@ def check_blurry(run: RunSubject) -> Finding | None:
 
 def check_grainy(run: RunSubject) -> Finding | None:
     """A share of power at high frequencies above GRAINY times that of the data."""
-    mine, real = fine_share(run.drawn.samples), fine_share(run.real)
+    mine, real, said = fine_detail(run)
     if mine <= GRAINY * real:
         return None
     return Finding(
         "grainy",
         "samples are noisy: they have more fine detail than the data",
-        f"{mine:.2%} of their power is at more than a quarter of a cycle a pixel, of the data's {real:.2%}",
+        said,
         "noise is left in them: the network has not learnt small noise levels yet, or sampling ends before them",
         f"{run.again('steps', 4 * run.steps)}; compare ebb sample {run.folder} --grid karras",
     )
