@@ -85,6 +85,7 @@ _HOMES = {
     "ebb.system": ["System", "load"],
     "ebb.errors": ["EbbError", "UsageError", "DataError", "ResourceError", "DamagedError"],
     "ebb.recipe": ["Recipe", "Sampling"],
+    "ebb.rehearsal": ["Rehearsal", "rehearse"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -39,20 +39,35 @@ class Train:
     """start anew, replacing a run of the same name"""
     base: Path | None = None
     """a recipe or run.yaml to start from; options given here win"""
+    dry_run: bool = False
+    """make a few updates, a checkpoint and a sample, say what they cost, and keep nothing"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Train, and say where the results are."""
-        from ebb.run import train
-
         if {"steps", "budget"} <= given:
             raise UsageError("--steps and --budget both say how long to train", "give one of them")
         asked = self.recipe
         if self.base is not None:
             asked = overlaid(from_yaml(self.base)[0], self.recipe, given)
+        if self.dry_run:
+            self.rehearse(asked, console)
+            return
+        from ebb.run import train
+
         folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console)
         tell(console, f"report   {folder / 'report.html'}")
         tell(console, f"sample   ebb sample {folder} --n 16 --out samples.png")
         tell(console, f"measure  ebb evaluate {folder} --n 1000")
+
+    def rehearse(self, asked: Recipe, console: Console) -> None:
+        """Measure what training would cost, and print the table."""
+        from ebb.machine import seconds_since_start
+        from ebb.rehearsal import as_rows, rehearse
+
+        began = time.perf_counter() - (seconds_since_start() or 0.0)
+        found = rehearse(self.source, asked, run=self.run, console=console, began=began)
+        show(console, as_rows(found), f"{self.source}, rehearsed")
+        tell(console, "nothing was kept; without --dry-run the same command trains")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,15 @@
-"""What this process asks of the machine before it computes."""
+"""What this process asks of the machine before it computes, and what the machine can do."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import statistics
+import time
 from functools import lru_cache
+from pathlib import Path
+
+import torch
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of glibc
 
@@ -26,3 +31,35 @@ def keep_freed_memory() -> bool:
         return False
     large = mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20)  # older ones take 32 MiB at most
     return bool(large and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1) and mallopt(M_TOP_PAD, 64 << 20))
+
+
+def seconds_since_start() -> float | None:
+    """Seconds since this process was started, its interpreter and imports included, to about 0.01 s; Linux only.
+
+    Elsewhere None. From field 22 of /proc/self/stat, ticks since the machine started (proc(5)).
+    """
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf8").rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return None
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device, spend: float = 0.5) -> float:
+    """FLOP/s of a product of two square matrices of `dtype`, a multiply-add being 2: a median over `spend` seconds.
+
+    The side is 2048, on a GPU 8192: large enough that the rate no longer depends on it. It is the yardstick of other
+    work in that type on that device, not a bound: a convolution that multiplies less (Winograd), or that is better
+    made than the product, may pass it.
+    """
+    side = 8192 if device.type == "cuda" else 2048
+    drawn = torch.Generator(device).manual_seed(0)  # a GPU is faster on constants, which draw less power
+    a, b = (torch.randn(side, side, generator=drawn, device=device).to(dtype) for _ in range(2))
+    took, until = list[float](), time.perf_counter() + spend
+    while len(took) < 4 or time.perf_counter() < until:
+        began = time.perf_counter()
+        torch.mm(a, b)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took.append(time.perf_counter() - began)
+    return 2 * side**3 / statistics.median(took[1:])

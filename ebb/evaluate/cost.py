@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ class Cost:
     peak_mb: float
     """MB (10^6 bytes), weights included, for `batch` samples at once"""
     gflop: float
-    """10^9 additions and multiplications in matrix products, convolutions and attention, all evaluations of a sample"""
+    """of all evaluations of a sample, see the function `gflop`"""
     batch: int
     device: str
     threads: int
@@ -59,8 +59,8 @@ def cost(
     few = dict(asked) | {"steps": min(FEW, system.settled(**asked).steps)}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with counted(network) as seen, FlopCounterMode(display=False, custom_mapping=ON_CPU) as flop, Live() as live:
-        system.sample(batch, seed=seed, batch=batch, **few)
+    with counted(network) as seen, Live() as live:
+        arithmetic = gflop(lambda: system.sample(batch, seed=seed, batch=batch, **few))
     weights = sum(p.numel() * p.element_size() for p in (*network.parameters(), *network.buffers()))
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else weights + live.peak
     seconds, evaluations = spent
@@ -69,11 +69,19 @@ def cost(
         seconds=seconds,
         images_per_second=1 / max(seconds, 1e-9),
         peak_mb=peak / 1e6,
-        gflop=flop.get_total_flops() / max(1, seen[0]) * evaluations / 1e9,
+        gflop=arithmetic / max(1, seen[0]) * evaluations,
         batch=batch,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         threads=torch.get_num_threads(),
     )
+
+
+def gflop(compute: Callable[[], object]) -> float:
+    """10^9 additions and multiplications, a multiply-add being 2, in the matrix products, convolutions and attention
+    that `compute` does; what goes over each element once is not counted."""
+    with FlopCounterMode(display=False, custom_mapping=ON_CPU) as found:
+        compute()
+    return int(found.get_total_flops()) / 1e9
 
 
 def attention_flop(

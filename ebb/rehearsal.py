@@ -1,0 +1,262 @@
+"""What a run would cost, measured before it: a few updates, a checkpoint and a sample, none of which is kept."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from ebb import checkpoint
+from ebb.data.scan import Images, read
+from ebb.errors import ResourceError, UsageError
+from ebb.evaluate.cost import gflop
+from ebb.machine import keep_freed_memory, matrix_rate
+from ebb.plan import RESERVE, Parts, assemble, autocast_of, names_known, rate_of, resolve
+from ebb.progress import peak_memory_mb
+from ebb.recipe import Recipe, resolved, seconds
+from ebb.record import show_choices, show_data, write_documents
+from ebb.system import best_device
+from ebb.terminal import tell
+from ebb.train.loop import updates
+
+SPEND = 3.0
+"""Seconds of updates that the speed is a median of."""
+
+SAMPLES = 8
+"""Images drawn in the one sample."""
+
+COPIES = 3
+"""Checkpoints on the disk at once: the two that a run keeps, and the one that is being written."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What `rehearse` measured."""
+
+    precision: str
+    batch: int
+    """images in an update, those of all its accumulated batches"""
+    steps: int
+    """updates the run would make"""
+    budget: str | None
+    """wall-clock time of the run; None where the updates were asked for by number"""
+    passes: float
+    """over the data, in `steps` updates"""
+    first_update: float
+    """seconds from the start of the command until the first update was made"""
+    timed: int
+    """updates that the speed is a median of, the first left out"""
+    images_per_second: float
+    """of whole updates: batch, forward, backward, clipping, optimiser, average"""
+    peak_mb: float
+    """10^6 bytes, the most until the sample was drawn: of the GPU where there is one, else resident in this process"""
+    save: float
+    """seconds to save a checkpoint, on the disk and with its hashes"""
+    checkpoint_mb: float
+    """10^6 bytes in the files of a checkpoint"""
+    sample: float
+    """seconds to sample an image with the run's own settings, `sampled` at once"""
+    sampled: int
+    forward_gflop: float
+    """of one image, a multiply-add being 2 (`ebb.evaluate.cost.gflop`)"""
+    training_gflops: float
+    """10^9 FLOP/s of updates, counted as 3 forward passes: the backward pass makes two products for each of theirs"""
+    matrix_gflops: float
+    """10^9 FLOP/s of a matrix product in the run's precision (`ebb.machine.matrix_rate`)"""
+    share: float
+    """training_gflops / matrix_gflops"""
+    device: str
+    threads: int
+
+
+def rehearse(
+    data: str,
+    asked: Recipe | None = None,
+    *,
+    run: Path | None = None,
+    console: Console | None = None,
+    began: float | None = None,
+) -> Rehearsal:
+    """Do once what `ebb.run.train` with the same arguments does from the beginning, and measure it.
+
+    The recipe is chosen and printed as for the run; two updates and as many more as fit in 3 seconds are made, a
+    checkpoint is saved beside the place of the run, and a few images are sampled. A run that is there is not looked
+    at, and nothing is left. `began` is the `time.perf_counter()` of the command's start, without it that of the call.
+
+    Raises UsageError for a budget in which no update fits, ResourceError where memory or disk would not do.
+    """
+    began = time.perf_counter() if began is None else began
+    asked, console = asked or Recipe(), console or Console()
+    names_known(asked)
+    keep_freed_memory()
+    device = best_device()
+    with workshop(run.parent if run else Path("runs")) as folder, enough_memory(asked):
+        with console.status("reading the data") as status:
+            images = read(
+                data,
+                size=asked.data.size,
+                channels=asked.data.channels,
+                cache=folder,
+                progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
+            )
+        show_data(images, console)
+        recipe, reasons = resolve(asked, images, device, lambda text: tell(console, text))
+        show_choices(recipe, reasons, console)
+        with enough_memory(recipe):
+            write_documents(folder / "run", recipe, asked, reasons, images, data)
+            parts = assemble(recipe, images, device)
+            return measured(recipe, images, parts, folder / "run", began)
+
+
+def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, began: float) -> Rehearsal:
+    """The figures of `recipe`: updates first, then what is done beside them, then what they are compared with."""
+    made = made_updates(recipe, parts)
+    took = [later - sooner for sooner, later in pairwise(made)]
+    update, batch = statistics.median(took), resolved(recipe.batch) * recipe.optimiser.accumulate
+    fits(recipe, update)
+    saving = time.perf_counter()
+    size = saved(parts, folder)
+    sampling = time.perf_counter()
+    averaged = replace(parts.system, denoiser=parts.training.ema.model)  # type: ignore[arg-type]
+    averaged.sample(SAMPLES, seed=0)
+    sampled = time.perf_counter()
+    peak, device = peak_memory_mb(), parts.loader.device
+    forward, speed, steps = forward_gflop(parts), batch / update, resolved(recipe.steps)
+    matrix = matrix_rate(autocast_of(recipe) or torch.float32, device) / 1e9
+    return Rehearsal(
+        precision=resolved(recipe.precision),
+        batch=batch,
+        steps=steps,
+        budget=recipe.budget,
+        passes=steps * batch / images.summary.count,
+        first_update=made[0] - began,
+        timed=len(took),
+        images_per_second=speed,
+        peak_mb=peak,
+        save=sampling - saving,
+        checkpoint_mb=size / 1e6,
+        sample=(sampled - sampling) / SAMPLES,
+        sampled=SAMPLES,
+        forward_gflop=forward,
+        training_gflops=3 * forward * speed,
+        matrix_gflops=matrix,
+        share=3 * forward * speed / matrix,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        threads=torch.get_num_threads(),
+    )
+
+
+def made_updates(recipe: Recipe, parts: Parts) -> list[float]:
+    """When each update was made: two at least, and as many more as fit in SPEND seconds after the first."""
+    made = list[float]()
+    for step in updates(
+        parts.training,
+        parts.objective,
+        parts.loader,
+        steps=10**9,
+        rate=rate_of(recipe),
+        seed=recipe.seed,
+        accumulate=recipe.optimiser.accumulate,
+        clip=recipe.optimiser.clip,
+        autocast=autocast_of(recipe),
+    ):
+        step.loss.item()  # waits for the device
+        made.append(time.perf_counter())
+        if len(made) >= 2 and made[-1] - made[0] > SPEND:
+            break
+    return made
+
+
+def fits(recipe: Recipe, update: float) -> None:
+    """Raise UsageError if an update of so many seconds is longer than what the budget leaves for updates."""
+    if recipe.budget is None or update <= RESERVE * seconds(recipe.budget):
+        return
+    raise UsageError(
+        f"no update fits in a budget of {recipe.budget}: one of {resolved(recipe.batch)} images takes {update:.2g} s",
+        f"for 100 of them try --budget {math.ceil(100 * update / RESERVE)}s",
+    )
+
+
+def saved(parts: Parts, folder: Path) -> int:
+    """Save a checkpoint; the bytes of its files. ResourceError if the disk has no room for all that a run holds."""
+    made = checkpoint.save(folder / "checkpoints", parts.training.step, parts.training.state(), parts.system.contract())
+    size = sum(file.stat().st_size for file in made.iterdir())
+    free = shutil.disk_usage(folder).free + size
+    if free < COPIES * size:
+        raise ResourceError(
+            f"a run holds {COPIES} checkpoints of {size / 1e6:.0f} MB, and {folder.parent.parent} has"
+            f" {free / 1e6:.0f} MB free",
+            "free some space, or choose another place with --run FOLDER",
+        )
+    return size
+
+
+def forward_gflop(parts: Parts) -> float:
+    """The arithmetic of the network for one image."""
+    batch, model = parts.loader(0), parts.system.denoiser
+    x, cond = batch.x0[:1], {name: value[:1] for name, value in batch.cond.items()}
+    with torch.no_grad():
+        return gflop(lambda: model(x, torch.full((1,), 0.5, device=x.device), cond))
+
+
+@contextmanager
+def workshop(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent` that goes with all that is in it, and so does every folder that was made to hold it."""
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="rehearsal-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for empty in made:
+            if not any(empty.iterdir()):
+                empty.rmdir()
+
+
+@contextmanager
+def enough_memory(recipe: Recipe) -> Iterator[None]:
+    """A failure of the machine's memory or the GPU's as the ResourceError that says what to make smaller."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("(out of|allocate|enough) memory", str(error)):
+            raise  # torch says it in words of its own, on a CPU in a bare RuntimeError
+        size = f", such as --batch {recipe.batch // 2}" if recipe.batch and recipe.batch > 1 else ""
+        raise ResourceError("a run would need more memory than there is", f"try a smaller --batch{size}") from error
+
+
+def as_rows(found: Rehearsal) -> list[tuple[str, str, str]]:
+    """The table that is printed: what, how much, and how it was measured."""
+    place = f"CPU, {found.threads} thread{'s' * (found.threads > 1)}" if found.device == "CPU" else found.device
+    within = f" in {found.budget}" if found.budget else ""
+    return [
+        ("the run", f"{found.passes:.3g} passes over the data", f"{found.steps:,} updates of {found.batch}{within}"),
+        ("first update", f"{found.first_update:.1f} s", "after the start of the command"),
+        (
+            "training",
+            f"{found.images_per_second:,.0f} images/s",
+            f"median of {found.timed} updates in {found.precision}",
+        ),
+        ("peak memory", f"{found.peak_mb:,.0f} MB", "on the GPU" if found.device != "CPU" else "resident"),
+        ("checkpoint", f"{found.checkpoint_mb:,.1f} MB", f"saved in {found.save:.2g} s"),
+        ("sample", f"{1000 * found.sample:,.3g} ms an image", f"{found.sampled} at once, first time"),
+        ("forward pass", f"{found.forward_gflop:.3g} GFLOP an image", "a multiply-add is 2"),
+        ("arithmetic", f"{found.training_gflops:,.0f} GFLOP/s", "an update is 3 forward passes"),
+        (
+            "of the machine",
+            f"{100 * found.share:.0f} %",
+            f"of {found.matrix_gflops:,.0f} GFLOP/s, a matrix product in {found.precision} ({place})",
+        ),
+    ]
