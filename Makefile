@@ -1,11 +1,13 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
+# make bench-quality MNIST=mnist/ CIFAR10=cifar10.zip: ebb against its peers at equal seconds (seven hours; it goes on where it stopped).
+# make bench-step: a training step against peers: images/s at equal arithmetic, memory, time to the first update.
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types format bench-sample bench-evaluate bench-guard bench-doctor tables clean
+.PHONY: demo test lint types format bench-sample bench-quality bench-step bench-evaluate bench-guard bench-doctor tables clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -42,6 +44,14 @@ format: .venv/dev
 bench-sample: .venv-bench/done
 	.venv-bench/bin/python bench/overhead.py
 	.venv-bench/bin/python bench/end_to_end.py
+
+bench-quality: .venv-bench/done
+	.venv-bench/bin/python bench/quality/run.py --mnist "$(MNIST)" --cifar10 "$(CIFAR10)"
+	.venv-bench/bin/python bench/quality/table.py
+	.venv-bench/bin/python bench/quality/plot.py
+
+bench-step: .venv-bench/done .venv/demo
+	.venv-bench/bin/python bench/step.py
 
 bench-evaluate: bench-guard bench-doctor
 	$(BIN)/python bench/evaluate.py $(RUN)

@@ -1,0 +1,110 @@
+"""What the contest of bench/quality counts and computes, without training anything."""
+
+import itertools
+import math
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+QUALITY = Path(__file__).parents[1] / "bench" / "quality"
+NAMES = ("contenders", "run", "table", "train")
+
+
+@pytest.fixture(scope="module")
+def quality():
+    """The scripts, as modules by name."""
+    sys.path.insert(0, str(QUALITY))
+    try:
+        yield {name: import_module(name) for name in NAMES}
+    finally:
+        sys.path.remove(str(QUALITY))
+        for name in NAMES:
+            sys.modules.pop(name, None)
+
+
+def line(name, seed, asked, n, distance, floor=0.1):
+    distances = {"Fréchet distance": {"value": distance, "floor": floor}}
+    return {
+        "data": "mnist", "contender": name, "seed": seed, "asked": asked, "n": n, "seconds": 1.1 * asked,
+        "settings": {"row": "tuned" if "tuned" in name else "default"}, "training": {"distances": distances},
+    }  # fmt: skip
+
+
+def test_a_line_that_is_there_is_not_made_again(quality):
+    """Every part of its key counts: another seed, mark, number of samples or contender is still to do."""
+    (run,) = quality["run"].schedule(["mnist"], 1, ["diffusers"], (10, 20, 30), [60, 120])
+    assert run.left([]) == {"60": [10], "120": [20]}
+    others = [("diffusers", 1, 60.0, 10), ("diffusers", 0, 30.0, 10), ("diffusers", 0, 60.0, 20), ("ebb", 0, 60.0, 10)]
+    assert run.left([line(*key, 1.0) for key in others]) == run.left([])
+    assert run.left([line("diffusers", 0, 60.0, 10, 1.0)]) == {"120": [20]}
+    assert run.left([line("diffusers", 0, 60.0, 10, 1.0), line("diffusers", 0, 120.0, 20, 1.0)]) == {}
+
+
+def test_contenders_alternate_within_a_seed_and_ebb_runs_once_for_each_budget(quality):
+    run = quality["run"]
+    runs = list(run.schedule(["mnist"], 2, ["ebb", "diffusers"], (10, 20, 30)))
+    assert [r.seed for r in runs] == sorted(r.seed for r in runs)
+    ours = [r for r in runs if r.name == "ebb" and r.seed == 1]
+    assert [r.marks for r in ours] == [(budget,) for budget in run.BUDGETS["mnist"]]
+    assert [r.counts for r in ours] == [((20,),)] * (len(ours) - 1) + [((20, 30),)]
+    (peer,) = (r for r in runs if r.name == "diffusers" and r.seed == 1)
+    assert peer.marks == run.MARKS["mnist"]
+    assert peer.counts == ((10,),) * 3 + ((20,),)
+    assert len({r.folder for r in runs}) == len(runs)
+
+
+def test_time_to_a_distance_is_exact_on_a_power_law(quality):
+    """distance = 100/seconds², read between marks; linear interpolation would be off by a quarter."""
+    curve = [(t, 100 / t**2) for t in (1.0, 4.0, 16.0)]
+    how, seconds = quality["table"].seconds_to(curve, 100 / 7**2)
+    assert how == "="
+    assert math.isclose(seconds, 7)
+    assert quality["table"].seconds_to(curve, 200.0) == ("<", 1.0)
+    assert quality["table"].seconds_to(curve, 0.1) == (">", 16.0)
+
+
+def test_the_table_takes_medians_the_best_peer_and_the_fewest_samples(quality):
+    lines = [line("ebb", seed, 60.0, n, d) for seed, d in enumerate((1.0, 2.0, 9.0)) for n in (20, 30)]
+    lines += [line("ebb", seed, 15.0, 20, 32.0) for seed in range(3)]
+    lines += [line(name, 0, 60.0, 20, d) for name, d in (("a", 50.0), ("b", 8.0), ("c, tuned", 4.0))]
+    for each in lines:
+        each["training"]["distances"]["Fréchet distance"]["value"] *= 1 if each["n"] == 20 else 100
+    (first, last) = quality["table"].curve(lines, "ebb")
+    assert (first.seconds, first.distance.value) == (16.5, 32.0)
+    assert (last.distance.value, last.distance.low, last.distance.high, last.distance.count) == (2.0, 1.0, 9.0, 3)
+    rows = quality["table"].goals(lines, "training")
+    assert "against b after" in rows[0][0]
+    assert rows[0][1].endswith("0.25×")
+    assert rows[1][1] == "33 s: 2× sooner"
+    assert "against c, tuned after" in rows[2][0]
+    assert rows[2][1].endswith("0.5×")
+    assert rows[4][1].endswith("20×")
+    assert rows[5][1].endswith("2e+03×")
+
+
+def test_learning_rates_begin_peak_and_end_where_they_should(quality):
+    factor = quality["train"].factor
+    assert [factor("constant", step, 0, 0.5) for step in (0, 10_000)] == [1, 1]
+    assert [factor("cosine", step, 0, 0) for step in (0, 250, 500, 5000)] == [0, 0.5, 1, 1]
+    assert math.isclose(factor("cosine", 10**6, 50, 0), 0.5)
+    assert factor("cosine", 10**6, 100, 0) == 0
+    shape = [factor("budget", 10**6, 0, spent) for spent in (0, 0.025, 0.05, 0.525, 1, 1.1)]
+    np.testing.assert_allclose(shape, [0, 0.5, 1, 0.5, 0, 0], atol=1e-12)
+
+
+def test_a_pass_sees_every_image_once_and_the_next_in_another_order(quality):
+    found = quality["train"].batches(12, 4, np.random.default_rng(0))
+    first, second = (np.concatenate(list(itertools.islice(found, 3))) for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert list(first) != list(second)
+
+
+def test_every_peer_has_a_default_and_a_tuned_row_on_both_data_sets(quality):
+    for data, peers in quality["contenders"].PEERS.items():
+        assert set(peers) == set(quality["run"].NAMES) - {"ebb"}, data
+        for name, settings in peers.items():
+            assert name == settings.package + (", tuned" if settings.row == "tuned" else "")
+            assert settings.fast == (settings.rate == "budget") == (settings.row == "tuned")
