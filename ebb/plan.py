@@ -26,6 +26,8 @@ from ebb.sample.table import SOLVERS
 from ebb.system import System, in_place
 from ebb.train.ema import EMA
 from ebb.train.loop import Training, updates
+from ebb.train.muon import Muon
+from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Objective
 from ebb.train.objectives.weights import WEIGHTS
@@ -37,6 +39,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 RESERVE = 0.96
 """The share of a budget that is for updates and sample grids; the rest pays for checkpoints, validation and report."""
+
+PROBE = 32
+"""Images of a batch that the precisions are compared on."""
 
 GRID_IMAGES = 40
 """About how many samples a grid shows."""
@@ -96,6 +101,7 @@ def names_known(recipe: Recipe) -> None:
         (recipe.clock, CLOCKS, "clock"),
         (recipe.times, DENSITIES, "density"),
         (recipe.weight, WEIGHTS, "weight"),
+        (recipe.coupling, COUPLINGS, "coupling"),
         (recipe.sample.solver, SOLVERS, "solver"),
     )
     for text, members, idea in named:
@@ -116,11 +122,16 @@ def assemble(recipe: Recipe, images: Images, device: torch.device) -> Parts:
         recipe.sigma_data,
     )
     denoiser = in_place(denoiser).to(device)
-    denoising = Denoising(parse(resolved(recipe.times), DENSITIES, "density"), parse(recipe.weight, WEIGHTS, "weight"))
+    denoising = Denoising(
+        parse(resolved(recipe.times), DENSITIES, "density"),
+        parse(recipe.weight, WEIGHTS, "weight"),
+        parse(recipe.coupling, COUPLINGS, "coupling"),
+    )
     objective: Objective = denoising
     if labels.names and recipe.label_dropout:
         objective = ConditionDropout(objective, labels.null(), recipe.label_dropout)
-    optimizer = adamw(denoiser, resolved(recipe.optimiser.lr), recipe.optimiser.weight_decay)
+    make = Muon if recipe.optimiser.kind == "muon" else adamw
+    optimizer = make(denoiser, resolved(recipe.optimiser.lr), recipe.optimiser.weight_decay)
     batch = resolved(recipe.batch)
     return Parts(
         System(denoiser, facts.shape, labels, recipe.sample),
@@ -162,6 +173,16 @@ def pace(recipe: Recipe, images: Images, device: torch.device, spend: float) -> 
     return resolved(recipe.batch) * recipe.optimiser.accumulate / float(np.median(took[1:]))
 
 
+def faster(recipe: Recipe, images: Images, device: torch.device) -> tuple[Precision, str]:
+    """The precision with more images per second, and why; a small batch tells, and keeps the first step near."""
+    batch, measured = min(resolved(recipe.batch), PROBE), dict[Precision, float]()
+    for precision in PRECISIONS:
+        trial = recipe.model_copy(update={"precision": precision, "batch": batch})
+        measured[precision] = pace(trial, images, device, 0.0)
+    found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
+    return max(measured, key=lambda name: measured[name]), f"measured {found} in batches of {batch}"
+
+
 def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
     """What one sample grid costs, if a forward pass is a third of an update."""
     calls = recipe.sample.steps * (1 if resolved(recipe.sample.guidance) == 1 else 2)
@@ -175,20 +196,17 @@ def resolve(
     facts = facts_of(images)
     recipe, reasons = complete(asked, facts)
     say("timing a few steps to choose precision and length")
-    measured = dict[Precision, float]()
-    spend = min(5.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
-    for precision in (recipe.precision,) if recipe.precision else PRECISIONS:
-        measured[precision] = pace(recipe.model_copy(update={"precision": precision}), images, device, spend)
-    precision = max(measured, key=lambda name: measured[name])
-    rate, chosen = measured[precision], dict[str, Any](precision=precision, grids=recipe.grids or MOST_GRIDS)
+    precision = recipe.precision
+    if precision is None:
+        precision, reasons["precision"] = faster(recipe, images, device)
+    chosen = dict[str, Any](precision=precision, grids=recipe.grids or MOST_GRIDS)
+    spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
+    rate = pace(recipe.model_copy(update={"precision": precision}), images, device, spend)
     if recipe.sample.precision is None:
         chosen["sample"] = recipe.sample.model_copy(update={"precision": precision})
         reasons["sample.precision"] = "as trained"
     if recipe.grids is None:
         reasons["grids"] = f"at most {MOST_GRIDS}"
-    if recipe.precision is None:
-        found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
-        reasons["precision"] = f"measured {found}"
     if recipe.steps is None:
         budget = recipe.budget
         if budget is None:

@@ -56,8 +56,10 @@ class NetworkRecipe(Part):
 
 
 class OptimiserRecipe(Part):
-    """AdamW and its learning rate."""
+    """The optimiser and its learning rate."""
 
+    kind: Literal["muon", "adamw"] = "muon"
+    """muon for the matrices inside the network and adamw for the rest, or adamw for all"""
     lr: float | None = None
     """peak learning rate"""
     warmup: int | None = None
@@ -102,6 +104,8 @@ class Recipe(Part):
     """noise, data, velocity, v, score or edm; None: what suits the path"""
     times: str | None = None
     """density of training times: uniform, discrete, logit_normal, log_normal or shifted; None: what suits the path"""
+    coupling: str = "independent"
+    """which noise goes with which image: independent or nearest"""
     weight: str = "unit"
     """loss weight: unit, simple, vlb, min_snr, edm or inverse_snr"""
     clock: str | None = None

@@ -32,7 +32,7 @@ from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
 from ebb.shapes import Float
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)

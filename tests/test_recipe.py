@@ -100,9 +100,8 @@ def test_what_is_asked_is_kept():
 def test_what_suits_the_path_is_chosen(path, prediction):
     recipe, reasons = complete(Recipe(path=path), MNIST)
     assert recipe.prediction == prediction
-    assert (recipe.times, recipe.clock) == (
-        ("log_normal", "quarter_log_nsr") if path == "edm" else ("logit_normal", "fraction")
-    )
+    times = {"edm": "log_normal", "linear": "logit_normal(mean=0.4)"}.get(path, "logit_normal")
+    assert (recipe.times, recipe.clock) == (times, "quarter_log_nsr" if path == "edm" else "fraction")
     assert {"prediction", "times", "clock"} <= set(reasons)
 
 
@@ -118,6 +117,13 @@ def test_guidance_that_is_asked_off_stays_off():
 def test_an_open_recipe_is_not_a_resolved_one():
     with pytest.raises(UsageError, match="leaves fields open"):
         resolved(Recipe().batch)
+
+
+def test_adamw_gets_a_rate_of_its_own():
+    muon, _ = complete(Recipe(), MNIST)
+    adamw, _ = complete(Recipe(optimiser={"kind": "adamw"}), MNIST)
+    asked, _ = complete(Recipe(optimiser={"kind": "adamw", "lr": 0.1}), MNIST)
+    assert (muon.optimiser.lr, adamw.optimiser.lr, asked.optimiser.lr) == (6e-3, 1.5e-3, 0.1)
 
 
 def test_without_labels_there_is_no_guidance():

@@ -22,7 +22,10 @@ from ebb.train.guard import unsound
 from ebb.train.loop import Step
 
 NAN = float("nan")
-SMALL = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", "steps": 12, "grids": 1}
+SMALL = {
+    "network": {"width": 8, "depth": 1}, "optimiser": {"lr": 2e-3}, "batch": 16, "precision": "fp32", "steps": 12,
+    "grids": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from ebb.process.path import LOUDEST, Path, spread
 from ebb.process.predict import determinant
 from ebb.process.times import Density, LogitNormal
 from ebb.shapes import Float
+from ebb.train.objectives.coupling import Coupling, independent
 from ebb.train.objectives.objective import Loss
 from ebb.train.objectives.weights import Weighting, unit
 
@@ -39,6 +40,7 @@ class Denoising:
 
     times: Density = LogitNormal()
     weight: Weighting = unit
+    coupling: Coupling = independent
 
     def losses(
         self, model: Predictor, batch: Batch, t: Float[Tensor, "b"], eps: Float[Tensor, "b *d"]
@@ -53,6 +55,6 @@ class Denoising:
         """The loss of one batch, at ν ≤ LOUDEST; no division but the weighting's."""
         path, x0 = model.path, batch.x0
         t = drawn(self.times, path, spaced(len(x0), generator))
-        eps = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0)
+        eps = self.coupling(x0, generator)
         losses = self.losses(model, batch, t, eps)
         return Loss(losses.mean(), levels=tally(path, t, losses.detach().flatten(1).mean(1)))

@@ -1,0 +1,162 @@
+"""Each ingredient of the recipe against the default, at equal wall clock and several seeds.
+
+    python bench/ablation.py mnist/ --seconds 60 --seeds 3
+
+A variant is the default recipe with some fields set otherwise. Every run is a process of its own that trains for the
+same seconds (the learning rate falls to zero at their end), draws the same number of samples from the same noise
+without guidance, and is judged by the same classifiers, which are trained once and kept beside the results. One JSON
+line a run; a run that has its line is not made again. The two-sample test is not looked at: it is kept for the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ebb.data.scan import Images, read
+from ebb.encode.images import to_pixels
+from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
+from ebb.evaluate.measure import measure
+from ebb.machine import keep_freed_memory
+from ebb.plan import assemble, autocast_of, facts_of, pace, rate_of
+from ebb.recipe import Recipe, resolved
+from ebb.recipes import complete
+from ebb.system import System
+from ebb.train.loop import updates
+
+CPU = torch.device("cpu")
+FIGURES = ("Fréchet distance", "kernel distance", "precision", "recall")
+
+
+def centred(**settings: Any) -> dict[str, Any]:
+    """Settings with times centred on equal parts of data and noise: the ground on which most variants were tried."""
+    return {"times": "logit_normal"} | settings
+
+
+def muon(lr: float) -> dict[str, Any]:
+    """Muon at another learning rate."""
+    return {"optimiser": {"lr": lr}}
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "times further to the noise": {"times": "logit_normal(mean=0.8)"},
+    "times wider": {"times": "logit_normal(mean=0.4,std=1.4)"},
+    "width 48": {"network": {"width": 48}},
+    "a transformer": {"network": {"kind": "dit"}},
+    "a transformer, adamw": {"network": {"kind": "dit"}, "optimiser": {"kind": "adamw"}},
+    "times centred": centred(),
+    "centred, adamw": centred(optimiser={"kind": "adamw"}),
+    "centred, adamw, lr × 4": centred(optimiser={"kind": "adamw", "lr": 6e-3}),
+    "centred, lr ÷ 4": centred(**muon(1.5e-3)),
+    "centred, lr ÷ 2": centred(**muon(3e-3)),
+    "centred, lr × 2": centred(**muon(12e-3)),
+    "centred, a tenth of the warm-up": centred(optimiser={"warmup": 10}),
+    "centred, batch 64": centred(batch=64),
+    "centred, width 48": centred(network={"width": 48}),
+    "centred, width 96": centred(network={"width": 96}),
+    "centred, one block a level": centred(network={"depth": 1}),
+    "centred, three levels": centred(network={"multipliers": (1, 2, 2)}),
+    "centred, attention at the lowest level": centred(network={"attention": (1,)}),
+    "centred, patches of 4, width 128": centred(network={"patch": 4, "width": 128}),
+    "centred, prediction of the data": centred(prediction="data"),
+    "centred, the nearest of 4 noises": centred(coupling="nearest"),
+}
+
+
+def trained(images: Images, settings: dict[str, Any], seed: int, seconds: float) -> tuple[System, dict[str, Any]]:
+    """The system after as many updates as fit in `seconds`, by the pace of a few that are thrown away."""
+    asked = Recipe.model_validate({"seed": seed, "precision": "bf16"} | settings)
+    recipe, _ = complete(asked, facts_of(images))
+    steps = max(1, int(seconds * pace(recipe, images, CPU, 4.0) / resolved(recipe.batch)))
+    recipe = recipe.model_copy(update={"steps": steps})
+    parts, began = assemble(recipe, images, CPU), time.perf_counter()
+    course = {"rate": rate_of(recipe), "clip": recipe.optimiser.clip, "autocast": autocast_of(recipe)}
+    for _ in updates(parts.training, parts.objective, parts.loader, steps=steps, seed=seed, **course):
+        pass
+    took = time.perf_counter() - began
+    parts.system.denoiser.load_state_dict(parts.training.ema.model.state_dict())
+    parts.system.denoiser.eval().requires_grad_(False)
+    return parts.system, {"steps": steps, "images": parts.training.seen, "seconds": took}
+
+
+def judged(system: System, images: Images, count: int, judges: Path) -> dict[str, Any]:
+    """The figures of `count` samples, with labels as the data has them, against unseen images."""
+    kept, unseen = load_ensemble(judges, images.summary.fingerprint), images.held_out
+    labels = np.random.default_rng(0).choice(images.labels, count)
+    how = {"steps": 12, "solver": "dpmpp_2m", "grid": "log_snr", "guidance": 1.0, "precision": "bf16"}
+    samples = to_pixels(system.sample(count, label=labels.tolist(), **how))
+    found = measure(samples, unseen.pixels, kept[0], asked=labels, class_names=images.names, resamples=2)
+    figures = {name: found.distances[name].value for name in FIGURES}
+    return figures | {"label accuracy": found.label_accuracy, "floor": found.distances[FIGURES[0]].floor}
+
+
+def train_judges(images: Images, file: Path) -> None:
+    """Train the classifiers that judge, unless they are there."""
+    if not file.exists():
+        aside = (images.held_out.pixels, images.held_out.labels)
+        found = train_ensemble(images.pixels, images.labels, len(images.names), held_out=aside)
+        save_ensemble(file, *found, images.summary.fingerprint)
+
+
+def summary(rows: Iterable[dict[str, Any]]) -> str:
+    """A line for each variant: the median distance, and those of all seeds."""
+    lines = []
+    for name in VARIANTS:
+        found = sorted(row[FIGURES[0]] for row in rows if row["variant"] == name)
+        if found:
+            lines.append(f"{name:40s} {statistics.median(found):.3f}  ({', '.join(f'{each:.3f}' for each in found)})")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="as `ebb train` takes it; it has labels and a test set")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of training")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--n", type=int, default=2000, help="samples")
+    parser.add_argument("--only", nargs="+", default=tuple(VARIANTS), choices=tuple(VARIANTS), metavar="VARIANT")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench/ablation"), help="a folder for the judges and the lines"
+    )
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    images = read(given.data, cache=given.out)
+    judges = given.out / f"{images.summary.fingerprint[:12]}.safetensors"
+    if given.one:
+        torch.set_num_threads(2)
+        keep_freed_memory()
+        name, seed = given.one
+        system, facts = trained(images, VARIANTS[name], seed, given.seconds)
+        print(json.dumps(facts | judged(system, images, given.n, judges)))
+        return
+    train_judges(images, judges)
+    results, mine = given.out / "results.jsonl", {"data": images.summary.name, "asked": given.seconds, "n": given.n}
+    rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    for seed in range(given.seeds):
+        for name in given.only:
+            key = mine | {"variant": name, "seed": seed}
+            if any(key.items() <= row.items() for row in rows):
+                continue
+            command = [sys.executable, *sys.argv, "--one", json.dumps([name, seed])]
+            found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            rows.append(key | json.loads(found.splitlines()[-1]))
+            with results.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(f"{name}, seed {seed}: {rows[-1][FIGURES[0]]:.3f} after {rows[-1]['steps']} updates", flush=True)
+    print(summary(row for row in rows if mine.items() <= row.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Muon against torch's own (for matrices), against AdamW (for the rest), and against the singular value decomposition."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from ebb.train import muon
+from ebb.train.guard import update_unless
+from ebb.train.muon import Muon, matrices, orthogonal
+from ebb.train.optimiser import adamw
+
+
+class Network(nn.Module):
+    """An edge, a table, a wide and a tall matrix, a convolution and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Linear(3, 32)
+        self.table = nn.Embedding(40, 32)
+        self.tall = nn.Linear(32, 64, bias=False)
+        self.wide = nn.Linear(64, 32, bias=False)
+        self.conv = nn.Conv2d(32, 32, 3, bias=False)
+        self.norm = nn.LayerNorm(32)
+
+
+def with_gradients(network, seed):
+    draws = torch.Generator().manual_seed(seed)
+    for p in network.parameters():
+        p.grad = torch.randn(p.shape, generator=draws)
+    return network
+
+
+def moved(network, optimizer, steps=4):
+    for step in range(steps):
+        with_gradients(network, step)
+        optimizer.step()
+    return [p.detach().clone() for p in network.parameters()]
+
+
+def test_what_is_moved_as_a_matrix():
+    network = Network()
+    assert [id(p) for p in matrices(network)] == [id(m.weight) for m in (network.tall, network.wide, network.conv)]
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 64), (1, 64, 32), (3, 48, 48)])
+def test_the_singular_vectors_stay_and_the_values_come_near_one(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    u, _, vt = torch.linalg.svd(x, full_matrices=False)
+    values = (u.mT @ orthogonal(x).float() @ vt.mT).diagonal(dim1=-2, dim2=-1)
+    rest = u.mT @ orthogonal(x).float() @ vt.mT - torch.diag_embed(values)
+    assert rest.abs().max() < 0.05
+    assert values.min() > 0.4
+    assert values.max() < 1.3
+    assert values.median() > 0.65
+
+
+def agrees_with_torch(make):
+    """Whether the matrices of a network go where `torch.optim.Muon` takes them."""
+    ours, theirs = Network(), Network()
+    rows = [theirs.tall.weight, theirs.wide.weight]
+    peer = torch.optim.Muon(rows, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    moved(theirs, peer)
+    moved(ours, make(ours))
+    pairs = zip((ours.tall.weight, ours.wide.weight), rows, strict=True)
+    return all(torch.allclose(a, b, atol=2e-3) for a, b in pairs)  # bf16, of updates of 0.02·0.2·8
+
+
+def test_agreement_with_torch():
+    assert agrees_with_torch(lambda network: Muon(network, 0.02, 0.1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"orthogonal": lambda x: x / torch.linalg.matrix_norm(x, keepdim=True)},
+        {"orthogonal": lambda x: -orthogonal(x)},
+        {"COEFFICIENTS": (3.4445, 4.7750, 2.0315)},
+    ],
+    ids=["not orthogonal", "uphill", "a sign"],
+)
+def test_the_agreement_catches_mutants(monkeypatch, wrong):
+    for name, value in wrong.items():
+        monkeypatch.setattr(muon, name, value)
+    assert not agrees_with_torch(lambda network: Muon(network, 0.02, 0.1))
+
+
+def test_a_convolution_moves_as_the_matrix_of_everything_that_enters():
+    network = with_gradients(Network(), 0)
+    before, grad = network.conv.weight.detach().clone(), network.conv.weight.grad.clone()
+    Muon(network, 0.01).step()
+    update = orthogonal(grad.reshape(1, 32, -1))[0].float().reshape(grad.shape)  # momentum only scales the first one
+    expected = before - 0.01 * 0.2 * (32 * 9) ** 0.5 * update
+    assert torch.allclose(network.conv.weight, expected, atol=1e-3)
+    assert (before - network.conv.weight).abs().max() > 1e-3
+
+
+def test_everything_else_moves_as_by_adamw():
+    ours, theirs = Network(), Network()
+    moved(ours, Muon(ours, 0.01, 0.1))
+    moved(theirs, adamw(theirs, 0.01, 0.1))
+    for a, b in ((ours.stem, theirs.stem), (ours.table, theirs.table), (ours.norm, theirs.norm)):
+        assert torch.equal(a.weight, b.weight)
+
+
+def test_a_bad_update_changes_nothing_and_the_next_goes_on_as_if_it_had_not_been():
+    network = Network()
+    optimizer = Muon(network, 0.01, 0.1)
+    moved(network, optimizer)
+    twin = copy.deepcopy(network)
+    other = Muon(twin, 0.01, 0.1)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for p in network.parameters():
+        p.grad = torch.full_like(p, float("nan"))
+    update_unless(torch.tensor(True), optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
+    for each, by in ((network, optimizer), (twin, other)):
+        with_gradients(each, 9)
+        update_unless(torch.tensor(False), by)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
