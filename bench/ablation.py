@@ -63,6 +63,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "centred, lr × 2": centred(**muon(12e-3)),
     "centred, a tenth of the warm-up": centred(optimiser={"warmup": 10}),
     "centred, batch 64": centred(batch=64),
+    "centred, batch 256": centred(batch=256),
     "centred, width 48": centred(network={"width": 48}),
     "centred, width 96": centred(network={"width": 96}),
     "centred, one block a level": centred(network={"depth": 1}),

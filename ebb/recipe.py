@@ -58,8 +58,8 @@ class NetworkRecipe(Part):
 class OptimiserRecipe(Part):
     """The optimiser and its learning rate."""
 
-    kind: Literal["muon", "adamw"] = "muon"
-    """muon for the matrices inside the network and adamw for the rest, or adamw for all"""
+    kind: Literal["muon", "adamw"] | None = None
+    """muon for the matrices inside the network and adamw for the rest, or adamw for all; None: what suits it"""
     lr: float | None = None
     """peak learning rate"""
     warmup: int | None = None

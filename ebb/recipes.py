@@ -29,26 +29,26 @@ class Facts:
 def tiny(facts: Facts) -> Recipe:
     """Up to 16 pixels: every pixel is a place of its own."""
     network = NetworkRecipe(width=64, multipliers=(1, 2), depth=2, patch=1, attention=())
-    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(lr=6e-3, warmup=50))
+    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=50))
 
 
 def small(facts: Facts) -> Recipe:
     """Up to 40 pixels, as MNIST and CIFAR-10: 2×2 patches, wide enough to fill the machine's vectors."""
     width = 64 if facts.shape[0] == 1 else 96
     network = NetworkRecipe(width=width, multipliers=(1, 2), depth=2, patch=2, attention=())
-    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(lr=6e-3, warmup=100))
+    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=100))
 
 
 def large(facts: Facts) -> Recipe:
     """Above 40 pixels: 4×4 patches and a third level, so that the cost of a step stays that of a small picture."""
     network = NetworkRecipe(width=96, multipliers=(1, 2, 2), depth=2, patch=max(4, facts.side // 16), attention=())
-    return Recipe(batch=64, network=network, optimiser=OptimiserRecipe(lr=4e-3, warmup=100))
+    return Recipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
 
 
 def transformer(facts: Facts) -> Recipe:
     """A DiT whose patches cut the picture into about 8 × 8 tokens."""
     network = NetworkRecipe(kind="dit", width=192, depth=6, patch=max(1, facts.side // 8))
-    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(lr=4e-3, warmup=100))
+    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
 
 
 def starting_point(asked: Recipe, facts: Facts) -> tuple[Recipe, str]:
@@ -91,8 +91,8 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     # images of one size that is not square stay as they are: there is no side to name
     size = facts.side if facts.shape[1] == facts.shape[2] else None
     offered["data"] = {"size": size, "channels": facts.shape[0], "flip": False}
-    if asked.optimiser.kind == "adamw":
-        offered["optimiser"]["lr"] *= ADAMW
+    if asked.optimiser.kind not in (None, start.optimiser.kind):
+        offered["optimiser"]["lr"] *= ADAMW if asked.optimiser.kind == "adamw" else 1 / ADAMW
     offered["sample"] |= {"guidance": GUIDANCE if facts.classes else 1.0}
     tree = filled(asked.model_dump(), offered)
     for name in ("prediction", "weight"):  # a bare `edm` takes the data's own deviation
@@ -113,7 +113,7 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
 
 
 ADAMW = 0.25
-"""The best learning rate of AdamW as a share of Muon's."""
+"""The learning rate of AdamW as a share of Muon's."""
 
 GUIDANCE = 1.2
 """Guidance of systems with labels, unless asked otherwise: on MNIST after ten minutes it lifts label accuracy from

@@ -123,7 +123,10 @@ def test_adamw_gets_a_rate_of_its_own():
     muon, _ = complete(Recipe(), MNIST)
     adamw, _ = complete(Recipe(optimiser={"kind": "adamw"}), MNIST)
     asked, _ = complete(Recipe(optimiser={"kind": "adamw", "lr": 0.1}), MNIST)
+    assert (muon.optimiser.kind, adamw.optimiser.kind) == ("muon", "adamw")
     assert (muon.optimiser.lr, adamw.optimiser.lr, asked.optimiser.lr) == (6e-3, 1.5e-3, 0.1)
+    dit, turned = (complete(Recipe(network={"kind": "dit"}, optimiser=o), MNIST)[0] for o in ({}, {"kind": "muon"}))
+    assert (dit.optimiser.kind, dit.optimiser.lr, turned.optimiser.lr) == ("adamw", 1e-3, 4e-3)
 
 
 def test_without_labels_there_is_no_guidance():
