@@ -79,6 +79,8 @@ _HOMES = {
     "ebb.evaluate.doctor.finding": ["Diagnosis", "Finding", "diagnose"],
     "ebb.train.validate": ["Validation", "validation_of"],
     "ebb.train.ema": ["EMA"],
+    "ebb.train.muon": ["Muon"],
+    "ebb.train.objectives.coupling": ["COUPLINGS", "Nearest", "independent"],
     "ebb.train.loop": ["Training", "updates"],
     "ebb.train.objectives.objective": ["ConditionDropout", "Loss", "Objective"],
     "ebb.train.objectives.denoising": ["Denoising"],

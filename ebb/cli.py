@@ -212,7 +212,7 @@ class Doctor:
             found = diagnose(self.where, say=say)
         tell(console, str(found))
         if found.kind == "run":
-            from ebb.evaluate.report import write_report
+            from ebb.evaluate.report.run import write_report
 
             tell(console, f"report   {write_report(Path(self.where))}")
         if any(finding.severity == "error" for finding in found.findings):

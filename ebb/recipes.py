@@ -47,7 +47,7 @@ def large(facts: Facts) -> Recipe:
 
 def transformer(facts: Facts) -> Recipe:
     """A DiT whose patches cut the picture into about 8 × 8 tokens."""
-    network = NetworkRecipe(kind="dit", width=192, depth=6, patch=max(1, facts.side // 8))
+    network = NetworkRecipe(kind="dit", width=192, depth=6, patch=max(1, round(facts.side / 8)))
     return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
 
 

@@ -19,7 +19,7 @@ from ebb.data.loader import Loader
 from ebb.data.scan import Images, read
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
-from ebb.evaluate.report import write_report
+from ebb.evaluate.report.run import write_report
 from ebb.machine import keep_freed_memory
 from ebb.plan import GRID_IMAGES, Parts, assemble, autocast_of, names_known, rate_of, resolve
 from ebb.progress import Meter

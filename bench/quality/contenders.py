@@ -186,7 +186,8 @@ def unet(side: int, channels: int, widths: tuple[int, ...], attention: tuple[int
 
 
 COURSE = unet(28, 1, (32, 64, 64), (1, 2))
-"""The class-conditioned network of Hugging Face's diffusion course, unit 2."""
+"""The network of Hugging Face's diffusion course, unit 2, with the library's own embedding of labels where the course
+appends one to the input."""
 
 GOOGLE = {"attention_head_dim": None, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1}
 """What google/ddpm-cifar10-32 sets besides its widths."""

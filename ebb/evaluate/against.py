@@ -19,7 +19,7 @@ from ebb.evaluate.distances import DEVIATES, Array, Rows, Statistic, averaged, e
 from ebb.evaluate.features import batches, extract, probabilities, vote
 from ebb.evaluate.figures import Distance, Pile, Sets
 from ebb.evaluate.measure import split
-from ebb.evaluate.report import write_report
+from ebb.evaluate.report.run import write_report
 from ebb.evaluate.run import asked_labels, checked, data_of, drawn_from, features_for, loaded, settings_of
 from ebb.evaluate.store import Say
 from ebb.recipe import from_yaml

@@ -25,7 +25,7 @@ from ebb.evaluate.measure import as_table as figures_table
 from ebb.evaluate.memorise import Memorisation
 from ebb.evaluate.parts import Subject, parts
 from ebb.evaluate.pretrained import pretrained
-from ebb.evaluate.report import write_report
+from ebb.evaluate.report.run import write_report
 from ebb.evaluate.store import Drawn, Say, draw
 from ebb.recipe import from_yaml
 from ebb.system import System, load, locate

@@ -25,9 +25,9 @@ from ebb.evaluate.cost import counted
 from ebb.evaluate.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
 from ebb.evaluate.features import Features, batches, blocks, extract
 from ebb.evaluate.measure import label_accuracy, split
+from ebb.evaluate.report.sweep import write_page
 from ebb.evaluate.run import asked_labels, checked, data_of, features_for
 from ebb.evaluate.store import Say
-from ebb.evaluate.sweep_page import write_page
 from ebb.guide.cfg import cfg
 from ebb.names import parse, spell
 from ebb.process.predict import audible

@@ -86,12 +86,18 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b n w"], rotation: Tensor | None = None) -> Float[Tensor, "b n w"]:
         """softmax(QKᵀ/√d)V; `rotation` turns queries and keys by position (see `rotate`)."""
         q, k, v = torch.unflatten(self.qkv(x), -1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = self.norm_q(q), self.norm_k(k)
+        q, k = normalised(q, self.norm_q), normalised(k, self.norm_k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         mixed = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
+
+
+def normalised(x: Float[Tensor, "*b d"], norm: nn.RMSNorm) -> Float[Tensor, "*b d"]:
+    """`norm` of x with its weight in the type of x: torch has a fused kernel for one type only."""
+    weight = norm.weight.to(x.dtype)
+    return F.rms_norm(x, weight.shape, weight, norm.eps)
 
 
 def rotation(grid: Sequence[int], head: int, device: torch.device) -> Tensor:

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import pytest
 
 from ebb.errors import UsageError
-from ebb.evaluate.page import log_ticks, ticks
-from ebb.evaluate.plot import Line, beside, columns, curve, plot, smooth
-from ebb.evaluate.report import write_report
+from ebb.evaluate.report.page import log_ticks, ticks
+from ebb.evaluate.report.plot import Line, beside, columns, curve, plot, smooth
+from ebb.evaluate.report.run import write_report
 
 HOSTILE = '<script src="http://evil">"&'
 VOID = {"meta", "img", "br", "!doctype"}
@@ -302,7 +302,7 @@ def test_a_figure_beside_its_floor_keeps_its_order():
 
 
 def test_an_unescaped_name_is_caught(run, monkeypatch):
-    monkeypatch.setattr("ebb.evaluate.report.escape", str)
+    monkeypatch.setattr("ebb.evaluate.report.run.escape", str)
     with pytest.raises(AssertionError):
         read(run)
 

@@ -10,8 +10,8 @@ from ebb.errors import DamagedError, UsageError
 from ebb.evaluate import two_sample
 from ebb.evaluate.ensemble import train_ensemble
 from ebb.evaluate.features import train_classifier
+from ebb.evaluate.report.sweep import chart
 from ebb.evaluate.sweep import Cell, as_rows, choose, counted, settings_of, sweep
-from ebb.evaluate.sweep_page import chart
 from ebb.recipe import NetworkRecipe, Recipe, Sampling
 from ebb.run import train
 

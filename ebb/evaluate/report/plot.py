@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ebb.evaluate.page import log_ticks, short, ticks
+from ebb.evaluate.report.page import log_ticks, short, ticks
 
 Points = list[tuple[float, float]]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from ebb.checkpoint import replace_text
 from ebb.errors import UsageError
-from ebb.evaluate.page import fold, number, page, section, table
-from ebb.evaluate.plot import bars, histogram
-from ebb.evaluate.report_figures import cost, figures, glance, likelihood
-from ebb.evaluate.report_samples import Album, memorisation, samples
-from ebb.evaluate.report_training import noise_levels, training
+from ebb.evaluate.report.figures import cost, figures, glance, likelihood
+from ebb.evaluate.report.page import fold, number, page, section, table
+from ebb.evaluate.report.plot import bars, histogram
+from ebb.evaluate.report.samples import Album, memorisation, samples
+from ebb.evaluate.report.training import noise_levels, training
 
 Facts = Mapping[str, Any]
 

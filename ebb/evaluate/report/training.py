@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ebb.evaluate.plot import Line, Points, curve, plot, smooth
+from ebb.evaluate.report.plot import Line, Points, curve, plot, smooth
 
 Facts = Mapping[str, Any]
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from ebb.checkpoint import replace_text
 from ebb.encode.images import grid, save_png
-from ebb.evaluate.page import log_ticks, page, section, short, table
+from ebb.evaluate.report.page import log_ticks, page, section, short, table
 
 Facts = Mapping[str, Any]
 

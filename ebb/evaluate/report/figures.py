@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from ebb.evaluate.distances import wilson
-from ebb.evaluate.page import Markup, fold, number, table
-from ebb.evaluate.plot import bars, beside, columns
+from ebb.evaluate.report.page import Markup, fold, number, table
+from ebb.evaluate.report.plot import bars, beside, columns
 
 Facts = Mapping[str, Any]
 

@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ebb.evaluate.page import number, table
-from ebb.evaluate.plot import Line, plot
+from ebb.evaluate.report.page import number, table
+from ebb.evaluate.report.plot import Line, plot
 
 Facts = Mapping[str, Any]
 
