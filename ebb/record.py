@@ -26,7 +26,7 @@ from ebb import checkpoint
 from ebb.data.scan import Images
 from ebb.encode.images import grid, save_png
 from ebb.errors import DamagedError
-from ebb.recipe import Recipe, flat, resolved, to_yaml
+from ebb.recipe import Recipe, flat, to_yaml
 from ebb.system import System
 
 
@@ -105,7 +105,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
         f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n"
         f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
-        f"- sampling: {how.solver}, {how.steps} steps, guidance {resolved(how.guidance):g}\n"
+        f"- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
         f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
         "Its pictures are made by a machine; say so where you show them.\n",
         encoding="utf8",

@@ -132,7 +132,7 @@ class System:
         method = parse(how.solver, SOLVERS, "solver")
         device = next(self.denoiser.parameters()).device
         null = {name: row.to(device) for name, row in self.labels.null().items()}
-        asked_for = cfg(1.0 if how.guidance is None or not null else how.guidance, null)(self.in_precision(how))
+        asked_for = cfg(how.guidance, null)(self.in_precision(how))
         guided, made = guide(asked_for) if guide else asked_for, []
         keep_freed_memory()
         follow = partial(trajectory, guided, method, times)
@@ -165,9 +165,9 @@ class System:
         how = Sampling.model_validate(self.sampling.model_dump() | given)
         if how.steps < 1:
             raise UsageError(f"sampling needs at least 1 step, got {how.steps}", "try --steps 16")
-        if how.guidance is not None and not math.isfinite(how.guidance):
+        if not math.isfinite(how.guidance):
             raise UsageError(f"guidance is a finite number, got {how.guidance}")
-        if not self.labels.names and how.guidance not in (None, 1):
+        if not self.labels.names and how.guidance != 1:
             raise UsageError(f"guidance {how.guidance:g} needs labels, and this model was trained without")
         return how
 

@@ -106,7 +106,7 @@ def sweep(
     where, began = locate(run), time.perf_counter()
     system, images = load(run), data_of(run)
     system = replace(system, sampling=system.settled(precision=precision))
-    scales = list(guidance) or ([1.0] if not system.labels.names else sorted({1.0, system.sampling.guidance or 1.0}))
+    scales = list(guidance) or sorted({1.0, system.sampling.guidance})
     settings = list(settings_of(system, solvers, steps, scales, search, say))
     features, ceiling = features_for(run, images, say)
     labels = asked_labels(images, count, seed)

@@ -169,7 +169,7 @@ def check_grainy(run: RunSubject) -> Finding | None:
 def check_guidance_untrained(run: RunSubject) -> Finding | None:
     """Guidance other than 1 in a run that never hid its labels: what it guides away from was never trained."""
     scale = run.system.sampling.guidance
-    if not run.system.labels.names or scale in (None, 1) or run.recipe.label_dropout:
+    if not run.system.labels.names or scale == 1 or run.recipe.label_dropout:
         return None
     return Finding(
         "guidance untrained",
@@ -202,7 +202,7 @@ def check_out_of_range(run: RunSubject) -> Finding | None:
     said = strays(run, run.drawn.points)
     if not said:
         return None
-    scale = run.system.sampling.guidance or 1.0
+    scale = run.system.sampling.guidance
     guided = abs(scale - 1) >= STRONG and not strays(run, run.draw(FINE, guidance=1.0).points)
     return Finding(
         "guidance too strong" if guided else "out of range",
