@@ -10,7 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ebb.errors import UsageError
-from ebb.networks.blocks import CONVOLUTIONS, Embedding, zeroed
+from ebb.networks.blocks import CONVOLUTIONS, zeroed
+from ebb.networks.conditions import Conditions
 from ebb.networks.mlp import MLP
 from ebb.networks.unet import Residual, groups
 from ebb.shapes import Float
@@ -55,7 +56,7 @@ class Classifier(nn.Module):
             "dims": dims,
         }
         conv, widths, e = CONVOLUTIONS[dims], [width * m for m in multipliers], 2 * width
-        self.embedding = Embedding(e, 0)
+        self.embedding = Conditions(e)
         self.stem = conv(channels, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(nn.ModuleList(Residual(dims, w, w, e) for _ in range(depth)) for w in widths)
         self.shrink = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
@@ -64,12 +65,12 @@ class Classifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"]) -> Float[Tensor, "b k"]:
         """The logits."""
-        h, embedding = self.stem(x), F.silu(self.embedding(time, {}))
+        h, heard = self.stem(x), self.embedding(time, {})
         for i, blocks in enumerate(self.levels):
             if i > 0:
                 h = self.shrink[i - 1](h)
             for block in blocks.children():
-                h = block(h, embedding)
+                h = block(h, heard)
         logits: Tensor = self.out(F.silu(self.norm(h)).flatten(2).mean(2))
         return logits
 

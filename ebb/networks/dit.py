@@ -10,7 +10,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ebb.errors import UsageError
-from ebb.networks.blocks import Attention, Embedding, cropped, padded, patches, rotation, unpatch, zeroed
+from ebb.networks.attention import Attention, CrossAttention, heads_of, rotation
+from ebb.networks.blocks import assembled, cut, zeroed
+from ebb.networks.conditions import Conditions, Heard
 from ebb.shapes import Float
 
 
@@ -19,20 +21,32 @@ def modulated(x: Float[Tensor, "b n w"], shift: Tensor, scale: Tensor) -> Float[
     return torch.addcmul(shift[:, None], F.layer_norm(x, x.shape[-1:]), 1 + scale[:, None])
 
 
-class Block(nn.Module):
-    """Attention and MLP, each shifted, scaled and gated by the embedding; the gates start at 0 (adaLN-Zero, §3.2)."""
+def mlp(width: int) -> nn.Sequential:
+    """Two linear maps with four times the width between them."""
+    return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
-    def __init__(self, width: int, head: int) -> None:
+
+class Block(nn.Module):
+    """Attention and MLP, each shifted, scaled and gated by the vector; the gates start at 0 (adaLN-Zero, §3.2).
+
+    With `text` there is attention to its rows between the two, without a gate: its output starts at 0 (Chen et al.
+    2023, PixArt-α, §2.3).
+    """
+
+    def __init__(self, width: int, head: int, text: bool = False) -> None:
         super().__init__()
         self.modulation = zeroed(nn.Linear(width, 6 * width))
         self.attention = Attention(width, head)
         nn.init.xavier_uniform_(self.attention.out.weight)  # the gate is what starts at 0 here
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+        self.mlp = mlp(width)
+        self.cross = CrossAttention(width, width, head) if text else None
 
-    def forward(self, x: Tensor, embedding: Tensor, turn: Tensor | None) -> Float[Tensor, "b n w"]:
-        """x after both branches."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding).chunk(6, -1)
+    def forward(self, x: Tensor, heard: Heard, turn: Tensor | None) -> Float[Tensor, "b n w"]:
+        """x after all branches."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(heard.vector).chunk(6, -1)
         x = x + gate1[:, None] * self.attention(modulated(x, shift1, scale1), turn)
+        if self.cross is not None:
+            x = x + self.cross(F.layer_norm(x, x.shape[-1:]), heard.rows, heard.seen)
         out: Tensor = x + gate2[:, None] * self.mlp(modulated(x, shift2, scale2))
         return out
 
@@ -41,7 +55,8 @@ class DiT(nn.Module):
     """x [b, channels, *size], time [b], cond → [b, channels, *size]: a transformer over patches, in any dimension.
 
     positions "rope" turns queries and keys by place and takes any size; "learned" adds a table made for `size`.
-    Outputs start at 0.
+    What may be said in `cond`, and the settings from `classes` to `image`: see `Conditions`. A text is attended to by
+    every block, and modulates them. Outputs start at 0.
     """
 
     def __init__(
@@ -56,10 +71,16 @@ class DiT(nn.Module):
         size: Sequence[int] = (),
         classes: int = 0,
         dims: int = 2,
+        vocabulary: int = 0,
+        states: int = 0,
+        length: int = 0,
+        numbers: int = 0,
+        image: int = 0,
     ) -> None:
         super().__init__()
         if positions == "learned" and len(size) != dims:
             raise UsageError(f"learned positions need the size they are learned for, one number per {dims} axes")
+        self.embedding = Conditions(width, classes, vocabulary, states, length, numbers, image)
         self.settings: dict[str, Any] = {
             "channels": channels,
             "width": width,
@@ -68,35 +89,31 @@ class DiT(nn.Module):
             "head": head,
             "positions": positions,
             "size": tuple(size),
-            "classes": classes,
             "dims": dims,
-        }
-        self.patch, self.positions, self.grid = patch, positions, tuple(-(-length // patch) for length in size)
-        inside, tokens = channels * patch**dims, int(torch.tensor(self.grid).prod())
-        self.embedding = Embedding(width, classes)
-        self.stem = nn.Linear(inside, width)
+        } | self.embedding.settings
+        self.patch, self.turned = patch, width // heads_of(width, head)
+        self.positions, self.grid = positions, tuple(-(-n // patch) for n in size)
+        tokens = int(torch.tensor(self.grid).prod())
+        self.stem = nn.Linear((channels + image) * patch**dims, width)
         self.places = nn.Parameter(0.02 * torch.randn(1, tokens, width)) if positions == "learned" else None
-        self.blocks = nn.ModuleList(Block(width, head) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, head, length > 0) for _ in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
-        self.out = zeroed(nn.Linear(width, inside))
+        self.out = zeroed(nn.Linear(width, channels * patch**dims))
 
     def forward(
         self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
     ) -> Float[Tensor, "b c *size"]:
         """The network's output, of the input's size; UsageError for a size that learned positions do not cover."""
-        size, embedding = x.shape[2:], F.silu(self.embedding(time, cond))
-        cut = patches(padded(x, self.patch), self.patch)
-        grid = cut.shape[2:]
-        h, turn = self.stem(cut.flatten(2).transpose(1, 2)), None
+        heard, turn = self.embedding(time, cond), None
+        rows, grid = cut(self.embedding.join(x, cond), self.patch)
+        h = self.stem(rows)
         if self.places is None:
-            block = self.blocks[0].attention if len(self.blocks) else None
-            turn = rotation(grid, h.shape[-1] // block.heads, h.device) if isinstance(block, Attention) else None
-        elif tuple(grid) == self.grid:
+            turn = rotation(grid, self.turned, h.device)
+        elif grid == self.grid:
             h = h + self.places
         else:
-            raise UsageError(f"positions were learned for {self.grid} patches, got {tuple(grid)}", "use positions=rope")
-        for layer in self.blocks:
-            h = layer(h, embedding, turn)
-        shift, scale = self.modulation(embedding).chunk(2, -1)
-        out = self.out(modulated(h, shift, scale)).transpose(1, 2).reshape(cut.shape)
-        return cropped(unpatch(out, self.patch), size)
+            raise UsageError(f"positions were learned for {self.grid} patches, got {grid}", "use positions=rope")
+        for block in self.blocks:
+            h = block(h, heard, turn)
+        shift, scale = self.modulation(heard.vector).chunk(2, -1)
+        return assembled(self.out(modulated(h, shift, scale)), grid, self.patch, x.shape[2:])

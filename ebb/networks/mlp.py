@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ebb.networks.blocks import Embedding, zeroed
+from ebb.networks.blocks import zeroed
+from ebb.networks.conditions import Conditions
 from ebb.shapes import Float
 
 
@@ -22,7 +23,7 @@ class MLP(nn.Module):
     def __init__(self, channels: int, *, width: int = 128, depth: int = 3, classes: int = 0) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {"channels": channels, "width": width, "depth": depth, "classes": classes}
-        self.embedding = Embedding(width, classes)
+        self.embedding = Conditions(width, classes)
         self.stem = nn.Linear(channels, width)
         self.film = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(depth))
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
@@ -32,9 +33,9 @@ class MLP(nn.Module):
         self, x: Float[Tensor, "b c"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
     ) -> Float[Tensor, "b c"]:
         """The network's output."""
-        h, embedding = self.stem(x), F.silu(self.embedding(time, cond))
+        h, vector = self.stem(x), self.embedding(time, cond).vector
         for film, layer in zip(self.film, self.layers, strict=True):
-            scale, shift = film(embedding).chunk(2, -1)
+            scale, shift = film(vector).chunk(2, -1)
             h = h + layer(F.silu(torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]), 1 + scale)))
         out: Tensor = self.out(F.silu(F.layer_norm(h, h.shape[-1:])))
         return out

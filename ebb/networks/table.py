@@ -2,6 +2,7 @@
 
 from ebb.networks.dit import DiT
 from ebb.networks.mlp import MLP
+from ebb.networks.mmdit import MMDiT
 from ebb.networks.unet import UNet
 
-NETWORKS = {"unet": UNet, "dit": DiT, "mlp": MLP}
+NETWORKS = {"unet": UNet, "dit": DiT, "mmdit": MMDiT, "mlp": MLP}

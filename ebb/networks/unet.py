@@ -12,7 +12,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ebb.errors import UsageError
-from ebb.networks.blocks import CONVOLUTIONS, Attention, Embedding, cropped, padded, patches, unpatch, zeroed
+from ebb.networks.attention import Attention, CrossAttention
+from ebb.networks.blocks import CONVOLUTIONS, cropped, padded, patches, unpatch, zeroed
+from ebb.networks.conditions import Conditions, Heard
 from ebb.shapes import Float
 
 
@@ -30,10 +32,10 @@ class Residual(nn.Module):
         self.conv2 = zeroed(conv(width, width, 3, padding=1))
         self.skip = conv(inside, width, 1) if inside != width else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "b c *size"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b w *size"]:
+    def forward(self, x: Float[Tensor, "b c *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
         """The block's output, of the same size."""
         h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.film(embedding)[(...,) + (None,) * (x.ndim - 2)].chunk(2, 1)
+        scale, shift = self.film(heard.vector)[(...,) + (None,) * (x.ndim - 2)].chunk(2, 1)
         h = self.conv2(F.silu(torch.addcmul(shift, self.norm2(h), 1 + scale)))
         out: Tensor = self.skip(x) + h
         return out
@@ -55,19 +57,74 @@ class SelfAttention(nn.Module):
         self.norm = nn.GroupNorm(groups(width), width)
         self.attention = Attention(width)
 
-    def forward(self, x: Float[Tensor, "b w *size"], embedding: Tensor) -> Float[Tensor, "b w *size"]:
-        """x + attention(GN(x)); the embedding is not used."""
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
-        mixed: Tensor = self.attention(tokens)
-        return x + mixed.transpose(1, 2).reshape(x.shape)
+    def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
+        """x + attention(GN(x)); what is heard is not used."""
+        return x + mapped(self.attention(places(self.norm(x))), x)
+
+
+class TextAttention(nn.Module):
+    """Attention from all places of a feature map to the text, added to it (Rombach et al. 2022, §3.3)."""
+
+    def __init__(self, width: int, inside: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups(width), width)
+        self.attention = CrossAttention(width, inside)
+
+    def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
+        """x + attention(GN(x), rows)."""
+        return x + mapped(self.attention(places(self.norm(x)), heard.rows, heard.seen), x)
+
+
+class ConceptAttention(nn.Module):
+    """Attention from all places to each of k concepts alone; a learned gate weighs their answers at each place.
+
+    Added is Σ_i g_i·A_i with g = softmax of (0, w·A_1 + b, …, w·A_k + b), whose first entry means none of them. So no
+    concept takes another's share of one attention. A concept of nothing but padding has weight 0. All concepts have
+    the same weights, so their order says nothing.
+    """
+
+    def __init__(self, width: int, inside: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups(width), width)
+        self.attention = CrossAttention(width, inside)
+        self.gate = nn.Linear(width, 1)
+
+    def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
+        """x + Σ_k g_k·attention(GN(x), rows_k)."""
+        count = heard.rows.shape[1]
+        asking = places(self.norm(x)).repeat_interleave(count, 0)
+        answers = self.attention(asking, heard.rows.flatten(0, 1), heard.seen.flatten(0, 1)).unflatten(0, (-1, count))
+        speaks = heard.seen[..., 1:].any(-1)[..., None, None]
+        scores = self.gate(answers).float().masked_fill(~speaks, -math.inf)
+        share = torch.softmax(F.pad(scores, (0, 0, 0, 0, 1, 0)), 1)[:, 1:].to(answers.dtype)
+        return x + mapped((share * answers).sum(1), x)
+
+
+def places(x: Float[Tensor, "b w *size"]) -> Float[Tensor, "b n w"]:
+    """A feature map as one row for each of its places."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def mapped(rows: Float[Tensor, "b n w"], like: Float[Tensor, "b w *size"]) -> Float[Tensor, "b w *size"]:
+    """The inverse of `places`, in the shape of `like`."""
+    return rows.transpose(1, 2).reshape(like.shape)
+
+
+def levels_of(name: str, levels: Sequence[int], count: int) -> tuple[int, ...]:
+    """The levels of a setting; raises UsageError for one that is not there."""
+    if any(not 0 <= level < count for level in levels):
+        raise UsageError(f"{name} levels go from 0 to {count - 1}, got {tuple(levels)}")
+    return tuple(levels)
 
 
 class UNet(nn.Module):
     """x [b, channels, *size], time [b], cond → [b, channels, *size], for any size: it pads and crops inside.
 
     Level i works at 1/(patch·2^i) of the resolution with width·multipliers[i] channels and `depth` residual blocks on
-    the way down and as many on the way up; levels listed in `attention` attend after each block. `patch` > 1 moves
-    patch^dims blocks into the channels first, which trades detail for speed at high resolution. Outputs start at 0.
+    the way down and as many on the way up; after each block, levels listed in `attention` attend to themselves and
+    those in `cross` to the text. `patch` > 1 moves patch^dims blocks into the channels first, which trades detail for
+    speed at high resolution. What may be said in `cond`, and the settings from `vocabulary` to `image`: see
+    `Conditions`; with `concepts`, a text is up to that many texts, each attended to alone. Outputs start at 0.
     """
 
     def __init__(
@@ -79,49 +136,52 @@ class UNet(nn.Module):
         depth: int = 2,
         patch: int = 1,
         attention: Sequence[int] = (),
+        cross: Sequence[int] = (),
         classes: int = 0,
         dims: int = 2,
+        vocabulary: int = 0,
+        states: int = 0,
+        length: int = 0,
+        numbers: int = 0,
+        image: int = 0,
+        concepts: int = 0,
     ) -> None:
         super().__init__()
         if dims not in CONVOLUTIONS:
             raise UsageError(f"a U-Net has 1, 2 or 3 spatial dimensions, got {dims}")
-        if any(not 0 <= level < len(multipliers) for level in attention):
-            raise UsageError(f"attention levels go from 0 to {len(multipliers) - 1}, got {tuple(attention)}")
-        self.settings: dict[str, Any] = {
-            "channels": channels,
-            "width": width,
-            "multipliers": tuple(multipliers),
-            "depth": depth,
-            "patch": patch,
-            "attention": tuple(attention),
-            "classes": classes,
-            "dims": dims,
-        }
-        conv, inside, e = CONVOLUTIONS[dims], channels * patch**dims, 2 * width
-        widths = [width * m for m in multipliers]
+        if cross and not length:
+            raise UsageError("cross-attention needs a text", "give vocabulary or states, and length")
+        own = {"channels": channels, "width": width, "depth": depth, "patch": patch, "dims": dims, "concepts": concepts}
+        levels = {"multipliers": tuple(multipliers)}
+        levels |= {k: levels_of(k, v, len(multipliers)) for k, v in (("attention", attention), ("cross", cross))}
+        conv, e, widths = CONVOLUTIONS[dims], 2 * width, [width * m for m in multipliers]
         self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
-        self.embedding = Embedding(e, classes)
-        self.stem = conv(inside, widths[0], 3, padding=1)
+        self.embedding = Conditions(e, classes, vocabulary, states, length, numbers, image, concepts)
+        self.settings: dict[str, Any] = own | levels | self.embedding.settings
+        self.stem = conv((channels + image) * patch**dims, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-
-        def level(entries: Sequence[int], w: int, attend: bool) -> nn.ModuleList:
-            rows = [[Residual(dims, entry, w, e), *([SelfAttention(w)] if attend else [])] for entry in entries]
-            return nn.ModuleList(nn.ModuleList(row) for row in rows)
-
         for i, w in enumerate(widths):
-            self.down.append(level([w] * depth, w, i in attention))
-            self.up.append(level([2 * w] * depth, w, i in attention))
+            for part, entry in ((self.down, w), (self.up, 2 * w)):
+                part.append(nn.ModuleList(self.block(entry, w, i) for _ in range(depth)))
         self.shrink = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.grow = nn.ModuleList(conv(b, a, 1) for a, b in pairwise(widths))
         self.norm = nn.GroupNorm(groups(widths[0]), widths[0])
-        self.out = zeroed(conv(widths[0], inside, 3, padding=1))
+        self.out = zeroed(conv(widths[0], channels * patch**dims, 3, padding=1))
+
+    def block(self, entry: int, width: int, level: int) -> nn.ModuleList:
+        """One residual block of a level and the attention after it."""
+        e, listens = 2 * self.settings["width"], ConceptAttention if self.settings["concepts"] else TextAttention
+        layers: list[nn.Module] = [Residual(self.settings["dims"], entry, width, e)]
+        layers += [SelfAttention(width)] if level in self.settings["attention"] else []
+        layers += [listens(width, e)] if level in self.settings["cross"] else []
+        return nn.ModuleList(layers)
 
     def forward(
         self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
     ) -> Float[Tensor, "b c *size"]:
         """The network's output, of the input's size."""
-        size, embedding = x.shape[2:], F.silu(self.embedding(time, cond))
-        h = patches(padded(x, self.multiple), self.patch)
+        heard, size = self.embedding(time, cond), x.shape[2:]
+        h = patches(padded(self.embedding.join(x, cond), self.multiple), self.patch)
         h = self.stem(h.contiguous(memory_format=torch.channels_last) if h.ndim == 4 else h)
         skips = []
         for i, blocks in enumerate(self.down):
@@ -129,13 +189,13 @@ class UNet(nn.Module):
                 h = self.shrink[i - 1](h)
             for block in blocks.children():
                 for layer in block.children():
-                    h = layer(h, embedding)
+                    h = layer(h, heard)
                 skips.append(h)
         for i in reversed(range(len(self.up))):
             for block in self.up[i].children():
                 h = torch.cat([h, skips.pop()], 1)
                 for layer in block.children():
-                    h = layer(h, embedding)
+                    h = layer(h, heard)
             if i > 0:
                 h = F.interpolate(self.grow[i - 1](h), scale_factor=2.0, mode="nearest")
         out: Tensor = self.out(F.silu(self.norm(h)))

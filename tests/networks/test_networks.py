@@ -4,10 +4,15 @@ from torch import nn
 
 from ebb import testing
 from ebb.errors import UsageError
-from ebb.networks.blocks import Attention, cropped, padded, patches, rotate, rotation, unpatch
+from ebb.names import parse, spell
+from ebb.networks.blocks import assembled, cropped, cut, padded, patches, unpatch
 from ebb.networks.dit import DiT
 from ebb.networks.mlp import MLP
+from ebb.networks.mmdit import MMDiT
+from ebb.networks.table import NETWORKS as TABLE
 from ebb.networks.unet import UNet
+
+from .known import HEARS, NETWORKS, STATES, lively, told
 
 
 def no_labels(n):
@@ -122,20 +127,95 @@ def test_padding_repeats_the_edge_and_is_undone():
     torch.testing.assert_close(cropped(wide, (3, 5)), x)
 
 
-def test_rotation_makes_scores_depend_on_distance_only(generator):
-    turn = rotation((9,), 16, torch.device("cpu"))
-    q, k = torch.randn(2, 1, 16, generator=generator)
-    scores = rotate(q.expand(9, 16), turn) @ rotate(k.expand(9, 16), turn).T
-    torch.testing.assert_close(scores[0, 3], scores[5, 8])
-    assert not torch.allclose(scores[0, 3], scores[0, 4])
+@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 3, 5, 6), (2, 3, 4, 3, 5)])
+def test_cut_into_rows_and_assembled_again(shape):
+    x = torch.randn(shape)
+    rows, grid = cut(x, 4)
+    assert grid == tuple(-(-n // 4) for n in shape[2:])
+    assert rows.shape == (2, torch.tensor(grid).prod(), 3 * 4 ** len(grid))
+    torch.testing.assert_close(assembled(rows, grid, 4, shape[2:]), x)
 
 
-def test_attention_equals_its_formula(generator):
-    layer = Attention(8, head=4)
+TEXTS = {"pieces and all else": HEARS, "states": STATES}
+
+
+@pytest.mark.parametrize("heard", TEXTS)
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("shape", [(1, 19), (1, 9, 7), (1, 5, 6, 7)])
+def test_every_condition_in_one_two_and_three_dimensions(kind, heard, shape):
+    network = NETWORKS[kind](dims=len(shape) - 1, **TEXTS[heard])
+    testing.check_network(network, [shape], lambda n: told(network, shape, n))
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_batch_in_another_order_is_the_answers_in_that_order(kind):
+    network, order = lively(NETWORKS[kind](**HEARS)), torch.tensor([2, 0, 3, 1])
+    x, time, cond = torch.randn(4, 1, 9, 7), torch.rand(4), told(network, (1, 9, 7), 4)
     with torch.no_grad():
-        layer.out.weight.copy_(torch.eye(8))
-    x = torch.randn(2, 5, 8, generator=generator)
-    q, k, v = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in layer.qkv(x).chunk(3, -1))
-    q, k = (u / u.pow(2).mean(-1, keepdim=True).add(torch.finfo(u.dtype).eps).sqrt() for u in (q, k))
-    by_hand = (torch.softmax(q @ k.mT / 2, -1) @ v).transpose(1, 2).flatten(2)
-    torch.testing.assert_close(layer(x), by_hand, atol=1e-5, rtol=1e-5)
+        turned = network(x[order], time[order], {name: value[order] for name, value in cond.items()})
+        torch.testing.assert_close(turned, network(x, time, cond)[order], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("heard", TEXTS)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_with_conditions_too_outputs_start_at_zero_and_every_parameter_learns(kind, heard):
+    network = NETWORKS[kind](**TEXTS[heard])
+    x, time, cond = torch.randn(3, 1, 8, 8), torch.rand(3), told(network, (1, 8, 8))
+    assert network(x, time, cond).abs().max() == 0
+    lively(network)(x, time, cond).pow(2).sum().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or p.grad.abs().max() == 0] == []
+
+
+@pytest.mark.parametrize("heard", TEXTS)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_lower_precision_is_no_obstacle(kind, heard):
+    """bf16 where autocast chooses it: no clash of types, gradients in float32, and nearly the same answer."""
+    network = lively(NETWORKS[kind](**TEXTS[heard]))
+    x, time, cond = torch.randn(3, 1, 8, 8), torch.rand(3), told(network, (1, 8, 8))
+    exact = network(x, time, cond).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = network(x, time, cond)
+    out.float().square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in network.parameters())
+    assert (out - exact).square().mean().sqrt() < 0.1 * exact.square().mean().sqrt()
+    assert network.double()(x.double(), time, cond).dtype == torch.float64
+
+
+@pytest.mark.parametrize("heard", TEXTS)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_settings_in_text_build_the_same_network(kind, heard):
+    network = NETWORKS[kind](**TEXTS[heard])
+    again = parse(spell(network, TABLE), TABLE, "network")
+    assert again.settings == network.settings
+    again.load_state_dict(network.state_dict())
+    assert {"dims", *HEARS, "states"} <= set(network.settings)
+
+
+UNCONDITIONED = """embedding.time.1 embedding.time.3 embedding.label stem
+down.0.0.0.norm1 down.0.0.0.conv1 down.0.0.0.film down.0.0.0.norm2 down.0.0.0.conv2
+down.0.0.1.norm down.0.0.1.attention.qkv down.0.0.1.attention.norm_q down.0.0.1.attention.norm_k down.0.0.1.attention.out
+up.0.0.0.norm1 up.0.0.0.conv1 up.0.0.0.film up.0.0.0.norm2 up.0.0.0.conv2 up.0.0.0.skip
+up.0.0.1.norm up.0.0.1.attention.qkv up.0.0.1.attention.norm_q up.0.0.1.attention.norm_k up.0.0.1.attention.out
+norm out""".split()
+"""The layers that checkpoints of this network have held since format 2."""
+
+
+def test_networks_without_new_conditions_hold_what_they_held():
+    network = UNet(1, width=8, multipliers=(1,), depth=1, attention=(0,), classes=3)
+    assert list(dict.fromkeys(name.rpartition(".")[0] for name in network.state_dict())) == UNCONDITIONED
+    assert sum(p.numel() for p in network.parameters()) == 5089
+    old = parse(
+        "unet(channels=1, width=8, multipliers=(1,), depth=1, patch=1, attention=(0,), classes=3, dims=2)",
+        TABLE,
+        "network",
+    )
+    assert old.settings == network.settings
+
+
+def test_what_a_network_cannot_be_is_said():
+    with pytest.raises(UsageError, match="mmdit has a stream for text"):
+        MMDiT(1)
+    with pytest.raises(UsageError, match="cross-attention needs a text"):
+        UNet(1, cross=(0,))
+    with pytest.raises(UsageError, match=r"cross levels go from 0 to 1, got \(2,\)"):
+        UNet(1, cross=(2,), vocabulary=3, length=2)

@@ -1,0 +1,135 @@
+"""Attention: among places, from places to the rows of a text, over both together; places are told by rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ebb.errors import UsageError
+from ebb.networks.blocks import zeroed
+from ebb.shapes import Float
+
+
+def heads_of(width: int, head: int) -> int:
+    """How many heads of about `head` numbers a width has; raises UsageError where it does not split evenly."""
+    heads = max(1, width // head)
+    if width % heads:
+        raise UsageError(f"attention of width {width} does not split into {heads} heads")
+    return heads
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Float[Tensor, "b n w"]:
+    """softmax(QKᵀ/√d)V of every head, q [b, heads, n, d], k and v [b, heads, m, d], the heads side by side.
+
+    Keys that are not `seen` (bool [b, m], at least one in every row) count for nothing.
+    """
+    mask = None if seen is None else seen[:, None, None]
+    return F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, mask).transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over rows [b, n, width], queries and keys normalised (Dehghani et al. 2023, §3)."""
+
+    def __init__(self, width: int, head: int = 64) -> None:
+        super().__init__()
+        self.heads = heads_of(width, head)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.norm_q, self.norm_k = nn.RMSNorm(width // self.heads), nn.RMSNorm(width // self.heads)
+        self.out = zeroed(nn.Linear(width, width))
+
+    def split(self, x: Float[Tensor, "b n w"], rotation: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [b, heads, n, d]; `rotation` turns queries and keys by place (see `rotate`)."""
+        q, k, v = torch.unflatten(self.qkv(x), -1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = normalised(q, self.norm_q), normalised(k, self.norm_k)
+        if rotation is not None:
+            q, k = rotate(q, rotation).to(v.dtype), rotate(k, rotation).to(v.dtype)
+        return q, k, v
+
+    def forward(
+        self, x: Float[Tensor, "b n w"], rotation: Tensor | None = None, seen: Tensor | None = None
+    ) -> Float[Tensor, "b n w"]:
+        """softmax(QKᵀ/√d)V over the rows that are `seen` (bool [b, n]), or over all."""
+        out: Tensor = self.out(attend(*self.split(x, rotation), seen))
+        return out
+
+
+class Keys(nn.Module):
+    """Rows [b, m, inside] as keys and values [b, heads, m, width/heads], for those who only listen to them."""
+
+    def __init__(self, inside: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.kv = nn.Linear(inside, 2 * width)
+        self.norm_k = nn.RMSNorm(width // heads)
+
+    def forward(self, rows: Float[Tensor, "b m u"]) -> tuple[Tensor, Tensor]:
+        """Normalised keys, and values."""
+        k, v = torch.unflatten(self.kv(rows), -1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return normalised(k, self.norm_k), v
+
+
+class CrossAttention(nn.Module):
+    """Places [b, n, width] ask rows [b, m, inside]; queries and keys normalised. The output starts at 0."""
+
+    def __init__(self, width: int, inside: int, head: int = 64) -> None:
+        super().__init__()
+        self.heads = heads_of(width, head)
+        self.q = nn.Linear(width, width)
+        self.norm_q = nn.RMSNorm(width // self.heads)
+        self.rows = Keys(inside, width, self.heads)
+        self.out = zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Float[Tensor, "b n w"], rows: Float[Tensor, "b m u"], seen: Tensor) -> Float[Tensor, "b n w"]:
+        """softmax(QKᵀ/√d)V with Q of the places, K and V of the rows that are `seen` (bool [b, m])."""
+        q = torch.unflatten(self.q(x), -1, (self.heads, -1)).transpose(1, 2)
+        k, v = self.rows(rows)
+        out: Tensor = self.out(attend(normalised(q, self.norm_q), k, v, seen))
+        return out
+
+
+class JointAttention(nn.Module):
+    """Attention over the rows of a text and the places of the data together, each with weights of its own
+    (Esser et al. 2024, fig. 2b). With `last` the text is listened to and asks no more."""
+
+    def __init__(self, width: int, head: int = 64, last: bool = False) -> None:
+        super().__init__()
+        self.data = Attention(width, head)
+        self.text: Attention | Keys = Keys(width, width, self.data.heads) if last else Attention(width, head)
+
+    def forward(
+        self, text: Float[Tensor, "b m w"], data: Float[Tensor, "b n w"], seen: Tensor, rotation: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor]:
+        """What the text (None if it does not ask) and the data gather from all that is `seen` (bool [b, m + n])."""
+        q, k, v = self.data.split(data, rotation)
+        *asked, of_text, said = self.text.split(text) if isinstance(self.text, Attention) else self.text(text)
+        k, v = torch.cat([of_text, k], 2), torch.cat([said, v], 2)
+        mixed = attend(torch.cat([*asked, q], 2), k, v, seen)
+        if not isinstance(self.text, Attention):
+            return None, self.data.out(mixed)
+        return self.text.out(mixed[:, : text.shape[1]]), self.data.out(mixed[:, text.shape[1] :])
+
+
+def normalised(x: Float[Tensor, "*b d"], norm: nn.RMSNorm) -> Float[Tensor, "*b d"]:
+    """`norm` of x with its weight in the type of x: torch has a fused kernel for one type only."""
+    weight = norm.weight.to(x.dtype)
+    return F.rms_norm(x, weight.shape, weight, norm.eps)
+
+
+def rotation(grid: Sequence[int], head: int, device: torch.device) -> Tensor:
+    """Rotary angles as complex numbers [n, head/2] for tokens on a grid of any dimension (Su et al. 2021, axial).
+
+    Each axis turns an equal share of the pairs, with periods from 2π to 2π·100 tokens; pairs left over stay still.
+    """
+    share = head // (2 * len(grid))
+    speed = 100.0 ** -torch.linspace(0, 1, share, device=device)
+    places = torch.cartesian_prod(*(torch.arange(size, device=device) for size in grid)).reshape(-1, len(grid))
+    angles = (places[..., None] * speed).flatten(1)
+    return torch.polar(torch.ones(()).to(device), F.pad(angles, (0, head // 2 - angles.shape[1])))
+
+
+def rotate(x: Tensor, by: Tensor) -> Tensor:
+    """Neighbouring pairs of the last axis, read as complex numbers, turned by `by`."""
+    return torch.view_as_real(torch.view_as_complex(torch.unflatten(x.float(), -1, (-1, 2))) * by).flatten(-2)

@@ -1,0 +1,172 @@
+"""What a network is told besides x: the time, a label, numbers, a text, an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ebb.errors import UsageError
+from ebb.networks.blocks import Fourier
+from ebb.networks.text import Text, TextEncoder, TextStates
+from ebb.shapes import Float
+
+
+class Heard(NamedTuple):
+    """What every layer may use: one `vector` [b, w], and the text's `rows` [b, m, w] with the mask of those `seen`.
+
+    The vector has passed SiLU, ready to be mapped to shifts and scales. With concepts, rows are [b, k, m, w] and seen
+    is [b, k, m]; without text there are no rows (m = 0).
+    """
+
+    vector: Tensor
+    rows: Tensor
+    seen: Tensor
+
+
+class Numbers(nn.Module):
+    """Numbers [b, k] of about unit size → [b, width] by an MLP; a row with NaN in it has a learned vector instead."""
+
+    def __init__(self, count: int, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(count, width), nn.SiLU(), nn.Linear(width, width))
+        self.null = nn.Parameter(torch.zeros(width))
+
+    def forward(self, values: Float[Tensor, "b k"]) -> Float[Tensor, "b w"]:
+        """The vector. NaN never enters the MLP, since a gradient of 0 times NaN would be NaN."""
+        said = ~values.isnan().any(-1, keepdim=True)
+        vector = self.mlp(torch.where(said, values, 0.0).to(self.null.dtype))
+        return torch.where(said, vector, self.null.to(vector.dtype))
+
+
+class Conditions(nn.Module):
+    """(time, cond) → `Heard`: SiLU(MLP(Fourier(time)) + table[label] + MLP(numbers) + linear(pooled text)), and rows.
+
+    `cond` holds exactly the conditions it was built for, batch first:
+
+    - "label" (`classes` > 0): int64 [b], numbered from 0; number `classes` says nothing.
+    - "text" (`vocabulary` > 0): int64 [b, n ≤ length], ids of pieces; or (`states` > 0) float [b, n ≤ length, states].
+      Rows of 0 are padding, and a text of nothing else says nothing. With `concepts` there is an axis of up to that
+      many texts after the batch, and the pooled text is the mean of those that say something.
+    - "numbers" (`numbers` > 0): float [b, numbers], of about unit size; a row of NaN says nothing.
+    - "image" (`image` > 0): float [b, image, *size] beside x, NaN where it says nothing; `join` puts it there.
+
+    What is said by saying nothing is learned: it is what dropout trains for guidance.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int = 0,
+        vocabulary: int = 0,
+        states: int = 0,
+        length: int = 0,
+        numbers: int = 0,
+        image: int = 0,
+        concepts: int = 0,
+    ) -> None:
+        super().__init__()
+        if width % 2:
+            raise UsageError(f"an embedding of sines and cosines has an even width, got {width}")
+        if vocabulary and states:
+            raise UsageError("a text is either pieces or ready states", "give vocabulary or states, not both")
+        if bool(vocabulary or states) != bool(length) or (concepts and not length):
+            raise UsageError(
+                f"a text has a vocabulary or states, and a length; got vocabulary={vocabulary}, states={states},"
+                f" length={length}, concepts={concepts}",
+                "length is the most pieces that a text has",
+            )
+        self.settings = {
+            "classes": classes,
+            "vocabulary": vocabulary,
+            "states": states,
+            "length": length,
+            "numbers": numbers,
+            "image": image,
+        }
+        self.concepts = concepts
+        self.time = nn.Sequential(Fourier(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(classes + 1, width) if classes else None
+        self.numbers = Numbers(numbers, width) if numbers else None
+        self.text: TextEncoder | TextStates | None = TextStates(states, width) if states else None
+        if vocabulary:
+            self.text = TextEncoder(vocabulary, length, width)
+        self.pooled = nn.Linear(width, width) if length else None
+        self.blank = nn.Parameter(torch.zeros(image)) if image else None
+
+    def sizes(self) -> dict[str, tuple[range, ...]]:
+        """The sizes that each condition may have on each axis after the batch; those of an image are those of x."""
+        kind, upto = self.settings, [range(self.settings["length"] + 1)]
+        if self.concepts:
+            upto = [range(1, self.concepts + 1), *upto]
+        if kind["states"]:
+            upto = [*upto, only(kind["states"])]
+        given = {"label": kind["classes"], "text": kind["length"], "numbers": kind["numbers"]}
+        taken = {"label": (), "text": tuple(upto), "numbers": (only(kind["numbers"]),)}
+        return {name: axes for name, axes in taken.items() if given[name]}
+
+    def check(self, cond: Mapping[str, Tensor], batch: int) -> None:
+        """Raise UsageError unless `cond` is what the network was built for, for this batch (an image: see `join`)."""
+        sizes = self.sizes()
+        expected = sorted([*sizes, "image"] if self.blank is not None else sizes)
+        if sorted(cond) != expected:
+            built = ", ".join(f"{name}={size}" for name, size in self.settings.items() if size)
+            raise UsageError(
+                f"this network takes the conditions {expected}, got {sorted(cond)}",
+                f"it was built with {built or 'none'}",
+            )
+        for name, axes in sizes.items():
+            value, real = cond[name], name == "numbers" or (name == "text" and self.settings["states"] > 0)
+            fits = value.ndim == 1 + len(axes) and value.is_floating_point() == real and len(value) == batch
+            if not fits or any(size not in axis for size, axis in zip(value.shape[1:], axes, strict=True)):
+                shape = ", ".join(str(n) for n in (batch, *(f"{'≤ ' * (len(a) > 1)}{a[-1]}" for a in axes)))
+                raise UsageError(
+                    f"the condition {name!r} is {'floating' if real else 'integer'} [{shape}],"
+                    f" got {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+                )
+
+    def forward(self, time: Float[Tensor, "b"], cond: Mapping[str, Tensor]) -> Heard:
+        """What is heard. Raises UsageError as `check` does."""
+        self.check(cond, len(time))
+        vector = self.time(time)
+        rows, seen = vector.new_zeros(len(time), 0, vector.shape[1]), vector.new_zeros(len(time), 0, dtype=torch.bool)
+        if self.label is not None:
+            vector = vector + self.label(cond["label"])
+        if self.numbers is not None:
+            vector = vector + self.numbers(cond["numbers"])
+        if self.text is not None and self.pooled is not None:
+            rows, seen, pooled = separately(self.text, cond["text"]) if self.concepts else self.text(cond["text"])
+            vector = vector + self.pooled(pooled)
+        return Heard(F.silu(vector), rows, seen)
+
+    def join(self, x: Float[Tensor, "b c *size"], cond: Mapping[str, Tensor]) -> Float[Tensor, "b d *size"]:
+        """x and the image as further channels, a learned value where it is NaN; x itself where there is no image.
+
+        Raises UsageError unless the image is floating [b, image, *size] with the batch and the size of x.
+        """
+        if self.blank is None:
+            return x
+        image, shape = cond["image"], (len(x), len(self.blank), *x.shape[2:])
+        if image.shape != shape or not image.is_floating_point():
+            raise UsageError(
+                f"the condition 'image' is floating {list(shape)} beside x,"
+                f" got {str(image.dtype).removeprefix('torch.')} {list(image.shape)}"
+            )
+        blank = self.blank.reshape(1, -1, *(1,) * (x.ndim - 2))
+        return torch.cat([x, torch.where(image.isnan(), blank, image).to(x.dtype)], 1)
+
+
+def only(size: int) -> range:
+    """The range of one size."""
+    return range(size, size + 1)
+
+
+def separately(text: nn.Module, concepts: Tensor) -> Text:
+    """Concepts [b, k, n, …], each read alone: rows [b, k, m, w], seen [b, k, m], pooled the mean of those that say
+    something."""
+    rows, seen, pooled = (part.unflatten(0, concepts.shape[:2]) for part in text(concepts.flatten(0, 1)))
+    speaks = seen[..., 1:].any(-1)[..., None].to(pooled.dtype)
+    return Text(rows, seen, (speaks * pooled).sum(1) / speaks.sum(1).clamp(min=1))

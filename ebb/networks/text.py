@@ -1,0 +1,85 @@
+"""A text as rows to attend to: pieces read by a small transformer, or ready states of a frozen encoder."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ebb.networks.attention import Attention
+from ebb.networks.blocks import zeroed
+from ebb.shapes import Float, Int
+
+
+class Text(NamedTuple):
+    """`rows` [b, 1 + n, w], normalised; which of them are `seen`, bool [b, 1 + n]; all in one vector, `pooled` [b, w].
+
+    The first row is the network's own and always seen: where nothing is said, it alone speaks.
+    """
+
+    rows: Tensor
+    seen: Tensor
+    pooled: Tensor
+
+
+class TextBlock(nn.Module):
+    """Attention among the rows that are seen, then an MLP, each added to what it got normalised; both start at 0."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention = Attention(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), zeroed(nn.Linear(4 * width, width))
+        )
+
+    def forward(self, x: Float[Tensor, "b n w"], seen: Tensor) -> Float[Tensor, "b n w"]:
+        """x after both branches."""
+        x = x + self.attention(F.layer_norm(x, x.shape[-1:]), seen=seen)
+        out: Tensor = x + self.mlp(F.layer_norm(x, x.shape[-1:]))
+        return out
+
+
+class TextEncoder(nn.Module):
+    """Ids of pieces [b, n ≤ length], 0 for padding → `Text`: a transformer in which all pieces see each other.
+
+    Places are learned; the first is that of the row put before the pieces, whose output is the pooled text.
+    """
+
+    def __init__(self, vocabulary: int, length: int, width: int, depth: int = 2) -> None:
+        super().__init__()
+        self.pieces = nn.Embedding(vocabulary, width)
+        nn.init.normal_(self.pieces.weight, std=0.02)  # of one size with the places, so that order is heard at once
+        self.places = nn.Parameter(0.02 * torch.randn(1, 1 + length, width))
+        self.blocks = nn.ModuleList(TextBlock(width) for _ in range(depth))
+
+    def forward(self, ids: Int[Tensor, "b n"]) -> Text:
+        """The text; padding after it changes nothing."""
+        seen = F.pad(ids != 0, (1, 0), value=True)
+        x = F.pad(self.pieces(ids), (0, 0, 1, 0)) + self.places[:, : seen.shape[1]]
+        for block in self.blocks:
+            x = block(x, seen)
+        rows = F.layer_norm(x, x.shape[-1:])
+        return Text(rows, seen, rows[:, 0])
+
+
+class TextStates(nn.Module):
+    """States of a frozen encoder [b, n, states], rows of 0 for padding → `Text`: a linear map, a learned row before it.
+
+    They know their neighbours already; pooled is the mean of the rows that are seen.
+    """
+
+    def __init__(self, states: int, width: int) -> None:
+        super().__init__()
+        self.inside = nn.Linear(states, width)
+        self.first = nn.Parameter(0.02 * torch.randn(1, 1, width))
+
+    def forward(self, states: Float[Tensor, "b n s"]) -> Text:
+        """The text; padding after it changes nothing."""
+        seen = F.pad((states != 0).any(-1), (1, 0), value=True)
+        x = self.inside(states.to(self.first.dtype))
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        rows = F.layer_norm(x, x.shape[-1:])
+        weight = seen[..., None].to(rows.dtype)
+        return Text(rows, seen, (weight * rows).sum(1) / weight.sum(1))

@@ -1,0 +1,95 @@
+"""Attention of every kind is its formula, written out one query at a time."""
+
+import pytest
+import torch
+
+from ebb.errors import UsageError
+from ebb.networks import attention
+from ebb.networks.attention import Attention, CrossAttention, JointAttention, rotate, rotation
+
+from .known import lively
+
+SEEN = torch.tensor([[True, True, False], [True, False, False]])
+
+
+def by_hand(q, k, v, seen):
+    """softmax(qkᵀ/√d)v over the keys that are seen, for every sample, head and query alone: [b, n, heads·d]."""
+    rows = torch.empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3])
+    for b, h, n in torch.cartesian_prod(*(torch.arange(size) for size in q.shape[:3])).tolist():
+        score = torch.stack([q[b, h, n] @ key for key in k[b, h][seen[b]]]) / q.shape[3] ** 0.5
+        weight = score.exp() / score.exp().sum()
+        rows[b, n, h] = sum(w * value for w, value in zip(weight, v[b, h][seen[b]], strict=True))
+    return rows.flatten(2)
+
+
+def split(x, parts, heads):
+    """[b, n, parts·w] → parts of [b, heads, n, w/heads]."""
+    return [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in x.chunk(parts, -1)]
+
+
+def unit(x, norm):
+    """x/rms(x)·weight."""
+    return norm.weight * x / (x.square().mean(-1, keepdim=True) + torch.finfo(x.dtype).eps).sqrt()
+
+
+def test_attention_equals_its_formula(generator):
+    layer = lively(Attention(8, head=4))
+    x = torch.randn(2, 3, 8, generator=generator)
+    q, k, v = split(layer.qkv(x), 3, 2)
+    q, k = unit(q, layer.norm_q), unit(k, layer.norm_k)
+    whole = layer.out(by_hand(q, k, v, torch.ones(2, 3, dtype=torch.bool)))
+    torch.testing.assert_close(layer(x), whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer(x, seen=SEEN), layer.out(by_hand(q, k, v, SEEN)), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(layer(x, seen=SEEN), whole, atol=1e-3), "the mutant: a mask that is not used"
+
+
+def test_cross_attention_equals_its_formula(generator):
+    layer = lively(CrossAttention(8, 6, head=4))
+    x, rows = torch.randn(2, 4, 8, generator=generator), torch.randn(2, 3, 6, generator=generator)
+    (q,), (k, v) = split(layer.q(x), 1, 2), split(layer.rows.kv(rows), 2, 2)
+    q, k = unit(q, layer.norm_q), unit(k, layer.rows.norm_k)
+    answer = layer(x, rows, SEEN)
+    torch.testing.assert_close(answer, layer.out(by_hand(q, k, v, SEEN)), atol=1e-5, rtol=1e-5)
+    for mutant in ((q, k, v, ~SEEN), (q, v, k, SEEN), (k[:, :, [0, 1, 2, 0]], q[:, :, :3], v, SEEN)):
+        assert not torch.allclose(answer, layer.out(by_hand(*mutant)), atol=1e-3)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_joint_attention_equals_its_formula(last, generator):
+    layer = lively(JointAttention(8, head=4, last=last))
+    text, data = torch.randn(2, 3, 8, generator=generator), torch.randn(2, 4, 8, generator=generator)
+    turn = rotation((2, 2), 4, torch.device("cpu"))
+    every = torch.cat([SEEN, torch.ones(2, 4, dtype=torch.bool)], 1)
+    q, k, v = split(layer.data.qkv(data), 3, 2)
+    q, k = rotate(unit(q, layer.data.norm_q), turn), rotate(unit(k, layer.data.norm_k), turn)
+    *asked, of_text, said = split(layer.text.kv(text) if last else layer.text.qkv(text), 2 if last else 3, 2)
+    keys = [unit(of_text, layer.text.norm_k), k]
+    queries = [*(unit(part, layer.text.norm_q) for part in asked), q]
+
+    def formula(queries, keys, values, seen):
+        return by_hand(torch.cat(queries, 2), torch.cat(keys, 2), torch.cat(values, 2), seen)
+
+    told, gathered = layer(text, data, every, turn)
+    mixed = formula(queries, keys, [said, v], every)
+    torch.testing.assert_close(gathered, layer.data.out(mixed[:, -4:]), atol=1e-5, rtol=1e-5)
+    if last:
+        assert told is None
+    else:
+        torch.testing.assert_close(told, layer.text.out(mixed[:, :3]), atol=1e-5, rtol=1e-5)
+    deaf = by_hand(q, k, v, every[:, 3:])
+    swapped, flipped = formula(queries, [said, v], keys, every), formula(queries, keys, [said, v], every.flip(1))
+    for mutant in (deaf, swapped, flipped):
+        assert not torch.allclose(gathered, layer.data.out(mutant[:, -4:]), atol=1e-3)
+
+
+def test_rotation_makes_scores_depend_on_distance_only(generator):
+    turn = rotation((9,), 16, torch.device("cpu"))
+    q, k = torch.randn(2, 1, 16, generator=generator)
+    scores = rotate(q.expand(9, 16), turn) @ rotate(k.expand(9, 16), turn).T
+    torch.testing.assert_close(scores[0, 3], scores[5, 8])
+    assert not torch.allclose(scores[0, 3], scores[0, 4])
+
+
+def test_a_width_that_does_not_split_into_heads_is_refused():
+    with pytest.raises(UsageError, match="width 10 does not split into 3 heads"):
+        attention.CrossAttention(10, 4, head=3)

@@ -1,0 +1,180 @@
+"""What a network is told: saying nothing is learned, padding is not heard, and what does not fit is refused by name."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from ebb.errors import UsageError
+from ebb.networks import attention
+from ebb.networks.conditions import Conditions, Numbers
+from ebb.networks.text import TextEncoder, TextStates
+
+from .known import HEARS, NETWORKS, TEXT, lively, told
+
+TIME = torch.tensor([0.1, 0.5, 0.9])
+
+
+def answer(network, cond, shape=(1, 9, 7)):
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        return network(x, TIME, cond)
+
+
+def lengthened(text, network, more):
+    """A text with so many more rows of padding."""
+    return {"text": F.pad(text, (*((0, 0) if network.settings["states"] else ()), 0, more))}
+
+
+@pytest.mark.parametrize("settings", [{"vocabulary": 11, "length": 9}, {"states": 6, "length": 9}])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_padding_is_not_heard(kind, settings, monkeypatch):
+    network = lively(NETWORKS[kind](**settings))
+    cond = told(network, (1, 9, 7))
+    longer = lengthened(cond["text"], network, 4)
+    torch.testing.assert_close(answer(network, longer), answer(network, cond), atol=1e-5, rtol=0)
+    plain = attention.attend
+    monkeypatch.setattr(attention, "attend", lambda q, k, v, seen=None: plain(q, k, v))
+    assert not torch.allclose(answer(network, longer), answer(network, cond), atol=1e-4), "the mutant: it is seen"
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_text_is_heard_and_none_at_all_is_one_of_nothing_but_padding(kind):
+    network = lively(NETWORKS[kind](vocabulary=11, length=5))
+    text = told(network, (1, 9, 7))["text"]
+    empty = answer(network, {"text": torch.zeros_like(text)})
+    torch.testing.assert_close(answer(network, {"text": text[..., :0]}), empty, atol=1e-5, rtol=0)
+    for sample, other in enumerate((answer(network, {"text": text}) - empty).abs().amax((1, 2, 3)).tolist()):
+        assert (other > 1e-3) == bool(text[sample].any()), "heard wherever something is said"
+
+
+def test_pieces_hear_each_other_on_both_sides_and_know_their_order(generator):
+    encoder = lively(TextEncoder(11, 5, 16))
+    rows, seen, pooled = encoder(TEXT)
+    assert seen.tolist() == [[True, *(piece > 0 for piece in text)] for text in TEXT.tolist()]
+    torch.testing.assert_close(pooled, rows[:, 0])
+    for changed in (0, 4):
+        other = TEXT.clone()
+        other[1, changed] = 10
+        moved = (encoder(other).rows - rows).abs().amax(-1)[1]
+        assert moved.min() > 1e-4, "every row of the text hears the change"
+    assert not torch.allclose(encoder(TEXT[1:2].flip(1)).pooled, pooled[1:2], atol=1e-3)
+
+
+def test_states_are_pooled_over_what_is_seen(generator):
+    encoder = lively(TextStates(6, 16))
+    states = torch.where(TEXT[..., None] > 0, torch.randn(4, 5, 6, generator=generator), 0.0)
+    rows, seen, pooled = encoder(states)
+    assert seen.tolist() == TextEncoder(11, 5, 16)(TEXT).seen.tolist()
+    torch.testing.assert_close(pooled, torch.stack([row[mask].mean(0) for row, mask in zip(rows, seen, strict=True)]))
+    assert not torch.allclose(pooled, rows.mean(1), atol=1e-3), "the mutant: padding is pooled too"
+    torch.testing.assert_close(rows[:, 0], rows[:1, 0].expand(4, -1))
+
+
+def test_a_row_of_nan_is_a_learned_vector_and_leaves_the_gradients_alone(generator):
+    numbers = lively(Numbers(2, 8))
+    values = torch.tensor([[0.5, -1.0], [torch.nan, torch.nan], [0.5, torch.nan]], requires_grad=True)
+    vectors = numbers(values)
+    torch.testing.assert_close(vectors[1:], numbers.null.expand(2, -1))
+    torch.testing.assert_close(vectors[:1], numbers.mlp(values[:1].detach()))
+    vectors.sum().backward()
+    assert all(p.grad.isfinite().all() for p in numbers.parameters())
+    assert values.grad.isfinite().all()
+    torch.testing.assert_close(numbers.null.grad, torch.full((8,), 2.0))
+    numbers.zero_grad()
+    torch.where(values.isnan().any(-1, keepdim=True), numbers.null, numbers.mlp(values)).sum().backward()
+    assert numbers.mlp[0].weight.grad.isnan().any(), "the mutant: NaN goes through the MLP and is replaced afterwards"
+
+
+def test_an_image_stands_beside_x_with_a_learned_value_where_it_is_nan(generator):
+    embedding = lively(Conditions(8, image=2))
+    x = torch.randn(2, 1, 3, 4, generator=generator)
+    image = torch.randn(2, 2, 3, 4, generator=generator)
+    image[1], image[0, 0, 0, 0] = torch.nan, torch.nan
+    image.requires_grad_()
+    joined = embedding.join(x, {"image": image})
+    blank = embedding.blank[:, None, None].expand(2, 3, 4)
+    torch.testing.assert_close(joined[:, :1], x)
+    torch.testing.assert_close(joined[1, 1:], blank)
+    torch.testing.assert_close(joined[0, 1:].flatten()[1:], image[0].flatten()[1:])
+    assert joined[0, 1, 0, 0] == embedding.blank[0]
+    joined.square().sum().backward()
+    assert image.grad.isfinite().all()
+    assert embedding.blank.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_nan_does_not_leak(kind):
+    """Only the third sample says a number and shows an image; what the others get is finite, as are all gradients."""
+    network = lively(NETWORKS[kind](**HEARS))
+    cond = told(network, (1, 9, 7))
+    for name in ("numbers", "image"):
+        cond[name][:2] = torch.nan
+    out = network(torch.randn(3, 1, 9, 7), TIME, cond)
+    assert out.isfinite().all()
+    out.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_concepts_have_no_order_and_one_of_padding_is_none():
+    network = lively(NETWORKS["concepts"](vocabulary=11, length=5))
+    text = told(network, (1, 9, 7))["text"]
+    torch.testing.assert_close(answer(network, {"text": text.flip(1)}), answer(network, {"text": text}))
+    alone, padded = text[:, :1], torch.stack([text[:, 0], torch.zeros_like(text[:, 0])], 1)
+    torch.testing.assert_close(answer(network, {"text": padded}), answer(network, {"text": alone}))
+    assert not torch.allclose(answer(network, {"text": text}), answer(network, {"text": alone}), atol=1e-3)
+
+
+def test_the_gate_is_the_softmax_it_says(generator):
+    network = lively(NETWORKS["concepts"](vocabulary=11, length=5))
+    layer, heard = network.down[1][0][-1], network.embedding(TIME, told(network, (1, 9, 7)))
+    x = torch.randn(3, 16, 2, 3, generator=generator)
+    rows = layer.norm(x).flatten(2).transpose(1, 2)
+    for b, speaks in enumerate(heard.seen[..., 1:].any(-1).tolist()):
+        answers = [
+            layer.attention(rows[b : b + 1], heard.rows[b, k][None], heard.seen[b, k][None])[0]
+            for k in range(2)
+            if speaks[k]
+        ]
+        weights = [layer.gate(one).exp() for one in answers]
+        fused = sum(w * one for w, one in zip(weights, answers, strict=True)) / (1 + sum(weights))
+        torch.testing.assert_close(layer(x, heard)[b] - x[b], fused.T.reshape(16, 2, 3), atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(fused * (1 + sum(weights)) / sum(weights), fused, atol=1e-3), "the mutant: no none"
+
+
+FITTING = {
+    "text": torch.ones(3, 4, dtype=torch.int64),
+    "label": torch.zeros(3, dtype=torch.int64),
+    "numbers": torch.zeros(3, 2),
+    "image": torch.zeros(3, 2, 4, 4),
+}
+WRONG = {
+    "too long a text": ({"text": torch.ones(3, 6, dtype=torch.int64)}, r"'text' is integer \[3, ≤ 5\], got int64 \[3, 6\]"),
+    "a text of states": ({"text": torch.ones(3, 4)}, r"'text' is integer \[3, ≤ 5\], got float32 \[3, 4\]"),
+    "another batch": ({"label": torch.zeros(2, dtype=torch.int64)}, r"'label' is integer \[3\], got int64 \[2\]"),
+    "other numbers": ({"numbers": torch.zeros(3, 3)}, r"'numbers' is floating \[3, 2\], got float32 \[3, 3\]"),
+    "another size": ({"image": torch.zeros(3, 2, 5, 4)}, r"'image' is floating \[3, 2, 4, 4\] beside x, got float32 \[3, 2, 5, 4\]"),
+    "an unknown one": ({"depth": torch.zeros(3, 1)}, r"takes the conditions \['image', 'label', 'numbers', 'text'\], got \['depth', "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_does_not_fit_is_refused_by_name(what):
+    cond, message = WRONG[what]
+    network = NETWORKS["dit"](**HEARS)
+    with pytest.raises(UsageError, match=message):
+        network(torch.zeros(3, 1, 4, 4), TIME, FITTING | cond)
+
+
+def test_concepts_and_states_that_do_not_fit_are_refused_by_name():
+    with pytest.raises(UsageError, match=r"'text' is integer \[3, ≤ 2, ≤ 5\], got int64 \[3, 4\]"):
+        NETWORKS["concepts"](vocabulary=11, length=5)(torch.zeros(3, 1, 4, 4), TIME, {"text": FITTING["text"]})
+    with pytest.raises(UsageError, match=r"'text' is floating \[3, ≤ 5, 6\], got float32 \[3, 4, 7\]"):
+        NETWORKS["dit"](states=6, length=5)(torch.zeros(3, 1, 4, 4), TIME, {"text": torch.zeros(3, 4, 7)})
+
+
+@pytest.mark.parametrize("settings", [
+    {"vocabulary": 3}, {"states": 3}, {"length": 3}, {"concepts": 2}, {"vocabulary": 3, "states": 3, "length": 3},
+])  # fmt: skip
+def test_a_text_is_one_of_two_and_has_a_length(settings):
+    with pytest.raises(UsageError, match="text"):
+        Conditions(8, **settings)
