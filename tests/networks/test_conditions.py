@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from ebb.errors import UsageError
+from ebb.evaluate.probe import attention_maps
 from ebb.networks import attention
 from ebb.networks.conditions import Conditions, Numbers
 from ebb.networks.text import TextEncoder, TextStates
@@ -45,6 +46,18 @@ def test_a_text_is_heard_and_none_at_all_is_one_of_nothing_but_padding(kind):
     torch.testing.assert_close(answer(network, {"text": text[..., :0]}), empty, atol=1e-5, rtol=0)
     for sample, other in enumerate((answer(network, {"text": text}) - empty).abs().amax((1, 2, 3)).tolist()):
         assert (other > 1e-3) == bool(text[sample].any()), "heard wherever something is said"
+
+
+def test_attention_to_a_text_can_be_watched():
+    network = lively(NETWORKS["unet"](vocabulary=11, length=5))
+    cond = told(network, (1, 9, 7))
+    with attention_maps(network) as maps:
+        answer(network, cond)
+    seen = F.pad(cond["text"] > 0, (1, 0), value=True)
+    for name in ("down.0.0.1.attention", "down.1.0.2.attention", "up.0.0.1.attention"):
+        (shares,) = maps[name]
+        torch.testing.assert_close(shares.sum(-1), torch.ones(shares.shape[:-1]))
+        assert ((shares > 0) == seen[:, None, None]).all(), "what is padding has no share"
 
 
 def test_pieces_hear_each_other_on_both_sides_and_know_their_order(generator):

@@ -191,12 +191,16 @@ def test_settings_in_text_build_the_same_network(kind, heard):
     assert {"dims", *HEARS, "states"} <= set(network.settings)
 
 
-UNCONDITIONED = """embedding.time.1 embedding.time.3 embedding.label stem
-down.0.0.0.norm1 down.0.0.0.conv1 down.0.0.0.film down.0.0.0.norm2 down.0.0.0.conv2
-down.0.0.1.norm down.0.0.1.attention.qkv down.0.0.1.attention.norm_q down.0.0.1.attention.norm_k down.0.0.1.attention.out
-up.0.0.0.norm1 up.0.0.0.conv1 up.0.0.0.film up.0.0.0.norm2 up.0.0.0.conv2 up.0.0.0.skip
-up.0.0.1.norm up.0.0.1.attention.qkv up.0.0.1.attention.norm_q up.0.0.1.attention.norm_k up.0.0.1.attention.out
-norm out""".split()
+RESIDUAL = ["norm1", "conv1", "film", "norm2", "conv2"]
+ATTENTION = ["norm", "attention.qkv", "attention.norm_q", "attention.norm_k", "attention.out"]
+UNCONDITIONED = [
+    *("embedding.time.1", "embedding.time.3", "embedding.label", "stem"),
+    *(f"down.0.0.0.{name}" for name in RESIDUAL),
+    *(f"down.0.0.1.{name}" for name in ATTENTION),
+    *(f"up.0.0.0.{name}" for name in [*RESIDUAL, "skip"]),
+    *(f"up.0.0.1.{name}" for name in ATTENTION),
+    *("norm", "out"),
+]
 """The layers that checkpoints of this network have held since format 2."""
 
 
