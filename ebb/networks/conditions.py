@@ -87,6 +87,8 @@ class Conditions(nn.Module):
             "numbers": numbers,
             "image": image,
         }
+        given = {"image": image, "label": classes, "numbers": numbers, "text": length}
+        self.expected = [name for name, size in given.items() if size]
         self.concepts = concepts
         self.time = nn.Sequential(Fourier(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None
@@ -97,76 +99,56 @@ class Conditions(nn.Module):
         self.pooled = nn.Linear(width, width) if length else None
         self.blank = nn.Parameter(torch.zeros(image)) if image else None
 
-    def sizes(self) -> dict[str, tuple[range, ...]]:
-        """The sizes that each condition may have on each axis after the batch; those of an image are those of x."""
-        kind, upto = self.settings, [range(self.settings["length"] + 1)]
-        if self.concepts:
-            upto = [range(1, self.concepts + 1), *upto]
-        if kind["states"]:
-            upto = [*upto, only(kind["states"])]
-        given = {"label": kind["classes"], "text": kind["length"], "numbers": kind["numbers"]}
-        taken = {"label": (), "text": tuple(upto), "numbers": (only(kind["numbers"]),)}
-        return {name: axes for name, axes in taken.items() if given[name]}
-
-    def check(self, cond: Mapping[str, Tensor], batch: int) -> None:
-        """Raise UsageError unless `cond` is what the network was built for, for this batch (an image: see `join`)."""
-        sizes = self.sizes()
-        expected = sorted([*sizes, "image"] if self.blank is not None else sizes)
-        if sorted(cond) != expected:
+    def forward(self, time: Float[Tensor, "b"], cond: Mapping[str, Tensor]) -> Heard:
+        """What is heard. Raises UsageError unless `cond` is exactly what the network was built for (image: `join`)."""
+        if sorted(cond) != self.expected:
             built = ", ".join(f"{name}={size}" for name, size in self.settings.items() if size)
             raise UsageError(
-                f"this network takes the conditions {expected}, got {sorted(cond)}",
-                f"it was built with {built or 'none'}",
+                f"this network takes the conditions {self.expected}, got {sorted(cond)}",
+                f"it was built with {built}" if built else "it was built without conditions",
             )
-        for name, axes in sizes.items():
-            value, real = cond[name], name == "numbers" or (name == "text" and self.settings["states"] > 0)
-            fits = value.ndim == 1 + len(axes) and value.is_floating_point() == real and len(value) == batch
-            if not fits or any(size not in axis for size, axis in zip(value.shape[1:], axes, strict=True)):
-                shape = ", ".join(str(n) for n in (batch, *(f"{'≤ ' * (len(a) > 1)}{a[-1]}" for a in axes)))
-                raise UsageError(
-                    f"the condition {name!r} is {'floating' if real else 'integer'} [{shape}],"
-                    f" got {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-                )
-
-    def forward(self, time: Float[Tensor, "b"], cond: Mapping[str, Tensor]) -> Heard:
-        """What is heard. Raises UsageError as `check` does."""
-        self.check(cond, len(time))
-        vector = self.time(time)
-        rows, seen = vector.new_zeros(len(time), 0, vector.shape[1]), vector.new_zeros(len(time), 0, dtype=torch.bool)
+        vector, batch = self.time(time), len(time)
+        rows, seen = vector.new_zeros(batch, 0, vector.shape[1]), vector.new_zeros(batch, 0, dtype=torch.bool)
         if self.label is not None:
-            vector = vector + self.label(cond["label"])
+            vector = vector + self.label(fitting("label", cond["label"], False, batch))
         if self.numbers is not None:
-            vector = vector + self.numbers(cond["numbers"])
+            vector = vector + self.numbers(fitting("numbers", cond["numbers"], True, batch, self.settings["numbers"]))
         if self.text is not None and self.pooled is not None:
-            rows, seen, pooled = separately(self.text, cond["text"]) if self.concepts else self.text(cond["text"])
+            rows, seen, pooled = self.read(self.text, cond["text"], batch)
             vector = vector + self.pooled(pooled)
         return Heard(F.silu(vector), rows, seen)
+
+    def read(self, encoder: nn.Module, text: Tensor, batch: int) -> Text:
+        """A text; or concepts, each read alone: rows [b, k, m, w], seen [b, k, m], pooled as said above."""
+        states, length = self.settings["states"], -self.settings["length"]
+        sizes = (*([-self.concepts] if self.concepts else []), length, *([states] if states else []))
+        text = fitting("text", text, states > 0, batch, *sizes)
+        if not self.concepts:
+            read: Text = encoder(text)
+            return read
+        rows, seen, pooled = (torch.unflatten(part, 0, text.shape[:2]) for part in encoder(text.flatten(0, 1)))
+        speaks = seen[..., 1:].any(-1)[..., None].to(pooled.dtype)
+        return Text(rows, seen, (speaks * pooled).sum(1) / speaks.sum(1).clamp(min=1))
 
     def join(self, x: Float[Tensor, "b c *size"], cond: Mapping[str, Tensor]) -> Float[Tensor, "b d *size"]:
         """x and the image as further channels, a learned value where it is NaN; x itself where there is no image.
 
-        Raises UsageError unless the image is floating [b, image, *size] with the batch and the size of x.
+        Raises UsageError unless the image is floating, with the batch and the size of x.
         """
         if self.blank is None:
             return x
-        image, shape = cond["image"], (len(x), len(self.blank), *x.shape[2:])
-        if image.shape != shape or not image.is_floating_point():
-            raise UsageError(
-                f"the condition 'image' is floating {list(shape)} beside x,"
-                f" got {str(image.dtype).removeprefix('torch.')} {list(image.shape)}"
-            )
+        image = fitting("image", cond["image"], True, len(x), len(self.blank), *x.shape[2:])
         blank = self.blank.reshape(1, -1, *(1,) * (x.ndim - 2))
         return torch.cat([x, torch.where(image.isnan(), blank, image).to(x.dtype)], 1)
 
 
-def only(size: int) -> range:
-    """The range of one size."""
-    return range(size, size + 1)
-
-
-def separately(text: nn.Module, concepts: Tensor) -> Text:
-    """Concepts [b, k, n, …], each read alone: rows [b, k, m, w], seen [b, k, m], pooled the mean of those that say
-    something."""
-    rows, seen, pooled = (part.unflatten(0, concepts.shape[:2]) for part in text(concepts.flatten(0, 1)))
-    speaks = seen[..., 1:].any(-1)[..., None].to(pooled.dtype)
-    return Text(rows, seen, (speaks * pooled).sum(1) / speaks.sum(1).clamp(min=1))
+def fitting(name: str, value: Tensor, floating: bool, batch: int, *sizes: int) -> Tensor:
+    """`value`, where it is [batch, *sizes] of that kind; a size of −n is any up to n. Raises UsageError else."""
+    fits = value.is_floating_point() == floating and value.ndim == 1 + len(sizes) and len(value) == batch
+    if not fits or any(got > -n if n < 0 else got != n for got, n in zip(value.shape[1:], sizes, strict=True)):
+        expected = ", ".join([str(batch), *(str(n) if n >= 0 else f"≤ {-n}" for n in sizes)])
+        raise UsageError(
+            f"the condition {name!r} is {'floating' if floating else 'integer'} [{expected}],"
+            f" got {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+        )
+    return value

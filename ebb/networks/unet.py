@@ -93,7 +93,9 @@ class ConceptAttention(nn.Module):
         """x + Σ_k g_k·attention(GN(x), rows_k)."""
         count = heard.rows.shape[1]
         asking = places(self.norm(x)).repeat_interleave(count, 0)
-        answers = self.attention(asking, heard.rows.flatten(0, 1), heard.seen.flatten(0, 1)).unflatten(0, (-1, count))
+        answers = self.attention(asking, heard.rows.flatten(0, 1), heard.seen.flatten(0, 1)).unflatten(
+            0, (len(x), count)
+        )
         speaks = heard.seen[..., 1:].any(-1)[..., None, None]
         scores = self.gate(answers).float().masked_fill(~speaks, -math.inf)
         share = torch.softmax(F.pad(scores, (0, 0, 0, 0, 1, 0)), 1)[:, 1:].to(answers.dtype)

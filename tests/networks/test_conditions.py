@@ -165,7 +165,7 @@ WRONG = {
     "a text of states": ({"text": torch.ones(3, 4)}, r"'text' is integer \[3, ≤ 5\], got float32 \[3, 4\]"),
     "another batch": ({"label": torch.zeros(2, dtype=torch.int64)}, r"'label' is integer \[3\], got int64 \[2\]"),
     "other numbers": ({"numbers": torch.zeros(3, 3)}, r"'numbers' is floating \[3, 2\], got float32 \[3, 3\]"),
-    "another size": ({"image": torch.zeros(3, 2, 5, 4)}, r"'image' is floating \[3, 2, 4, 4\] beside x, got float32 \[3, 2, 5, 4\]"),
+    "another size": ({"image": torch.zeros(3, 2, 5, 4)}, r"'image' is floating \[3, 2, 4, 4\], got float32 \[3, 2, 5, 4\]"),
     "an unknown one": ({"depth": torch.zeros(3, 1)}, r"takes the conditions \['image', 'label', 'numbers', 'text'\], got \['depth', "),
 }  # fmt: skip
 
