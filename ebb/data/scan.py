@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ebb.data import hold, memory
+from ebb.data import captions, hold, memory
 from ebb.data.decode import Head, Shape
 from ebb.data.files import Notes, shown
 from ebb.data.sources import SUPPORTED, locate
@@ -39,7 +39,9 @@ class Summary:
     """What was found, JSON-able through dataclasses.asdict.
 
     `shape` is [c, h, w]; `mean`, `std` and the 16 bins of `histogram` are per channel, in units of [-1, 1];
-    `fingerprint` is sha256 over pixels, labels and label names; `chosen` gives each automatic choice its reason.
+    `fingerprint` is sha256 over pixels, labels, label names and, where there are any, captions; `captions` says how
+    many images have one, `captions_distinct` how many different ones there are, and `caption_lengths` the characters
+    of the shortest and the longest; `chosen` gives each automatic choice its reason.
     """
 
     kind: str
@@ -54,17 +56,23 @@ class Summary:
     fingerprint: str
     chosen: dict[str, str]
     findings: tuple[Finding, ...]
+    captions_distinct: int = 0
+    caption_lengths: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set in memory: `pixels` uint8 [n, c, h, w], `labels` int64 [n] indexing `names`, None when unlabelled."""
+    """A data set in memory: `pixels` uint8 [n, c, h, w], `labels` int64 [n] indexing `names`, None when unlabelled.
+
+    `captions` has one for each image, "" where it is missing; None where the source has none.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray | None
     names: tuple[str, ...]
     summary: Summary
     held_out: Images | None
+    captions: tuple[str, ...] | None = None
 
 
 def read(
@@ -76,7 +84,7 @@ def read(
     progress: Callable[[str, int, int], None] | None = None,
     hold_back: bool = True,
 ) -> Images:
-    """Read a folder, zip, idx, npz or CIFAR-10 source, or `digits`; everything not given is chosen from the data.
+    """Read a folder, zip, idx, npz, CIFAR-10 source, or `digits`; everything not given is chosen from the data.
 
     `size` is a side or (height, width) in pixels, `channels` 1 or 3; arrays over half of the available memory go to
     disk under `cache`; `progress(stage, done, total)` is called while reading.
@@ -233,9 +241,11 @@ def _images(
     """Sum up one split."""
     every = split.names
     called, labels = [every[at] for at in kept], _numbers(split, kept, names)
-    captioned = [name for name in called if name in split.captioned]
-    notes["captions", "counted, not used for training yet"] += captioned
-    mean, std, histogram, fingerprint = _look(pixels, labels, names, called, notes)
+    texts = None if split.captions is None else tuple(split.captions[at] for at in kept)
+    if texts is not None:
+        captions.note(called, texts, notes)
+    lengths = [len(text) for text in texts or () if text]
+    mean, std, histogram, fingerprint = _look(pixels, labels, names, texts, called, notes)
     classes = {} if labels is None else _count(labels, names, notes)
     findings = [
         Finding(kind, len(found), tuple(map(shown, found[:5])), action)
@@ -243,18 +253,21 @@ def _images(
         if found
     ]
     summary = Summary(
-        source.kind, source.name, len(pixels), pixels.shape[1:], classes, len(captioned), mean, std, histogram,
-        fingerprint, chosen, tuple(findings),
+        source.kind, source.name, len(pixels), pixels.shape[1:], classes, len(lengths), mean, std, histogram,
+        fingerprint, chosen, tuple(findings), len({*(texts or ())} - {""}),
+        (min(lengths, default=0), max(lengths, default=0)),
     )  # fmt: skip
-    return Images(pixels, labels, names, summary, None)
+    return Images(pixels, labels, names, summary, None, texts)
 
 
 def _look(
-    pixels: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...], called: list[str], notes: Notes
-) -> tuple[list[float], list[float], list[list[int]], str]:
+    pixels: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...], texts: tuple[str, ...] | None,
+    called: list[str], notes: Notes,
+) -> tuple[list[float], list[float], list[list[int]], str]:  # fmt: skip
     """Mean, standard deviation and histogram per channel, and the fingerprint; notes duplicates and constant images."""
     fingerprint = hashlib.sha256(json.dumps([pixels.shape, names]).encode())
     fingerprint.update(b"" if labels is None else labels.astype("<i8").data)
+    fingerprint.update(b"" if texts is None else json.dumps(texts).encode())
     counts = np.zeros((pixels.shape[1], 256), np.int64)
     seen, name = set[bytes](), iter(called)
     for chunk in _chunks(pixels):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import posixpath
 import re
@@ -11,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ebb.data import formats
+from ebb.data.captions import METADATA, captions, rows
 from ebb.data.decode import SUFFIXES
-from ebb.data.files import DAMAGED, Files, Notes, folder, shown, tarred, zipped
+from ebb.data.files import Files, Notes, folder, shown, tarred, zipped
 from ebb.data.splits import Allocate, ImageFiles, Label, Source
-from ebb.errors import DamagedError, DataError
+from ebb.errors import DataError
 
 SUPPORTED = (
     "ebb train FOLDER, with .png, .jpg, .webp, .gif, .bmp or .tiff files in it; or a zip of such a folder, "
     "a folder of idx files, an .npz, CIFAR-10's binary version, or the word digits"
 )
-METADATA = "metadata.jsonl"
 
 
 def locate(where: str, notes: Notes, allocate: Allocate) -> Source:
@@ -94,7 +93,7 @@ def _common_depth(members: Iterable[str]) -> int:
 def _image_files(files: Files, where: str, name: str, images: list[str], notes: Notes) -> Source:
     """Images in folders: a split if the first level says so, labels by metadata or else by folder."""
     tables = [member for member in files.sizes if posixpath.basename(member) == METADATA]
-    rows = {key: row for table in tables for key, row in _rows(files, where, table).items()}
+    found = {key: row for table in tables for key, row in rows(files, where, table).items()}
     depth = _common_depth([*images, *tables])
     level = {folder.lower(): folder for folder in sorted({_folder(member, depth) for member in images})}
     tests = [folder for key, folder in level.items() if key == "test"]
@@ -105,19 +104,22 @@ def _image_files(files: Files, where: str, name: str, images: list[str], notes: 
         test = [member for member in images if _folder(member, depth) == tests[0]]
         reasons["held out"] = f"{tests[0]}: the folder beside {level['train']}"
         depth = _common_depth(train)
-    labels, reasons["labels"] = _labels(rows, images, train, depth)
+    labels, reasons["labels"] = _labels(found, images, train, depth)
+    texts, why, beside = captions(files, where, images, found)
     ignored = {
-        "not an image": files.sizes.keys() - {*images, *tables},
+        "not an image": files.sizes.keys() - {*images, *tables, *beside},
         "outside the split": set(images) - {*train, *test},
-        f"in {METADATA} only": rows.keys() - set(images),
+        f"in {METADATA} only": found.keys() - set(images),
     }
-    for found, names in ignored.items():
-        notes[found, "ignored"] += sorted(names)
-    captioned = {member for member, row in rows.items() if row.get("text")}
+    for what, names in ignored.items():
+        notes[what, "ignored"] += sorted(names)
+    if texts is not None:
+        reasons["captions"] = why
     kind = files.kind + ("imagefolder" if tables else "class folders" if labels else "folder")
 
     def split(members: list[str]) -> ImageFiles:
-        return ImageFiles(files, members, [labels.get(member) for member in members], captioned)
+        said = None if texts is None else [texts[member] for member in members]
+        return ImageFiles(files, members, [labels.get(member) for member in members], said)
 
     return Source(kind, name, split(train), split(test) if test else None, reasons)
 
@@ -134,25 +136,3 @@ def _labels(
     if "" in classes:
         return {}, "none: there are images both beside and in the folders"
     return {member: _folder(member, depth) for member in images}, f"the names of {len(classes)} folders"
-
-
-def _rows(files: Files, where: str, table: str) -> dict[str, dict[str, Any]]:
-    """The rows of a metadata.jsonl by the path of their file. Raises DataError naming the line."""
-    rows = {}
-    try:
-        lines = files.read(table).decode("utf-8-sig").split("\n")
-    except DAMAGED as error:
-        raise DamagedError(f"{where}: {table} cannot be read: {error}", "it should be JSON lines in UTF-8") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: {table}, line {number} is not JSON: {error}") from error
-        if row is None:
-            continue
-        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-            raise DataError(f'{where}: {table}, line {number}: expected {{"file_name": "...", ...}}, got {line[:60]}')
-        if type(row.get("label")) not in (int, str, type(None)):
-            raise DataError(f"{where}: {table}, line {number}: a label is an integer or a string, got {row['label']!r}")
-        rows[posixpath.normpath(posixpath.join(posixpath.dirname(table), row["file_name"]))] = row
-    return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
@@ -35,8 +35,8 @@ class Split(Protocol):
         """The label of each image, None where it has none."""
 
     @property
-    def captioned(self) -> Collection[str]:
-        """The names of the images that have a text."""
+    def captions(self) -> Sequence[str] | None:
+        """The text of each image, "" where it has none; None where no image of the source has one."""
 
     def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
         """The size of each image; None for one that has to be left out."""
@@ -64,7 +64,7 @@ class Arrays:
 
     array: np.ndarray
     labels: Sequence[Label]
-    captioned: Collection[str] = ()
+    captions: Sequence[str] | None = None
 
     @property
     def names(self) -> Sequence[str]:
@@ -100,7 +100,7 @@ class ImageFiles:
     files: Files
     names: Sequence[str]
     labels: Sequence[Label]
-    captioned: Collection[str]
+    captions: Sequence[str] | None
 
     def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
         """Read every header, decode nothing."""

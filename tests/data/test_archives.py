@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zipfile
 
@@ -215,6 +216,14 @@ def test_the_emoji_zip(shared):
     assert images.held_out.pixels.shape == (189, 3, 64, 64)
     assert images.labels is None
     assert (images.summary.captions, images.held_out.summary.captions) == (3599, 189)
+    with zipfile.ZipFile(shared("emoji64.zip")) as archive:
+        rows = map(json.loads, archive.read("emoji64/metadata.jsonl").decode().splitlines())
+        texts = {row["file_name"]: row["text"] for row in rows}
+        first = np.asarray(Image.open(archive.open("emoji64/1f004.png")).convert("RGB")).transpose(2, 0, 1)
+    captions = images.captions + images.held_out.captions
+    assert {*captions} == {*texts.values()}
+    (at,) = np.flatnonzero((np.concatenate([images.pixels, images.held_out.pixels]) == first).all((1, 2, 3)))
+    assert captions[at] == texts["1f004.png"]
     assert images.summary.kind == "zip of imagefolder"
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ebb.data import memory
 from ebb.data.scan import read
-from ebb.errors import DamagedError, DataError, ResourceError, UsageError
+from ebb.errors import DataError, ResourceError, UsageError
 
 
 def chw(array):
@@ -86,9 +86,8 @@ def test_metadata_gives_labels_captions_and_integer_order(tmp_path, picture, sav
     assert images.summary.kind == "imagefolder"
     assert images.names == ("9", "10")
     assert images.labels.tolist() == [1, 0]
-    assert images.summary.captions == 1
-    assert finding(images, "captions").examples == ("img/a.png",)
-    assert "not used" in finding(images, "captions").action
+    assert images.captions == ("ten\u2028lines", "")
+    assert finding(images, "without a caption").examples == ("img/b.png",)
     assert finding(images, "in metadata.jsonl only").examples == ("gone.png",)
 
 
@@ -112,10 +111,10 @@ def test_bad_metadata_names_the_line(tmp_path, picture, save, line):
         read(str(tmp_path))
 
 
-def test_metadata_that_is_not_text_is_damaged(tmp_path, picture, save):
+def test_metadata_that_is_not_text_is_refused(tmp_path, picture, save):
     save(tmp_path / "a.png", picture())
     (tmp_path / "metadata.jsonl").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(DamagedError, match=r"metadata\.jsonl"):
+    with pytest.raises(DataError, match=r"metadata\.jsonl, line 1 is not UTF-8"):
         read(str(tmp_path))
 
 
