@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ebb.data import formats
+from ebb.data import formats, scenes
 from ebb.data.captions import METADATA, captions, rows
 from ebb.data.decode import SUFFIXES
 from ebb.data.files import Files, Notes, folder, shown, tarred, zipped
@@ -18,7 +18,7 @@ from ebb.errors import DataError
 
 SUPPORTED = (
     "ebb train FOLDER, with .png, .jpg, .webp, .gif, .bmp or .tiff files in it; or a zip of such a folder, "
-    "a folder of idx files, an .npz, CIFAR-10's binary version, or the word digits"
+    "a folder of idx files, an .npz, CIFAR-10's binary version, or the words digits or shapes"
 )
 
 
@@ -26,8 +26,8 @@ def locate(where: str, notes: Notes, allocate: Allocate) -> Source:
     """Find out what `where` is, by content. Raises DataError, DamagedError, ResourceError."""
     path = Path(os.path.expanduser(where))
     if not os.path.exists(path):
-        if where == "digits":
-            return formats.digits()
+        if where in (words := {"digits": formats.digits, "shapes": scenes.source}):
+            return words[where]()
         raise DataError(f"{where} does not exist", SUPPORTED)
     bare = re.sub(r"(\.(tar|tgz|zip|npz|gz))+$", "", path.resolve().name)
     name = re.sub(r"[^\w.-]+", "-", bare).strip("-.") or "data"
