@@ -165,6 +165,14 @@ def test_states_are_those_of_the_text_alone(folders, kind):
         assert rows[: len(alone)].any(1).all()
 
 
+def test_padding_that_is_seen_would_show(folders):
+    """The comparison above notices an encoder that attends to padding."""
+    encoder = PretrainedText(folders["bert"], length=12)
+    right, model = encoder.states(TEXTS), encoder.model
+    encoder.model = lambda input_ids, attention_mask: model(input_ids, torch.ones_like(attention_mask))
+    assert (encoder.states(TEXTS) - right).abs().amax() > 1e-3
+
+
 def test_the_order_and_the_company_of_texts_do_not_matter(folders):
     encoder = PretrainedText(folders["bert"], length=12)
     together = encoder.states(TEXTS * 20)
