@@ -1,0 +1,78 @@
+"""The command line: few verbs, every option a field of the recipe or an argument of the function it calls.
+
+Only the chosen verb imports torch, so that help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from typing import Annotated
+
+import tyro
+from pydantic import ValidationError
+from rich.console import Console
+
+from ebb.cli.config import ConfigVerb
+from ebb.cli.evaluate import Doctor, Evaluate, Sweep
+from ebb.cli.sample import Sample
+from ebb.cli.say import saying
+from ebb.cli.train import Train, overlaid
+from ebb.errors import EbbError, ResourceError
+from ebb.recipe import explained
+from ebb.terminal import tell
+
+__all__ = ["Verbs", "given_in", "main", "overlaid", "saying"]
+
+Verbs = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[ConfigVerb, tyro.conf.subcommand("config")]
+)
+
+
+def given_in(arguments: list[str]) -> set[str]:
+    """The dotted names of the options that were given, also where the value is the default: {"seed", "data.flip"}."""
+    names = (word[2:].split("=")[0] for word in arguments if word.startswith("--"))
+    return {name.replace(".no-", ".").replace("-", "_") for name in names}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one verb; a mistake ends with one short message and its exit code, never a traceback."""
+    console, errors = Console(), Console(stderr=True)
+    try:
+        verb = tyro.cli(
+            Verbs, args=arguments, prog="ebb", description="Train, sample, measure and diagnose diffusion models."
+        )
+        verb(console, given_in(sys.argv[1:] if arguments is None else arguments))
+    except EbbError as error:
+        fail(errors, error)
+    except ValidationError as error:
+        fail(errors, explained(error, "the command line"))
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os._exit(0)
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = f"{error.filename or 'a file'}: {error.strerror}"
+        fail(errors, ResourceError(what, "free space, or choose another place"))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        fail(errors, ResourceError("out of memory", "try a smaller --batch, --network.width or --data.size"))
+    except KeyboardInterrupt as stop:
+        saved = "; the same command resumes from the last checkpoint" if stop.args else ""
+        errors.print(f"stopped{saved}", soft_wrap=True)
+        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
+
+
+def fail(console: Console, error: EbbError) -> None:
+    """Print the message and end with its code."""
+    console.print("[bold red]error[/] ", end="")
+    tell(console, str(error))
+    sys.exit(error.code)

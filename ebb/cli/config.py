@@ -1,0 +1,80 @@
+"""`ebb config`: recipes shown, checked and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from ebb.recipe import Recipe, difference, flat, from_yaml, to_yaml
+from ebb.terminal import tell
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print the resolved recipe of a run, or of a recipe file; without one, all fields with their defaults."""
+
+    what: tyro.conf.Positional[Path | None] = None
+    """run folder or recipe file"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Print YAML."""
+        tell(console, to_yaml(recipe_of(self.what) if self.what else Recipe()).rstrip())
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Check a recipe file and say what is wrong with it."""
+
+    file: tyro.conf.Positional[Path]
+    """recipe file or run folder"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Print that it is valid, or end with the reason."""
+        from ebb.plan import names_known
+
+        names_known(recipe_of(self.file))
+        tell(console, f"{self.file} is a valid recipe")
+
+
+@dataclass(frozen=True)
+class Diff:
+    """Print how two recipes differ."""
+
+    a: tyro.conf.Positional[Path]
+    """run folder or recipe file"""
+    b: tyro.conf.Positional[Path]
+    """run folder or recipe file"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """One line for each field that differs."""
+        old, new = (flat(recipe_of(path).model_dump()) for path in (self.a, self.b))
+        for line in difference(old, new) or ["no difference"]:
+            tell(console, line)
+
+
+Config = Annotated[
+    Annotated[Show, tyro.conf.subcommand("show")]
+    | Annotated[Validate, tyro.conf.subcommand("validate")]
+    | Annotated[Diff, tyro.conf.subcommand("diff")],
+    tyro.conf.arg(name=""),
+]
+
+
+@dataclass(frozen=True)
+class ConfigVerb:
+    """Show, validate or compare recipes."""
+
+    verb: Config
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Do it."""
+        self.verb(console, given)
+
+
+def recipe_of(path: Path) -> Recipe:
+    """The recipe of a run folder or of a YAML file."""
+    return from_yaml(path / "run.yaml" if path.is_dir() else path)[0]

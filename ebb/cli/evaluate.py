@@ -1,0 +1,128 @@
+"""`ebb evaluate`, `ebb sweep` and `ebb doctor`: what a run is worth, how to sample it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from ebb.cli.how import How
+from ebb.cli.say import Rows, Say, saying, show
+from ebb.terminal import tell
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run: distances to the real images beside their floor, copies, noise levels, likelihood and cost."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """run folder"""
+    n: int = 1000
+    """number of samples to draw; the same command goes on where it was interrupted"""
+    seed: int = 0
+    """of the samples and of the split of the real images"""
+    features: str | None = None
+    """a pretrained network in a local file, inception:FILE or dino:FILE; without it the run's own classifier"""
+    likelihood: int = 64
+    """number of unseen images to find the bits per dimension of; 0 for none"""
+    weights: Literal["ema", "model"] = "ema"
+    """the averaged weights that one samples from, or the raw ones"""
+    against: Annotated[Path | None, tyro.conf.arg(metavar="RUN2")] = None
+    """compare with this run instead: same data, seeds and labels, and an interval for each difference"""
+    how: Annotated[How, tyro.conf.arg(name="")] = How()
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Measure, print the table, and write it into the run's report."""
+        options = {"seed": self.seed, "features": self.features, "weights": self.weights, **asdict(self.how)}
+        try:
+            with saying(console, "reading the run") as say:
+                rows, heads = self.alone(say, options) if self.against is None else self.compared(say, options)
+        except KeyboardInterrupt:
+            tell(console, "stopped; the same command goes on with the samples that were drawn")
+            sys.exit(128 + signal.SIGINT)
+        show(console, rows, str(self.run), heads)
+        tell(console, f"report   {self.run / 'report.html'}")
+
+    def alone(self, say: Say, options: dict[str, Any]) -> Rows:
+        """The figures of one run."""
+        from ebb.evaluate.run import as_table, evaluate
+
+        return as_table(evaluate(self.run, self.n, likelihood=self.likelihood, say=say, **options)), ()
+
+    def compared(self, say: Say, options: dict[str, Any]) -> Rows:
+        """The differences of two runs."""
+        from ebb.evaluate.against import against, as_rows
+
+        found = against(self.run, self.against or self.run, self.n, say=say, **options)
+        return as_rows(found), ("", found.run, found.other, "difference", "that is")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Measure solvers, steps and guidance of a run, and keep the cheapest good setting as its default."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """run folder"""
+    solvers: tuple[str, ...] = ("dpmpp_2m", "unipc", "deis")
+    """solvers to measure"""
+    steps: tuple[int, ...] = (6, 8, 10, 12)
+    """numbers of steps to measure"""
+    guidance: tuple[float, ...] = ()
+    """guidance scales to measure; without it 1 and the run's own"""
+    precision: Literal["fp32", "bf16"] | None = None
+    """of the network's forward pass"""
+    n: int = 1000
+    """samples in each cell"""
+    seed: int = 0
+    """of the samples and of the split of the real images"""
+    search: bool = True
+    """also search for the best times, for up to 12 steps of deterministic solvers"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Measure, print the table, and write sweep.json, sweep.html, sweep.png and sampling.json into the run."""
+        from ebb.evaluate.sweep import as_rows, sweep
+
+        with saying(console, "reading the run") as say:
+            result = sweep(
+                self.run,
+                self.solvers,
+                self.steps,
+                self.guidance,
+                self.n,
+                search=self.search,
+                precision=self.precision,
+                seed=self.seed,
+                say=say,
+            )
+        heads = ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", "")
+        show(console, as_rows(result), str(self.run), heads)
+        tell(console, f"real images against real images: {result.floor:.4f}")
+        tell(console, f"report   {self.run / 'sweep.html'}")
+        tell(console, f"sample   ebb sample {self.run}")
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Look for what is wrong with a run or with data, and say what to do about it."""
+
+    where: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|DATA")]
+    """run folder, or data as `ebb train` takes it"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Print every finding; exit code 1 if one of them is an error."""
+        from ebb.evaluate.doctor.finding import diagnose
+
+        with saying(console, "examining") as say:
+            found = diagnose(self.where, say=say)
+        tell(console, str(found))
+        if found.kind == "run":
+            from ebb.evaluate.report.run import write_report
+
+            tell(console, f"report   {write_report(Path(self.where))}")
+        if any(finding.severity == "error" for finding in found.findings):
+            sys.exit(1)

@@ -1,0 +1,40 @@
+"""`ebb sample`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from ebb.cli.how import How
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample new images from a run."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """run folder, or one of its checkpoints"""
+    n: int = 16
+    """number of images"""
+    label: str | None = None
+    """name or number of the label; without it every label in turn"""
+    seed: int = 0
+    """image i is made from seed + i"""
+    out: Path = Path("samples.png")
+    """a .png for one grid, a .npz for arrays, or a folder for single .png files"""
+    compile: bool = False
+    """compile the steps: a minute first, then faster; for thousands of samples"""
+    how: Annotated[How, tyro.conf.arg(name="")] = How()
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Sample and write."""
+        from ebb.samples import sample_to
+
+        how = asdict(self.how)
+        sample_to(
+            self.run, self.out, self.n, label=self.label, seed=self.seed, compile=self.compile, console=console, **how
+        )

@@ -1,0 +1,74 @@
+"""`ebb train`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from ebb.cli.say import show
+from ebb.errors import UsageError
+from ebb.recipe import Recipe, flat, from_yaml, validated
+from ebb.terminal import tell
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a diffusion model on a folder of images; the same command again resumes."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """a folder of images or class folders, imagefolder, .zip of these, idx, .npz, CIFAR-10 binary, or digits"""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+    run: Path | None = None
+    """where to keep the run; without it runs/ and the name of the data"""
+    fresh: bool = False
+    """start anew, replacing a run of the same name"""
+    base: Path | None = None
+    """a recipe or run.yaml to start from; options given here win"""
+    dry_run: bool = False
+    """make a few updates, a checkpoint and a sample, say what they cost, and keep nothing"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Train, and say where the results are."""
+        if {"steps", "budget"} <= given:
+            raise UsageError("--steps and --budget both say how long to train", "give one of them")
+        asked = self.recipe
+        if self.base is not None:
+            asked = overlaid(from_yaml(self.base)[0], self.recipe, given)
+        if self.dry_run:
+            self.rehearse(asked, console)
+            return
+        from ebb.run import train
+
+        folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console)
+        tell(console, f"report   {folder / 'report.html'}")
+        tell(console, f"sample   ebb sample {folder} --n 16 --out samples.png")
+        tell(console, f"measure  ebb evaluate {folder} --n 1000")
+
+    def rehearse(self, asked: Recipe, console: Console) -> None:
+        """Measure what training would cost, and print the table."""
+        from ebb.machine import seconds_since_start
+        from ebb.rehearsal import as_rows, rehearse
+
+        began = time.perf_counter() - (seconds_since_start() or 0.0)
+        found = rehearse(self.source, asked, run=self.run, console=console, began=began)
+        show(console, as_rows(found), f"{self.source}, rehearsed")
+        tell(console, "nothing was kept; without --dry-run the same command trains")
+
+
+def overlaid(base: Recipe, asked: Recipe, given: set[str]) -> Recipe:
+    """`base` with the fields that were given on the command line; steps and budget replace each other."""
+    tree, options = base.model_dump(), flat(asked.model_dump())
+    for name in given & options.keys():
+        *groups, leaf = name.split(".")
+        part = tree
+        for group in groups:
+            part = part[group]
+        part[leaf] = options[name]
+    if given & {"steps", "budget"}:
+        tree["budget" if "steps" in given else "steps"] = None
+    return validated(tree, "the command line")
