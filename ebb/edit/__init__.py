@@ -1,0 +1,1 @@
+"""Editing: existing pictures given to a denoiser that was made to invent them."""

@@ -1,0 +1,48 @@
+"""Filling in: part of a picture is made new, inside it or around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ebb.edit.sdedit import fresh
+from ebb.errors import UsageError
+from ebb.guide.inpaint import inpaint
+from ebb.process.denoiser import Cond, Denoiser
+from ebb.sample.loop import Solver
+from ebb.sample.repaint import Resample
+from ebb.shapes import Float
+
+
+def fill(
+    denoiser: Denoiser,
+    solver: Solver,
+    times: Float[Tensor, "n"],
+    x0: Float[Tensor, "b *d"],
+    new: Tensor,
+    cond: Cond,
+    noise: Callable[..., Tensor],
+    repeats: int = 1,
+) -> Float[Tensor, "b *d"]:
+    """A sample that is x0, bit for bit, where `new` is false or 0: one mask for all [*d], or [b, *d].
+
+    `inpaint` holds the known part, and with `repeats` > 1 each step is made that often with noise put back in between,
+    so that the new part goes with it (`Resample`; Lugmayr et al. 2022): as many times the calls.
+    """
+    held = inpaint(x0, new == 0)(denoiser)
+    return fresh(held, Resample(solver, repeats) if repeats != 1 else solver, times, x0, cond, noise)
+
+
+def canvas(x0: Float[Tensor, "b c *size"], border: int) -> tuple[Float[Tensor, "b c *more"], Tensor]:
+    """x0 with its edges repeated into `border` more places on every side, and where those are: bool [*more].
+
+    Raises UsageError for a border below 1.
+    """
+    if border < 1:
+        raise UsageError(f"a border is at least 1 wide, got {border}", "try --border 8")
+    around = (border,) * 2 * (x0.ndim - 2)
+    known = torch.zeros(x0.shape[2:], dtype=torch.bool, device=x0.device)
+    return F.pad(x0, around, mode="replicate"), F.pad(known, around, value=True)

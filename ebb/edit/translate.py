@@ -1,0 +1,44 @@
+"""A picture taken back to its noise, and sampled again: under another condition, or with something added to it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ebb.edit.sdedit import last
+from ebb.process.denoiser import Cond, Denoiser
+from ebb.sample.invert import invert, refuse
+from ebb.sample.loop import Solver, trajectory
+from ebb.shapes import Float
+
+
+def translate(
+    denoiser: Denoiser,
+    edited: Denoiser,
+    solver: Solver,
+    times: Float[Tensor, "n"],
+    x0: Float[Tensor, "b *d"],
+    source: Cond,
+    target: Cond,
+    added: Float[Tensor, "one *d"] | None = None,
+) -> Float[Tensor, "b *d"]:
+    """x0 to its noise by `denoiser` under `source`, and back to data by `edited` under `target`.
+
+    The same noise under another condition is the picture's counterpart there (dual diffusion implicit bridges: Su et
+    al. 2023, algorithm 1). The same denoiser and condition both ways give x0 back, with an error of the solver's order:
+    invert with more steps than you sample with. `edited` may be guided; the way up rarely should be, since a guided
+    flow carries errors far (Mokady et al. 2023). `added`, one row or one for each, goes to the noise (`direction`).
+
+    Raises UsageError for a solver that draws noise.
+    """
+    z = last(invert(denoiser, solver, times, x0, source))
+    return last(trajectory(edited, solver, times, z if added is None else z + added, target, refuse))
+
+
+def direction(plus: Float[Tensor, "m *d"], minus: Float[Tensor, "k *d"]) -> Float[Tensor, "1 *d"]:
+    """mean(plus) − mean(minus) of the noises that two sets of pictures were inverted to.
+
+    Added to the noise of a picture, times a scale, it moves the picture from what `minus` have in common towards what
+    `plus` have (latent arithmetic: Radford et al. 2016, §6.3.2). The mean of m noises that have nothing in common is
+    still √(n/m) long in n dimensions, so a direction wants many pictures.
+    """
+    return plus.mean(0, keepdim=True) - minus.mean(0, keepdim=True)
