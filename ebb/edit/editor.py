@@ -1,0 +1,276 @@
+"""A system ready to edit with: pictures in, pictures out, whatever its denoiser works on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ebb.edit.between import Between, blend, frames
+from ebb.edit.fill import canvas, fill
+from ebb.edit.restore import restore, softened
+from ebb.edit.sdedit import fresh, last, sdedit, steps_for
+from ebb.edit.translate import direction, translate
+from ebb.errors import EbbError, UsageError
+from ebb.guide.cfg import cfg
+from ebb.guide.operators import Operator, downsample
+from ebb.machine import keep_freed_memory
+from ebb.names import parse
+from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.predict import audible
+from ebb.process.times import GRIDS
+from ebb.recipe import Sampling
+from ebb.sample.invert import invert
+from ebb.sample.loop import Solver
+from ebb.sample.noise import Noise
+from ebb.sample.table import SOLVERS
+from ebb.shapes import Float
+from ebb.system import System
+
+Label = str | int | None
+"""A label's name or number; None says nothing, the null that the model was trained with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Editor:
+    """Edits of pictures x0 [b, *shape] in [−1, 1], as float32 on the CPU, towards one label or none.
+
+    Edited picture i is a function of (system, settings, x0[i], seed + i) alone, whatever the batch, to within rounding.
+    `progress` is told how many pictures each batch finished.
+    """
+
+    system: System
+    how: Sampling
+    label: Label = None
+    batch: int = 64
+    progress: Callable[[int], None] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        system: System,
+        *,
+        label: Label = None,
+        batch: int = 64,
+        progress: Callable[[int], None] | None = None,
+        **asked: Any,
+    ) -> Editor:
+        """An editor with the system's own sampling settings, but those that are asked for (steps, guidance, solver, …).
+
+        Raises UsageError for settings or a label that the system does not have, and for guidance towards nothing.
+        """
+        how = system.settled(**asked)
+        if label is None and asked.get("guidance") not in (None, 1):
+            raise UsageError(f"guidance {how.guidance:g} needs a label to guide towards", "name one with --label")
+        editor = cls(system, how, label, batch, progress)
+        editor.cond(label, 1)
+        keep_freed_memory()
+        return editor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.system.denoiser.parameters()).device
+
+    @property
+    def solver(self) -> Solver:
+        """The solver that is named in the settings."""
+        solver: Solver = parse(self.how.solver, SOLVERS, "solver")
+        return solver
+
+    @property
+    def times(self) -> Float[Tensor, "n"]:
+        """The grid of the settings, begun where the network can be heard."""
+        path = self.system.denoiser.path
+        return audible(path, self.system.denoiser.prediction, parse(self.how.grid, GRIDS, "grid")(path, self.how.steps))
+
+    def null(self) -> Cond:
+        """One row of every condition that says nothing."""
+        return {name: row.to(self.device) for name, row in self.system.labels.null().items()}
+
+    def cond(self, label: Label, count: int) -> Cond:
+        """The condition of `count` pictures; UsageError for a label that the system does not know."""
+        labels = self.system.labels
+        said = self.null() if label is None else labels([labels.index(label)])
+        return {name: row.to(self.device).expand(count, *row.shape[1:]) for name, row in said.items()}
+
+    @property
+    def plain(self) -> Denoiser:
+        """The denoiser in the precision of the settings, without guidance."""
+        return self.system.in_precision(self.how)
+
+    @property
+    def guided(self) -> Denoiser:
+        """The denoiser guided towards the label; without a label there is nothing to guide towards."""
+        return self.plain if self.label is None else cfg(self.how.guidance, self.null())(self.plain)
+
+    def encoded(self, x0: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
+        """Pictures as what the denoiser works on."""
+        return x0.to(self.device)
+
+    def decoded(self, x: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
+        """Pictures of what the denoiser made, in [−1, 1]; raises EbbError where it is not finite."""
+        if not bool(torch.isfinite(x).all()):
+            raise EbbError("editing gave values that are not finite", "try more --steps, or --guidance 1")
+        return x.clamp(-1, 1).cpu()
+
+    def each(
+        self, given: Float[Tensor, "b *d"], seed: int, edit: Callable[[Tensor, Cond, Noise], Tensor]
+    ) -> Float[Tensor, "b *e"]:
+        """`edit(part, cond, noise)` for what is given, in batches; sample i has the noise of seed + i."""
+        made = []
+        for part in self.parts(given):
+            count = len(part)
+            made.append(self.decoded(edit(part, self.cond(self.label, count), Noise.of(seed, count))))
+            seed += count
+            if self.progress:
+                self.progress(count)
+        return torch.cat(made)
+
+    def parts(self, given: Float[Tensor, "b *d"]) -> list[Tensor]:
+        """What is given, in batches."""
+        return [given[first : first + self.batch] for first in range(0, len(given), self.batch)]
+
+    def strength(self, x0: Float[Tensor, "b *d"], strength: float, seed: int = 0) -> Float[Tensor, "b *d"]:
+        """Image to image (`sdedit`): 0 gives the pictures back, 1 is a fresh sample."""
+        if steps_for(strength, self.how.steps) == 0:
+            return x0
+        return self.each(
+            x0,
+            seed,
+            lambda part, cond, noise: sdedit(
+                self.guided, self.solver, self.times, self.encoded(part), cond, noise, strength
+            ),
+        )
+
+    def inpaint(
+        self, x0: Float[Tensor, "b c *size"], new: Tensor, repeats: int = 1, seed: int = 0
+    ) -> Float[Tensor, "b c *size"]:
+        """New where `new` [*size] is true or not 0; elsewhere x0, bit for bit (`fill`).
+
+        Where the denoiser works at a lower resolution, a place is held if all of it is known. Raises UsageError for a
+        mask of another size, or one with nothing to make.
+        """
+        if new.shape != x0.shape[2:]:
+            raise UsageError(f"a mask of {sides(new.shape)} does not fit pictures of {sides(x0.shape[2:])}")
+        if not bool(new.any()):
+            raise UsageError("the mask has nothing to make new", "what is white in it is made new, what is black kept")
+
+        def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
+            z = self.encoded(part)
+            return fill(self.guided, self.solver, self.times, z, covering(new, z), cond, noise, repeats)
+
+        return torch.where(new != 0, self.each(x0, seed, edit), x0)
+
+    def outpaint(
+        self, x0: Float[Tensor, "b c *size"], border: int, repeats: int = 1, seed: int = 0
+    ) -> Float[Tensor, "b c *more"]:
+        """The pictures with `border` new places on every side. Raises UsageError where the network has one size."""
+        return self.inpaint(*canvas(x0, border), repeats, seed)
+
+    def translate(
+        self, x0: Float[Tensor, "b *d"], source: Label = None, added: Tensor | None = None
+    ) -> Float[Tensor, "b *d"]:
+        """The pictures' counterparts under this editor's label: inverted under `source`, sampled again (`translate`).
+
+        `added` goes to the noise between the two. Without it, and with one label both ways, the pictures come back to
+        within the solver's error; so do more steps than for sampling.
+        """
+
+        def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
+            under, z = self.cond(source, len(part)), self.encoded(part)
+            return translate(self.plain, self.guided, self.solver, self.times, z, under, cond, added)
+
+        return self.each(x0, 0, edit)
+
+    def shift(
+        self, x0: Float[Tensor, "b *d"], plus: Float[Tensor, "m *d"], minus: Float[Tensor, "k *d"], scale: float = 1.0
+    ) -> Float[Tensor, "b *d"]:
+        """The pictures moved from the pictures `minus` towards `plus`, by scale·`direction` in their noise."""
+        towards = direction(self.noises(plus), self.noises(minus))
+        return self.translate(x0, self.label, scale * towards)
+
+    def noises(self, x0: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
+        """What the pictures would be made from, under this editor's label (`invert`)."""
+
+        def up(part: Tensor) -> Tensor:
+            under, z = self.cond(self.label, len(part)), self.encoded(part)
+            return last(invert(self.plain, self.solver, self.times, z, under))
+
+        return torch.cat([up(part) for part in self.parts(x0)])
+
+    def interpolate(
+        self, seeds: tuple[int, int], count: int, labels: tuple[Label, Label] | None = None
+    ) -> Float[Tensor, "n *d"]:
+        """`count` samples from that of one seed to that of another, and from one label to another where two are given.
+
+        The noise turns along a great circle (`Between`), the answers to two labels are mixed (`blend`).
+        """
+        if count < 2:
+            raise UsageError(f"an interpolation has 2 or more frames, got {count}", "try --n 9")
+        shares = frames(count)
+        if labels is None:
+            return self.strip(self.guided, seeds, shares)
+        null, (first, second) = self.null(), (self.cond(label, 1) for label in labels)
+        made = [
+            self.strip(blend(first, second, share, null, self.how.guidance)(self.plain), seeds, (share,))
+            for share in shares  # one at a time, since a blend has one share
+        ]
+        return torch.cat(made)
+
+    def strip(self, denoiser: Denoiser, seeds: tuple[int, int], shares: Sequence[float]) -> Float[Tensor, "n *d"]:
+        """Samples whose noise lies `shares` of the way between two seeds."""
+
+        def edit(part: Tensor, cond: Cond, _: Noise) -> Tensor:
+            like = torch.empty(len(part), *self.system.shape, device=self.device)
+            return fresh(denoiser, self.solver, self.times, like, cond, Between(seeds, tuple(part.tolist())))
+
+        return self.each(torch.tensor(shares, dtype=torch.float64), 0, edit)
+
+    def upscale(self, small: Float[Tensor, "b c *less"], error: float = 0.01, seed: int = 0) -> Float[Tensor, "b *d"]:
+        """Pictures of the system's size whose block means are the `small` ones, to about `error` (`restore`)."""
+        return self.restore(small, downsample(self.factor(small), small.ndim - 2), error, seed)
+
+    def deblur(
+        self, soft: Float[Tensor, "b c *size"], sigma: float, error: float = 0.01, seed: int = 0
+    ) -> Float[Tensor, "b *d"]:
+        """Pictures that are the `soft` ones when blurred by a Gaussian of `sigma` places, to about `error`."""
+        return self.restore(soft, softened(sigma, soft.ndim - 2), error, seed)
+
+    def restore(self, y: Tensor, operator: Operator, error: float, seed: int) -> Float[Tensor, "b *d"]:
+        """Pictures of the system's shape that the operator takes to y."""
+
+        def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
+            part = part.to(self.device)
+            like = part.new_zeros(len(part), *self.system.shape)
+            return restore(self.guided, self.solver, self.times, part, operator, error, like, cond, noise)
+
+        return self.each(y, seed, edit)
+
+    def factor(self, small: Float[Tensor, "b c *less"]) -> int:
+        """By what whole number, 2 or more, the system's pictures are larger than these; UsageError where by none."""
+        large, size = self.system.shape[1:], small.shape[2:]
+        factor = large[0] // size[0]
+        if factor < 2 or tuple(factor * length for length in size) != large:
+            fitting = [sides([length // by for length in large]) for by in (2, 4, 8) if not any(s % by for s in large)]
+            raise UsageError(
+                f"upscaling is by a whole factor to the model's {sides(large)}, which {sides(size)} does not reach",
+                f"for example from {' or '.join(fitting)}" if fitting else "",
+            )
+        return factor
+
+
+def covering(new: Tensor, z: Float[Tensor, "b c *size"]) -> Tensor:
+    """A mask [*fine] for z [b, c, *size] of a resolution that divides it: true where any place within is."""
+    mask = (new != 0).to(z.device)
+    for axis, length in enumerate(z.shape[2:]):
+        mask = torch.unflatten(mask, axis, (length, -1)).any(axis + 1)
+    return mask
+
+
+def sides(size: Sequence[int]) -> str:
+    """28×28."""
+    return "×".join(map(str, size))
