@@ -25,7 +25,7 @@ RANK = {
     "system": 3,
     "train": 4, "evaluate": 4, "exchange": 4,
     "recipes": 5, "plan": 6, "progress": 6, "record": 6,
-    "rehearsal": 7, "run": 7, "samples": 7, "testing": 7, "studio": 8, "cli": 9,
+    "rehearsal": 7, "run": 7, "samples": 7, "edit": 7, "testing": 7, "studio": 8, "cli": 9,
 }  # fmt: skip
 """Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
 
@@ -132,12 +132,24 @@ OPTIONS = {
     "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
     "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.precision",
 }  # fmt: skip
+HOW = {"steps", "guidance", "solver", "grid", "precision"}
+EDIT = HOW | {"label", "out"}
+VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "dry_run"} | OPTIONS,
     "sample": {"n", "label", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
     "evaluate": {
         "n", "steps", "guidance", "solver", "grid", "precision", "seed", "features", "likelihood", "weights", "against",
     },
+    "edit strength": EDIT | VERSIONS | {"strength"},
+    "edit vary": EDIT | VERSIONS | {"strength"},
+    "edit inpaint": EDIT | VERSIONS | {"mask", "repeats"},
+    "edit outpaint": EDIT | VERSIONS | {"border", "repeats"},
+    "edit interpolate": HOW | {"seeds", "labels", "n", "out"},
+    "edit translate": EDIT | {"source"},
+    "edit shift": EDIT | {"plus", "minus", "scale"},
+    "edit upscale": EDIT | VERSIONS | {"error"},
+    "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
     "doctor": set(),
     "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "precision"},
     "config show": set(),

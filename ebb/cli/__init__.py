@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ebb.cli.config import ConfigVerb
+from ebb.cli.edit import EditVerb
 from ebb.cli.evaluate import Doctor, Evaluate, Sweep
 from ebb.cli.sample import Sample
 from ebb.cli.say import saying
@@ -29,6 +30,7 @@ __all__ = ["Verbs", "given_in", "main", "overlaid", "saying"]
 Verbs = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[EditVerb, tyro.conf.subcommand("edit")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
