@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ebb.assemble import assemble, autocast_of, facts_of
 from ebb.data.scan import Images, read
 from ebb.encode.images import to_pixels
 from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.evaluate.measure import measure
 from ebb.machine import keep_freed_memory
-from ebb.plan import assemble, autocast_of, facts_of, pace, rate_of
+from ebb.plan import pace, rate_of
+from ebb.prepare import prepared
 from ebb.recipe import Recipe, resolved
 from ebb.recipes import complete
 from ebb.system import System
@@ -78,10 +80,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def trained(images: Images, settings: dict[str, Any], seed: int, seconds: float) -> tuple[System, dict[str, Any]]:
     """The system after as many updates as fit in `seconds`, by the pace of a few that are thrown away."""
     asked = Recipe.model_validate({"seed": seed, "precision": "bf16"} | settings)
-    recipe, _ = complete(asked, facts_of(images))
-    steps = max(1, int(seconds * pace(recipe, images, CPU, 4.0) / resolved(recipe.batch)))
+    learnt = prepared(asked, images)
+    recipe, _ = complete(asked, facts_of(learnt))
+    steps = max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))
     recipe = recipe.model_copy(update={"steps": steps})
-    parts, began = assemble(recipe, images, CPU), time.perf_counter()
+    parts, began = assemble(recipe, learnt, CPU), time.perf_counter()
     course = {"rate": rate_of(recipe), "clip": recipe.optimiser.clip, "autocast": autocast_of(recipe)}
     for _ in updates(parts.training, parts.objective, parts.loader, steps=steps, seed=seed, **course):
         pass

@@ -28,10 +28,11 @@ from torch import Tensor, nn
 
 import ebb
 from ebb import run as running
+from ebb.assemble import Parts, assemble, facts_of
 from ebb.data.loader import Batch, Loader
 from ebb.data.scan import Images, read
 from ebb.errors import EbbError
-from ebb.plan import Parts, assemble, facts_of
+from ebb.prepare import prepared
 from ebb.process.levels import tally
 from ebb.recipe import NetworkRecipe, OptimiserRecipe, Recipe, Sampling
 from ebb.recipes import complete
@@ -65,7 +66,7 @@ def recipe() -> Recipe:
         optimiser=OptimiserRecipe(lr=2e-3, warmup=20),
         sample=Sampling(steps=1, precision="fp32"),
     )
-    return complete(asked, facts_of(digits()))[0]
+    return complete(asked, facts_of(prepared(asked, digits())))[0]
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class End:
 def trained(fault: Fault | None) -> End:
     """One run in a folder of its own, with a checkpoint every quarter of a second."""
     running.CHECKPOINT_EVERY = 0.25
-    parts, bad = planted(assemble(recipe(), digits(), torch.device("cpu")), fault), 0
+    parts, bad = planted(assemble(recipe(), prepared(recipe(), digits()), torch.device("cpu")), fault), 0
     with tempfile.TemporaryDirectory() as name, counted() as saved:
         folder, console = Path(name), Console(file=io.StringIO())
         try:

@@ -28,10 +28,11 @@ from contest import Prepare, contest
 from end_to_end import without_torchvision
 from torch import Tensor, nn
 
+from ebb.assemble import Parts, assemble, autocast_of, facts_of
 from ebb.data.scan import Images, Summary
 from ebb.evaluate.cost import gflop
 from ebb.machine import keep_freed_memory, matrix_rate
-from ebb.plan import Parts, assemble, autocast_of, facts_of
+from ebb.prepare import prepared
 from ebb.progress import peak_memory_mb
 from ebb.recipe import Recipe
 from ebb.recipes import complete
@@ -63,9 +64,10 @@ def pictures(shape: Shape, count: int) -> Images:
 
 def default_of_ebb(shape: Shape, batch: int, precision: str) -> tuple[Recipe, Parts]:
     """What `ebb train` makes of pictures of this shape, in `batch` images and `precision`."""
-    images = pictures(shape, 8 * batch)
-    recipe, _ = complete(Recipe(batch=batch, precision=precision, steps=1), facts_of(images))
-    return recipe, assemble(recipe, images, CPU)
+    asked = Recipe(batch=batch, precision=precision, steps=1)
+    learnt = prepared(asked, pictures(shape, 8 * batch))
+    recipe, _ = complete(asked, facts_of(learnt))
+    return recipe, assemble(recipe, learnt, CPU)
 
 
 def with_ebb(shape: Shape, batch: int, precision: str) -> Callable[[], object]:

@@ -164,6 +164,18 @@ def several_conditions(path: ebb.Path) -> float:
     return worst
 
 
+@row("regions([(scale, mask, cond), …], null)", ebb.regions, "masks 0")
+def each_in_its_place(path: ebb.Path) -> float:
+    """products of Gaussians where both pull, one's own where it pulls alone"""
+    x, t, _ = places(path)
+    data, one, other = Labelled(path), {"label": torch.tensor([0])}, {"label": torch.tensor([1])}
+    left, whole = torch.tensor([1.0, 0.0]), torch.ones(2)
+    got = ebb.regions([(1.0, left, one), (0.7, whole, other)], NULL)(data)(x, t, {})
+    both = product(x, t, (1.0, data[0]), (0.7, data[1]), (-0.7, data[2]))
+    alone = product(x, t, (0.7, data[1]), (0.3, data[2]))
+    return apart(got, torch.stack([both[:, 0], alone[:, 1]], 1))
+
+
 @row("temperature(tau)", temperature.Tempered, "tau 1")
 def tempered(path: ebb.Path) -> float:
     """N(m, Σ) becomes N(m, τΣ)"""

@@ -36,11 +36,47 @@ class DataRecipe(Part):
     """mirror half of the images left to right"""
 
 
-class NetworkRecipe(Part):
-    """The network; multipliers and attention belong to the unet, positions to the dit."""
+class TextRecipe(Part):
+    """What is heard of captions, where the data has any."""
 
-    kind: Literal["unet", "dit"] = "unet"
-    """unet or dit"""
+    captions: Literal["heard", "required", "ignored"] = "heard"
+    """heard: images without one are learnt without; required: refuse data in which one is missing; ignored"""
+    vocabulary: int = 1024
+    """pieces of words, learnt from the captions by byte-pair encoding"""
+    length: int | None = None
+    """most pieces of a text that are heard; None: those of the longest caption, at most 64"""
+
+
+class AutoencoderRecipe(Part):
+    """An autoencoder, where `kind` asks for one."""
+
+    kind: Literal["kl", "vq"] = "kl"
+    """kl: a Gaussian latent (VAE); vq: a codebook (VQ-VAE)"""
+    factor: int = 4
+    """how many times smaller the latent's sides are than the picture's; a power of 2"""
+    latent: int = 4
+    """channels of the latent"""
+    distance: Literal["l1", "l2"] = "l1"
+    """between a picture and what is made of it"""
+    width: int = 64
+    """channels at the highest resolution"""
+    beta: float = 1e-3
+    """kl: weight of the divergence from the prior, in nats for each value of the picture; 1 is a plain VAE"""
+    free_nats: float = 0.0
+    """kl: nats of each channel that cost nothing"""
+    codes: int = 512
+    """vq: size of the codebook"""
+    perceptual: float = 0.0
+    """weight of the distance in features of a classifier trained on the data"""
+    adversarial: float = 0.0
+    """weight of a patch critic, heard from a quarter of the run on"""
+
+
+class NetworkRecipe(Part):
+    """The network; multipliers, attention and cross belong to the unet, positions to the dit."""
+
+    kind: Literal["unet", "dit", "mmdit"] = "unet"
+    """unet, dit, or mmdit for texts"""
     width: int | None = None
     """channels at the highest resolution (unet) or of every token (dit)"""
     depth: int | None = None
@@ -51,6 +87,8 @@ class NetworkRecipe(Part):
     """unet: width of each level, as a multiple of width"""
     attention: tuple[int, ...] | None = None
     """unet: levels that attend, 0 being the highest resolution"""
+    cross: tuple[int, ...] | None = None
+    """unet: levels that attend to the text"""
     positions: Literal["rope", "learned"] = "rope"
     """dit: how tokens know their place"""
 
@@ -90,6 +128,10 @@ class Sampling(Part):
 class Recipe(Part):
     """Everything a training run is."""
 
+    kind: Literal["denoiser", "autoencoder"] = "denoiser"
+    """what is trained"""
+    autoencoder: str | None = None
+    """run of an autoencoder in whose latent space to work"""
     budget: str | None = None
     """wall-clock time to train for, e.g. 90s, 10m, 2h; None: chosen from data and machine"""
     steps: int | None = None
@@ -113,7 +155,7 @@ class Recipe(Part):
     sigma_data: float | None = None
     """scale the input by 1/sqrt(alpha^2 sigma_data^2 + sigma^2); None: the data's own, measured"""
     label_dropout: float = 0.1
-    """share of labels hidden, so that guidance works"""
+    """share of labels and texts hidden, so that guidance works"""
     precision: Literal["fp32", "bf16"] | None = None
     """of the forward pass; None: the faster of the two, measured"""
     grids: int | None = None
@@ -121,7 +163,9 @@ class Recipe(Part):
     ema_halflife: float = 500_000
     """longest half-life of the averaged weights, in images"""
     data: DataRecipe = DataRecipe()
+    text: TextRecipe = TextRecipe()
     network: NetworkRecipe = NetworkRecipe()
+    autoencoding: AutoencoderRecipe = AutoencoderRecipe()
     optimiser: OptimiserRecipe = OptimiserRecipe()
     sample: Sampling = Sampling()
 
@@ -151,11 +195,22 @@ LIMITS = {
     "grids": (1, 1000),
     "ema_halflife": (1, 1e12),
     "data.size": (4, 1024),
+    "text.vocabulary": (257, 100_000),
+    "text.length": (1, 512),
+    "autoencoding.factor": (1, 64),
+    "autoencoding.latent": (1, 256),
+    "autoencoding.width": (8, 1024),
+    "autoencoding.beta": (0, 1000),
+    "autoencoding.free_nats": (0, 1000),
+    "autoencoding.codes": (2, 65_536),
+    "autoencoding.perceptual": (0, 1000),
+    "autoencoding.adversarial": (0, 1000),
     "network.width": (8, 8192),
     "network.depth": (1, 1000),
     "network.patch": (1, 256),
     "network.multipliers": (1, 64),
     "network.attention": (0, 16),
+    "network.cross": (0, 16),
     "optimiser.lr": (1e-9, 10),
     "optimiser.warmup": (0, 1e9),
     "optimiser.weight_decay": (0, 10),

@@ -6,19 +6,25 @@ Each returns only what it has an opinion on; `complete` fills these into what th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ebb.recipe import NetworkRecipe, OptimiserRecipe, Recipe, flat
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choice depends on: number of images, their shape (c, h, w), classes, and their standard deviation."""
+    """What the choice depends on: how many images, shape (c, h, w) of what is denoised, classes, standard deviation."""
 
     count: int
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: int
     sigma_data: float
+    vocabulary: int = 0
+    """pieces of texts; 0 where there are none"""
+    length: int = 0
+    """most pieces of a text"""
+    picture: tuple[int, ...] | None = None
+    """shape of the pictures, where their latents are denoised"""
 
     @property
     def side(self) -> int:
@@ -26,36 +32,55 @@ class Facts:
         return max(self.shape[1:])
 
 
+def texts(facts: Facts, *levels: int) -> tuple[int, ...]:
+    """The levels that attend to a text: these where there is one, else none."""
+    return levels if facts.vocabulary else ()
+
+
 def tiny(facts: Facts) -> Recipe:
     """Up to 16 pixels: every pixel is a place of its own."""
-    network = NetworkRecipe(width=64, multipliers=(1, 2), depth=2, patch=1, attention=())
+    network = NetworkRecipe(width=64, multipliers=(1, 2), depth=2, patch=1, attention=(), cross=texts(facts, 1))
     return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=50))
 
 
 def small(facts: Facts) -> Recipe:
     """Up to 40 pixels, as MNIST and CIFAR-10: 2×2 patches, wide enough to fill the machine's vectors."""
     width = 64 if facts.shape[0] == 1 else 96
-    network = NetworkRecipe(width=width, multipliers=(1, 2), depth=2, patch=2, attention=())
+    network = NetworkRecipe(width=width, multipliers=(1, 2), depth=2, patch=2, attention=(), cross=texts(facts, 1))
     return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=100))
 
 
 def large(facts: Facts) -> Recipe:
     """Above 40 pixels: 4×4 patches and a third level, so that the cost of a step stays that of a small picture."""
-    network = NetworkRecipe(width=96, multipliers=(1, 2, 2), depth=2, patch=max(4, facts.side // 16), attention=())
+    network = NetworkRecipe(
+        width=96,
+        multipliers=(1, 2, 2),
+        depth=2,
+        patch=max(4, facts.side // 16),
+        attention=(),
+        cross=texts(facts, 1, 2),
+    )
     return Recipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
 
 
-def transformer(facts: Facts) -> Recipe:
-    """A DiT whose patches cut the picture into about 8 × 8 tokens."""
-    network = NetworkRecipe(kind="dit", width=192, depth=6, patch=max(1, round(facts.side / 8)))
+def transformer(facts: Facts, kind: Literal["dit", "mmdit"] = "dit") -> Recipe:
+    """A transformer whose patches cut the picture into about 8 × 8 tokens."""
+    network = NetworkRecipe(kind=kind, width=192, depth=6, patch=max(1, round(facts.side / 8)))
     return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
+
+
+def coder(facts: Facts) -> Recipe:
+    """An autoencoder."""
+    return Recipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
 
 
 def starting_point(asked: Recipe, facts: Facts) -> tuple[Recipe, str]:
     """The starting point for these facts, and why."""
     c, h, w = facts.shape
-    if asked.network.kind == "dit":
-        return transformer(facts), "a transformer was asked for"
+    if asked.kind == "autoencoder":
+        return coder(facts), "an autoencoder was asked for"
+    if asked.network.kind != "unet":
+        return transformer(facts, asked.network.kind), "a transformer was asked for"
     for recipe, limit in ((tiny, 16), (small, 40)):
         if facts.side <= limit:
             return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
@@ -89,14 +114,14 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     sigma_data = asked.sigma_data or round(facts.sigma_data, 4)
     offered = start.model_dump() | parts | {"sigma_data": sigma_data, "batch": min(start.batch or 128, facts.count)}
     # images of one size that is not square stay as they are: there is no side to name
-    size = facts.side if facts.shape[1] == facts.shape[2] else None
-    offered["data"] = {"size": size, "channels": facts.shape[0], "flip": False}
+    channels, height, width = facts.picture or facts.shape
+    offered["data"] = {"size": height if height == width else None, "channels": channels, "flip": False}
     if asked.optimiser.kind not in (None, start.optimiser.kind):
         offered["optimiser"]["lr"] *= ADAMW if asked.optimiser.kind == "adamw" else 1 / ADAMW
     tree = filled(asked.model_dump(), offered)
     for name in ("prediction", "weight"):  # a bare `edm` takes the data's own deviation
         tree[name] = f"edm(sigma_data={sigma_data})" if tree[name] == "edm" else tree[name]
-    tree["label_dropout"] *= facts.classes > 0
+    tree["label_dropout"] *= facts.classes > 0 or facts.vocabulary > 0
     recipe = Recipe.model_validate(tree)
     reasons = dict.fromkeys(parts, why_parts) | {
         "sigma_data": "the standard deviation of the data",
@@ -104,7 +129,7 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
         "data.size": "the size of the images",
         "data.channels": "the channels of the images",
         "batch": "the whole data set" if offered["batch"] == facts.count else why,
-        "label_dropout": "there are no labels",
+        "label_dropout": "there are neither labels nor captions",
     }
     before, after = flat(asked.model_dump()), flat(recipe.model_dump())
     return recipe, {name: reasons.get(name, why) for name in after if after[name] != before[name]}
@@ -112,6 +137,7 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
 
 ADAMW = 0.25
 """The learning rate of AdamW as a share of Muon's."""
+
 
 def default_budget(facts: Facts, images_per_second: float) -> tuple[str, str]:
     """A budget for a run without one: time to see 400,000 images or every image 30 times, within 1 to 60 minutes."""

@@ -98,14 +98,18 @@ def write_documents(
 
 def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:
     """The model card; `figures` is the last line of the log."""
-    count = sum(p.numel() for p in system.denoiser.network.parameters())
-    names, how = ", ".join(system.labels.names) or "none", recipe.sample
+    trained = system.space.autoencoder if system.is_autoencoder and system.space else system.denoiser.network
+    count, what = sum(p.numel() for p in trained.parameters()), "A diffusion model"
+    process = f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
+    if system.is_autoencoder:
+        what, process = "An autoencoder", f"- latents: {' × '.join(map(str, system.inner))}\n"
+    names, how, text = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner.text
+    heard = "" if text is None else f"- texts: up to {text.length} of {len(text.vocabulary):,} pieces\n"
     (folder / "card.md").write_text(
-        f"# {folder.name}\n\nA diffusion model trained by ebb {version('ebb')}: {count:,} parameters,"
+        f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
-        f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n"
-        f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
-        f"- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
+        f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n{heard}"
+        f"{process}- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
         f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
         "Its pictures are made by a machine; say so where you show them.\n",
         encoding="utf8",

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,17 +18,20 @@ import torch
 from rich.console import Console
 
 from ebb import checkpoint
+from ebb.assemble import Parts, assemble, autocast_of, names_known
 from ebb.data.scan import Images, read
 from ebb.errors import ResourceError, UsageError
 from ebb.evaluate.cost import gflop
 from ebb.machine import keep_freed_memory, matrix_rate
-from ebb.plan import RESERVE, Parts, assemble, autocast_of, names_known, rate_of, resolve
+from ebb.plan import RESERVE, rate_of, resolve
+from ebb.prepare import prepared
 from ebb.progress import peak_memory_mb
 from ebb.recipe import Recipe, resolved, seconds
 from ebb.record import show_choices, show_data, write_documents
 from ebb.system import best_device
 from ebb.terminal import tell
 from ebb.train.loop import updates
+from ebb.train.objectives.autoencoding import Trainee
 
 SPEND = 3.0
 """Seconds of updates that the speed is a median of."""
@@ -111,11 +114,12 @@ def rehearse(
                 progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
             )
         show_data(images, console)
-        recipe, reasons = resolve(asked, images, device, lambda text: tell(console, text))
+        learnt = prepared(asked, images, device, folder, lambda text: tell(console, text))
+        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text))
         show_choices(recipe, reasons, console)
         with enough_memory(recipe):
             write_documents(folder / "run", recipe, asked, reasons, images, data)
-            parts = assemble(recipe, images, device)
+            parts = assemble(recipe, learnt, device)
             return measured(recipe, images, parts, folder / "run", began)
 
 
@@ -128,8 +132,7 @@ def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, began: 
     saving = time.perf_counter()
     size = saved(parts, folder)
     sampling = time.perf_counter()
-    averaged = replace(parts.system, denoiser=parts.training.ema.model)  # type: ignore[arg-type]
-    averaged.sample(SAMPLES, seed=0)
+    parts.averaged().sample(SAMPLES, seed=0)
     sampled = time.perf_counter()
     peak, device = peak_memory_mb(), parts.loader.device
     forward, speed, steps = forward_gflop(parts), batch / update, resolved(recipe.steps)
@@ -190,7 +193,7 @@ def fits(recipe: Recipe, update: float) -> None:
 
 def saved(parts: Parts, folder: Path) -> int:
     """Save a checkpoint; the bytes of its files. ResourceError if the disk has no room for all that a run holds."""
-    made = checkpoint.save(folder / "checkpoints", parts.training.step, parts.training.state(), parts.system.contract())
+    made = checkpoint.save(folder / "checkpoints", parts.training.step, parts.state(), parts.averaged().contract())
     size = sum(file.stat().st_size for file in made.iterdir())
     free = shutil.disk_usage(folder).free + size
     if free < COPIES * size:
@@ -204,10 +207,12 @@ def saved(parts: Parts, folder: Path) -> int:
 
 def forward_gflop(parts: Parts) -> float:
     """The arithmetic of the network for one image."""
-    batch, model = parts.loader(0), parts.system.denoiser
+    batch, system = parts.loader(0), parts.system
     x, cond = batch.x0[:1], {name: value[:1] for name, value in batch.cond.items()}
     with torch.no_grad():
-        return gflop(lambda: model(x, torch.full((1,), 0.5, device=x.device), cond))
+        if isinstance(parts.training.model, Trainee):
+            return gflop(lambda: system.decode(system.encode(x)))
+        return gflop(lambda: system.denoiser(x, torch.full((1,), 0.5, device=x.device), cond))
 
 
 @contextmanager

@@ -12,20 +12,24 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
+from torch import Tensor
 
 from ebb import checkpoint
-from ebb.data.loader import Loader
+from ebb.assemble import Parts, assemble, autocast_of, names_known
+from ebb.data.loader import Loader, to_unit
 from ebb.data.scan import Images, read
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.report.run import write_report
 from ebb.machine import keep_freed_memory
-from ebb.plan import GRID_IMAGES, Parts, assemble, autocast_of, names_known, rate_of, resolve
+from ebb.plan import GRID_IMAGES, rate_of, resolve
+from ebb.prepare import Prepared, prepared
 from ebb.progress import Meter
 from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Events, Log, show_choices, show_data, write_card, write_documents
-from ebb.system import System, best_device
+from ebb.system import best_device
 from ebb.terminal import tell
 from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
 from ebb.train.loop import Step, seed_of, updates
@@ -69,12 +73,13 @@ def train(
         )
     folder = run or Path("runs") / images.summary.name
     show_data(images, console)
-    recipe = resumed(folder, asked, images, fresh)
+    recipe, device = resumed(folder, asked, images, fresh), best_device()
+    learnt = prepared(recipe or asked, images, device, folder.parent, lambda text: tell(console, text))
     if recipe is None:
-        recipe = begin(folder, asked, images, data, console)
+        recipe = begin(folder, asked, learnt, data, console)
     else:
         tell(console, f"{folder} is of this recipe: going on with it")
-    parts = assemble(recipe, images, best_device())
+    parts = assemble(recipe, learnt, device)
     last = checkpoint.newest(folder / "checkpoints")
     if last is not None:
         restore(parts, last)
@@ -114,17 +119,17 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
     return recipe
 
 
-def begin(folder: Path, asked: Recipe, images: Images, data: str, console: Console) -> Recipe:
+def begin(folder: Path, asked: Recipe, learnt: Prepared, data: str, console: Console) -> Recipe:
     """Choose what is open, say why, and make the run folder with its documents, in place of an old one.
 
     The folder is written beside its place and renamed, so an old run goes only when the new one stands.
     """
-    recipe, reasons = resolve(asked, images, best_device(), lambda text: tell(console, text))
+    recipe, reasons = resolve(asked, learnt, best_device(), lambda text: tell(console, text))
     show_choices(recipe, reasons, console)
     made = folder.with_name(folder.name + ".new")
     shutil.rmtree(made, ignore_errors=True)
     try:
-        write_documents(made, recipe, asked, reasons, images, data)
+        write_documents(made, recipe, asked, reasons, learnt.images, data)
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
@@ -215,7 +220,7 @@ class Course:
             if number in grids:
                 draw(self.folder, self.parts, number)
             if save and (last or signalled or not now):  # after a bad update only where it must be
-                state, contract = self.parts.training.state(), self.parts.system.contract()
+                state, contract = self.parts.state(), self.parts.averaged().contract()
                 checkpoint.save(self.folder / "checkpoints", number, state, contract)
                 saved = time.monotonic()
             if signalled and not last:
@@ -284,7 +289,7 @@ class Course:
         if target is not None:
             restore(self.parts, target)
         else:
-            again = assemble(self.recipe, self.parts.loader.images, self.parts.loader.device)
+            again = assemble(self.recipe, self.parts.data, self.parts.loader.device)
             training.restore(again.training.state())
         share = SLOWER ** (len(turns) + 1)
         self.events.add([event | {"what": "rolled back", "to": training.step, "rate": share}])
@@ -305,8 +310,17 @@ def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
 
 
 def restore(parts: Parts, saved: Path) -> None:
-    """Go on from a checkpoint; DamagedError for one that is not what was saved."""
+    """Go on from a checkpoint; DamagedError for one that is not what was saved.
+
+    Raises UsageError where the latents are not those that were trained on.
+    """
     checkpoint.verify(saved)
+    if (saved / "autoencoder.safetensors").is_file():
+        now, then = parts.state()["autoencoder"], checkpoint.read(saved, "autoencoder")
+        if any(not torch.equal(now[name].cpu(), value) for name, value in then.items()):
+            raise UsageError(
+                f"the autoencoder has been trained anew since {saved.name}", "start anew with its latents: --fresh"
+            )
     parts.training.restore({part: checkpoint.read(saved, part) for part in ("model", "ema", "optim", "rng")})
 
 
@@ -349,9 +363,19 @@ def validation_steps(recipe: Recipe, parts: Parts) -> set[int]:
 
 
 def draw(folder: Path, parts: Parts, step: int) -> None:
-    """A sample grid from the averaged weights, with the same seeds at every step."""
-    averaged = System(parts.training.ema.model, parts.system.shape, parts.system.labels, parts.system.sampling)  # type: ignore[arg-type]
-    classes = len(parts.system.labels.names)
+    """A grid to look at, from the averaged weights, with the same seeds at every step."""
+    made, columns = shown(parts)
+    save_png(grid(to_pixels(made), columns), folder / "samples" / f"step-{step:06d}.png", {"step": step, "seed": 0})
+
+
+def shown(parts: Parts) -> tuple[Tensor, int]:
+    """Samples, and how many columns to show them in; of an autoencoder pictures, and below each what is left of it."""
+    system, classes = parts.averaged(), len(parts.system.labels.names)
+    if system.is_autoencoder:
+        columns, images = GRID_IMAGES // 4, parts.data.images.held_out or parts.data.images
+        x = to_unit(torch.from_numpy(images.pixels[: 2 * columns])).to(system.device)
+        with torch.no_grad():
+            made = system.decode(system.encode(x))
+        return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
     columns = classes if 4 <= classes <= 16 else 6
-    made = to_pixels(averaged.sample(columns * round(GRID_IMAGES / columns), seed=0))
-    save_png(grid(made, columns), folder / "samples" / f"step-{step:06d}.png", {"step": step, "seed": 0})
+    return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from ebb.encode.images import grid, picture, save_png, to_pixels
+from ebb.encode.conditioner import Wishes
+from ebb.encode.images import grid, picture, save_png, to_pixels, writable
 from ebb.errors import UsageError
-from ebb.system import load, locate
+from ebb.guide.cfg import Guide
+from ebb.guide.compose import compose
+from ebb.system import System, load, locate
 from ebb.terminal import tell
 
 
@@ -21,6 +26,8 @@ def sample_to(
     count: int,
     *,
     label: str | None,
+    text: Sequence[str] = (),
+    together: bool = False,
     seed: int,
     console: Console,
     compile: bool = False,
@@ -28,29 +35,63 @@ def sample_to(
 ) -> None:
     """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
 
-    Every PNG carries its settings (run, checkpoint, label, seed and sampling) in its text chunk `ebb`.
+    Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
+    of guidance (`ebb.guide.compose`). Every PNG carries its settings (run, checkpoint, label, text, seed and sampling)
+    in its text chunk `ebb`.
     """
-    if out.suffix not in (".png", ".npz", ""):
-        raise UsageError(f"cannot write {out}", "end --out in .png for a grid, .npz for arrays, or name a folder")
-    if out.is_dir() and out.suffix:
-        raise UsageError(f"{out} is a folder", "name a file that ends in .png or .npz, or a folder without a suffix")
-    (out.parent if out.suffix else out).mkdir(parents=True, exist_ok=True)
-    system, checkpoint = load(run), locate(run)
-    wanted = system.wanted(count, label, seed)
+    writable(out)
+    system = load(run)
+    if count < 1:
+        raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
+    each = [text[i % len(text)] for i in range(count)] if text else None
+    wishes = system.conditioner.wishes(count, label=label, text=each, seed=seed)
+    hint(system, text, console)
+    how = dict(asked)
+    if together:
+        how |= {"guide": joined(system, text, system.settled(**asked).guidance), "guidance": 1.0}
+        wishes = replace(wishes, texts=("",) * count)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("sampling", total=count)
-        x = system.sample(
-            count, label=label, seed=seed, compile=compile, progress=lambda n: bar.advance(task, n), **asked
-        )
-    pixels, names = to_pixels(x), system.labels.names
-    settings = {"run": run.name, "checkpoint": checkpoint.name, **system.settled(**asked).model_dump()}
-    labels = [names[i] for i in wanted] if names else []
+        x = system.make(wishes, seed=seed, compile=compile, progress=lambda n: bar.advance(task, n), **how)
+    settings = {"run": run.name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump(), "label": label}
+    settings |= {"text": list(text), "together": together} if text else {}
+    write(out, to_pixels(x), wishes, system.labels.names, seed, settings)
+    tell(console, f"{count} images in {out}")
+
+
+def write(
+    out: Path, pixels: np.ndarray, wishes: Wishes, names: Sequence[str], seed: int, settings: dict[str, Any]
+) -> None:
+    """Images with what they were asked for: a grid, with a caption for each where their texts differ; arrays; files."""
+    labels = [names[i] if i < len(names) else None for i in wishes.labels] if names else [None] * len(pixels)
     if out.suffix == ".npz":
-        np.savez_compressed(out, images=pixels, labels=np.array(wanted if names else []), seeds=np.arange(count) + seed)
+        indices = np.array(wishes.labels if names else [])
+        np.savez_compressed(out, images=pixels, labels=indices, seeds=np.arange(len(pixels)) + seed)
     elif out.suffix == ".png":
-        save_png(grid(pixels), out, settings | {"seed": seed, "count": count, "label": label})
+        captions = wishes.texts if len(set(wishes.texts)) > 1 else ()
+        save_png(grid(pixels, captions=captions), out, settings | {"seed": seed, "count": len(pixels)})
     else:
         for i, image in enumerate(pixels):
-            own = settings | {"seed": seed + i, "label": labels[i] if labels else None}
+            own = settings | {"seed": seed + i, "label": labels[i]}
+            own |= {"text": wishes.texts[i]} if any(wishes.texts) else {}
             save_png(picture(image), out / f"{seed + i:06d}.png", own)
-    tell(console, f"{count} images in {out}")
+
+
+def joined(system: System, texts: Sequence[str], scale: float) -> Guide:
+    """The guide towards all texts at once; raises UsageError for fewer than two."""
+    if len(texts) < 2:
+        raise UsageError("several prompts can be asked for together", "give two or more with --text")
+    asked = [(scale, {"text": system.conditions(Wishes((0,), (text,)))["text"]}) for text in texts]
+    return compose(asked, {"text": system.null()["text"]})
+
+
+def hint(system: System, texts: Sequence[str], console: Console) -> None:
+    """Say which words of the prompts the model never heard, and where it stops listening."""
+    heard = system.conditioner.text
+    if heard is None:
+        return
+    if unseen := [word for text in texts for word in heard.vocabulary.unseen(text)]:
+        tell(console, f"no caption that was trained on has: {', '.join(dict.fromkeys(unseen[:8]))}")
+    longest = max((len(heard.vocabulary.pieces(text)) for text in texts), default=0)
+    if longest > heard.length:
+        tell(console, f"a prompt has {longest:,} pieces; the model hears the first {heard.length}")

@@ -9,18 +9,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ebb import checkpoint
+from ebb.encode.autoencoder import AUTOENCODERS
+from ebb.encode.conditioner import Conditioner, Text, Wishes
 from ebb.encode.labels import Labels
+from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.guide.cfg import Guide, cfg
 from ebb.machine import keep_freed_memory
 from ebb.names import parse, spell
 from ebb.networks.table import NETWORKS
+from ebb.networks.zero import Zero
 from ebb.process.denoiser import CLOCKS, Autocast, Denoiser, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, audible
@@ -32,21 +36,48 @@ from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
 from ebb.shapes import Float
 
+M = TypeVar("M", bound=nn.Module)
+
 FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A denoiser, the names of its labels, the shape of what it makes, and how to sample it unless told otherwise.
+    """A denoiser, the shape of what it makes, what it can be asked for, how to sample it unless told otherwise, and,
+    where it works on latents, their space.
 
-    Its contract (network, path, prediction, clock, scales, shape, value range, labels) is saved with the weights; on
-    loading everything is rebuilt from it and a mismatch is refused by name.
+    Its contract (network, path, prediction, clock, scales, shape, value range, labels, vocabulary, autoencoder) is
+    saved with the weights; on loading everything is rebuilt from it and a mismatch is refused by name.
     """
 
     denoiser: NetworkDenoiser
     shape: tuple[int, ...]
-    labels: Labels = field(default_factory=Labels)
+    conditioner: Conditioner = field(default_factory=Conditioner)
     sampling: Sampling = field(default_factory=Sampling)
+    space: LatentSpace | None = None
+
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether it is an autoencoder alone, whose latents need no denoiser."""
+        return isinstance(self.denoiser.network, Zero)
+
+    @property
+    def labels(self) -> Labels:
+        """The names of the labels it can be asked for."""
+        return self.conditioner.labels
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """The shape of what is denoised: `shape`, or that of its latent."""
+        return self.shape if self.space is None else self.space.shape(self.shape)
+
+    def encode(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
+        """What the denoiser works on, from values in [−1, 1]: they themselves, or their latents."""
+        return x if self.space is None else self.space.encode(x)
+
+    def decode(self, z: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
+        """The inverse of `encode`, in [−1, 1]; approximate for latents."""
+        return (z if self.space is None else self.space.decode(z)).clamp(-1, 1)
 
     def contract(self) -> dict[str, Any]:
         """The contract as JSON; every part is text that `from_contract` turns back into the part."""
@@ -61,6 +92,8 @@ class System:
             "shape": list(self.shape),
             "values": [-1, 1],
             "labels": list(self.labels.names),
+            "text": None if self.conditioner.text is None else self.conditioner.text.to_json(),
+            "autoencoder": None if self.space is None else described(self.space),
             "sampling": self.sampling.model_dump(),
         }
 
@@ -83,29 +116,51 @@ class System:
                 contract["sigma_data"],
             )
             shape, names = tuple(contract["shape"]), tuple(contract["labels"])
-            if network.settings["classes"] != len(names):
-                raise UsageError(f"{len(names)} labels for a network of {network.settings['classes']} classes")
-            return cls(in_place(denoiser), shape, Labels(names), Sampling.model_validate(contract["sampling"]))
+            if (classes := network.settings.get("classes", 0)) != len(names):
+                raise UsageError(f"{len(names)} labels for a network of {classes} classes")
+            # systems of before latents and texts have neither entry
+            text, space = contract.get("text"), contract.get("autoencoder")
+            conditioner = Conditioner(Labels(names), Text.from_json(text) if text else None)
+            sampling = Sampling.model_validate(contract["sampling"])
+            return cls(in_place(denoiser), shape, conditioner, sampling, rebuilt(space) if space else None)
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedError(f"the system's contract cannot be read: {error}") from error
 
-    def wanted(self, count: int, label: str | int | Sequence[str | int] | None, seed: int) -> list[int]:
-        """The label index of each of `count` images; without a wish, image i gets number (seed + i) mod classes.
+    @property
+    def device(self) -> torch.device:
+        """Where it samples."""
+        return next(self.denoiser.parameters()).device
 
-        Raises UsageError for a label that does not exist, or a list that is not one label for each image.
-        """
-        if label is None:
-            return [(seed + i) % max(1, len(self.labels.names)) for i in range(count)]
-        each = [label] * count if isinstance(label, str | int) else list(label)
-        if len(each) != count:
-            raise UsageError(f"expected one label for each of {count} images, got {len(each)}")
-        return [self.labels.index(one) for one in each]
+    def conditions(self, wishes: Wishes) -> dict[str, Tensor]:
+        """What the denoiser hears of some wishes, on its device."""
+        return {name: row.to(self.device) for name, row in self.conditioner(wishes).items()}
+
+    def null(self) -> dict[str, Tensor]:
+        """One row of conditions that ask for nothing, on its device."""
+        return {name: row.to(self.device) for name, row in self.conditioner.null().items()}
 
     def sample(
         self,
         count: int,
         *,
         label: str | int | Sequence[str | int] | None = None,
+        text: str | Sequence[str] | None = None,
+        seed: int = 0,
+        **how: Any,
+    ) -> Float[Tensor, "n *d"]:
+        """`count` new samples, float32 [count, *shape] in [−1, 1], of labels and texts: see `make` for all else.
+
+        `label` is a name, an index or a list with one for each image, and `text` a prompt or such a list; without
+        either, all labels (or else some texts that the model was trained on) in turn.
+        """
+        if count < 1:
+            raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
+        return self.make(self.conditioner.wishes(count, label=label, text=text, seed=seed), seed=seed, **how)
+
+    def make(
+        self,
+        wishes: Wishes,
+        *,
         steps: int | None = None,
         seed: int = 0,
         guidance: float | None = None,
@@ -117,38 +172,34 @@ class System:
         compile: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Float[Tensor, "n *d"]:
-        """`count` new samples, float32 [count, *shape] in [−1, 1].
+        """A sample for each wish, float32 [n, *shape] in [−1, 1].
 
         Image i is a function of (system, settings, seed + i) alone, whatever the batch (to within rounding, which in
-        bf16 is visible to a computer only). `label` is a name, an index or a list with one for each image; `guide` goes
-        around the classifier-free guidance; what is not given comes from the system's own `sampling`. `compile` fuses
-        network, guides and solver for whole batches (`ebb.fused`): it takes a minute first.
+        bf16 is visible to a computer only). `guide` goes around the classifier-free guidance; what is not given comes
+        from the system's own `sampling`. `compile` fuses network, guides and solver for whole batches (`ebb.fused`): it
+        takes a minute first.
         """
         how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid, precision=precision)
-        if count < 1:
-            raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
-        asked, path = self.wanted(count, label, seed), self.denoiser.path
+        path, count = self.denoiser.path, len(wishes)
         times = audible(path, self.denoiser.prediction, parse(how.grid, GRIDS, "grid")(path, how.steps))
         method = parse(how.solver, SOLVERS, "solver")
-        device = next(self.denoiser.parameters()).device
-        null = {name: row.to(device) for name, row in self.labels.null().items()}
-        asked_for = cfg(how.guidance, null)(self.in_precision(how))
+        asked_for = cfg(how.guidance, self.null())(self.in_precision(how))
         guided, made = guide(asked_for) if guide else asked_for, []
         keep_freed_memory()
         follow = partial(trajectory, guided, method, times)
         whole = fused(guided, method, times) if compile and count >= batch else follow
         for first in range(0, count, batch):
-            part = asked[first : first + batch]
-            noise = Noise.of(seed + first, len(part))
-            cond = {name: row.to(device) for name, row in self.labels(part).items()}
-            x = noise.start(self.shape).to(device) * float(path.sigma(times[:1]))
-            for point in (whole if len(part) == batch else follow)(x, cond, noise):
+            part = min(batch, count - first)
+            noise = Noise.of(seed + first, part)
+            x = noise.start(self.inner).to(self.device) * float(path.sigma(times[:1]))
+            for point in (whole if part == batch else follow)(x, self.conditions(wishes.part(first, part)), noise):
                 x = point.x
             if not bool(torch.isfinite(x).all()):
                 raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
-            made.append(x.clamp(-1, 1).cpu())
+            with torch.no_grad():
+                made.append(self.decode(x).cpu())
             if progress:
-                progress(len(part))
+                progress(part)
         return torch.cat(made)
 
     def in_precision(self, how: Sampling) -> Denoiser:
@@ -167,15 +218,27 @@ class System:
             raise UsageError(f"sampling needs at least 1 step, got {how.steps}", "try --steps 16")
         if not math.isfinite(how.guidance):
             raise UsageError(f"guidance is a finite number, got {how.guidance}")
-        if not self.labels.names and how.guidance != 1:
-            raise UsageError(f"guidance {how.guidance:g} needs labels, and this model was trained without")
+        if how.guidance != 1 and not self.conditioner.null():
+            raise UsageError(f"guidance {how.guidance:g} needs labels or texts, and this model was trained without")
         return how
 
 
-def in_place(denoiser: NetworkDenoiser) -> NetworkDenoiser:
+def described(space: LatentSpace) -> dict[str, Any]:
+    """A latent space as JSON, but for its weights."""
+    made = spell(space.autoencoder, AUTOENCODERS)
+    return {"network": made, "mean": list(space.mean), "deviation": list(space.deviation)}
+
+
+def rebuilt(found: dict[str, Any]) -> LatentSpace:
+    """The latent space that `described` told of, with fresh weights."""
+    autoencoder = parse(found["network"], AUTOENCODERS, "autoencoder")
+    return LatentSpace(in_place(autoencoder), tuple(found["mean"]), tuple(found["deviation"]))
+
+
+def in_place(module: M) -> M:
     """Convolution weights laid out channels last, as the fast kernels want them; values are unchanged."""
-    has_planes = any(isinstance(module, nn.Conv2d) for module in denoiser.modules())
-    return denoiser.to(memory_format=torch.channels_last) if has_planes else denoiser  # type: ignore[call-overload]
+    has_planes = any(isinstance(part, nn.Conv2d) for part in module.modules())
+    return module.to(memory_format=torch.channels_last) if has_planes else module  # type: ignore[call-overload]
 
 
 def locate(run: str | Path) -> Path:
@@ -212,13 +275,31 @@ def load(run: str | Path, weights: str = "ema", device: torch.device | None = No
     where = locate(run)
     checkpoint.verify(where)
     system = System.from_contract(checkpoint.about(where))
-    try:
-        system.denoiser.load_state_dict(checkpoint.read(where, weights))
-    except RuntimeError as error:
-        raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
-    system.denoiser.requires_grad_(False).eval().to(device or best_device())
+    for module, state in stored(system, where, weights):
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
+    for module in (system.denoiser, *([] if system.space is None else [system.space.autoencoder])):
+        module.requires_grad_(False).eval().to(device or best_device())
     found = Path(run) / "sampling.json"
     return dataclasses.replace(system, sampling=read_sampling(found)) if found.is_file() else system
+
+
+TRAINED = "autoencoder."
+"""What the names of an autoencoder's weights begin with, in the checkpoint of a run that trained it."""
+
+
+def stored(system: System, where: Path, weights: str) -> list[tuple[nn.Module, dict[str, Tensor]]]:
+    """The parts of a system with their weights in a checkpoint."""
+    found = checkpoint.read(where, weights)
+    if system.space is None:
+        return [(system.denoiser, found)]
+    autoencoder = system.space.autoencoder
+    if system.is_autoencoder:
+        own = {name.removeprefix(TRAINED): value for name, value in found.items() if name.startswith(TRAINED)}
+        return [(autoencoder, own)]
+    return [(system.denoiser, found), (autoencoder, checkpoint.read(where, "autoencoder"))]
 
 
 def read_sampling(file: Path) -> Sampling:

@@ -134,7 +134,7 @@ def test_mistakes_end_with_one_short_message_and_lose_nothing(run, here, capsys)
     cases = [
         ((*edit, "a.png", "--strength", 1.5), 2, "got 1.5"),
         ((*edit, "a.png", "--label", "abvoe"), 2, "did you mean 'above'"),
-        ((*edit, "a.png", "--guidance", 2), 2, "needs a label to guide towards"),
+        ((*edit, "a.png", "--guidance", 2), 2, "needs a label or a text to guide towards"),
         ((*edit, "a.png", "--n", 0), 2, "1 or more versions"),
         ((*edit, "a.png", "--steps", 0), 2, "at least 1 step"),
         ((*edit, "a.png", "--seed", -1), 2, "seeds are whole numbers"),

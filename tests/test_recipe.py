@@ -80,7 +80,16 @@ def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
     recipe, reasons = complete(Recipe(), Facts(1000, shape, 3, 0.5))
     values = flat(recipe.model_dump())
     open_ones = {name for name, value in values.items() if value is None}
-    assert open_ones <= {"budget", "steps", "precision", "sample.precision", "grids", "data.size"}
+    assert open_ones <= {
+        "autoencoder",
+        "budget",
+        "steps",
+        "precision",
+        "sample.precision",
+        "grids",
+        "data.size",
+        "text.length",
+    }
     assert all(reasons[name] for name in reasons)
     assert {"network.width", "batch", "sigma_data", "optimiser.lr"} <= set(reasons)
     yaml.safe_load(to_yaml(recipe))

@@ -29,6 +29,7 @@ from ebb.encode.images import settings_of
 from ebb.errors import UsageError
 from ebb.evaluate.ensemble import train_ensemble
 from ebb.plan import resolve
+from ebb.prepare import prepared
 from ebb.recipe import Recipe, from_yaml, to_yaml, validated
 from ebb.record import words
 from ebb.run import grid_steps, train
@@ -173,14 +174,14 @@ def test_odd_names_are_shown_and_do_no_harm(pictures, tmp_path):
 def test_a_budget_is_kept_with_grids_and_all(pictures, tmp_path, monkeypatch):
     """The plan adds up: updates and grids at the measured speed take the budget, whatever the machine."""
     monkeypatch.setattr("ebb.plan.pace", lambda recipe, *_: {"fp32": 50.0, "bf16": 80.0}[recipe.precision])
-    images = read(str(pictures))
+    learnt = prepared(Recipe(), read(str(pictures)))
     for budget in (30, 300):
         asked = Recipe(budget=f"{budget}s", batch=16, network={"width": 8})
-        recipe, reasons = resolve(asked, images, torch.device("cpu"), lambda _: None)
-        grid = 40 * 16 * 2 / (3 * 80.0)
+        recipe, reasons = resolve(asked, learnt, torch.device("cpu"), lambda _: None)
+        grid = 40 * 16 / (3 * 80.0)
         planned = recipe.steps * 16 / 80.0 + recipe.grids * grid
         assert planned == pytest.approx(0.97 * budget, rel=0.03)
-        assert recipe.grids == (1 if budget == 30 else 5)
+        assert recipe.grids == (1 if budget == 30 else 10)
         assert "tenth of the budget" in reasons["grids"]
 
 

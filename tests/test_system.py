@@ -6,6 +6,7 @@ import torch
 
 import ebb
 from ebb import checkpoint, testing
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.networks.unet import UNet
@@ -27,7 +28,9 @@ def system(classes=3, shape=(1, 8, 8)):
         for p in network.parameters():
             p.add_(0.05 * torch.randn_like(p))
     names = tuple("abc"[:classes])
-    return System(NetworkDenoiser(network, Cosine(), v, sigma_data=0.5), shape, Labels(names), Sampling(steps=4))
+    return System(
+        NetworkDenoiser(network, Cosine(), v, sigma_data=0.5), shape, Conditioner(Labels(names)), Sampling(steps=4)
+    )
 
 
 def saved(folder, made):
@@ -79,10 +82,10 @@ def test_samples_are_float_images_in_range():
 
 def test_labels_are_asked_by_name_number_or_each():
     made = system()
-    assert made.wanted(3, "c", 0) == [2, 2, 2]
-    assert made.wanted(3, 1, 0) == [1, 1, 1]
-    assert made.wanted(3, [2, 0, 1], 0) == [2, 0, 1]
-    assert made.wanted(4, None, 2) == [2, 0, 1, 2]
+    assert made.conditioner.wishes(3, label="c").labels == (2, 2, 2)
+    assert made.conditioner.wishes(3, label=1).labels == (1, 1, 1)
+    assert made.conditioner.wishes(3, label=[2, 0, 1]).labels == (2, 0, 1)
+    assert made.conditioner.wishes(4, seed=2).labels == (2, 0, 1, 2)
     assert not torch.allclose(made.sample(1, label="a"), made.sample(1, label="b"))
 
 

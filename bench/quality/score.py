@@ -24,7 +24,6 @@ from ebb.encode.images import to_pixels
 from ebb.evaluate.cost import gflop
 from ebb.evaluate.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
 from ebb.evaluate.measure import measure
-from ebb.evaluate.run import asked_labels
 from ebb.machine import keep_freed_memory
 from ebb.system import System, load
 
@@ -85,7 +84,7 @@ def sampler_of_ebb(run: Path, device: torch.device) -> tuple[Sampler, dict[str, 
 
 def once(system: System, device: torch.device) -> Tensor:
     """One evaluation of the network."""
-    cond = {name: row.to(device) for name, row in system.labels([0]).items()}
+    cond = system.conditions(system.conditioner.wishes(1))
     return system.denoiser(torch.zeros(1, *system.shape, device=device), torch.full((1,), 0.5, device=device), cond)
 
 
@@ -144,7 +143,7 @@ def score(
             sample, about = sampler_of_ebb(home, device)
         else:
             sample, about = sampler_of(data, name, home, images.summary.shape, device)
-        wanted = asked_labels(images, max(counts[at]), 0)
+        wanted = np.random.default_rng(0).choice(images.labels, max(counts[at]))
         pixels, each = drawn(sample, wanted, seed, run / f"{at}.samples.npz")
         for count in counts[at]:
             line = {"data": data, "contender": name, "seed": seed, "n": count} | mark | about

@@ -34,7 +34,7 @@ class Validate:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print that it is valid, or end with the reason."""
-        from ebb.plan import names_known
+        from ebb.assemble import names_known
 
         names_known(recipe_of(self.file))
         tell(console, f"{self.file} is a valid recipe")

@@ -44,6 +44,8 @@ class Towards:
 
     label: str | None = None
     """name or number of the label to edit towards; without it none is said"""
+    text: str | None = None
+    """prompt to edit towards, for a model of captions"""
     out: Path = Path("edited.png")
     """a .png for a grid of pictures and their edits, a .npz for arrays, or a folder for single .png files"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
@@ -56,7 +58,7 @@ class Towards:
         how = asdict(self.how)
         how["steps"] = steps if self.how.steps is None else self.how.steps
         with saying(console, "reading the run") as say:
-            yield Job.of(run, self.out, console, say, label=self.label, **how)
+            yield Job.of(run, self.out, console, say, label=self.label if self.text is None else self.text, **how)
 
 
 @dataclass(frozen=True)
@@ -148,13 +150,13 @@ class Outpaint:
 
 @dataclass(frozen=True)
 class Interpolate:
-    """A film strip from one seed to another, from one label to another, or both at once."""
+    """A film strip from one seed to another, from one label or prompt to another, or both at once."""
 
     run: Run
     seeds: tuple[int, int] | None = None
     """first and last seed; without it 0 and 1, or 0 alone where two labels are given"""
     labels: tuple[str, ...] = ()
-    """one label, or the first and the last"""
+    """one label or prompt, or the first and the last"""
     n: int = 9
     """number of frames"""
     out: Path = Path("strip.png")
@@ -167,7 +169,7 @@ class Interpolate:
             raise UsageError(f"interpolation is between two labels, got {len(self.labels)}", "try --labels FIRST LAST")
         ends = (self.labels[0], self.labels[1]) if len(self.labels) == 2 else None
         seeds = self.seeds or ((0, 0) if ends else (0, 1))
-        with Towards(next(iter(self.labels), None), self.out, self.how).job(self.run, console) as job:
+        with Towards(next(iter(self.labels), None), None, self.out, self.how).job(self.run, console) as job:
             made = job.editor.interpolate(seeds, self.n, ends)
             job.write(made, edit="interpolate", seeds=list(seeds), labels=list(self.labels))
 
@@ -179,7 +181,7 @@ class Translate:
     run: Run
     pictures: Pictures
     source: str | None = None
-    """label of the pictures as they are; without it none is said"""
+    """label, or caption, of the pictures as they are; without it none is said"""
     towards: Annotated[Towards, tyro.conf.arg(name="")] = Towards()
 
     def __call__(self, console: Console, given: set[str]) -> None:

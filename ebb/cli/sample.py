@@ -22,6 +22,10 @@ class Sample:
     """number of images"""
     label: str | None = None
     """name or number of the label; without it every label in turn"""
+    text: tuple[str, ...] = ()
+    """prompts, in turn, for a model of captions; without it some captions of the data"""
+    together: bool = False
+    """ask for all prompts at once, each pulling at the scale of guidance"""
     seed: int = 0
     """image i is made from seed + i"""
     out: Path = Path("samples.png")
@@ -36,5 +40,14 @@ class Sample:
 
         how = asdict(self.how)
         sample_to(
-            self.run, self.out, self.n, label=self.label, seed=self.seed, compile=self.compile, console=console, **how
+            self.run,
+            self.out,
+            self.n,
+            label=self.label,
+            text=self.text,
+            together=self.together,
+            seed=self.seed,
+            compile=self.compile,
+            console=console,
+            **how,
         )

@@ -21,7 +21,7 @@ class Train:
     """Train a diffusion model on a folder of images; the same command again resumes."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """a folder of images or class folders, imagefolder, .zip of these, idx, .npz, CIFAR-10 binary, or digits"""
+    """a folder of images or class folders, imagefolder, .zip of these, idx, .npz, CIFAR-10 binary, digits or shapes"""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
     run: Path | None = None
     """where to keep the run; without it runs/ and the name of the data"""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ebb.data.latents import Rows
 from ebb.data.scan import Images
 from ebb.errors import DataError
 
@@ -69,28 +70,52 @@ def to_unit(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32) / 127.5 - 1
 
 
-@dataclass(frozen=True)
-class Loader:
-    """Batches assembled by index from images that stay in memory as uint8; no worker, no decoding, no copy of the set.
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What is learnt from, in memory or mapped to it: `x0` [n, *d], and conditions by name, each [n, …].
 
-    `loader(step)` is a pure function of (images, batch, seed, flip, step).
+    Arrays are pictures, uint8 that is read as −1…1; rows are latents, which `unit` brings to scale. `mirrored` are
+    the latents of the same pictures mirrored, since a latent cannot be.
     """
 
-    images: Images
+    x0: np.ndarray | Rows
+    cond: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mirrored: Rows | None = None
+    unit: Callable[[Tensor], Tensor] = to_unit
+
+    def read(self, index: np.ndarray, device: torch.device, *, mirrored: bool = False) -> Tensor:
+        """Some of the examples, float32 [b, *d] on the device."""
+        if isinstance(self.x0, np.ndarray):
+            return self.unit(torch.from_numpy(self.x0[index]).to(device))
+        rows = self.mirrored if mirrored and self.mirrored is not None else self.x0
+        return self.unit(rows[index].to(device, torch.float32))
+
+    @classmethod
+    def of(cls, images: Images) -> Examples:
+        """The pictures of a data set with their labels, if it has any."""
+        return cls(images.pixels, {} if images.labels is None else {"label": images.labels})
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Batches assembled by index from examples that stay in memory; no worker, no decoding, no copy of the set.
+
+    `loader(step)` is a pure function of (examples, batch, seed, flip, step).
+    """
+
+    examples: Examples
     batch: int
     seed: int = 0
     flip: bool = False
     device: torch.device = torch.device("cpu")
 
     def __call__(self, step: int) -> Batch:
-        """Batch number `step`: x0 float32 [b, c, h, w] in [−1, 1], cond {"label": int64 [b]} or {}."""
-        index = Order(len(self.images.pixels), self.batch, self.seed).indices(step)
-        x0 = to_unit(torch.from_numpy(self.images.pixels[index]).to(self.device))
+        """Batch number `step`: x0 float32 [b, *d], and the conditions of the same examples."""
+        examples = self.examples
+        index = Order(len(examples.x0), self.batch, self.seed).indices(step)
+        x0 = examples.read(index, self.device)
         if self.flip:
-            mirrored = torch.from_numpy(keyed(self.seed, FLIPS + step).random(self.batch) < 0.5).to(self.device)[
-                :, None, None, None
-            ]
-            x0 = torch.where(mirrored, x0.flip(-1), x0)
-        if self.images.labels is None:
-            return Batch(x0, {})
-        return Batch(x0, {"label": torch.from_numpy(self.images.labels[index]).to(self.device)})
+            turned = keyed(self.seed, FLIPS + step).random(self.batch) < 0.5
+            other = x0.flip(-1) if examples.mirrored is None else examples.read(index, self.device, mirrored=True)
+            x0 = torch.where(torch.from_numpy(turned).to(self.device)[:, None, None, None], other, x0)
+        return Batch(x0, {name: torch.from_numpy(rows[index]).to(self.device) for name, rows in examples.cond.items()})

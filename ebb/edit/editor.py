@@ -31,12 +31,12 @@ from ebb.shapes import Float
 from ebb.system import System
 
 Label = str | int | None
-"""A label's name or number; None says nothing, the null that the model was trained with."""
+"""A label's name or number, or a text where the model hears texts; None says nothing, the null it was trained with."""
 
 
 @dataclass(frozen=True, eq=False)
 class Editor:
-    """Edits of pictures x0 [b, *shape] in [−1, 1], as float32 on the CPU, towards one label or none.
+    """Edits of pictures x0 [b, *shape] in [−1, 1], as float32 on the CPU, towards one label or text, or none.
 
     Edited picture i is a function of (system, settings, x0[i], seed + i) alone, whatever the batch, to within rounding.
     `progress` is told how many pictures each batch finished.
@@ -64,7 +64,9 @@ class Editor:
         """
         how = system.settled(**asked)
         if label is None and asked.get("guidance") not in (None, 1):
-            raise UsageError(f"guidance {how.guidance:g} needs a label to guide towards", "name one with --label")
+            raise UsageError(
+                f"guidance {how.guidance:g} needs a label or a text to guide towards", "name one with --label or --text"
+            )
         editor = cls(system, how, label, batch, progress)
         editor.cond(label, 1)
         keep_freed_memory()
@@ -73,7 +75,7 @@ class Editor:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.system.denoiser.parameters()).device
+        return self.system.device
 
     @property
     def solver(self) -> Solver:
@@ -87,15 +89,11 @@ class Editor:
         path = self.system.denoiser.path
         return audible(path, self.system.denoiser.prediction, parse(self.how.grid, GRIDS, "grid")(path, self.how.steps))
 
-    def null(self) -> Cond:
-        """One row of every condition that says nothing."""
-        return {name: row.to(self.device) for name, row in self.system.labels.null().items()}
-
     def cond(self, label: Label, count: int) -> Cond:
-        """The condition of `count` pictures; UsageError for a label that the system does not know."""
-        labels = self.system.labels
-        said = self.null() if label is None else labels([labels.index(label)])
-        return {name: row.to(self.device).expand(count, *row.shape[1:]) for name, row in said.items()}
+        """The conditions of `count` pictures; UsageError for a label that the system does not know."""
+        system = self.system
+        said = system.null() if label is None else system.conditions(system.conditioner.about(label))
+        return {name: row.expand(count, *row.shape[1:]) for name, row in said.items()}
 
     @property
     def plain(self) -> Denoiser:
@@ -105,17 +103,18 @@ class Editor:
     @property
     def guided(self) -> Denoiser:
         """The denoiser guided towards the label; without a label there is nothing to guide towards."""
-        return self.plain if self.label is None else cfg(self.how.guidance, self.null())(self.plain)
+        return self.plain if self.label is None else cfg(self.how.guidance, self.system.null())(self.plain)
 
     def encoded(self, x0: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
         """Pictures as what the denoiser works on."""
-        return x0.to(self.device)
+        return self.system.encode(x0.to(self.device))
 
     def decoded(self, x: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
         """Pictures of what the denoiser made, in [−1, 1]; raises EbbError where it is not finite."""
         if not bool(torch.isfinite(x).all()):
             raise EbbError("editing gave values that are not finite", "try more --steps, or --guidance 1")
-        return x.clamp(-1, 1).cpu()
+        with torch.no_grad():
+            return self.system.decode(x).cpu()
 
     def each(
         self, given: Float[Tensor, "b *d"], seed: int, edit: Callable[[Tensor, Cond, Noise], Tensor]
@@ -168,7 +167,11 @@ class Editor:
     def outpaint(
         self, x0: Float[Tensor, "b c *size"], border: int, repeats: int = 1, seed: int = 0
     ) -> Float[Tensor, "b c *more"]:
-        """The pictures with `border` new places on every side. Raises UsageError where the network has one size."""
+        """The pictures with `border` new places on every side. Raises UsageError where the network has one size, and
+        for a border that an autoencoder's factor does not divide."""
+        factor = 1 if self.system.space is None else self.system.space.autoencoder.factor
+        if border % factor:
+            raise UsageError(f"this model's latents are {factor} times smaller, which does not divide {border}")
         return self.inpaint(*canvas(x0, border), repeats, seed)
 
     def translate(
@@ -214,7 +217,7 @@ class Editor:
         shares = frames(count)
         if labels is None:
             return self.strip(self.guided, seeds, shares)
-        null, (first, second) = self.null(), (self.cond(label, 1) for label in labels)
+        null, (first, second) = self.system.null(), (self.cond(label, 1) for label in labels)
         made = [
             self.strip(blend(first, second, share, null, self.how.guidance)(self.plain), seeds, (share,))
             for share in shares  # one at a time, since a blend has one share
@@ -225,7 +228,7 @@ class Editor:
         """Samples whose noise lies `shares` of the way between two seeds."""
 
         def edit(part: Tensor, cond: Cond, _: Noise) -> Tensor:
-            like = torch.empty(len(part), *self.system.shape, device=self.device)
+            like = torch.empty(len(part), *self.system.inner, device=self.device)
             return fresh(denoiser, self.solver, self.times, like, cond, Between(seeds, tuple(part.tolist())))
 
         return self.each(torch.tensor(shares, dtype=torch.float64), 0, edit)
@@ -241,7 +244,10 @@ class Editor:
         return self.restore(soft, softened(sigma, soft.ndim - 2), error, seed)
 
     def restore(self, y: Tensor, operator: Operator, error: float, seed: int) -> Float[Tensor, "b *d"]:
-        """Pictures of the system's shape that the operator takes to y."""
+        """Pictures of the system's shape that the operator takes to y; UsageError for a system that works on latents,
+        from which the way to y is not linear."""
+        if self.system.space is not None:
+            raise UsageError("restoring is for models of the pictures themselves, and this one works on latents")
 
         def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
             part = part.to(self.device)

@@ -17,20 +17,11 @@ from torch import Tensor
 from ebb.data.decode import FORMATS, SUFFIXES, Head, Shape, UnusableError, decode, head
 from ebb.data.loader import to_unit
 from ebb.edit.editor import Editor, Label
-from ebb.encode.images import grid, picture, save_png, to_pixels
+from ebb.encode.images import grid, picture, save_png, to_pixels, writable
 from ebb.errors import DataError, UsageError
 from ebb.shapes import Float
 from ebb.system import load, locate
 from ebb.terminal import tell
-
-
-def writable(out: Path) -> None:
-    """Make the folder that `out` goes to; UsageError for a name that is no .png, .npz or folder."""
-    if out.suffix not in (".png", ".npz", ""):
-        raise UsageError(f"cannot write {out}", "end --out in .png for a grid, .npz for arrays, or name a folder")
-    if out.is_dir() and out.suffix:
-        raise UsageError(f"{out} is a folder", "name a file that ends in .png or .npz, or a folder without a suffix")
-    (out.parent if out.suffix else out).mkdir(parents=True, exist_ok=True)
 
 
 def listed(paths: Sequence[Path]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.shapes import Float
+
+LINES = 4
+"""The most lines of a caption that a grid shows."""
 
 SETTINGS = "ebb"
 """The PNG text chunk in which settings are stored, as JSON."""
@@ -37,17 +41,20 @@ def grid(pixels: np.ndarray, columns: int | None = None, captions: Sequence[str]
     """uint8 [n, c, h, w] side by side, small ones enlarged by a whole factor, with a caption under each if given."""
     count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
-    rows, zoom, gap = math.ceil(count / columns), max(1, 64 // max(height, width)), 2
-    below = 12 if captions else 0
-    wide, tall = width * zoom + gap, height * zoom + gap + below
+    least = 64 if max(map(len, captions), default=0) <= 12 else 112  # a sentence needs room
+    rows, zoom, gap = math.ceil(count / columns), max(1, least // max(height, width)), 2
+    wide = width * zoom + gap
+    lines = [textwrap.wrap(caption, wide // 6)[:LINES] for caption in captions]
+    below = 12 * max(map(len, lines), default=0)
+    tall = height * zoom + gap + below
     sheet = Image.new("L" if channels == 1 else "RGB", (columns * wide + gap, rows * tall + gap), "white")
     pen = ImageDraw.Draw(sheet)
     for i in range(count):
         at = (gap + i % columns * wide, gap + i // columns * tall)
         one = picture(pixels[i]).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
         sheet.paste(one, at)
-        if captions:
-            pen.text((at[0], at[1] + height * zoom), captions[i][: wide // 6], fill="black")
+        if lines:
+            pen.text((at[0], at[1] + height * zoom), "\n".join(lines[i]), fill="black", spacing=1)
     return sheet
 
 
@@ -57,6 +64,15 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any]) -> Non
     info.add_text(SETTINGS, json.dumps(dict(settings)))
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, format="PNG", pnginfo=info)
+
+
+def writable(out: Path) -> None:
+    """Make the folder that `out` goes to; UsageError for a name that is no .png, .npz or folder."""
+    if out.suffix not in (".png", ".npz", ""):
+        raise UsageError(f"cannot write {out}", "end --out in .png for a grid, .npz for arrays, or name a folder")
+    if out.is_dir() and out.suffix:
+        raise UsageError(f"{out} is a folder", "name a file that ends in .png or .npz, or a folder without a suffix")
+    (out.parent if out.suffix else out).mkdir(parents=True, exist_ok=True)
 
 
 def settings_of(path: Path) -> dict[str, Any]:

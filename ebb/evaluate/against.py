@@ -20,8 +20,9 @@ from ebb.evaluate.features import batches, extract, probabilities, vote
 from ebb.evaluate.figures import Distance, Pile, Sets
 from ebb.evaluate.measure import split
 from ebb.evaluate.report.run import write_report
-from ebb.evaluate.run import asked_labels, checked, data_of, drawn_from, features_for, loaded, settings_of
+from ebb.evaluate.run import checked, data_of, drawn_from, features_for, loaded, settings_of
 from ebb.evaluate.store import Say
+from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.recipe import from_yaml
 
 RESAMPLES = 200
@@ -79,9 +80,10 @@ def against(
     systems = [loaded(folder, weights) for folder in (run, other)]
     images = data_of(run)
     seen, _ = features_for(run, images, say, features)
-    labels = asked_labels(images, count, seed)
+    wishes = asked_for(systems[0], images, count, seed)
+    labels = labels_of(systems[0], wishes, images)
     drawn = [
-        drawn_from(folder, system, images, labels, count, weights=weights, seed=seed, say=telling(say, folder), **asked)
+        drawn_from(folder, system, images, wishes, weights=weights, seed=seed, say=telling(say, folder), **asked)
         for folder, system in zip((run, other), systems, strict=True)
     ]
     say("comparing")

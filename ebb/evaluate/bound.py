@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,7 @@ def bound(
     system: System,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
+    captions: Sequence[str] | None = None,
     *,
     seed: int,
     levels: int = 32,
@@ -81,7 +83,7 @@ def bound(
     edges = torch.linspace(first, last, levels + 1, dtype=torch.float64)
     jitter = torch.from_numpy(np.random.default_rng([seed, 1]).random((len(images), levels)))
     rows = []
-    for begin, x0, cond in batched(system, images, labels, BATCH):
+    for begin, x0, cond in batched(system, images, labels, captions, BATCH):
         places = edges[:-1] + (edges[1:] - edges[:-1]) * jitter[begin : begin + len(x0)]
         rows.append(spent(system.denoiser, x0, cond, edges, places, Noise.of(seed + begin, len(x0))))
     bits = torch.cat(rows) / (dims * math.log(2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.data.loader import to_unit
+from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, UsageError
 from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
 from ebb.process.moment import Moment, at, where
@@ -183,6 +184,7 @@ def likelihood(
     system: System,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
+    captions: Sequence[str] | None = None,
     *,
     seed: int,
     probes: int = 1,
@@ -200,7 +202,7 @@ def likelihood(
     """
     bits, calls, denoiser = [], 0, system.denoiser
     uniform = torch.from_numpy(np.random.default_rng([seed, 0]).random(images.shape, dtype=np.float32))
-    for first, x0, cond in batched(system, images, labels, BATCH):
+    for first, x0, cond in batched(system, images, labels, captions, BATCH):
         x = x0 + (uniform[first : first + len(x0)].to(x0.device) - 0.5) * WIDTH
         noise = Noise.of(seed + first, len(x))
         found = log_density(denoiser, x, cond, rule=rule, nsr_max=loudest(denoiser), probes=probes, noise=noise)
@@ -210,14 +212,21 @@ def likelihood(
 
 
 def batched(
-    system: System, images: NDArray[np.uint8], labels: NDArray[np.int64] | None, size: int
+    system: System,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64] | None,
+    captions: Sequence[str] | None,
+    size: int,
 ) -> Iterator[tuple[int, Tensor, Cond]]:
-    """Images and their labels, `size` at a time, as the system's denoiser takes them: (index of the first, x0, cond).
+    """Images with labels and captions, `size` at a time, as the system's denoiser takes them: (index of the first, x0,
+    cond). Images without captions are asked with none.
 
     Raises DataError for fewer than two images, images of another shape or type, and labels that are not one for each
-    image; UsageError for a system with labels and images without.
+    image; UsageError for a system with labels and images without, and for one that works on latents.
     """
     names = system.labels.names
+    if system.space is not None:
+        raise UsageError("bits per dimension are of a model of the pictures themselves, and this one works on latents")
     if images.dtype != np.uint8 or images.shape[1:] != system.shape or len(images) < 2:
         raise DataError(
             f"expected 2 or more images, uint8 [n, {', '.join(map(str, system.shape))}], got {images.dtype}"
@@ -228,12 +237,12 @@ def batched(
     fits = labels is None or (labels.shape == images.shape[:1] and labels.min() >= 0 and labels.max() < len(names))
     if names and not fits:
         raise DataError(f"expected a label of 0…{len(names) - 1} for each of {len(images)} images, got {labels}")
-    device = next(system.denoiser.parameters()).device
+    wishes = Wishes(
+        tuple([0] * len(images) if labels is None else labels.tolist()), tuple(captions or [""] * len(images))
+    )
     for first in range(0, len(images), size):
-        part = slice(first, first + size)
-        given = [] if labels is None else labels[part].tolist()
-        cond = {name: row.to(device) for name, row in system.labels(given).items()}
-        yield first, to_unit(torch.from_numpy(images[part]).to(device)), cond
+        x0 = to_unit(torch.from_numpy(images[first : first + size]).to(system.device))
+        yield first, x0, system.conditions(wishes.part(first, size))
 
 
 def loudest(denoiser: NetworkDenoiser) -> float:

@@ -11,20 +11,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ebb.data.loader import to_unit
 from ebb.data.scan import Images
-from ebb.encode.images import picture, save_png
+from ebb.encode.images import grid, picture, save_png, to_pixels
 from ebb.evaluate.bound import bound
 from ebb.evaluate.ensemble import Ensemble
-from ebb.evaluate.features import Features, RandomFeatures
+from ebb.evaluate.features import Features, RandomFeatures, batches
 from ebb.evaluate.levels import levels
 from ebb.evaluate.likelihood import likelihood
 from ebb.evaluate.memorise import memorisation, pairs_picture
+from ebb.evaluate.reconstruction import Reconstruction
+from ebb.evaluate.scenes import judge, obeyed
 from ebb.evaluate.store import Drawn
+from ebb.evaluate.wishes import wishes_of
 from ebb.system import System
 
 PROBED = 64
 """Training images at which each noise level is looked at."""
+
+RESTORED = 1000
+"""Unseen images that go through an autoencoder and back, at most."""
+
+SHOWN = 10
+"""Of them, those that are shown."""
 
 IDEAL = 10_000
 """Training images that the ideal denoiser knows, at most."""
@@ -32,13 +40,14 @@ IDEAL = 10_000
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A run with its samples, as the parts see it; `labels` are those the samples were asked for."""
+    """A run with its samples, as the parts see it; `labels` and `texts` are those the samples were asked for."""
 
     run: Path
     system: System
     images: Images
     drawn: Drawn
     labels: NDArray[np.int64] | None
+    texts: tuple[str, ...]
     features: Features
     seed: int
     coded: int
@@ -87,10 +96,8 @@ def noise(subject: Subject) -> Part:
     """
     system, images = subject.system, subject.images
     some = np.random.default_rng(subject.seed).permutation(len(images.pixels))[:IDEAL]
-    device = next(system.denoiser.parameters()).device
-    known = to_unit(torch.from_numpy(images.pixels[some])).to(device)
-    rows = {} if images.labels is None else system.labels(images.labels[some].tolist())
-    theirs = {name: row.to(device) for name, row in rows.items()}
+    known = torch.cat([system.encode(x.to(system.device)) for x in batches(images.pixels[some])])
+    theirs = system.conditions(wishes_of(system, images, some))
     cond = {name: row[:PROBED] for name, row in theirs.items()}
     found = levels(system.denoiser, known[:PROBED], cond, known, reference_cond=theirs, seed=subject.seed)
     return Part({"levels": found})
@@ -98,12 +105,37 @@ def noise(subject: Subject) -> Part:
 
 def bits(subject: Subject) -> Part:
     """Bits per dimension of unseen images by the probability flow, and their variational bound."""
-    pixels, labels = unseen(subject, subject.coded)
+    pixels, labels, captions = unseen(subject, subject.coded)
     found = {
-        "likelihood": likelihood(subject.system, pixels, labels, seed=subject.seed),
-        "bound": bound(subject.system, pixels, labels, seed=subject.seed),
+        "likelihood": likelihood(subject.system, pixels, labels, captions, seed=subject.seed),
+        "bound": bound(subject.system, pixels, labels, captions, seed=subject.seed),
     }
     return Part(found, () if held(subject) else ("likelihood: no image was held out; it is that of training images",))
+
+
+def kept(subject: Subject) -> Part:
+    """How pictures come back through the latents, and two rows of pictures: before and after, and between two."""
+    space, system = subject.system.space, subject.system
+    if space is None:
+        return Part({})
+    pixels, *_ = unseen(subject, RESTORED)
+    images = [x.to(system.device) for x in batches(pixels, 64)]
+    found = Reconstruction.of(space.autoencoder, images, seed=subject.seed)
+    first, folder = images[0][:SHOWN], subject.run / "evaluation"
+    with torch.no_grad():
+        z = system.encode(first)
+        ways = [torch.lerp(z[i], z[i + 1], share) for i in (0, 2) for share in torch.linspace(0, 1, SHOWN).tolist()]
+        between = system.decode(torch.stack(ways)) if len(z) > 3 else z[:0]
+        after = system.decode(z)
+    save_png(grid(to_pixels(torch.cat([first, after])), len(first)), folder / "reconstructions.png", {})
+    if len(between):
+        save_png(grid(to_pixels(between), SHOWN), folder / "between.png", {})
+    return Part({"reconstruction": found}, tuple(found.warnings()))
+
+
+def heeded(subject: Subject) -> Part:
+    """How many samples of `shapes` show all that their captions say."""
+    return Part({"obeyed": obeyed(judge(subject.system.shape[1]), subject.drawn.pixels, subject.texts)})
 
 
 def held(subject: Subject) -> Images | None:
@@ -113,18 +145,26 @@ def held(subject: Subject) -> Images | None:
     return None if bare else images
 
 
-def unseen(subject: Subject, most: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    """At most `most` held-out images, drawn by the seed, and their labels; of the training images if none are held."""
+def unseen(subject: Subject, most: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, list[str] | None]:
+    """At most `most` held-out images, drawn by the seed, with labels and captions; training images where none are."""
     images = held(subject) or subject.images
     some = np.sort(np.random.default_rng(subject.seed).permutation(len(images.pixels))[:most])
-    return images.pixels[some], None if images.labels is None else images.labels[some]
+    captions = None if images.captions is None else [images.captions[i] for i in some]
+    return images.pixels[some], None if images.labels is None else images.labels[some], captions
 
 
-def parts(coded: int) -> list[tuple[str, Callable[[Subject], Part]]]:
-    """Every part after what is said while it runs, the quickest first; `coded` 0 leaves the likelihood out."""
-    every: list[tuple[str, Callable[[Subject], Part]]] = [
-        ("looking for copies of training images", copies),
-        ("looking at each noise level", noise),
-        (f"coding {coded} images", bits),
+def parts(subject: Subject) -> list[tuple[str, Callable[[Subject], Part]]]:
+    """Every part that its system has, after what is said while it runs, the quickest first.
+
+    Bits are of models of the pictures themselves, and noise levels of what was trained on noise.
+    """
+    coded, latent = subject.coded, subject.system.space is not None
+    scenes = subject.images.summary.kind == "shapes" and subject.system.conditioner.text is not None
+    every: list[tuple[str, Callable[[Subject], Part], bool]] = [
+        ("looking for copies of training images", copies, True),
+        ("reading what the samples show", heeded, scenes),
+        ("looking at reconstructions", kept, latent),
+        ("looking at each noise level", noise, not subject.system.is_autoencoder),
+        (f"coding {coded} images", bits, bool(coded) and not latent),
     ]
-    return every if coded else every[:-1]
+    return [(said, part) for said, part, wanted in every if wanted]

@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ebb.checkpoint import replace_text
 from ebb.data.scan import Images, read
+from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, UsageError
 from ebb.evaluate.bound import Bound
 from ebb.evaluate.cost import Cost, cost
@@ -25,8 +23,11 @@ from ebb.evaluate.measure import as_table as figures_table
 from ebb.evaluate.memorise import Memorisation
 from ebb.evaluate.parts import Subject, parts
 from ebb.evaluate.pretrained import pretrained
+from ebb.evaluate.reconstruction import Reconstruction
 from ebb.evaluate.report.run import write_report
+from ebb.evaluate.scenes import Obeyed
 from ebb.evaluate.store import Drawn, Say, draw
+from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.recipe import from_yaml
 from ebb.system import System, load, locate
 
@@ -41,6 +42,8 @@ class Evaluated:
     levels: Levels | None = None
     likelihood: BitsPerDim | None = None
     bound: Bound | None = None
+    reconstruction: Reconstruction | None = None
+    obeyed: Obeyed | None = None
 
     def facts(self) -> dict[str, Any]:
         """What evaluation.json holds: the figures, and each of the other parts under its name."""
@@ -72,8 +75,9 @@ def evaluate(
     checked(count, likelihood)
     system, images = loaded(run, weights), data_of(run)
     seen, accuracy = features_for(run, images, say, features)
-    labels = asked_labels(images, count, seed)
-    drawn = drawn_from(run, system, images, labels, count, weights=weights, seed=seed, say=say, **asked)
+    wishes = asked_for(system, images, count, seed)
+    labels = labels_of(system, wishes, images)
+    drawn = drawn_from(run, system, images, wishes, weights=weights, seed=seed, say=say, **asked)
     say("measuring")
     figures = measure(
         drawn.pixels,
@@ -88,14 +92,14 @@ def evaluate(
     )
     found = Evaluated(figures, cost(system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked))
     keep(run, found)
-    found = explored(found, Subject(run, system, images, drawn, labels, seen, seed, likelihood), say)
+    found = explored(found, Subject(run, system, images, drawn, labels, wishes.texts, seen, seed, likelihood), say)
     write_report(run)
     return found
 
 
 def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
     """`found` with all other parts that can be had, each written as soon as it is there."""
-    for what, part in parts(subject.coded):
+    for what, part in parts(subject):
         say(what)
         try:
             result = part(subject)
@@ -134,17 +138,11 @@ def loaded(run: Path, weights: str) -> System:
     return load(run, weights)
 
 
-def asked_labels(images: Images, count: int, seed: int) -> NDArray[np.int64] | None:
-    """The labels of `count` samples, drawn with the frequencies of the data; a larger draw begins with the same."""
-    return None if images.labels is None else np.random.default_rng(seed).choice(images.labels, count)
-
-
 def drawn_from(
     run: Path,
     system: System,
     images: Images,
-    labels: NDArray[np.int64] | None,
-    count: int,
+    wishes: Wishes,
     *,
     weights: str,
     seed: int,
@@ -155,7 +153,7 @@ def drawn_from(
     files = json.loads((locate(run) / "manifest.json").read_text(encoding="utf8"))["files"]
     facts = {"weights": files[f"{weights}.safetensors"]["sha256"], "data": images.summary.fingerprint}
     home = run / "evaluation"
-    return draw(system, home, count, labels=labels, seed=seed, facts=facts, say=say, **asked)
+    return draw(system, home, wishes=wishes, seed=seed, facts=facts, say=say, **asked)
 
 
 def settings_of(run: Path, system: System, drawn: Drawn, weights: str, seed: int, **asked: Any) -> dict[str, Any]:
@@ -216,6 +214,18 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
         table.append(("likelihood", coded_in_words(found.likelihood)))
     if found.bound is not None:
         table.append(("variational bound", coded_in_words(found.bound)))
+    if (back := found.reconstruction) is not None:
+        similar = "" if back.ssim is None else f", SSIM {back.ssim:.3f}"
+        table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} unseen images"))
+    if (heeded := found.obeyed) is not None:
+        new = "" if heeded.novel is None else f", {heeded.novel:.1%} of new pairs"
+        table.append(
+            (
+                "captions",
+                f"{heeded.share:.1%} of the samples show all that was asked{new}; {heeded.things:.1%} of the things are"
+                f" there; of real scenes {heeded.ceiling:.1%}",
+            )
+        )
     spent = found.cost
     table.append(
         (

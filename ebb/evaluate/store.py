@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebb.checkpoint import replace_text, synced
+from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
 from ebb.evaluate.cost import counted
 from ebb.system import System
@@ -41,34 +42,33 @@ class Drawn:
 def draw(
     system: System,
     home: Path,
-    count: int,
     *,
-    labels: NDArray[np.int64] | None,
+    wishes: Wishes,
     seed: int,
     facts: Mapping[str, Any],
     say: Say = lambda _: None,
     **asked: Any,
 ) -> Drawn:
-    """`count` samples of `system` for `labels [count]`, from the shards under `home` and, where one is missing, anew.
+    """A sample of `system` for each wish, from the shards under `home` and, where one is missing, anew.
 
     The folder `home/samples-<hash>` belongs to the settings, the seed and `facts` (what else the samples depend on:
     weights and data), so that a set is never taken for another. Sample i depends on seed + i alone: a set that was
-    interrupted goes on at its next shard, and a larger count begins with the smaller one's samples. Once the set is
+    interrupted goes on at its next shard, and a larger one begins with the smaller one's samples. Once the set is
     whole, the sets of other settings in `home` are deleted.
     """
     about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.settled(**asked).model_dump()}
     folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    shards, pixels = listed(folder), np.empty((count, *system.shape), np.uint8)
+    count, shards = len(wishes), listed(folder)
+    pixels = np.empty((count, *system.shape), np.uint8)
     began, fresh, spent, shown = time.perf_counter(), 0, 0.0, 0.0
     for first in range(0, count, SHARD):
         size, name = min(SHARD, count - first), f"{first // SHARD:05d}.npy"
         found = shard(folder / name, size, system.shape) if shards.get(name, {}).get("count", 0) >= size else None
         if found is None:
-            names = None if labels is None else [system.labels.names[i] for i in labels[first : first + size]]
             with counted(system.denoiser.network) as seen:
                 start = time.perf_counter()
-                found = to_pixels(system.sample(size, label=names, seed=seed + first, **asked))
+                found = to_pixels(system.make(wishes.part(first, size), seed=seed + first, **asked))
                 took = time.perf_counter() - start
             keep(folder / name, found)
             shards[name] = {"count": size, "seconds": took, "evaluations": seen[0]}

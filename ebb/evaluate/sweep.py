@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ebb.checkpoint import replace_text
+from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.cost import counted
@@ -26,8 +27,9 @@ from ebb.evaluate.distances import Array, Statistic, averaged, bootstrap, freche
 from ebb.evaluate.features import Features, batches, blocks, extract
 from ebb.evaluate.measure import label_accuracy, split
 from ebb.evaluate.report.sweep import write_page
-from ebb.evaluate.run import asked_labels, checked, data_of, features_for
+from ebb.evaluate.run import checked, data_of, features_for
 from ebb.evaluate.store import Say
+from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.guide.cfg import cfg
 from ebb.names import parse, spell
 from ebb.process.predict import audible
@@ -109,19 +111,20 @@ def sweep(
     scales = list(guidance) or sorted({1.0, system.sampling.guidance})
     settings = list(settings_of(system, solvers, steps, scales, search, say))
     features, ceiling = features_for(run, images, say)
-    labels = asked_labels(images, count, seed)
+    wishes = asked_for(system, images, count, seed)
+    labels = labels_of(system, wishes, images)
     floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
     found, failed = list[tuple[Cell, Array]](), list[str]()
     for number, how in enumerate(settings, 1):
         named = f"{how.solver}, {how.steps} steps, guidance {how.guidance:g}"
         say(f"cell {number} of {len(settings)}: {named}")
         try:
-            found.append(measured(system, how, count, labels, seed, features, reference))
+            found.append(measured(system, how, wishes, labels, seed, features, reference))
         except EbbError as error:  # such as values that are not finite: the other cells are worth having
             failed.append(f"{named}: {error}".splitlines()[0])
     if not found:
         raise EbbError("no setting could be measured", failed[0])
-    cells = [cell for cell, _ in found]
+    cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
     best, chosen = choose(cells)
     rows = next(rows for cell, rows in found if cell is best)
     statistic, widest = distance_in(features), max(part.stop - part.start for part in blocks(features))
@@ -130,8 +133,7 @@ def sweep(
     about = {"run": run.name, "checkpoint": where.name, "count": count, "seed": seed, "features": features.name}
     about |= {"classifier_accuracy": ceiling, "warnings": warnings, "threads": torch.get_num_threads()}
     about |= {"minutes": round((time.perf_counter() - began) / 60, 1)}
-    order = sorted(cells, key=lambda cell: (cell.evaluations, cell.seconds))
-    result = Sweep(tuple(order), best, chosen, (max(low, 0.0), high), once(statistic, floor, reference), about)
+    result = Sweep(tuple(cells), best, chosen, (max(low, 0.0), high), once(statistic, floor, reference), about)
     store(run, result)
     return result
 
@@ -157,12 +159,11 @@ def settings_of(
 
 def searched(system: System, solver: str, grid: str, steps: int, scale: float) -> str | None:
     """The spelled grid that `tune` finds for the system; None for a solver that draws noise."""
-    path, device = system.denoiser.path, next(system.denoiser.parameters()).device
+    path, device = system.denoiser.path, system.device
     start = audible(path, system.denoiser.prediction, parse(grid, GRIDS, "grid")(path, steps))
     noise = Noise.of(2**32, WARM_UP)
-    x = noise.start(system.shape).to(device) * float(path.sigma(start[:1]))
-    cond = {name: row.to(device) for name, row in system.labels(system.wanted(WARM_UP, None, 0)).items()}
-    null = {name: row.to(device) for name, row in system.labels.null().items()}
+    x = noise.start(system.inner).to(device) * float(path.sigma(start[:1]))
+    cond, null = system.conditions(system.conditioner.wishes(WARM_UP)), system.null()
     denoiser = cfg(scale if null else 1.0, null)(system.in_precision(system.sampling))
     try:
         times = tune(denoiser, parse(solver, SOLVERS, "solver"), start, x, cond).times
@@ -174,20 +175,20 @@ def searched(system: System, solver: str, grid: str, steps: int, scale: float) -
 def measured(
     system: System,
     how: Sampling,
-    count: int,
+    wishes: Wishes,
     labels: NDArray[np.int64] | None,
     seed: int,
     features: Features,
     reference: Array,
 ) -> tuple[Cell, Array]:
     """One cell, and the features of its samples."""
-    names = None if labels is None else [system.labels.names[i] for i in labels]
     with counted(system.denoiser.network) as evaluations:
         began = time.perf_counter()
-        made = to_pixels(system.sample(count, label=names, seed=seed, **how.model_dump()))
+        made = to_pixels(system.make(wishes, seed=seed, **how.model_dump()))
         took = time.perf_counter() - began
     rows = extract(features, batches(made))
     accuracy, _ = label_accuracy(features, rows, labels, None)
+    count = len(wishes)
     cost = evaluations[0] / count
     found = once(distance_in(features), rows, reference)
     return Cell(how, found, accuracy, cost, took / count, made[:SHOWN]), rows

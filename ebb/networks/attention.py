@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebb.errors import UsageError
 from ebb.networks.blocks import zeroed
 from ebb.shapes import Float
+
+SMALL = 96
+"""Keys up to which a CPU attends faster in plain products than in torch's flash kernel: 2.6 times at 27, 2 at 64."""
 
 
 def heads_of(width: int, head: int) -> int:
@@ -27,7 +32,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Float
     Keys that are not `seen` (bool [b, m], at least one in every row) count for nothing.
     """
     mask = None if seen is None else seen[:, None, None]
-    return F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, mask).transpose(1, 2).flatten(2)
+    small = k.shape[2] <= SMALL and q.device.type == "cpu" and not torch.compiler.is_compiling()
+    with sdpa_kernel(SDPBackend.MATH) if small else nullcontext():
+        return F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, mask).transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):

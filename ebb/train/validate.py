@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ebb.data.loader import Batch, keyed, to_unit
-from ebb.data.scan import Images
+from ebb.data.loader import Batch, Examples, keyed
 from ebb.networks.mode import evaluating
 from ebb.process.denoiser import Predictor
 from ebb.sample.noise import Noise
@@ -18,6 +17,8 @@ from ebb.train.objectives.denoising import Denoising, drawn
 
 MOST = 128
 """The most images that are looked at: a validation costs no more than a forward pass or two."""
+
+CPU = torch.device("cpu")
 
 CHOICE = 2**62
 """The key under which the images are chosen, far from those of epochs."""
@@ -53,29 +54,27 @@ class Validation:
 
 
 def validation_of(
-    images: Images,
+    unseen: Examples | None,
     objective: Denoising,
     *,
+    encode: Callable[[Tensor], Tensor] = lambda x: x,
     batch: int = MOST,
     seed: int = 0,
-    device: torch.device | None = None,
+    device: torch.device = CPU,
     autocast: torch.dtype | None = None,
 ) -> Validation | None:
     """The validation on at most MOST held-out images, chosen by `seed`, in batches of `batch`; None where none exist.
 
-    With the objective of the run its loss is in the unit of the training loss. Held-out images without labels, where
-    those of training have them, are asked with the null label.
+    With the objective of the run its loss is in the unit of the training loss. `encode` makes of values in [−1, 1] what
+    is denoised.
     """
-    unseen = images.held_out
     if unseen is None:
         return None
-    chosen = keyed(seed, CHOICE).permutation(len(unseen.pixels))[:MOST]
+    chosen = keyed(seed, CHOICE).permutation(len(unseen.x0))[:MOST]
     batches = []
     for first in range(0, len(chosen), batch):
         index = chosen[first : first + batch]
-        x0, cond = to_unit(torch.from_numpy(unseen.pixels[index]).to(device)), dict[str, Tensor]()
-        if images.labels is not None:
-            labels = np.full(len(index), len(images.names)) if unseen.labels is None else unseen.labels[index]
-            cond["label"] = torch.from_numpy(labels).to(device)
+        x0 = encode(unseen.read(index, device))
+        cond = {name: torch.from_numpy(rows[index]).to(device) for name, rows in unseen.cond.items()}
         batches.append(Batch(x0, cond))
     return Validation(batches, objective, seed, autocast)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebb.data.loader import Loader, Order, permutation, to_unit
+from ebb.data.loader import Examples, Loader, Order, permutation, to_unit
 from ebb.data.scan import read
 from ebb.errors import DataError
 
@@ -55,7 +55,7 @@ def test_bytes_map_onto_the_unit_range():
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_batch_is_a_pure_function_of_its_step(labelled, flip):
-    load, again = Loader(labelled, 4, 7, flip), Loader(labelled, 4, 7, flip)
+    load, again = Loader(Examples.of(labelled), 4, 7, flip), Loader(Examples.of(labelled), 4, 7, flip)
     later = [load(step) for step in range(6)]
     for step in reversed(range(6)):
         torch.testing.assert_close(again(step).x0, later[step].x0, rtol=0, atol=0)
@@ -63,7 +63,7 @@ def test_a_batch_is_a_pure_function_of_its_step(labelled, flip):
 
 
 def test_labels_belong_to_their_images(labelled):
-    batch = Loader(labelled, 25, seed=1)(3)
+    batch = Loader(Examples.of(labelled), 25, seed=1)(3)
     assert batch.x0.shape == (25, 3, 8, 8)
     assert batch.cond["label"].dtype == torch.int64
     expected = torch.from_numpy(labelled.pixels[batch.cond["label"].numpy()])
@@ -71,7 +71,7 @@ def test_labels_belong_to_their_images(labelled):
 
 
 def test_flips_mirror_about_half_of_the_images_and_change_nothing_else(labelled):
-    plain, flipped = Loader(labelled, 400, 5)(2), Loader(labelled, 400, 5, flip=True)(2)
+    plain, flipped = Loader(Examples.of(labelled), 400, 5)(2), Loader(Examples.of(labelled), 400, 5, flip=True)(2)
     assert plain.cond["label"].tolist() == flipped.cond["label"].tolist()
     same = (flipped.x0 == plain.x0).flatten(1).all(1)
     mirrored = (flipped.x0 == plain.x0.flip(-1)).flatten(1).all(1)
@@ -82,11 +82,14 @@ def test_flips_mirror_about_half_of_the_images_and_change_nothing_else(labelled)
 def test_each_step_draws_its_own_flips(labelled):
     draws = []
     for step in range(2):
-        plain, flipped = Loader(labelled, 64, 5)(step), Loader(labelled, 64, 5, flip=True)(step)
+        plain, flipped = (
+            Loader(Examples.of(labelled), 64, 5)(step),
+            Loader(Examples.of(labelled), 64, 5, flip=True)(step),
+        )
         draws.append((flipped.x0 != plain.x0).flatten(1).any(1).tolist())
     assert draws[0] != draws[1]
 
 
 def test_unlabelled_images_have_no_condition(tmp_path, picture, save):
     save(tmp_path / "a.png", picture())
-    assert Loader(read(str(tmp_path)), 2)(0).cond == {}
+    assert Loader(Examples.of(read(str(tmp_path))), 2)(0).cond == {}

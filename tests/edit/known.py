@@ -2,6 +2,7 @@
 
 import torch
 
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import NetworkDenoiser
@@ -34,4 +35,4 @@ def system(classes=3, shape=(1, 8, 8), network=None):
         for p in network.parameters():
             p.add_(0.05 * torch.randn_like(p))
     denoiser = NetworkDenoiser(network, Cosine(), v, sigma_data=0.5).requires_grad_(False).eval()
-    return System(denoiser, shape, Labels(tuple("abc"[:classes])), Sampling(steps=4))
+    return System(denoiser, shape, Conditioner(Labels(tuple("abc"[:classes]))), Sampling(steps=4))

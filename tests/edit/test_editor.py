@@ -131,9 +131,9 @@ def test_what_cannot_be_is_refused(edit, message):
 def test_labels_and_guidance_that_the_system_cannot_hear_are_refused():
     for classes, asked, message in (
         (3, {"label": "d"}, "there is no label 'd'"),
-        (3, {"guidance": 2.0}, "needs a label to guide towards"),
+        (3, {"guidance": 2.0}, "needs a label or a text to guide towards"),
         (0, {"label": "a"}, "trained without labels"),
-        (0, {"guidance": 2.0}, "needs labels"),
+        (0, {"guidance": 2.0}, "needs labels or texts"),
     ):
         with pytest.raises(UsageError, match=message):
             Editor.of(system(classes=classes), **asked)

@@ -261,7 +261,7 @@ PLANTED: dict[str, Plant] = {
     "brightness shift": lambda run: offset(run, -0.2),
     "blurry": lambda run: other_data(run, roughened),
     "grainy": lambda run: other_data(run, blurred),
-    "guidance untrained": lambda run: rewritten(run, label_dropout=0.0),
+    "guidance untrained": lambda run: (rewritten(run, label_dropout=0.0), sampled(run, guidance=1.5)),
     "guidance too strong": lambda run: sampled(run, guidance=20.0),
     "out of range": lambda run: scaled(run, 1.6),
     "too few steps": lambda run: sampled(run, steps=2),

@@ -7,6 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import ebb
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.evaluate.cost import ON_CPU, Live, cost, counted
 from ebb.names import parse
@@ -76,7 +77,9 @@ def test_memory_that_was_there_before_is_not_counted():
 
 def system(network, shape, names=(), **how):
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), parse("velocity", PREDICTIONS, "prediction"))
-    return System(denoiser, shape, Labels(names), Sampling(**{"solver": "ddim", "steps": 6, "guidance": 1.0} | how))
+    return System(
+        denoiser, shape, Conditioner(Labels(names)), Sampling(**{"solver": "ddim", "steps": 6, "guidance": 1.0} | how)
+    )
 
 
 class Affine(nn.Module):

@@ -21,9 +21,11 @@ from ebb.evaluate import parts, two_sample
 from ebb.evaluate.against import against, as_rows
 from ebb.evaluate.ensemble import train_ensemble
 from ebb.evaluate.features import train_classifier
-from ebb.evaluate.run import as_table, asked_labels, data_of, evaluate
+from ebb.evaluate.run import as_table, data_of, evaluate
+from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.recipe import Recipe
 from ebb.run import train
+from ebb.system import load
 
 from ..command import ebb
 
@@ -79,7 +81,7 @@ def test_everything_is_measured_and_written(run):
     assert written == json.loads(json.dumps(found.facts()))
     assert {"memorisation", "levels", "likelihood", "bound", "cost", "distances", "settings"} <= set(written)
     assert written["likelihood"]["count"] == written["bound"]["count"] == 2
-    assert written["cost"]["evaluations"] == 2 * 2
+    assert written["cost"]["evaluations"] == 2
     assert written["settings"]["weights"] == "ema"
     assert (run / "evaluation" / "closest.png").read_bytes().startswith(b"\x89PNG")
     page = (run / "report.html").read_text()
@@ -88,7 +90,7 @@ def test_everything_is_measured_and_written(run):
     assert any(text.startswith("sampling: 20 of 20") for text in said)
     table = dict(as_table(found))
     assert table["memorisation"] == found.memorisation.verdict
-    assert "4 evaluations" in table["cost"]
+    assert "2 evaluations" in table["cost"]
     assert "bits" in table["likelihood"]
 
 
@@ -140,9 +142,11 @@ def test_a_run_without_averaged_weights_says_what_to_do(run):
 
 
 def test_labels_of_more_samples_begin_with_those_of_fewer(home):
-    images = read(str(home / "data"))
-    assert np.array_equal(asked_labels(images, 700, 3)[:41], asked_labels(images, 41, 3))
-    assert not np.array_equal(asked_labels(images, 700, 3), asked_labels(images, 700, 4))
+    images, system = read(str(home / "data")), load(home / "one")
+    many = asked_for(system, images, 700, 3)
+    assert many.part(0, 41) == asked_for(system, images, 41, 3)
+    assert many != asked_for(system, images, 700, 4)
+    assert np.bincount(labels_of(system, many, images)) == pytest.approx([350, 350], abs=80)
 
 
 def test_changed_images_are_refused(run, home, tmp_path):
@@ -241,12 +245,12 @@ def test_ctrl_c_while_sampling_says_how_to_go_on(run, capsys, monkeypatch):
 
 
 def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
-    monkeypatch.setattr("ebb.cli.QUIET", -1.0)
+    monkeypatch.setattr("ebb.cli.say.QUIET", -1.0)
     console = Console(file=io.StringIO(), width=100)
     with saying(console, "a [bold] start") as say:
         say("sampling runs/[bold]it: 5 of 10")
     assert console.file.getvalue().splitlines() == ["sampling runs/[bold]it: 5 of 10"]
-    monkeypatch.setattr("ebb.cli.QUIET", 60.0)
+    monkeypatch.setattr("ebb.cli.say.QUIET", 60.0)
     with saying(console, "") as say:
         say("again")
     assert "again" not in console.file.getvalue()

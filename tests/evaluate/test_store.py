@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import ebb
+from ebb.encode.conditioner import Conditioner, Wishes
 from ebb.encode.images import to_pixels
 from ebb.encode.labels import Labels
 from ebb.evaluate import store
@@ -17,7 +18,7 @@ from ebb.recipe import Sampling
 from ebb.system import System
 
 COUNT = 22
-LABELS = np.arange(COUNT) % 2
+WISHES = Wishes(tuple(i % 2 for i in range(COUNT)))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def system():
             torch.nn.init.normal_(parameter, std=0.1)
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), parse("velocity", PREDICTIONS, "prediction"))
     how = Sampling(solver="ddim", steps=2, guidance=2.0, precision="fp32")
-    return System(denoiser.requires_grad_(False), (1, 8, 8), Labels(("a", "b")), how)
+    return System(denoiser.requires_grad_(False), (1, 8, 8), Conditioner(Labels(("a", "b"))), how)
 
 
 @pytest.fixture(autouse=True)
@@ -39,30 +40,30 @@ def shards_of_eight(monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How many samples each call of `System.sample` made; `calls.stop` is the call that is interrupted."""
+    """How many samples each call of `System.make` made; `calls.stop` is the call that is interrupted."""
 
     class Calls(list):
         stop = None
 
-    made, right = Calls(), System.sample
+    made, right = Calls(), System.make
 
-    def sample(self, count, **asked):
+    def make(self, wishes, **asked):
         if made.stop == len(made):
             raise KeyboardInterrupt
-        made.append(count)
-        return right(self, count, **asked)
+        made.append(len(wishes))
+        return right(self, wishes, **asked)
 
-    monkeypatch.setattr(System, "sample", sample)
+    monkeypatch.setattr(System, "make", make)
     return made
 
 
 def drawn(system, home, count=COUNT, seed=3, facts=None, **asked):
-    return draw(system, home, count, labels=LABELS[:count], seed=seed, facts=facts or {"weights": "abc"}, **asked)
+    return draw(system, home, wishes=WISHES.part(0, count), seed=seed, facts=facts or {"weights": "abc"}, **asked)
 
 
 def test_the_samples_are_those_of_the_system(system, tmp_path):
     found = drawn(system, tmp_path)
-    once = to_pixels(system.sample(COUNT, label=[system.labels.names[i] for i in LABELS], seed=3))
+    once = to_pixels(system.sample(COUNT, label=[system.labels.names[i] for i in WISHES.labels], seed=3))
     assert found.pixels.dtype == np.uint8
     assert np.abs(found.pixels.astype(int) - once).max() <= 1  # rounding differs with the batch
     assert found.evaluations == 2 * 2

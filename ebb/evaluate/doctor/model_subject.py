@@ -52,7 +52,9 @@ class ModelSubject:
         """The subject that a system is, with its own shape and labels; anything else, as given."""
         if not isinstance(model, System):
             return cls(model, shape, cond)
-        return cls(model.denoiser, model.shape, model.labels(range(len(model.labels.names))))
+        return cls(
+            model.denoiser, model.inner, model.conditions(model.conditioner.wishes(max(1, len(model.labels.names))))
+        )
 
     @property
     def path(self) -> Path | None:

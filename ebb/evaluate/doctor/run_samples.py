@@ -183,13 +183,14 @@ def check_guidance_untrained(run: RunSubject) -> Finding | None:
 
 def strays(run: RunSubject, points: list[Point]) -> str:
     """Where x leaves the range of the forward process by NORM, or x̂0 that of the data, in words; "" where neither."""
-    size = float(run.real.double().square().mean().sqrt())
-    readings = list(gauge(points, run.system.denoiser.path, size))
+    system = run.system
+    size = float(system.encode(run.real.to(system.device)).double().square().mean().sqrt())
+    readings = list(gauge(points, system.denoiser.path, size))
     worst = max(readings, key=lambda reading: abs(float(reading.rms) / reading.expected - 1))
     off = float(worst.rms) / worst.expected - 1
     beyond = float((points[-1].x0.abs() > BEYOND).float().mean())
     said = [f"x has {off:+.0%} of the norm of noisy data at t = {worst.point.t:.2g}"] if abs(off) > NORM else []
-    if beyond > MOST_BEYOND:
+    if beyond > MOST_BEYOND and system.space is None:  # latents have no range
         said.append(f"{beyond:.1%} of the values of x̂0 end beyond ±{BEYOND:g}")
     return " and ".join(said)
 

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from ebb.data.loader import to_unit
 from ebb.data.scan import Images
+from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, UsageError
-from ebb.evaluate.run import asked_labels, data_of
+from ebb.evaluate.run import data_of
+from ebb.evaluate.wishes import asked_for, labels_of, wishes_of
 from ebb.guide.cfg import Guide
 from ebb.names import parse
 from ebb.networks.mode import differentiable, evaluating
@@ -172,9 +174,14 @@ class RunSubject:
         return to_unit(torch.from_numpy(self.images.pixels[chosen(len(self.images.pixels), REAL)]))
 
     @cached_property
+    def wishes(self) -> Wishes:
+        """What the samples are asked for, drawn from the data."""
+        return asked_for(self.system, self.images, DRAWN, SEED)
+
+    @property
     def asked(self) -> NDArray[np.int64] | None:
-        """The labels of the samples, drawn with the frequencies of the data."""
-        return asked_labels(self.images, DRAWN, SEED)
+        """The labels of the samples; None where the data has none."""
+        return labels_of(self.system, self.wishes, self.images)
 
     @cached_property
     def drawn(self) -> Drawn:
@@ -191,8 +198,8 @@ class RunSubject:
     def draw(self, count: int, **settings: Any) -> Drawn:
         """`count` samples of the system; the first ones whatever the count."""
         points: list[Point] = []
-        label = None if self.asked is None else self.asked[:count].tolist()
-        made = self.system.sample(count, label=label, seed=SEED, batch=count, guide=watched(points), **settings)
+        wishes = self.wishes.part(0, count)
+        made = self.system.make(wishes, seed=SEED, batch=count, guide=watched(points), **settings)
         return Drawn(made, points)
 
     @cached_property
@@ -203,13 +210,10 @@ class RunSubject:
         return averaged, raw
 
     def some(self, images: Images, count: int) -> tuple[Float[Tensor, "n c h w"], Cond]:
-        """At most `count` of the images in [−1, 1], drawn by the seed, with their conditions."""
+        """At most `count` of the images as they are denoised, drawn by the seed, with their conditions."""
         index = chosen(len(images.pixels), count)
-        device = next(self.system.denoiser.parameters()).device
-        names = self.system.labels
-        cond = names(images.labels[index].tolist()) if images.labels is not None else names.null()
-        cond = {name: row.to(device).expand(len(index)) for name, row in cond.items()}
-        return to_unit(torch.from_numpy(images.pixels[index])).to(device), cond
+        x0 = to_unit(torch.from_numpy(images.pixels[index])).to(self.system.device)
+        return self.system.encode(x0), self.system.conditions(wishes_of(self.system, images, index))
 
     def loss_of(self, model: NetworkDenoiser, x0: Tensor, cond: Cond, seed: int = SEED) -> Float[Tensor, "n"]:
         """The mean squared error of the model's target for each image, at noise that depends on the seed alone.

@@ -14,6 +14,7 @@ from ebb.errors import UsageError
 from ebb.evaluate.report.figures import cost, figures, glance, likelihood
 from ebb.evaluate.report.page import fold, number, page, section, table
 from ebb.evaluate.report.plot import bars, histogram
+from ebb.evaluate.report.reconstruction import reconstruction
 from ebb.evaluate.report.samples import Album, memorisation, samples
 from ebb.evaluate.report.training import noise_levels, training
 
@@ -49,6 +50,7 @@ def body(run: Path) -> str:
         ("What the doctor found", lambda: _doctor(doctor)),
         ("Samples", lambda: samples(run / "samples", album)),
         ("Figures", lambda: figures(evaluation, against)),
+        ("Reconstruction", lambda: reconstruction(find("reconstruction", {}), run, album)),
         ("Noise levels", lambda: noise_levels(find("levels", {}))),
         ("Training", lambda: training(log, guard)),
         ("Memorisation", lambda: memorisation(find("memorisation", {}), run, album)),

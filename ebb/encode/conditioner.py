@@ -1,0 +1,134 @@
+"""What a model can be asked for: labels and texts, as the named tensors that its network hears."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ebb.encode.labels import Labels
+from ebb.encode.text import Vocabulary
+from ebb.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Text:
+    """Texts as piece ids of a vocabulary, cut or padded with 0 to `length`; `examples` are some it was trained on."""
+
+    vocabulary: Vocabulary
+    length: int
+    examples: tuple[str, ...] = ()
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """The ids [b, length] of texts; an empty one, all padding, is the null."""
+        return np.stack([self.vocabulary.encode(text, self.length) for text in texts])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `from_json` makes it again."""
+        return {"vocabulary": self.vocabulary.to_json(), "length": self.length, "examples": list(self.examples)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Text:
+        """The text of a contract. Raises KeyError, TypeError, DamagedError where it is not one."""
+        vocabulary = Vocabulary.from_json(found["vocabulary"])
+        return cls(vocabulary, int(found["length"]), tuple(found["examples"]))
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What each of some samples is asked for: the index of a label and a text.
+
+    A model without labels ignores the first, a model without texts the second, which may then be empty.
+    """
+
+    labels: tuple[int, ...]
+    texts: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, first: int, count: int) -> Wishes:
+        """The wishes `first`, `first` + 1, …, at most `count` of them."""
+        return Wishes(self.labels[first : first + count], self.texts[first : first + count])
+
+
+@dataclass(frozen=True)
+class Conditioner:
+    """Between wishes and conditions: the label names and the vocabulary of a model, each where it has them."""
+
+    labels: Labels = field(default_factory=Labels)
+    text: Text | None = None
+
+    def __call__(self, wishes: Wishes) -> dict[str, Tensor]:
+        """The conditions of a batch, of these what the model hears: {"label": int64 [b], "text": int64 [b, n]}."""
+        cond = dict(self.labels(wishes.labels))
+        if self.text is not None:
+            cond["text"] = torch.from_numpy(self.text(wishes.texts))
+        return cond
+
+    def null(self) -> dict[str, Tensor]:
+        """One row that asks for nothing."""
+        return self(Wishes((len(self.labels.names),), ("",)))
+
+    def wishes(
+        self,
+        count: int,
+        *,
+        label: str | int | Sequence[str | int] | None = None,
+        text: str | Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> Wishes:
+        """What `count` samples are asked for: one label or text for all, or one for each.
+
+        A model that hears both is asked for nothing in the one that is not given. Without any wish image i gets label,
+        or example text, number (seed + i) in turn. Raises UsageError for a label that does not exist, for a text that
+        the model cannot hear, and for a list that is not one for each image.
+        """
+        if text is not None and self.text is None:
+            known = "labels: --label" if self.labels.names else "neither labels nor texts"
+            raise UsageError(
+                f"this model was trained without captions, so it cannot be asked for a text; it has {known}"
+            )
+        silent = label is None and text is None
+        classes, examples = len(self.labels.names), self.text.examples if self.text else ()
+        if label is not None:
+            indices = [self.labels.index(one) for one in each(label, count, "label")]
+        else:
+            indices = [(seed + i) % max(1, classes) if silent else classes for i in range(count)]
+        if self.text is None:
+            return Wishes(tuple(indices))
+        if text is None and silent and not classes and examples:
+            texts = [examples[(seed + i) % len(examples)] for i in range(count)]
+        else:
+            texts = each("" if text is None else text, count, "text")
+        return Wishes(tuple(indices), tuple(texts))
+
+    def about(self, wish: str | int) -> Wishes:
+        """One wish for this label, or, where it is none and the model hears texts, for this text."""
+        if self.text is not None and str(wish) not in self.labels.names:
+            return self.wishes(1, text=str(wish))
+        return self.wishes(1, label=wish)
+
+    def of(
+        self, count: int, labels: NDArray[np.int64] | None, captions: Sequence[str] | None
+    ) -> dict[str, NDArray[np.int64]]:
+        """The conditions of `count` examples, [count, …] by name; labels or captions that they lack are null."""
+        found = dict[str, NDArray[np.int64]]()
+        if self.labels.names:
+            found["label"] = np.full(count, len(self.labels.names)) if labels is None else labels
+        if self.text is not None:
+            found["text"] = self.text([""] * count if captions is None else captions)
+        return found
+
+
+def each(asked: Any, count: int, what: str) -> list[Any]:
+    """`asked` for each of `count` images: one for all, or a list. Raises UsageError for a list of another length."""
+    found = [asked] * count if isinstance(asked, str | int) else list(asked)
+    if len(found) != count:
+        raise UsageError(f"expected one {what} for each of {count} images, got {len(found)}")
+    return found

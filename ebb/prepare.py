@@ -1,0 +1,173 @@
+"""From images to what a run learns from: the conditions they come with, and their latents where those are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebb import checkpoint
+from ebb.data.latents import Rows, cached
+from ebb.data.loader import Examples
+from ebb.data.scan import Images
+from ebb.encode.conditioner import Conditioner, Text
+from ebb.encode.labels import Labels
+from ebb.encode.latent import LatentSpace
+from ebb.encode.text import Vocabulary
+from ebb.errors import DataError, UsageError
+from ebb.evaluate.ensemble import Ensemble, load_ensemble, save_ensemble
+from ebb.evaluate.features import batches, train_classifier
+from ebb.evaluate.reconstruction import Spread
+from ebb.recipe import Recipe, TextRecipe, from_yaml
+from ebb.system import load, locate
+from ebb.train.objectives.autoencoding import Features, stages
+
+Say = Callable[[str], None]
+
+CPU = torch.device("cpu")
+
+AT_ONCE = 256
+"""Pictures that are encoded at once."""
+
+LONGEST = 64
+"""The most pieces of a text that are heard, unless the recipe says otherwise."""
+
+EXAMPLES = 32
+"""Captions that a model keeps, to show what it can be asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a run learns from: its images, and as the network meets them, with their conditions."""
+
+    images: Images
+    conditioner: Conditioner
+    examples: Examples
+    unseen: Examples | None
+    space: LatentSpace | None = None
+    features: Features | None = None
+    """what an autoencoder's pictures are compared by, besides their values"""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is denoised: a picture's [c, h, w], or its latent's."""
+        return self.images.summary.shape if self.space is None else self.space.shape(self.images.summary.shape)
+
+
+def prepared(
+    recipe: Recipe,
+    images: Images,
+    device: torch.device = CPU,
+    cache: Path = Path("runs"),
+    say: Say = lambda _: None,
+) -> Prepared:
+    """`images` as the recipe hears and sees them; latents are made once and kept under `cache`.
+
+    Raises DataError for captions that are required and missing, UsageError for an autoencoder that does not fit.
+    """
+    conditioner = Conditioner(Labels(images.names), text_of(recipe.text, images))
+
+    def of(some: Images) -> Examples:
+        return Examples(some.pixels, conditioner.of(len(some.pixels), some.labels, some.captions))
+
+    examples, unseen = of(images), None if images.held_out is None else of(images.held_out)
+    if recipe.kind == "autoencoder":
+        seen = perceiver(images, cache, say) if recipe.autoencoding.perceptual else None
+        return Prepared(images, conditioner, examples, unseen, features=seen)
+    if recipe.autoencoder is None:
+        return Prepared(images, conditioner, examples, unseen)
+    space, kept = latents_of(recipe, images, device, cache, say)
+    examples = replace(examples, x0=kept["x0"], mirrored=kept.get("mirrored"), unit=space.unit)
+    return Prepared(images, conditioner, examples, unseen, space)
+
+
+def text_of(recipe: TextRecipe, images: Images) -> Text | None:
+    """The vocabulary that the captions of `images` teach; None where there are none, or they are ignored."""
+    captions = images.captions
+    if recipe.captions == "ignored" or (captions is None and recipe.captions == "heard"):
+        return None
+    missing = [at for at, caption in enumerate(captions or [""]) if not caption.strip()]
+    if recipe.captions == "required" and missing:
+        raise DataError(
+            f"{len(missing):,} of {len(images.pixels):,} images have no caption"
+            if captions
+            else "there are no captions",
+            "add a line for each to metadata.jsonl, or let them be learnt without: --text.captions heard",
+        )
+    said = [caption for caption in captions or () if caption.strip()]
+    vocabulary = Vocabulary.learnt(said, size=recipe.vocabulary)
+    most = max((len(vocabulary.pieces(caption)) for caption in said), default=1)
+    chosen = np.random.default_rng(0).permutation(len(said))[:EXAMPLES]
+    return Text(vocabulary, recipe.length or min(most, LONGEST), tuple(said[at] for at in chosen))
+
+
+def latents_of(
+    recipe: Recipe, images: Images, device: torch.device, cache: Path, say: Say
+) -> tuple[LatentSpace, Mapping[str, Rows]]:
+    """The latents of all images, of unit variance by channel, and the space they are in.
+
+    They depend on the images, the autoencoder's weights and the precision, and are made anew when one of these changes.
+    """
+    run = Path(str(recipe.autoencoder))
+    found = load(run, device=device).space
+    train = f"train one on these images: ebb train DATA --kind autoencoder --run {run}-2"
+    if found is None:
+        raise UsageError(f"{run} is a model without an autoencoder", train)
+    seen = from_yaml(run / "run.yaml")[1].get("fingerprint") if (run / "run.yaml").is_file() else None
+    if seen != images.summary.fingerprint:
+        raise UsageError(f"the autoencoder of {run} was trained on other images, or on these in another size", train)
+    autoencoder, shape = found.autoencoder, found.shape(images.summary.shape)
+
+    def made(first: int, last: int) -> dict[str, Tensor]:
+        found: dict[str, list[Tensor]] = {name: [] for name in ("x0", *["mirrored"] * recipe.data.flip)}
+        with torch.no_grad():
+            for x in batches(images.pixels[first:last], AT_ONCE):
+                for name, parts in found.items():
+                    turned = x.flip(-1) if name == "mirrored" else x
+                    parts.append(autoencoder.encode(turned.to(device)).float().cpu())
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    key = {"data": images.summary.fingerprint, "shape": list(shape), "flip": recipe.data.flip}
+    key["autoencoder"] = checkpoint.sha256(locate(run) / "ema.safetensors")
+    kept = cached(cache / "latents" / f"{images.summary.name}-{run.name}", key, len(images.pixels), made, say=say)
+    mean, deviation = by_channel(kept["x0"])
+    return LatentSpace(autoencoder, mean, deviation), kept
+
+
+PERCEIVER = 3
+"""The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
+
+
+def perceiver(images: Images, cache: Path, say: Say) -> Features:
+    """The feature maps of a classifier of the images' labels, trained once and kept under `cache`.
+
+    Raises UsageError for images without labels.
+    """
+    if images.labels is None or len(images.names) < 2:
+        raise UsageError(
+            "a perceptual distance is taken in the features of a classifier, and these images have no labels",
+            "leave --autoencoding.perceptual at 0",
+        )
+    file = cache / f"perceiver-{images.summary.fingerprint[:12]}.safetensors"
+    kept = load_ensemble(file, images.summary.fingerprint)
+    if kept is None:
+        say("training a classifier to compare pictures by, once")
+        classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
+        kept = Ensemble([classifier]), accuracy
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_ensemble(file, *kept, images.summary.fingerprint)
+    return stages(kept[0].members[0].body)
+
+
+def by_channel(latents: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, over all examples and places, in float64."""
+    spread = Spread()
+    for part in latents.parts:
+        for first in range(0, len(part), AT_ONCE):
+            spread.add(part[first : first + AT_ONCE])
+    mean, deviation = spread.channels()
+    return tuple(mean), tuple(max(each, 1e-6) for each in deviation)

@@ -1,0 +1,260 @@
+"""Runs that are not of one denoiser on pixels: with captions, of an autoencoder, in its latent space."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import nn
+
+import ebb
+from ebb import checkpoint
+from ebb.encode.autoencoder import Autoencoder
+from ebb.encode.images import settings_of
+from ebb.encode.latent import LatentSpace
+from ebb.errors import DataError, UsageError
+from ebb.evaluate.run import evaluate
+from ebb.networks.zero import Zero
+from ebb.prepare import prepared
+from ebb.process.predict import PREDICTIONS
+from ebb.recipe import Recipe, Sampling
+from ebb.run import train
+from ebb.samples import joined, sample_to
+from ebb.system import System, load
+
+SMALL = {
+    "network": {"width": 16, "depth": 1},
+    "batch": 8,
+    "precision": "fp32",
+    "grids": 1,
+    "steps": 3,
+    "sample": {"steps": 2},
+    "autoencoding": {"factor": 2, "latent": 3, "width": 16},
+}
+CAPTIONS = ("a bright sky", "a bright ground")
+
+
+def write(folder, count=32, side=8, missing=0):
+    """Pictures bright above or below, each with its caption, the first `missing` without."""
+    folder.mkdir(parents=True)
+    rng, lines = np.random.default_rng(0), []
+    for i in range(count):
+        pixels = rng.integers(0, 60, (side, side), dtype=np.uint8)
+        pixels[side // 2 * (i % 2) : side // 2 * (1 + i % 2)] += 180
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+        lines.append({"file_name": f"{i:02d}.png"} | ({} if i < missing else {"text": CAPTIONS[i % 2]}))
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def trained(data, run, fresh=False, **asked):
+    said = io.StringIO()
+    train(str(data), Recipe.model_validate(SMALL | asked), run=run, fresh=fresh, console=Console(file=said))
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    root = tmp_path_factory.mktemp("kinds")
+    write(root / "data")
+    trained(root / "data", root / "text")
+    trained(root / "data", root / "ae", kind="autoencoder")
+    trained(root / "data", root / "latent", autoencoder=str(root / "ae"))
+    return root
+
+
+@pytest.mark.parametrize("kind", ["text", "latent"])
+def test_a_model_of_captions_hears_a_prompt(home, kind):
+    system = load(home / kind)
+    with torch.no_grad():  # after three steps it still answers alike
+        for parameter in system.denoiser.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    sky, ground = (system.sample(2, text=caption, seed=1) for caption in CAPTIONS)
+    assert sky.shape == (2, 1, 8, 8)
+    assert not torch.allclose(sky, ground)
+    torch.testing.assert_close(system.sample(2, text=list(CAPTIONS), seed=1)[1], ground[1])
+    guided = system.sample(2, text=CAPTIONS[0], seed=1, guidance=3.0)
+    assert not torch.allclose(guided, sky)
+
+
+def test_without_a_prompt_captions_of_the_data_come_in_turn(home):
+    system = load(home / "text")
+    assert set(system.conditioner.text.examples) == set(CAPTIONS)
+    assert len(set(system.conditioner.wishes(8).texts)) == 2
+
+
+@pytest.mark.parametrize("kind", ["mmdit", "dit"])
+def test_transformers_hear_captions_too(home, tmp_path, kind):
+    trained(home / "data", tmp_path / "run", network={"kind": kind, "width": 16, "depth": 1, "patch": 2})
+    assert load(tmp_path / "run").sample(1, text="a bright sky").shape == (1, 1, 8, 8)
+
+
+def test_missing_captions_are_learnt_without_or_refused_by_choice(tmp_path):
+    data = write(tmp_path / "data", missing=5)
+    learnt = prepared(Recipe(), ebb.read(str(data)))
+    silent = (learnt.examples.cond["text"] == 0).all(1).sum()
+    assert silent == 5
+    with pytest.raises(DataError, match=r"5 of 32 images have no caption"):
+        prepared(Recipe(text={"captions": "required"}), ebb.read(str(data)))
+    assert prepared(Recipe(text={"captions": "ignored"}), ebb.read(str(data))).conditioner.text is None
+    (data / "metadata.jsonl").unlink()
+    assert prepared(Recipe(), ebb.read(str(data))).conditioner.text is None
+    with pytest.raises(DataError, match="no captions"):
+        prepared(Recipe(text={"captions": "required"}), ebb.read(str(data)))
+
+
+def test_an_autoencoder_reconstructs_and_samples_from_its_prior(home):
+    system = load(home / "ae")
+    assert system.is_autoencoder
+    assert system.inner == (3, 4, 4)
+    assert system.sample(3).shape == (3, 1, 8, 8)
+    x = torch.zeros(2, 1, 8, 8)
+    assert system.decode(system.encode(x)).shape == x.shape
+    assert "An autoencoder" in (home / "ae" / "card.md").read_text()
+
+
+class Half(Autoencoder):
+    """Two latents for each picture of two, each with a mean and deviation of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.settings, self.factor, self.latent = {}, 1, 2
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def encode(self, x):
+        return x
+
+    def decode(self, z):
+        return self.scale * z
+
+
+def test_the_prior_is_sampled_with_the_mean_and_deviation_of_the_latents():
+    space = LatentSpace(Half(), (0.1, -0.2), (0.2, 0.05))
+    denoiser = ebb.NetworkDenoiser(Zero(), ebb.Cosine(), PREDICTIONS["v"])
+    system = System(denoiser, (2, 1, 1), sampling=Sampling(), space=space)
+    x = system.sample(4000, batch=4000).flatten(1)
+    torch.testing.assert_close(x.mean(0), torch.tensor([0.1, -0.2]), atol=0.01, rtol=0)
+    torch.testing.assert_close(x.std(0), torch.tensor([0.2, 0.05]), atol=0, rtol=0.04)
+
+
+def test_latents_have_unit_variance_and_are_made_once(home):
+    recipe, images, said = Recipe(autoencoder=str(home / "ae")), ebb.read(str(home / "data")), []
+    learnt = prepared(recipe, images, cache=home, say=said.append)
+    z = learnt.examples.read(np.arange(len(images.pixels)), torch.device("cpu"))
+    assert z.shape[1:] == (3, 4, 4)
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(z.std((0, 2, 3), unbiased=False), torch.ones(3), atol=1e-3, rtol=0)
+    assert not said  # the run in latent space had made them
+    x = torch.from_numpy(images.pixels[:4]) / 127.5 - 1
+    torch.testing.assert_close(learnt.space.encode(x), z[:4], atol=1e-4, rtol=1e-4)
+
+
+def test_mirrored_latents_are_those_of_mirrored_pictures(home, tmp_path):
+    recipe, images = Recipe(autoencoder=str(home / "ae"), data={"flip": True}), ebb.read(str(home / "data"))
+    learnt = prepared(recipe, images, cache=tmp_path)
+    x = torch.from_numpy(images.pixels[:4]).flip(-1) / 127.5 - 1
+    mirrored = learnt.examples.read(np.arange(4), torch.device("cpu"), mirrored=True)
+    torch.testing.assert_close(mirrored, learnt.space.encode(x), atol=1e-4, rtol=1e-4)
+
+
+def test_a_latent_run_holds_its_autoencoder_and_is_measured(home, tmp_path):
+    run = shutil.copytree(home / "latent", tmp_path / "latent")
+    system = load(run)
+    assert system.inner == (3, 4, 4)
+    assert system.sample(2).shape == (2, 1, 8, 8)
+    found = evaluate(run, 4, likelihood=2)
+    assert found.reconstruction.count > 0
+    assert found.levels is not None
+    assert found.likelihood is None
+    assert "Reconstruction" in (run / "report.html").read_text()
+    assert (run / "evaluation" / "reconstructions.png").is_file()
+
+
+def test_an_autoencoder_is_measured_as_a_model_of_its_own(home, tmp_path):
+    run = shutil.copytree(home / "ae", tmp_path / "ae")
+    found = evaluate(run, 4)
+    assert found.levels is None
+    assert found.reconstruction.evidence.kl > 0
+
+
+@pytest.mark.parametrize("kind", ["ae", "latent"])
+def test_each_kind_resumes_bit_for_bit(home, tmp_path, kind):
+    asked = {"kind": "autoencoder"} if kind == "ae" else {"autoencoder": str(home / "ae")}
+    run = tmp_path / "run"
+    trained(home / "data", run, **asked | {"steps": 6})
+    whole = checkpoint.read(checkpoint.newest(run / "checkpoints"), "model")
+    trained(home / "data", tmp_path / "half", **asked | {"steps": 6})
+    half = tmp_path / "half"
+    last = checkpoint.newest(half / "checkpoints")
+    shutil.rmtree(last)
+    trained(home / "data", half, **asked | {"steps": 6})
+    again = checkpoint.read(checkpoint.newest(half / "checkpoints"), "model")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_an_autoencoder_that_changed_is_noticed(home, tmp_path):
+    root = tmp_path
+    shutil.copytree(home / "ae", root / "ae")
+    trained(home / "data", root / "latent", autoencoder=str(root / "ae"))
+    trained(home / "data", root / "ae", fresh=True, kind="autoencoder", seed=1)
+    with pytest.raises(UsageError, match="autoencoder has been trained anew"):
+        trained(home / "data", root / "latent", autoencoder=str(root / "ae"))
+
+
+def test_autoencoders_that_do_not_fit_are_refused_by_name(home, tmp_path):
+    other = write(tmp_path / "other", count=20)
+    with pytest.raises(UsageError, match="trained on other images"):
+        trained(other, tmp_path / "run", autoencoder=str(home / "ae"))
+    with pytest.raises(UsageError, match="without an autoencoder"):
+        trained(home / "data", tmp_path / "run", autoencoder=str(home / "text"))
+    with pytest.raises(UsageError, match="2, 4, 8"):
+        trained(home / "data", tmp_path / "run", kind="autoencoder", autoencoding={"factor": 3})
+    odd = write(tmp_path / "odd", side=9)
+    with pytest.raises(UsageError, match="multiple"):
+        trained(odd, tmp_path / "run", kind="autoencoder", autoencoding={"factor": 2, "width": 16})
+    with pytest.raises(UsageError, match="no labels"):
+        trained(home / "data", tmp_path / "run", kind="autoencoder", autoencoding={"perceptual": 0.1})
+
+
+def sampled(run, out, *asked, **options):
+    said = io.StringIO()
+    sample_to(run, out, 4, label=None, seed=0, console=Console(file=said, width=200), text=asked, **options)
+    return said.getvalue()
+
+
+def test_prompts_are_sampled_in_turn_or_together(home, tmp_path):
+    sampled(home / "text", tmp_path / "turn", *CAPTIONS)
+    assert [settings_of(tmp_path / "turn" / f"{i:06d}.png")["text"] for i in range(4)] == [*CAPTIONS, *CAPTIONS]
+    sampled(home / "text", tmp_path / "both.png", *CAPTIONS, together=True, guidance=2.0)
+    assert settings_of(tmp_path / "both.png")["together"]
+    with pytest.raises(UsageError, match="two or more"):
+        sampled(home / "text", tmp_path / "one.png", CAPTIONS[0], together=True)
+
+
+def test_prompts_together_are_the_composition_of_the_prompts(home, tmp_path):
+    system = load(home / "text")
+    with torch.no_grad():
+        for parameter in system.denoiser.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    x, t = torch.randn(2, 1, 8, 8), torch.full((2,), 0.5)
+    null = system.null()
+    one, two, none = (
+        system.denoiser(x, t, {"text": torch.from_numpy(system.conditioner.text([text] * 2))})
+        for text in (*CAPTIONS, "")
+    )
+    guided = joined(system, CAPTIONS, 1.5)(system.denoiser)(x, t, {"text": null["text"].expand(2, -1)})
+    torch.testing.assert_close(guided, none + 1.5 * (one - none) + 1.5 * (two - none), atol=1e-4, rtol=1e-4)
+
+
+def test_words_that_were_never_heard_and_long_prompts_are_named(home, tmp_path):
+    said = sampled(home / "text", tmp_path / "x.png", "a purple дом " + "sky " * 300, "")
+    assert "purple" in said
+    assert "дом" in said
+    assert "the model hears the first" in said
+    assert Image.open(tmp_path / "x.png").size[0] > 0
