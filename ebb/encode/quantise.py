@@ -71,10 +71,11 @@ class Codebook(nn.Module):
     def learn(self, z: Float[Tensor, "b width *size"], generator: torch.Generator) -> None:
         """One update from the vectors of z, after dead codes have been moved onto some of them, drawn by `generator`.
 
-        At first all are dead, so the codes begin as vectors of the first batch. A z that is not finite changes nothing.
+        At first all are dead, so the codes begin as vectors of the first batch. A z whose squares
+        do not add up to a finite number changes nothing.
         """
         rows = z.movedim(1, -1).reshape(-1, self.width).float()
-        sound, fair = rows.isfinite().all(), len(rows) / self.codes
+        sound, fair = rows.square().sum().isfinite(), len(rows) / self.codes  # then so are all products below
         drawn = torch.randperm(len(rows), generator=generator, device=generator.device).to(rows.device)
         picked = rows[drawn[torch.arange(self.codes, device=rows.device) % len(rows)]]
         self.move(sound & (self.counts <= DEAD * fair), torch.full_like(self.counts, fair), picked * fair)

@@ -183,7 +183,7 @@ def test_the_first_batch_is_where_the_codes_begin():
     assert not torch.equal(other.vectors, twins[0].vectors)
 
 
-@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
 def test_a_batch_that_is_not_finite_changes_nothing(poison, generator):
     book = codebook(torch.tensor([[0.0, 0.0], [50.0, 50.0]]))
     z = torch.randn(1, 2, 30, generator=generator)

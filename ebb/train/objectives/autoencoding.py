@@ -70,10 +70,9 @@ class Divergence:
     """β·D(q(z|x) ‖ N(0, I))/d for x of d elements, z drawn from q(z|x), for what is `Variational`.
 
     With the mean squared error and β = 2s² the sum is −2s²/d·ELBO, to within a constant, under a Gaussian decoder of
-    variance s² (Higgins et al. 2017, eq. 4). β rises linearly from 0 to `weight` over the first
-    `warmup` images (Bowman et al. 2016, §3.1). A channel's mean divergence counts as `free` nats per latent at least
-    ("free bits", Kingma et al. 2016, appendix C.8), so below that nothing is gained by using it less. Logs kl, nats per
-    image, all of them.
+    variance s² (Higgins et al. 2017, eq. 4). β rises linearly from 0 to `weight` over the first `warmup` images (Bowman
+    et al. 2016, §3.1). A channel's mean divergence counts as `free` nats per latent at least ("free bits", Kingma et
+    al. 2016, appendix C.8), so below that nothing is gained by using it less. Logs kl, all nats of an image.
     """
 
     weight: float = 1e-4
@@ -131,15 +130,15 @@ class Autoencoding:
 
     x̂ = decode(z); the distance is the mean over elements. `features` see what `perceived` compares. The critic D is
     trained by the hinge loss, ½E[max(0, 1 − D(x))] + ½E[max(0, 1 + D(x̂))], and the autoencoder by −E[D(x̂)] (Lim & Ye
-    2017). Each of these two terms takes the other's weights as constants, so one backward pass of their sum
-    gives both gradients. The critic is silent for the first `start` images, and `adversarial` rises linearly over as
-    many again: a loss that jumped would be skipped as an outlier (`ebb.train.guard`).
+    2017). Each of the two takes the other's weights as constants, so one backward pass of their sum gives both
+    gradients. The critic is silent for the first `start` images, and `adversarial` rises linearly over as many again:
+    an update whose loss jumped would be skipped as an outlier (`ebb.train.guard`).
 
     A model in training mode counts the images it sees in `Trainee.seen`, which a checkpoint saves.
     """
 
     bottleneck: Bottleneck = Divergence()
-    distance: Distance = absolute
+    distance: Distance = squared
     features: Features | None = None
     perceptual: float = 0.0
     adversarial: float = 0.0
