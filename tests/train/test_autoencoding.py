@@ -141,7 +141,7 @@ def test_the_divergence_warms_up_with_the_images_seen():
         model = small().train(training)
         model.seen += seen
         latents = Divergence(1.0, warmup)(model, images(0), seeded())
-        return latents.cost.item() * 64 / float(latents.terms["kl"])
+        return latents.cost.item() * 64 / latents.terms["kl"].item()
 
     assert [cost(seen, 100) for seen in (0, 25, 100, 500)] == pytest.approx([0, 0.25, 1, 1])
     assert cost(0, 0) == pytest.approx(1)
@@ -164,7 +164,7 @@ def test_free_nats_cost_nothing_to_use():
 
     model = Trainee(Given())
     latents = Divergence(1.0, free=0.5)(model, images(0, size=2), seeded())
-    assert float(latents.terms["kl"]) == pytest.approx(4 * (0.005 + 2))
+    assert latents.terms["kl"].item() == pytest.approx(4 * (0.005 + 2))
     assert latents.cost.item() == pytest.approx(4 * (0.5 + 2) / 4)
     latents.cost.backward()
     assert model.autoencoder.mean.grad[0].abs().max() == 0
