@@ -89,11 +89,16 @@ class CrossAttention(nn.Module):
         self.rows = Keys(inside, width, self.heads)
         self.out = zeroed(nn.Linear(width, width))
 
-    def forward(self, x: Float[Tensor, "b n w"], rows: Float[Tensor, "b m u"], seen: Tensor) -> Float[Tensor, "b n w"]:
-        """softmax(QKᵀ/√d)V with Q of the places, K and V of the rows that are `seen` (bool [b, m])."""
-        q = torch.unflatten(self.q(x), -1, (self.heads, -1)).transpose(1, 2)
+    def forward(
+        self, x: Float[Tensor, "b n w"], rows: Float[Tensor, "b m u"], seen: Tensor, rotation: Tensor | None = None
+    ) -> Float[Tensor, "b n w"]:
+        """softmax(QKᵀ/√d)V with Q of the places, K and V of the rows that are `seen` (bool [b, m]).
+
+        `rotation` turns the queries by place and not the keys, so that a row can be looked at from some places only.
+        """
+        q = normalised(torch.unflatten(self.q(x), -1, (self.heads, -1)).transpose(1, 2), self.norm_q)
         k, v = self.rows(rows)
-        out: Tensor = self.out(attend(normalised(q, self.norm_q), k, v, seen))
+        out: Tensor = self.out(attend(q if rotation is None else rotate(q, rotation), k, v, seen))
         return out
 
 

@@ -30,7 +30,8 @@ class Block(nn.Module):
     """Attention and MLP, each shifted, scaled and gated by the vector; the gates start at 0 (adaLN-Zero, §3.2).
 
     With `text` there is attention to its rows between the two, without a gate: its output starts at 0 (Chen et al.
-    2023, PixArt-α, §2.3).
+    2023, PixArt-α, §2.3). Its queries are turned too: this is where a patch learns its place on the whole, of which
+    turned queries and keys among patches tell differences only.
     """
 
     def __init__(self, width: int, head: int, text: bool = False) -> None:
@@ -46,7 +47,7 @@ class Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(heard.vector).chunk(6, -1)
         x = x + gate1[:, None] * self.attention(modulated(x, shift1, scale1), turn)
         if self.cross is not None:
-            x = x + self.cross(F.layer_norm(x, x.shape[-1:]), heard.rows, heard.seen)
+            x = x + self.cross(F.layer_norm(x, x.shape[-1:]), heard.rows, heard.seen, turn)
         out: Tensor = x + gate2[:, None] * self.mlp(modulated(x, shift2, scale2))
         return out
 

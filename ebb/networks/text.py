@@ -9,7 +9,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ebb.networks.attention import Attention
-from ebb.networks.blocks import zeroed
 from ebb.shapes import Float, Int
 
 
@@ -25,14 +24,13 @@ class Text(NamedTuple):
 
 
 class TextBlock(nn.Module):
-    """Attention among the rows that are seen, then an MLP, each added to what it got normalised; both start at 0."""
+    """Attention among the rows that are seen, then an MLP, each of its input normalised and added to it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.attention = Attention(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), zeroed(nn.Linear(4 * width, width))
-        )
+        nn.init.xavier_uniform_(self.attention.out.weight)  # so that the first row hears the pieces from the start
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
     def forward(self, x: Float[Tensor, "b n w"], seen: Tensor) -> Float[Tensor, "b n w"]:
         """x after both branches."""

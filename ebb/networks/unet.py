@@ -91,11 +91,9 @@ class ConceptAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
         """x + Σ_k g_k·attention(GN(x), rows_k)."""
-        count = heard.rows.shape[1]
-        asking = places(self.norm(x)).repeat_interleave(count, 0)
-        answers = self.attention(asking, heard.rows.flatten(0, 1), heard.seen.flatten(0, 1)).unflatten(
-            0, (len(x), count)
-        )
+        count, rows, seen = heard.rows.shape[1], heard.rows.flatten(0, 1), heard.seen.flatten(0, 1)
+        each = self.attention(places(self.norm(x)).repeat_interleave(count, 0), rows, seen)
+        answers = torch.unflatten(each, 0, (len(x), count))
         speaks = heard.seen[..., 1:].any(-1)[..., None, None]
         scores = self.gate(answers).float().masked_fill(~speaks, -math.inf)
         share = torch.softmax(F.pad(scores, (0, 0, 0, 0, 1, 0)), 1)[:, 1:].to(answers.dtype)

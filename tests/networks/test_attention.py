@@ -50,6 +50,9 @@ def test_cross_attention_equals_its_formula(generator):
     q, k = unit(q, layer.norm_q), unit(k, layer.rows.norm_k)
     answer = layer(x, rows, SEEN)
     torch.testing.assert_close(answer, layer.out(by_hand(q, k, v, SEEN)), atol=1e-5, rtol=1e-5)
+    turn = rotation((2, 2), 4, torch.device("cpu"))
+    turned = layer.out(by_hand(rotate(q, turn), k, v, SEEN))
+    torch.testing.assert_close(layer(x, rows, SEEN, turn), turned, atol=1e-5, rtol=1e-5)
     for mutant in ((q, k, v, ~SEEN), (q, v, k, SEEN), (k[:, :, [0, 1, 2, 0]], q[:, :, :3], v, SEEN)):
         assert not torch.allclose(answer, layer.out(by_hand(*mutant)), atol=1e-3)
 

@@ -224,3 +224,15 @@ def test_what_a_network_cannot_be_is_said():
         UNet(1, cross=(0,))
     with pytest.raises(UsageError, match=r"cross levels go from 0 to 1, got \(2,\)"):
         UNet(1, cross=(2,), vocabulary=3, length=2)
+
+
+@pytest.mark.parametrize("kind", ["dit", "mmdit"])
+def test_a_text_tells_a_patch_where_on_the_whole_it_is(kind):
+    """Turned queries and keys know differences only: without text, an even picture is answered evenly."""
+    network = lively(NETWORKS[kind](vocabulary=11, length=5))
+    x, time = torch.ones(3, 1, 8, 8), torch.full((3,), 0.5)
+    with torch.no_grad():
+        first, *others = network(x, time, told(network, (1, 8, 8)))[1].unfold(1, 4, 4).unfold(2, 4, 4)[0].flatten(0, 1)
+        assert all((other - first).abs().max() > 1e-3 for other in others)
+        even = lively(NETWORKS["dit"]())(x, time, {})[0, 0]
+    torch.testing.assert_close(even, even[:4, :4].repeat(2, 2))
