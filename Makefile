@@ -1,4 +1,5 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
+# make demo-text: text to image from nothing: scenes of shapes, trained, asked for by prompts, read by a judge; ten minutes.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
 # make bench-quality MNIST=mnist/ CIFAR10=cifar10.zip: ebb against its peers at equal seconds (seven hours; it goes on where it stopped).
 # make bench-step: a training step against peers: images/s at equal arithmetic, memory, time to the first update.
@@ -7,13 +8,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types format bench-sample bench-quality bench-step bench-evaluate bench-guard bench-doctor tables clean
+.PHONY: demo demo-text test lint types format bench-sample bench-quality bench-step bench-evaluate bench-guard bench-doctor tables clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
 	$(BIN)/ebb sample runs/demo --n 100 --out runs/demo/samples.png
 	$(BIN)/ebb evaluate runs/demo --n 1000
 	@echo "picture  runs/demo/samples.png"
+
+demo-text: .venv/demo
+	$(BIN)/ebb train shapes --run runs/shapes --budget 6m --batch 64 --network.width 64
+	$(BIN)/ebb sample runs/shapes --n 18 --guidance 2 --out runs/shapes/prompts.png --text \
+		"a red circle and a blue square" "a large green triangle above a small yellow circle" \
+		"a white square at the top left, a red circle at the top right and a small blue circle at the bottom left"
+	$(BIN)/ebb evaluate runs/shapes --n 500
+	@echo "picture  runs/shapes/prompts.png"
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal

@@ -80,6 +80,7 @@ _HOMES = {
     "ebb.evaluate.features": ["Features"],
     "ebb.evaluate.ensemble": ["Ensemble", "train_ensemble"],
     "ebb.evaluate.distances": ["frechet", "kernel_distance"],
+    "ebb.evaluate.concepts": ["Concept", "concepts", "emphasised"],
     "ebb.evaluate.likelihood": ["BitsPerDim", "bits_per_dim", "likelihood", "log_density"],
     "ebb.evaluate.bound": ["Bound"],
     "ebb.evaluate.reconstruction": ["Reconstruction"],

@@ -54,9 +54,9 @@ class AutoencoderRecipe(Part):
     """kl: a Gaussian latent (VAE); vq: a codebook (VQ-VAE)"""
     factor: int = 4
     """how many times smaller the latent's sides are than the picture's; a power of 2"""
-    latent: int = 4
+    latent: int = 8
     """channels of the latent"""
-    distance: Literal["l1", "l2"] = "l1"
+    distance: Literal["l1", "l2"] = "l2"
     """between a picture and what is made of it"""
     width: int = 64
     """channels at the highest resolution"""

@@ -71,7 +71,7 @@ def transformer(facts: Facts, kind: Literal["dit", "mmdit"] = "dit") -> Recipe:
 
 def coder(facts: Facts) -> Recipe:
     """An autoencoder."""
-    return Recipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
+    return Recipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
 
 
 def starting_point(asked: Recipe, facts: Facts) -> tuple[Recipe, str]:

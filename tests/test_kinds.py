@@ -19,7 +19,8 @@ from ebb.encode.autoencoder import Autoencoder
 from ebb.encode.images import settings_of
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
-from ebb.evaluate.run import evaluate
+from ebb.evaluate.run import as_table, evaluate
+from ebb.evaluate.scenes import judge
 from ebb.networks.zero import Zero
 from ebb.prepare import prepared
 from ebb.process.predict import PREDICTIONS
@@ -258,3 +259,15 @@ def test_words_that_were_never_heard_and_long_prompts_are_named(home, tmp_path):
     assert "дом" in said
     assert "the model hears the first" in said
     assert Image.open(tmp_path / "x.png").size[0] > 0
+
+
+def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
+    monkeypatch.setattr("ebb.data.scenes.TRAIN", 80)
+    monkeypatch.setattr("ebb.data.scenes.HELD_OUT", 20)
+    monkeypatch.setattr("ebb.evaluate.scenes.JUDGED", 200)
+    monkeypatch.setattr("ebb.evaluate.parts.judge", lambda side: judge(side, seconds=0.05))
+    trained("shapes", tmp_path / "run", steps=2)
+    found = evaluate(tmp_path / "run", 6, likelihood=0)
+    assert found.obeyed.count == 6
+    assert 0 <= found.obeyed.share <= found.obeyed.ceiling <= 1
+    assert any(row[0] == "captions" for row in as_table(found))
