@@ -169,7 +169,7 @@ def of_autoencoder(recipe: Recipe, data: Prepared, device: torch.device) -> Part
     model = in_place(model).to(device)
     training, batch = training_of(model, recipe), resolved(recipe.batch)
     late = resolved(recipe.steps or 1) * batch * recipe.optimiser.accumulate // 4
-    bottleneck = Divergence(how.beta, free=how.free_nats) if how.kind == "kl" else Commitment()
+    bottleneck = Divergence(how.beta, how.warmup, how.free_nats) if how.kind == "kl" else Commitment()
     objective = Autoencoding(
         bottleneck, DISTANCES[how.distance], data.features, how.perceptual, how.adversarial, start=late
     )

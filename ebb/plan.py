@@ -69,6 +69,8 @@ def faster(recipe: Recipe, data: Prepared, device: torch.device) -> tuple[Precis
 
 def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
     """What one sample grid costs, if a forward pass is a third of an update."""
+    if recipe.kind == "autoencoder":
+        return GRID_IMAGES / images_per_second
     calls = recipe.sample.steps * (1 if recipe.sample.guidance == 1 else 2)
     return GRID_IMAGES * calls / (3 * images_per_second)
 

@@ -69,15 +69,15 @@ def prepared(
 
     Raises DataError for captions that are required and missing, UsageError for an autoencoder that does not fit.
     """
+    if recipe.kind == "autoencoder":
+        seen = perceiver(images, device, cache, say) if recipe.autoencoding.perceptual else None
+        return Prepared(images, Conditioner(), Examples(images.pixels), None, features=seen)
     conditioner = Conditioner(Labels(images.names), text_of(recipe.text, images))
 
     def of(some: Images) -> Examples:
         return Examples(some.pixels, conditioner.of(len(some.pixels), some.labels, some.captions))
 
     examples, unseen = of(images), None if images.held_out is None else of(images.held_out)
-    if recipe.kind == "autoencoder":
-        seen = perceiver(images, cache, say) if recipe.autoencoding.perceptual else None
-        return Prepared(images, conditioner, examples, unseen, features=seen)
     if recipe.autoencoder is None:
         return Prepared(images, conditioner, examples, unseen)
     space, kept = latents_of(recipe, images, device, cache, say)
@@ -108,18 +108,22 @@ def text_of(recipe: TextRecipe, images: Images) -> Text | None:
 def latents_of(
     recipe: Recipe, images: Images, device: torch.device, cache: Path, say: Say
 ) -> tuple[LatentSpace, Mapping[str, Rows]]:
-    """The latents of all images, of unit variance by channel, and the space they are in.
+    """The latents of all images as the encoder says them, and the space that brings them to unit variance.
 
-    They depend on the images, the autoencoder's weights and the precision, and are made anew when one of these changes.
+    They depend on the images and the autoencoder's weights, and are made anew when one of these changes.
     """
     run = Path(str(recipe.autoencoder))
     found = load(run, device=device).space
     train = f"train one on these images: ebb train DATA --kind autoencoder --run {run}-2"
     if found is None:
         raise UsageError(f"{run} is a model without an autoencoder", train)
-    seen = from_yaml(run / "run.yaml")[1].get("fingerprint") if (run / "run.yaml").is_file() else None
+    about = locate(run).parent.parent / "run.yaml"
+    seen = from_yaml(about)[1].get("fingerprint") if about.is_file() else None
     if seen != images.summary.fingerprint:
-        raise UsageError(f"the autoencoder of {run} was trained on other images, or on these in another size", train)
+        raise UsageError(
+            f"the autoencoder of {run} was trained on other data, or on this in another size or with other captions",
+            train,
+        )
     autoencoder, shape = found.autoencoder, found.shape(images.summary.shape)
 
     def made(first: int, last: int) -> dict[str, Tensor]:
@@ -142,7 +146,7 @@ PERCEIVER = 3
 """The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
 
 
-def perceiver(images: Images, cache: Path, say: Say) -> Features:
+def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> Features:
     """The feature maps of a classifier of the images' labels, trained once and kept under `cache`.
 
     Raises UsageError for images without labels.
@@ -160,7 +164,7 @@ def perceiver(images: Images, cache: Path, say: Say) -> Features:
         kept = Ensemble([classifier]), accuracy
         file.parent.mkdir(parents=True, exist_ok=True)
         save_ensemble(file, *kept, images.summary.fingerprint)
-    return stages(kept[0].members[0].body)
+    return stages(kept[0].members[0].body.to(device))
 
 
 def by_channel(latents: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -61,9 +61,11 @@ class AutoencoderRecipe(Part):
     width: int = 64
     """channels at the highest resolution"""
     beta: float = 1e-3
-    """kl: weight of the divergence from the prior, in nats for each value of the picture; 1 is a plain VAE"""
+    """kl: weight of the divergence from the prior; with l2, 2s² is a VAE whose pictures have the variance s²"""
     free_nats: float = 0.0
-    """kl: nats of each channel that cost nothing"""
+    """kl: nats of each number of the latent that cost nothing"""
+    warmup: int = 0
+    """kl: images until the weight of the divergence has risen to beta"""
     codes: int = 512
     """vq: size of the codebook"""
     perceptual: float = 0.0
@@ -174,6 +176,14 @@ class Recipe(Part):
         """Refuse a number outside its limits, and a budget that is not a duration; UsageError names the field."""
         if self.budget is not None:
             seconds(self.budget)
+        if self.kind == "denoiser" and self.autoencoding != AutoencoderRecipe():
+            raise UsageError(
+                "the autoencoding settings are of an autoencoder", "add --kind autoencoder, or leave them out"
+            )
+        if self.kind == "autoencoder" and (self.autoencoder or self.sample.guidance != 1):
+            raise UsageError(
+                "an autoencoder hears nothing and works on no latents", "leave --autoencoder and guidance out"
+            )
         for name, value in flat(self.model_dump()).items():
             low, high = LIMITS.get(name, (-math.inf, math.inf))
             for number in value if isinstance(value, tuple) else [value]:
@@ -202,6 +212,7 @@ LIMITS = {
     "autoencoding.width": (8, 1024),
     "autoencoding.beta": (0, 1000),
     "autoencoding.free_nats": (0, 1000),
+    "autoencoding.warmup": (0, 1e12),
     "autoencoding.codes": (2, 65_536),
     "autoencoding.perceptual": (0, 1000),
     "autoencoding.adversarial": (0, 1000),

@@ -317,7 +317,7 @@ def restore(parts: Parts, saved: Path) -> None:
     checkpoint.verify(saved)
     if (saved / "autoencoder.safetensors").is_file():
         now, then = parts.state()["autoencoder"], checkpoint.read(saved, "autoencoder")
-        if any(not torch.equal(now[name].cpu(), value) for name, value in then.items()):
+        if now.keys() != then.keys() or any(not torch.equal(now[name].cpu(), value) for name, value in then.items()):
             raise UsageError(
                 f"the autoencoder has been trained anew since {saved.name}", "start anew with its latents: --fresh"
             )

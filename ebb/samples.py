@@ -65,8 +65,9 @@ def write(
     """Images with what they were asked for: a grid, with a caption for each where their texts differ; arrays; files."""
     labels = [names[i] if i < len(names) else None for i in wishes.labels] if names else [None] * len(pixels)
     if out.suffix == ".npz":
-        indices = np.array(wishes.labels if names else [])
-        np.savez_compressed(out, images=pixels, labels=indices, seeds=np.arange(len(pixels)) + seed)
+        known = np.array([i if i < len(names) else -1 for i in wishes.labels] if names else [], np.int64)
+        texts = np.array(wishes.texts if any(wishes.texts) else [], str)
+        np.savez_compressed(out, images=pixels, labels=known, texts=texts, seeds=np.arange(len(pixels)) + seed)
     elif out.suffix == ".png":
         captions = wishes.texts if len(set(wishes.texts)) > 1 else ()
         save_png(grid(pixels, captions=captions), out, settings | {"seed": seed, "count": len(pixels)})

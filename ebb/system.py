@@ -121,6 +121,8 @@ class System:
             # systems of before latents and texts have neither entry
             text, space = contract.get("text"), contract.get("autoencoder")
             conditioner = Conditioner(Labels(names), Text.from_json(text) if text else None)
+            if conditioner.text and (size := network.settings.get("vocabulary")) != len(conditioner.text.vocabulary):
+                raise UsageError(f"{len(conditioner.text.vocabulary)} pieces for a network of {size}")
             sampling = Sampling.model_validate(contract["sampling"])
             return cls(in_place(denoiser), shape, conditioner, sampling, rebuilt(space) if space else None)
         except (KeyError, TypeError, ValueError) as error:

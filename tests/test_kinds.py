@@ -55,8 +55,10 @@ def write(folder, count=32, side=8, missing=0):
 
 
 def trained(data, run, fresh=False, **asked):
-    said = io.StringIO()
-    train(str(data), Recipe.model_validate(SMALL | asked), run=run, fresh=fresh, console=Console(file=said))
+    said, all_of = io.StringIO(), SMALL | asked
+    if asked.get("kind") != "autoencoder":
+        all_of.pop("autoencoding")
+    train(str(data), Recipe.model_validate(all_of), run=run, fresh=fresh, console=Console(file=said))
     return said.getvalue()
 
 
@@ -184,9 +186,12 @@ def test_an_autoencoder_is_measured_as_a_model_of_its_own(home, tmp_path):
     assert found.reconstruction.evidence.kl > 0
 
 
-@pytest.mark.parametrize("kind", ["ae", "latent"])
-def test_each_kind_resumes_bit_for_bit(home, tmp_path, kind):
-    asked = {"kind": "autoencoder"} if kind == "ae" else {"autoencoder": str(home / "ae")}
+@pytest.mark.parametrize("kind", ["kl", "vq", "latent"])
+def test_each_kind_resumes_bit_for_bit(home, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("ebb.run.CHECKPOINT_EVERY", 0.0)
+    asked = {"kind": "autoencoder", "autoencoding": SMALL["autoencoding"] | {"kind": kind, "codes": 8}}
+    if kind == "latent":
+        asked = {"autoencoder": str(home / "ae")}
     run = tmp_path / "run"
     trained(home / "data", run, **asked | {"steps": 6})
     whole = checkpoint.read(checkpoint.newest(run / "checkpoints"), "model")
@@ -194,6 +199,7 @@ def test_each_kind_resumes_bit_for_bit(home, tmp_path, kind):
     half = tmp_path / "half"
     last = checkpoint.newest(half / "checkpoints")
     shutil.rmtree(last)
+    assert checkpoint.newest(half / "checkpoints").name == "step-00000005"
     trained(home / "data", half, **asked | {"steps": 6})
     again = checkpoint.read(checkpoint.newest(half / "checkpoints"), "model")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
@@ -210,7 +216,7 @@ def test_an_autoencoder_that_changed_is_noticed(home, tmp_path):
 
 def test_autoencoders_that_do_not_fit_are_refused_by_name(home, tmp_path):
     other = write(tmp_path / "other", count=20)
-    with pytest.raises(UsageError, match="trained on other images"):
+    with pytest.raises(UsageError, match="trained on other data"):
         trained(other, tmp_path / "run", autoencoder=str(home / "ae"))
     with pytest.raises(UsageError, match="without an autoencoder"):
         trained(home / "data", tmp_path / "run", autoencoder=str(home / "text"))

@@ -55,6 +55,8 @@ class Towards:
         """The `ebb.edit.files.Job` of a run, with `steps` where none are asked for."""
         from ebb.edit.files import Job
 
+        if self.label is not None and self.text is not None:
+            raise UsageError("an edit is towards a label or a text, got both", "give one of them")
         how = asdict(self.how)
         how["steps"] = steps if self.how.steps is None else self.how.steps
         with saying(console, "reading the run") as say:

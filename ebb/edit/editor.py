@@ -159,7 +159,8 @@ class Editor:
             raise UsageError("the mask has nothing to make new", "what is white in it is made new, what is black kept")
 
         def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
-            z = self.encoded(part)
+            # what is to be replaced must not reach the latents beside it
+            z = self.encoded(torch.where(new != 0, 0.0, part))
             return fill(self.guided, self.solver, self.times, z, covering(new, z), cond, noise, repeats)
 
         return torch.where(new != 0, self.each(x0, seed, edit), x0)

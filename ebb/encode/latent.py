@@ -39,9 +39,9 @@ class LatentSpace:
         return (z - mean) / deviation
 
     def decode(self, z: Float[Tensor, "b k h2 w2"]) -> Float[Tensor, "b c h w"]:
-        """The pictures of latents; gradients pass through, for guides that look at pictures."""
+        """The pictures of latents, large ones in tiles; gradients pass through, for guides that look at pictures."""
         mean, deviation = self.scales(z)
-        x: Tensor = self.autoencoder.decode(z * deviation + mean)
+        x: Tensor = self.autoencoder.tiled(z * deviation + mean)
         return x
 
     def shape(self, picture: tuple[int, ...]) -> tuple[int, ...]:

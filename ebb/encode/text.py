@@ -98,8 +98,8 @@ class Vocabulary:
         """The pieces of words met before, of the captions only, so that it cannot grow without end."""
         return {}
 
-    def _spell(self, word: str) -> list[int]:
-        """The pieces of one word: the pair learnt first is merged first, until none is left."""
+    def spell(self, word: str) -> list[int]:
+        """The pieces of one of the `words` of a text: the pair learnt first is merged first, until none is left."""
         if word in self._spelt:
             return self._spelt[word]
         ids = [1 + byte for byte in word.encode()]
@@ -112,7 +112,7 @@ class Vocabulary:
 
     def pieces(self, text: str) -> list[int]:
         """The ids of the whole text, however long; a caller learns here whether `encode` would cut it."""
-        return [piece for word in words(text) for piece in self._spell(word)]
+        return [piece for word in words(text) for piece in self.spell(word)]
 
     def encode(self, text: str, length: int) -> NDArray[np.int64]:
         """The first `length` ids of the text as int64 [length], padded with 0. Raises UsageError for a length < 1."""

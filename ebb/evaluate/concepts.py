@@ -39,7 +39,7 @@ def spans(text: Text, prompt: str) -> list[tuple[str, range]]:
     """Each word of a prompt with the places of its pieces, as far as the model hears them."""
     found, at = list[tuple[str, range]](), 0
     for word in words(prompt):
-        pieces = len(text.vocabulary.pieces(word.strip()))
+        pieces = len(text.vocabulary.spell(word))
         heard = range(at, min(at + pieces, text.length))
         found += [(word.strip(), heard)] if heard else []
         at += pieces
@@ -57,7 +57,7 @@ def concepts(system: System, prompt: str, *, count: int = 4, seed: int = 0, **ho
     if text is None or not listening:
         raise UsageError("this model attends to no text", "train on captions with a unet or a dit")
     with attention_maps(system.denoiser.network) as maps:
-        system.make(Wishes((0,) * count, (prompt,) * count), seed=seed, guidance=1.0, batch=count, **how)
+        system.make(system.conditioner.wishes(count, text=prompt), seed=seed, guidance=1.0, batch=count, **how)
     by_key = [entropy_of_keys(one).mean((0, 1)) for name in listening for one in maps[name]]
     mean: Tensor = torch.stack(by_key).mean(0)[1:]  # the first row is the network's own
     return [Concept(word, float(mean[list(places)].mean())) for word, places in spans(text, prompt)]

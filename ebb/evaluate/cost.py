@@ -61,7 +61,11 @@ def cost(
         torch.cuda.reset_peak_memory_stats(device)
     with counted(network) as seen, Live() as live:
         arithmetic = gflop(lambda: system.sample(batch, seed=seed, batch=batch, **few))
-    weights = sum(p.numel() * p.element_size() for p in (*network.parameters(), *network.buffers()))
+    with torch.no_grad():  # once a sample, however many evaluations
+        decoding = gflop(lambda: system.decode(torch.zeros(batch, *system.inner, device=device)))
+    parts = [network] if system.space is None else [network, system.space.autoencoder]
+    held = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in held)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else weights + live.peak
     seconds, evaluations = spent
     return Cost(
@@ -69,7 +73,7 @@ def cost(
         seconds=seconds,
         images_per_second=1 / max(seconds, 1e-9),
         peak_mb=peak / 1e6,
-        gflop=arithmetic / max(1, seen[0]) * evaluations,
+        gflop=(arithmetic - decoding) / max(1, seen[0]) * evaluations + decoding / batch,
         batch=batch,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         threads=torch.get_num_threads(),

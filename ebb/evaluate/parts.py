@@ -28,8 +28,11 @@ from ebb.system import System
 PROBED = 64
 """Training images at which each noise level is looked at."""
 
+HEARD = 500
+"""Unseen captions that are asked for, at most."""
+
 RESTORED = 1000
-"""Unseen images that go through an autoencoder and back, at most."""
+"""Images that go through an autoencoder and back, at most."""
 
 SHOWN = 10
 """Of them, those that are shown."""
@@ -118,7 +121,9 @@ def kept(subject: Subject) -> Part:
     space, system = subject.system.space, subject.system
     if space is None:
         return Part({})
-    pixels, *_ = unseen(subject, RESTORED)
+    aside = subject.images.held_out
+    source = (aside or subject.images).pixels
+    pixels = source[np.sort(np.random.default_rng(subject.seed).permutation(len(source))[:RESTORED])]
     images = [x.to(system.device) for x in batches(pixels, 64)]
     found = Reconstruction.of(space.autoencoder, images, seed=subject.seed)
     first, folder = images[0][:SHOWN], subject.run / "evaluation"
@@ -130,12 +135,18 @@ def kept(subject: Subject) -> Part:
     save_png(grid(to_pixels(torch.cat([first, after])), len(first)), folder / "reconstructions.png", {})
     if len(between):
         save_png(grid(to_pixels(between), SHOWN), folder / "between.png", {})
-    return Part({"reconstruction": found}, tuple(found.warnings()))
+    seen = () if aside else ("reconstruction: no image was held out; these are training images",)
+    return Part({"reconstruction": found}, (*found.warnings(), *seen))
 
 
 def heeded(subject: Subject) -> Part:
-    """How many samples of `shapes` show all that their captions say."""
-    return Part({"obeyed": obeyed(judge(subject.system.shape[1]), subject.drawn.pixels, subject.texts)})
+    """How many samples of captions that were not trained on show all that these say; as many as were drawn, at most."""
+    pixels, texts, aside = subject.drawn.pixels, subject.texts, subject.images.held_out
+    if aside is not None:
+        some = np.random.default_rng(subject.seed).permutation(len(aside.pixels))[: min(HEARD, len(pixels))]
+        asked = wishes_of(subject.system, aside, some)
+        pixels, texts = to_pixels(subject.system.make(asked, seed=subject.seed)), asked.texts
+    return Part({"obeyed": obeyed(judge(subject.system.shape[1]), pixels, texts)})
 
 
 def held(subject: Subject) -> Images | None:

@@ -216,7 +216,7 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
         table.append(("variational bound", coded_in_words(found.bound)))
     if (back := found.reconstruction) is not None:
         similar = "" if back.ssim is None else f", SSIM {back.ssim:.3f}"
-        table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} unseen images"))
+        table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} images"))
     if (heeded := found.obeyed) is not None:
         new = "" if heeded.novel is None else f", {heeded.novel:.1%} of new pairs"
         table.append(

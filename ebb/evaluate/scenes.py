@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.data.scenes import KINDS, Scenes, parse, seen, truth
+from ebb.data.scenes import KINDS, Scene, Scenes, parse, seen, truth
 from ebb.errors import DataError
 from ebb.evaluate.features import Classifier, batches, extract, train_classifier, vote
 
@@ -61,7 +61,7 @@ def obeyed(reader: Classifier, pixels: NDArray[np.uint8], captions: Sequence[str
     """How many of the images show what their captions say. Raises UsageError for a caption that says anything else than
     scenes have, DataError for images of another shape."""
     asked, cells = [parse(caption) for caption in captions], cells_of(reader, pixels)
-    right = np.array([agrees(row, caption) for row, caption in zip(cells, captions, strict=True)])
+    right = np.array([agrees(row, scene) for row, scene in zip(cells, asked, strict=True)])
     there = [
         thing.kind in {(int(cell) - 1) % KINDS for cell in row if cell}
         for row, scene in zip(cells, asked, strict=True)
@@ -69,12 +69,13 @@ def obeyed(reader: Classifier, pixels: NDArray[np.uint8], captions: Sequence[str
     ]
     new = np.array([scene.novel for scene in asked])
     real: Scenes = truth(1000, SEED + 1, side=pixels.shape[-1])
-    ceiling = [agrees(row, said) for row, said in zip(cells_of(reader, real.pixels), real.captions, strict=True)]
+    known = zip(cells_of(reader, real.pixels), map(parse, real.captions), strict=True)
+    ceiling = [agrees(row, scene) for row, scene in known]
     novel = float(right[new].mean()) if new.any() else None
     return Obeyed(len(pixels), float(right.mean()), float(np.mean(there)), novel, float(np.mean(ceiling)))
 
 
-def agrees(cells: NDArray[np.int64], caption: str) -> bool:
-    """Whether what was seen is a scene, and all that the caption says holds in it."""
+def agrees(cells: NDArray[np.int64], asked: Scene) -> bool:
+    """Whether what was seen is a scene, and all that was asked for holds in it."""
     scene = seen(cells)
-    return scene is not None and parse(caption).describes(scene)
+    return scene is not None and asked.describes(scene)

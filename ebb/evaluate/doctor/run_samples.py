@@ -169,7 +169,7 @@ def check_grainy(run: RunSubject) -> Finding | None:
 def check_guidance_untrained(run: RunSubject) -> Finding | None:
     """Guidance other than 1 in a run that never hid its labels: what it guides away from was never trained."""
     scale = run.system.sampling.guidance
-    if not run.system.labels.names or scale == 1 or run.recipe.label_dropout:
+    if not run.system.conditioner.null() or scale == 1 or run.recipe.label_dropout:
         return None
     return Finding(
         "guidance untrained",
@@ -184,7 +184,7 @@ def check_guidance_untrained(run: RunSubject) -> Finding | None:
 def strays(run: RunSubject, points: list[Point]) -> str:
     """Where x leaves the range of the forward process by NORM, or x̂0 that of the data, in words; "" where neither."""
     system = run.system
-    size = float(system.encode(run.real.to(system.device)).double().square().mean().sqrt())
+    size = float(run.clean.double().square().mean().sqrt())
     readings = list(gauge(points, system.denoiser.path, size))
     worst = max(readings, key=lambda reading: abs(float(reading.rms) / reading.expected - 1))
     off = float(worst.rms) / worst.expected - 1

@@ -174,6 +174,11 @@ class RunSubject:
         return to_unit(torch.from_numpy(self.images.pixels[chosen(len(self.images.pixels), REAL)]))
 
     @cached_property
+    def clean(self) -> Float[Tensor, "m *d"]:
+        """The `real` images as they are denoised."""
+        return torch.cat([self.system.encode(x.to(self.system.device)).cpu() for x in self.real.split(64)])  # type: ignore[no-untyped-call]
+
+    @cached_property
     def wishes(self) -> Wishes:
         """What the samples are asked for, drawn from the data."""
         return asked_for(self.system, self.images, DRAWN, SEED)

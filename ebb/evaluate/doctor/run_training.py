@@ -144,10 +144,12 @@ def alone(model: NetworkDenoiser, times: Density, real: Float[torch.Tensor, "n *
 
 def little_learnt(run: RunSubject) -> str:
     """The figures of a network that knows hardly more than mean and variance (LEARNT); "" of one that knows more."""
+    if run.system.is_autoencoder:  # its loss is of another kind, and its denoiser has nothing to learn
+        return ""
     found = [float(losses.mean()) for losses in run.losses]
     if run.recipe.weight == "unit" and len(run.log) >= LINES:  # then the log is in the same unit
         found.append(float(smoothed(losses_of(run))[-1]))
-    loss, simple = min(found), alone(run.system.denoiser, run.density, run.real)
+    loss, simple = min(found), alone(run.system.denoiser, run.density, run.clean)
     if loss < LEARNT * simple:
         return ""
     return f"the loss is {loss:.3g}; an answer that looks at each place alone has {simple:.3g}"

@@ -36,7 +36,7 @@ def reconstruction(found: Facts, run: Path, album: Album) -> str:
     spent = {f"channel {i}": (float(value), number(value)) for i, value in enumerate(nats)}
     unit = "Nats an image in each latent channel" if evidence else "Variance of each latent channel over the images"
     shown = [
-        album.picture(run / "evaluation" / "reconstructions.png", "Unseen pictures, and below each what is left of it"),
+        album.picture(run / "evaluation" / "reconstructions.png", "Pictures, and below each what is left of it"),
         album.picture(run / "evaluation" / "between.png", "On the straight line between the latents of two pictures"),
     ]
     return (

@@ -39,6 +39,9 @@ class Objective(Protocol):
 class ConditionDropout:
     """`objective` with each sample's conditions replaced by the null at `rate`, as guidance needs (Ho & Salimans 2022).
 
+    All of a sample's together at that rate, and, where there are several, each alone at the same rate besides: so that
+    every one of them can be asked for without the others.
+
     `null` holds one row for each condition.
     """
 
@@ -51,12 +54,15 @@ class ConditionDropout:
             raise UsageError(f"label dropout is a share from 0 to below 1, got {self.rate}")
 
     def __call__(self, model: Any, batch: Batch, generator: torch.Generator) -> Loss:
-        """The loss of the batch with some of its conditions dropped, all of a sample's together."""
+        """The loss of the batch with some of its conditions dropped."""
+        count = len(batch.cond)
+        shape = 1 + count * (count > 1), len(batch.x0)
+        drops = torch.rand(shape, generator=generator, device=generator.device) < self.rate
         cond = {}
-        drop = torch.rand(len(batch.x0), generator=generator, device=generator.device) < self.rate
-        for name, value in batch.cond.items():
+        for i, (name, value) in enumerate(batch.cond.items(), 1):
             if name not in self.null:
                 raise UsageError(f"there is no null for the condition {name!r}", nearest(name, self.null))
+            drop = drops[0] | drops[i] if count > 1 else drops[0]
             row = drop.to(value.device).reshape((-1,) + (1,) * (value.ndim - 1))
             cond[name] = torch.where(row, self.null[name].to(value.device), value)
         return self.objective(model, replace(batch, cond=cond), generator)
