@@ -17,7 +17,8 @@ demo: .venv/demo
 	@echo "picture  runs/demo/samples.png"
 
 demo-text: .venv/demo
-	$(BIN)/ebb train shapes --run runs/shapes --budget 6m --batch 64 --network.width 64
+	$(BIN)/ebb train shapes --run runs/shapes --budget 6m --batch 64 --network.width 64 \
+		--times "logit_normal(mean=1.0)"
 	$(BIN)/ebb sample runs/shapes --n 18 --guidance 2 --out runs/shapes/prompts.png --text \
 		"a red circle and a blue square" "a large green triangle above a small yellow circle" \
 		"a white square at the top left, a red circle at the top right and a small blue circle at the bottom left"

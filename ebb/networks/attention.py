@@ -89,10 +89,6 @@ class CrossAttention(nn.Module):
         self.rows = Keys(inside, width, self.heads)
         self.out = zeroed(nn.Linear(width, width))
 
-    def turn(self, grid: Sequence[int], device: torch.device) -> Tensor:
-        """The `rotation` for queries on a grid of places."""
-        return rotation(grid, self.q.out_features // self.heads, device)
-
     def forward(
         self, x: Float[Tensor, "b n w"], rows: Float[Tensor, "b m u"], seen: Tensor, rotation: Tensor | None = None
     ) -> Float[Tensor, "b n w"]:

@@ -63,10 +63,7 @@ class SelfAttention(nn.Module):
 
 
 class TextAttention(nn.Module):
-    """Attention from all places of a feature map to the text, added to it (Rombach et al. 2022, §3.3).
-
-    Queries are turned by place: convolutions know where they are from the borders alone, and a text says "above".
-    """
+    """Attention from all places of a feature map to the text, added to it (Rombach et al. 2022, §3.3)."""
 
     def __init__(self, width: int, inside: int) -> None:
         super().__init__()
@@ -75,8 +72,7 @@ class TextAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
         """x + attention(GN(x), rows)."""
-        turn = self.attention.turn(x.shape[2:], x.device)
-        return x + mapped(self.attention(places(self.norm(x)), heard.rows, heard.seen, turn), x)
+        return x + mapped(self.attention(places(self.norm(x)), heard.rows, heard.seen), x)
 
 
 class ConceptAttention(nn.Module):
@@ -96,8 +92,7 @@ class ConceptAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
         """x + Σ_k g_k·attention(GN(x), rows_k)."""
         count, rows, seen = heard.rows.shape[1], heard.rows.flatten(0, 1), heard.seen.flatten(0, 1)
-        turn = self.attention.turn(x.shape[2:], x.device)
-        each = self.attention(places(self.norm(x)).repeat_interleave(count, 0), rows, seen, turn)
+        each = self.attention(places(self.norm(x)).repeat_interleave(count, 0), rows, seen)
         answers = torch.unflatten(each, 0, (len(x), count))
         speaks = heard.seen[..., 1:].any(-1)[..., None, None]
         scores = self.gate(answers).float().masked_fill(~speaks, -math.inf)
