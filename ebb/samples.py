@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,8 +70,10 @@ def write(
         texts = np.array(wishes.texts if any(wishes.texts) else [], str)
         np.savez_compressed(out, images=pixels, labels=known, texts=texts, seeds=np.arange(len(pixels)) + seed)
     elif out.suffix == ".png":
-        captions = wishes.texts if len(set(wishes.texts)) > 1 else ()
-        save_png(grid(pixels, captions=captions), out, settings | {"seed": seed, "count": len(pixels)})
+        turn = len(set(wishes.texts))
+        captions = wishes.texts if turn > 1 else ()
+        columns = turn * math.ceil(math.sqrt(len(pixels)) / turn) if 1 < turn <= 8 else None  # a column for each
+        save_png(grid(pixels, columns, captions), out, settings | {"seed": seed, "count": len(pixels)})
     else:
         for i, image in enumerate(pixels):
             own = settings | {"seed": seed + i, "label": labels[i]}

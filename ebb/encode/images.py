@@ -18,7 +18,7 @@ from torch import Tensor
 from ebb.errors import UsageError
 from ebb.shapes import Float
 
-LINES = 4
+LINES = 8
 """The most lines of a caption that a grid shows."""
 
 SETTINGS = "ebb"
