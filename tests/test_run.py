@@ -227,7 +227,7 @@ def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     """End to end on real scans: recognisable digits of the asked class after a few seconds of training."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ebb.evaluate.run.train_ensemble", functools.partial(train_ensemble, seconds=8))
-    assert ebb("train", "digits", "--steps", 400, "--network.width", 32, "--precision", "fp32") == 0
+    assert ebb("train", "digits", "--steps", 200, "--grids", 1, "--network.width", 32, "--precision", "fp32") == 0
     assert "--fresh" not in capsys.readouterr().out
     run = Path("runs/digits")
     assert ebb("sample", run, "--n", 6, "--label", 7, "--steps", 8, "--seed", 3, "--out", "sevens.png") == 0
@@ -239,7 +239,7 @@ def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     assert ebb("sample", run, "--n", 3, "--seed", 5, "--out", "single") == 0
     assert [settings_of(p)["seed"] for p in sorted(Path("single").iterdir())] == [5, 6, 7]
     capsys.readouterr()
-    assert ebb("evaluate", run, "--n", 300) == 0
+    assert ebb("evaluate", run, "--n", 300, "--likelihood", 16) == 0
     figures = json.loads((run / "evaluation.json").read_text())
     assert figures["classifier_accuracy"] > 0.95
     assert figures["label_accuracy"] > 0.8
