@@ -179,7 +179,7 @@ def of_autoencoder(recipe: Recipe, data: Prepared, device: torch.device) -> Part
     def system(codec: Autoencoder) -> System:
         some = pixels[:: max(1, len(pixels) // MEASURED)][:MEASURED]
         found = latent_statistics(codec, (x.to(device) for x in batches(some, 64)))
-        space = LatentSpace(codec, tuple(found.mean), tuple(max(each, 1e-6) for each in found.std))
+        space = LatentSpace.of(codec, found.mean, found.std)
         return System(prior.to(device), shape, Conditioner(), recipe.sample, space)
 
     return Parts(

@@ -138,8 +138,7 @@ def latents_of(
     key = {"data": images.summary.fingerprint, "shape": list(shape), "flip": recipe.data.flip}
     key["autoencoder"] = checkpoint.sha256(locate(run) / "ema.safetensors")
     kept = cached(cache / "latents" / f"{images.summary.name}-{run.name}", key, len(images.pixels), made, say=say)
-    mean, deviation = by_channel(kept["x0"])
-    return LatentSpace(autoencoder, mean, deviation), kept
+    return LatentSpace.of(autoencoder, *by_channel(kept["x0"])), kept
 
 
 PERCEIVER = 3
@@ -167,11 +166,10 @@ def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> Fe
     return stages(kept[0].members[0].body.to(device))
 
 
-def by_channel(latents: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def by_channel(latents: Rows) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel, over all examples and places, in float64."""
     spread = Spread()
     for part in latents.parts:
         for first in range(0, len(part), AT_ONCE):
             spread.add(part[first : first + AT_ONCE])
-    mean, deviation = spread.channels()
-    return tuple(mean), tuple(max(each, 1e-6) for each in deviation)
+    return spread.channels()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ebb.encode.quantise import Codebook
 from ebb.errors import UsageError
-from ebb.networks.autoencoder import Decoder, Encoder
+from ebb.networks.autoencoder import Decoder, Encoder, shape_of
 from ebb.shapes import Float
 
 LOG_VARIANCE = (-30.0, 20.0)
@@ -138,13 +138,7 @@ class KL(Autoencoder):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        shape = {
-            "width": width,
-            "multipliers": tuple(multipliers),
-            "depth": depth,
-            "patch": patch,
-            "residual": residual,
-        }
+        shape = shape_of(width, multipliers, depth, patch, residual)
         self.settings = {"channels": channels, "latent": latent, **shape}
         self.encoder, self.decoder = built(channels, 2 * latent, latent, shape)
         self.channels, self.latent, self.factor = channels, latent, self.encoder.factor
@@ -186,13 +180,7 @@ class VQ(Autoencoder):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        shape = {
-            "width": width,
-            "multipliers": tuple(multipliers),
-            "depth": depth,
-            "patch": patch,
-            "residual": residual,
-        }
+        shape = shape_of(width, multipliers, depth, patch, residual)
         self.settings = {"channels": channels, "latent": latent, "codes": codes, "decay": decay, **shape}
         self.encoder, self.decoder = built(channels, latent, latent, shape)
         self.codebook = Codebook(codes, latent, decay)

@@ -73,7 +73,7 @@ class Conditioner:
 
     def null(self) -> dict[str, Tensor]:
         """One row that asks for nothing."""
-        return self(Wishes((len(self.labels.names),), ("",)))
+        return self(Wishes((self.labels.none,), ("",)))
 
     def wishes(
         self,
@@ -99,7 +99,7 @@ class Conditioner:
         if label is not None:
             indices = [self.labels.index(one) for one in each(label, count, "label")]
         else:
-            indices = [(seed + i) % max(1, classes) if silent else classes for i in range(count)]
+            indices = [(seed + i) % max(1, classes) if silent else self.labels.none for i in range(count)]
         if self.text is None:
             return Wishes(tuple(indices))
         if text is None and silent and not classes and examples:
@@ -120,7 +120,7 @@ class Conditioner:
         """The conditions of `count` examples, [count, …] by name; labels or captions that they lack are null."""
         found = dict[str, NDArray[np.int64]]()
         if self.labels.names:
-            found["label"] = np.full(count, len(self.labels.names)) if labels is None else labels
+            found["label"] = np.full(count, self.labels.none) if labels is None else labels
         if self.text is not None:
             found["text"] = self.text([""] * count if captions is None else captions)
         return found

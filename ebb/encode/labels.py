@@ -17,6 +17,11 @@ class Labels:
 
     names: tuple[str, ...] = ()
 
+    @property
+    def none(self) -> int:
+        """The index that asks for no label: the one after the last."""
+        return len(self.names)
+
     def index(self, label: str | int) -> int:
         """The index of a label given by its name, or by its number where no name is one."""
         if str(label) in self.names:
@@ -34,4 +39,4 @@ class Labels:
 
     def null(self) -> Mapping[str, Tensor]:
         """One row of "no label", {"label": int64 [1]}: the row after the last label."""
-        return self([len(self.names)])
+        return self([self.none])

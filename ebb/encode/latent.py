@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from ebb.encode.autoencoder import Autoencoder
 from ebb.errors import UsageError
 from ebb.shapes import Float
+
+LEAST = 1e-6
+"""The smallest deviation that latents are divided by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +27,11 @@ class LatentSpace:
     autoencoder: Autoencoder
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+
+    @classmethod
+    def of(cls, autoencoder: Autoencoder, mean: Sequence[float], deviation: Sequence[float]) -> LatentSpace:
+        """The space of measured latents; a channel that never varies is not stretched beyond LEAST."""
+        return cls(autoencoder, tuple(mean), tuple(max(each, LEAST) for each in deviation))
 
     def scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation as [1, c, 1, 1], where `like` is."""

@@ -18,7 +18,7 @@ def asked_for(system: System, images: Images, count: int, seed: int) -> Wishes:
 
 def wishes_of(system: System, images: Images, rows: NDArray[np.int64]) -> Wishes:
     """The labels and captions of some of the images, null where the model hears some and the images lack them."""
-    labels = np.full(len(rows), len(system.labels.names)) if images.labels is None else images.labels[rows]
+    labels = np.full(len(rows), system.labels.none) if images.labels is None else images.labels[rows]
     texts = tuple("" if images.captions is None else images.captions[row] for row in rows)
     return Wishes(tuple(labels.tolist()), texts)
 

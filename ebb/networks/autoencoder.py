@@ -92,6 +92,17 @@ class Grow(nn.Module):
         return unpatch(out + x.repeat_interleave(self.repeats, 1), 2)
 
 
+def shape_of(width: int, multipliers: Sequence[int], depth: int, patch: int, residual: bool) -> dict[str, Any]:
+    """The settings that encoder and decoder share, as plain values."""
+    return {
+        "width": width,
+        "multipliers": tuple(multipliers),
+        "depth": depth,
+        "patch": patch,
+        "residual": residual,
+    }
+
+
 def factor_of(multipliers: Sequence[int], patch: int) -> int:
     """By how much a side shrinks, patch·2^(levels − 1); raises UsageError without a level or for a patch below 1."""
     if not multipliers or patch < 1:
@@ -125,15 +136,8 @@ class Encoder(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "channels": channels,
-            "out": out,
-            "width": width,
-            "multipliers": tuple(multipliers),
-            "depth": depth,
-            "patch": patch,
-            "residual": residual,
-        }
+        shape = shape_of(width, multipliers, depth, patch, residual)
+        self.settings: dict[str, Any] = {"channels": channels, "out": out, **shape}
         self.factor, widths = factor_of(multipliers, patch), [width * m for m in multipliers]
         self.patch = patch
         self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
@@ -173,15 +177,8 @@ class Decoder(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "inside": inside,
-            "channels": channels,
-            "width": width,
-            "multipliers": tuple(multipliers),
-            "depth": depth,
-            "patch": patch,
-            "residual": residual,
-        }
+        shape = shape_of(width, multipliers, depth, patch, residual)
+        self.settings: dict[str, Any] = {"inside": inside, "channels": channels, **shape}
         self.factor, widths = factor_of(multipliers, patch), [width * m for m in reversed(multipliers)]
         self.patch = patch
         self.stem = nn.Conv2d(inside, widths[0], 3, padding=1)
