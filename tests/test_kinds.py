@@ -15,6 +15,7 @@ from torch import nn
 
 import ebb
 from ebb import checkpoint
+from ebb.edit.editor import Editor
 from ebb.encode.autoencoder import Autoencoder
 from ebb.encode.images import settings_of
 from ebb.encode.latent import LatentSpace
@@ -277,3 +278,20 @@ def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
     assert found.obeyed.count == 6
     assert 0 <= found.obeyed.share <= found.obeyed.ceiling <= 1
     assert any(row[0] == "captions" for row in as_table(found))
+
+
+def test_pictures_are_edited_in_latents_and_the_known_part_stays(home):
+    editor = Editor.of(load(home / "latent"), label="a bright sky", steps=2)
+    x0 = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    new = torch.zeros(8, 8, dtype=torch.bool)
+    new[:, 4:] = True
+    made = editor.inpaint(x0, new, seed=3)
+    assert torch.equal(made[..., :4], x0[..., :4])
+    other = torch.where(new, -x0, x0)  # what is replaced must not be seen
+    torch.testing.assert_close(editor.inpaint(other, new, seed=3)[..., 4:], made[..., 4:], atol=1e-5, rtol=0)
+    assert editor.strength(x0, 0.5).shape == x0.shape
+    assert editor.outpaint(x0, 2).shape == (3, 1, 12, 12)
+    with pytest.raises(UsageError, match="2 times smaller"):
+        editor.outpaint(x0, 3)
+    with pytest.raises(UsageError, match="works on latents"):
+        editor.upscale(x0[..., ::2, ::2])

@@ -143,17 +143,29 @@ def test_noise_and_data_losses_are_the_textbook_ones(generator):
 
 class Seen:
     def __call__(self, model, batch, generator):
-        self.label = batch.cond["label"]
+        self.cond = batch.cond
         return Loss(batch.x0.sum())
+
+
+def test_several_conditions_are_hidden_together_and_each_alone(generator):
+    """Together with chance r, each of the others alone with r besides: so each can be asked for without the other."""
+    inner, null = Seen(), {"label": torch.tensor([9]), "text": torch.zeros(1, 2, dtype=torch.int64)}
+    cond = {"label": torch.zeros(40_000, dtype=torch.int64), "text": torch.ones(40_000, 2, dtype=torch.int64)}
+    ConditionDropout(inner, null, 0.2)(None, Batch(torch.zeros(40_000, 1), cond), generator)
+    label, text = inner.cond["label"] == 9, (inner.cond["text"] == 0).all(1)
+    assert (label & text).float().mean().item() == pytest.approx(0.2 + 0.8 * 0.2**2, abs=0.01)
+    assert (label & ~text).float().mean().item() == pytest.approx(0.8 * 0.2 * 0.8, abs=0.01)
+    assert (~label & text).float().mean().item() == pytest.approx(0.8 * 0.2 * 0.8, abs=0.01)
 
 
 def test_condition_dropout_hides_its_share(generator):
     inner, null = Seen(), {"label": torch.tensor([9])}
     batch = Batch(torch.zeros(20_000, 1), {"label": torch.arange(20_000) % 9})
     ConditionDropout(inner, null, 0.2)(None, batch, generator)
-    hidden = inner.label == 9
+    label = inner.cond["label"]
+    hidden = label == 9
     assert hidden.float().mean().item() == pytest.approx(0.2, abs=0.01)
-    assert (inner.label[~hidden] == batch.cond["label"][~hidden]).all()
+    assert (label[~hidden] == batch.cond["label"][~hidden]).all()
     with pytest.raises(UsageError, match="from 0 to below 1, got 1"):
         ConditionDropout(inner, null, 1.0)
     with pytest.raises(UsageError, match="no null for the condition 'text'"):
