@@ -1,10 +1,12 @@
-"""Do samples of `shapes` show all that was asked: one prompt, prompts composed, a prompt for each region.
+"""Do samples of `shapes` show all that was asked: one prompt, prompts composed, a prompt for each quarter.
 
     ebb train shapes --budget 6m
     python bench/scenes.py runs/shapes --n 400
 
 Prompts are captions of two things, of scenes that were not trained on: half of known pairs, half of pairs that never
-met. A judge, trained on scenes of its own, reads the quarters of every sample (`ebb.evaluate.scenes`).
+met. What is composed are captions of parts ("a scene with a red circle"): those of whole scenes also say that nothing
+else is there, and contradict each other. A judge, trained on scenes of its own, reads the quarters of every sample
+(`ebb.evaluate.scenes`).
 """
 
 from __future__ import annotations
@@ -37,13 +39,29 @@ def captions(count: int) -> list[str]:
     found: list[str] = []
     for seed, novel in zip(SEEDS, (False, True), strict=True):
         scenes = truth(4 * count, seed, novel=novel)
-        found += [caption for caption in scenes.captions if len(parse(caption).objects) == 2][: count // 2]
+        found += [caption for caption in scenes.captions if wanted(parse(caption))][: count // 2]
     return found
+
+
+def wanted(scene: Scene) -> bool:
+    """Whether it is two things and nothing else."""
+    return len(scene.objects) == 2 and not scene.part
 
 
 def heard(system: System, texts: list[str]) -> dict[str, Tensor]:
     """The condition of some texts."""
     return {"text": system.conditions(Wishes((0,) * len(texts), tuple(texts)))["text"]}
+
+
+def parts(scene: Scene) -> list[str]:
+    """A caption for each thing of a scene, as one among others."""
+    return [Scene((thing,), part=True).caption for thing in scene.objects]
+
+
+def quarters(scene: Scene) -> list[str]:
+    """What is at each of the PLACES, a caption of a part for each."""
+    told = {thing.place: text for thing, text in zip(scene.objects, parts(scene), strict=True)}
+    return [told.get(place) or Scene((), part=True, empty=place).caption for place in PLACES]
 
 
 def placed(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -67,20 +85,22 @@ def quarter(place: str, side: int) -> Tensor:
 def ways(system: System, texts: list[str], scale: float) -> Iterator[tuple[str, list[str], Guide | None]]:
     """(what it is, the texts that the samples are asked for, the guide around them)."""
     null, rng = {"text": system.null()["text"]}, np.random.default_rng(0)
-    scenes = [parse(text) for text in texts]
-    single, each = heard(system, texts), [heard(system, [str(s.objects[i]) for s in scenes]) for i in (0, 1)]
-    silent = [""] * len(texts)
+    scenes, silent = [parse(text) for text in texts], [""] * len(texts)
+    single = heard(system, texts)
+    things = [heard(system, list(column)) for column in zip(*map(parts, scenes), strict=True)]
     yield "one prompt", texts, None
     yield f"one prompt, guidance {scale:g}", texts, ebb.compose([(scale, single)], null)
-    yield "the things composed", silent, ebb.compose([(scale, one) for one in each], null)
-    both = [(scale, single), *((scale / 2, one) for one in each)]
+    yield "its things composed", silent, ebb.compose([(scale, one) for one in things], null)
+    both = [(scale, single), *((scale / 2, one) for one in things)]
     yield "the prompt and its things composed", silent, ebb.compose(both, null)
-    where = [placed(scene, rng) for scene in scenes]
-    side = system.shape[1]
-    masks = [torch.stack([quarter(s.objects[i].place, side) for s in where])[:, None] for i in (0, 1)]
-    told = [heard(system, [str(s.objects[i]) for s in where]) for i in (0, 1)]
-    terms = [(scale, mask, one) for mask, one in zip(masks, told, strict=True)]
-    yield "each thing in its region", silent, ebb.regions(terms, null)
+    columns = zip(*(quarters(placed(scene, rng)) for scene in scenes), strict=True)
+    places = [heard(system, list(column)) for column in columns]
+    masks = [quarter(place, system.shape[1]) for place in PLACES]
+    for strength in (1.0, scale):
+        terms = [(strength, mask, one) for mask, one in zip(masks, places, strict=True)]
+        yield f"each quarter for itself, guidance {strength:g}", silent, ebb.regions(terms, null)
+    whole = [(1.0, torch.ones(()), single), *((scale / 2, m, one) for m, one in zip(masks, places, strict=True))]
+    yield "the prompt, and each quarter for itself", silent, ebb.regions(whole, null)
 
 
 def main() -> None:

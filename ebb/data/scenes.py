@@ -3,11 +3,17 @@
 What a scene holds is known, so whether a generated image shows what was asked can be judged. Some pairs of coloured
 shapes never meet in the training scenes (`apart`): whether a model has learnt to combine shows on those.
 
-A caption may leave things open, and says nothing that is not so::
+A caption may leave sizes and places open, and says nothing that is not so::
 
     a red circle and a blue square
     a large green triangle above a small yellow circle
     a white square at the top left, a red circle at the top right and a small blue circle at the bottom left
+
+Some tell a part only, whatever else there may be. Those of several parts hold at once, so they can be composed where
+captions of whole scenes contradict each other::
+
+    a scene with a red circle at the top left
+    a scene with nothing at the bottom right
 """
 
 from __future__ import annotations
@@ -41,6 +47,9 @@ RELATIONS: Mapping[str, tuple[int, str]] = {
 
 KINDS = len(COLOURS) * len(SHAPES)
 """Coloured shapes; number k is colour k // 3 and shape k % 3."""
+
+PART = "a scene with "
+"""What the caption of a part begins with."""
 
 SIDE, FINE = 32, 4
 """Pixels of a side, and the parts of a pixel that edges and places are drawn to."""
@@ -77,15 +86,20 @@ class Thing:
 class Scene:
     """One to three things of different kinds; of two, `relation` may say where the first is, seen from the second.
 
+    A `part` says that these are there among others; with a place that is `empty`, and no thing, that none is there.
     Raises UsageError for another number of things, two of one kind, or a relation of other than two.
     """
 
     objects: tuple[Thing, ...]
     relation: str | None = None
+    part: bool = False
+    empty: str | None = None
 
     def __post_init__(self) -> None:
         kinds = {thing.kind for thing in self.objects}
-        if not 1 <= len(self.objects) <= 3 or len(kinds) < len(self.objects):
+        if self.part and self.empty and not self.objects and not self.relation:
+            return
+        if self.empty or not 1 <= len(self.objects) <= 3 or len(kinds) < len(self.objects):
             raise UsageError(f"a scene has one to three things of different kinds, got {list(map(str, self.objects))}")
         if self.relation and len(self.objects) != 2:
             raise UsageError(f"{self.relation!r} relates two things, got {len(self.objects)}")
@@ -93,10 +107,11 @@ class Scene:
     @property
     def caption(self) -> str:
         """What is said, in words; `parse` is the inverse."""
+        if self.empty:
+            return f"{PART}nothing at the {self.empty}"
         *front, last = map(str, self.objects)
-        if not front:
-            return last
-        return f"{', '.join(front)} {self.relation or 'and'} {last}"
+        told = f"{', '.join(front)} {self.relation or 'and'} {last}" if front else last
+        return PART + told if self.part else told
 
     @property
     def presence(self) -> NDArray[np.bool_]:
@@ -122,12 +137,15 @@ class Scene:
         return any(apart(one.kind, other.kind) for one, other in combinations(self.objects, 2))
 
     def describes(self, other: Scene) -> bool:
-        """Whether all that is said here holds in `other`, whose sizes and places are known, and there is nothing else.
+        """Whether all that is said here holds in `other`, whose sizes and places are known.
 
-        The order of the things does not matter.
+        Unless this is a part, there is also nothing else. The order of the things does not matter.
         """
         there = {thing.kind: thing for thing in other.objects}
-        if {thing.kind for thing in self.objects} != there.keys():
+        own = {thing.kind for thing in self.objects}
+        if self.empty in {thing.place for thing in other.objects} or not own <= there.keys():
+            return False
+        if not self.part and own != there.keys():
             return False
         found = [there[thing.kind] for thing in self.objects]
         if self.relation and not holds(self.relation, found[0].place, found[-1].place):
@@ -163,12 +181,16 @@ def seen(cells: Sequence[int] | NDArray[np.int64]) -> Scene | None:
 _THING = re.compile(
     rf"a(?: ({'|'.join(SIZES)}))? ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})(?: at the ({'|'.join(PLACES)}))?"
 )
+_EMPTY = re.compile(rf"{PART}nothing at the ({'|'.join(PLACES)})")
 _JOINT = re.compile(rf"(,| and| {'| '.join(RELATIONS)}) (?=a )")
 
 
 def parse(caption: str) -> Scene:
     """The scene that a caption describes, with None for what it leaves open. Raises UsageError for other words."""
-    parts = _JOINT.split(" ".join(caption.lower().split()))
+    words = " ".join(caption.lower().split())
+    if found := _EMPTY.fullmatch(words):
+        return Scene((), part=True, empty=found[1])
+    parts = _JOINT.split(words.removeprefix(PART))
     told, joints = [_THING.fullmatch(part) for part in parts[::2]], [joint.strip() for joint in parts[1::2]]
     usual = joints in ([], [",", "and"]) or (len(joints) == 1 and joints != [","])
     if None in told or not usual:
@@ -178,7 +200,7 @@ def parse(caption: str) -> Scene:
             f" shapes: {', '.join(SHAPES)}; places: {', '.join(PLACES)}",
         )
     things = tuple(Thing(match[3], match[2], match[1], match[4]) for match in told if match)
-    return Scene(things, joints[0] if len(joints) == 1 and joints != ["and"] else None)
+    return Scene(things, joints[0] if len(joints) == 1 and joints != ["and"] else None, words.startswith(PART))
 
 
 def whole(rng: np.random.Generator, novel: bool) -> Scene:
@@ -196,7 +218,12 @@ def whole(rng: np.random.Generator, novel: bool) -> Scene:
 
 
 def said(scene: Scene, rng: np.random.Generator) -> Scene:
-    """What a caption says of a whole scene: half of the sizes, and all places, a relation or neither."""
+    """What a caption says of a whole scene: half of the sizes, and all places, a relation or neither.
+
+    Four in ten tell a part: mostly one of the things, with its place seven times in ten, or else a place that is empty.
+    """
+    if rng.random() < 0.4:
+        return part_of(scene, rng)
     places = [thing.place for thing in scene.objects]
     turn, sizes = rng.random(), rng.random(len(places))
     relations = [one for one in RELATIONS if holds(one, places[0], places[-1])] if 0.3 <= turn < 0.7 else []
@@ -206,6 +233,17 @@ def said(scene: Scene, rng: np.random.Generator) -> Scene:
     )
     relation = relations[int(rng.integers(len(relations)))] if relations and len(things) == 2 else None
     return Scene(things, relation)
+
+
+def part_of(scene: Scene, rng: np.random.Generator) -> Scene:
+    """One thing of a whole scene or, three times in ten, one of its empty places."""
+    thing = scene.objects[int(rng.integers(len(scene.objects)))]
+    free = [place for place in PLACES if place not in {one.place for one in scene.objects}]
+    empty, size, place = rng.random(3) < (0.3, 0.5, 0.7)
+    if empty:
+        return Scene((), part=True, empty=free[int(rng.integers(len(free)))])
+    told = replace(thing, size=thing.size if size else None, place=thing.place if place else None)
+    return Scene((told,), part=True)
 
 
 @cache  # a few thousand of half a kilobyte

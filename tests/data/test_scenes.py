@@ -83,7 +83,8 @@ def test_captions_say_what_is_so_and_parse_gives_it_back(some):
 
 def test_captions_vary(some):
     texts = " ".join(some.captions)
-    assert all(word in texts for word in (*SHAPES, *COLOURS, *SIZES, *PLACES, *RELATIONS, ", a ", " and a "))
+    assert all(word in texts for word in (*SHAPES, *COLOURS, *SIZES, *PLACES, *RELATIONS, ", a ", " and a ", "nothing"))
+    assert np.mean([text.startswith("a scene with") for text in some.captions]) == pytest.approx(0.4, abs=0.1)
     counts = np.bincount([len(scene.objects) for scene in some.scenes], minlength=4) / len(some.scenes)
     np.testing.assert_allclose(counts, [0, 0.2, 0.5, 0.3], atol=0.12)
 
@@ -98,10 +99,12 @@ things = st.builds(
 
 
 @given(
-    st.lists(things, min_size=1, max_size=3, unique_by=lambda thing: thing.kind), st.sampled_from([None, *RELATIONS])
+    st.lists(things, min_size=1, max_size=3, unique_by=lambda thing: thing.kind),
+    st.sampled_from([None, *RELATIONS]),
+    st.booleans(),
 )
-def test_every_scene_that_can_be_said_is_heard(objects, relation):
-    scene = Scene(tuple(objects), relation if len(objects) == 2 else None)
+def test_every_scene_that_can_be_said_is_heard(objects, relation, part):
+    scene = Scene(tuple(objects), relation if len(objects) == 2 else None, part)
     assert parse(scene.caption) == scene
     assert parse(f"  {scene.caption.upper()} ") == scene
 
@@ -123,6 +126,12 @@ RED, BLUE = Thing("circle", "red", "large", "top left"), Thing("square", "blue",
         ("a red square and a blue circle", False),
         ("a red circle", False),
         ("a red circle, a blue square and a green triangle", False),
+        ("a scene with a red circle", True),
+        ("a scene with a large red circle above a blue square", True),
+        ("a scene with a small red circle", False),
+        ("a scene with a green circle", False),
+        ("a scene with nothing at the top right", True),
+        ("a scene with nothing at the top left", False),
     ],
 )
 def test_a_description_holds_or_not(caption, holds):

@@ -29,7 +29,8 @@ def test_real_scenes_are_read_right(reader):
 
 def test_captions_of_other_scenes_are_not_obeyed(reader):
     scenes = truth(200, 5)
-    found = obeyed(reader, scenes.pixels, scenes.captions[1:] + scenes.captions[:1])
+    captions = [scene.caption for scene in scenes.scenes]
+    found = obeyed(reader, scenes.pixels, captions[1:] + captions[:1])
     assert found.share < 0.05
     assert found.things < 0.4
 
@@ -41,10 +42,11 @@ def test_a_thing_missing_and_a_thing_too_many_are_both_wrong(reader):
     for row, i in zip(less, two, strict=True):
         at = int(np.flatnonzero(scenes.cells[i])[0])
         row[:, 16 * (at // 2) : 16 * (at // 2) + 16, 16 * (at % 2) : 16 * (at % 2) + 16] = 0
-    captions = [scenes.captions[i] for i in two]
+    captions = [scenes.scenes[i].caption for i in two]
     assert obeyed(reader, less, captions).share < 0.05
     alone = [str(scenes.scenes[i].objects[0]) for i in two]
     assert obeyed(reader, scenes.pixels[two], alone).share < 0.05
+    assert obeyed(reader, scenes.pixels[two], [f"a scene with {one}" for one in alone]).share > 0.8
 
 
 def test_novel_pairs_are_counted_apart(reader):
