@@ -82,6 +82,7 @@ _HOMES = {
     "ebb.evaluate.distances": ["frechet", "kernel_distance"],
     "ebb.evaluate.concepts": ["Concept", "concepts", "emphasised"],
     "ebb.evaluate.likelihood": ["BitsPerDim", "bits_per_dim", "likelihood", "log_density"],
+    "ebb.evaluate.straightness": ["straightness"],
     "ebb.evaluate.bound": ["Bound"],
     "ebb.evaluate.reconstruction": ["Reconstruction"],
     "ebb.evaluate.memorise": ["Memorisation", "memorisation"],

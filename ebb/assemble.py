@@ -131,6 +131,8 @@ def of_denoiser(recipe: Recipe, data: Prepared, device: torch.device) -> Parts:
         recipe.sigma_data,
     )
     denoiser = in_place(denoiser).to(device)
+    if data.weights is not None:
+        denoiser.load_state_dict(data.weights)
     denoising = Denoising(
         parse(resolved(recipe.times), DENSITIES, "density"),
         parse(recipe.weight, WEIGHTS, "weight"),
@@ -145,7 +147,7 @@ def of_denoiser(recipe: Recipe, data: Prepared, device: torch.device) -> Parts:
         system,
         training,
         objective,
-        Loader(data.examples, batch, recipe.seed, recipe.data.flip, device),
+        Loader(data.examples, batch, recipe.seed, recipe.data.flip and data.examples.noise is None, device),
         validation_of(
             data.unseen,
             denoising,

@@ -23,6 +23,7 @@ from ebb.evaluate.ensemble import Ensemble, load_ensemble, save_ensemble
 from ebb.evaluate.features import batches, train_classifier
 from ebb.evaluate.reconstruction import Spread
 from ebb.recipe import Recipe, TextRecipe, from_yaml
+from ebb.reflow import pairs_of
 from ebb.system import load, locate
 from ebb.train.objectives.autoencoding import Features, stages
 
@@ -51,6 +52,8 @@ class Prepared:
     space: LatentSpace | None = None
     features: Features | None = None
     """what an autoencoder's pictures are compared by, besides their values"""
+    weights: Mapping[str, Tensor] | None = None
+    """of a denoiser to begin with"""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,6 +75,10 @@ def prepared(
     if recipe.kind == "autoencoder":
         seen = perceiver(images, device, cache, say) if recipe.autoencoding.perceptual else None
         return Prepared(images, Conditioner(), Examples(images.pixels), None, features=seen)
+    if recipe.reflow is not None:
+        system, pairs = pairs_of(recipe, images, device, cache, say)
+        weights = system.denoiser.state_dict()
+        return Prepared(images, system.conditioner, pairs, None, system.space, weights=weights)
     conditioner = Conditioner(Labels(images.names), text_of(recipe.text, images))
 
     def of(some: Images) -> Examples:

@@ -134,6 +134,10 @@ class Recipe(Part):
     """what is trained"""
     autoencoder: str | None = None
     """run of an autoencoder in whose latent space to work"""
+    reflow: str | None = None
+    """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
+    pairs: int = 20_000
+    """reflow: how many pairs"""
     budget: str | None = None
     """wall-clock time to train for, e.g. 90s, 10m, 2h; None: chosen from data and machine"""
     steps: int | None = None
@@ -184,6 +188,8 @@ class Recipe(Part):
             raise UsageError(
                 "an autoencoder hears nothing and works on no latents", "leave --autoencoder and guidance out"
             )
+        if self.kind == "autoencoder" and self.reflow:
+            raise UsageError("an autoencoder has no flow to straighten", "leave --reflow out")
         for name, value in flat(self.model_dump()).items():
             low, high = LIMITS.get(name, (-math.inf, math.inf))
             for number in value if isinstance(value, tuple) else [value]:
@@ -200,6 +206,7 @@ LIMITS = {
     "steps": (1, 1e9),
     "batch": (1, 1e6),
     "seed": (0, 2**62),
+    "pairs": (2, 1e8),
     "sigma_data": (1e-6, 1e6),
     "label_dropout": (0, 0.99),
     "grids": (1, 1000),

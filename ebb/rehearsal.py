@@ -28,6 +28,7 @@ from ebb.prepare import prepared
 from ebb.progress import peak_memory_mb
 from ebb.recipe import Recipe, resolved, seconds
 from ebb.record import show_choices, show_data, write_documents
+from ebb.reflow import inherited
 from ebb.system import best_device
 from ebb.terminal import tell
 from ebb.train.loop import updates
@@ -100,7 +101,7 @@ def rehearse(
     Raises UsageError for a budget in which no update fits, ResourceError where memory or disk would not do.
     """
     began = time.perf_counter() if began is None else began
-    asked, console = asked or Recipe(), console or Console()
+    asked, console = inherited(asked or Recipe()), console or Console()
     names_known(asked)
     keep_freed_memory()
     device = best_device()

@@ -29,6 +29,7 @@ from ebb.prepare import Prepared, prepared
 from ebb.progress import Meter
 from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Events, Log, show_choices, show_data, write_card, write_documents
+from ebb.reflow import inherited
 from ebb.system import best_device
 from ebb.terminal import tell
 from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
@@ -60,7 +61,7 @@ def train(
     The same call again resumes, bit for bit; a run folder of another recipe or other data is refused with the
     difference unless `fresh`, which starts anew. Ctrl-C saves a checkpoint first.
     """
-    asked, console = asked or Recipe(), console or Console()
+    asked, console = inherited(asked or Recipe()), console or Console()
     names_known(asked)
     keep_freed_memory()
     with console.status("reading the data") as status:

@@ -172,9 +172,10 @@ class System:
         guide: Guide | None = None,
         batch: int = 128,
         compile: bool = False,
+        encoded: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Float[Tensor, "n *d"]:
-        """A sample for each wish, float32 [n, *shape] in [−1, 1].
+        """A sample for each wish, float32 [n, *shape] in [−1, 1]; `encoded` ones are as the denoiser leaves them.
 
         Image i is a function of (system, settings, seed + i) alone, whatever the batch (to within rounding, which in
         bf16 is visible to a computer only). `guide` goes around the classifier-free guidance; what is not given comes
@@ -183,7 +184,7 @@ class System:
         """
         how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid, precision=precision)
         path, count = self.denoiser.path, len(wishes)
-        times = audible(path, self.denoiser.prediction, parse(how.grid, GRIDS, "grid")(path, how.steps))
+        times = self.times(how)
         method = parse(how.solver, SOLVERS, "solver")
         asked_for = cfg(how.guidance, self.null())(self.in_precision(how))
         guided, made = guide(asked_for) if guide else asked_for, []
@@ -199,10 +200,15 @@ class System:
             if not bool(torch.isfinite(x).all()):
                 raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
             with torch.no_grad():
-                made.append(self.decode(x).cpu())
+                made.append((x if encoded else self.decode(x)).cpu())
             if progress:
                 progress(part)
         return torch.cat(made)
+
+    def times(self, how: Sampling) -> Float[Tensor, "n"]:
+        """The grid of some settings, begun where the network can be heard."""
+        path = self.denoiser.path
+        return audible(path, self.denoiser.prediction, parse(how.grid, GRIDS, "grid")(path, how.steps))
 
     def in_precision(self, how: Sampling) -> Denoiser:
         """The denoiser with its network in the precision that `how` names."""

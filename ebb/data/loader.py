@@ -21,6 +21,8 @@ class Batch:
 
     x0: Tensor
     cond: Mapping[str, Tensor]
+    eps: Tensor | None = None
+    """the noise that belongs to each, where the data pairs them"""
 
 
 FLIPS = 2**63
@@ -75,13 +77,14 @@ class Examples:
     """What is learnt from, in memory or mapped to it: `x0` [n, *d], and conditions by name, each [n, …].
 
     Arrays are pictures, uint8 that is read as −1…1; rows are latents, which `unit` brings to scale. `mirrored` are
-    the latents of the same pictures mirrored, since a latent cannot be.
+    the latents of the same pictures mirrored, since a latent cannot be. `noise` gives the noise that belongs to some.
     """
 
     x0: np.ndarray | Rows
     cond: Mapping[str, np.ndarray] = field(default_factory=dict)
     mirrored: Rows | None = None
     unit: Callable[[Tensor], Tensor] = to_unit
+    noise: Callable[[np.ndarray], Tensor] | None = None
 
     def read(self, index: np.ndarray, device: torch.device, *, mirrored: bool = False) -> Tensor:
         """Some of the examples, float32 [b, *d] on the device."""
@@ -118,4 +121,6 @@ class Loader:
             turned = keyed(self.seed, FLIPS + step).random(self.batch) < 0.5
             other = x0.flip(-1) if examples.mirrored is None else examples.read(index, self.device, mirrored=True)
             x0 = torch.where(torch.from_numpy(turned).to(self.device)[:, None, None, None], other, x0)
-        return Batch(x0, {name: torch.from_numpy(rows[index]).to(self.device) for name, rows in examples.cond.items()})
+        eps = None if examples.noise is None else examples.noise(index).to(self.device)
+        cond = {name: torch.from_numpy(rows[index]).to(self.device) for name, rows in examples.cond.items()}
+        return Batch(x0, cond, eps)

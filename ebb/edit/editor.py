@@ -20,8 +20,6 @@ from ebb.guide.operators import Operator, downsample
 from ebb.machine import keep_freed_memory
 from ebb.names import parse
 from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.predict import audible
-from ebb.process.times import GRIDS
 from ebb.recipe import Sampling
 from ebb.sample.invert import invert
 from ebb.sample.loop import Solver
@@ -86,8 +84,7 @@ class Editor:
     @property
     def times(self) -> Float[Tensor, "n"]:
         """The grid of the settings, begun where the network can be heard."""
-        path = self.system.denoiser.path
-        return audible(path, self.system.denoiser.prediction, parse(self.how.grid, GRIDS, "grid")(path, self.how.steps))
+        return self.system.times(self.how)
 
     def cond(self, label: Label, count: int) -> Cond:
         """The conditions of `count` pictures; UsageError for a label that the system does not know."""

@@ -32,7 +32,6 @@ from ebb.evaluate.store import Say
 from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.guide.cfg import cfg
 from ebb.names import parse, spell
-from ebb.process.predict import audible
 from ebb.process.times import GRIDS, Given
 from ebb.recipe import Sampling
 from ebb.sample.noise import Noise
@@ -160,7 +159,7 @@ def settings_of(
 def searched(system: System, solver: str, grid: str, steps: int, scale: float) -> str | None:
     """The spelled grid that `tune` finds for the system; None for a solver that draws noise."""
     path, device = system.denoiser.path, system.device
-    start = audible(path, system.denoiser.prediction, parse(grid, GRIDS, "grid")(path, steps))
+    start = system.times(system.settled(solver=solver, grid=grid, steps=steps))
     noise = Noise.of(2**32, WARM_UP)
     x = noise.start(system.inner).to(device) * float(path.sigma(start[:1]))
     cond, null = system.conditions(system.conditioner.wishes(WARM_UP)), system.null()

@@ -19,8 +19,6 @@ from ebb.evaluate.memorise import SURE, memorisation
 from ebb.names import parse
 from ebb.process.denoiser import Cond
 from ebb.process.path import Path
-from ebb.process.predict import audible
-from ebb.process.times import GRIDS
 from ebb.sample.loop import Point, trajectory
 from ebb.sample.range import gauge
 from ebb.sample.table import SOLVERS
@@ -250,8 +248,9 @@ def adds_noise(system: System) -> bool:
         draws.append(step)
         return torch.zeros_like(like)
 
-    times = audible(path, system.denoiser.prediction, parse(how.grid, GRIDS, "grid")(path, how.steps))
-    for _ in trajectory(Nought(path), parse(how.solver, SOLVERS, "solver"), times, torch.ones(1, 1), {}, noise):
+    for _ in trajectory(
+        Nought(path), parse(how.solver, SOLVERS, "solver"), system.times(how), torch.ones(1, 1), {}, noise
+    ):
         pass
     return bool(draws)
 

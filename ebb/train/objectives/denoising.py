@@ -36,7 +36,10 @@ def drawn(times: Density, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b
 
 @dataclass(frozen=True)
 class Denoising:
-    """E[w(t)·(F_θ(x_t, t) − (a·x0 + b·ε))²], x_t = α·x0 + σ·ε, mean over samples and elements."""
+    """E[w(t)·(F_θ(x_t, t) − (a·x0 + b·ε))²], x_t = α·x0 + σ·ε, mean over samples and elements.
+
+    ε is the batch's own, where it has one (reflow), and else drawn by the coupling.
+    """
 
     times: Density = LogitNormal()
     weight: Weighting = unit
@@ -55,6 +58,6 @@ class Denoising:
         """The loss of one batch, at ν ≤ LOUDEST; no division but the weighting's."""
         path, x0 = model.path, batch.x0
         t = drawn(self.times, path, spaced(len(x0), generator))
-        eps = self.coupling(x0, generator)
+        eps = self.coupling(x0, generator) if batch.eps is None else batch.eps
         losses = self.losses(model, batch, t, eps)
         return Loss(losses.mean(), levels=tally(path, t, losses.detach().flatten(1).mean(1)))

@@ -1,0 +1,53 @@
+"""What reflow gains: how straight the flow is, and the distance in few steps, of a run and of what learnt its pairs.
+
+ebb train mnist/ --reflow runs/mnist --run runs/straight --budget 5m
+python bench/reflow.py runs/mnist runs/straight
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import ebb
+from ebb.encode.images import to_pixels
+from ebb.evaluate.distances import once
+from ebb.evaluate.features import batches, extract
+from ebb.evaluate.measure import split
+from ebb.evaluate.run import data_of, features_for
+from ebb.evaluate.straightness import straightness
+from ebb.evaluate.sweep import distance_in
+from ebb.evaluate.wishes import asked_for
+
+STEPS = 1, 2, 4, 8, 16
+SOME = 128
+"""Paths whose bends are measured."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--n", type=int, default=1000)
+    given = parser.parse_args()
+    images = data_of(given.runs[0])
+    features, _ = features_for(given.runs[0], images, print)
+    floor, real = (extract(features, batches(part)) for part in split(images.pixels, given.n, 0))
+    distance = distance_in(features)
+    print(
+        f"distance of {given.n:,} samples by steps of Euler's method; real images have {once(distance, floor, real):.4f}"
+    )
+    print(f"| run | straightness | {' | '.join(map(str, STEPS))} |\n| {'--- | ' * (2 + len(STEPS))}")
+    for run in given.runs:
+        system = ebb.load(run)
+        wishes = asked_for(system, images, given.n, 0)
+        x = ebb.Noise.of(0, SOME).start(system.inner)
+        bends = straightness(system.denoiser, x, system.conditions(wishes.part(0, SOME)))
+        row = []
+        for steps in STEPS:
+            made = system.make(wishes, seed=0, solver="euler", grid="uniform", steps=steps, guidance=1.0)
+            row.append(once(distance, extract(features, batches(to_pixels(made))), real))
+        print(f"| {run.name} | {bends:.3f} | {' | '.join(f'{each:.3f}' for each in row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
