@@ -3,7 +3,8 @@
     make bench-sample
 
 Each peer is run as its documentation shows first, and with the fast options it documents; ebb with the same network in
-the same precision, and as it would choose. Batch 16 of 3×32×32, 20 steps of DDIM.
+the same precision, and as it would choose. Batch 16 of 3×32×32, 20 steps of DDIM. The network is each peer's own, and
+then the one that `ebb train` picks for such pictures, around which all three sample.
 """
 
 from __future__ import annotations
@@ -67,6 +68,50 @@ def unet_of_lucidrains() -> nn.Module:
     return Unet(dim=64, dim_mults=(1, 2, 2)).eval()
 
 
+class Small(nn.Module):
+    """The network of `ebb.recipes.small`, called as both peers call theirs: (x, index of the step)."""
+
+    channels = out_dim = 3
+    self_condition = random_or_learned_sinusoidal_cond = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = ebb.UNet(3, width=96, multipliers=(1, 2), depth=2, patch=2, attention=())
+
+    def forward(self, x: Tensor, time: Tensor, unused: None = None) -> Tensor:
+        told = torch.as_tensor(time, dtype=x.dtype).expand(len(x))
+        return self.network(x, told / 1000, {})
+
+
+def small() -> nn.Module:
+    return Small().eval()
+
+
+def scheduler(fast: bool) -> Callable[[], object]:
+    """diffusers' loop of a scheduler around any network, as its page on taking pipelines apart shows."""
+    from diffusers import DDIMScheduler
+
+    network, steps = small(), DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    if fast:
+        network = torch.compile(network.to(memory_format=torch.channels_last))
+
+    def sample() -> object:
+        steps.set_timesteps(STEPS)
+        x = torch.randn(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            for t in steps.timesteps:
+                x = steps.step(network(x, t), t, x).prev_sample
+        return x
+
+    return sample
+
+
+def lucidrains_around(fast: bool) -> Callable[[], object]:
+    """denoising-diffusion-pytorch's sampler around ebb's network."""
+    return lucidrains(fast, small)
+
+
 def diffusers(fast: bool) -> Callable[[], object]:
     from diffusers import DDIMPipeline, DDIMScheduler
     from diffusers.utils import logging
@@ -85,11 +130,11 @@ def diffusers(fast: bool) -> Callable[[], object]:
     return sample
 
 
-def lucidrains(fast: bool) -> Callable[[], object]:
+def lucidrains(fast: bool, network: Callable[[], nn.Module] = unet_of_lucidrains) -> Callable[[], object]:
     without_torchvision()
     from denoising_diffusion_pytorch import GaussianDiffusion
 
-    unet = unet_of_lucidrains()
+    unet = network()
     if fast:  # its pages name none for sampling; these are PyTorch's own
         unet = torch.compile(unet.to(memory_format=torch.channels_last))
     diffusion = GaussianDiffusion(unet, image_size=SIDE, timesteps=1000, sampling_timesteps=STEPS)
@@ -132,12 +177,14 @@ def itself(output: object) -> Tensor:
     return output
 
 
-def round_against(peer: Callable[[bool], object], network: object, answer: object) -> dict[str, object]:
+def round_against(peers: dict[str, Callable[[bool], object]], network: object, answer: object) -> dict[str, object]:
     """The contenders around one network."""
     ours = functools.partial(with_ebb, network, answer)
-    return {
-        f"{peer.__name__}, as its pages show": functools.partial(peer, False),
-        f"{peer.__name__}, with fast options": functools.partial(peer, True),
+    ways = {"as its pages show": False, "with fast options": True}
+    theirs = {
+        f"{name}, {way}": functools.partial(peer, fast) for name, peer in peers.items() for way, fast in ways.items()
+    }
+    return theirs | {
         "ebb, the same precision": functools.partial(ours, False, False),
         "ebb, bf16 channels_last": functools.partial(ours, True, False),
         "ebb, bf16 channels_last, compiled": functools.partial(ours, True, True),
@@ -146,8 +193,9 @@ def round_against(peer: Callable[[bool], object], network: object, answer: objec
 
 if __name__ == "__main__":
     for contenders in (
-        round_against(diffusers, unet_of_diffusers, sample_of),
-        round_against(lucidrains, unet_of_lucidrains, itself),
+        round_against({"diffusers": diffusers}, unet_of_diffusers, sample_of),
+        round_against({"lucidrains": lucidrains}, unet_of_lucidrains, itself),
+        round_against({"diffusers": scheduler, "lucidrains": lucidrains_around}, small, itself),
     ):
         results = contest(contenders, repeats=5)
         slowest = next(iter(results.values()))[0]

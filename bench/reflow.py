@@ -33,9 +33,8 @@ def main() -> None:
     features, _ = features_for(given.runs[0], images, print)
     floor, real = (extract(features, batches(part)) for part in split(images.pixels, given.n, 0))
     distance = distance_in(features)
-    print(
-        f"distance of {given.n:,} samples by steps of Euler's method; real images have {once(distance, floor, real):.4f}"
-    )
+    truth = once(distance, floor, real)
+    print(f"distance of {given.n:,} samples by steps of Euler's method; real images have {truth:.4f}")
     print(f"| run | straightness | {' | '.join(map(str, STEPS))} |\n| {'--- | ' * (2 + len(STEPS))}")
     for run in given.runs:
         system = ebb.load(run)

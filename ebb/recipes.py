@@ -5,6 +5,7 @@ Each returns only what it has an opinion on; `complete` fills these into what th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,12 +96,29 @@ def filled(asked: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+TOKENS = 64
+"""Tokens of a transformer at which times are drawn as for any other network."""
+
+
+def shifted(tokens: float) -> str:
+    """Times of the linear path for a transformer of so many tokens (Esser et al. 2024, eq. 23).
+
+    Finer tokens of one picture say the same more often, so that it takes more noise to hide it: t ↦ s·t/(1 + (s − 1)t)
+    with s = √(tokens/TOKENS). Of times whose logit is normal it is the mean that moves, by log s.
+    """
+    return f"logit_normal(mean={round(MEAN + 0.5 * math.log(tokens / TOKENS), 2):g})"
+
+
+MEAN = 0.4
+"""Of the logit of training times on the linear path: a little towards the noise (docs/recipe.md)."""
+
+
 def suited(path: str) -> tuple[dict[str, str], str]:
     """Prediction, training times and clock that suit a path, and why."""
     if path.startswith(("edm", "variance_exploding")):
         parts = {"prediction": "edm", "times": "log_normal", "clock": "quarter_log_nsr"}
         return parts, "on a path whose noise grows without bound, Karras et al. 2022 scale everything to unit variance"
-    parts = {"prediction": "velocity", "times": "logit_normal(mean=0.4)", "clock": "fraction"}
+    parts = {"prediction": "velocity", "times": f"logit_normal(mean={MEAN})", "clock": "fraction"}
     if path.startswith("linear"):
         return parts, "rectified flow as in Esser et al. 2024, a little more often near the noise: see docs/recipe.md"
     parts |= {"prediction": "v", "times": "logit_normal"}
@@ -111,6 +129,9 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     """The recipe with everything chosen that needs no measuring, and the reason of each choice by dotted name."""
     start, why = starting_point(asked, facts)
     parts, why_parts = suited(asked.path)
+    if asked.network.kind != "unet" and asked.path == "linear":
+        patch = asked.network.patch or start.network.patch or 1
+        parts["times"] = shifted(facts.shape[1] * facts.shape[2] / patch**2)
     sigma_data = asked.sigma_data or round(facts.sigma_data, 4)
     offered = start.model_dump() | parts | {"sigma_data": sigma_data, "batch": min(start.batch or 128, facts.count)}
     # images of one size that is not square stay as they are: there is no side to name

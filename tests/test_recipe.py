@@ -1,13 +1,17 @@
 import contextlib
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ebb.errors import UsageError
+from ebb.names import parse
+from ebb.process.path import PATHS
+from ebb.process.times import DENSITIES
 from ebb.recipe import LIMITS, Recipe, difference, flat, from_yaml, resolved, seconds, to_yaml, validated
-from ebb.recipes import Facts, complete, default_budget
+from ebb.recipes import Facts, complete, default_budget, shifted
 
 MNIST = Facts(60_000, (1, 28, 28), 10, 0.6)
 
@@ -82,6 +86,7 @@ def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
     open_ones = {name for name, value in values.items() if value is None}
     assert open_ones <= {
         "autoencoder",
+        "reflow",
         "budget",
         "steps",
         "precision",
@@ -147,3 +152,16 @@ def test_the_default_budget_is_bounded():
     assert default_budget(MNIST, 1e9)[0] == "1m"
     assert default_budget(MNIST, 1)[0] == "60m"
     assert default_budget(MNIST, 500)[0] == "13m"
+
+
+def test_more_tokens_shift_the_times_as_a_finer_picture_asks():
+    """Four times the tokens: t ↦ 2t/(1 + t), and a mutant that shifts the other way."""
+    path, u = PATHS["linear"], torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    usual, finer = (parse(shifted(tokens), DENSITIES, "density")(path, u) for tokens in (64, 256))
+    torch.testing.assert_close(finer, 2 * usual / (1 + usual), atol=2e-3, rtol=0)  # means have two digits
+    assert (finer > usual).all()
+    coarse, fine = (
+        complete(Recipe(network={"kind": "dit", "patch": patch}), Facts(9, (1, 32, 32), 0, 0.5))[0] for patch in (4, 2)
+    )
+    assert (coarse.times, fine.times) == ("logit_normal(mean=0.4)", shifted(256))
+    assert complete(Recipe(network={"patch": 2}), MNIST)[0].times == "logit_normal(mean=0.4)"
