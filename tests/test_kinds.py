@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from ebb.encode.autoencoder import Autoencoder
 from ebb.encode.images import settings_of
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
+from ebb.evaluate.matcher import train_matcher
 from ebb.evaluate.run import as_table, evaluate
 from ebb.evaluate.scenes import judge
 from ebb.networks.zero import Zero
@@ -266,6 +268,24 @@ def test_words_that_were_never_heard_and_long_prompts_are_named(home, tmp_path):
     assert "дом" in said
     assert "the model hears the first" in said
     assert Image.open(tmp_path / "x.png").size[0] > 0
+
+
+def test_samples_of_captions_are_matched_with_them(tmp_path, monkeypatch):
+    write(tmp_path / "data", count=440)
+    lines = [{"file_name": f"{i:02d}.png", "text": f"the {i}th {CAPTIONS[i % 2]}"} for i in range(440)]
+    (tmp_path / "data" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    trained(tmp_path / "data", tmp_path / "run")
+    quick = partial(train_matcher, seconds=0.05)
+    monkeypatch.setattr("ebb.evaluate.parts.train_matcher", quick)
+    found = evaluate(tmp_path / "run", 30, likelihood=0)
+    assert (found.matched.count, found.matched.among, found.matched.ceiling) == (30, 20, None)
+    assert found.matched_unseen.count == 22
+    assert 0 <= found.matched_unseen.share <= 1
+    assert found.matched_unseen.ceiling is not None
+    assert {"trained captions", "unseen captions"} <= {row[0] for row in as_table(found)}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "22 unseen captions that find their sample among 20" in page
+    assert settings_of(tmp_path / "run" / "evaluation" / "captions.png")["captions"][0].startswith("the ")
 
 
 def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):

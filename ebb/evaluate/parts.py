@@ -18,6 +18,7 @@ from ebb.evaluate.ensemble import Ensemble
 from ebb.evaluate.features import Features, RandomFeatures, batches
 from ebb.evaluate.levels import levels
 from ebb.evaluate.likelihood import likelihood
+from ebb.evaluate.matcher import AMONG, retrieval, train_matcher
 from ebb.evaluate.memorise import memorisation, pairs_picture
 from ebb.evaluate.reconstruction import Reconstruction
 from ebb.evaluate.scenes import judge, obeyed
@@ -141,12 +142,36 @@ def kept(subject: Subject) -> Part:
 
 def heeded(subject: Subject) -> Part:
     """How many samples of captions that were not trained on show all that these say; as many as were drawn, at most."""
-    pixels, texts, aside = subject.drawn.pixels, subject.texts, subject.images.held_out
-    if aside is not None:
-        some = np.random.default_rng(subject.seed).permutation(len(aside.pixels))[: min(HEARD, len(pixels))]
-        asked = wishes_of(subject.system, aside, some)
-        pixels, texts = to_pixels(subject.system.make(asked, seed=subject.seed)), asked.texts
+    pixels, texts = subject.drawn.pixels, subject.texts
+    if subject.images.held_out is not None:
+        pixels, texts, _ = unheard(subject)
     return Part({"obeyed": obeyed(judge(subject.system.shape[1]), pixels, texts)})
+
+
+def matched(subject: Subject) -> Part:
+    """How often a matcher finds the sample of a caption among those of others: of captions that were trained on, and of
+    unseen ones."""
+    images, captions = subject.images, subject.images.captions or ()
+    judging = train_matcher(images.pixels, captions, seed=subject.seed)
+    some = [at for at, text in enumerate(subject.texts) if text.strip()][:HEARD]
+    pixels, texts = subject.drawn.pixels[some], [subject.texts[at] for at in some]
+    found, aside = {"matched": retrieval(judging, pixels, texts)}, images.held_out
+    if aside is not None and len(set(aside.captions or ())) > AMONG:
+        made, asked, real = unheard(subject)
+        found["matched_unseen"] = retrieval(judging, made, asked, real)
+        shown = np.concatenate([real[:SHOWN], made[:SHOWN]])
+        sheet = grid(shown, min(SHOWN, len(real)), [*asked[:SHOWN], *["sample"] * SHOWN][: len(shown)])
+        save_png(sheet, subject.run / "evaluation" / "captions.png", {"captions": asked[:SHOWN]})
+    return Part(found)
+
+
+def unheard(subject: Subject) -> tuple[NDArray[np.uint8], tuple[str, ...], NDArray[np.uint8]]:
+    """Samples of captions that were not trained on (as many as were drawn, at most), their texts and true pictures."""
+    aside = subject.images.held_out or subject.images
+    told = [at for at, caption in enumerate(aside.captions or ()) if caption.strip()]
+    some = np.random.default_rng(subject.seed).permutation(told)[: min(HEARD, len(subject.drawn.pixels))]
+    asked = wishes_of(subject.system, aside, some)
+    return to_pixels(subject.system.make(asked, seed=subject.seed)), asked.texts, aside.pixels[some]
 
 
 def held(subject: Subject) -> Images | None:
@@ -170,10 +195,12 @@ def parts(subject: Subject) -> list[tuple[str, Callable[[Subject], Part]]]:
     Bits are of models of the pictures themselves, and noise levels of what was trained on noise.
     """
     coded, latent = subject.coded, subject.system.space is not None
-    scenes = subject.images.summary.kind == "shapes" and subject.system.conditioner.text is not None
+    hears = subject.system.conditioner.text is not None
+    scenes = subject.images.summary.kind == "shapes" and hears
     every: list[tuple[str, Callable[[Subject], Part], bool]] = [
         ("looking for copies of training images", copies, True),
         ("reading what the samples show", heeded, scenes),
+        ("matching samples with captions", matched, hears and not scenes),
         ("looking at reconstructions", kept, latent),
         ("looking at each noise level", noise, not subject.system.is_autoencoder),
         (f"coding {coded} images", bits, bool(coded) and not latent),

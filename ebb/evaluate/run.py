@@ -18,6 +18,7 @@ from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.evaluate.features import Features, RandomFeatures
 from ebb.evaluate.levels import Levels
 from ebb.evaluate.likelihood import BitsPerDim
+from ebb.evaluate.matcher import Retrieval
 from ebb.evaluate.measure import Evaluation, measure
 from ebb.evaluate.measure import as_table as figures_table
 from ebb.evaluate.memorise import Memorisation
@@ -44,6 +45,9 @@ class Evaluated:
     bound: Bound | None = None
     reconstruction: Reconstruction | None = None
     obeyed: Obeyed | None = None
+    matched: Retrieval | None = None
+    """of captions that were trained on"""
+    matched_unseen: Retrieval | None = None
 
     def facts(self) -> dict[str, Any]:
         """What evaluation.json holds: the figures, and each of the other parts under its name."""
@@ -226,6 +230,9 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
                 f" there; of real scenes {heeded.ceiling:.1%}",
             )
         )
+    for what, one in (("trained", found.matched), ("unseen", found.matched_unseen)):
+        if one is not None:
+            table.append((f"{what} captions", matched_in_words(one)))
     spent = found.cost
     table.append(
         (
@@ -235,6 +242,13 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
         )
     )
     return [*table, *(("note", warning) for warning in found.figures.warnings)]
+
+
+def matched_in_words(found: Retrieval) -> str:
+    """The share of captions whose sample was found, beside what chance and real pictures give."""
+    real = "" if found.ceiling is None else f", real pictures {found.ceiling:.1%}"
+    chance = f"by chance {1 / found.among:.1%}"
+    return f"{found.share:.1%} find their own sample among {found.among} ({chance}{real}); {found.count:,} captions"
 
 
 def coded_in_words(found: BitsPerDim | Bound) -> str:

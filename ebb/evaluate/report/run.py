@@ -11,6 +11,7 @@ from typing import Any
 
 from ebb.checkpoint import replace_text
 from ebb.errors import UsageError
+from ebb.evaluate.report.captions import captions
 from ebb.evaluate.report.figures import cost, figures, glance, likelihood
 from ebb.evaluate.report.page import fold, number, page, section, table
 from ebb.evaluate.report.plot import bars, histogram
@@ -50,6 +51,7 @@ def body(run: Path) -> str:
         ("What the doctor found", lambda: _doctor(doctor)),
         ("Samples", lambda: samples(run / "samples", album)),
         ("Figures", lambda: figures(evaluation, against)),
+        ("Captions", lambda: captions(evaluation, run, album)),
         ("Reconstruction", lambda: reconstruction(find("reconstruction", {}), run, album)),
         ("Noise levels", lambda: noise_levels(find("levels", {}))),
         ("Training", lambda: training(log, guard)),
