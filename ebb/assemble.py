@@ -54,9 +54,8 @@ def facts_of(data: Prepared) -> Facts:
         data.shape,
         len(data.conditioner.labels.names),
         max(0.05, float(np.sqrt(square - mean**2))) if data.space is None else 1.0,
-        0 if text is None else len(text.vocabulary),
-        0 if text is None else text.length,
-        None if data.space is None else s.shape,
+        **({} if text is None else text.size),
+        picture=None if data.space is None else s.shape,
     )
 
 
@@ -87,6 +86,7 @@ def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT | MMDiT:
         "patch": resolved(recipe.patch),
         "classes": facts.classes,
         "vocabulary": facts.vocabulary,
+        "states": facts.states,
         "length": facts.length,
     }
     if recipe.kind == "mmdit":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from ebb import checkpoint
 from ebb.data.latents import Rows, cached
 from ebb.data.loader import Examples
 from ebb.data.scan import Images
-from ebb.encode.conditioner import Conditioner, Text
+from ebb.encode.conditioner import Conditioner, Frozen, Text
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
 from ebb.encode.text import Vocabulary
@@ -36,6 +38,9 @@ AT_ONCE = 256
 
 LONGEST = 64
 """The most pieces of a text that are heard, unless the recipe says otherwise."""
+
+ENCODED = 77
+"""The pieces that a frozen encoder hears of a text, as CLIP has it, unless the recipe says otherwise."""
 
 EXAMPLES = 32
 """Captions that a model keeps, to show what it can be asked for."""
@@ -79,12 +84,16 @@ def prepared(
         system, pairs = pairs_of(recipe, images, device, cache, say)
         weights = system.denoiser.state_dict()
         return Prepared(images, system.conditioner, pairs, None, system.space, weights=weights)
-    conditioner = Conditioner(Labels(images.names), text_of(recipe.text, images))
+    conditioner = Conditioner(Labels(images.names), text_of(recipe.text, images, device))
 
-    def of(some: Images) -> Examples:
-        return Examples(some.pixels, conditioner.of(len(some.pixels), some.labels, some.captions))
+    def of(some: Images, part: str) -> Examples:
+        if not isinstance(conditioner.text, Frozen):
+            return Examples(some.pixels, conditioner.of(len(some.pixels), some.labels, some.captions))
+        plain = Conditioner(conditioner.labels).of(len(some.pixels), some.labels, None)
+        states = states_of(conditioner.text, some, cache / "texts" / f"{images.summary.name}-{part}", say)
+        return Examples(some.pixels, {**plain, "text": states})
 
-    examples, unseen = of(images), None if images.held_out is None else of(images.held_out)
+    examples, unseen = of(images, "train"), None if images.held_out is None else of(images.held_out, "held-out")
     if recipe.autoencoder is None:
         return Prepared(images, conditioner, examples, unseen)
     space, kept = latents_of(recipe, images, device, cache, say)
@@ -92,8 +101,21 @@ def prepared(
     return Prepared(images, conditioner, examples, unseen, space)
 
 
-def text_of(recipe: TextRecipe, images: Images) -> Text | None:
-    """The vocabulary that the captions of `images` teach; None where there are none, or they are ignored."""
+def states_of(text: Frozen, images: Images, folder: Path, say: Say) -> Rows:
+    """The states of all captions, made once and kept in `folder` in half precision; anew when a caption or an encoder
+    is another."""
+    captions = images.captions or ("",) * len(images.pixels)
+    said = hashlib.sha256(json.dumps(list(captions)).encode()).hexdigest()
+
+    def made(first: int, last: int) -> dict[str, Tensor]:
+        return {"text": torch.from_numpy(text(captions[first:last])).half()}
+
+    return cached(folder, {"captions": said, "encoders": text.fingerprint}, len(captions), made, say=say)["text"]
+
+
+def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> Text | Frozen | None:
+    """The vocabulary that the captions of `images` teach, or frozen encoders that read them; None where there are none,
+    or they are ignored."""
     captions = images.captions
     if recipe.captions == "ignored" or (captions is None and recipe.captions == "heard"):
         return None
@@ -106,10 +128,12 @@ def text_of(recipe: TextRecipe, images: Images) -> Text | None:
             "add a line for each to metadata.jsonl, or let them be learnt without: --text.captions heard",
         )
     said = [caption for caption in captions or () if caption.strip()]
+    examples = tuple(said[at] for at in np.random.default_rng(0).permutation(len(said))[:EXAMPLES])
+    if recipe.encoders:
+        return Frozen.of(recipe.encoders, recipe.length or ENCODED, device, examples)
     vocabulary = Vocabulary.learnt(said, size=recipe.vocabulary)
     most = max((len(vocabulary.pieces(caption)) for caption in said), default=1)
-    chosen = np.random.default_rng(0).permutation(len(said))[:EXAMPLES]
-    return Text(vocabulary, recipe.length or min(most, LONGEST), tuple(said[at] for at in chosen))
+    return Text(vocabulary, recipe.length or min(most, LONGEST), examples)
 
 
 def latents_of(

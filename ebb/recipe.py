@@ -44,7 +44,9 @@ class TextRecipe(Part):
     vocabulary: int = 1024
     """pieces of words, learnt from the captions by byte-pair encoding"""
     length: int | None = None
-    """most pieces of a text that are heard; None: those of the longest caption, at most 64"""
+    """most pieces of a text that are heard; None: those of the longest caption, at most 64, or 77 of encoders"""
+    encoders: tuple[str, ...] = ()
+    """local folders of frozen CLIP, T5 or BERT-like encoders that read the captions, in place of an own vocabulary"""
 
 
 class AutoencoderRecipe(Part):

@@ -22,10 +22,17 @@ class Facts:
     sigma_data: float
     vocabulary: int = 0
     """pieces of texts; 0 where there are none"""
+    states: int = 0
+    """width of the states of frozen encoders; 0 where there are none"""
     length: int = 0
     """most pieces of a text"""
     picture: tuple[int, ...] | None = None
     """shape of the pictures, where their latents are denoised"""
+
+    @property
+    def hears(self) -> bool:
+        """Whether there are texts."""
+        return self.length > 0
 
     @property
     def side(self) -> int:
@@ -35,7 +42,7 @@ class Facts:
 
 def texts(facts: Facts, *levels: int) -> tuple[int, ...]:
     """The levels that attend to a text: these where there is one, else none."""
-    return levels if facts.vocabulary else ()
+    return levels if facts.hears else ()
 
 
 def tiny(facts: Facts) -> Recipe:
@@ -142,7 +149,7 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     tree = filled(asked.model_dump(), offered)
     for name in ("prediction", "weight"):  # a bare `edm` takes the data's own deviation
         tree[name] = f"edm(sigma_data={sigma_data})" if tree[name] == "edm" else tree[name]
-    tree["label_dropout"] *= facts.classes > 0 or facts.vocabulary > 0
+    tree["label_dropout"] *= facts.classes > 0 or facts.hears
     recipe = Recipe.model_validate(tree)
     reasons = dict.fromkeys(parts, why_parts) | {
         "sigma_data": "the standard deviation of the data",

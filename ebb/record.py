@@ -104,7 +104,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     if system.is_autoencoder:
         what, process = "An autoencoder", f"- latents: {' × '.join(map(str, system.inner))}\n"
     names, how, text = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner.text
-    heard = "" if text is None else f"- texts: up to {text.length} of {len(text.vocabulary):,} pieces\n"
+    heard = "" if text is None else f"- texts: {text}\n"
     (folder / "card.md").write_text(
         f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"

@@ -94,8 +94,8 @@ def hint(system: System, texts: Sequence[str], console: Console) -> None:
     heard = system.conditioner.text
     if heard is None:
         return
-    if unseen := [word for text in texts for word in heard.vocabulary.unseen(text)]:
+    if unseen := [word for text in texts for word in heard.unseen(text)]:
         tell(console, f"no caption that was trained on has: {', '.join(dict.fromkeys(unseen[:8]))}")
-    longest = max((len(heard.vocabulary.pieces(text)) for text in texts), default=0)
+    longest = max((heard.count(text) for text in texts if text.strip()), default=0)
     if longest > heard.length:
         tell(console, f"a prompt has {longest:,} pieces; the model hears the first {heard.length}")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ebb import checkpoint
 from ebb.encode.autoencoder import AUTOENCODERS
-from ebb.encode.conditioner import Conditioner, Text, Wishes
+from ebb.encode.conditioner import Conditioner, Wishes, text_from
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, EbbError, UsageError
@@ -120,9 +120,10 @@ class System:
                 raise UsageError(f"{len(names)} labels for a network of {classes} classes")
             # systems of before latents and texts have neither entry
             text, space = contract.get("text"), contract.get("autoencoder")
-            conditioner = Conditioner(Labels(names), Text.from_json(text) if text else None)
-            if conditioner.text and (size := network.settings.get("vocabulary")) != len(conditioner.text.vocabulary):
-                raise UsageError(f"{len(conditioner.text.vocabulary)} pieces for a network of {size}")
+            conditioner = Conditioner(Labels(names), text_from(text) if text else None)
+            built = network.settings if conditioner.text else {}
+            if any(built[name] != size for name, size in getattr(conditioner.text, "size", {}).items()):
+                raise UsageError(f"texts of {conditioner.text} for a network of {built}")
             sampling = Sampling.model_validate(contract["sampling"])
             return cls(in_place(denoiser), shape, conditioner, sampling, rebuilt(space) if space else None)
         except (KeyError, TypeError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from functools import partial
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import nn
 
 import ebb
@@ -28,41 +26,10 @@ from ebb.networks.zero import Zero
 from ebb.prepare import prepared
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe import Recipe, Sampling
-from ebb.run import train
-from ebb.samples import joined, sample_to
+from ebb.samples import joined
 from ebb.system import System, load
 
-SMALL = {
-    "network": {"width": 16, "depth": 1},
-    "batch": 8,
-    "precision": "fp32",
-    "grids": 1,
-    "steps": 3,
-    "sample": {"steps": 2},
-    "autoencoding": {"factor": 2, "latent": 3, "width": 16},
-}
-CAPTIONS = ("a bright sky", "a bright ground")
-
-
-def write(folder, count=32, side=8, missing=0):
-    """Pictures bright above or below, each with its caption, the first `missing` without."""
-    folder.mkdir(parents=True)
-    rng, lines = np.random.default_rng(0), []
-    for i in range(count):
-        pixels = rng.integers(0, 60, (side, side), dtype=np.uint8)
-        pixels[side // 2 * (i % 2) : side // 2 * (1 + i % 2)] += 180
-        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
-        lines.append({"file_name": f"{i:02d}.png"} | ({} if i < missing else {"text": CAPTIONS[i % 2]}))
-    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return folder
-
-
-def trained(data, run, fresh=False, **asked):
-    said, all_of = io.StringIO(), SMALL | asked
-    if asked.get("kind") != "autoencoder":
-        all_of.pop("autoencoding")
-    train(str(data), Recipe.model_validate(all_of), run=run, fresh=fresh, console=Console(file=said))
-    return said.getvalue()
+from .toys import CAPTIONS, SMALL, sampled, trained, write
 
 
 @pytest.fixture(scope="module")
@@ -230,12 +197,6 @@ def test_autoencoders_that_do_not_fit_are_refused_by_name(home, tmp_path):
         trained(odd, tmp_path / "run", kind="autoencoder", autoencoding={"factor": 2, "width": 16})
     with pytest.raises(UsageError, match="no labels"):
         trained(home / "data", tmp_path / "run", kind="autoencoder", autoencoding={"perceptual": 0.1})
-
-
-def sampled(run, out, *asked, **options):
-    said = io.StringIO()
-    sample_to(run, out, 4, label=None, seed=0, console=Console(file=said, width=200), text=asked, **options)
-    return said.getvalue()
 
 
 def test_prompts_are_sampled_in_turn_or_together(home, tmp_path):

@@ -81,7 +81,7 @@ class Examples:
     """
 
     x0: np.ndarray | Rows
-    cond: Mapping[str, np.ndarray] = field(default_factory=dict)
+    cond: Mapping[str, np.ndarray | Rows] = field(default_factory=dict)
     mirrored: Rows | None = None
     unit: Callable[[Tensor], Tensor] = to_unit
     noise: Callable[[np.ndarray], Tensor] | None = None
@@ -92,6 +92,14 @@ class Examples:
             return self.unit(torch.from_numpy(self.x0[index]).to(device))
         rows = self.mirrored if mirrored and self.mirrored is not None else self.x0
         return self.unit(rows[index].to(device, torch.float32))
+
+    def conditions(self, index: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+        """The conditions of some of the examples, on the device."""
+        found = {name: rows[index] for name, rows in self.cond.items()}
+        return {
+            name: (torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows.float()).to(device)
+            for name, rows in found.items()
+        }
 
     @classmethod
     def of(cls, images: Images) -> Examples:
@@ -122,5 +130,4 @@ class Loader:
             other = x0.flip(-1) if examples.mirrored is None else examples.read(index, self.device, mirrored=True)
             x0 = torch.where(torch.from_numpy(turned).to(self.device)[:, None, None, None], other, x0)
         eps = None if examples.noise is None else examples.noise(index).to(self.device)
-        cond = {name: torch.from_numpy(rows[index]).to(self.device) for name, rows in examples.cond.items()}
-        return Batch(x0, cond, eps)
+        return Batch(x0, examples.conditions(index, self.device), eps)

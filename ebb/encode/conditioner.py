@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.encode.labels import Labels
+from ebb.encode.pretrained_text import Joined, PretrainedText
 from ebb.encode.text import Vocabulary
 from ebb.errors import UsageError
 
@@ -23,6 +26,22 @@ class Text:
     vocabulary: Vocabulary
     length: int
     examples: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> dict[str, int]:
+        """What a network that hears it is built with."""
+        return {"vocabulary": len(self.vocabulary), "length": self.length}
+
+    def __str__(self) -> str:
+        return f"up to {self.length} of {len(self.vocabulary):,} pieces"
+
+    def unseen(self, text: str) -> tuple[str, ...]:
+        """The words that no caption had."""
+        return self.vocabulary.unseen(text)
+
+    def count(self, text: str) -> int:
+        """The pieces of a text, also those that are cut."""
+        return len(self.vocabulary.pieces(text))
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """The ids [b, length] of texts; an empty one, all padding, is the null."""
@@ -37,6 +56,81 @@ class Text:
         """The text of a contract. Raises KeyError, TypeError, DamagedError where it is not one."""
         vocabulary = Vocabulary.from_json(found["vocabulary"])
         return cls(vocabulary, int(found["length"]), tuple(found["examples"]))
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Texts as the states of frozen encoders in local folders, one after the other; else as `Text`.
+
+    The encoders are not part of a model: their folders and a `fingerprint` of their files are. They are read when the
+    first text that says something is, and other files than those of training are refused.
+    """
+
+    folders: tuple[str, ...]
+    length: int
+    width: int
+    fingerprint: str
+    examples: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, folders: Sequence[str], length: int, device: torch.device, examples: Sequence[str] = ()) -> Frozen:
+        """The encoders of some folders, each hearing texts of `length` pieces; raises as `PretrainedText`."""
+        joined = Joined([PretrainedText(Path(folder), length, device) for folder in folders])
+        own = tuple(str(Path(folder).resolve()) for folder in folders)
+        made = cls(own, joined.length, joined.width, joined.fingerprint, tuple(examples))
+        vars(made)["encoder"] = joined  # no need to read it again
+        return made
+
+    @cached_property
+    def encoder(self) -> Joined:
+        """The encoders. Raises UsageError where their files are others than those that the model was trained with."""
+        each = self.length // len(self.folders)
+        joined = Joined([PretrainedText(Path(folder), each) for folder in self.folders])
+        if joined.fingerprint != self.fingerprint:
+            raise UsageError(
+                f"the text encoders in {', '.join(self.folders)} are not those that this model was trained with",
+                "put the files of training back",
+            )
+        return joined
+
+    @property
+    def size(self) -> dict[str, int]:
+        """What a network that hears it is built with."""
+        return {"states": self.width, "length": self.length}
+
+    def __str__(self) -> str:
+        return f"{self.length} states of {', '.join(Path(folder).name for folder in self.folders)}"
+
+    def unseen(self, text: str) -> tuple[str, ...]:
+        """None: what the encoders were trained on is not known."""
+        return ()
+
+    def count(self, text: str) -> int:
+        """The most pieces that one of the encoders makes of a text, as a share of its length, in pieces of all."""
+        each = self.length // len(self.folders)
+        return self.length * max(one.count(text) for one in self.encoder.encoders) // each
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The states [b, length, width] of texts; an empty one, all padding, is the null."""
+        if not any(text.strip() for text in texts):
+            return np.zeros((len(texts), self.length, self.width), np.float32)
+        return self.encoder.states(texts).cpu().numpy()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `from_json` makes it again."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Frozen:
+        """The texts of a contract. Raises KeyError, TypeError where it is not one."""
+        names = ("folders", "length", "width", "fingerprint", "examples")
+        folders, length, width, fingerprint, examples = (found[name] for name in names)
+        return cls(tuple(folders), int(length), int(width), str(fingerprint), tuple(examples))
+
+
+def text_from(found: Mapping[str, Any]) -> Text | Frozen:
+    """What a contract says of texts; raises as the classes do."""
+    return Frozen.from_json(found) if "folders" in found else Text.from_json(found)
 
 
 @dataclass(frozen=True)
@@ -62,10 +156,13 @@ class Conditioner:
     """Between wishes and conditions: the label names and the vocabulary of a model, each where it has them."""
 
     labels: Labels = field(default_factory=Labels)
-    text: Text | None = None
+    text: Text | Frozen | None = None
 
     def __call__(self, wishes: Wishes) -> dict[str, Tensor]:
-        """The conditions of a batch, of these what the model hears: {"label": int64 [b], "text": int64 [b, n]}."""
+        """The conditions of a batch, of these what the model hears: {"label": int64 [b], "text": [b, n] or [b, n, w]}.
+
+        Texts are int64 ids of pieces, or float32 states.
+        """
         cond = dict(self.labels(wishes.labels))
         if self.text is not None:
             cond["text"] = torch.from_numpy(self.text(wishes.texts))
@@ -116,9 +213,9 @@ class Conditioner:
 
     def of(
         self, count: int, labels: NDArray[np.int64] | None, captions: Sequence[str] | None
-    ) -> dict[str, NDArray[np.int64]]:
+    ) -> dict[str, NDArray[Any]]:
         """The conditions of `count` examples, [count, …] by name; labels or captions that they lack are null."""
-        found = dict[str, NDArray[np.int64]]()
+        found = dict[str, NDArray[Any]]()
         if self.labels.names:
             found["label"] = np.full(count, self.labels.none) if labels is None else labels
         if self.text is not None:

@@ -67,6 +67,10 @@ class PretrainedText:
         """sha256 over the names and contents of all files that are read, and the length."""
         return _hashed([[file.name, sha256(file)] for file in self.files] + [self.length])
 
+    def count(self, text: str) -> int:
+        """The pieces of a text, special ones included, also those that are cut."""
+        return len(self.tokenizer(checked(text))["input_ids"])
+
     @torch.no_grad()
     def states(self, texts: Sequence[str]) -> Float[Tensor, "n length width"]:
         """The states of texts as float32 [n, length, width], on the encoder's device; rows of padding are 0.

@@ -56,6 +56,8 @@ def concepts(system: System, prompt: str, *, count: int = 4, seed: int = 0, **ho
     listening = [n for n, module in system.denoiser.network.named_modules() if isinstance(module, CrossAttention)]
     if text is None or not listening:
         raise UsageError("this model attends to no text", "train on captions with a unet or a dit")
+    if not isinstance(text, Text):
+        raise UsageError("the pieces of a frozen encoder are not told apart by words", "train without --text.encoders")
     with attention_maps(system.denoiser.network) as maps:
         system.make(system.conditioner.wishes(count, text=prompt), seed=seed, guidance=1.0, batch=count, **how)
     by_key = [entropy_of_keys(one).mean((0, 1)) for name in listening for one in maps[name]]

@@ -75,6 +75,5 @@ def validation_of(
     for first in range(0, len(chosen), batch):
         index = chosen[first : first + batch]
         x0 = encode(unseen.read(index, device))
-        cond = {name: torch.from_numpy(rows[index]).to(device) for name, rows in unseen.cond.items()}
-        batches.append(Batch(x0, cond))
+        batches.append(Batch(x0, unseen.conditions(index, device)))
     return Validation(batches, objective, seed, autocast)

@@ -1,0 +1,52 @@
+"""Small runs on small pictures with captions, for tests of several kinds of model."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from ebb.recipe import Recipe
+from ebb.run import train
+from ebb.samples import sample_to
+
+SMALL = {
+    "network": {"width": 16, "depth": 1},
+    "batch": 8,
+    "precision": "fp32",
+    "grids": 1,
+    "steps": 3,
+    "sample": {"steps": 2},
+    "autoencoding": {"factor": 2, "latent": 3, "width": 16},
+}
+CAPTIONS = ("a bright sky", "a bright ground")
+
+
+def write(folder, count=32, side=8, missing=0):
+    """Pictures bright above or below, each with its caption, the first `missing` without."""
+    folder.mkdir(parents=True)
+    rng, lines = np.random.default_rng(0), []
+    for i in range(count):
+        pixels = rng.integers(0, 60, (side, side), dtype=np.uint8)
+        pixels[side // 2 * (i % 2) : side // 2 * (1 + i % 2)] += 180
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+        lines.append({"file_name": f"{i:02d}.png"} | ({} if i < missing else {"text": CAPTIONS[i % 2]}))
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def trained(data, run, fresh=False, **asked):
+    said, all_of = io.StringIO(), SMALL | asked
+    if asked.get("kind") != "autoencoder":
+        all_of.pop("autoencoding")
+    train(str(data), Recipe.model_validate(all_of), run=run, fresh=fresh, console=Console(file=said))
+    return said.getvalue()
+
+
+def sampled(run, out, *asked, **options):
+    said = io.StringIO()
+    sample_to(run, out, 4, label=None, seed=0, console=Console(file=said, width=200), text=asked, **options)
+    return said.getvalue()
