@@ -62,17 +62,43 @@ class SelfAttention(nn.Module):
         return x + mapped(self.attention(places(self.norm(x))), x)
 
 
+class Whereabouts(nn.Module):
+    """The places of a feature map, each told where on the whole it lies: at the top, at the left.
+
+    Convolutions know little of that, and in noise there is nothing to see; a text speaks of it.
+    """
+
+    def __init__(self, width: int, dims: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(2 * TURNS * dims, width)
+
+    def forward(self, x: Float[Tensor, "b w *size"]) -> Float[Tensor, "b n w"]:
+        """The map as rows, with a linear map of cos(πku) and sin(πku) added, k = 1 … TURNS, u from 0 to 1 along each
+        axis."""
+        axes = [(torch.arange(size, device=x.device) + 0.5) / size for size in x.shape[2:]]
+        at = torch.cartesian_prod(*axes).reshape(-1, len(axes), 1)
+        angle = (math.pi * at * torch.arange(1, TURNS + 1, device=x.device)).flatten(1)
+        told = torch.cat([torch.cos(angle), torch.sin(angle)], 1).to(self.map.weight.dtype)
+        out: Tensor = places(x) + self.map(told)
+        return out
+
+
+TURNS = 3
+"""Half waves along a side of what `Whereabouts` tells."""
+
+
 class TextAttention(nn.Module):
     """Attention from all places of a feature map to the text, added to it (Rombach et al. 2022, §3.3)."""
 
-    def __init__(self, width: int, inside: int) -> None:
+    def __init__(self, width: int, inside: int, dims: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups(width), width)
+        self.where = Whereabouts(width, dims)
         self.attention = CrossAttention(width, inside)
 
     def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
-        """x + attention(GN(x), rows)."""
-        return x + mapped(self.attention(places(self.norm(x)), heard.rows, heard.seen), x)
+        """x + attention(GN(x) + where, rows)."""
+        return x + mapped(self.attention(self.where(self.norm(x)), heard.rows, heard.seen), x)
 
 
 class ConceptAttention(nn.Module):
@@ -83,16 +109,17 @@ class ConceptAttention(nn.Module):
     the same weights, so their order says nothing.
     """
 
-    def __init__(self, width: int, inside: int) -> None:
+    def __init__(self, width: int, inside: int, dims: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups(width), width)
+        self.where = Whereabouts(width, dims)
         self.attention = CrossAttention(width, inside)
         self.gate = nn.Linear(width, 1)
 
     def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
-        """x + Σ_k g_k·attention(GN(x), rows_k)."""
+        """x + Σ_k g_k·attention(GN(x) + where, rows_k)."""
         count, rows, seen = heard.rows.shape[1], heard.rows.flatten(0, 1), heard.seen.flatten(0, 1)
-        each = self.attention(places(self.norm(x)).repeat_interleave(count, 0), rows, seen)
+        each = self.attention(self.where(self.norm(x)).repeat_interleave(count, 0), rows, seen)
         answers = torch.unflatten(each, 0, (len(x), count))
         speaks = heard.seen[..., 1:].any(-1)[..., None, None]
         scores = self.gate(answers).float().masked_fill(~speaks, -math.inf)
@@ -173,7 +200,7 @@ class UNet(nn.Module):
         e, listens = 2 * self.settings["width"], ConceptAttention if self.settings["concepts"] else TextAttention
         layers: list[nn.Module] = [Residual(self.settings["dims"], entry, width, e)]
         layers += [SelfAttention(width)] if level in self.settings["attention"] else []
-        layers += [listens(width, e)] if level in self.settings["cross"] else []
+        layers += [listens(width, e, self.settings["dims"])] if level in self.settings["cross"] else []
         return nn.ModuleList(layers)
 
     def forward(

@@ -8,7 +8,7 @@ from ebb.errors import UsageError
 from ebb.evaluate.probe import attention_maps
 from ebb.networks import attention
 from ebb.networks.conditions import Conditions, Numbers
-from ebb.networks.text import TextEncoder, TextStates
+from ebb.networks.text import NEAR, Neighbours, TextEncoder, TextStates
 
 from .known import HEARS, NETWORKS, TEXT, lively, told
 
@@ -71,6 +71,21 @@ def test_pieces_hear_each_other_on_both_sides_and_know_their_order(generator):
         moved = (encoder(other).rows - rows).abs().amax(-1)[1]
         assert moved.min() > 1e-4, "every row of the text hears the change"
     assert not torch.allclose(encoder(TEXT[1:2].flip(1)).pooled, pooled[1:2], atol=1e-3)
+
+
+def test_a_piece_hears_its_neighbours_by_the_convolution_it_says(generator):
+    """Against a sum over the near rows that are seen, and a mutant that hears padding."""
+    near = Neighbours(3)
+    x, seen = torch.randn(2, 12, 3, generator=generator), torch.arange(12) < torch.tensor([[12], [7]])
+    found = near(x, seen)
+    weight, bias = near.mix.weight[:, 0].T, near.mix.bias
+    for b, length in enumerate((12, 7)):
+        for at in range(length):
+            heard = [(at + k - NEAR, k) for k in range(2 * NEAR + 1) if 0 <= at + k - NEAR < length]
+            expected = bias + sum(weight[k] * x[b, place] for place, k in heard)
+            torch.testing.assert_close(found[b, at], expected)
+    assert torch.equal(near(torch.where(seen[..., None], x, 9.0), seen), found)
+    assert not torch.allclose(near(x, torch.ones_like(seen))[1, 5], found[1, 5])
 
 
 def test_states_are_pooled_over_what_is_seen(generator):
@@ -141,7 +156,7 @@ def test_the_gate_is_the_softmax_it_says(generator):
     network = lively(NETWORKS["concepts"](vocabulary=11, length=5))
     layer, heard = network.down[1][0][-1], network.embedding(TIME, told(network, (1, 9, 7)))
     x = torch.randn(3, 16, 2, 3, generator=generator)
-    rows = layer.norm(x).flatten(2).transpose(1, 2)
+    rows = layer.where(layer.norm(x))
     for b, speaks in enumerate(heard.seen[..., 1:].any(-1).tolist()):
         answers = [
             layer.attention(rows[b : b + 1], heard.rows[b, k][None], heard.seen[b, k][None])[0]

@@ -10,7 +10,7 @@ from ebb.networks.dit import DiT
 from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
 from ebb.networks.table import NETWORKS as TABLE
-from ebb.networks.unet import UNet
+from ebb.networks.unet import UNet, Whereabouts
 
 from .known import HEARS, NETWORKS, STATES, lively, told
 
@@ -224,6 +224,19 @@ def test_what_a_network_cannot_be_is_said():
         UNet(1, cross=(0,))
     with pytest.raises(UsageError, match=r"cross levels go from 0 to 1, got \(2,\)"):
         UNet(1, cross=(2,), vocabulary=3, length=2)
+
+
+@pytest.mark.parametrize("size", [(9,), (6, 4), (2, 3, 4)])
+def test_a_place_is_told_where_on_the_whole_it_lies(size):
+    """Whatever the number of places: the middle of a map is the middle of a finer one, and no two places are alike."""
+    where = Whereabouts(16, len(size))
+    told = where(torch.zeros(1, 16, *size))[0].detach()
+    finer = where(torch.zeros(1, 16, *(3 * n for n in size)))[0].detach().reshape(*(3 * n for n in size), 16)
+    middles = finer[tuple(slice(1, None, 3) for _ in size)].reshape(-1, 16)
+    torch.testing.assert_close(middles, told)
+    assert torch.pdist(told).min() > 1e-2
+    x = torch.randn(2, 16, *size)
+    torch.testing.assert_close(where(x) - told, x.flatten(2).mT, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["dit", "mmdit"])
