@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
+from ebb.data.decode import UnusableError, decode, head
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import grid, picture, save_png, to_pixels, writable
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
+from ebb.guide.region import regions as regional
 from ebb.system import System, load, locate
 from ebb.terminal import tell
 
@@ -29,6 +34,7 @@ def sample_to(
     label: str | None,
     text: Sequence[str] = (),
     together: bool = False,
+    regions: Sequence[str] = (),
     seed: int,
     console: Console,
     compile: bool = False,
@@ -37,8 +43,8 @@ def sample_to(
     """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
 
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
-    of guidance (`ebb.guide.compose`). Every PNG carries its settings (run, checkpoint, label, text, seed and sampling)
-    in its text chunk `ebb`.
+    of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`). Every PNG carries its
+    settings (run, checkpoint, label, text, seed and sampling) in its text chunk `ebb`.
     """
     writable(out)
     system = load(run)
@@ -48,14 +54,16 @@ def sample_to(
     wishes = system.conditioner.wishes(count, label=label, text=each, seed=seed)
     hint(system, text, console)
     how = dict(asked)
-    if together:
-        how |= {"guide": joined(system, text, system.settled(**asked).guidance), "guidance": 1.0}
+    if together or regions:
+        scale = system.settled(**asked).guidance
+        how |= {"guide": joined(system, text, scale, regions), "guidance": 1.0}
         wishes = replace(wishes, texts=("",) * count)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("sampling", total=count)
         x = system.make(wishes, seed=seed, compile=compile, progress=lambda n: bar.advance(task, n), **how)
     settings = {"run": run.name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump(), "label": label}
     settings |= {"text": list(text), "together": together} if text else {}
+    settings |= {"regions": list(regions)} if regions else {}
     write(out, to_pixels(x), wishes, system.labels.names, seed, settings)
     tell(console, f"{count} images in {out}")
 
@@ -81,12 +89,58 @@ def write(
             save_png(picture(image), out / f"{seed + i:06d}.png", own)
 
 
-def joined(system: System, texts: Sequence[str], scale: float) -> Guide:
-    """The guide towards all texts at once; raises UsageError for fewer than two."""
+def joined(system: System, texts: Sequence[str], scale: float, regions: Sequence[str] = ()) -> Guide:
+    """The guide towards all texts at once, or towards each in its own region.
+
+    Raises UsageError for fewer texts than two where there are no regions, and for another number of regions than texts.
+    """
+    null = {"text": system.null()["text"]}
+    said = [{"text": system.conditions(Wishes((0,), (text,)))["text"]} for text in texts]
+    if regions:
+        if len(regions) != len(texts):
+            raise UsageError(f"every prompt has a region, got {len(texts)} prompts and {len(regions)} regions")
+        size, (_, *inner) = system.shape[1:], system.inner
+        masks = [F.interpolate(region(one, size)[None, None], inner, mode="area")[0, 0] for one in regions]
+        return regional([(scale, mask, cond) for mask, cond in zip(masks, said, strict=True)], null)
     if len(texts) < 2:
         raise UsageError("several prompts can be asked for together", "give two or more with --text")
-    asked = [(scale, {"text": system.conditions(Wishes((0,), (text,)))["text"]}) for text in texts]
-    return compose(asked, {"text": system.null()["text"]})
+    return compose([(scale, cond) for cond in said], null)
+
+
+HALVES = {"top": (0, 0), "bottom": (0, 1), "left": (1, 0), "right": (1, 1)}
+"""Each with its axis, and which half of it."""
+
+
+def region(where: str, size: Sequence[int]) -> Tensor:
+    """A part of a picture as a mask [h, w]: 1 where it is, 0 elsewhere.
+
+    `where` is of the words top, bottom, left and right, several of which are what they have in common, or the name of
+    a picture of this size, black where it is not and white where it is. Raises UsageError for anything else.
+    """
+    mask, words = torch.ones(*size), where.split()
+    if set(words) <= HALVES.keys() and words:
+        for axis, half in map(HALVES.__getitem__, words):
+            mask.movedim(axis, 0).tensor_split(2)[1 - half].zero_()
+        if not mask.any():
+            raise UsageError(f"the region {where!r} is nowhere", "such as left, or top left")
+        return mask
+    file = Path(where)
+    if not file.is_file():
+        raise UsageError(
+            f"a region is words such as 'top left', or a picture of {size[1]}×{size[0]}, got {where!r}",
+            f"words: {', '.join(HALVES)}",
+        )
+    with file.open("rb") as opened:
+        try:
+            found = head(opened)
+            pixels, _ = decode(opened, ".png", (1, found.height, found.width))
+        except UnusableError as error:
+            raise UsageError(f"{file} is not a picture ebb can read: {error}") from error
+    if pixels.shape[1:] != tuple(size):
+        raise UsageError(
+            f"a region of this model is a picture of {size[1]}×{size[0]}, got {found.width}×{found.height}"
+        )
+    return torch.from_numpy(pixels[0] / np.float32(255))
 
 
 def hint(system: System, texts: Sequence[str], console: Console) -> None:

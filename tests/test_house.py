@@ -140,7 +140,7 @@ EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "dry_run"} | OPTIONS,
-    "sample": {"n", "label", "text", "together", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
+    "sample": {"n", "label", "text", "together", "regions", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
     "evaluate": {
         "n", "steps", "guidance", "solver", "grid", "precision", "seed", "features", "likelihood", "weights", "against",
     },

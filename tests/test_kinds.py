@@ -26,7 +26,7 @@ from ebb.networks.zero import Zero
 from ebb.prepare import prepared
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe import Recipe, Sampling
-from ebb.samples import joined
+from ebb.samples import joined, region
 from ebb.system import System, load
 
 from .toys import CAPTIONS, SMALL, sampled, trained, write
@@ -206,6 +206,27 @@ def test_prompts_are_sampled_in_turn_or_together(home, tmp_path):
     assert settings_of(tmp_path / "both.png")["together"]
     with pytest.raises(UsageError, match="two or more"):
         sampled(home / "text", tmp_path / "one.png", CAPTIONS[0], together=True)
+
+
+def test_each_prompt_has_its_region(home, tmp_path):
+    Image.fromarray(np.repeat(np.uint8([[0], [255]]), 4, 0).repeat(8, 1)).save(tmp_path / "below.png")
+    sampled(home / "text", tmp_path / "words.npz", *CAPTIONS, regions=("top", "bottom"), guidance=2.0)
+    sampled(home / "text", tmp_path / "file.npz", *CAPTIONS, regions=("top", str(tmp_path / "below.png")), guidance=2.0)
+    words, file = (np.load(tmp_path / f"{name}.npz")["images"] for name in ("words", "file"))
+    np.testing.assert_array_equal(words, file)
+    sampled(home / "latent", tmp_path / "latent.png", *CAPTIONS, regions=("left", "right"))
+    assert settings_of(tmp_path / "latent.png")["regions"] == ["left", "right"]
+    with pytest.raises(UsageError, match="2 prompts and 1 regions"):
+        sampled(home / "text", tmp_path / "x.png", *CAPTIONS, regions=("top",))
+    Image.new("L", (4, 4)).save(tmp_path / "small.png")
+    for wrong, why in (("middle", "words such as"), ("top bottom", "nowhere"), (str(tmp_path / "small.png"), "8×8")):
+        with pytest.raises(UsageError, match=why):
+            sampled(home / "text", tmp_path / "x.png", CAPTIONS[0], regions=(wrong,))
+
+
+def test_words_are_the_part_they_name():
+    assert region("top left", (4, 6)).tolist() == [[1, 1, 1, 0, 0, 0]] * 2 + [[0] * 6] * 2
+    assert region("bottom", (4, 2)).tolist() == [[0, 0]] * 2 + [[1, 1]] * 2
 
 
 def test_prompts_together_are_the_composition_of_the_prompts(home, tmp_path):

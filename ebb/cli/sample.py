@@ -26,6 +26,8 @@ class Sample:
     """prompts, in turn, for a model of captions; without it some captions of the data"""
     together: bool = False
     """ask for all prompts at once, each pulling at the scale of guidance"""
+    regions: tuple[str, ...] = ()
+    """for each prompt where it is asked for: words of top, bottom, left, right, or a picture that is white there"""
     seed: int = 0
     """image i is made from seed + i"""
     out: Path = Path("samples.png")
@@ -46,6 +48,7 @@ class Sample:
             label=self.label,
             text=self.text,
             together=self.together,
+            regions=self.regions,
             seed=self.seed,
             compile=self.compile,
             console=console,
