@@ -22,8 +22,12 @@ demo-text: .venv/demo
 	$(BIN)/ebb sample runs/shapes --n 18 --guidance 2 --out runs/shapes/prompts.png --text \
 		"a red circle and a blue square" "a large green triangle above a small yellow circle" \
 		"a white square at the top left, a red circle at the top right and a small blue circle at the bottom left"
+	$(BIN)/ebb sample runs/shapes --n 8 --guidance 2 --out runs/shapes/composed.png --text \
+		"a scene with a large red circle at the top left" "a scene with a small yellow triangle at the bottom right" \
+		"a scene with nothing at the top right" "a scene with a white square at the bottom left" \
+		--regions "top left" "bottom right" "top right" "bottom left"
 	$(BIN)/ebb evaluate runs/shapes --n 500
-	@echo "picture  runs/shapes/prompts.png"
+	@echo "pictures  runs/shapes/prompts.png  runs/shapes/composed.png"
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
