@@ -29,7 +29,7 @@ def flags(count, seed):
 
 @pytest.fixture(scope="module")
 def trained():
-    return train_matcher(*flags(400, 0), seconds=1.0)
+    return train_matcher(*flags(300, 0), seconds=0.6)
 
 
 def test_pictures_are_found_by_their_captions(trained):
