@@ -218,7 +218,8 @@ def test_links_between_pages_lead_somewhere(page):
 
 def ebb_lines(page):
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", page.read_text(), re.DOTALL)
-    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("ebb ")]
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [line.split("#")[0].strip() for line in lines if line.startswith("ebb ")]
 
 
 COMMANDS = sorted({line for page in PAGES for line in ebb_lines(page)})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import subprocess
 import sys
 import time
@@ -146,7 +147,7 @@ def test_a_budget_too_small_for_one_update(pictures, tmp_path, capsys):
     assert ebb("train", pictures, *words, "--budget", "0.0001s", "--dry-run") == 2
     said = capsys.readouterr().err
     assert "no update fits in a budget of 0.0001s: one of 16 images takes" in said
-    assert "--budget 1s" in said or "--budget 2s" in said or "--budget 3s" in said
+    assert re.search(r"try --budget \d+s", said)
     assert not (tmp_path / "run").exists()
 
 
