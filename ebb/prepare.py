@@ -90,7 +90,8 @@ def prepared(
         if not isinstance(conditioner.text, Frozen):
             return Examples(some.pixels, conditioner.of(len(some.pixels), some.labels, some.captions))
         plain = Conditioner(conditioner.labels).of(len(some.pixels), some.labels, None)
-        states = states_of(conditioner.text, some, cache / "texts" / f"{images.summary.name}-{part}", say)
+        folder = f"{images.summary.name}-{conditioner.text.fingerprint[:8]}-{part}"
+        states = states_of(conditioner.text, some, cache / "texts" / folder, say)
         return Examples(some.pixels, {**plain, "text": states})
 
     examples, unseen = of(images, "train"), None if images.held_out is None else of(images.held_out, "held-out")

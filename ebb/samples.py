@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from ebb.data.decode import UnusableError, decode, head
+from ebb.data.decode import read_picture
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import grid, picture, save_png, to_pixels, writable
 from ebb.errors import UsageError
@@ -94,16 +94,16 @@ def joined(system: System, texts: Sequence[str], scale: float, regions: Sequence
 
     Raises UsageError for fewer texts than two where there are no regions, and for another number of regions than texts.
     """
+    if regions and len(regions) != len(texts):
+        raise UsageError(f"every prompt has a region, got {len(texts)} prompts and {len(regions)} regions")
+    if len(texts) < 2 and not regions:
+        raise UsageError("several prompts can be asked for together", "give two or more with --text")
     null = {"text": system.null()["text"]}
     said = [{"text": system.conditions(Wishes((0,), (text,)))["text"]} for text in texts]
     if regions:
-        if len(regions) != len(texts):
-            raise UsageError(f"every prompt has a region, got {len(texts)} prompts and {len(regions)} regions")
         size, (_, *inner) = system.shape[1:], system.inner
         masks = [F.interpolate(region(one, size)[None, None], inner, mode="area")[0, 0] for one in regions]
         return regional([(scale, mask, cond) for mask, cond in zip(masks, said, strict=True)], null)
-    if len(texts) < 2:
-        raise UsageError("several prompts can be asked for together", "give two or more with --text")
     return compose([(scale, cond) for cond in said], null)
 
 
@@ -130,12 +130,8 @@ def region(where: str, size: Sequence[int]) -> Tensor:
             f"a region is words such as 'top left', or a picture of {size[1]}×{size[0]}, got {where!r}",
             f"words: {', '.join(HALVES)}",
         )
-    with file.open("rb") as opened:
-        try:
-            found = head(opened)
-            pixels, _ = decode(opened, ".png", (1, found.height, found.width))
-        except UnusableError as error:
-            raise UsageError(f"{file} is not a picture ebb can read: {error}") from error
+    found = read_picture(file)[0]
+    _, pixels = read_picture(file, (1, found.height, found.width))
     if pixels.shape[1:] != tuple(size):
         raise UsageError(
             f"a region of this model is a picture of {size[1]}×{size[0]}, got {found.width}×{found.height}"

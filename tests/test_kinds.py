@@ -216,6 +216,9 @@ def test_each_prompt_has_its_region(home, tmp_path):
     np.testing.assert_array_equal(words, file)
     sampled(home / "latent", tmp_path / "latent.png", *CAPTIONS, regions=("left", "right"))
     assert settings_of(tmp_path / "latent.png")["regions"] == ["left", "right"]
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="not a picture"):
+        sampled(home / "text", tmp_path / "x.png", CAPTIONS[0], regions=(str(tmp_path / "no.png"),))
     with pytest.raises(UsageError, match="2 prompts and 1 regions"):
         sampled(home / "text", tmp_path / "x.png", *CAPTIONS, regions=("top",))
     Image.new("L", (4, 4)).save(tmp_path / "small.png")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
+from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from ebb.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = {
@@ -116,3 +119,18 @@ def fit(image: Image.Image, shape: Shape) -> np.ndarray:
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def read_picture(path: Path, shape: Shape | None = None) -> tuple[Head, np.ndarray]:
+    """What a picture file is, and its pixels uint8 [c, h, w] in `shape`, or as large as they are, in grey or colour.
+
+    Raises DataError for a file that is no picture or cannot be read.
+    """
+    content, kinds = path.read_bytes(), f"expected one of {', '.join(FORMATS)}"
+    try:
+        found = head(BytesIO(content))
+        own = (3 if found.colour else 1, found.height, found.width)
+        # what a file is, its content says: the suffix would only make a note
+        return found, decode(BytesIO(content), ".png", shape or own)[0].copy()
+    except UnusableError as error:
+        raise DataError(f"{path} is not a picture ebb can read: {error}", kinds) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from ebb.data.decode import FORMATS, SUFFIXES, Head, Shape, UnusableError, decode, head
+from ebb.data.decode import SUFFIXES, Shape, read_picture
 from ebb.data.loader import to_unit
 from ebb.edit.editor import Editor, Label
 from ebb.encode.images import grid, picture, save_png, to_pixels, writable
@@ -37,21 +36,6 @@ def listed(paths: Sequence[Path]) -> list[Path]:
             raise DataError(f"{path} holds no pictures", f"they end in {', '.join(SUFFIXES)}")
         found += inside
     return found
-
-
-def opened(path: Path, shape: Shape | None = None) -> tuple[Head, np.ndarray]:
-    """What a picture file is, and its pixels uint8 [c, h, w] in `shape`, or as large as they are, in grey or colour.
-
-    Raises DataError for a file that is no picture or cannot be read.
-    """
-    content, kinds = path.read_bytes(), f"expected one of {', '.join(FORMATS)}"
-    try:
-        found = head(BytesIO(content))
-        own = (3 if found.colour else 1, found.height, found.width)
-        # what a file is, its content says: the suffix would only make a note
-        return found, decode(BytesIO(content), ".png", shape or own)[0].copy()
-    except UnusableError as error:
-        raise DataError(f"{path} is not a picture ebb can read: {error}", kinds) from error
 
 
 def versions(x0: Float[Tensor, "b *d"], count: int) -> Float[Tensor, "n *d"]:
@@ -107,7 +91,7 @@ class Job:
         """Pictures in [−1, 1] as the model makes them; says what had to be changed about them."""
         made, changed = [], dict[str, list[Path]]()
         for path in listed(paths):
-            found, pixels = opened(path, self.shape)
+            found, pixels = read_picture(path, self.shape)
             channels, height, width = self.shape
             done = ["made grey"] if found.colour and channels == 1 else []
             if (found.height, found.width) != (height, width):
@@ -123,11 +107,11 @@ class Job:
     def small(self, paths: Sequence[Path]) -> Float[Tensor, "b c h w"]:
         """Pictures as large as they are, grey or in colour as the model makes them; UsageError unless all are alike."""
         files = listed(paths)
-        sizes = [(found.height, found.width) for found in (opened(path)[0] for path in files)]
+        sizes = [(found.height, found.width) for found in (read_picture(path)[0] for path in files)]
         if len(set(sizes)) > 1:
             every = ", ".join(f"{path} {width}×{height}" for path, (height, width) in zip(files, sizes, strict=True))
             raise UsageError(f"pictures to enlarge together are of one size, got {every}", "give them one by one")
-        made = [opened(path, (self.shape[0], *size))[1] for path, size in zip(files, sizes, strict=True)]
+        made = [read_picture(path, (self.shape[0], *size))[1] for path, size in zip(files, sizes, strict=True)]
         return to_unit(torch.from_numpy(np.stack(made)))
 
     def mask(self, file: Path, paths: Sequence[Path]) -> Tensor:
@@ -136,15 +120,15 @@ class Job:
         Raises UsageError for a mask that is not as large as every picture is.
         """
         (_, height, width), (file, *_) = self.shape, listed([file])
-        mine = opened(file)[0]
+        mine = read_picture(file)[0]
         for path in listed(paths):
-            theirs = opened(path)[0]
+            theirs = read_picture(path)[0]
             if (theirs.height, theirs.width) != (mine.height, mine.width):
                 raise UsageError(
                     f"the mask {file} is {mine.width}×{mine.height}, but {path} is {theirs.width}×{theirs.height}",
                     "a mask is as large as its picture: white where it is made new, black where it is kept",
                 )
-        return torch.from_numpy(opened(file, (1, height, width))[1][0] >= 128)
+        return torch.from_numpy(read_picture(file, (1, height, width))[1][0] >= 128)
 
     def write(
         self,
