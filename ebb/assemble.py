@@ -89,13 +89,15 @@ def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT | MMDiT:
         "states": facts.states,
         "length": facts.length,
     }
+    if recipe.kind != "unet" and facts.concepts:
+        raise UsageError(f"a {recipe.kind} attends to whole texts", "leave --text.concepts out, or take a unet")
     if recipe.kind == "mmdit":
         return MMDiT(facts.shape[0], **shared)
     if recipe.kind == "dit":
         size = facts.shape[1:] if recipe.positions == "learned" else ()
         return DiT(facts.shape[0], positions=recipe.positions, size=size, **shared)
     levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    return UNet(facts.shape[0], **levels, cross=resolved(recipe.cross), **shared)
+    return UNet(facts.shape[0], **levels, cross=resolved(recipe.cross), concepts=facts.concepts, **shared)
 
 
 def names_known(recipe: Recipe) -> None:

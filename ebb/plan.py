@@ -20,7 +20,7 @@ Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 RESERVE = 0.96
-"""The share of a budget that is for updates and sample grids; the rest pays for checkpoints, validation and report."""
+"""The share of a budget for planning, updates and sample grids; the rest is for checkpoints, validation and report."""
 
 PROBE = 32
 """Images of a batch that the precisions are compared on."""
@@ -54,7 +54,7 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> 
         last = time.perf_counter()
         if len(took) > 3 and last - began > spend:
             break
-    return resolved(recipe.batch) * recipe.optimiser.accumulate / float(np.median(took[1:]))
+    return images_of(recipe) / float(np.median(took[1:]))
 
 
 def faster(recipe: Recipe, data: Prepared, device: torch.device) -> tuple[Precision, str]:
@@ -73,6 +73,17 @@ def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
         return GRID_IMAGES / images_per_second
     calls = recipe.sample.steps * (1 if recipe.sample.guidance == 1 else 2)
     return GRID_IMAGES * calls / (3 * images_per_second)
+
+
+def updates_within(recipe: Recipe, spell: float, images_per_second: float, grids: int) -> int:
+    """How many updates, and so many sample grids beside them, take `spell` seconds; at least one."""
+    left = spell - grids * grid_seconds(recipe, images_per_second)
+    return max(1, int(left * images_per_second / images_of(recipe)))
+
+
+def images_of(recipe: Recipe) -> int:
+    """The images of one update."""
+    return resolved(recipe.batch) * recipe.optimiser.accumulate
 
 
 def resolve(
@@ -102,9 +113,7 @@ def resolve(
         if recipe.grids is None:
             chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * seconds(budget) / one)))
             reasons["grids"] += f", for a tenth of the budget at about {one:.1f} s each"
-        per_step = resolved(recipe.batch) * recipe.optimiser.accumulate
-        left = RESERVE * seconds(budget) - chosen["grids"] * one
-        chosen["steps"] = max(1, int(left * rate / per_step))
-        passes = chosen["steps"] * per_step / facts.count
+        chosen["steps"] = updates_within(recipe, RESERVE * seconds(budget), rate, chosen["grids"])
+        passes = chosen["steps"] * images_of(recipe) / facts.count
         reasons["steps"] = f"{budget} at {rate:,.0f} images/s: {passes:.1f} passes over the data"
     return recipe.model_copy(update=chosen), reasons

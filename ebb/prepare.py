@@ -128,13 +128,16 @@ def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> T
             else "there are no captions",
             "add a line for each to metadata.jsonl, or let them be learnt without: --text.captions heard",
         )
+    if recipe.concepts and recipe.encoders:
+        raise UsageError("frozen encoders hear a whole caption", "leave --text.concepts or --text.encoders out")
     said = [caption for caption in captions or () if caption.strip()]
     examples = tuple(said[at] for at in np.random.default_rng(0).permutation(len(said))[:EXAMPLES])
     if recipe.encoders:
         return Frozen.of(recipe.encoders, recipe.length or ENCODED, device, examples)
     vocabulary = Vocabulary.learnt(said, size=recipe.vocabulary)
-    most = max((len(vocabulary.pieces(caption)) for caption in said), default=1)
-    return Text(vocabulary, recipe.length or min(most, LONGEST), examples)
+    whole = Text(vocabulary, LONGEST, examples, recipe.concepts)
+    most = max((whole.count(caption) for caption in said), default=1)
+    return replace(whole, length=recipe.length or min(most, LONGEST))
 
 
 def latents_of(

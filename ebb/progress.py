@@ -50,6 +50,7 @@ class Meter:
         self.pending: list[Step] = []
         self.seen = self.first = self.skipped = 0
         self.smooth: float | None = None
+        self.speeds: list[float] = []
 
     def __enter__(self) -> Meter:
         self.bar.start()
@@ -112,8 +113,18 @@ class Meter:
             "memory_mb": round(peak_memory_mb()),
             "skipped": self.skipped,
         }
+        self.speeds.append(entry["images_per_second"])
         self.skipped, self.seen, self.last = 0, step.seen, now
         return entry
+
+    def speed(self) -> float | None:
+        """Images per second by the median of the readings, without the first; None where there are fewer than four."""
+        return float(np.median(self.speeds[1:])) if len(self.speeds) > 3 else None
+
+    def extend(self, steps: int) -> None:
+        """Count to another last step from now on."""
+        self.steps = steps
+        self.bar.update(self.task, total=steps)
 
     def show(self, entry: dict[str, Any], next_grid: int) -> None:
         """The smoothed loss, speed, memory and the step of the next grid, beside the bar."""

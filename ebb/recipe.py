@@ -45,6 +45,8 @@ class TextRecipe(Part):
     """pieces of words, learnt from the captions by byte-pair encoding"""
     length: int | None = None
     """most pieces of a text that are heard; None: those of the longest caption, at most 64, or 77 of encoders"""
+    concepts: int = 0
+    """unet: take captions apart at commas and "and" into up to so many, each attended to alone; 0: leave them whole"""
     encoders: tuple[str, ...] = ()
     """local folders of frozen CLIP, T5 or BERT-like encoders that read the captions, in place of an own vocabulary"""
 
@@ -216,6 +218,7 @@ LIMITS = {
     "data.size": (4, 1024),
     "text.vocabulary": (257, 100_000),
     "text.length": (1, 512),
+    "text.concepts": (0, 16),
     "autoencoding.factor": (1, 64),
     "autoencoding.latent": (1, 256),
     "autoencoding.width": (8, 1024),

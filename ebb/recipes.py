@@ -26,6 +26,8 @@ class Facts:
     """width of the states of frozen encoders; 0 where there are none"""
     length: int = 0
     """most pieces of a text"""
+    concepts: int = 0
+    """texts that each text is taken apart into; 0 where it is not"""
     picture: tuple[int, ...] | None = None
     """shape of the pictures, where their latents are denoised"""
 

@@ -26,7 +26,7 @@ from ebb import checkpoint
 from ebb.data.scan import Images
 from ebb.encode.images import grid, save_png
 from ebb.errors import DamagedError
-from ebb.recipe import Recipe, flat, to_yaml
+from ebb.recipe import Recipe, flat, from_yaml, to_yaml
 from ebb.system import System
 
 
@@ -94,6 +94,15 @@ def write_documents(
         "asked": json.loads(json.dumps(asked.asked())),
     }
     (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
+
+
+def amend(folder: Path, recipe: Recipe, name: str, reason: str) -> None:
+    """Write down that a choice of a run was made anew: `name` is what `recipe` says now, because of `reason`."""
+    _, rest = from_yaml(folder / "run.yaml")
+    choices = json.loads((folder / "choices.json").read_text(encoding="utf8"))
+    choices[name] = {"value": flat(recipe.model_dump(mode="json"))[name], "reason": reason}
+    checkpoint.replace_text(folder / "choices.json", json.dumps(choices, indent=1))
+    checkpoint.replace_text(folder / "run.yaml", to_yaml(recipe, **rest))
 
 
 def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:

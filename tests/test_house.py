@@ -25,7 +25,7 @@ RANK = {
     "system": 3,
     "train": 4, "evaluate": 4, "exchange": 4,
     "recipes": 5, "reflow": 4.5, "prepare": 5, "assemble": 5.5, "plan": 6, "progress": 6, "record": 6,
-    "rehearsal": 7, "run": 7, "samples": 7, "edit": 7, "testing": 7, "studio": 8, "cli": 9,
+    "course": 6.5, "rehearsal": 7, "run": 7, "samples": 7, "edit": 7, "testing": 7, "studio": 8, "cli": 9,
 }  # fmt: skip
 """Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
 
@@ -128,7 +128,7 @@ def test_every_exported_name_exists_and_has_a_docstring():
 OPTIONS = {
     "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "clock", "sigma_data",
     "label_dropout", "precision", "grids", "ema_halflife", "data.size", "data.channels", "data.flip",
-    "kind", "autoencoder", "reflow", "pairs", "text.captions", "text.vocabulary", "text.length", "text.encoders",
+    "kind", "autoencoder", "reflow", "pairs", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",

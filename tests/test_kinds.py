@@ -19,6 +19,7 @@ from ebb.encode.autoencoder import Autoencoder
 from ebb.encode.images import settings_of
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
+from ebb.evaluate.concepts import concepts
 from ebb.evaluate.matcher import train_matcher
 from ebb.evaluate.run import as_table, evaluate
 from ebb.evaluate.scenes import judge
@@ -158,7 +159,7 @@ def test_an_autoencoder_is_measured_as_a_model_of_its_own(home, tmp_path):
 
 @pytest.mark.parametrize("kind", ["kl", "vq", "latent"])
 def test_each_kind_resumes_bit_for_bit(home, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("ebb.run.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("ebb.course.CHECKPOINT_EVERY", 0.0)
     asked = {"kind": "autoencoder", "autoencoding": SMALL["autoencoding"] | {"kind": kind, "codes": 8}}
     if kind == "latent":
         asked = {"autoencoder": str(home / "ae")}
@@ -197,6 +198,27 @@ def test_autoencoders_that_do_not_fit_are_refused_by_name(home, tmp_path):
         trained(odd, tmp_path / "run", kind="autoencoder", autoencoding={"factor": 2, "width": 16})
     with pytest.raises(UsageError, match="no labels"):
         trained(home / "data", tmp_path / "run", kind="autoencoder", autoencoding={"perceptual": 0.1})
+
+
+def test_a_unet_attends_to_each_concept_alone(home, tmp_path):
+    apart = {"concepts": 2}
+    trained(home / "data", tmp_path / "run", text=apart)
+    system = load(tmp_path / "run")
+    with torch.no_grad():
+        for parameter in system.denoiser.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    both, turned, one = (
+        system.sample(1, text=text, seed=1)
+        for text in ("a bright sky and a bright ground", "a bright ground and a bright sky", "a bright sky")
+    )
+    torch.testing.assert_close(both, turned, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(both, one, atol=1e-2)
+    with pytest.raises(UsageError, match="for each concept"):
+        concepts(system, CAPTIONS[0])
+    with pytest.raises(UsageError, match="a dit attends to whole texts"):
+        trained(home / "data", tmp_path / "dit", text=apart, network={"kind": "dit", "width": 16, "depth": 1})
+    with pytest.raises(UsageError, match="hear a whole caption"):
+        trained(home / "data", tmp_path / "frozen", text=apart | {"encoders": ("clip",)})
 
 
 def test_prompts_are_sampled_in_turn_or_together(home, tmp_path):

@@ -9,15 +9,16 @@ import pytest
 import torch
 from rich.console import Console
 
-import ebb.run
+import ebb.course
 from ebb import checkpoint
 from ebb.cli import main
+from ebb.course import good_checkpoint
 from ebb.data.loader import Batch, Loader
 from ebb.errors import DamagedError
 from ebb.progress import Meter
 from ebb.recipe import Recipe
 from ebb.record import Events
-from ebb.run import good_checkpoint, train
+from ebb.run import train
 from ebb.train.guard import unsound
 from ebb.train.loop import Step
 
@@ -67,7 +68,7 @@ def final(run):
 
 def plant(monkeypatch, at, fault, times=1):
     """Do `fault(training)` after update number `at`, so often."""
-    right, left = ebb.run.updates, [times]
+    right, left = ebb.course.updates, [times]
 
     def updates(training, *rest, **options):
         for step in right(training, *rest, **options):
@@ -77,7 +78,7 @@ def plant(monkeypatch, at, fault, times=1):
                     fault(training)
             yield step
 
-    monkeypatch.setattr(ebb.run, "updates", updates)
+    monkeypatch.setattr(ebb.course, "updates", updates)
 
 
 def poison(monkeypatch, bad):
@@ -99,7 +100,7 @@ def stop_at(monkeypatch, step):
     def interruptible():
         yield lambda: 2 if next(asked) >= step - 1 else 0
 
-    monkeypatch.setattr(ebb.run, "interruptible", interruptible)
+    monkeypatch.setattr(ebb.course, "interruptible", interruptible)
 
 
 def test_a_healthy_run_has_levels_and_a_validation_loss_and_no_events(data, tmp_path):
@@ -158,7 +159,7 @@ def test_a_lost_weight_takes_the_run_back_to_the_beginning(data, tmp_path, monke
 
 def test_a_rollback_goes_to_the_last_checkpoint_with_another_order_and_a_lower_rate(data, tmp_path, monkeypatch):
     trained(data, tmp_path / "healthy")
-    monkeypatch.setattr(ebb.run, "CHECKPOINT_EVERY", 0.0)  # after each step
+    monkeypatch.setattr(ebb.course, "CHECKPOINT_EVERY", 0.0)  # after each step
     plant(monkeypatch, 6, ruin("model"))
     trained(data, tmp_path / "run")
     turn = next(event for event in events(tmp_path / "run") if event["what"] == "rolled back")
@@ -170,7 +171,7 @@ def test_a_rollback_goes_to_the_last_checkpoint_with_another_order_and_a_lower_r
 
 
 def test_the_second_rollback_goes_further_back(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(ebb.run, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(ebb.course, "CHECKPOINT_EVERY", 0.0)
     plant(monkeypatch, 6, ruin("model"), times=2)
     trained(data, tmp_path / "run")
     turns = [event for event in events(tmp_path / "run") if event["what"] == "rolled back"]

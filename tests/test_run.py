@@ -24,15 +24,16 @@ from rich.console import Console
 
 from ebb import checkpoint
 from ebb.cli import Verbs, given_in, overlaid
+from ebb.course import grid_steps
 from ebb.data.scan import read
 from ebb.encode.images import settings_of
 from ebb.errors import UsageError
 from ebb.evaluate.ensemble import train_ensemble
-from ebb.plan import resolve
+from ebb.plan import RESERVE, resolve, updates_within
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, from_yaml, to_yaml, validated
 from ebb.record import words
-from ebb.run import grid_steps, train
+from ebb.run import train
 
 from .command import ebb
 
@@ -43,9 +44,9 @@ def quiet():
     return Console(file=io.StringIO(), width=150)
 
 
-def trained(data, run, steps=12, **kwargs):
+def trained(data, run, steps=12, budget=None, **kwargs):
     console = quiet()
-    folder = train(str(data), Recipe(**SMALL, steps=steps), run=run, console=console, **kwargs)
+    folder = train(str(data), Recipe(**SMALL, steps=steps, budget=budget), run=run, console=console, **kwargs)
     return folder, console.file.getvalue()
 
 
@@ -87,7 +88,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(pictures, tmp_
         return interruptible
 
     with monkeypatch.context() as patch:
-        patch.setattr("ebb.run.interruptible", stop_after_five())
+        patch.setattr("ebb.course.interruptible", stop_after_five())
         with pytest.raises(KeyboardInterrupt):
             trained(pictures, tmp_path / "halves")
     stopped = checkpoint.newest(tmp_path / "halves" / "checkpoints").name
@@ -183,6 +184,39 @@ def test_a_budget_is_kept_with_grids_and_all(pictures, tmp_path, monkeypatch):
         assert planned == pytest.approx(0.97 * budget, rel=0.03)
         assert recipe.grids == (1 if budget == 30 else 10)
         assert "tenth of the budget" in reasons["grids"]
+
+
+@pytest.mark.parametrize("speed", [20.0, 60.0])
+def test_the_first_updates_settle_how_many_there_are(pictures, tmp_path, monkeypatch, speed):
+    """Planned at 30 images/s, the run turns out slower or faster: it ends when its budget does, at a rate of zero."""
+    monkeypatch.setattr("ebb.plan.pace", lambda *_: 30.0)
+    monkeypatch.setattr("ebb.progress.Meter.speed", lambda _: speed)
+    asked, console = Recipe(**SMALL, budget="60s", grids=1), quiet()
+    run = train(str(pictures), asked, run=tmp_path / "run", console=console)
+    planned = updates_within(asked, RESERVE * 60, 30.0, 1)
+    recipe, about = from_yaml(run / "run.yaml")
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    opening, most = planned // 10, updates_within(asked, RESERVE * 60, speed, 1)
+    assert 0.6 * most < recipe.steps < most + opening
+    assert recipe.steps < planned if speed < 30 else recipe.steps > planned
+    assert log[-1]["step"] == recipe.steps == int(checkpoint.newest(run / "checkpoints").name[5:])
+    assert log[-1]["lr"] < 0.1 * max(entry["lr"] for entry in log)
+    choice = json.loads((run / "choices.json").read_text())["steps"]
+    assert choice == {
+        "value": recipe.steps,
+        "reason": f"60s at {speed:g} images/s, measured over the first {opening} updates",
+    }
+    assert choice["reason"] in console.file.getvalue()
+    assert about["asked"] == json.loads(json.dumps(asked.asked()))
+    again = quiet()
+    train(str(pictures), asked, run=run, console=again)
+    assert f"finished at step {recipe.steps}" in again.file.getvalue()
+
+
+def test_a_run_that_was_told_its_steps_keeps_them(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("ebb.progress.Meter.speed", lambda _: 1e6)
+    run, _ = trained(pictures, tmp_path / "run", budget="1s", steps=40)
+    assert from_yaml(run / "run.yaml")[0].steps == 40
 
 
 def test_grids_are_drawn_early_and_at_the_end():

@@ -15,47 +15,60 @@ from torch import Tensor
 
 from ebb.encode.labels import Labels
 from ebb.encode.pretrained_text import Joined, PretrainedText
-from ebb.encode.text import Vocabulary
+from ebb.encode.text import Vocabulary, concepts_of
 from ebb.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Text:
-    """Texts as piece ids of a vocabulary, cut or padded with 0 to `length`; `examples` are some it was trained on."""
+    """Texts as piece ids of a vocabulary, cut or padded with 0 to `length`; `examples` are some it was trained on.
+
+    With `concepts` a text is taken apart into at most so many (`ebb.encode.text.concepts_of`), each of that length.
+    """
 
     vocabulary: Vocabulary
     length: int
     examples: tuple[str, ...] = ()
+    concepts: int = 0
 
     @property
     def size(self) -> dict[str, int]:
         """What a network that hears it is built with."""
-        return {"vocabulary": len(self.vocabulary), "length": self.length}
+        whole = {"vocabulary": len(self.vocabulary), "length": self.length}
+        return whole | ({"concepts": self.concepts} if self.concepts else {})
 
     def __str__(self) -> str:
-        return f"up to {self.length} of {len(self.vocabulary):,} pieces"
+        each = f"up to {self.concepts} concepts of " if self.concepts else ""
+        return f"{each}up to {self.length} of {len(self.vocabulary):,} pieces"
 
     def unseen(self, text: str) -> tuple[str, ...]:
         """The words that no caption had."""
         return self.vocabulary.unseen(text)
 
     def count(self, text: str) -> int:
-        """The pieces of a text, also those that are cut."""
-        return len(self.vocabulary.pieces(text))
+        """The pieces of a text, or of its longest concept, also those that are cut."""
+        return max(len(self.vocabulary.pieces(part)) for part in concepts_of(text, self.concepts))
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """The ids [b, length] of texts; an empty one, all padding, is the null."""
-        return np.stack([self.vocabulary.encode(text, self.length) for text in texts])
+        """The ids [b, length] of texts, or [b, concepts, length]; an empty one, all padding, is the null."""
+        if not self.concepts:
+            return np.stack([self.vocabulary.encode(text, self.length) for text in texts])
+        ids = np.zeros((len(texts), self.concepts, self.length), np.int64)
+        for row, text in zip(ids, texts, strict=True):
+            for place, part in zip(row, concepts_of(text, self.concepts), strict=False):
+                place[:] = self.vocabulary.encode(part, self.length)
+        return ids
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which `from_json` makes it again."""
-        return {"vocabulary": self.vocabulary.to_json(), "length": self.length, "examples": list(self.examples)}
+        plain = {"length": self.length, "examples": list(self.examples), "concepts": self.concepts}
+        return {"vocabulary": self.vocabulary.to_json()} | plain
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Text:
         """The text of a contract. Raises KeyError, TypeError, DamagedError where it is not one."""
         vocabulary = Vocabulary.from_json(found["vocabulary"])
-        return cls(vocabulary, int(found["length"]), tuple(found["examples"]))
+        return cls(vocabulary, int(found["length"]), tuple(found["examples"]), int(found.get("concepts", 0)))
 
 
 @dataclass(frozen=True)

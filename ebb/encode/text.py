@@ -44,6 +44,14 @@ def normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", checked(text).lower()).split())
 
 
+_JOINT = re.compile(r",\s+(?:and\s+)?|\s+and\s+")
+
+
+def concepts_of(text: str, most: int) -> list[str]:
+    """A text taken apart where it has a comma or "and", into at most `most` parts, the last of which keeps the rest."""
+    return _JOINT.split(normal(text), maxsplit=most - 1) if most > 1 else [text]
+
+
 def words(text: str) -> list[str]:
     """The words of a text, each with a space before it where one is: pieces never reach over their ends."""
     found: list[str] = _WORD.findall(f" {text}" if (text := normal(text)) else "")

@@ -50,7 +50,7 @@ def concepts(system: System, prompt: str, *, count: int = 4, seed: int = 0, **ho
     """The words of a prompt with the entropy of the attention to each, while `count` samples of it are made.
 
     Without guidance, by the system's own settings but those in `how`. Raises UsageError for a model that hears no
-    texts, or that has no cross-attention (a network of two streams has one attention over all).
+    texts, or each concept alone, or that has no cross-attention (a network of two streams has one attention over all).
     """
     text = system.conditioner.text
     listening = [n for n, module in system.denoiser.network.named_modules() if isinstance(module, CrossAttention)]
@@ -58,6 +58,10 @@ def concepts(system: System, prompt: str, *, count: int = 4, seed: int = 0, **ho
         raise UsageError("this model attends to no text", "train on captions with a unet or a dit")
     if not isinstance(text, Text):
         raise UsageError("the pieces of a frozen encoder are not told apart by words", "train without --text.encoders")
+    if text.concepts:
+        raise UsageError(
+            "this model has one attention for each concept, not for each word", "train without --text.concepts"
+        )
     with attention_maps(system.denoiser.network) as maps:
         system.make(system.conditioner.wishes(count, text=prompt), seed=seed, guidance=1.0, batch=count, **how)
     by_key = [entropy_of_keys(one).mean((0, 1)) for name in listening for one in maps[name]]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,16 @@ def test_long_texts_are_cut_and_a_text_survives_its_contract():
     assert np.array_equal(short(["a red circle " * 1000])[0], text()(["a red circle"])[0][:3])
     again = Text.from_json(short.to_json())
     assert again == short
+
+
+def test_each_concept_of_a_text_has_a_row_of_its_own():
+    whole, apart = text(length=9), replace(text(length=9), concepts=3)
+    ids = apart(["a red square and a blue circle", "a red circle", ""])
+    assert ids.shape == (3, 3, 9)
+    assert np.array_equal(ids[0], whole(["a red square", "a blue circle", ""]))
+    assert np.array_equal(ids[1], whole(["a red circle", "", ""]))
+    assert not ids[2].any()
+    assert apart.count(CAPTIONS[2]) == whole.count("a blue circle") < whole.count(CAPTIONS[2])
+    assert Text.from_json(apart.to_json()) == apart
+    old = {name: value for name, value in whole.to_json().items() if name != "concepts"}
+    assert Text.from_json(old) == whole

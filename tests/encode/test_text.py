@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebb.encode.text import BYTES, Vocabulary, normal, words
+from ebb.encode.text import BYTES, Vocabulary, concepts_of, normal, words
 from ebb.errors import DamagedError, DataError, UsageError
 
 CLASSIC = ["low"] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest"] * 3
@@ -143,6 +143,22 @@ def test_long_and_foreign_prompts():
     for text in ("x" * 10_000, "赤い円 " * 2500, "a red circle " * 1000, "🙂" * 10_000):
         assert learnt.decode(learnt.pieces(text)) == normal(text)
         assert learnt.encode(text, 16).shape == (16,)
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "parts"),
+    [
+        ("a red circle and a blue square", 3, ["a red circle", "a blue square"]),
+        ("One,  two, and three", 3, ["one", "two", "three"]),
+        ("one, two and three", 2, ["one", "two and three"]),
+        ("sand and 1,000 bands", 4, ["sand", "1,000 bands"]),
+        ("a red circle", 3, ["a red circle"]),
+        ("", 2, [""]),
+        ("one and two", 0, ["one and two"]),
+    ],
+)
+def test_a_text_is_taken_apart_into_its_concepts(text, most, parts):
+    assert concepts_of(text, most) == parts
 
 
 def test_words_that_no_caption_had():
