@@ -52,9 +52,13 @@ def muon(lr: float) -> dict[str, Any]:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
+    "the EDM path, prediction and weight": {"path": "edm", "weight": "edm"},
+    "the cosine path, prediction v": {"path": "cosine"},
+    "min-SNR": {"weight": "min_snr"},
     "times further to the noise": {"times": "logit_normal(mean=0.8)"},
     "times wider": {"times": "logit_normal(mean=0.4,std=1.4)"},
-    **{f"width {width}": {"network": {"width": width}} for width in (32, 48, 64, 96, 128)},
+    **{f"width {width}": {"network": {"width": width}} for width in (16, 32, 48, 64, 96, 128)},
+    "width 32, batch 64": {"network": {"width": 32}, "batch": 64},
     "width 48, batch 64": {"network": {"width": 48}, "batch": 64},
     "a transformer": {"network": {"kind": "dit"}},
     "a transformer, adamw": {"network": {"kind": "dit"}, "optimiser": {"kind": "adamw"}},
@@ -84,7 +88,8 @@ def trained(images: Images, settings: dict[str, Any], seed: int, seconds: float)
     learnt = prepared(asked, images)
     recipe, _ = complete(asked, facts_of(learnt))
     steps = max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))
-    recipe = recipe.model_copy(update={"steps": steps})
+    optimiser = recipe.optimiser.model_copy(update={"warmup": min(resolved(recipe.optimiser.warmup), steps // 10)})
+    recipe = recipe.model_copy(update={"steps": steps, "optimiser": optimiser})
     parts, began = assemble(recipe, learnt, CPU), time.perf_counter()
     course = {"rate": rate_of(recipe), "clip": recipe.optimiser.clip, "autocast": autocast_of(recipe)}
     for _ in updates(parts.training, parts.objective, parts.loader, steps=steps, seed=seed, **course):

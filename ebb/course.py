@@ -47,14 +47,14 @@ def follow(
     """Make the updates that are left, with a bar, a log, sample grids and checkpoints, and go back where it must be.
 
     With a `deadline`, in seconds of `time.monotonic`, the plan gives only the first updates: their speed tells how many
-    there are in all. It is looked at when the learning rate is at its peak, whose way there is the same for any length.
+    there are in all. That is before the learning rate begins to fall, so the length has not mattered until then.
     """
     steps, done = resolved(recipe.steps), parts.training.step
     meter = Meter(console, steps, done, log.last.get("seconds", 0.0), recipe.optimiser.accumulate)
     with interruptible() as stopped, meter:
         course = Course(folder, recipe, parts, log, Events(folder, done), console, meter)
         if deadline is not None:
-            course.train(stopped, rate_of(recipe).warmup)
+            course.train(stopped, min(resolved(recipe.optimiser.warmup), steps // 10))
             course.settle(deadline)
         course.train(stopped, course.steps)
 
@@ -154,6 +154,7 @@ class Course:
                 state, contract = self.parts.state(), self.parts.averaged().contract()
                 checkpoint.save(self.folder / "checkpoints", number, state, contract)
                 saved = time.monotonic()
+            self.meter.rested()
             if signalled and not last:
                 raise KeyboardInterrupt(signalled)
         return None

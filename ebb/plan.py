@@ -12,7 +12,7 @@ import torch
 from ebb.assemble import assemble, autocast_of, facts_of
 from ebb.prepare import Prepared
 from ebb.recipe import Recipe, resolved, seconds
-from ebb.recipes import complete, default_budget
+from ebb.recipes import complete, default_budget, suited_width
 from ebb.train.loop import updates
 from ebb.train.optimiser import WarmupDecay
 
@@ -32,9 +32,8 @@ MOST_GRIDS = 10
 
 
 def rate_of(recipe: Recipe) -> WarmupDecay:
-    """The learning rate over the run; warm-up takes at most a tenth of it."""
-    steps = resolved(recipe.steps)
-    return WarmupDecay(resolved(recipe.optimiser.lr), steps, min(resolved(recipe.optimiser.warmup), steps // 10))
+    """The learning rate over the run."""
+    return WarmupDecay(resolved(recipe.optimiser.lr), resolved(recipe.steps), resolved(recipe.optimiser.warmup))
 
 
 def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> float:
@@ -57,14 +56,15 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> 
     return images_of(recipe) / float(np.median(took[1:]))
 
 
-def faster(recipe: Recipe, data: Prepared, device: torch.device) -> tuple[Precision, str]:
-    """The precision with more images per second, and why; a small batch tells, and keeps the first step near."""
-    batch, measured = min(resolved(recipe.batch), PROBE), dict[Precision, float]()
-    for precision in PRECISIONS:
-        trial = recipe.model_copy(update={"precision": precision, "batch": batch})
-        measured[precision] = pace(trial, data, device, 0.0)
-    found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
-    return max(measured, key=lambda name: measured[name]), f"measured {found} in batches of {batch}"
+def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precision, float]:
+    """Images per second in each precision that the recipe leaves open; a small batch tells, and keeps the first step
+    near."""
+    batch = min(resolved(recipe.batch), PROBE)
+    trials = [recipe.precision] if recipe.precision else PRECISIONS
+    return {
+        precision: pace(recipe.model_copy(update={"precision": precision, "batch": batch}), data, device, 0.0)
+        for precision in trials
+    }
 
 
 def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
@@ -92,10 +92,17 @@ def resolve(
     """The recipe with nothing left open, and the reason of each choice: facts first, then a few timed steps."""
     facts = facts_of(data)
     recipe, reasons = complete(asked, facts)
-    say("timing a few steps to choose precision and length")
-    precision = recipe.precision
-    if precision is None:
-        precision, reasons["precision"] = faster(recipe, data, device)
+    say("timing a few steps to choose precision, width and length")
+    measured = paces(recipe, data, device)
+    precision = max(measured, key=lambda name: measured[name])
+    if recipe.precision is None:
+        found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
+        reasons["precision"] = f"measured {found} in batches of {min(resolved(recipe.batch), PROBE)}"
+    if asked.network.width is None and recipe.budget is not None and recipe.steps is None:
+        usual = updates_within(recipe, RESERVE * seconds(recipe.budget), measured[precision], 0)
+        width, why = suited_width(recipe, usual)
+        recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})})
+        reasons["network.width"] += why
     chosen = dict[str, Any](precision=precision, grids=recipe.grids or MOST_GRIDS)
     spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
     rate = pace(recipe.model_copy(update={"precision": precision}), data, device, spend)
@@ -116,4 +123,9 @@ def resolve(
         chosen["steps"] = updates_within(recipe, RESERVE * seconds(budget), rate, chosen["grids"])
         passes = chosen["steps"] * images_of(recipe) / facts.count
         reasons["steps"] = f"{budget} at {rate:,.0f} images/s: {passes:.1f} passes over the data"
+    steps = chosen.get("steps") or resolved(recipe.steps)
+    if asked.optimiser.warmup is None:
+        warmup = min(resolved(recipe.optimiser.warmup), steps // 10)
+        chosen["optimiser"] = recipe.optimiser.model_copy(update={"warmup": warmup})
+        reasons["optimiser.warmup"] += ", at most a tenth of the updates"
     return recipe.model_copy(update=chosen), reasons

@@ -50,7 +50,7 @@ class Meter:
         self.pending: list[Step] = []
         self.seen = self.first = self.skipped = 0
         self.smooth: float | None = None
-        self.speeds: list[float] = []
+        self.worked: list[tuple[int, float]] = []
 
     def __enter__(self) -> Meter:
         self.bar.start()
@@ -113,13 +113,18 @@ class Meter:
             "memory_mb": round(peak_memory_mb()),
             "skipped": self.skipped,
         }
-        self.speeds.append(entry["images_per_second"])
+        self.worked.append((images, now - self.last))
         self.skipped, self.seen, self.last = 0, step.seen, now
         return entry
 
     def speed(self) -> float | None:
-        """Images per second by the median of the readings, without the first; None where there are fewer than four."""
-        return float(np.median(self.speeds[1:])) if len(self.speeds) > 3 else None
+        """Images per second of all readings but the first; None where there are fewer than four."""
+        images, seconds = (sum(column) for column in zip(*self.worked[1:], strict=True)) if self.worked[3:] else (0, 0)
+        return images / seconds if images else None
+
+    def rested(self) -> None:
+        """Something else was done until now: the speed of updates does not count it."""
+        self.last = time.monotonic()
 
     def extend(self, steps: int) -> None:
         """Count to another last step from now on."""

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ebb.recipe import NetworkRecipe, OptimiserRecipe, Recipe, flat
+from ebb.recipe import NetworkRecipe, OptimiserRecipe, Recipe, flat, resolved
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,31 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     }
     before, after = flat(asked.model_dump()), flat(recipe.model_dump())
     return recipe, {name: reasons.get(name, why) for name in after if after[name] != before[name]}
+
+
+ENOUGH = 1500
+"""Updates that a run should make; below, a narrower network that makes more of them is nearer to the data."""
+
+NARROWEST = 32
+STEEPNESS = 1.7
+"""The seconds of an update grow with the width to this power, about."""
+
+
+def suited_width(recipe: Recipe, updates: float) -> tuple[int, str]:
+    """The widest network, up to the usual one, that makes ENOUGH updates, where the usual one makes so many; and why.
+
+    Widths are multiples of 16, the channels in a group. Measured: docs/recipe.md.
+    """
+    usual = resolved(recipe.network.width)
+    if recipe.kind != "denoiser" or recipe.network.kind != "unet":
+        return usual, ""
+    for width in range(usual, NARROWEST - 1, -16):
+        more = updates * (usual / width) ** STEEPNESS
+        if more >= ENOUGH or width == NARROWEST:
+            break
+    if width == usual:
+        return usual, ""
+    return width, f"; narrower for about {more:,.0f} updates in {recipe.budget}, where {usual} makes {updates:,.0f}"
 
 
 ADAMW = 0.25

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 
 import pytest
 import torch
@@ -6,12 +7,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebb.data.scan import read
 from ebb.errors import UsageError
 from ebb.names import parse
+from ebb.plan import resolve
+from ebb.prepare import prepared
 from ebb.process.path import PATHS
 from ebb.process.times import DENSITIES
 from ebb.recipe import LIMITS, Recipe, difference, flat, from_yaml, resolved, seconds, to_yaml, validated
-from ebb.recipes import Facts, complete, default_budget, shifted
+from ebb.recipes import ENOUGH, Facts, complete, default_budget, shifted, suited_width
 
 MNIST = Facts(60_000, (1, 28, 28), 10, 0.6)
 
@@ -146,6 +150,34 @@ def test_adamw_gets_a_rate_of_its_own():
 def test_without_labels_there_is_no_guidance():
     recipe, _ = complete(Recipe(), Facts(100, (1, 8, 8), 0, 0.5))
     assert (recipe.label_dropout, recipe.sample.guidance, recipe.batch) == (0.0, 1.0, 100)
+
+
+def test_a_short_run_has_a_narrower_network_that_makes_more_updates():
+    def widths(asked, facts=MNIST):
+        recipe = complete(asked, facts)[0]
+        return [suited_width(recipe, updates)[0] for updates in (10 * ENOUGH, ENOUGH, ENOUGH / 1.3, ENOUGH / 5)]
+
+    assert widths(Recipe(budget="1m")) == [64, 64, 48, 32]
+    colour = dataclasses.replace(MNIST, shape=(3, 32, 32))
+    assert widths(Recipe(budget="1m"), colour) == [96, 96, 80, 32]
+    assert "where 64 makes 300" in suited_width(complete(Recipe(budget="1m"), MNIST)[0], 300)[1]
+    transformer = Recipe(budget="1m", network={"kind": "dit"})
+    assert len(set(widths(transformer))) == 1
+
+
+def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, monkeypatch):
+    monkeypatch.setattr("ebb.plan.pace", lambda *_: 100.0)
+    learnt = prepared(Recipe(), read(str(pictures)))
+
+    def width(**asked):
+        recipe, reasons = resolve(Recipe(precision="fp32", **asked), learnt, torch.device("cpu"), lambda _: None)
+        return recipe.network.width, "narrower" in reasons.get("network.width", "")
+
+    assert width(budget="10s") == (32, True)
+    assert width(budget="10h") == (64, False)
+    assert width(budget="10s", network={"width": 24}) == (24, False)
+    assert width(steps=5) == (64, False)
+    assert width() == (64, False)
 
 
 def test_the_default_budget_is_bounded():
