@@ -72,7 +72,7 @@ _HOMES = {
     "ebb.guide.classifier": ["NetworkClassifier", "classifier"],
     "ebb.guide.energy": ["energy"],
     "ebb.guide.inpaint": ["inpaint"],
-    "ebb.guide.operators": ["Operator", "blur", "downsample", "mask", "sensing"],
+    "ebb.guide.operators": ["Curved", "Operator", "blur", "downsample", "mask", "sensing"],
     "ebb.guide.inverse": ["dps", "mmps", "pigdm"],
     "ebb.guide.constrain": ["Ball", "Box", "HalfSpace", "Intersection", "constrain"],
     "ebb.train.objectives.classify": ["Classify"],

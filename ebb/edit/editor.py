@@ -16,7 +16,7 @@ from ebb.edit.sdedit import fresh, last, sdedit, steps_for
 from ebb.edit.translate import direction, translate
 from ebb.errors import EbbError, UsageError
 from ebb.guide.cfg import cfg
-from ebb.guide.operators import Operator, downsample
+from ebb.guide.operators import Curved, Operator, downsample
 from ebb.machine import keep_freed_memory
 from ebb.names import parse
 from ebb.process.denoiser import Cond, Denoiser
@@ -242,15 +242,17 @@ class Editor:
         return self.restore(soft, softened(sigma, soft.ndim - 2), error, seed)
 
     def restore(self, y: Tensor, operator: Operator, error: float, seed: int) -> Float[Tensor, "b *d"]:
-        """Pictures of the system's shape that the operator takes to y; UsageError for a system that works on latents,
-        from which the way to y is not linear."""
-        if self.system.space is not None:
-            raise UsageError("restoring is for models of the pictures themselves, and this one works on latents")
+        """Pictures of the system's shape that the operator takes to y, to about `error`.
+
+        In latents the way to y leads through the decoder, and no picture is nearer to y than a latent can say.
+        """
+        space = self.system.space
+        seen = operator if space is None else Curved(lambda z: operator(space.decode(z)))
 
         def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
             part = part.to(self.device)
-            like = part.new_zeros(len(part), *self.system.shape)
-            return restore(self.guided, self.solver, self.times, part, operator, error, like, cond, noise)
+            like = part.new_zeros(len(part), *self.system.inner)
+            return restore(self.guided, self.solver, self.times, part, seen, error, like, cond, noise)
 
         return self.each(y, seed, edit)
 

@@ -1,4 +1,7 @@
-"""Inverse problems: samples that agree with a measurement y = A·x0 + n, n ~ N(0, noise²·I), of a linear operator A."""
+"""Inverse problems: samples that agree with a measurement y = A·x0 + n, n ~ N(0, noise²·I).
+
+A is linear, or the derivative at x̂0 of a function that is not (`ebb.guide.operators.Curved`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.guide.energy import energy, heard, linearised, tilted, weighted
 from ebb.guide.inpaint import rows
-from ebb.guide.operators import Operator
+from ebb.guide.operators import Curved, Operator
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.path import Path
 from ebb.shapes import Float
@@ -72,7 +75,7 @@ class Measured:
 
     denoiser: Denoiser
     y: Tensor
-    operator: Operator
+    operator: Operator | Curved
     noise: float
     covariance: Covariance
     iterations: int
@@ -87,14 +90,14 @@ class Measured:
         x, t = heard(self.path, x, t)
         x0, back = linearised(self.denoiser, x, t, cond)
 
-        def spread_of(v: Tensor) -> Tensor:
-            u = self.operator.adjoint(v, x0)
-            return self.operator(self.covariance(self.path, t, u, back)) + self.noise**2 * v
+        predicted, push, pull = self.operator.at(x0)
 
-        predicted = self.operator(x0)
+        def spread_of(v: Tensor) -> Tensor:
+            return push(self.covariance(self.path, t, pull(v), back)) + self.noise**2 * v
+
         residual = rows(self.y, predicted, "a measurement").to(x0.dtype) - predicted
         weights = solved(spread_of, residual, self.iterations)
-        return tilted(self.path, x0, back(self.operator.adjoint(weights, x0)), t)
+        return tilted(self.path, x0, back(pull(weights)), t)
 
 
 def known_noise(noise: float, iterations: int) -> None:
@@ -103,7 +106,7 @@ def known_noise(noise: float, iterations: int) -> None:
         raise UsageError(f"expected noise ≥ 0 and iterations ≥ 1, got {noise:g} and {iterations}")
 
 
-def mmps(y: Tensor, operator: Operator, noise: float, iterations: int = 5) -> Guide:
+def mmps(y: Tensor, operator: Operator | Curved, noise: float, iterations: int = 5) -> Guide:
     """Moment-matching posterior sampling (Rozet et al. 2024, §4.2): Cov = σ²/α·Jᵀ, solved by CG.
 
     For Gaussian data, any linear operator and any noise it is the exact posterior mean E[x0 | x_t, y] once `iterations`
@@ -114,7 +117,7 @@ def mmps(y: Tensor, operator: Operator, noise: float, iterations: int = 5) -> Gu
     return lambda denoiser: Measured(denoiser, y, operator, noise, tweedie, iterations)
 
 
-def pigdm(y: Tensor, operator: Operator, noise: float, data_std: float = 1.0, iterations: int = 20) -> Guide:
+def pigdm(y: Tensor, operator: Operator | Curved, noise: float, data_std: float = 1.0, iterations: int = 20) -> Guide:
     """Pseudo-inverse guidance (ΠGDM, Song et al. 2023, §3): Cov = r²·I as for data N(0, data_std²·I).
 
     One way back through the denoiser; the solve (`iterations` of CG) needs only the operator, and one is enough where

@@ -1,9 +1,10 @@
-"""Linear operators A of measurements y = A·x0 + n, as functions; the adjoint follows from the function."""
+"""Operators A of measurements y = A·x0 + n, as functions; derivative and adjoint follow from the function."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -28,10 +29,45 @@ class Operator:
         """A·x."""
         return self.function(x)
 
+    def at(self, x: Float[Tensor, "b *d"]) -> Tangent:
+        """A·x and A, which is its own derivative everywhere."""
+        return Tangent(self(x), self, lambda v: self.adjoint(v, x))
+
     def adjoint(self, y: Float[Tensor, "b *m"], like: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
         """Aᵀ·y, shaped `like` x: the derivative of ⟨A·x, y⟩ by x, which for a linear map is the same everywhere."""
         pulled: Tensor = torch.func.vjp(self.function, torch.zeros_like(like))[1](y.to(like.dtype))[0]
         return pulled
+
+
+class Tangent(NamedTuple):
+    """What a measurement at x is, and how it changes with x: `push` u → A'·u and `pull` v → A'ᵀ·v."""
+
+    measured: Tensor
+    push: Callable[[Tensor], Tensor]
+    pull: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Curved:
+    """A measurement by any differentiable function, such as A of what a latent stands for.
+
+    It is taken for its derivative at the place that is looked at, as in the method of Gauss and Newton.
+    """
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *m"]:
+        """The measurement of x."""
+        return self.function(x)
+
+    def at(self, x: Float[Tensor, "b *d"]) -> Tangent:
+        """The measurement of x, and its derivative there."""
+        measured, back = torch.func.vjp(self.function, x)  # type: ignore[misc]
+        return Tangent(
+            measured,
+            lambda u: torch.func.jvp(self.function, (x,), (u,))[1],
+            lambda v: back(v.to(measured))[0],
+        )
 
 
 def mask(seen: Tensor) -> Operator:

@@ -8,7 +8,7 @@ from ebb.guide.cfg import cfg
 from ebb.guide.energy import LOUD, energy, heard
 from ebb.guide.inpaint import inpaint
 from ebb.guide.inverse import dps, mmps, pigdm, solved
-from ebb.guide.operators import Operator, blur, downsample, mask, sensing
+from ebb.guide.operators import Curved, Operator, blur, downsample, mask, sensing
 from ebb.process.exact import Gaussian, finite
 from ebb.process.moment import at
 from ebb.process.path import PATHS, Cosine, Linear
@@ -26,6 +26,7 @@ OPERATORS = {
     "blur": Operator(lambda x: blur(KERNEL)(x[:, None])[:, 0]),
     "downsample": downsample(3, dims=1),
     "sensing": sensing(MATRIX),
+    "curved, of a function that is not": Curved(lambda x: x @ MATRIX.T),
     "one after the other": Operator(lambda x: downsample(2, dims=1)(blur(KERNEL)(x[:, None])[:, 0])),
 }
 
@@ -120,6 +121,38 @@ def test_mmps_is_the_exact_posterior_mean_of_gaussian_data(path, name, noise):
     error, path = off(lambda *a: mmps(*a, iterations=2 * N), PATHS[path], name, noise), PATHS[path]
     assert error[:-1].max() < 1e-6
     assert error[-1] < (1e-6 if at(path, path.end).nsr <= LOUD else 4 / LOUD)
+
+
+def test_a_curved_measurement_is_its_derivative_where_it_is_looked_at(generator):
+    curved = Curved(lambda x: (x @ MATRIX.T).sinh())
+    x, u = (torch.randn(3, N, generator=generator, dtype=torch.float64) for _ in range(2))
+    measured, push, pull = curved.at(x)
+    torch.testing.assert_close(measured, curved(x))
+    step = 1e-6
+    torch.testing.assert_close(
+        push(u), (curved(x + step * u) - curved(x - step * u)) / (2 * step), rtol=1e-6, atol=1e-6
+    )
+    v = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close((push(u) * v).sum(1), (u * pull(v)).sum(1))
+
+
+def test_samples_agree_with_a_curved_measurement():
+    """To its noise, though not one step is linear; without looking again at each x̂0 they do not."""
+    curved, noise = Curved(lambda x: x[:, :3] + 0.5 * x[:, :3] ** 3), 0.02
+    y = curved(torch.randn(1, N, generator=torch.Generator().manual_seed(4), dtype=torch.float64))[0]
+    prior = Gaussian(Linear(), torch.zeros(N, dtype=torch.float64), torch.eye(N, dtype=torch.float64))
+    random = Noise.of(0, 16)
+    start = random.start((N,)).double()
+    times = torch.linspace(1, 0, 33, dtype=torch.float64)
+
+    def missed(operator):
+        guided = mmps(y, operator, noise, iterations=2 * N)(prior)
+        *_, last = trajectory(guided, DDIM(), times, start, {}, random)
+        return float((curved(last.x) - y).square().mean().sqrt())
+
+    assert missed(curved) < 2 * noise
+    flat = Operator(lambda x: x[:, :3])  # its derivative at 0
+    assert missed(flat) > 10 * noise
 
 
 @pytest.mark.parametrize("path", PATHS)
