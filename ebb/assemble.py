@@ -211,6 +211,7 @@ def autoencoder_of(recipe: AutoencoderRecipe, channels: int) -> Autoencoder:
         "width": recipe.width,
         "patch": 2,
         "multipliers": (1, *(2,) * (halvings - 1)),
+        "residual": recipe.residual,
     }
     return KL(channels, **shape) if recipe.kind == "kl" else VQ(channels, codes=recipe.codes, **shape)
 

@@ -60,6 +60,8 @@ class AutoencoderRecipe(Part):
     """how many times smaller the latent's sides are than the picture's; a power of 2"""
     latent: int = 8
     """channels of the latent"""
+    residual: bool = False
+    """shortcuts around every change of resolution, for high compression"""
     distance: Literal["l1", "l2"] = "l2"
     """between a picture and what is made of it"""
     width: int = 64

@@ -108,6 +108,12 @@ class Half(Autoencoder):
         return self.scale * z
 
 
+def test_an_autoencoder_may_have_shortcuts_around_every_change_of_resolution(home, tmp_path):
+    shape = {"factor": 4, "width": 16, "residual": True}
+    trained(home / "data", tmp_path / "run", kind="autoencoder", autoencoding=shape)
+    assert load(tmp_path / "run").space.autoencoder.settings["residual"]
+
+
 def test_the_prior_is_sampled_with_the_mean_and_deviation_of_the_latents():
     space = LatentSpace(Half(), (0.1, -0.2), (0.2, 0.05))
     denoiser = ebb.NetworkDenoiser(Zero(), ebb.Cosine(), PREDICTIONS["v"])
