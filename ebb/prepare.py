@@ -23,6 +23,7 @@ from ebb.encode.text import Vocabulary
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.ensemble import Ensemble, load_ensemble, save_ensemble
 from ebb.evaluate.features import batches, train_classifier
+from ebb.evaluate.pretrained import lpips
 from ebb.evaluate.reconstruction import Spread
 from ebb.recipe import Recipe, TextRecipe, from_yaml
 from ebb.reflow import pairs_of
@@ -78,7 +79,9 @@ def prepared(
     Raises DataError for captions that are required and missing, UsageError for an autoencoder that does not fit.
     """
     if recipe.kind == "autoencoder":
-        seen = perceiver(images, device, cache, say) if recipe.autoencoding.perceptual else None
+        how, seen = recipe.autoencoding, None
+        if how.perceptual:
+            seen = lpips(Path(how.lpips), device) if how.lpips else perceiver(images, device, cache, say)
         return Prepared(images, Conditioner(), Examples(images.pixels), None, features=seen)
     if recipe.reflow is not None:
         system, pairs = pairs_of(recipe, images, device, cache, say)
@@ -188,7 +191,7 @@ def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> Fe
     if images.labels is None or len(images.names) < 2:
         raise UsageError(
             "a perceptual distance is taken in the features of a classifier, and these images have no labels",
-            "leave --autoencoding.perceptual at 0",
+            "leave --autoencoding.perceptual at 0, or give a file of LPIPS with --autoencoding.lpips",
         )
     file = cache / f"perceiver-{images.summary.fingerprint[:12]}.safetensors"
     kept = load_ensemble(file, images.summary.fingerprint)

@@ -76,6 +76,8 @@ class AutoencoderRecipe(Part):
     """vq: size of the codebook"""
     perceptual: float = 0.0
     """weight of the distance in features of a classifier trained on the data"""
+    lpips: str | None = None
+    """safetensors file of LPIPS (VGG-16), whose features then take the classifier's place"""
     adversarial: float = 0.0
     """weight of a patch critic, heard from a quarter of the run on"""
 
@@ -193,6 +195,10 @@ class Recipe(Part):
         if self.kind == "autoencoder" and (self.autoencoder or self.sample.guidance != 1):
             raise UsageError(
                 "an autoencoder hears nothing and works on no latents", "leave --autoencoder and guidance out"
+            )
+        if self.autoencoding.lpips and not self.autoencoding.perceptual:
+            raise UsageError(
+                "LPIPS is the perceptual term of an autoencoder, whose weight is 0", "add --autoencoding.perceptual 0.1"
             )
         if self.kind == "autoencoder" and self.reflow:
             raise UsageError("an autoencoder has no flow to straighten", "leave --reflow out")

@@ -130,7 +130,7 @@ OPTIONS = {
     "label_dropout", "precision", "grids", "ema_halflife", "data.size", "data.channels", "data.flip",
     "kind", "autoencoder", "reflow", "pairs", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
-    "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual",
+    "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
     "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
     "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.precision",

@@ -1,4 +1,4 @@
-"""Networks trained by others, from a weights file of the user: Inception-v3 and DINOv2."""
+"""Networks trained by others, from a weights file of the user: Inception-v3, DINOv2 and LPIPS."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ebb.checkpoint import sha256
 from ebb.errors import DamagedError, DataError, UsageError, nearest
 from ebb.evaluate.dino import Dino
 from ebb.evaluate.inception import Inception
+from ebb.evaluate.lpips import Lpips
 from ebb.shapes import Float
 from ebb.system import best_device
 
@@ -72,6 +73,16 @@ def pretrained(spec: str) -> Pretrained:
     return Pretrained(f"{kind} {digest[:12]}", network).to(best_device())
 
 
+def lpips(file: Path, device: torch.device) -> Lpips:
+    """LPIPS by a safetensors file of its VGG-16 and weights; raises as `pretrained` does."""
+    if not file.is_file():
+        raise UsageError(f"expected the weights of LPIPS in {file}, there is no such file")
+    with torch.device("meta"):
+        network = Lpips()
+    _fill(network, _read(file), file)
+    return network.to(device).eval().requires_grad_(False)
+
+
 def _read(file: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file."""
     try:
@@ -88,7 +99,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _fill(network: Inception | Dino, tensors: Mapping[str, Tensor], file: Path) -> None:
+def _fill(network: Inception | Dino | Lpips, tensors: Mapping[str, Tensor], file: Path) -> None:
     """Give a network its numbers, in float32; raises DamagedError unless all names and shapes are its own."""
     needed = network.state_dict()
     given = {
@@ -101,7 +112,8 @@ def _fill(network: Inception | Dino, tensors: Mapping[str, Tensor], file: Path) 
             raise DamagedError(
                 f"expected the {len(needed)} tensors of {type(network).__name__}, {file} {what} {len(names)},"
                 f" such as {min(names)}",
-                "the names are those of the published weights: pt_inception-2015-12-05, or dinov2_vits14 and the like",
+                "the names are those of the published weights: pt_inception-2015-12-05, dinov2_vits14 and the like, or"
+                ' lpips.LPIPS(net="vgg")',
             )
     for name, tensor in given.items():
         if tensor.shape != needed[name].shape:

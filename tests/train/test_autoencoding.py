@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from ebb.data.loader import Batch
@@ -320,27 +321,25 @@ def test_a_bad_batch_poisons_neither_codes_nor_weights():
 
 
 def test_perception_compares_directions_not_lengths(generator):
-    f = [torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 5, 2, 2, generator=generator)]
-    g = [torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 5, 2, 2, generator=generator)]
-    answers = {0: f, 1: g, 2: [3 * part for part in f]}
-    features = lambda x: answers[int(x[0, 0, 0, 0])]  # noqa: E731
-    ask = lambda k: torch.full((2, 1, 1, 1), float(k))  # noqa: E731
-    cosine = [torch.cosine_similarity(a, b, dim=1) for a, b in zip(f, g, strict=True)]
-    assert float(perceived(features, ask(0), ask(1))) == pytest.approx(
-        float(sum((2 - 2 * c).mean() for c in cosine)), rel=1e-5
-    )
-    assert float(perceived(features, ask(2), ask(0))) == pytest.approx(0, abs=1e-10)
+    body = nn.Sequential(nn.Conv2d(1, 3, 3, bias=False), nn.ReLU(), nn.Conv2d(3, 5, 3, bias=False), nn.ReLU())
+    x, y = (torch.randn(2, 1, 8, 8, generator=generator) for _ in range(2))
+    pairs = [(part(x), part(y)) for part in (body[:2], body)]
+    gaps = [(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean() for a, b in pairs]
+    found = perceived(stages(body), x, y)
+    torch.testing.assert_close(found, sum(gaps), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(perceived(stages(body), 3 * x, y), found, rtol=1e-3, atol=1e-3)
+    assert float(perceived(stages(body), 3 * x, x)) == pytest.approx(0, abs=1e-6)
 
 
-def test_stages_are_the_rectified_maps_and_stay_as_they_are():
+def test_stages_are_the_rectified_maps_of_length_one_and_stay_as_they_are():
     body = nn.Sequential(
         nn.Conv2d(1, 3, 3), nn.GroupNorm(1, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 2, 1), nn.ReLU()
     )
     x = images(0).requires_grad_()
     maps = stages(body)(x)
     assert [tuple(m.shape) for m in maps] == [(8, 3, 6, 6), (8, 2, 3, 3)]
-    torch.testing.assert_close(maps[0], body[:3](x))
-    torch.testing.assert_close(maps[1], body(x))
+    torch.testing.assert_close(maps[0], F.normalize(body[:3](x), dim=1, eps=1e-3))
+    torch.testing.assert_close(maps[1], F.normalize(body(x), dim=1, eps=1e-3))
     perceived(stages(body), x, images(1)).backward()
     assert x.grad.abs().max() > 0
     assert all(p.grad is None for p in body.parameters())

@@ -22,7 +22,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """(x̂, x) → the difference of every element."""
 
 Features = Callable[[Tensor], Sequence[Tensor]]
-"""Images [b, c, h, w] → feature maps [b, k, h', w'], one for each depth; frozen."""
+"""Images [b, c, h, w] → feature maps [b, k, h', w'], one for each depth, whose squared differences count; frozen."""
 
 
 def absolute(made: Float[Tensor, "*d"], x: Float[Tensor, "*d"]) -> Float[Tensor, "*d"]:
@@ -181,14 +181,10 @@ class Autoencoding:
 
 
 def perceived(features: Features, made: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-    """Σ over depths of the mean over places of |f̂(x̂) − f̂(x)|², f̂ of length 1 over channels (Zhang et al. 2018, eq. 1).
-
-    With all weights of that equation 1. Where a feature is shorter than 1e-3 it is not stretched: it says nothing.
-    """
+    """Σ over depths of the mean over places of |f(x̂) − f(x)|² (Zhang et al. 2018, eq. 1, whose weights are in f)."""
     with torch.no_grad():
-        wanted = [F.normalize(f.float(), dim=1, eps=1e-3) for f in features(x)]
-    found = [F.normalize(f.float(), dim=1, eps=1e-3) for f in features(made)]
-    gaps = [(a - b).square().sum(1).mean() for a, b in zip(found, wanted, strict=True)]
+        wanted = features(x)
+    gaps = [(a - b).square().sum(1).mean() for a, b in zip(features(made), wanted, strict=True)]
     return torch.stack(gaps).sum()
 
 
@@ -201,7 +197,10 @@ def contest(critic: Any, made: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h
 
 
 def stages(body: nn.Sequential) -> Features:
-    """The feature maps of `body` after each of its ReLUs, as `perceived` wants them; its weights are frozen."""
+    """The feature maps of `body` after each of its ReLUs, of length 1 over channels; its weights are frozen.
+
+    Where a feature is shorter than 1e-3 it is not stretched: it says nothing.
+    """
     body.requires_grad_(False).eval()
 
     def features(x: Tensor) -> list[Tensor]:
@@ -209,7 +208,7 @@ def stages(body: nn.Sequential) -> Features:
         for layer in body:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
-                found.append(x)
+                found.append(F.normalize(x.float(), dim=1, eps=1e-3))
         return found
 
     return features
