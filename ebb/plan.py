@@ -98,7 +98,8 @@ def resolve(
     if recipe.precision is None:
         found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
         reasons["precision"] = f"measured {found} in batches of {min(resolved(recipe.batch), PROBE)}"
-    if asked.network.width is None and recipe.budget is not None and recipe.steps is None:
+    open_width = recipe.kind == "denoiser" and recipe.network.kind == "unet" and asked.network.width is None
+    if open_width and recipe.budget is not None and recipe.steps is None:
         usual = updates_within(recipe, RESERVE * seconds(recipe.budget), measured[precision], 0)
         width, why = suited_width(recipe, usual)
         recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})})

@@ -174,13 +174,11 @@ STEEPNESS = 1.7
 
 
 def suited_width(recipe: Recipe, updates: float) -> tuple[int, str]:
-    """The widest network, up to the usual one, that makes ENOUGH updates, where the usual one makes so many; and why.
+    """The widest U-Net, up to the usual one, that makes ENOUGH updates, where the usual one makes so many; and why.
 
     Widths are multiples of 16, the channels in a group. Measured: docs/recipe.md.
     """
     usual = resolved(recipe.network.width)
-    if recipe.kind != "denoiser" or recipe.network.kind != "unet":
-        return usual, ""
     for width in range(usual, NARROWEST - 1, -16):
         more = updates * (usual / width) ** STEEPNESS
         if more >= ENOUGH or width == NARROWEST:
