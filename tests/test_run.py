@@ -197,7 +197,7 @@ def test_the_first_updates_settle_how_many_there_are(pictures, tmp_path, monkeyp
     recipe, about = from_yaml(run / "run.yaml")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     opening, most = planned // 10, updates_within(asked, RESERVE * 60, speed, 1)
-    assert 0.6 * most < recipe.steps < most + opening
+    assert 0.6 * most < recipe.steps <= most + opening
     assert recipe.steps < planned if speed < 30 else recipe.steps > planned
     assert log[-1]["step"] == recipe.steps == int(checkpoint.newest(run / "checkpoints").name[5:])
     assert log[-1]["lr"] < 0.1 * max(entry["lr"] for entry in log)
@@ -260,7 +260,7 @@ def test_a_folder_that_is_not_a_run_is_never_touched(pictures, tmp_path):
 def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     """End to end on real scans: recognisable digits of the asked class after a few seconds of training."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ebb.evaluate.run.train_ensemble", functools.partial(train_ensemble, seconds=8))
+    monkeypatch.setattr("ebb.evaluate.run.train_ensemble", functools.partial(train_ensemble, seconds=4))
     assert ebb("train", "digits", "--steps", 200, "--grids", 1, "--network.width", 32, "--precision", "fp32") == 0
     assert "--fresh" not in capsys.readouterr().out
     run = Path("runs/digits")
