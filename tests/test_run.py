@@ -261,7 +261,12 @@ def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     """End to end on real scans: recognisable digits of the asked class after a few seconds of training."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ebb.evaluate.run.train_ensemble", functools.partial(train_ensemble, seconds=4))
-    assert ebb("train", "digits", "--steps", 200, "--grids", 1, "--network.width", 32, "--precision", "fp32") == 0
+    assert (
+        ebb(
+            "train", "digits", "--steps", 200, "--batch", 64, "--grids", 1, "--network.width", 32, "--precision", "fp32"
+        )
+        == 0
+    )
     assert "--fresh" not in capsys.readouterr().out
     run = Path("runs/digits")
     assert ebb("sample", run, "--n", 6, "--label", 7, "--steps", 8, "--seed", 3, "--out", "sevens.png") == 0
