@@ -57,8 +57,7 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> 
 
 
 def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precision, float]:
-    """Images per second in each precision that the recipe leaves open; a small batch tells, and keeps the first step
-    near."""
+    """Images per second in each precision that is open, in small batches, which keep the first step near."""
     batch = min(resolved(recipe.batch), PROBE)
     trials = [recipe.precision] if recipe.precision else PRECISIONS
     return {

@@ -12,7 +12,7 @@ from torch import Tensor
 from ebb.edit.sdedit import fresh
 from ebb.errors import UsageError
 from ebb.guide.inverse import mmps
-from ebb.guide.operators import Curved, Operator, blur
+from ebb.guide.operators import Measurement, Operator, blur
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.sample.loop import Solver
 from ebb.shapes import Float
@@ -23,7 +23,7 @@ def restore(
     solver: Solver,
     times: Float[Tensor, "n"],
     y: Float[Tensor, "b *m"],
-    operator: Operator | Curved,
+    operator: Measurement,
     error: float,
     like: Float[Tensor, "b *d"],
     cond: Cond,

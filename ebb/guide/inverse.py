@@ -15,7 +15,7 @@ from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.guide.energy import energy, heard, linearised, tilted, weighted
 from ebb.guide.inpaint import rows
-from ebb.guide.operators import Curved, Operator
+from ebb.guide.operators import Measurement
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.path import Path
 from ebb.shapes import Float
@@ -75,7 +75,7 @@ class Measured:
 
     denoiser: Denoiser
     y: Tensor
-    operator: Operator | Curved
+    operator: Measurement
     noise: float
     covariance: Covariance
     iterations: int
@@ -106,7 +106,7 @@ def known_noise(noise: float, iterations: int) -> None:
         raise UsageError(f"expected noise ≥ 0 and iterations ≥ 1, got {noise:g} and {iterations}")
 
 
-def mmps(y: Tensor, operator: Operator | Curved, noise: float, iterations: int = 5) -> Guide:
+def mmps(y: Tensor, operator: Measurement, noise: float, iterations: int = 5) -> Guide:
     """Moment-matching posterior sampling (Rozet et al. 2024, §4.2): Cov = σ²/α·Jᵀ, solved by CG.
 
     For Gaussian data, any linear operator and any noise it is the exact posterior mean E[x0 | x_t, y] once `iterations`
@@ -117,7 +117,7 @@ def mmps(y: Tensor, operator: Operator | Curved, noise: float, iterations: int =
     return lambda denoiser: Measured(denoiser, y, operator, noise, tweedie, iterations)
 
 
-def pigdm(y: Tensor, operator: Operator | Curved, noise: float, data_std: float = 1.0, iterations: int = 20) -> Guide:
+def pigdm(y: Tensor, operator: Measurement, noise: float, data_std: float = 1.0, iterations: int = 20) -> Guide:
     """Pseudo-inverse guidance (ΠGDM, Song et al. 2023, §3): Cov = r²·I as for data N(0, data_std²·I).
 
     One way back through the denoiser; the solve (`iterations` of CG) needs only the operator, and one is enough where

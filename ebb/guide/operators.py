@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -14,6 +14,22 @@ from ebb.errors import UsageError
 from ebb.shapes import Float
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+class Tangent(NamedTuple):
+    """What a measurement at x is, and how it changes with x: `push` u → A'·u and `pull` v → A'ᵀ·v."""
+
+    measured: Tensor
+    push: Callable[[Tensor], Tensor]
+    pull: Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class Measurement(Protocol):
+    """What can be measured of samples x [b, *d], with its derivative."""
+
+    def at(self, x: Tensor) -> Tangent:
+        """The measurement of x, and its derivative there."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +53,6 @@ class Operator:
         """Aᵀ·y, shaped `like` x: the derivative of ⟨A·x, y⟩ by x, which for a linear map is the same everywhere."""
         pulled: Tensor = torch.func.vjp(self.function, torch.zeros_like(like))[1](y.to(like.dtype))[0]
         return pulled
-
-
-class Tangent(NamedTuple):
-    """What a measurement at x is, and how it changes with x: `push` u → A'·u and `pull` v → A'ᵀ·v."""
-
-    measured: Tensor
-    push: Callable[[Tensor], Tensor]
-    pull: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
