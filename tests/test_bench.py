@@ -43,6 +43,17 @@ def test_a_line_that_is_there_is_not_made_again(quality):
     assert run.left([line("diffusers", 0, 60.0, 10, 1.0), line("diffusers", 0, 120.0, 20, 1.0)]) == {}
 
 
+def test_lines_of_another_machine_are_neither_counted_nor_compared(quality):
+    run, table = quality["run"], quality["table"]
+    mine, gpu = {"cpu": run.processor()}, {"cpu": run.processor(), "gpu": "one"}
+    cases = (("ebb", mine), ("ebb", {"cpu": "another"}), ("diffusers", {"cpu": "another"}), ("ebb", gpu))
+    lines = [line(name, 0, 60.0, 10, 1.0) | {"machine": on, "date": "2026-01-01"} for name, on in cases]
+    assert run.here(lines, "cpu") == lines[:1]
+    assert run.here(lines, "cuda") == lines[3:]
+    assert table.by_machine(lines) == {"another": lines[1:3], run.processor(): lines[:1], "one": lines[3:]}
+    assert next(iter(table.by_machine(lines))) == "another"
+
+
 def test_contenders_alternate_within_a_seed_and_ebb_runs_once_for_each_budget(quality):
     run = quality["run"]
     runs = list(run.schedule(["mnist"], 2, ["ebb", "diffusers"], (10, 20, 30)))

@@ -5,7 +5,7 @@
 Every run is a process of its own, one after the other, all contenders of a seed before the next seed. A peer trains
 once and is sampled at every mark; `ebb train` sizes its learning rate to its budget, so it is run once for each. A line
 of results/DATA.jsonl holds all figures of a run at a mark; what has its line is not made again, and a run that was
-trained but not scored is scored from its folder.
+trained but not scored is scored from its folder. Lines of another machine stay, and are never mixed with those of this.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,14 +78,33 @@ def schedule(
 
 
 def lines_of(results: Path, data: str) -> list[dict[str, Any]]:
-    """The lines kept so far."""
+    """The lines kept so far, of all machines."""
     file = results / f"{data}.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def machine_of(line: dict[str, Any]) -> str:
+    """What a line was measured on: the processor, or the GPU where one was used."""
+    return line["machine"].get("gpu") or line["machine"]["cpu"]
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def here(lines: Iterable[dict[str, Any]], device: str) -> list[dict[str, Any]]:
+    """The lines of this machine's processor, or of its GPU."""
+    return [a for a in lines if a["machine"]["cpu"] == processor() and ("gpu" in a["machine"]) == (device != "cpu")]
+
+
 def work(run: Run, given: argparse.Namespace) -> None:
     """Train and score what is left of a run, each in a process of its own."""
-    left = run.left(lines_of(given.results, run.data))
+    left = run.left(here(lines_of(given.results, run.data), given.device))
     folder, where = given.runs / run.folder, getattr(given, run.data)
     shared = [run.data, run.name, where, "--seed", run.seed, "--threads", given.threads, "--device", given.device]
     train = ["train.py", *shared, "--marks", *run.marks, "--out", folder]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from contenders import PACKAGES, PEERS
 from numpy.typing import NDArray
+from run import processor
 from safetensors.torch import load_file
 from torch import Tensor
 from train import PROBE, faster, precise
@@ -116,14 +116,8 @@ def figures(
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were made on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.exists() else []:
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-    return {"cpu": cpu, "threads": torch.get_num_threads(), "torch": torch.__version__} | gpu
+    return {"cpu": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__} | gpu
 
 
 def score(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from run import HERE, MARKS, lines_of
+from run import HERE, MARKS, lines_of, machine_of
 
 DISTANCE = "Fréchet distance"
 FIGURES = (DISTANCE, "kernel distance", "precision", "recall", "two-sample test")
@@ -50,6 +50,15 @@ class Point:
     seconds: float
     distance: Spread
     floor: float
+
+
+def by_machine(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """machine → its lines; first the one on which most contenders were measured, of several the latest."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        found.setdefault(machine_of(line), []).append(line)
+    fullness = {name: (len({a["contender"] for a in own}), max(a["date"] for a in own)) for name, own in found.items()}
+    return {name: found[name] for name in sorted(found, key=fullness.__getitem__, reverse=True)}
 
 
 def at_marks(lines: Iterable[Line], name: str) -> dict[float, list[Line]]:
@@ -183,10 +192,9 @@ def main() -> None:
     parser.add_argument("--real", default="training", choices=("training", "held out"), help="the images compared with")
     given = parser.parse_args()
     for data in MARKS:
-        lines = lines_of(given.results, data)
-        if lines:
+        for name, lines in by_machine(lines_of(given.results, data)).items():
             on, dates = lines[-1]["machine"], [a["date"] for a in lines]
-            where = f"{on.get('gpu') or on['cpu']}, {on['threads']} threads, torch {on['torch']}"
+            where = f"{name}, {on['threads']} threads, torch {on['torch']}"
             print(f"## {data}: {where}, {min(dates)} to {max(dates)}\n")
             print(markdown(["", "ebb"], goals(lines, given.real)), end="\n\n")
             print(markdown(HEAD, contenders(lines, given.real)), end="\n\n")
