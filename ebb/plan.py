@@ -17,7 +17,11 @@ from ebb.train.loop import updates
 from ebb.train.optimiser import WarmupDecay
 
 Precision = Literal["fp32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)[::-1]
+"""The likely faster first: the other is given up once it is SLOWER."""
+
+SLOWER = 1.5
+"""How many times as long an update takes that need not be timed again."""
 
 RESERVE = 0.96
 """The share of a budget for planning, updates and sample grids; the rest is for checkpoints, validation and report."""
@@ -36,8 +40,9 @@ def rate_of(recipe: Recipe) -> WarmupDecay:
     return WarmupDecay(resolved(recipe.optimiser.lr), resolved(recipe.steps), resolved(recipe.optimiser.warmup))
 
 
-def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> float:
-    """Images per second of whole updates, on a copy that is thrown away: a median over `spend` seconds."""
+def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float, rival: float = 0.0) -> float:
+    """Images per second of whole updates, on a copy that is thrown away: a median over `spend` seconds, of three at
+    least, or one that is SLOWER than a `rival`'s."""
     parts, took = assemble(recipe, data, device), list[float]()
     began = last = time.perf_counter()
     for step in updates(
@@ -51,6 +56,8 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> 
         step.loss.item()  # waits for the device
         took.append(time.perf_counter() - last)
         last = time.perf_counter()
+        if len(took) > 1 and took[-1] * rival > SLOWER * images_of(recipe):
+            break
         if len(took) > 3 and last - began > spend:
             break
     return images_of(recipe) / float(np.median(took[1:]))
@@ -58,12 +65,11 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> 
 
 def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precision, float]:
     """Images per second in each precision that is open, in small batches, which keep the first step near."""
-    batch = min(resolved(recipe.batch), PROBE)
-    trials = [recipe.precision] if recipe.precision else PRECISIONS
-    return {
-        precision: pace(recipe.model_copy(update={"precision": precision, "batch": batch}), data, device, 0.0)
-        for precision in trials
-    }
+    batch, found = min(resolved(recipe.batch), PROBE), dict[Precision, float]()
+    for precision in [recipe.precision] if recipe.precision else PRECISIONS:
+        trial = recipe.model_copy(update={"precision": precision, "batch": batch})
+        found[precision] = pace(trial, data, device, 0.0, max(found.values(), default=0.0))
+    return found
 
 
 def grid_seconds(recipe: Recipe, images_per_second: float) -> float:

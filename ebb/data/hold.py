@@ -34,6 +34,8 @@ def held_back(pixels: np.ndarray, labels: np.ndarray | None) -> list[int]:
     room = {kind: count // CLASS_SHARE for kind, count in enumerate(np.bincount(kinds).tolist())}
     chosen = list[int]()
     for _, group in sorted(copies.items()):
+        if len(chosen) == wanted:
+            break
         needed = Counter(kinds[group].tolist())
         if len(chosen) + len(group) <= wanted and all(room[kind] >= count for kind, count in needed.items()):
             chosen += group

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ebb.data import captions, hold, memory
 from ebb.data.decode import Head, Shape
@@ -272,7 +273,7 @@ def _look(
     seen, name = set[bytes](), iter(called)
     for chunk in _chunks(pixels):
         fingerprint.update(chunk.data)
-        counts += [np.bincount(chunk[:, channel].reshape(-1), minlength=256) for channel in range(chunk.shape[1])]
+        counts += [Image.fromarray(plane.reshape(len(plane), -1)).histogram() for plane in chunk.swapaxes(0, 1)]
         flat = chunk.reshape(*chunk.shape[:2], -1)
         constant = (flat.min(-1) == flat.max(-1)).all(-1)
         for image, same, image_name in zip(chunk, constant, name, strict=False):

@@ -15,6 +15,9 @@ from PIL import Image
 from ebb.data.decode import MIN_SIDE, Head, Shape, UnusableError, decode, fit, head
 from ebb.data.files import DAMAGED, MEMBER_LIMIT, Files, Notes
 
+SMALL = 16 * 1024
+"""Bytes of a file on average below which one thread reads all."""
+
 Label = int | str | None
 Progress = Callable[[str, int, int], None]
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
@@ -102,6 +105,12 @@ class ImageFiles:
     labels: Sequence[Label]
     captions: Sequence[str] | None
 
+    @property
+    def threads(self) -> int:
+        """How many read at once: one where files are small, of which most is Python's work and threads only contend."""
+        mean = sum(self.files.sizes[name] for name in self.names) / max(1, len(self.names))
+        return 1 if mean < SMALL else min(8, os.cpu_count() or 1)
+
     def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
         """Read every header, decode nothing."""
 
@@ -117,7 +126,8 @@ class ImageFiles:
                 return UnusableError("unreadable")
 
         found: list[Head | None] = []
-        for name, result in zip(self.names, _each(one, self.names, "headers", progress), strict=True):
+        results = _each(one, self.names, "headers", progress, self.threads)
+        for name, result in zip(self.names, results, strict=True):
             if isinstance(result, UnusableError):
                 notes[str(result), "skipped"].append(name)
             found.append(None if isinstance(result, UnusableError) else result)
@@ -139,7 +149,8 @@ class ImageFiles:
                 return UnusableError("unreadable")
 
         out, kept = allocate((len(which), *shape)), list[int]()
-        for index, result in zip(which, _each(one, which, "images", progress), strict=True):
+        results = _each(one, which, "images", progress, self.threads)
+        for index, result in zip(which, results, strict=True):
             if isinstance(result, UnusableError):
                 notes[str(result), "skipped"].append(self.names[index])
                 continue
@@ -150,13 +161,14 @@ class ImageFiles:
         return out[: len(kept)], kept
 
 
-def _each(function: Callable[[T], R], items: Sequence[T], stage: str, progress: Progress) -> Iterator[R]:
-    """`map` in a few threads, in order; Pillow and zlib let go of the interpreter while they work."""
+def _each(function: Callable[[T], R], items: Sequence[T], stage: str, progress: Progress, threads: int) -> Iterator[R]:
+    """`map` in some threads, in order; Pillow and zlib let go of the interpreter while they work."""
     step = 64  # images per task: the small ones cost less than handing them to a thread
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(threads) as pool:
+        do = pool.map if threads > 1 else map
         for start in range(0, len(items), 16 * step):  # a bounded number of results wait for the reader
             stop = min(start + 16 * step, len(items))
             runs = [items[at : min(at + step, stop)] for at in range(start, stop, step)]
-            for results in pool.map(lambda run: [function(item) for item in run], runs):
+            for results in do(lambda run: [function(item) for item in run], runs):
                 yield from results
             progress(stage, stop, len(items))
