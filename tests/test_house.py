@@ -1,7 +1,6 @@
 """The house keeps its own rules: who imports whom, which words stay out, how long files get, which options exist."""
 
 import ast
-import json
 import re
 import subprocess
 import sys
@@ -10,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import tyro
 from jaxtyping import TypeCheckError
 
 import ebb
+from ebb.cli import Verbs, main
 from ebb.recipe import Recipe, flat
 
 ROOT = Path(__file__).parents[1]
@@ -162,20 +163,18 @@ VERBS = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_command_line_has_these_options_and_no_other(verb):
+def test_the_command_line_has_these_options_and_no_other(verb, monkeypatch, capsys):
     """A new option is a decision: it is made here too."""
-    out = command(*verb.split(), "--help").stdout
-    found = {name.replace("-", "_") for name in re.findall(r"^│ (?:-h, )?--([a-z0-9.-]+)", out, re.MULTILINE)}
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        main([*verb.split(), "--help"])
+    out = capsys.readouterr().out
+    found = {name.replace("-", "_") for name in re.findall(r"^[│ ] (?:-h, )?--([a-z][a-z0-9.-]*)", out, re.MULTILINE)}
     assert found - {"help"} == VERBS[verb]
 
 
 def test_every_option_of_train_is_a_field_of_the_recipe():
     assert set(flat(Recipe().model_dump())) == OPTIONS
-
-
-def command(*arguments):
-    program = [sys.executable, "-c", "from ebb.cli import main; main()", *arguments]
-    return subprocess.run(program, capture_output=True, text=True, env={"COLUMNS": "100", "PATH": ""}, check=False)
 
 
 def test_help_does_not_import_torch():
@@ -228,10 +227,7 @@ COMMANDS = sorted({line for page in PAGES for line in ebb_lines(page)})
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_shown_is_one_the_command_line_takes(line):
     """Parsed by the real parser; what they do on real data is tested in test_run.py."""
-    program = "import sys, json, tyro; from ebb.cli import Verbs; tyro.cli(Verbs, args=json.loads(sys.argv[1])); print('parsed')"
-    arguments = json.dumps(re.sub(r"[\"']", "", line).split()[1:])
-    done = subprocess.run([sys.executable, "-c", program, arguments], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "parsed", done.stdout + done.stderr
+    assert callable(tyro.cli(Verbs, args=re.sub(r"[\"']", "", line).split()[1:]))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
