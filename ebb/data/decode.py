@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase, BytesIO
@@ -31,11 +31,20 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True)
 class Head:
-    """What is known before decoding: height and width in pixels, upright, and whether there may be colour."""
+    """What is known before a picture has its shape: height and width in pixels, upright, whether there may be colour,
+    and of a small one its pixels as they are, with the (kind, action) of everything that had to be done."""
 
     height: int
     width: int
     colour: bool
+    pixels: np.ndarray | None = None
+    done: Sequence[tuple[str, str]] = ()
+
+    def as_it_is(self, shape: Shape) -> np.ndarray | None:
+        """Its pixels, where they are known and `shape` is theirs, grey ones being so in colour too."""
+        if self.pixels is None or self.pixels.shape[1:] != shape[1:] or len(self.pixels) > shape[0]:
+            return None
+        return np.broadcast_to(self.pixels, shape)
 
 
 @contextmanager
@@ -57,15 +66,19 @@ def _opened(file: BufferedIOBase) -> Iterator[Image.Image]:
         raise UnusableError("unreadable") from error
 
 
-def head(file: BufferedIOBase) -> Head:
-    """Size and colour from the header alone. Raises UnusableError."""
+def head(file: BufferedIOBase, suffix: str = ".png", small: int = 0) -> Head:
+    """Size and colour from the header alone; a picture of at most `small` pixels is decoded too, since opening it again
+    would cost as much. Raises UnusableError."""
     with _opened(file) as image:
         width, height = image.size
         # asking a PNG for tags it does not announce would decode it
         tagged = "exif" in image.info or image.format == "TIFF"
         if tagged and image.getexif().get(0x0112, 1) > 4:  # the orientations that lie on their side
             width, height = height, width
-        return Head(height, width, image.mode not in ("1", "L", "LA", "La", "F") and image.mode[0] != "I")
+        colour = image.mode not in ("1", "L", "LA", "La", "F") and image.mode[0] != "I"
+        if width * height > small:
+            return Head(height, width, colour)
+        return Head(height, width, colour, *_decoded(image, suffix, (3 if colour else 1, height, width)))
 
 
 def decode(file: BufferedIOBase, suffix: str, shape: Shape) -> tuple[np.ndarray, list[tuple[str, str]]]:
@@ -74,22 +87,25 @@ def decode(file: BufferedIOBase, suffix: str, shape: Shape) -> tuple[np.ndarray,
     Raises UnusableError.
     """
     with _opened(file) as image:
-        done = []
-        if (image.format or "").replace("MPO", "JPEG") != SUFFIXES[suffix]:  # MPO: what some phones call .jpg
-            done.append(("wrong suffix", "read by its content"))
-        if getattr(image, "is_animated", False):
-            done.append(("several frames", "first frame used"))
-        if image.mode[0] == "I" or ";16" in str(getattr(image, "tile", "")):
-            done.append(("16-bit", "scaled to 8 bits"))
-        if (
-            image.format == "JPEG"
-        ):  # large photographs decode at a fraction of the work; twice the size keeps LANCZOS exact
-            image.draft(image.mode, (2 * max(shape[1:]), 2 * max(shape[1:])))
-        image.load()
-        if image.getexif().get(0x0112, 1) > 1:
-            done.append(("rotated", "turned upright"))
-            ImageOps.exif_transpose(image, in_place=True)
-        return fit(_flat(image, done), shape), done
+        return _decoded(image, suffix, shape)
+
+
+def _decoded(image: Image.Image, suffix: str, shape: Shape) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """As `decode`, of an image that is open."""
+    done = []
+    if (image.format or "").replace("MPO", "JPEG") != SUFFIXES[suffix]:  # MPO: what some phones call .jpg
+        done.append(("wrong suffix", "read by its content"))
+    if getattr(image, "is_animated", False):
+        done.append(("several frames", "first frame used"))
+    if image.mode[0] == "I" or ";16" in str(getattr(image, "tile", "")):
+        done.append(("16-bit", "scaled to 8 bits"))
+    if image.format == "JPEG":  # large photographs decode at a fraction of the work; twice the size keeps LANCZOS exact
+        image.draft(image.mode, (2 * max(shape[1:]), 2 * max(shape[1:])))
+    image.load()
+    if image.getexif().get(0x0112, 1) > 1:
+        done.append(("rotated", "turned upright"))
+        ImageOps.exif_transpose(image, in_place=True)
+    return fit(_flat(image, done), shape), done
 
 
 def _flat(image: Image.Image, done: list[tuple[str, str]]) -> Image.Image:

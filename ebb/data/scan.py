@@ -186,7 +186,7 @@ def _pixels(
     where: str, split: Split, heads: dict[int, Head], shape: Shape, notes: Notes, tick: Progress, allocate: Allocate
 ) -> tuple[np.ndarray, list[int]]:
     """Decode the usable images of a split, and note which of them had another size."""
-    pixels, kept = split.pixels(list(heads), shape, notes, tick, allocate)
+    pixels, kept = split.pixels(heads, shape, notes, tick, allocate)
     if not kept:
         raise _nothing(where, notes)
     names, sizes = split.names, {at: (head.height, head.width) for at, head in heads.items()}

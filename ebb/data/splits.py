@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
@@ -17,6 +17,9 @@ from ebb.data.files import DAMAGED, MEMBER_LIMIT, Files, Notes
 
 SMALL = 16 * 1024
 """Bytes of a file on average below which one thread reads all."""
+
+SMALL_PICTURE, EARLY = 64 * 64, 2**28
+"""Pixels of a picture that is decoded with its header, where all such take at most so many bytes."""
 
 Label = int | str | None
 Progress = Callable[[str, int, int], None]
@@ -45,9 +48,9 @@ class Split(Protocol):
         """The size of each image; None for one that has to be left out."""
 
     def pixels(
-        self, which: list[int], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
+        self, heads: Mapping[int, Head], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
     ) -> tuple[np.ndarray, list[int]]:
-        """The images `which` as uint8 [n, c, h, w], `shape` each, and those of `which` that could be decoded."""
+        """The images with these heads as uint8 [n, c, h, w], `shape` each, and those that could be decoded."""
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,17 @@ class Arrays:
         return [Head(height, width, channels == 3)] * len(self.array)
 
     def pixels(
-        self, which: list[int], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
+        self, heads: Mapping[int, Head], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
     ) -> tuple[np.ndarray, list[int]]:
         """The array itself, unless another shape is asked for."""
         if self.array.shape[1:] == shape:
-            return self.array, which
-        out = allocate((len(which), *shape))
-        for index in which:
+            return self.array, list(heads)
+        out = allocate((len(heads), *shape))
+        for index in heads:
             image = self.array[index]
             out[index] = fit(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), shape)
-        progress("images", len(which), len(which))
-        return out, which
+        progress("images", len(heads), len(heads))
+        return out, list(heads)
 
 
 @dataclass(frozen=True)
@@ -112,14 +115,15 @@ class ImageFiles:
         return 1 if mean < SMALL else min(8, os.cpu_count() or 1)
 
     def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
-        """Read every header, decode nothing."""
+        """Read every header, and decode what is small."""
+        small = min(SMALL_PICTURE, EARLY // (3 * max(1, len(self.names))))
 
         def one(name: str) -> Head | UnusableError:
             if not 0 < self.files.sizes[name] <= MEMBER_LIMIT:
                 return UnusableError("too large" if self.files.sizes[name] else "empty file")
             try:
                 with self.files.open(name) as file:
-                    return head(file)
+                    return head(file, _suffix(name), small)
             except UnusableError as reason:
                 return reason
             except DAMAGED:
@@ -134,23 +138,25 @@ class ImageFiles:
         return found
 
     def pixels(
-        self, which: list[int], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
+        self, heads: Mapping[int, Head], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
     ) -> tuple[np.ndarray, list[int]]:
-        """Decode the images `which`."""
+        """Decode the images that are not decoded yet."""
 
-        def one(index: int) -> tuple[np.ndarray, list[tuple[str, str]]] | UnusableError:
-            name = self.names[index]
+        def one(index: int) -> tuple[np.ndarray, Sequence[tuple[str, str]]] | UnusableError:
+            name, early = self.names[index], heads[index].as_it_is(shape)
+            if early is not None:
+                return early, heads[index].done
             try:
                 with self.files.open(name) as file:
-                    return decode(file, posixpath.splitext(name)[1].lower(), shape)
+                    return decode(file, _suffix(name), shape)
             except UnusableError as reason:
                 return reason
             except DAMAGED:
                 return UnusableError("unreadable")
 
-        out, kept = allocate((len(which), *shape)), list[int]()
-        results = _each(one, which, "images", progress, self.threads)
-        for index, result in zip(which, results, strict=True):
+        out, kept = allocate((len(heads), *shape)), list[int]()
+        results = _each(one, list(heads), "images", progress, self.threads)
+        for index, result in zip(heads, results, strict=True):
             if isinstance(result, UnusableError):
                 notes[str(result), "skipped"].append(self.names[index])
                 continue
@@ -159,6 +165,10 @@ class ImageFiles:
             for note in done:
                 notes[note].append(self.names[index])
         return out[: len(kept)], kept
+
+
+def _suffix(name: str) -> str:
+    return posixpath.splitext(name)[1].lower()
 
 
 def _each(function: Callable[[T], R], items: Sequence[T], stage: str, progress: Progress, threads: int) -> Iterator[R]:
