@@ -29,6 +29,7 @@ _HOMES = {
     "ebb.networks.dit": ["DiT"],
     "ebb.networks.mmdit": ["MMDiT"],
     "ebb.networks.mlp": ["MLP"],
+    "ebb.networks.attention": ["rescored"],
     "ebb.networks.classifier": ["Classifier", "PointClassifier"],
     "ebb.encode.labels": ["Labels"],
     "ebb.encode.text": ["Vocabulary"],

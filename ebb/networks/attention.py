@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import flex_attention
 
 from ebb.errors import UsageError
 from ebb.networks.blocks import zeroed
@@ -26,11 +28,44 @@ def heads_of(width: int, head: int) -> int:
     return heads
 
 
+Change = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(score, sample, head, query, key) → another score; the last four are indices."""
+
+CHANGE: ContextVar[Change | None] = ContextVar("CHANGE", default=None)
+
+
+@contextmanager
+def rescored(change: Change) -> Iterator[None]:
+    """While it lasts every attention is softmax(change(QKᵀ/√d))V, by FlexAttention (Dong et al. 2024).
+
+    A key may so be turned up or down, or seen from near only, in a network that knows nothing of it; a compiled network
+    has the change in its kernel. Keys that are not seen stay unseen. On a CPU torch computes it forwards only.
+    """
+    token = CHANGE.set(change)
+    try:
+        yield
+    finally:
+        CHANGE.reset(token)
+
+
+def flexible(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, change: Change) -> Tensor:
+    """softmax(change(QKᵀ/√d))V [b, heads, n, d] over the keys `seen`. Raises UsageError for gradients on a CPU."""
+    if q.device.type == "cpu" and torch.is_grad_enabled() and any(part.requires_grad for part in (q, k, v)):
+        raise UsageError("FlexAttention has no gradients on a CPU", "sample inside torch.no_grad(), or train on a GPU")
+    heard = torch.ones_like(k[:, 0, :, 0], dtype=torch.bool) if seen is None else seen
+    out: Tensor = flex_attention(
+        q, k, v, lambda score, b, h, i, j: torch.where(heard[b, j], change(score, b, h, i, j), -torch.inf)
+    )
+    return out
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Float[Tensor, "b n w"]:
     """softmax(QKᵀ/√d)V of every head, q [b, heads, n, d], k and v [b, heads, m, d], the heads side by side.
 
-    Keys that are not `seen` (bool [b, m], at least one in every row) count for nothing.
+    Keys that are not `seen` (bool [b, m], at least one in every row) count for nothing. `rescored` changes the scores.
     """
+    if (change := CHANGE.get()) is not None:
+        return flexible(q.to(v.dtype), k.to(v.dtype), v, seen, change).transpose(1, 2).flatten(2)
     mask = None if seen is None else seen[:, None, None]
     small = k.shape[2] <= SMALL and q.device.type == "cpu" and not torch.compiler.is_compiling()
     with sdpa_kernel(SDPBackend.MATH) if small else nullcontext():

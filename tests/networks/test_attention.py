@@ -3,20 +3,22 @@
 import pytest
 import torch
 
+import ebb
 from ebb.errors import UsageError
 from ebb.networks import attention
-from ebb.networks.attention import Attention, CrossAttention, JointAttention, rotate, rotation
+from ebb.networks.attention import Attention, CrossAttention, JointAttention, attend, rotate, rotation
 
 from .known import lively
 
 SEEN = torch.tensor([[True, True, False], [True, False, False]])
 
 
-def by_hand(q, k, v, seen):
-    """softmax(qkᵀ/√d)v over the keys that are seen, for every sample, head and query alone: [b, n, heads·d]."""
+def by_hand(q, k, v, seen, change=lambda score, b, h, n, m: score):
+    """softmax(change(qkᵀ/√d))v over the keys seen, for every sample, head and query alone: [b, n, heads·d]."""
     rows = torch.empty(q.shape[0], q.shape[2], q.shape[1], q.shape[3])
     for b, h, n in torch.cartesian_prod(*(torch.arange(size) for size in q.shape[:3])).tolist():
-        score = torch.stack([q[b, h, n] @ key for key in k[b, h][seen[b]]]) / q.shape[3] ** 0.5
+        at = torch.arange(k.shape[2])[seen[b]]
+        score = torch.stack([change(q[b, h, n] @ k[b, h, m] / q.shape[3] ** 0.5, b, h, n, m) for m in at])
         weight = score.exp() / score.exp().sum()
         rows[b, n, h] = sum(w * value for w, value in zip(weight, v[b, h][seen[b]], strict=True))
     return rows.flatten(2)
@@ -83,6 +85,38 @@ def test_joint_attention_equals_its_formula(last, generator):
     swapped, flipped = formula(queries, [said, v], keys, every), formula(queries, keys, [said, v], every.flip(1))
     for mutant in (deaf, swapped, flipped):
         assert not torch.allclose(gathered, layer.data.out(mutant[:, -4:]), atol=1e-3)
+
+
+def test_scores_are_changed_in_every_attention_and_only_while_it_lasts(generator):
+    """A bias by distance and head, against the formula; without it, and where it reaches unseen keys, it is another."""
+    q, k, v = (torch.randn(2, 2, 3, 4, generator=generator) for _ in range(3))
+
+    def near(score, b, h, n, m):
+        return score - (h + 1) * (n - m).abs()
+
+    with ebb.rescored(near):
+        answer, whole = attend(q, k, v, SEEN), attend(q, k, v)
+    torch.testing.assert_close(answer, by_hand(q, k, v, SEEN, near), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole, by_hand(q, k, v, torch.ones_like(SEEN), near), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attend(q, k, v, SEEN), by_hand(q, k, v, SEEN), atol=1e-5, rtol=1e-5)
+    for mutant in (whole, by_hand(q, k, v, SEEN), by_hand(q, k, v, SEEN, lambda *at: near(at[0], *at[2:4], *at[3:]))):
+        assert not torch.allclose(answer, mutant, atol=1e-3)
+
+
+def test_a_word_that_is_turned_down_is_not_heard():
+    torch.manual_seed(0)
+    layer, x, rows = lively(CrossAttention(8, 6, head=4)), torch.randn(1, 4, 8), torch.randn(1, 3, 6)
+    without = torch.tensor([[True, False, True]])
+    with torch.no_grad(), ebb.rescored(lambda score, b, h, n, m: torch.where(m == 1, -torch.inf, score)):
+        deaf = layer(x, rows, torch.ones(1, 3, dtype=torch.bool))
+    torch.testing.assert_close(deaf, layer(x, rows, without), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(deaf, layer(x, rows, torch.ones(1, 3, dtype=torch.bool)), atol=1e-3)
+
+
+def test_changed_scores_have_no_gradients_on_a_cpu():
+    q = torch.randn(1, 1, 2, 4, requires_grad=True)
+    with ebb.rescored(lambda score, *at: score), pytest.raises(UsageError, match=r"torch\.no_grad"):
+        attend(q, q, q)
 
 
 def test_rotation_makes_scores_depend_on_distance_only(generator):
