@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ebb import checkpoint
 from ebb.assemble import Parts, assemble, autocast_of
-from ebb.data.loader import Loader, to_unit
+from ebb.data.loader import Loader
+from ebb.data.pictures import to_unit
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.plan import GRID_IMAGES, rate_of, updates_within
