@@ -32,7 +32,7 @@ def decoded(files: Files, where: str, name: str) -> str:
 
 
 def rows(files: Files, where: str, table: str, beside: str | None = None) -> dict[str, dict[str, Any]]:
-    """The rows of a metadata.jsonl by the path of their file, and with that of the picture that the field `beside` names.
+    """The rows of a metadata.jsonl by the path of their file; what the field `beside` names is made a path too.
 
     Raises DataError naming the line.
     """

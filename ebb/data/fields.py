@@ -7,7 +7,6 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,16 +60,17 @@ class Fields:
                     notes[f"without {name}", "learnt without numbers"].append(split.names[at])
                     continue
                 if type(value) not in (int, float) or not abs(value) < LARGEST:
+                    came = json.dumps(value)
                     raise DataError(
-                        f"{where}: {name!r} of {shown(split.names[at])} is {json.dumps(value):.60}, not a finite number",
+                        f"{where}: {name!r} of {shown(split.names[at])} is {came:.60}, not a finite number",
                         "leave it out, or write null, where there is none",
                     )
                 row[column] = value
         return found
 
     def pictures_of(
-        self, where: str, split: ImageFiles, kept: list[int], own: Mapping[int, Head], shape: tuple[int | None, int, int],
-        notes: Notes, tick: Progress, allocate: Allocate,
+        self, where: str, split: ImageFiles, kept: list[int], own: Mapping[int, Head],
+        shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
     ) -> Pictures:  # fmt: skip
         """The picture beside each of the images `kept`, in `shape`, scaled and cropped as its own is.
 
@@ -83,7 +83,8 @@ class Fields:
         heads = {i: head for i, head in enumerate(files.heads(found, tick)) if head}
         channels = shape[0] or (3 if any(head.colour for head in heads.values()) else 1)
         full: Shape = (channels, *shape[1:])
-        pixels, read = files.pixels(list(heads), full, found, tick, allocate) if heads else (np.zeros((0, *full)), [])
+        none = np.zeros((1, *full), np.uint8)
+        pixels, read = files.pixels(list(heads), full, found, tick, allocate) if heads else (none, [])
         for (kind, action), names in found.items():
             notes[f"{self.beside}: {kind}", action.replace("skipped", "learnt without")] += names
         place = {files.names[i]: number for number, i in enumerate(read)}
@@ -93,8 +94,7 @@ class Fields:
                 notes[f"without {self.beside}", "learnt without it"].append(split.names[at])
             elif own[at].width * head[paths[at]].height != own[at].height * head[paths[at]].width:
                 notes[f"{self.beside} of other proportions", "each cropped at its own centre"].append(split.names[at])
-        pixels = pixels if read else np.zeros((1, *full), np.uint8)
-        return Pictures(pixels, np.array([place.get(paths.get(at, ""), -1) for at in kept], np.int64))
+        return Pictures(pixels if read else none, np.array([place.get(paths.get(at, ""), -1) for at in kept], np.int64))
 
     def path(self, where: str, split: ImageFiles, at: int) -> str | None:
         """The picture that is named beside image number `at`; DataError for what is none."""
@@ -113,7 +113,7 @@ class Fields:
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """What was read of the `fields`: `numbers` float64 [n, k], NaN where missing, and `pictures`, each None unless asked
+    """What was read of the `fields`: `numbers` float64 [n, k], NaN where missing, and `pictures`; None where not asked
     for."""
 
     fields: Fields = Fields()
@@ -156,13 +156,16 @@ class Told:
         return said
 
 
+NOTHING = Told()
+
+
 def told(
     fields: Fields, where: str, split: Split, kept: list[int], own: Mapping[int, Head],
     shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
 ) -> Told:  # fmt: skip
     """What the fields say of the images `kept`, whose headers are `own`; see `Fields` for what is raised."""
     if not fields.names or not isinstance(split, ImageFiles):
-        return Told()
+        return NOTHING
     numbers = fields.numbers_of(where, split, kept, notes) if fields.numbers else None
     pictures = None
     if fields.beside is not None:

@@ -96,9 +96,7 @@ class Examples:
         rows = self.mirrored if mirrored and self.mirrored is not None else self.x0
         return self.unit(rows[index].to(device, torch.float32))
 
-    def conditions(
-        self, index: np.ndarray, device: torch.device, turned: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def conditions(self, index: np.ndarray, device: torch.device, turned: Tensor | None = None) -> dict[str, Tensor]:
         """The conditions of some of the examples, on the device; `turned` bool [b] says which are mirrored."""
         found = dict[str, Tensor]()
         for name, rows in self.cond.items():

@@ -151,8 +151,8 @@ def _read(
     heads = _heads(where, source.held_out, notes, tick)
     pixels, kept = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
     _note_grey(source.held_out, heads, kept, pixels, notes)
-    depth = said.pictures.pixels.shape[1] if said.pictures else None
-    said = told(fields, where, source.held_out, kept, heads, (depth, height, width), notes, tick, allocate)
+    deep = said.pictures.pixels.shape[1] if said.pictures else None
+    said = told(fields, where, source.held_out, kept, heads, (deep, height, width), notes, tick, allocate)
     return replace(train, held_out=_images(source, source.held_out, pixels, kept, said, names, chosen, notes))
 
 

@@ -64,9 +64,7 @@ def _with_labels(path: Path) -> Files:
     return Files("", sizes, lambda name: open(near[name], "rb"))
 
 
-def _in_files(
-    files: Files, where: str, name: str, notes: Notes, allocate: Allocate, beside: str | None
-) -> Source:
+def _in_files(files: Files, where: str, name: str, notes: Notes, allocate: Allocate, beside: str | None) -> Source:
     """A folder or an archive, by what lies in it."""
     bases = [posixpath.basename(member) for member in files.sizes]
     if any(map(formats.CIFAR.match, bases)):
@@ -95,9 +93,7 @@ def _common_depth(members: Iterable[str]) -> int:
     return len(common.split("/")) if common else 0
 
 
-def _image_files(
-    files: Files, where: str, name: str, images: list[str], notes: Notes, beside: str | None
-) -> Source:
+def _image_files(files: Files, where: str, name: str, images: list[str], notes: Notes, beside: str | None) -> Source:
     """Images in folders: a split if the first level says so, labels by metadata or else by folder."""
     tables = [member for member in files.sizes if posixpath.basename(member) == METADATA]
     found = {key: row for table in tables for key, row in rows(files, where, table, beside).items()}
@@ -135,9 +131,7 @@ def _image_files(
     return Source(kind, name, split(train), split(test) if test else None, reasons)
 
 
-def _examples(
-    rows: dict[str, dict[str, Any]], images: list[str], beside: str, where: str, notes: Notes
-) -> list[str]:
+def _examples(rows: dict[str, dict[str, Any]], images: list[str], beside: str, where: str, notes: Notes) -> list[str]:
     """The images that have a row of their own: where some stand beside others, one that no row names may as well."""
     named = {str(row.get(beside)) for row in rows.values()}
     notes["no row names it", f"ignored: it may be {beside}"] += sorted({*images} - named - rows.keys())
