@@ -74,10 +74,8 @@ def sample_to(
         task = bar.add_task("sampling", total=count)
         x = system.make(wishes, seed=seed, compile=compile, progress=lambda n: bar.advance(task, n), **how)
     settings = {"run": run.name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump(), "label": label}
-    settings |= {"text": list(text), "together": together} if text else {}
-    settings |= {"numbers": said} if said else {}
-    settings |= {"beside": [str(file) for file in beside]} if beside else {}
-    settings |= {"regions": list(regions)} if regions else {}
+    given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
+    settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
     write(out, to_pixels(x), wishes, system.labels.names, seed, settings)
     tell(console, f"{count} images in {out}")
 

@@ -267,9 +267,8 @@ def agreed(system: System) -> None:
     for name, size in hears.sizes.items():
         if built.get(name, 0) != size:
             what = {"classes": "labels", "numbers": "numbers", "image": f"channels beside ({hears.beside})"}
-            raise UsageError(
-                f"{size} {what.get(name, f'{name} of texts')} for a network of {built.get(name, 0)} ({name})"
-            )
+            mine = what.get(name, f"{name} of {hears.text}")
+            raise UsageError(f"{size} {mine} for a network of {built.get(name, 0)} {name}")
     if hears.beside is not None:
         height, width = (length // hears.beside.factor for length in hears.beside.shape[1:])
         if (height, width) != system.inner[1:]:
