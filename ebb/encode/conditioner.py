@@ -225,6 +225,18 @@ class Conditioner:
         """One row that asks for nothing."""
         return self(Wishes((self.labels.none,), ("",)))
 
+    def examples(self) -> dict[str, Tensor]:
+        """Some rows of each condition: every label, a few texts, the least and the most numbers, black and white."""
+        found = dict(self.labels(range(len(self.labels.names))))
+        if self.text is not None:
+            found["text"] = torch.from_numpy(self.text(self.text.examples[:8] or ("",)))
+        if self.numbers is not None:
+            found["numbers"] = torch.from_numpy(self.numbers([self.numbers.least, self.numbers.most]))
+        if self.beside is not None:
+            shades = torch.tensor([-1.0, 1.0])[:, None, None, None]
+            found["image"] = self.beside(shades.expand(2, *self.beside.shape))
+        return found
+
     def wishes(
         self,
         count: int,

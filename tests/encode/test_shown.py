@@ -72,6 +72,13 @@ def test_nothing_asked_is_the_null_in_every_condition():
     assert EVERY.sizes == {"classes": 2, "numbers": 2, "image": 4}
 
 
+def test_examples_differ_in_every_condition():
+    examples = EVERY.examples()
+    assert {name: len(rows) for name, rows in examples.items()} == {"label": 2, "numbers": 2, "image": 2}
+    assert all(not torch.equal(rows[0], rows[1]) for rows in examples.values())
+    assert not any(rows.isnan().any() for rows in examples.values())
+
+
 def test_numbers_and_pictures_are_asked_for_one_for_all_or_one_for_each():
     shown = torch.linspace(-1, 1, 24).reshape(1, 4, 6)
     wishes = EVERY.wishes(3, numbers={"size": [0, 1, 2], "time": 1.7e9}, beside=shown)
