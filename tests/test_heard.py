@@ -42,7 +42,7 @@ QUICK |= {"steps": 50, "ema_halflife": 200, "optimiser": {"warmup": 10}}
 def write(folder, image, count=64, others=False):
     """Blocks beside pictures that `image(i, blocks)` makes of them, with the mean of each as its `light`.
 
-    With `others` they have another number, labels and captions too.
+    With `others` they have another number, labels and captions too, and some lack something.
     """
     (folder / "masks").mkdir(parents=True)
     rng, rows = np.random.default_rng(0), []
@@ -54,6 +54,9 @@ def write(folder, image, count=64, others=False):
         row = {"file_name": f"{i:02}.png", "light": float(pixels.mean()), "mask": f"masks/{i:02}.png"}
         more = {"dark": 1 - i / count, "label": "ab"[i % 2], "text": ["an even one", "an odd one"][i % 2]}
         rows.append(row | (more if others else {}))
+    if others:
+        rows[3]["dark"] = rows[4]["mask"] = None
+        del rows[5]["mask"], rows[5]["light"], rows[5]["text"]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
@@ -144,6 +147,30 @@ def test_all_that_is_heard_can_be_asked_for_in_any_combination(home, kind):
     assert not torch.allclose(system.sample(2, **asked, guidance=2.0), made["every"])
     tensor = opened([mask], (1, 8, 8))[0]
     assert torch.equal(system.sample(2, **{**asked, "beside": tensor}), made["every"])
+
+
+@pytest.mark.parametrize("kind", ["dit", "mmdit"])
+def test_transformers_hear_them_too(home, tmp_path, kind):
+    network = {"kind": kind, "width": 16, "depth": 1, "patch": 2}
+    run(home / "data", tmp_path / "run", **ALL | {"network": network, "steps": 2})
+    system = stirred(load(tmp_path / "run"))
+    made = [system.sample(1, numbers={"light": light, "dark": 0.5}, beside=torch.ones(1, 8, 8)) for light in (50, 200)]
+    made.append(system.sample(1, numbers={"light": 200, "dark": 0.5}, beside=-torch.ones(1, 8, 8)))
+    assert not any(torch.allclose(made[i], made[i - 1]) for i in range(3))
+
+
+def test_what_is_missing_is_said_and_learnt_without(home, tmp_path):
+    said = run(home / "data", tmp_path / "run", **ALL | {"steps": 1})
+    assert "without dark (1)" in said
+    assert "without mask (2)" in said
+    recipe, images = from_yaml(tmp_path / "run" / "run.yaml")[0], data_of(tmp_path / "run")
+    cond = prepared(recipe, images, cache=home).examples.conditions(np.arange(8), torch.device("cpu"))
+    assert cond["numbers"].isnan().all(1).tolist() == [at in (3, 5) for at in range(8)]
+    assert cond["image"].flatten(1).isnan().all(1).tolist() == [at in (4, 5) for at in range(8)]
+    assert all(
+        torch.isfinite(value).all()
+        for value in checkpoint.read(checkpoint.newest(home / "all" / "checkpoints"), "model").values()
+    )
 
 
 def test_a_contract_says_all_that_is_heard_and_a_mismatch_is_refused_by_name(home):
@@ -259,8 +286,8 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     system, images = load(home / "all"), data_of(home / "all")
     wishes = asked_for(system, images, 6, seed=0)
     rows = np.random.default_rng(0).choice(len(images.pixels), 6)
-    assert np.array_equal(wishes.numbers, images.told.numbers[rows])
-    assert torch.equal(wishes.pictures[:], images.told.pictures[rows])
+    assert np.array_equal(wishes.numbers, images.told.numbers[rows], equal_nan=True)
+    assert np.array_equal(wishes.pictures[:], images.told.pictures[rows], equal_nan=True)
     assert wishes.part(2, 3) == replace(
         wishes, labels=wishes.labels[2:5], texts=wishes.texts[2:5], numbers=wishes.numbers[2:5]
     )
@@ -278,7 +305,7 @@ def test_grids_ask_for_what_is_said_of_the_images(home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(System, "make", lambda self, wishes, **how: asked.append(wishes) or made(self, wishes, **how))
         assert shown(parts)[0].shape == (40, 1, 8, 8)
-    assert np.array_equal(asked[0].numbers[:32], images.told.numbers)
+    assert np.array_equal(asked[0].numbers[:32], images.told.numbers, equal_nan=True)
 
 
 def test_pictures_are_edited_with_nothing_asked_of_the_rest_and_not_enlarged(home):

@@ -76,6 +76,15 @@ def test_pictures_beside_are_no_examples_and_other_fields_change_nothing(folder)
     assert read(bare).summary.fingerprint == plain.summary.fingerprint == plain.summary.images
 
 
+def test_a_picture_with_a_row_of_its_own_may_stand_beside_another(folder):
+    before = folder(change=lambda rows: [{**row, "before": f"{row['size'] - 1:03}.png"} for row in rows[1:]] + rows[:1])
+    images = read(before, beside="before")
+    assert len(images.pixels) == 8
+    shown = (images.told.pictures[:][:, 0, 0, 0] * 127.5 + 127.5).round()
+    assert shown[1:].tolist() == [*range(7)]
+    assert shown[0].isnan()
+
+
 def test_the_fingerprint_knows_every_number_and_picture_and_the_names_of_their_fields(folder, tmp_path, save):
     where = folder()
 

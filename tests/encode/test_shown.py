@@ -46,14 +46,23 @@ def test_a_number_that_never_changes_has_the_deviation_1():
     assert Numbers.of(("a",), np.full((3, 1), 7.0))([[7.0], [8.0]]).tolist() == [[0.0], [1.0]]
 
 
+def check_folded(fold):
+    """All values are there, those of one place of 2 × 2 together."""
+    x = torch.randn(3, 1, 4, 6)
+    folded = fold(x)
+    assert folded.shape == (3, 4, 2, 3)
+    assert torch.equal(folded.flatten().sort().values, x.flatten().sort().values)
+    assert folded[0, :, 1, 2].tolist() == x[0, 0, 2:4, 4:6].flatten().tolist()
+
+
 def test_folding_loses_nothing_and_keeps_neighbours_together():
     x = torch.randn(3, 1, 4, 6)
-    folded = MASK(x)
-    assert folded.shape == (3, 4, 2, 3)
+    check_folded(MASK)
     assert MASK.channels == 4
-    assert torch.equal(torch.nn.functional.pixel_shuffle(folded, 2), x)
-    assert folded[0, :, 1, 2].tolist() == x[0, 0, 2:4, 4:6].flatten().tolist()
+    assert torch.equal(torch.nn.functional.pixel_shuffle(MASK(x), 2), x)
     assert torch.equal(replace(MASK, factor=1)(x), x)
+    with pytest.raises(AssertionError):
+        check_folded(lambda x: x.reshape(3, 4, 2, 3))
 
 
 def test_nothing_asked_is_the_null_in_every_condition():
