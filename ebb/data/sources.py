@@ -134,7 +134,7 @@ def _image_files(files: Files, where: str, name: str, images: list[str], notes: 
 def _examples(rows: dict[str, dict[str, Any]], images: list[str], beside: str, where: str, notes: Notes) -> list[str]:
     """The images that have a row of their own: where some stand beside others, one that no row names may as well."""
     named = {str(row.get(beside)) for row in rows.values()}
-    notes["no row names it", f"ignored: it may be {beside}"] += sorted({*images} - named - rows.keys())
+    notes["no row names it", f"ignored: it may be a {beside}"] += sorted({*images} - named - rows.keys())
     found = [image for image in images if image in rows]
     if not found:
         raise DataError(f"{where}: no image has a row in {METADATA}", 'write {"file_name": "a.png", …}, one a line')
