@@ -84,7 +84,7 @@ class Fields:
         channels = shape[0] or (3 if any(head.colour for head in heads.values()) else 1)
         full: Shape = (channels, *shape[1:])
         none = np.zeros((1, *full), np.uint8)
-        pixels, read = files.pixels(list(heads), full, found, tick, allocate) if heads else (none, [])
+        pixels, read = files.pixels(heads, full, found, tick, allocate) if heads else (none, [])
         for (kind, action), names in found.items():
             notes[f"{self.beside}: {kind}", action.replace("skipped", "learnt without")] += names
         place = {files.names[i]: number for number, i in enumerate(read)}
