@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 import ebb
-from ebb.data.loader import to_unit
+from ebb.data.pictures import to_unit
 from ebb.edit.editor import Editor
 from ebb.encode.images import to_pixels
 from ebb.evaluate.reconstruction import psnr, ssim

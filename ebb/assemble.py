@@ -47,14 +47,14 @@ from ebb.train.validate import MOST, Validation, validation_of
 
 def facts_of(data: Prepared) -> Facts:
     """What the choice of a recipe depends on."""
-    s, text = data.images.summary, data.conditioner.text
+    s, sizes = data.images.summary, data.conditioner.sizes
     mean, square = np.mean(s.mean), np.mean(np.square(s.std) + np.square(s.mean))
     return Facts(
         s.count,
         data.shape,
-        len(data.conditioner.labels.names),
+        sizes.pop("classes"),
         max(0.05, float(np.sqrt(square - mean**2))) if data.space is None else 1.0,
-        **({} if text is None else text.size),
+        **sizes,
         picture=None if data.space is None else s.shape,
     )
 
@@ -88,6 +88,8 @@ def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT | MMDiT:
         "vocabulary": facts.vocabulary,
         "states": facts.states,
         "length": facts.length,
+        "numbers": facts.numbers,
+        "image": facts.image,
     }
     if recipe.kind != "unet" and facts.concepts:
         raise UsageError(f"a {recipe.kind} attends to whole texts", "leave --text.concepts out, or take a unet")

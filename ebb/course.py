@@ -11,15 +11,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from ebb import checkpoint
 from ebb.assemble import Parts, assemble, autocast_of
-from ebb.data.loader import Loader, to_unit
+from ebb.data.loader import Loader
+from ebb.data.pictures import to_unit
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
+from ebb.evaluate.wishes import wishes_of
 from ebb.plan import GRID_IMAGES, rate_of, updates_within
 from ebb.progress import Meter
 from ebb.recipe import Recipe, resolved
@@ -301,7 +304,10 @@ def draw(folder: Path, parts: Parts, step: int) -> None:
 
 
 def shown(parts: Parts) -> tuple[Tensor, int]:
-    """Samples, and how many columns to show them in; of an autoencoder pictures, and below each what is left of it."""
+    """Samples, and how many columns to show them in; of an autoencoder pictures, and below each what is left of it.
+
+    A model that hears numbers or a picture beside is asked for what is said of images that were held out, if there are.
+    """
     system, classes = parts.averaged(), len(parts.system.labels.names)
     if system.is_autoencoder:
         columns, images = GRID_IMAGES // 4, parts.data.images.held_out or parts.data.images
@@ -309,5 +315,9 @@ def shown(parts: Parts) -> tuple[Tensor, int]:
         with torch.no_grad():
             made = system.decode(system.encode(x))
         return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
+    if system.conditioner.shown:
+        images = parts.data.images.held_out or parts.data.images
+        rows = np.arange(GRID_IMAGES) % len(images.pixels)
+        return system.make(wishes_of(system, images, rows), seed=0), 6
     columns = classes if 4 <= classes <= 16 else 6
     return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns

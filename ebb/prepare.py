@@ -15,10 +15,13 @@ from torch import Tensor
 from ebb import checkpoint
 from ebb.data.latents import Rows, cached
 from ebb.data.loader import Examples
+from ebb.data.pictures import Pictures
 from ebb.data.scan import Images
+from ebb.encode.beside import Beside
 from ebb.encode.conditioner import Conditioner, Frozen, Text
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
+from ebb.encode.numbers import Numbers
 from ebb.encode.text import Vocabulary
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.ensemble import Ensemble, load_ensemble, save_ensemble
@@ -87,22 +90,46 @@ def prepared(
         system, pairs = pairs_of(recipe, images, device, cache, say)
         weights = system.denoiser.state_dict()
         return Prepared(images, system.conditioner, pairs, None, system.space, weights=weights)
-    conditioner = Conditioner(Labels(images.names), text_of(recipe.text, images, device))
+    text, latents = text_of(recipe.text, images, device), None
+    if recipe.autoencoder is not None:
+        latents = latents_of(recipe, images, device, cache, say)
+    factor = latents[0].autoencoder.factor if latents else 1
+    conditioner = Conditioner(Labels(images.names), text, numbers_of(images), beside_of(images, factor))
 
     def of(some: Images, part: str) -> Examples:
-        if not isinstance(conditioner.text, Frozen):
-            return Examples(some.pixels, conditioner.of(len(some.pixels), some.labels, some.captions))
-        plain = Conditioner(conditioner.labels).of(len(some.pixels), some.labels, None)
-        folder = f"{images.summary.name}-{conditioner.text.fingerprint[:8]}-{part}"
-        states = states_of(conditioner.text, some, cache / "texts" / folder, say)
-        return Examples(some.pixels, {**plain, "text": states})
+        count, numbers = len(some.pixels), some.told.numbers
+        cond: dict[str, np.ndarray | Rows | Pictures] = {}
+        if isinstance(text, Frozen):
+            folder = f"{images.summary.name}-{text.fingerprint[:8]}-{part}"
+            cond |= replace(conditioner, text=None).of(count, some.labels, None, numbers)
+            cond["text"] = states_of(text, some, cache / "texts" / folder, say)
+        else:
+            cond |= conditioner.of(count, some.labels, some.captions, numbers)
+        if conditioner.beside is None or some.told.pictures is None:
+            return Examples(some.pixels, cond)
+        return Examples(some.pixels, cond | {"image": some.told.pictures}, folded=conditioner.beside)
 
     examples, unseen = of(images, "train"), None if images.held_out is None else of(images.held_out, "held-out")
-    if recipe.autoencoder is None:
+    if latents is None:
         return Prepared(images, conditioner, examples, unseen)
-    space, kept = latents_of(recipe, images, device, cache, say)
+    space, kept = latents
     examples = replace(examples, x0=kept["x0"], mirrored=kept.get("mirrored"), unit=space.unit)
     return Prepared(images, conditioner, examples, unseen, space)
+
+
+def numbers_of(images: Images) -> Numbers | None:
+    """The numbers that were read with the images, with their mean and deviation; None where none were."""
+    told = images.told
+    return None if told.numbers is None else Numbers.of(told.fields.numbers, told.numbers)
+
+
+def beside_of(images: Images, factor: int) -> Beside | None:
+    """The pictures that were read beside the images, where what is denoised is `factor` times smaller."""
+    told = images.told
+    if told.pictures is None:
+        return None
+    channels, height, width = told.pictures.pixels.shape[1:]
+    return Beside(str(told.fields.beside), (channels, height, width), factor)
 
 
 def states_of(text: Frozen, images: Images, folder: Path, say: Say) -> Rows:
@@ -156,8 +183,9 @@ def latents_of(
     if found is None:
         raise UsageError(f"{run} is a model without an autoencoder", train)
     about = locate(run).parent.parent / "run.yaml"
-    seen = from_yaml(about)[1].get("fingerprint") if about.is_file() else None
-    if seen != images.summary.fingerprint:
+    known = from_yaml(about)[1] if about.is_file() else {}
+    # what is heard besides does not matter to it; runs of before numbers have one fingerprint
+    if known.get("images", known.get("fingerprint")) != images.summary.images:
         raise UsageError(
             f"the autoencoder of {run} was trained on other data, or on this in another size or with other captions",
             train,
@@ -173,7 +201,7 @@ def latents_of(
                     parts.append(autoencoder.encode(turned.to(device)).float().cpu())
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    key = {"data": images.summary.fingerprint, "shape": list(shape), "flip": recipe.data.flip}
+    key = {"data": images.summary.images, "shape": list(shape), "flip": recipe.data.flip}
     key["autoencoder"] = checkpoint.sha256(locate(run) / "ema.safetensors")
     kept = cached(cache / "latents" / f"{images.summary.name}-{run.name}", key, len(images.pixels), made, say=say)
     return LatentSpace.of(autoencoder, *by_channel(kept["x0"])), kept

@@ -146,6 +146,10 @@ class Recipe(Part):
     """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
     pairs: int = 20_000
     """reflow: how many pairs"""
+    numbers: tuple[str, ...] = ()
+    """fields of metadata.jsonl whose values are numbers, to be heard"""
+    beside: str | None = None
+    """field of metadata.jsonl that names another picture of the same scene (a mask, a drawing, …), to be heard"""
     budget: str | None = None
     """wall-clock time to train for, e.g. 90s, 10m, 2h; None: chosen from data and machine"""
     steps: int | None = None
@@ -169,7 +173,7 @@ class Recipe(Part):
     sigma_data: float | None = None
     """scale the input by 1/sqrt(alpha^2 sigma_data^2 + sigma^2); None: the data's own, measured"""
     label_dropout: float = 0.1
-    """share of labels and texts hidden, so that guidance works"""
+    """share of labels, texts, numbers and pictures hidden, so that guidance works"""
     precision: Literal["fp32", "bf16"] | None = None
     """of the forward pass; None: the faster of the two, measured"""
     grids: int | None = None
@@ -202,6 +206,8 @@ class Recipe(Part):
             )
         if self.kind == "autoencoder" and self.reflow:
             raise UsageError("an autoencoder has no flow to straighten", "leave --reflow out")
+        if self.kind == "autoencoder" and self.numbers:
+            raise UsageError("an autoencoder hears no numbers", "leave --numbers out")
         for name, value in flat(self.model_dump()).items():
             low, high = LIMITS.get(name, (-math.inf, math.inf))
             for number in value if isinstance(value, tuple) else [value]:

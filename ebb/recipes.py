@@ -28,6 +28,10 @@ class Facts:
     """most pieces of a text"""
     concepts: int = 0
     """texts that each text is taken apart into; 0 where it is not"""
+    numbers: int = 0
+    """heard with each picture"""
+    image: int = 0
+    """channels of what is heard beside it"""
     picture: tuple[int, ...] | None = None
     """shape of the pictures, where their latents are denoised"""
 
@@ -35,6 +39,11 @@ class Facts:
     def hears(self) -> bool:
         """Whether there are texts."""
         return self.length > 0
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether anything is heard."""
+        return self.classes > 0 or self.hears or self.numbers > 0 or self.image > 0
 
     @property
     def side(self) -> int:
@@ -151,7 +160,7 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     tree = filled(asked.model_dump(), offered)
     for name in ("prediction", "weight"):  # a bare `edm` takes the data's own deviation
         tree[name] = f"edm(sigma_data={sigma_data})" if tree[name] == "edm" else tree[name]
-    tree["label_dropout"] *= facts.classes > 0 or facts.hears
+    tree["label_dropout"] *= facts.conditioned
     recipe = Recipe.model_validate(tree)
     reasons = dict.fromkeys(parts, why_parts) | {
         "sigma_data": "the standard deviation of the data",
@@ -159,7 +168,7 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
         "data.size": "the size of the images",
         "data.channels": "the channels of the images",
         "batch": "the whole data set" if offered["batch"] == facts.count else why,
-        "label_dropout": "there are neither labels nor captions",
+        "label_dropout": "there is nothing to hide: neither labels nor captions",
     }
     before, after = flat(asked.model_dump()), flat(recipe.model_dump())
     return recipe, {name: reasons.get(name, why) for name in after if after[name] != before[name]}

@@ -93,6 +93,8 @@ def write_documents(
         "fingerprint": images.summary.fingerprint,
         "asked": json.loads(json.dumps(asked.asked())),
     }
+    if images.summary.images != images.summary.fingerprint:
+        rest["images"] = images.summary.images
     (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
 
 
@@ -112,8 +114,9 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     process = f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
     if system.is_autoencoder:
         what, process = "An autoencoder", f"- latents: {' × '.join(map(str, system.inner))}\n"
-    names, how, text = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner.text
-    heard = "" if text is None else f"- texts: {text}\n"
+    names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
+    told = {"texts": hears.text, "numbers": hears.numbers, "beside": hears.beside}
+    heard = "".join(f"- {name}: {what}\n" for name, what in told.items() if what is not None)
     (folder / "card.md").write_text(
         f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"

@@ -8,6 +8,7 @@ steps; in the limit one (Liu et al. 2023, theorem 3.7).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ from ebb.recipe import Recipe, from_yaml
 from ebb.sample.noise import Noise
 from ebb.system import System, load, locate
 
-SHARED = ("path", "prediction", "clock", "sigma_data", "label_dropout", "autoencoder", "data", "text", "network")
+SHARED = (
+    "path", "prediction", "clock", "sigma_data", "label_dropout", "autoencoder", "data", "text", "numbers", "beside",
+    "network",
+)  # fmt: skip
 """What a run has in common with the one it straightens."""
 
 FIRST = 2**61
@@ -86,10 +90,13 @@ def pairs_of(
     }
     key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}
     kept = cached(cache / "pairs" / run.name, key, count, made, say=say)
-    cond = {name: rows.cpu().numpy() for name, rows in system.conditioner(wishes).items()}
-    shape = system.inner
+    hears, shape = system.conditioner, system.inner
+    cond: dict[str, Any] = {name: rows.cpu().numpy() for name, rows in replace(hears, beside=None)(wishes).items()}
+    if hears.beside is not None:
+        cond["image"] = wishes.pictures
 
     def noise(index: np.ndarray) -> Tensor:
         return Noise(tuple(FIRST + int(at) for at in index)).start(shape)
 
-    return system, Examples(kept["x0"], cond, unit=lambda x: x, noise=noise)
+    examples = Examples(kept["x0"], cond, unit=lambda x: x, noise=noise)
+    return system, examples if hears.beside is None else replace(examples, folded=hears.beside)

@@ -111,6 +111,8 @@ def rehearse(
                 data,
                 size=asked.data.size,
                 channels=asked.data.channels,
+                numbers=asked.numbers,
+                beside=asked.beside,
                 cache=folder,
                 progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
             )

@@ -46,6 +46,8 @@ def train(
             data,
             size=asked.data.size,
             channels=asked.data.channels,
+            numbers=asked.numbers,
+            beside=asked.beside,
             cache=run.parent if run else Path("runs"),
             progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
         )

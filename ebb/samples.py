@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from ebb.guide.region import regions as regional
 from ebb.system import System, load, locate
 from ebb.terminal import tell
 
+T = TypeVar("T")
+
 
 def sample_to(
     run: Path,
@@ -33,6 +35,8 @@ def sample_to(
     *,
     label: str | None,
     text: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    beside: Sequence[Path] = (),
     together: bool = False,
     regions: Sequence[str] = (),
     seed: int,
@@ -43,16 +47,24 @@ def sample_to(
     """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
 
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
-    of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`). Every PNG carries its
-    settings (run, checkpoint, label, text, seed and sampling) in its text chunk `ebb`.
+    of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see `told`) and
+    pictures `beside` are taken in turn too. Every PNG carries its settings (run, checkpoint, label, text, numbers,
+    pictures beside, seed and sampling) in its text chunk `ebb`.
     """
     writable(out)
     system = load(run)
     if count < 1:
         raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
-    each = [text[i % len(text)] for i in range(count)] if text else None
-    wishes = system.conditioner.wishes(count, label=label, text=each, seed=seed)
-    hint(system, text, console)
+    said = told(numbers)
+    wishes = system.conditioner.wishes(
+        count,
+        label=label,
+        text=turns(text, count) or None,
+        numbers={name: turns(values, count) for name, values in said.items()} or None,
+        beside=system.opened(beside)[torch.arange(count) % len(beside)] if beside else None,
+        seed=seed,
+    )
+    hint(system, text, said, beside, console)
     how = dict(asked)
     if together or regions:
         scale = system.settled(**asked).guidance
@@ -62,10 +74,33 @@ def sample_to(
         task = bar.add_task("sampling", total=count)
         x = system.make(wishes, seed=seed, compile=compile, progress=lambda n: bar.advance(task, n), **how)
     settings = {"run": run.name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump(), "label": label}
-    settings |= {"text": list(text), "together": together} if text else {}
-    settings |= {"regions": list(regions)} if regions else {}
+    given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
+    settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
     write(out, to_pixels(x), wishes, system.labels.names, seed, settings)
     tell(console, f"{count} images in {out}")
+
+
+def turns(given: Sequence[T], count: int) -> list[T]:
+    """What is given, in turn, for `count` images; nothing where nothing is given."""
+    return [given[i % len(given)] for i in range(count)] if given else []
+
+
+def told(numbers: Sequence[str]) -> dict[str, list[float]]:
+    """`["angle=0,90", "size=2"]` → {"angle": [0, 90], "size": [2]}; UsageError for what is not written so."""
+    found = dict[str, list[float]]()
+    for one in numbers:
+        name, _, values = one.rpartition("=")
+        try:
+            read = [float(value) for value in values.split(",")]
+        except ValueError:
+            read = []
+        if not name or not read or name in found:
+            raise UsageError(
+                f"a number is asked for once, as NAME=VALUE, or NAME=VALUE,VALUE in turn; got {one!r}",
+                "such as --numbers angle=0.5 size=2",
+            )
+        found[name] = read
+    return found
 
 
 def write(
@@ -76,7 +111,8 @@ def write(
     if out.suffix == ".npz":
         known = np.array([i if i < len(names) else -1 for i in wishes.labels] if names else [], np.int64)
         texts = np.array(wishes.texts if any(wishes.texts) else [], str)
-        np.savez_compressed(out, images=pixels, labels=known, texts=texts, seeds=np.arange(len(pixels)) + seed)
+        seeds, numbers = np.arange(len(pixels)) + seed, np.array(wishes.numbers)
+        np.savez_compressed(out, images=pixels, labels=known, texts=texts, numbers=numbers, seeds=seeds)
     elif out.suffix == ".png":
         turn = len(set(wishes.texts))
         captions = wishes.texts if turn > 1 else ()
@@ -86,6 +122,10 @@ def write(
         for i, image in enumerate(pixels):
             own = settings | {"seed": seed + i, "label": labels[i]}
             own |= {"text": wishes.texts[i]} if any(wishes.texts) else {}
+            if "numbers" in settings:
+                own["numbers"] = {name: turn[i % len(turn)] for name, turn in settings["numbers"].items()}
+            if "beside" in settings:
+                own["beside"] = settings["beside"][i % len(settings["beside"])]
             save_png(picture(image), out / f"{seed + i:06d}.png", own)
 
 
@@ -139,9 +179,24 @@ def region(where: str, size: Sequence[int]) -> Tensor:
     return torch.from_numpy(pixels[0] / np.float32(255))
 
 
-def hint(system: System, texts: Sequence[str], console: Console) -> None:
-    """Say which words of the prompts the model never heard, and where it stops listening."""
-    heard = system.conditioner.text
+def hint(
+    system: System,
+    texts: Sequence[str],
+    numbers: Mapping[str, Sequence[float]],
+    beside: Sequence[Path],
+    console: Console,
+) -> None:
+    """Say which words of the prompts the model never heard, where it stops listening, which numbers lie beyond those
+    that it was trained on, and which pictures are not shaped as it hears them."""
+    hears = system.conditioner
+    for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
+        tell(console, f"beyond what was heard: {what}")
+    _, height, width = hears.beside.shape if hears.beside else (0, 0, 0)
+    for file in beside:
+        found = read_picture(file)[0]
+        if found.width * height != found.height * width:
+            tell(console, f"{file}: cropped at its centre from {found.width}×{found.height} to {width}×{height}")
+    heard = hears.text
     if heard is None:
         return
     if unseen := [word for text in texts for word in heard.unseen(text)]:

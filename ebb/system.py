@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ebb import checkpoint
+from ebb.data.pictures import opened
 from ebb.encode.autoencoder import AUTOENCODERS
-from ebb.encode.conditioner import Conditioner, Wishes, text_from
+from ebb.encode.beside import Beside
+from ebb.encode.conditioner import ALONE, Conditioner, Wishes, text_from
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
+from ebb.encode.numbers import Numbers
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.guide.cfg import Guide, cfg
 from ebb.machine import keep_freed_memory
@@ -46,7 +49,8 @@ class System:
     """A denoiser, the shape of what it makes, what it can be asked for, how to sample it unless told otherwise, and,
     where it works on latents, their space.
 
-    Its contract (network, path, prediction, clock, scales, shape, value range, labels, vocabulary, autoencoder) is
+    Its contract (network, path, prediction, clock, scales, shape, value range, labels, vocabulary, numbers, pictures
+    beside, autoencoder) is
     saved with the weights; on loading everything is rebuilt from it and a mismatch is refused by name.
     """
 
@@ -81,7 +85,7 @@ class System:
 
     def contract(self) -> dict[str, Any]:
         """The contract as JSON; every part is text that `from_contract` turns back into the part."""
-        d = self.denoiser
+        d, hears = self.denoiser, self.conditioner
         return {
             "format": FORMAT,
             "network": spell(d.network, NETWORKS),
@@ -92,7 +96,9 @@ class System:
             "shape": list(self.shape),
             "values": [-1, 1],
             "labels": list(self.labels.names),
-            "text": None if self.conditioner.text is None else self.conditioner.text.to_json(),
+            "text": None if hears.text is None else hears.text.to_json(),
+            "numbers": None if hears.numbers is None else hears.numbers.to_json(),
+            "beside": None if hears.beside is None else hears.beside.to_json(),
             "autoencoder": None if self.space is None else described(self.space),
             "sampling": self.sampling.model_dump(),
         }
@@ -115,17 +121,12 @@ class System:
                 parse(contract["clock"], CLOCKS, "clock"),
                 contract["sigma_data"],
             )
-            shape, names = tuple(contract["shape"]), tuple(contract["labels"])
-            if (classes := network.settings.get("classes", 0)) != len(names):
-                raise UsageError(f"{len(names)} labels for a network of {classes} classes")
-            # systems of before latents and texts have neither entry
-            text, space = contract.get("text"), contract.get("autoencoder")
-            conditioner = Conditioner(Labels(names), text_from(text) if text else None)
-            built = network.settings if conditioner.text else {}
-            if any(built[name] != size for name, size in getattr(conditioner.text, "size", {}).items()):
-                raise UsageError(f"texts of {conditioner.text} for a network of {built}")
+            found = contract.get("autoencoder")  # systems of before latents have none
+            space, conditioner = rebuilt(found) if found else None, hearing(contract)
             sampling = Sampling.model_validate(contract["sampling"])
-            return cls(in_place(denoiser), shape, conditioner, sampling, rebuilt(space) if space else None)
+            system = cls(in_place(denoiser), tuple(contract["shape"]), conditioner, sampling, space)
+            agreed(system)
+            return system
         except (KeyError, TypeError, ValueError) as error:
             raise DamagedError(f"the system's contract cannot be read: {error}") from error
 
@@ -148,17 +149,32 @@ class System:
         *,
         label: str | int | Sequence[str | int] | None = None,
         text: str | Sequence[str] | None = None,
+        numbers: Mapping[str, float | Sequence[float]] | None = None,
+        beside: Tensor | str | Path | Sequence[str | Path] | None = None,
         seed: int = 0,
         **how: Any,
     ) -> Float[Tensor, "n *d"]:
-        """`count` new samples, float32 [count, *shape] in [−1, 1], of labels and texts: see `make` for all else.
+        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for: see `make` for all else.
 
-        `label` is a name, an index or a list with one for each image, and `text` a prompt or such a list; without
-        either, all labels (or else some texts that the model was trained on) in turn.
+        `label` is a name, an index or a list with one for each image, `text` a prompt or such a list, `numbers` holds a
+        number or such a list by name, and `beside` is a picture, a tensor [c, h, w] in [−1, 1] or its file, or one for
+        each. Without any, all labels (or else some texts that the model was trained on) in turn.
         """
         if count < 1:
             raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
-        return self.make(self.conditioner.wishes(count, label=label, text=text, seed=seed), seed=seed, **how)
+        shown = beside if beside is None or isinstance(beside, Tensor) else self.opened(beside)
+        wishes = self.conditioner.wishes(count, label=label, text=text, numbers=numbers, beside=shown, seed=seed)
+        return self.make(wishes, seed=seed, **how)
+
+    def opened(self, beside: str | Path | Sequence[str | Path]) -> Tensor:
+        """Pictures of files as the model hears them beside its own, [b, c, h, w] in [−1, 1].
+
+        Raises UsageError for a model that hears none, DataError for what is no picture.
+        """
+        hears = self.conditioner.beside
+        if hears is None:
+            raise UsageError(ALONE, "train one that hears some: ebb train DATA --beside FIELD")
+        return opened([beside] if isinstance(beside, str | Path) else list(beside), hears.shape)
 
     def make(
         self,
@@ -228,8 +244,35 @@ class System:
         if not math.isfinite(how.guidance):
             raise UsageError(f"guidance is a finite number, got {how.guidance}")
         if how.guidance != 1 and not self.conditioner.null():
-            raise UsageError(f"guidance {how.guidance:g} needs labels or texts, and this model was trained without")
+            raise UsageError(
+                f"guidance {how.guidance:g} needs labels or texts, numbers or a picture, and this model hears none"
+            )
         return how
+
+
+def hearing(contract: Mapping[str, Any]) -> Conditioner:
+    """What a contract says can be asked for; systems of before texts, numbers or pictures have no such entry."""
+    text, numbers, beside = (contract.get(name) for name in ("text", "numbers", "beside"))
+    return Conditioner(
+        Labels(tuple(contract["labels"])),
+        text_from(text) if text else None,
+        Numbers.from_json(numbers) if numbers else None,
+        Beside.from_json(beside) if beside else None,
+    )
+
+
+def agreed(system: System) -> None:
+    """Raise UsageError where the network was built for other conditions than the system has."""
+    hears, built = system.conditioner, getattr(system.denoiser.network, "settings", {})
+    for name, size in hears.sizes.items():
+        if built.get(name, 0) != size:
+            what = {"classes": "labels", "numbers": "numbers", "image": f"channels beside ({hears.beside})"}
+            mine = what.get(name, f"{name} of {hears.text}")
+            raise UsageError(f"{size} {mine} for a network of {built.get(name, 0)} {name}")
+    if hears.beside is not None:
+        height, width = (length // hears.beside.factor for length in hears.beside.shape[1:])
+        if (height, width) != system.inner[1:]:
+            raise UsageError(f"{width}×{height} places beside, for {list(system.inner)}, by {hears.beside}")
 
 
 def described(space: LatentSpace) -> dict[str, Any]:

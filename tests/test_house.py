@@ -129,7 +129,7 @@ def test_every_exported_name_exists_and_has_a_docstring():
 OPTIONS = {
     "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "clock", "sigma_data",
     "label_dropout", "precision", "grids", "ema_halflife", "data.size", "data.channels", "data.flip",
-    "kind", "autoencoder", "reflow", "pairs", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
+    "kind", "autoencoder", "reflow", "pairs", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
@@ -141,7 +141,7 @@ EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "dry_run"} | OPTIONS,
-    "sample": {"n", "label", "text", "together", "regions", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
+    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
     "evaluate": {
         "n", "steps", "guidance", "solver", "grid", "precision", "seed", "features", "likelihood", "weights", "against",
     },

@@ -90,6 +90,7 @@ def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
     open_ones = {name for name, value in values.items() if value is None}
     assert open_ones <= {
         "autoencoder",
+        "beside",
         "autoencoding.lpips",
         "reflow",
         "budget",

@@ -24,6 +24,10 @@ class Sample:
     """name or number of the label; without it every label in turn"""
     text: tuple[str, ...] = ()
     """prompts, in turn, for a model of captions; without it some captions of the data"""
+    numbers: tuple[str, ...] = ()
+    """NAME=VALUE of every number that the model hears, or NAME=VALUE,VALUE,… in turn"""
+    beside: tuple[Path, ...] = ()
+    """pictures to stand beside the samples, in turn, for a model that hears one"""
     together: bool = False
     """ask for all prompts at once, each pulling at the scale of guidance"""
     regions: tuple[str, ...] = ()
@@ -47,6 +51,8 @@ class Sample:
             self.n,
             label=self.label,
             text=self.text,
+            numbers=self.numbers,
+            beside=self.beside,
             together=self.together,
             regions=self.regions,
             seed=self.seed,

@@ -31,8 +31,11 @@ def decoded(files: Files, where: str, name: str) -> str:
         raise DamagedError(f"{where}: {shown(name)} cannot be read: {error}", "copy or download it again") from error
 
 
-def rows(files: Files, where: str, table: str) -> dict[str, dict[str, Any]]:
-    """The rows of a metadata.jsonl by the path of their file. Raises DataError naming the line."""
+def rows(files: Files, where: str, table: str, beside: str | None = None) -> dict[str, dict[str, Any]]:
+    """The rows of a metadata.jsonl by the path of their file; what the field `beside` names is made a path too.
+
+    Raises DataError naming the line.
+    """
     found = {}
     for number, line in enumerate(decoded(files, where, table).split("\n"), 1):
         at = f"{where}: {table}, line {number}"
@@ -51,8 +54,15 @@ def rows(files: Files, where: str, table: str) -> dict[str, dict[str, Any]]:
             raise DataError(f"{at}: a caption is a string, got {text!r:.60}", 'write it as "text": "..."')
         if text and not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise DataError(f"{at}: the caption holds half a character, {text!r:.60}", "write it as UTF-8")
-        found[posixpath.normpath(posixpath.join(posixpath.dirname(table), row["file_name"]))] = row
+        if beside is not None and isinstance(row.get(beside), str):
+            row[beside] = _seen_from(table, row[beside])
+        found[_seen_from(table, row["file_name"])] = row
     return found
+
+
+def _seen_from(table: str, name: str) -> str:
+    """The path of a file that a table names."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(table), name))
 
 
 def captions(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ebb.data.latents import Rows
+from ebb.data.pictures import Pictures, to_unit
 from ebb.data.scan import Images
 from ebb.errors import DataError
 
@@ -67,9 +68,9 @@ class Order:
         return run[start : start + self.batch]
 
 
-def to_unit(pixels: Tensor) -> Tensor:
-    """uint8 values 0…255 as float32 in [−1, 1]."""
-    return pixels.to(torch.float32) / 127.5 - 1
+def mirrored(turned: Tensor, x: Tensor, other: Tensor | None = None) -> Tensor:
+    """x [b, c, h, w], mirrored left to right where `turned` [b], or there the `other`."""
+    return torch.where(turned[:, None, None, None], x.flip(-1) if other is None else other, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +79,15 @@ class Examples:
 
     Arrays are pictures, uint8 that is read as −1…1; rows are latents, which `unit` brings to scale. `mirrored` are
     the latents of the same pictures mirrored, since a latent cannot be. `noise` gives the noise that belongs to some.
+    Of the conditions, pictures are mirrored with their own, and heard as `folded` has them.
     """
 
     x0: np.ndarray | Rows
-    cond: Mapping[str, np.ndarray | Rows] = field(default_factory=dict)
+    cond: Mapping[str, np.ndarray | Rows | Pictures] = field(default_factory=dict)
     mirrored: Rows | None = None
     unit: Callable[[Tensor], Tensor] = to_unit
     noise: Callable[[np.ndarray], Tensor] | None = None
+    folded: Callable[[Tensor], Tensor] = lambda pictures: pictures
 
     def read(self, index: np.ndarray, device: torch.device, *, mirrored: bool = False) -> Tensor:
         """Some of the examples, float32 [b, *d] on the device."""
@@ -93,13 +96,17 @@ class Examples:
         rows = self.mirrored if mirrored and self.mirrored is not None else self.x0
         return self.unit(rows[index].to(device, torch.float32))
 
-    def conditions(self, index: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-        """The conditions of some of the examples, on the device."""
-        found = {name: rows[index] for name, rows in self.cond.items()}
-        return {
-            name: (torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows.float()).to(device)
-            for name, rows in found.items()
-        }
+    def conditions(self, index: np.ndarray, device: torch.device, turned: Tensor | None = None) -> dict[str, Tensor]:
+        """The conditions of some of the examples, on the device; `turned` bool [b] says which are mirrored."""
+        found = dict[str, Tensor]()
+        for name, rows in self.cond.items():
+            if isinstance(rows, Pictures):
+                pictures = rows.read(index, device)
+                found[name] = self.folded(pictures if turned is None else mirrored(turned, pictures))
+            else:
+                some = rows[index]
+                found[name] = (torch.from_numpy(some) if isinstance(some, np.ndarray) else some.float()).to(device)
+        return found
 
     @classmethod
     def of(cls, images: Images) -> Examples:
@@ -124,10 +131,10 @@ class Loader:
         """Batch number `step`: x0 float32 [b, *d], and the conditions of the same examples."""
         examples = self.examples
         index = Order(len(examples.x0), self.batch, self.seed).indices(step)
-        x0 = examples.read(index, self.device)
+        x0, turned = examples.read(index, self.device), None
         if self.flip:
-            turned = keyed(self.seed, FLIPS + step).random(self.batch) < 0.5
-            other = x0.flip(-1) if examples.mirrored is None else examples.read(index, self.device, mirrored=True)
-            x0 = torch.where(torch.from_numpy(turned).to(self.device)[:, None, None, None], other, x0)
+            turned = torch.from_numpy(keyed(self.seed, FLIPS + step).random(self.batch) < 0.5).to(self.device)
+            other = None if examples.mirrored is None else examples.read(index, self.device, mirrored=True)
+            x0 = mirrored(turned, x0, other)
         eps = None if examples.noise is None else examples.noise(index).to(self.device)
-        return Batch(x0, examples.conditions(index, self.device), eps)
+        return Batch(x0, examples.conditions(index, self.device, turned), eps)

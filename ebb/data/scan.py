@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from PIL import Image
 
 from ebb.data import captions, hold, memory
 from ebb.data.decode import Head, Shape
+from ebb.data.fields import Fields, Told, heard, told
 from ebb.data.files import Notes, shown
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Progress, Source, Split
@@ -40,7 +41,8 @@ class Summary:
     """What was found, JSON-able through dataclasses.asdict.
 
     `shape` is [c, h, w]; `mean`, `std` and the 16 bins of `histogram` are per channel, in units of [-1, 1];
-    `fingerprint` is sha256 over pixels, labels, label names and, where there are any, captions; `captions` says how
+    `fingerprint` is sha256 over pixels, labels, label names and, where there are any, captions, numbers and pictures
+    beside, `images` that without the last two; `captions` says how
     many images have one, `captions_distinct` how many different ones there are, and `caption_lengths` the characters
     of the shortest and the longest; `chosen` gives each automatic choice its reason.
     """
@@ -59,13 +61,15 @@ class Summary:
     findings: tuple[Finding, ...]
     captions_distinct: int = 0
     caption_lengths: tuple[int, int] = (0, 0)
+    images: str = ""
 
 
 @dataclass(frozen=True)
 class Images:
     """A data set in memory: `pixels` uint8 [n, c, h, w], `labels` int64 [n] indexing `names`, None when unlabelled.
 
-    `captions` has one for each image, "" where it is missing; None where the source has none.
+    `captions` has one for each image, "" where it is missing; None where the source has none. `told` is what further
+    fields of a metadata.jsonl say, where they are asked for.
     """
 
     pixels: np.ndarray
@@ -74,6 +78,7 @@ class Images:
     summary: Summary
     held_out: Images | None
     captions: tuple[str, ...] | None = None
+    told: Told = Told()
 
 
 def read(
@@ -84,6 +89,8 @@ def read(
     cache: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     hold_back: bool = True,
+    numbers: Sequence[str] = (),
+    beside: str | None = None,
 ) -> Images:
     """Read a folder, zip, idx, npz, CIFAR-10, `digits` or `shapes`; everything not given is chosen from the data.
 
@@ -92,6 +99,9 @@ def read(
 
     Where the source has no test set, 1 in 20 images are held back (`ebb.data.hold`), unless the set is small or
     `hold_back` is False, as for a run that was trained on all of them.
+
+    `numbers` are fields of a metadata.jsonl whose values are numbers, `beside` one that names another picture of the
+    same scene, which is scaled and cropped as the image is (`Images.told`), and no example itself.
 
     Raises UsageError for a wrong argument, DataError for data that cannot be used, DamagedError for a broken file and
     ResourceError when memory, disk or scikit-learn is missing.
@@ -104,15 +114,17 @@ def read(
     tick = progress or (lambda stage, done, total: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns about becomes a finding here
-        return _read(where, side, channels, cache, tick, hold_back)
+        return _read(where, Fields(tuple(numbers), beside), side, channels, cache, tick, hold_back)
 
 
 def _read(
-    where: str, side: tuple[int, int] | None, channels: int | None, cache: Path | None, tick: Progress, hold_back: bool
-) -> Images:
+    where: str, fields: Fields, side: tuple[int, int] | None, channels: int | None, cache: Path | None, tick: Progress,
+    hold_back: bool,
+) -> Images:  # fmt: skip
     notes: Notes = defaultdict(list)
     allocate = partial(memory.allocate, cache=cache)
-    source = locate(where, notes, allocate)
+    source = locate(where, notes, allocate, fields.beside)
+    fields.check(where, source.train)
     heads = _heads(where, source.train, notes, tick)
     (height, width), why_size = _size(heads.values(), side)
     depth = channels or (3 if any(head.colour for head in heads.values()) else 1)
@@ -128,19 +140,24 @@ def _read(
     chosen |= source.reasons | {"labels": why_labels}
     if isinstance(pixels, np.memmap):
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
+    said = told(fields, where, source.train, kept, heads, (None, height, width), notes, tick, allocate)
+    heard(where, said, notes)
+    chosen |= said.reasons()
     if source.held_out is None:
-        return _own_split(source, pixels, kept, names, chosen, notes, hold_back)
+        return _own_split(source, pixels, kept, said, names, chosen, notes, hold_back)
     chosen.setdefault("held out", f"{len(source.held_out.names):,} images: the test set that comes with the data")
-    train = _images(source, source.train, pixels, kept, names, chosen, notes)
+    train = _images(source, source.train, pixels, kept, said, names, chosen, notes)
     notes = defaultdict(list)
     heads = _heads(where, source.held_out, notes, tick)
     pixels, kept = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
     _note_grey(source.held_out, heads, kept, pixels, notes)
-    return replace(train, held_out=_images(source, source.held_out, pixels, kept, names, chosen, notes))
+    deep = said.pictures.pixels.shape[1] if said.pictures else None
+    said = told(fields, where, source.held_out, kept, heads, (deep, height, width), notes, tick, allocate)
+    return replace(train, held_out=_images(source, source.held_out, pixels, kept, said, names, chosen, notes))
 
 
 def _own_split(
-    source: Source, pixels: np.ndarray, kept: list[int], names: tuple[str, ...], chosen: dict[str, str],
+    source: Source, pixels: np.ndarray, kept: list[int], said: Told, names: tuple[str, ...], chosen: dict[str, str],
     notes: Notes, hold_back: bool,
 ) -> Images:  # fmt: skip
     """The images of a source without a test set, a few of them held back where there are enough."""
@@ -148,11 +165,12 @@ def _own_split(
     if not back:
         few = len(pixels) < hold.LEAST
         why = f"fewer than {hold.LEAST} images" if few else "no class can spare one" if hold_back else "not asked for"
-        return _images(source, source.train, pixels, kept, names, chosen | {"held out": f"none: {why}"}, notes)
+        return _images(source, source.train, pixels, kept, said, names, chosen | {"held out": f"none: {why}"}, notes)
     chosen["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
     pixels, aside, left = hold.parted(pixels, back)
-    train = _images(source, source.train, pixels, [kept[at] for at in left], names, chosen, notes)
-    unseen = _images(source, source.train, aside, [kept[at] for at in back], names, chosen, defaultdict(list))
+    own, others = said.take(left), said.take(back)
+    train = _images(source, source.train, pixels, [kept[at] for at in left], own, names, chosen, notes)
+    unseen = _images(source, source.train, aside, [kept[at] for at in back], others, names, chosen, defaultdict(list))
     return replace(train, held_out=unseen)
 
 
@@ -236,8 +254,8 @@ def _numbers(split: Split, kept: list[int], names: tuple[str, ...]) -> np.ndarra
 
 
 def _images(
-    source: Source, split: Split, pixels: np.ndarray, kept: list[int], names: tuple[str, ...], chosen: dict[str, str],
-    notes: Notes,
+    source: Source, split: Split, pixels: np.ndarray, kept: list[int], said: Told, names: tuple[str, ...],
+    chosen: dict[str, str], notes: Notes,
 ) -> Images:  # fmt: skip
     """Sum up one split."""
     every = split.names
@@ -255,10 +273,10 @@ def _images(
     ]
     summary = Summary(
         source.kind, source.name, len(pixels), pixels.shape[1:], classes, len(lengths), mean, std, histogram,
-        fingerprint, chosen, tuple(findings), len({*(texts or ())} - {""}),
-        (min(lengths, default=0), max(lengths, default=0)),
+        said.fingerprint(fingerprint), chosen, tuple(findings), len({*(texts or ())} - {""}),
+        (min(lengths, default=0), max(lengths, default=0)), fingerprint,
     )  # fmt: skip
-    return Images(pixels, labels, names, summary, None, texts)
+    return Images(pixels, labels, names, summary, None, texts, said)
 
 
 def _look(

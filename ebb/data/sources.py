@@ -22,8 +22,11 @@ SUPPORTED = (
 )
 
 
-def locate(where: str, notes: Notes, allocate: Allocate) -> Source:
-    """Find out what `where` is, by content. Raises DataError, DamagedError, ResourceError."""
+def locate(where: str, notes: Notes, allocate: Allocate, beside: str | None = None) -> Source:
+    """Find out what `where` is, by content; pictures that the field `beside` names are no examples.
+
+    Raises DataError, DamagedError, ResourceError.
+    """
     path = Path(os.path.expanduser(where))
     if not os.path.exists(path):
         if where in (words := {"digits": formats.digits, "shapes": scenes.source}):
@@ -32,7 +35,7 @@ def locate(where: str, notes: Notes, allocate: Allocate) -> Source:
     bare = re.sub(r"(\.(tar|tgz|zip|npz|gz))+$", "", path.resolve().name)
     name = re.sub(r"[^\w.-]+", "-", bare).strip("-.") or "data"
     if path.is_dir():
-        return _in_files(folder(path, notes), where, name, notes, allocate)
+        return _in_files(folder(path, notes), where, name, notes, allocate, beside)
     if not path.is_file():
         raise DataError(f"{where} is neither a folder nor a file", SUPPORTED)
     try:
@@ -43,11 +46,11 @@ def locate(where: str, notes: Notes, allocate: Allocate) -> Source:
     if start[:2] == b"PK" or path.suffix in (".zip", ".npz"):
         if formats.holds_arrays(path):
             return formats.npz(path, name, notes)
-        return _in_files(zipped(path, notes), where, name, notes, allocate)
+        return _in_files(zipped(path, notes), where, name, notes, allocate, beside)
     if formats.IDX.match(path.name):
         return formats.idx(_with_labels(path), name, allocate)
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        return _in_files(tarred(path), where, name, notes, allocate)
+        return _in_files(tarred(path), where, name, notes, allocate, beside)
     array = start == b"\x93NUMPY"
     hint = "save it with np.savez(FILE, images=..., labels=...), then ebb train FILE.npz" if array else SUPPORTED
     raise DataError(f"{where} is {'one array' if array else 'not a file'} that ebb reads images from", hint)
@@ -61,7 +64,7 @@ def _with_labels(path: Path) -> Files:
     return Files("", sizes, lambda name: open(near[name], "rb"))
 
 
-def _in_files(files: Files, where: str, name: str, notes: Notes, allocate: Allocate) -> Source:
+def _in_files(files: Files, where: str, name: str, notes: Notes, allocate: Allocate, beside: str | None) -> Source:
     """A folder or an archive, by what lies in it."""
     bases = [posixpath.basename(member) for member in files.sizes]
     if any(map(formats.CIFAR.match, bases)):
@@ -76,7 +79,7 @@ def _in_files(files: Files, where: str, name: str, notes: Notes, allocate: Alloc
         raise DataError(f"{where}: expected images, found {', '.join(found) or 'nothing'}", hint or SUPPORTED)
     if files.kind == "tar of ":
         raise DataError(f"{where}: a tar of images is slow to read one by one", "unpack it, then ebb train FOLDER")
-    return _image_files(files, where, name, images, notes)
+    return _image_files(files, where, name, images, notes, beside)
 
 
 def _folder(member: str, depth: int) -> str:
@@ -90,10 +93,13 @@ def _common_depth(members: Iterable[str]) -> int:
     return len(common.split("/")) if common else 0
 
 
-def _image_files(files: Files, where: str, name: str, images: list[str], notes: Notes) -> Source:
+def _image_files(files: Files, where: str, name: str, images: list[str], notes: Notes, beside: str | None) -> Source:
     """Images in folders: a split if the first level says so, labels by metadata or else by folder."""
     tables = [member for member in files.sizes if posixpath.basename(member) == METADATA]
-    found = {key: row for table in tables for key, row in rows(files, where, table).items()}
+    found = {key: row for table in tables for key, row in rows(files, where, table, beside).items()}
+    every = images
+    if beside is not None and tables:
+        images = _examples(found, images, beside, where, notes)
     depth = _common_depth([*images, *tables])
     level = {folder.lower(): folder for folder in sorted({_folder(member, depth) for member in images})}
     tests = [folder for key, folder in level.items() if key == "test"]
@@ -105,9 +111,9 @@ def _image_files(files: Files, where: str, name: str, images: list[str], notes: 
         reasons["held out"] = f"{tests[0]}: the folder beside {level['train']}"
         depth = _common_depth(train)
     labels, reasons["labels"] = _labels(found, images, train, depth)
-    texts, why, beside = captions(files, where, images, found)
+    texts, why, sidecars = captions(files, where, images, found)
     ignored = {
-        "not an image": files.sizes.keys() - {*images, *tables, *beside},
+        "not an image": files.sizes.keys() - {*every, *tables, *sidecars},
         "outside the split": set(images) - {*train, *test},
         f"in {METADATA} only": found.keys() - set(images),
     }
@@ -119,9 +125,20 @@ def _image_files(files: Files, where: str, name: str, images: list[str], notes: 
 
     def split(members: list[str]) -> ImageFiles:
         said = None if texts is None else [texts[member] for member in members]
-        return ImageFiles(files, members, [labels.get(member) for member in members], said)
+        table = [found.get(member, {}) for member in members] if tables else None
+        return ImageFiles(files, members, [labels.get(member) for member in members], said, table)
 
     return Source(kind, name, split(train), split(test) if test else None, reasons)
+
+
+def _examples(rows: dict[str, dict[str, Any]], images: list[str], beside: str, where: str, notes: Notes) -> list[str]:
+    """The images that have a row of their own: where some stand beside others, one that no row names may as well."""
+    named = {str(row.get(beside)) for row in rows.values()}
+    notes["no row names it", f"ignored: it may be a {beside}"] += sorted({*images} - named - rows.keys())
+    found = [image for image in images if image in rows]
+    if not found:
+        raise DataError(f"{where}: no image has a row in {METADATA}", 'write {"file_name": "a.png", …}, one a line')
+    return found
 
 
 def _labels(

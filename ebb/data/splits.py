@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -107,6 +107,8 @@ class ImageFiles:
     names: Sequence[str]
     labels: Sequence[Label]
     captions: Sequence[str] | None
+    rows: Sequence[Mapping[str, Any]] | None = None
+    """what a metadata.jsonl says of each; None where there is none"""
 
     @property
     def threads(self) -> int:

@@ -167,6 +167,11 @@ class Editor:
     ) -> Float[Tensor, "b c *more"]:
         """The pictures with `border` new places on every side. Raises UsageError where the network has one size, and
         for a border that an autoencoder's factor does not divide."""
+        if self.system.conditioner.beside is not None:
+            raise UsageError(
+                "this model hears a picture beside its own, as large as that, and cannot make a larger one",
+                "take a model that was trained without --beside",
+            )
         factor = 1 if self.system.space is None else self.system.space.autoencoder.factor
         if border % factor:
             raise UsageError(f"this model's latents are {factor} times smaller, which does not divide {border}")

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ebb.data.decode import SUFFIXES, Shape, read_picture
-from ebb.data.loader import to_unit
+from ebb.data.pictures import to_unit
 from ebb.edit.editor import Editor, Label
 from ebb.encode.images import grid, picture, save_png, to_pixels, writable
 from ebb.errors import DataError, UsageError

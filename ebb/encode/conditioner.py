@@ -1,4 +1,4 @@
-"""What a model can be asked for: labels and texts, as the named tensors that its network hears."""
+"""What a model can be asked for: labels, texts, numbers and pictures, as the named tensors that its network hears."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ebb.encode.beside import Beside
 from ebb.encode.labels import Labels
+from ebb.encode.numbers import Numbers
 from ebb.encode.pretrained_text import Joined, PretrainedText
 from ebb.encode.text import Vocabulary, concepts_of
 from ebb.errors import UsageError
@@ -146,44 +148,94 @@ def text_from(found: Mapping[str, Any]) -> Text | Frozen:
     return Frozen.from_json(found) if "folders" in found else Text.from_json(found)
 
 
+ALONE = "this model was trained without a picture beside its own, so it cannot be given one"
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """Pictures [n, c, h, w] in [−1, 1], NaN where there is none: a tensor, or what reads some when they are needed."""
+
+    def __getitem__(self, part: slice, /) -> Tensor:
+        """Some of them."""
+
+
 @dataclass(frozen=True)
 class Wishes:
-    """What each of some samples is asked for: the index of a label and a text.
+    """What each of some samples is asked for: the index of a label, a text, a row of numbers and a picture beside it.
 
-    A model without labels ignores the first, a model without texts the second, which may then be empty.
+    A model without labels ignores the first, and what else a model does not hear may be left out. Numbers and pictures
+    that are left out ask for nothing.
     """
 
     labels: tuple[int, ...]
     texts: tuple[str, ...] = ()
+    numbers: tuple[tuple[float, ...], ...] = ()
+    pictures: Shown | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def part(self, first: int, count: int) -> Wishes:
         """The wishes `first`, `first` + 1, …, at most `count` of them."""
-        return Wishes(self.labels[first : first + count], self.texts[first : first + count])
+        some = slice(first, first + count)
+        pictures = None if self.pictures is None else self.pictures[some]
+        return Wishes(self.labels[some], self.texts[some], self.numbers[some], pictures)
 
 
 @dataclass(frozen=True)
 class Conditioner:
-    """Between wishes and conditions: the label names and the vocabulary of a model, each where it has them."""
+    """Between wishes and conditions: the labels, vocabulary, numbers and picture of a model, each where it has some."""
 
     labels: Labels = field(default_factory=Labels)
     text: Text | Frozen | None = None
+    numbers: Numbers | None = None
+    beside: Beside | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a network that hears all of it is built with."""
+        text = {} if self.text is None else self.text.size
+        numbers = 0 if self.numbers is None else len(self.numbers.names)
+        image = 0 if self.beside is None else self.beside.channels
+        return {"classes": len(self.labels.names), **text, "numbers": numbers, "image": image}
+
+    @property
+    def shown(self) -> bool:
+        """Whether it hears what samples can only be asked for with examples: numbers, or a picture."""
+        return self.numbers is not None or self.beside is not None
 
     def __call__(self, wishes: Wishes) -> dict[str, Tensor]:
-        """The conditions of a batch, of these what the model hears: {"label": int64 [b], "text": [b, n] or [b, n, w]}.
+        """The conditions of a batch, of these what the model hears: {"label": int64 [b], "text": [b, n] or [b, n, w],
+        "numbers": float32 [b, k], "image": float32 [b, c, h, w]}.
 
         Texts are int64 ids of pieces, or float32 states.
         """
         cond = dict(self.labels(wishes.labels))
         if self.text is not None:
             cond["text"] = torch.from_numpy(self.text(wishes.texts))
+        if self.numbers is not None:
+            told = torch.from_numpy(self.numbers(wishes.numbers)) if wishes.numbers else self.numbers.null(len(wishes))
+            cond["numbers"] = told
+        if self.beside is not None:
+            shown = None if wishes.pictures is None else wishes.pictures[:]
+            cond["image"] = self.beside.null(len(wishes)) if shown is None else self.beside(shown)
         return cond
 
     def null(self) -> dict[str, Tensor]:
         """One row that asks for nothing."""
         return self(Wishes((self.labels.none,), ("",)))
+
+    def examples(self) -> dict[str, Tensor]:
+        """Some rows of each condition: every label, a few texts, the least and the most numbers, black and white."""
+        found = dict(self.labels(range(len(self.labels.names))))
+        if self.text is not None:
+            found["text"] = torch.from_numpy(self.text(self.text.examples[:8] or ("",)))
+        if self.numbers is not None:
+            found["numbers"] = torch.from_numpy(self.numbers([self.numbers.least, self.numbers.most]))
+        if self.beside is not None:
+            shades = torch.tensor([-1.0, 1.0])[:, None, None, None]
+            found["image"] = self.beside(shades.expand(2, *self.beside.shape))
+        return found
 
     def wishes(
         self,
@@ -191,32 +243,54 @@ class Conditioner:
         *,
         label: str | int | Sequence[str | int] | None = None,
         text: str | Sequence[str] | None = None,
+        numbers: Mapping[str, float | Sequence[float]] | None = None,
+        beside: Tensor | None = None,
         seed: int = 0,
     ) -> Wishes:
-        """What `count` samples are asked for: one label or text for all, or one for each.
+        """What `count` samples are asked for: one label, text, row of numbers or picture for all, or one for each.
 
-        A model that hears both is asked for nothing in the one that is not given. Without any wish image i gets label,
-        or example text, number (seed + i) in turn. Raises UsageError for a label that does not exist, for a text that
+        A model that hears several is asked for nothing in those that are not given. Without any wish image i gets
+        label, or example text, number (seed + i) in turn. Raises UsageError for a label that does not exist, for what
         the model cannot hear, and for a list that is not one for each image.
         """
+        rows, pictures = self.told(numbers, count), self.seen(beside, count)
         if text is not None and self.text is None:
             known = "labels: --label" if self.labels.names else "neither labels nor texts"
             raise UsageError(
                 f"this model was trained without captions, so it cannot be asked for a text; it has {known}"
             )
-        silent = label is None and text is None
+        silent = label is None and text is None and not rows and pictures is None
         classes, examples = len(self.labels.names), self.text.examples if self.text else ()
         if label is not None:
             indices = [self.labels.index(one) for one in each(label, count, "label")]
         else:
             indices = [(seed + i) % max(1, classes) if silent else self.labels.none for i in range(count)]
         if self.text is None:
-            return Wishes(tuple(indices))
+            return Wishes(tuple(indices), (), rows, pictures)
         if text is None and silent and not classes and examples:
             texts = [examples[(seed + i) % len(examples)] for i in range(count)]
         else:
             texts = each("" if text is None else text, count, "text")
-        return Wishes(tuple(indices), tuple(texts))
+        return Wishes(tuple(indices), tuple(texts), rows, pictures)
+
+    def told(self, numbers: Mapping[str, float | Sequence[float]] | None, count: int) -> tuple[tuple[float, ...], ...]:
+        """The rows of numbers that `count` samples are asked for, none without; raises UsageError as `wishes` does."""
+        if numbers is None:
+            return ()
+        if self.numbers is None:
+            raise UsageError(
+                "this model was trained without numbers, so it cannot be asked for one",
+                "train one that hears some: ebb train DATA --numbers FIELD",
+            )
+        return tuple(self.numbers.rows(numbers, count))
+
+    def seen(self, beside: Tensor | None, count: int) -> Tensor | None:
+        """The picture beside each of `count` samples; raises UsageError as `wishes` does."""
+        if beside is None:
+            return None
+        if self.beside is None:
+            raise UsageError(ALONE, "train one that hears some: ebb train DATA --beside FIELD")
+        return self.beside.given(beside, count)
 
     def about(self, wish: str | int) -> Wishes:
         """One wish for this label, or, where it is none and the model hears texts, for this text."""
@@ -225,14 +299,20 @@ class Conditioner:
         return self.wishes(1, label=wish)
 
     def of(
-        self, count: int, labels: NDArray[np.int64] | None, captions: Sequence[str] | None
+        self,
+        count: int,
+        labels: NDArray[np.int64] | None,
+        captions: Sequence[str] | None,
+        numbers: NDArray[np.float64] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """The conditions of `count` examples, [count, …] by name; labels or captions that they lack are null."""
+        """The conditions of `count` examples, [count, …] by name, but for pictures; what they lack is null."""
         found = dict[str, NDArray[Any]]()
         if self.labels.names:
             found["label"] = np.full(count, self.labels.none) if labels is None else labels
         if self.text is not None:
             found["text"] = self.text([""] * count if captions is None else captions)
+        if self.numbers is not None:
+            found["numbers"] = self.numbers.null(count).numpy() if numbers is None else self.numbers(numbers)
         return found
 
 

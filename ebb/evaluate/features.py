@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ebb.data.loader import to_unit
+from ebb.data.pictures import to_unit
 from ebb.errors import DataError, UsageError
 from ebb.shapes import Float, Int
 

@@ -120,12 +120,19 @@ def mean_of(reference: Float[Tensor, "m *d"]) -> Float[Tensor, "*d"]:
     return torch.stack(parts).sum(0) / len(reference)
 
 
+NOTHING = 1e30
+"""Stands for NaN where rows are compared: no condition has it."""
+
+
 def same(cond: Cond, reference_cond: Cond, device: torch.device) -> Tensor | None:
     """[n, m], whether a reference image has the condition of a sample; None where none is given."""
     every = []
     for name, theirs in reference_cond.items():
-        mine, theirs = cond[name].to(device), theirs.to(device)
-        every.append((mine.reshape(len(mine), 1, -1) == theirs.reshape(1, len(theirs), -1)).all(-1))
+        mine = cond[name].to(device)
+        rows = torch.cat([mine, theirs.to(device)])
+        # what says nothing (NaN) is a condition like any other
+        kind = torch.unique(rows.reshape(len(rows), -1).nan_to_num(nan=NOTHING), dim=0, return_inverse=True)[1]
+        every.append(kind[: len(mine), None] == kind[None, len(mine) :])
     alike = torch.stack(every).all(0) if every else None
     if alike is not None and not bool(alike.any(1).all()):
         raise UsageError("some samples have a condition that no reference image has", "give more reference images")

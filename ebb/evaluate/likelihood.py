@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ebb.data.loader import to_unit
+from ebb.data.fields import NOTHING, Told
+from ebb.data.pictures import to_unit
 from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, UsageError
 from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
@@ -185,6 +186,7 @@ def likelihood(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
     captions: Sequence[str] | None = None,
+    told: Told = NOTHING,
     *,
     seed: int,
     probes: int = 1,
@@ -197,12 +199,12 @@ def likelihood(
     themselves (Theis et al. 2016, §3.1); uniform values cost 8. The divergence is Hutchinson's estimate with `probes`,
     or with 0 exact, at d backward passes a call: for small d. The interval is over images, and holds the noise of both.
 
-    The network runs in float32, whatever it samples in: derivatives of bfloat16 are noise. Conditions are the given
-    labels; guidance is not applied, since a guided model has no density of its own. Raises as `batched` does.
+    The network runs in float32, whatever it samples in: derivatives of bfloat16 are noise. Conditions are those
+    of the images; guidance is not applied, since a guided model has no density of its own. Raises as `batched` does.
     """
     bits, calls, denoiser = [], 0, system.denoiser
     uniform = torch.from_numpy(np.random.default_rng([seed, 0]).random(images.shape, dtype=np.float32))
-    for first, x0, cond in batched(system, images, labels, captions, BATCH):
+    for first, x0, cond in batched(system, images, labels, captions, told, BATCH):
         x = x0 + (uniform[first : first + len(x0)].to(x0.device) - 0.5) * WIDTH
         noise = Noise.of(seed + first, len(x))
         found = log_density(denoiser, x, cond, rule=rule, nsr_max=loudest(denoiser), probes=probes, noise=noise)
@@ -216,9 +218,10 @@ def batched(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
     captions: Sequence[str] | None,
+    told: Told,
     size: int,
 ) -> Iterator[tuple[int, Tensor, Cond]]:
-    """Images with labels and captions, `size` at a time, as the system's denoiser takes them: (index of the first, x0,
+    """Images with what is said of them, `size` at a time, as the system's denoiser takes them: (index of the first, x0,
     cond). Images without captions are asked with none.
 
     Raises DataError for fewer than two images, images of another shape or type, and labels that are not one for each
@@ -238,7 +241,10 @@ def batched(
     if names and not fits:
         raise DataError(f"expected a label of 0…{len(names) - 1} for each of {len(images)} images, got {labels}")
     wishes = Wishes(
-        tuple([0] * len(images) if labels is None else labels.tolist()), tuple(captions or [""] * len(images))
+        tuple([0] * len(images) if labels is None else labels.tolist()),
+        tuple(captions or [""] * len(images)),
+        () if told.numbers is None else tuple(map(tuple, told.numbers.tolist())),
+        told.pictures,
     )
     for first in range(0, len(images), size):
         x0 = to_unit(torch.from_numpy(images[first : first + size]).to(system.device))

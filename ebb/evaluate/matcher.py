@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ebb.data.loader import to_unit
+from ebb.data.pictures import to_unit
 from ebb.encode.conditioner import Text
 from ebb.encode.text import Vocabulary
 from ebb.errors import DataError

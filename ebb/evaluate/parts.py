@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebb.data.fields import Told
 from ebb.data.scan import Images
 from ebb.encode.images import grid, picture, save_png, to_pixels
 from ebb.evaluate.bound import bound
@@ -109,10 +110,10 @@ def noise(subject: Subject) -> Part:
 
 def bits(subject: Subject) -> Part:
     """Bits per dimension of unseen images by the probability flow, and their variational bound."""
-    pixels, labels, captions = unseen(subject, subject.coded)
+    known, seed = unseen(subject, subject.coded), subject.seed
     found = {
-        "likelihood": likelihood(subject.system, pixels, labels, captions, seed=subject.seed),
-        "bound": bound(subject.system, pixels, labels, captions, seed=subject.seed),
+        "likelihood": likelihood(subject.system, *known, seed=seed),
+        "bound": bound(subject.system, *known, seed=seed),
     }
     return Part(found, () if held(subject) else ("likelihood: no image was held out; it is that of training images",))
 
@@ -181,12 +182,14 @@ def held(subject: Subject) -> Images | None:
     return None if bare else images
 
 
-def unseen(subject: Subject, most: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, list[str] | None]:
-    """At most `most` held-out images, drawn by the seed, with labels and captions; training images where none are."""
+def unseen(subject: Subject, most: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, list[str] | None, Told]:
+    """At most `most` held-out images, drawn by the seed, with labels, captions and what else is told of them; training
+    images where none are."""
     images = held(subject) or subject.images
     some = np.sort(np.random.default_rng(subject.seed).permutation(len(images.pixels))[:most])
     captions = None if images.captions is None else [images.captions[i] for i in some]
-    return images.pixels[some], None if images.labels is None else images.labels[some], captions
+    labels = None if images.labels is None else images.labels[some]
+    return images.pixels[some], labels, captions, images.told.take(some)
 
 
 def parts(subject: Subject) -> list[tuple[str, Callable[[Subject], Part]]]:

@@ -174,7 +174,15 @@ def settings_of(run: Path, system: System, drawn: Drawn, weights: str, seed: int
 def data_of(run: Path) -> Images:
     """The run's training images, read again from where they were; raises DataError where they are not the same."""
     recipe, about = from_yaml(run / "run.yaml")
-    again = partial(read, about["data"], size=recipe.data.size, channels=recipe.data.channels, cache=run.parent)
+    again = partial(
+        read,
+        about["data"],
+        size=recipe.data.size,
+        channels=recipe.data.channels,
+        cache=run.parent,
+        numbers=recipe.numbers,
+        beside=recipe.beside,
+    )
     images = again()
     if images.summary.fingerprint == about["fingerprint"]:
         return images

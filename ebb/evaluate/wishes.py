@@ -11,16 +11,18 @@ from ebb.system import System
 
 
 def asked_for(system: System, images: Images, count: int, seed: int) -> Wishes:
-    """What `count` samples are asked for: labels and captions of images drawn from the data; a larger draw begins with
-    the same."""
+    """What `count` samples are asked for: what is said of images drawn from the data; a larger draw begins with the
+    same."""
     return wishes_of(system, images, np.random.default_rng(seed).choice(len(images.pixels), count))
 
 
 def wishes_of(system: System, images: Images, rows: NDArray[np.int64]) -> Wishes:
-    """The labels and captions of some of the images, null where the model hears some and the images lack them."""
+    """What is said of some of the images, null where the model hears what the images lack."""
     labels = np.full(len(rows), system.labels.none) if images.labels is None else images.labels[rows]
     texts = tuple("" if images.captions is None else images.captions[row] for row in rows)
-    return Wishes(tuple(labels.tolist()), texts)
+    told = images.told.take(rows)
+    numbers = () if told.numbers is None else tuple(map(tuple, told.numbers.tolist()))
+    return Wishes(tuple(labels.tolist()), texts, numbers, told.pictures)
 
 
 def labels_of(system: System, wishes: Wishes, images: Images) -> NDArray[np.int64] | None:

@@ -152,15 +152,20 @@ class Trouble:
 
 
 def poisoned(batch: Batch, other: Batch) -> str | None:
-    """What is wrong with the values of `batch`, beside another of the same data; None where nothing is."""
+    """What is wrong with the values of `batch`, beside another of the same data; None where nothing is.
+
+    A condition that is NaN says nothing, and is as it should be.
+    """
     for name, values in {"x0": batch.x0, **batch.cond}.items():
         if not values.is_floating_point():
             continue
         beside = other.x0 if name == "x0" else other.cond[name]
+        if name != "x0":
+            values, beside = (some.nan_to_num(0.0, math.inf, -math.inf) for some in (values, beside))
         largest, usual = float(values.abs().max()), float(beside.abs().max())
         if not math.isfinite(largest):
             return f"holds a {name} that is not finite"
-        if largest > 100 * usual:
+        if usual and largest > 100 * usual:
             return f"holds a {name} of size {largest:.3g}, another batch at most {usual:.3g}"
     return None
 

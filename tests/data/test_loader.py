@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebb.data.loader import Examples, Loader, Order, permutation, to_unit
+from ebb.data.loader import Examples, Loader, Order, permutation
+from ebb.data.pictures import to_unit
 from ebb.data.scan import read
 from ebb.errors import DataError
 

@@ -176,6 +176,8 @@ def test_the_ideal_knows_the_condition_when_the_model_does(generator):
     assert without.ideal[0] == pytest.approx(without.trivial[0], rel=0.2)
     text = {"text": torch.nn.functional.one_hot(labels, 3).float()}
     assert levels(model, known, text, known, reference_cond=text, bins=4).ideal == with_it.ideal
+    silent = {"numbers": torch.where(labels[:, None] == 0, torch.nan, 2.0)}  # half of them say nothing
+    assert levels(model, known, silent, known, reference_cond=silent, bins=4).ideal == with_it.ideal
     with pytest.raises(UsageError, match="a condition that no reference image has"):
         levels(model, known, {"label": labels + 1}, known, reference_cond=asked)
 

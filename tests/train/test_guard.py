@@ -381,3 +381,5 @@ def test_a_poisoned_batch_is_told_from_a_good_one():
     for x0, text in ((NAN, 0.0), (1e4, 0.0), (0.0, INF)):
         bad = Batch(good.x0 + x0, {**good.cond, "text": good.cond["text"] + text})
         assert ("text" if text else "x0") in poisoned(bad, good)
+    silent = Batch(good.x0, {**good.cond, "text": torch.full((4, 2), NAN)})  # asks for nothing
+    assert poisoned(silent, good) is poisoned(good, silent) is None

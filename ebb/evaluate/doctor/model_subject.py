@@ -37,7 +37,7 @@ SPREAD = 0.5
 class ModelSubject:
     """A denoiser or a bare network, the shape of a sample (None: not known), and examples of its conditions.
 
-    `cond` holds [k, …] rows of each condition, no two alike. Questions are asked in evaluation mode, without gradients,
+    `cond` holds [k, …] rows of each condition, k its own. Questions are asked in evaluation mode, without gradients,
     and the global random state is put back afterwards (`at_rest`); nothing of the model changes.
     """
 
@@ -49,12 +49,11 @@ class ModelSubject:
     def of(
         cls, model: System | nn.Module | Denoiser, shape: tuple[int, ...] | None = None, cond: Cond | None = None
     ) -> ModelSubject:
-        """The subject that a system is, with its own shape and labels; anything else, as given."""
+        """The subject that a system is, with its own shape and conditions; anything else, as given."""
         if not isinstance(model, System):
             return cls(model, shape, cond)
-        return cls(
-            model.denoiser, model.inner, model.conditions(model.conditioner.wishes(max(1, len(model.labels.names))))
-        )
+        examples = {name: rows.to(model.device) for name, rows in model.conditioner.examples().items()}
+        return cls(model.denoiser, model.inner, examples)
 
     @property
     def path(self) -> Path | None:

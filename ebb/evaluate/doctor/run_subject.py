@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ebb.data.loader import to_unit
+from ebb.data.pictures import to_unit
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, UsageError

@@ -1,0 +1,60 @@
+"""8-bit pictures as values in [−1, 1]: of an array, beside others, or in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ebb.data.decode import Shape, read_picture
+from ebb.errors import DataError
+from ebb.shapes import Float
+
+CPU = torch.device("cpu")
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 values 0…255 as float32 in [−1, 1]."""
+    return pixels.to(torch.float32) / 127.5 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """A picture beside each of n others: number `at[i]` of `pixels` uint8 [m, c, h, w], m ≥ 1, or none where at is −1.
+
+    They are read as float32 [b, c, h, w] in [−1, 1], all NaN where there is none.
+    """
+
+    pixels: NDArray[np.uint8]
+    at: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def __getitem__(self, index: NDArray[np.int64] | slice) -> Float[Tensor, "b c h w"]:
+        """Those beside some of the others."""
+        return self.read(index)
+
+    def read(self, index: NDArray[np.int64] | slice, device: torch.device = CPU) -> Float[Tensor, "b c h w"]:
+        """Those beside some of the others, on the device."""
+        at = self.at[index]
+        missing = torch.from_numpy(at < 0).to(device)[:, None, None, None]
+        found = to_unit(torch.from_numpy(self.pixels[np.maximum(at, 0)]).to(device))
+        return found.masked_fill(missing, torch.nan)
+
+    def take(self, rows: NDArray[np.int64]) -> Pictures:
+        """Those beside some of the others; nothing is copied."""
+        return replace(self, at=self.at[rows])
+
+
+def opened(paths: Sequence[str | Path], shape: Shape) -> Float[Tensor, "b c h w"]:
+    """Pictures of files, each scaled to cover [h, w] and cropped at the centre. Raises DataError for what is none."""
+    for path in paths:
+        if not Path(path).is_file():
+            raise DataError(f"there is no picture {path}", "name a file")
+    return to_unit(torch.from_numpy(np.stack([read_picture(Path(path), shape)[1] for path in paths])))

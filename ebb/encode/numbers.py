@@ -1,0 +1,95 @@
+"""Numbers as conditions: fields of a data set, of about unit size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ebb.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """(n − mean)/deviation of each of some named numbers, both measured where it is not missing; and its range there.
+
+    A network hears all of a row or nothing: one in which any number is missing (NaN) says nothing.
+    """
+
+    names: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    least: tuple[float, ...]
+    most: tuple[float, ...]
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], values: NDArray[np.float64]) -> Numbers:
+        """The numbers of data [n, k], NaN where missing; one that never changes has the deviation 1."""
+        columns = [column[~np.isnan(column)] for column in values.T]
+        measured = [(float(c.mean()), float(c.std()) or 1.0, float(c.min()), float(c.max())) for c in columns]
+        return cls(names, *zip(*measured, strict=True))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{n} from {a:g} to {b:g}" for n, a, b in zip(self.names, self.least, self.most, strict=True))
+
+    def __call__(self, rows: Sequence[Sequence[float]] | NDArray[np.float64]) -> NDArray[np.float32]:
+        """The condition [b, k] of rows of numbers: of about unit size, or all NaN."""
+        values = np.asarray(rows, np.float64).reshape(len(rows), len(self.names))
+        said = ~np.isnan(values).any(1, keepdims=True)
+        scaled: NDArray[np.float64] = (values - self.mean) / self.deviation
+        return np.where(said, scaled, np.nan).astype(np.float32)
+
+    def null(self, count: int) -> Tensor:
+        """`count` rows that say nothing."""
+        return torch.full((count, len(self.names)), torch.nan)
+
+    def rows(self, asked: Mapping[str, float | Sequence[float]], count: int) -> list[tuple[float, ...]]:
+        """The numbers of `count` samples: of each name one for all, or one for each.
+
+        Raises UsageError for a name that is not known or not given, and for what is not that many finite numbers.
+        """
+        for name in asked:
+            if name not in self.names:
+                raise UsageError(f"this model hears no number {name!r}", nearest(name, self.names))
+        if missing := [name for name in self.names if name not in asked]:
+            every = " ".join(f"{name}={low:g}" for name, low in zip(self.names, self.least, strict=True))
+            raise UsageError(
+                f"numbers are heard together, and {', '.join(missing)} is not given", f"such as --numbers {every}"
+            )
+        columns = list[list[float]]()
+        for name in self.names:
+            given = asked[name]
+            column = [float(given)] * count if isinstance(given, int | float) else [float(one) for one in given]
+            if len(column) != count:
+                raise UsageError(f"expected one {name} for each of {count} images, got {len(column)}")
+            if not np.isfinite(column).all():
+                raise UsageError(f"a number is finite, got {name}={given}", f"trained on: {self}")
+            columns.append(column)
+        return list(zip(*columns, strict=True))
+
+    def beyond(self, asked: Mapping[str, float | Sequence[float]]) -> list[str]:
+        """What was asked for outside of the range that was trained on."""
+        found = []
+        for name, low, high in zip(self.names, self.least, self.most, strict=True):
+            values = np.atleast_1d(asked[name])
+            if values.min() < low or values.max() > high:
+                found.append(f"{name} was trained on from {low:g} to {high:g}")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `from_json` makes it again."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Numbers:
+        """The numbers of a contract. Raises KeyError, TypeError, ValueError where it holds none."""
+        parts = [tuple(map(float, found[name])) for name in ("mean", "deviation", "least", "most")]
+        names = tuple(map(str, found["names"]))
+        if {len(part) for part in parts} != {len(names)} or not np.isfinite(parts).all() or min(parts[1]) <= 0:
+            raise ValueError(f"numbers {names} with {parts}")
+        return cls(names, *parts)

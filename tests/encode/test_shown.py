@@ -1,0 +1,130 @@
+"""Numbers and pictures beside as conditions: of unit size, folded without loss, silent as NaN, and refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ebb.encode.beside import Beside
+from ebb.encode.conditioner import Conditioner, Wishes
+from ebb.encode.labels import Labels
+from ebb.encode.numbers import Numbers
+from ebb.errors import UsageError
+
+RNG = np.random.default_rng(0)
+DATA = np.stack([1.7e9 + 60 * RNG.standard_normal(500), RNG.uniform(0, 2, 500)], 1)
+DATA[:5, 0] = np.nan
+HEARS = Numbers.of(("time", "size"), DATA)
+MASK = Beside("mask", (1, 4, 6), 2)
+EVERY = Conditioner(Labels(("cat", "dog")), None, HEARS, MASK)
+
+
+def check_unit(numbers):
+    """Numbers that are heard have mean 0 and deviation 1, and one missing number silences its row."""
+    heard = numbers(DATA)
+    assert heard.dtype == np.float32
+    assert np.isnan(heard).all(1).tolist() == np.isnan(heard).any(1).tolist() == [at < 5 for at in range(500)]
+    assert np.nanmean(heard, 0) == pytest.approx([0, 0], abs=0.02)
+    assert np.nanstd(heard, 0) == pytest.approx([1, 1], abs=0.02)
+
+
+def test_numbers_are_heard_at_unit_size_and_rows_with_a_hole_are_not():
+    check_unit(HEARS)
+    narrow = np.float32(DATA[5:, 0]).astype(np.float64)  # a float32 of such numbers is a multiple of 128
+    mutant = Numbers.of(("time", "size"), np.stack([np.float32(DATA[:, 0]).astype(np.float64), DATA[:, 1]], 1))
+    assert len(np.unique(narrow)) < 10
+    with pytest.raises(AssertionError):
+        check_unit(mutant)
+
+
+def test_a_number_that_never_changes_has_the_deviation_1():
+    assert Numbers.of(("a",), np.full((3, 1), 7.0))([[7.0], [8.0]]).tolist() == [[0.0], [1.0]]
+
+
+def check_folded(fold):
+    """All values are there, those of one place of 2 × 2 together."""
+    x = torch.randn(3, 1, 4, 6)
+    folded = fold(x)
+    assert folded.shape == (3, 4, 2, 3)
+    assert torch.equal(folded.flatten().sort().values, x.flatten().sort().values)
+    assert folded[0, :, 1, 2].tolist() == x[0, 0, 2:4, 4:6].flatten().tolist()
+
+
+def test_folding_loses_nothing_and_keeps_neighbours_together():
+    x = torch.randn(3, 1, 4, 6)
+    check_folded(MASK)
+    assert MASK.channels == 4
+    assert torch.equal(torch.nn.functional.pixel_shuffle(MASK(x), 2), x)
+    assert torch.equal(replace(MASK, factor=1)(x), x)
+    with pytest.raises(AssertionError):
+        check_folded(lambda x: x.reshape(3, 4, 2, 3))
+
+
+def test_nothing_asked_is_the_null_in_every_condition():
+    null, silent = EVERY.null(), EVERY(EVERY.wishes(1, label=None))
+    assert {name: list(row.shape) for name, row in null.items()} == {
+        "label": [1],
+        "numbers": [1, 2],
+        "image": [1, 4, 2, 3],
+    }
+    assert null["numbers"].isnan().all()
+    assert null["image"].isnan().all()
+    bare = Conditioner(numbers=HEARS, beside=MASK)
+    for name, row in bare(bare.wishes(3)).items():
+        assert torch.equal(row.isnan(), null[name].expand_as(row).isnan())
+    assert silent["label"].item() == 0
+    assert EVERY.sizes == {"classes": 2, "numbers": 2, "image": 4}
+
+
+def test_examples_differ_in_every_condition():
+    examples = EVERY.examples()
+    assert {name: len(rows) for name, rows in examples.items()} == {"label": 2, "numbers": 2, "image": 2}
+    assert all(not torch.equal(rows[0], rows[1]) for rows in examples.values())
+    assert not any(rows.isnan().any() for rows in examples.values())
+
+
+def test_numbers_and_pictures_are_asked_for_one_for_all_or_one_for_each():
+    shown = torch.linspace(-1, 1, 24).reshape(1, 4, 6)
+    wishes = EVERY.wishes(3, numbers={"size": [0, 1, 2], "time": 1.7e9}, beside=shown)
+    assert wishes.labels == (2, 2, 2)
+    assert wishes.numbers == ((1.7e9, 0.0), (1.7e9, 1.0), (1.7e9, 2.0))
+    cond = EVERY(wishes.part(1, 2))
+    assert np.array_equal(cond["numbers"].numpy(), HEARS([[1.7e9, 1], [1.7e9, 2]]))
+    assert torch.equal(cond["image"], MASK(shown[None]).expand(2, -1, -1, -1))
+    assert len(EVERY(Wishes((0, 1)))["numbers"]) == 2
+    each = torch.stack([shown, -shown])
+    assert torch.equal(EVERY(EVERY.wishes(2, beside=each))["image"], MASK(each))
+
+
+@pytest.mark.parametrize(
+    ("conditioner", "asked", "said"),
+    [
+        (Conditioner(), {"numbers": {"a": 1}}, "without numbers"),
+        (Conditioner(), {"beside": torch.zeros(1, 4, 6)}, "without a picture beside"),
+        (EVERY, {"numbers": {"size": 1}}, "numbers are heard together, and time is not given"),
+        (EVERY, {"numbers": {"size": 1, "tine": 1}}, "no number 'tine'"),
+        (EVERY, {"numbers": {"size": math.nan, "time": 1}}, "a number is finite, got size=nan"),
+        (EVERY, {"numbers": {"size": [1, 2, 3], "time": 1}}, "one size for each of 2 images, got 3"),
+        (EVERY, {"beside": torch.zeros(1, 6, 4)}, r"one picture for each of 2 images, floating \[2, 1, 4, 6\]"),
+        (EVERY, {"beside": torch.zeros(3, 1, 4, 6)}, "one picture for each of 2"),
+        (EVERY, {"beside": torch.full((1, 4, 6), 255.0)}, "values from -1 to 1"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(conditioner, asked, said):
+    with pytest.raises(UsageError, match=said):
+        conditioner.wishes(2, **asked)
+
+
+def test_they_survive_their_contract_and_say_what_lies_beyond():
+    assert Numbers.from_json(json.loads(json.dumps(HEARS.to_json()))) == HEARS
+    assert Beside.from_json(json.loads(json.dumps(MASK.to_json()))) == MASK
+    with pytest.raises(ValueError, match="numbers"):
+        Numbers.from_json(HEARS.to_json() | {"deviation": [0.0, 1.0]})
+    assert HEARS.beyond({"time": 1.7e9, "size": [1.0, 9.0]}) == [
+        f"size was trained on from {DATA[:, 1].min():g} to {DATA[:, 1].max():g}"
+    ]
