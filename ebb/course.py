@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -22,7 +21,7 @@ from ebb.data.loader import Loader
 from ebb.data.pictures import to_unit
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
-from ebb.evaluate.wishes import wishes_of
+from ebb.evaluate.wishes import asked_for
 from ebb.plan import GRID_IMAGES, rate_of, updates_within
 from ebb.progress import Meter
 from ebb.recipe import Recipe, resolved
@@ -317,7 +316,6 @@ def shown(parts: Parts) -> tuple[Tensor, int]:
         return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
     if system.conditioner.shown:
         images = parts.data.images.held_out or parts.data.images
-        rows = np.arange(GRID_IMAGES) % len(images.pixels)
-        return system.make(wishes_of(system, images, rows), seed=0), 6
+        return system.make(asked_for(system, images, GRID_IMAGES, seed=0), seed=0), 6
     columns = classes if 4 <= classes <= 16 else 6
     return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns

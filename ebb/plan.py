@@ -18,7 +18,7 @@ from ebb.train.optimiser import WarmupDecay
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)[::-1]
-"""The likely faster first: the other is given up once it is SLOWER."""
+"""bf16 first: where it is the faster one, fp32 is given up once it is SLOWER."""
 
 SLOWER = 1.5
 """How many times as long an update takes that need not be timed again."""
@@ -42,7 +42,7 @@ def rate_of(recipe: Recipe) -> WarmupDecay:
 
 def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float, rival: float = 0.0) -> float:
     """Images per second of whole updates, on a copy that is thrown away: a median over `spend` seconds, of three at
-    least, or one that is SLOWER than a `rival`'s."""
+    least, or of two that are SLOWER than a `rival`'s."""
     parts, took = assemble(recipe, data, device), list[float]()
     began = last = time.perf_counter()
     for step in updates(
@@ -56,7 +56,7 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float, riv
         step.loss.item()  # waits for the device
         took.append(time.perf_counter() - last)
         last = time.perf_counter()
-        if len(took) > 1 and took[-1] * rival > SLOWER * images_of(recipe):
+        if len(took) > 2 and min(took[1:]) * rival > SLOWER * images_of(recipe):
             break
         if len(took) > 3 and last - began > spend:
             break

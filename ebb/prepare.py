@@ -179,7 +179,8 @@ def latents_of(
     """
     run = Path(str(recipe.autoencoder))
     found = load(run, device=device).space
-    train = f"train one on these images: ebb train DATA --kind autoencoder --run {run}-2"
+    beside = f" --beside {recipe.beside}" if recipe.beside else ""  # pictures beside are no examples
+    train = f"train one on these images: ebb train DATA --kind autoencoder{beside} --run {run}-2"
     if found is None:
         raise UsageError(f"{run} is a model without an autoencoder", train)
     about = locate(run).parent.parent / "run.yaml"

@@ -111,8 +111,12 @@ def write(
     if out.suffix == ".npz":
         known = np.array([i if i < len(names) else -1 for i in wishes.labels] if names else [], np.int64)
         texts = np.array(wishes.texts if any(wishes.texts) else [], str)
-        seeds, numbers = np.arange(len(pixels)) + seed, np.array(wishes.numbers)
-        np.savez_compressed(out, images=pixels, labels=known, texts=texts, numbers=numbers, seeds=seeds)
+        named, seeds = settings.get("numbers", {}), np.arange(len(pixels)) + seed
+        numbers = np.array([turns(turn, len(pixels)) for turn in named.values()]).T
+        beside = np.array(turns(settings.get("beside", []), len(pixels)), str)
+        asked = {"numbers": numbers, "number_names": np.array(list(named), str), "beside": beside}
+        arrays: dict[str, Any] = {"images": pixels, "labels": known, "texts": texts, "seeds": seeds, **asked}
+        np.savez_compressed(out, **arrays)
     elif out.suffix == ".png":
         turn = len(set(wishes.texts))
         captions = wishes.texts if turn > 1 else ()

@@ -18,7 +18,7 @@ from ebb import checkpoint
 from ebb.data.pictures import opened
 from ebb.encode.autoencoder import AUTOENCODERS
 from ebb.encode.beside import Beside
-from ebb.encode.conditioner import ALONE, Conditioner, Wishes, text_from
+from ebb.encode.conditioner import Conditioner, Wishes, text_from
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
 from ebb.encode.numbers import Numbers
@@ -50,8 +50,8 @@ class System:
     where it works on latents, their space.
 
     Its contract (network, path, prediction, clock, scales, shape, value range, labels, vocabulary, numbers, pictures
-    beside, autoencoder) is
-    saved with the weights; on loading everything is rebuilt from it and a mismatch is refused by name.
+    beside, autoencoder) is saved with the weights; on loading everything is rebuilt from it and a mismatch is refused
+    by name.
     """
 
     denoiser: NetworkDenoiser
@@ -171,10 +171,8 @@ class System:
 
         Raises UsageError for a model that hears none, DataError for what is no picture.
         """
-        hears = self.conditioner.beside
-        if hears is None:
-            raise UsageError(ALONE, "train one that hears some: ebb train DATA --beside FIELD")
-        return opened([beside] if isinstance(beside, str | Path) else list(beside), hears.shape)
+        files = [beside] if isinstance(beside, str | Path) else list(beside)
+        return opened(files, self.conditioner.listens().shape)
 
     def make(
         self,

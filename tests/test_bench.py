@@ -45,13 +45,17 @@ def test_a_line_that_is_there_is_not_made_again(quality):
 
 def test_lines_of_another_machine_are_neither_counted_nor_compared(quality):
     run, table = quality["run"], quality["table"]
-    mine, gpu = {"cpu": run.processor()}, {"cpu": run.processor(), "gpu": "one"}
-    cases = (("ebb", mine), ("ebb", {"cpu": "another"}), ("diffusers", {"cpu": "another"}), ("ebb", gpu))
-    lines = [line(name, 0, 60.0, 10, 1.0) | {"machine": on, "date": "2026-01-01"} for name, on in cases]
-    assert run.here(lines, "cpu") == lines[:1]
-    assert run.here(lines, "cuda") == lines[3:]
-    assert table.by_machine(lines) == {"another": lines[1:3], run.processor(): lines[:1], "one": lines[3:]}
-    assert next(iter(table.by_machine(lines))) == "another"
+    mine = run.here("cpu")
+    machines = (mine, {"cpu": "another"}, {"cpu": "another"}, {"cpu": "another", "gpu": "a"}, mine | {"gpu": "a"})
+    names = ("ebb", "ebb", "diffusers", "ebb", "ebb")
+    lines = [
+        line(name, 0, 60.0, 10, 1.0) | {"machine": on, "date": "2026-01-01"}
+        for name, on in zip(names, machines, strict=True)
+    ]
+    found = table.by_machine(lines)
+    assert sorted(map(len, found.values())) == [1, 1, 1, 2]
+    assert next(iter(found)) == "another"
+    assert found[run.machine_of({"machine": mine})] == lines[:1]
 
 
 def test_contenders_alternate_within_a_seed_and_ebb_runs_once_for_each_budget(quality):

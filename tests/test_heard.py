@@ -240,7 +240,12 @@ def test_the_command_line_asks_in_turn_and_writes_down_what_for(home, tmp_path, 
     own = settings_of(tmp_path / "each" / "000003.png")
     assert (own["numbers"], own["beside"]) == ({"light": 900.0, "dark": 0.5}, str(masks[1]))
     ebb("sample", home / "all", *asked, "--out", tmp_path / "a.npz")
-    assert np.load(tmp_path / "a.npz")["numbers"].tolist() == [[90, 0.5], [900, 0.5]] * 2
+    arrays = np.load(tmp_path / "a.npz")
+    assert (arrays["number_names"].tolist(), arrays["numbers"].tolist()) == (
+        ["light", "dark"],
+        [[90, 0.5], [900, 0.5]] * 2,
+    )
+    assert arrays["beside"].tolist() == [str(mask) for mask in masks] * 2
     system = load(home / "all")
     again = system.sample(4, label="a", numbers={"light": [90, 900] * 2, "dark": 0.5}, beside=masks * 2)
     assert np.array_equal(np.load(tmp_path / "a.npz")["images"][0], ((again[0] + 1) * 127.5).round().byte().numpy())

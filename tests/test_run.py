@@ -426,7 +426,8 @@ def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, 
     if page != "README.md":
         assert ebb("train", "mnist", "--steps", 2, "--network.width", 8) == 0
     for line in lines:
-        line = re.sub(r"--budget \w+", "--steps 2 --batch 8", line)
+        small = "" if "--network" in line else " --network.width 8 --network.depth 1"
+        line = re.sub(r"--budget \w+", f"--steps 2 --batch 8{small}", line)
         if line.startswith("ebb sweep"):
             line = re.sub(r"--(steps|solvers|guidance)( [\w.]+)+", "", line) + " --solvers ddim --steps 2 --no-search"
         line = re.sub(r"--n (\d+)", lambda found: f"--n {min(int(found[1]), 12)}", line)

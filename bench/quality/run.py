@@ -84,8 +84,8 @@ def lines_of(results: Path, data: str) -> list[dict[str, Any]]:
 
 
 def machine_of(line: dict[str, Any]) -> str:
-    """What a line was measured on: the processor, or the GPU where one was used."""
-    return line["machine"].get("gpu") or line["machine"]["cpu"]
+    """What a line was measured on: the processor, and the GPU where one was used."""
+    return ", ".join(line["machine"][part] for part in ("gpu", "cpu") if part in line["machine"])
 
 
 def processor() -> str:
@@ -97,14 +97,19 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def here(lines: Iterable[dict[str, Any]], device: str) -> list[dict[str, Any]]:
-    """The lines of this machine's processor, or of its GPU."""
-    return [a for a in lines if a["machine"]["cpu"] == processor() and ("gpu" in a["machine"]) == (device != "cpu")]
+def here(device: str) -> dict[str, str]:
+    """What lines of this machine say of it; only a GPU needs torch to be named."""
+    if device == "cpu":
+        return {"cpu": processor()}
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name(device), "cpu": processor()}
 
 
 def work(run: Run, given: argparse.Namespace) -> None:
     """Train and score what is left of a run, each in a process of its own."""
-    left = run.left(here(lines_of(given.results, run.data), given.device))
+    mine = machine_of({"machine": here(given.device)})
+    left = run.left(a for a in lines_of(given.results, run.data) if machine_of(a) == mine)
     folder, where = given.runs / run.folder, getattr(given, run.data)
     shared = [run.data, run.name, where, "--seed", run.seed, "--threads", given.threads, "--device", given.device]
     train = ["train.py", *shared, "--marks", *run.marks, "--out", folder]

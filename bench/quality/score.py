@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from contenders import PACKAGES, PEERS
 from numpy.typing import NDArray
-from run import processor
+from run import here
 from safetensors.torch import load_file
 from torch import Tensor
 from train import PROBE, faster, precise
@@ -116,8 +116,7 @@ def figures(
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were made on."""
-    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-    return {"cpu": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__} | gpu
+    return {**here(str(device)), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def score(

@@ -54,7 +54,7 @@ def rows(files: Files, where: str, table: str, beside: str | None = None) -> dic
             raise DataError(f"{at}: a caption is a string, got {text!r:.60}", 'write it as "text": "..."')
         if text and not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise DataError(f"{at}: the caption holds half a character, {text!r:.60}", "write it as UTF-8")
-        if beside is not None and isinstance(row.get(beside), str):
+        if beside is not None and row.get(beside) and isinstance(row[beside], str):
             row[beside] = _seen_from(table, row[beside])
         found[_seen_from(table, row["file_name"])] = row
     return found

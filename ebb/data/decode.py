@@ -40,11 +40,11 @@ class Head:
     pixels: np.ndarray | None = None
     done: Sequence[tuple[str, str]] = ()
 
-    def as_it_is(self, shape: Shape) -> np.ndarray | None:
-        """Its pixels, where they are known and `shape` is theirs, grey ones being so in colour too."""
-        if self.pixels is None or self.pixels.shape[1:] != shape[1:] or len(self.pixels) > shape[0]:
-            return None
-        return np.broadcast_to(self.pixels, shape)
+    def fitted(self, shape: Shape) -> np.ndarray | None:
+        """Its pixels in `shape`, where they are known; see `fit`."""
+        if self.pixels is None or self.pixels.shape == shape:
+            return self.pixels
+        return fit(Image.fromarray(self.pixels[0] if len(self.pixels) == 1 else self.pixels.transpose(1, 2, 0)), shape)
 
 
 @contextmanager

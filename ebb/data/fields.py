@@ -35,10 +35,15 @@ class Fields:
         """All of them."""
         return self.numbers if self.beside is None else (*self.numbers, self.beside)
 
-    def check(self, where: str, split: Split) -> None:
-        """Raise UsageError for a field that is asked for twice, DataError for one that no row of the metadata has."""
+    def __post_init__(self) -> None:
+        """Raise UsageError for a field that is asked for twice, or has a meaning of its own."""
         if twice := {name for name in self.names if self.names.count(name) > 1}:
             raise UsageError(f"the field {min(twice)!r} is asked for twice", "name each once")
+        if own := {"file_name", "label", "text"} & {*self.names}:
+            raise UsageError(f"the field {min(own)!r} has a meaning of its own", "name another")
+
+    def check(self, where: str, split: Split) -> None:
+        """Raise DataError for a field that no row of the metadata has."""
         if self.names and (not isinstance(split, ImageFiles) or split.rows is None):
             raise DataError(
                 f"{where}: {', '.join(map(repr, self.names))} would be fields of a {METADATA}, and there is none",
@@ -96,10 +101,23 @@ class Fields:
                 notes[f"{self.beside} of other proportions", "each cropped at its own centre"].append(split.names[at])
         return Pictures(pixels if read else none, np.array([place.get(paths.get(at, ""), -1) for at in kept], np.int64))
 
+    def unshown(self, split: Split, kept: list[int], back: list[int]) -> list[int]:
+        """Those of the images `back`, places in `kept`, that stand beside none that is left: training sees no other."""
+        if self.beside is None or not isinstance(split, ImageFiles):
+            return back
+        beside = [(split.rows or [])[at].get(self.beside) for at in kept]
+        while True:  # an image that is left after all may have one beside it too
+            held = set(back)
+            shown_too = {path for at, path in enumerate(beside) if at not in held}
+            unseen = [at for at in back if split.names[kept[at]] not in shown_too]
+            if len(unseen) == len(back):
+                return back
+            back = unseen
+
     def path(self, where: str, split: ImageFiles, at: int) -> str | None:
         """The picture that is named beside image number `at`; DataError for what is none."""
         path, image = (split.rows or [])[at].get(str(self.beside)), shown(split.names[at])
-        if path is None:
+        if path in (None, ""):
             return None
         if not isinstance(path, str):
             raise DataError(f"{where}: {self.beside!r} of {image} is {json.dumps(path):.60}, not the name of a picture")
@@ -159,7 +177,7 @@ class Told:
 NOTHING = Told()
 
 
-def told(
+def said_of(
     fields: Fields, where: str, split: Split, kept: list[int], own: Mapping[int, Head],
     shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
 ) -> Told:  # fmt: skip
@@ -173,7 +191,7 @@ def told(
     return Told(fields, numbers, pictures)
 
 
-def heard(where: str, told: Told, notes: Notes) -> None:
+def checked(where: str, told: Told, notes: Notes) -> None:
     """Raise DataError where a field says nothing of any image; note numbers that never change."""
     for name, column in zip(told.fields.numbers, () if told.numbers is None else told.numbers.T, strict=True):
         if np.isnan(column).all():

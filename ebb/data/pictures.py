@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.data.decode import Shape, read_picture
-from ebb.errors import DataError
+from ebb.errors import DataError, UsageError
 from ebb.shapes import Float
 
 CPU = torch.device("cpu")
@@ -53,7 +53,12 @@ class Pictures:
 
 
 def opened(paths: Sequence[str | Path], shape: Shape) -> Float[Tensor, "b c h w"]:
-    """Pictures of files, each scaled to cover [h, w] and cropped at the centre. Raises DataError for what is none."""
+    """Pictures of files, each scaled to cover [h, w] and cropped at the centre.
+
+    Raises DataError for what is none, UsageError where no file is named.
+    """
+    if not paths or not all(isinstance(path, str | Path) for path in paths):
+        raise UsageError("expected one or more files of pictures", "tensors are given as one: torch.stack(pictures)")
     for path in paths:
         if not Path(path).is_file():
             raise DataError(f"there is no picture {path}", "name a file")

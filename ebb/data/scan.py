@@ -16,7 +16,7 @@ from PIL import Image
 
 from ebb.data import captions, hold, memory
 from ebb.data.decode import Head, Shape
-from ebb.data.fields import Fields, Told, heard, told
+from ebb.data.fields import NOTHING, Fields, Told, checked, said_of
 from ebb.data.files import Notes, shown
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Progress, Source, Split
@@ -42,9 +42,9 @@ class Summary:
 
     `shape` is [c, h, w]; `mean`, `std` and the 16 bins of `histogram` are per channel, in units of [-1, 1];
     `fingerprint` is sha256 over pixels, labels, label names and, where there are any, captions, numbers and pictures
-    beside, `images` that without the last two; `captions` says how
-    many images have one, `captions_distinct` how many different ones there are, and `caption_lengths` the characters
-    of the shortest and the longest; `chosen` gives each automatic choice its reason.
+    beside, `images` that without the last two; `captions` says how many images have one, `captions_distinct` how many
+    different ones there are, and `caption_lengths` the characters of the shortest and the longest; `chosen` gives each
+    automatic choice its reason.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class Images:
     summary: Summary
     held_out: Images | None
     captions: tuple[str, ...] | None = None
-    told: Told = Told()
+    told: Told = NOTHING
 
 
 def read(
@@ -140,11 +140,11 @@ def _read(
     chosen |= source.reasons | {"labels": why_labels}
     if isinstance(pixels, np.memmap):
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
-    said = told(fields, where, source.train, kept, heads, (None, height, width), notes, tick, allocate)
-    heard(where, said, notes)
+    said = said_of(fields, where, source.train, kept, heads, (None, height, width), notes, tick, allocate)
     chosen |= said.reasons()
     if source.held_out is None:
-        return _own_split(source, pixels, kept, said, names, chosen, notes, hold_back)
+        return _own_split(where, source, pixels, kept, said, names, chosen, notes, hold_back)
+    checked(where, said, notes)
     chosen.setdefault("held out", f"{len(source.held_out.names):,} images: the test set that comes with the data")
     train = _images(source, source.train, pixels, kept, said, names, chosen, notes)
     notes = defaultdict(list)
@@ -152,23 +152,26 @@ def _read(
     pixels, kept = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
     _note_grey(source.held_out, heads, kept, pixels, notes)
     deep = said.pictures.pixels.shape[1] if said.pictures else None
-    said = told(fields, where, source.held_out, kept, heads, (deep, height, width), notes, tick, allocate)
+    said = said_of(fields, where, source.held_out, kept, heads, (deep, height, width), notes, tick, allocate)
     return replace(train, held_out=_images(source, source.held_out, pixels, kept, said, names, chosen, notes))
 
 
 def _own_split(
-    source: Source, pixels: np.ndarray, kept: list[int], said: Told, names: tuple[str, ...], chosen: dict[str, str],
-    notes: Notes, hold_back: bool,
+    where: str, source: Source, pixels: np.ndarray, kept: list[int], said: Told, names: tuple[str, ...],
+    chosen: dict[str, str], notes: Notes, hold_back: bool,
 ) -> Images:  # fmt: skip
     """The images of a source without a test set, a few of them held back where there are enough."""
     back = hold.held_back(pixels, _numbers(source.train, kept, names)) if hold_back else []
+    back = said.fields.unshown(source.train, kept, back)
     if not back:
+        checked(where, said, notes)
         few = len(pixels) < hold.LEAST
         why = f"fewer than {hold.LEAST} images" if few else "no class can spare one" if hold_back else "not asked for"
         return _images(source, source.train, pixels, kept, said, names, chosen | {"held out": f"none: {why}"}, notes)
     chosen["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
     pixels, aside, left = hold.parted(pixels, back)
     own, others = said.take(left), said.take(back)
+    checked(where, own, notes)
     train = _images(source, source.train, pixels, [kept[at] for at in left], own, names, chosen, notes)
     unseen = _images(source, source.train, aside, [kept[at] for at in back], others, names, chosen, defaultdict(list))
     return replace(train, held_out=unseen)

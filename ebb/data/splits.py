@@ -145,7 +145,7 @@ class ImageFiles:
         """Decode the images that are not decoded yet."""
 
         def one(index: int) -> tuple[np.ndarray, Sequence[tuple[str, str]]] | UnusableError:
-            name, early = self.names[index], heads[index].as_it_is(shape)
+            name, early = self.names[index], heads[index].fitted(shape)
             if early is not None:
                 return early, heads[index].done
             try:

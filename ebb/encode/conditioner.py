@@ -148,9 +148,6 @@ def text_from(found: Mapping[str, Any]) -> Text | Frozen:
     return Frozen.from_json(found) if "folders" in found else Text.from_json(found)
 
 
-ALONE = "this model was trained without a picture beside its own, so it cannot be given one"
-
-
 @runtime_checkable
 class Shown(Protocol):
     """Pictures [n, c, h, w] in [−1, 1], NaN where there is none: a tensor, or what reads some when they are needed."""
@@ -286,11 +283,16 @@ class Conditioner:
 
     def seen(self, beside: Tensor | None, count: int) -> Tensor | None:
         """The picture beside each of `count` samples; raises UsageError as `wishes` does."""
-        if beside is None:
-            return None
+        return None if beside is None else self.listens().given(beside, count)
+
+    def listens(self) -> Beside:
+        """The picture beside that it hears; UsageError where it hears none."""
         if self.beside is None:
-            raise UsageError(ALONE, "train one that hears some: ebb train DATA --beside FIELD")
-        return self.beside.given(beside, count)
+            raise UsageError(
+                "this model was trained without a picture beside its own, so it cannot be given one",
+                "train one that hears some: ebb train DATA --beside FIELD",
+            )
+        return self.beside
 
     def about(self, wish: str | int) -> Wishes:
         """One wish for this label, or, where it is none and the model hears texts, for this text."""

@@ -31,8 +31,9 @@ class Numbers:
     def of(cls, names: tuple[str, ...], values: NDArray[np.float64]) -> Numbers:
         """The numbers of data [n, k], NaN where missing; one that never changes has the deviation 1."""
         columns = [column[~np.isnan(column)] for column in values.T]
-        measured = [(float(c.mean()), float(c.std()) or 1.0, float(c.min()), float(c.max())) for c in columns]
-        return cls(names, *zip(*measured, strict=True))
+        ends = [(float(c.min()), float(c.max())) for c in columns]
+        spread = [float(c.std()) if low < high else 1.0 for c, (low, high) in zip(columns, ends, strict=True)]
+        return cls(names, tuple(float(c.mean()) for c in columns), tuple(spread), *zip(*ends, strict=True))
 
     def __str__(self) -> str:
         return ", ".join(f"{n} from {a:g} to {b:g}" for n, a, b in zip(self.names, self.least, self.most, strict=True))
@@ -63,13 +64,16 @@ class Numbers:
             )
         columns = list[list[float]]()
         for name in self.names:
-            given = asked[name]
-            column = [float(given)] * count if isinstance(given, int | float) else [float(one) for one in given]
-            if len(column) != count:
-                raise UsageError(f"expected one {name} for each of {count} images, got {len(column)}")
-            if not np.isfinite(column).all():
-                raise UsageError(f"a number is finite, got {name}={given}", f"trained on: {self}")
-            columns.append(column)
+            try:
+                given = np.asarray(asked[name], np.float64)
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"{name} is a number, or one for each image, got {asked[name]!r:.60}") from error
+            if given.shape not in ((), (count,)):
+                raise UsageError(f"expected one {name} for each of {count} images, got {list(given.shape)}")
+            column = np.broadcast_to(given, count)
+            if (odd := column[~np.isfinite(column)]).size:
+                raise UsageError(f"a number is finite, got {name}={odd[0]}", f"trained on: {self}")
+            columns.append(column.tolist())
         return list(zip(*columns, strict=True))
 
     def beyond(self, asked: Mapping[str, float | Sequence[float]]) -> list[str]:

@@ -120,7 +120,7 @@ def mean_of(reference: Float[Tensor, "m *d"]) -> Float[Tensor, "*d"]:
     return torch.stack(parts).sum(0) / len(reference)
 
 
-NOTHING = 1e30
+SILENT = 1e30
 """Stands for NaN where rows are compared: no condition has it."""
 
 
@@ -131,7 +131,7 @@ def same(cond: Cond, reference_cond: Cond, device: torch.device) -> Tensor | Non
         mine = cond[name].to(device)
         rows = torch.cat([mine, theirs.to(device)])
         # what says nothing (NaN) is a condition like any other
-        kind = torch.unique(rows.reshape(len(rows), -1).nan_to_num(nan=NOTHING), dim=0, return_inverse=True)[1]
+        kind = torch.unique(rows.reshape(len(rows), -1).nan_to_num(nan=SILENT), dim=0, return_inverse=True)[1]
         every.append(kind[: len(mine), None] == kind[None, len(mine) :])
     alike = torch.stack(every).all(0) if every else None
     if alike is not None and not bool(alike.any(1).all()):

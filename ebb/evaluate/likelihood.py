@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ebb.data.fields import NOTHING, Told
 from ebb.data.pictures import to_unit
-from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, UsageError
+from ebb.evaluate.wishes import wishes_from
 from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
 from ebb.process.moment import Moment, at, where
 from ebb.process.path import spread
@@ -240,12 +240,7 @@ def batched(
     fits = labels is None or (labels.shape == images.shape[:1] and labels.min() >= 0 and labels.max() < len(names))
     if names and not fits:
         raise DataError(f"expected a label of 0…{len(names) - 1} for each of {len(images)} images, got {labels}")
-    wishes = Wishes(
-        tuple([0] * len(images) if labels is None else labels.tolist()),
-        tuple(captions or [""] * len(images)),
-        () if told.numbers is None else tuple(map(tuple, told.numbers.tolist())),
-        told.pictures,
-    )
+    wishes = wishes_from(system, len(images), labels, captions, told)
     for first in range(0, len(images), size):
         x0 = to_unit(torch.from_numpy(images[first : first + size]).to(system.device))
         yield first, x0, system.conditions(wishes.part(first, size))

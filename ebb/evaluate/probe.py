@@ -13,6 +13,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ebb.errors import UsageError
+from ebb.networks import attention
 from ebb.networks.mode import evaluating
 from ebb.process.denoiser import Cond, Denoiser, Predictor
 from ebb.process.levels import BINS, centres
@@ -44,7 +46,11 @@ def attention_maps(network: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     One for each call, in order. The network's answers stay what they are, bit for bit: softmax(q·kᵀ/√d + mask) is
     computed a second time from the arguments of `F.scaled_dot_product_attention`. Names are those of the modules in
     which it was called. Attention written in another way is not seen, nor what runs inside a compiled graph.
+
+    Raises UsageError while scores are changed (`ebb.rescored`), which torch computes in another way.
     """
+    if attention.CHANGE is not None:
+        raise UsageError("changed scores of attention cannot be watched", "leave ebb.rescored first")
     maps, within = dict[str, list[Tensor]](), list[str]()
 
     def see(*args: Any, **kwargs: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from ebb.data.fields import Told
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Wishes
 from ebb.system import System
@@ -17,12 +20,19 @@ def asked_for(system: System, images: Images, count: int, seed: int) -> Wishes:
 
 
 def wishes_of(system: System, images: Images, rows: NDArray[np.int64]) -> Wishes:
-    """What is said of some of the images, null where the model hears what the images lack."""
-    labels = np.full(len(rows), system.labels.none) if images.labels is None else images.labels[rows]
-    texts = tuple("" if images.captions is None else images.captions[row] for row in rows)
-    told = images.told.take(rows)
+    """What is said of some of the images."""
+    labels = None if images.labels is None else images.labels[rows]
+    captions = None if images.captions is None else [images.captions[row] for row in rows]
+    return wishes_from(system, len(rows), labels, captions, images.told.take(rows))
+
+
+def wishes_from(
+    system: System, count: int, labels: NDArray[np.int64] | None, captions: Sequence[str] | None, told: Told
+) -> Wishes:
+    """What is said of `count` images, null where the model hears what they lack."""
+    known = [system.labels.none] * count if labels is None else labels.tolist()
     numbers = () if told.numbers is None else tuple(map(tuple, told.numbers.tolist()))
-    return Wishes(tuple(labels.tolist()), texts, numbers, told.pictures)
+    return Wishes(tuple(known), tuple(captions or [""] * count), numbers, told.pictures)
 
 
 def labels_of(system: System, wishes: Wishes, images: Images) -> NDArray[np.int64] | None:

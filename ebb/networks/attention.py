@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -31,21 +30,23 @@ def heads_of(width: int, head: int) -> int:
 Change = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """(score, sample, head, query, key) → another score; the last four are indices."""
 
-CHANGE: ContextVar[Change | None] = ContextVar("CHANGE", default=None)
+CHANGE: Change | None = None
+"""Of every attention in this process (see `rescored`); a plain name, which a compiler can guard."""
 
 
 @contextmanager
 def rescored(change: Change) -> Iterator[None]:
-    """While it lasts every attention is softmax(change(QKᵀ/√d))V, by FlexAttention (Dong et al. 2024).
+    """While it lasts attention in ebb's networks is softmax(change(QKᵀ/√d))V, by FlexAttention (Dong et al. 2024).
 
-    A key may so be turned up or down, or seen from near only, in a network that knows nothing of it; a compiled network
-    has the change in its kernel. Keys that are not seen stay unseen. On a CPU torch computes it forwards only.
+    A key may so be turned up or down, or seen from near only, in a network that knows nothing of it; keys that are not
+    seen stay unseen. On a CPU torch computes it forwards only. `ebb.attention_maps` does not see it.
     """
-    token = CHANGE.set(change)
+    global CHANGE
+    before, CHANGE = CHANGE, change
     try:
         yield
     finally:
-        CHANGE.reset(token)
+        CHANGE = before
 
 
 def flexible(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, change: Change) -> Tensor:
@@ -64,8 +65,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Float
 
     Keys that are not `seen` (bool [b, m], at least one in every row) count for nothing. `rescored` changes the scores.
     """
-    if (change := CHANGE.get()) is not None:
-        return flexible(q.to(v.dtype), k.to(v.dtype), v, seen, change).transpose(1, 2).flatten(2)
+    if CHANGE is not None:
+        return flexible(q.to(v.dtype), k.to(v.dtype), v, seen, CHANGE).transpose(1, 2).flatten(2)
     mask = None if seen is None else seen[:, None, None]
     small = k.shape[2] <= SMALL and q.device.type == "cpu" and not torch.compiler.is_compiling()
     with sdpa_kernel(SDPBackend.MATH) if small else nullcontext():

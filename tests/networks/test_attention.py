@@ -1,5 +1,8 @@
 """Attention of every kind is its formula, written out one query at a time."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -101,6 +104,32 @@ def test_scores_are_changed_in_every_attention_and_only_while_it_lasts(generator
     torch.testing.assert_close(attend(q, k, v, SEEN), by_hand(q, k, v, SEEN), atol=1e-5, rtol=1e-5)
     for mutant in (whole, by_hand(q, k, v, SEEN), by_hand(q, k, v, SEEN, lambda *at: near(at[0], *at[2:4], *at[3:]))):
         assert not torch.allclose(answer, mutant, atol=1e-3)
+
+
+COMPILED = """
+import torch, ebb
+from ebb.networks.attention import attend
+q, k, v = torch.randn(3, 2, 2, 3, 4)
+whole = torch.compile(attend, fullgraph=True, backend="eager")
+torch.testing.assert_close(whole(q, k, v), attend(q, k, v))
+with ebb.rescored(lambda score, b, h, i, j: score - (i - j).abs()):
+    near = attend(q, k, v)
+    torch.testing.assert_close(whole(q, k, v), near)
+assert not torch.allclose(whole(q, k, v), near, atol=1e-3)
+print("equal")
+"""
+
+
+def test_attention_compiles_as_one_graph_with_changed_scores_and_without():
+    """In a process of its own: what checks shapes under test is not for a compiler."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["equal"], done.stderr[-2000:]
+
+
+def test_changed_scores_are_not_watched():
+    maps = ebb.attention_maps(torch.nn.Identity())
+    with ebb.rescored(lambda score, *at: score), pytest.raises(UsageError, match="watched"):
+        maps.__enter__()
 
 
 def test_a_word_that_is_turned_down_is_not_heard():

@@ -172,13 +172,15 @@ def check_condition_ignored(model: ModelSubject) -> Finding | None:
     if not bad:
         return None
     share, wired = next(iter(bad.values()))
-    learned = "it is wired, but training made nothing of it: labels that say nothing, or dropped in every batch"
+    learned = (
+        "it is wired, but training made nothing of it: it says nothing of the images, or is dropped in every batch"
+    )
     return Finding(
         "condition ignored",
         f"{' and '.join(bad)} changes nothing: the model ignores what it is asked for",
         f"the same noise and another {next(iter(bad))}: the output changes by {share:.1e} of itself at most",
         learned if wired else "the condition does not reach the output: its embedding is not added to anything",
-        "check that labels belong to their images and that the dropout of conditions is near 0.1, then train again",
+        "check that it belongs to its images and that the dropout of conditions is near 0.1, then train again",
         "error",
     )
 
