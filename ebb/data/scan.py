@@ -162,11 +162,12 @@ def _own_split(
 ) -> Images:  # fmt: skip
     """The images of a source without a test set, a few of them held back where there are enough."""
     back = hold.held_back(pixels, _numbers(source.train, kept, names)) if hold_back else []
-    back = said.fields.unshown(source.train, kept, back)
+    some, back = bool(back), said.fields.unshown(source.train, kept, back)
     if not back:
         checked(where, said, notes)
         few = len(pixels) < hold.LEAST
-        why = f"fewer than {hold.LEAST} images" if few else "no class can spare one" if hold_back else "not asked for"
+        why = "those that could be stand beside others" if some else "no class can spare one"
+        why = f"fewer than {hold.LEAST} images" if few else why if hold_back else "not asked for"
         return _images(source, source.train, pixels, kept, said, names, chosen | {"held out": f"none: {why}"}, notes)
     chosen["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
     pixels, aside, left = hold.parted(pixels, back)

@@ -85,6 +85,35 @@ def test_a_picture_with_a_row_of_its_own_may_stand_beside_another(folder):
     assert shown[0].isnan()
 
 
+def test_no_picture_that_is_held_back_stands_beside_one_that_is_left(folder):
+    """Every second image stands beside the one after it."""
+
+    def change(rows):
+        return [{**row, "before": f"{row['size'] - 1:03}.png" if row["size"] % 2 else ""} for row in rows]
+
+    plain, asked = (read(folder(210, change), numbers=["size"], beside=one) for one in ("mirror", "before"))
+    assert {number % 2 for number in plain.held_out.told.numbers[:, 0]} == {0, 1}, "the mutant: the split without them"
+    left, held = (set(images.told.numbers[:, 0]) for images in (asked, asked.held_out))
+    assert held
+    assert not {number - 1 for number in left if number % 2} & held
+
+
+def test_a_chain_of_pictures_leaves_nothing_to_hold_back_and_says_so(folder):
+    def change(rows):
+        return [{**row, "before": f"{(row['size'] - 1) % 210:03}.png"} for row in rows]
+
+    images = read(folder(210, change), beside="before")
+    assert images.held_out is None
+    assert images.summary.chosen["held out"] == "none: those that could be stand beside others"
+
+
+def test_a_number_that_only_held_back_images_have_is_refused(folder):
+    held = read(folder(210), numbers=["size"], beside="mirror").held_out.told.numbers[0, 0]
+    where = folder(210, lambda rows: [row if row["size"] == held else {**row, "size": None} for row in rows])
+    with pytest.raises(DataError, match="no image that can be used has a number in 'size'"):
+        read(where, numbers=["size"], beside="mirror")
+
+
 def test_the_fingerprint_knows_every_number_and_picture_and_the_names_of_their_fields(folder, tmp_path, save):
     where = folder()
 
@@ -180,6 +209,7 @@ def never(name):
         ({"numbers": ["size"]}, put("size", float("nan")), DataError, "is NaN.*write null"),
         ({"numbers": ["size"]}, never("size"), DataError, "no image that can be used has a number in 'size'"),
         ({"numbers": ["size", "size"]}, None, UsageError, "'size' is asked for twice"),
+        ({"beside": "text"}, None, UsageError, "'text' has a meaning of its own"),
         (
             {"beside": "mirror"},
             put("mirror", "beside/x.png"),

@@ -44,6 +44,9 @@ def test_numbers_are_heard_at_unit_size_and_rows_with_a_hole_are_not():
 
 def test_a_number_that_never_changes_has_the_deviation_1():
     assert Numbers.of(("a",), np.full((3, 1), 7.0))([[7.0], [8.0]]).tolist() == [[0.0], [1.0]]
+    rounded = np.full((190, 1), 0.1)
+    assert 0 < rounded.std() < 1e-15, "the mutant would divide by this"
+    assert Numbers.of(("a",), rounded).deviation == (1.0,)
 
 
 def check_folded(fold):
@@ -97,6 +100,7 @@ def test_numbers_and_pictures_are_asked_for_one_for_all_or_one_for_each():
     assert np.array_equal(cond["numbers"].numpy(), HEARS([[1.7e9, 1], [1.7e9, 2]]))
     assert torch.equal(cond["image"], MASK(shown[None]).expand(2, -1, -1, -1))
     assert len(EVERY(Wishes((0, 1)))["numbers"]) == 2
+    assert EVERY.wishes(1, numbers={"size": np.float32(0.5), "time": torch.tensor(1)}).numbers == ((1.0, 0.5),)
     each = torch.stack([shown, -shown])
     assert torch.equal(EVERY(EVERY.wishes(2, beside=each))["image"], MASK(each))
 
@@ -109,7 +113,8 @@ def test_numbers_and_pictures_are_asked_for_one_for_all_or_one_for_each():
         (EVERY, {"numbers": {"size": 1}}, "numbers are heard together, and time is not given"),
         (EVERY, {"numbers": {"size": 1, "tine": 1}}, "no number 'tine'"),
         (EVERY, {"numbers": {"size": math.nan, "time": 1}}, "a number is finite, got size=nan"),
-        (EVERY, {"numbers": {"size": [1, 2, 3], "time": 1}}, "one size for each of 2 images, got 3"),
+        (EVERY, {"numbers": {"size": [1, 2, 3], "time": 1}}, r"one size for each of 2 images, got \[3\]"),
+        (EVERY, {"numbers": {"size": "much", "time": 1}}, "size is a number, or one for each image, got 'much'"),
         (EVERY, {"beside": torch.zeros(1, 6, 4)}, r"one picture for each of 2 images, floating \[2, 1, 4, 6\]"),
         (EVERY, {"beside": torch.zeros(3, 1, 4, 6)}, "one picture for each of 2"),
         (EVERY, {"beside": torch.full((1, 4, 6), 255.0)}, "values from -1 to 1"),
