@@ -21,7 +21,7 @@ from ebb.encode.beside import Beside
 from ebb.encode.conditioner import Conditioner, Wishes, text_from
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
-from ebb.encode.numbers import Numbers
+from ebb.encode.numbers import Asked, Numbers
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.guide.cfg import Guide, cfg
 from ebb.machine import keep_freed_memory
@@ -149,7 +149,7 @@ class System:
         *,
         label: str | int | Sequence[str | int] | None = None,
         text: str | Sequence[str] | None = None,
-        numbers: Mapping[str, float | Sequence[float]] | None = None,
+        numbers: Asked | None = None,
         beside: Tensor | str | Path | Sequence[str | Path] | None = None,
         seed: int = 0,
         **how: Any,

@@ -141,10 +141,10 @@ def _read(
     if isinstance(pixels, np.memmap):
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
     said = said_of(fields, where, source.train, kept, heads, (None, height, width), notes, tick, allocate)
+    checked(where, said, notes)
     chosen |= said.reasons()
     if source.held_out is None:
         return _own_split(where, source, pixels, kept, said, names, chosen, notes, hold_back)
-    checked(where, said, notes)
     chosen.setdefault("held out", f"{len(source.held_out.names):,} images: the test set that comes with the data")
     train = _images(source, source.train, pixels, kept, said, names, chosen, notes)
     notes = defaultdict(list)
@@ -164,7 +164,6 @@ def _own_split(
     back = hold.held_back(pixels, _numbers(source.train, kept, names)) if hold_back else []
     some, back = bool(back), said.fields.unshown(source.train, kept, back)
     if not back:
-        checked(where, said, notes)
         few = len(pixels) < hold.LEAST
         why = "those that could be stand beside others" if some else "no class can spare one"
         why = f"fewer than {hold.LEAST} images" if few else why if hold_back else "not asked for"
@@ -172,7 +171,7 @@ def _own_split(
     chosen["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
     pixels, aside, left = hold.parted(pixels, back)
     own, others = said.take(left), said.take(back)
-    checked(where, own, notes)
+    checked(where, own, defaultdict(list))  # what is left may say less
     train = _images(source, source.train, pixels, [kept[at] for at in left], own, names, chosen, notes)
     unseen = _images(source, source.train, aside, [kept[at] for at in back], others, names, chosen, defaultdict(list))
     return replace(train, held_out=unseen)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ebb.encode.beside import Beside
 from ebb.encode.labels import Labels
-from ebb.encode.numbers import Numbers
+from ebb.encode.numbers import Asked, Numbers
 from ebb.encode.pretrained_text import Joined, PretrainedText
 from ebb.encode.text import Vocabulary, concepts_of
 from ebb.errors import UsageError
@@ -240,7 +240,7 @@ class Conditioner:
         *,
         label: str | int | Sequence[str | int] | None = None,
         text: str | Sequence[str] | None = None,
-        numbers: Mapping[str, float | Sequence[float]] | None = None,
+        numbers: Asked | None = None,
         beside: Tensor | None = None,
         seed: int = 0,
     ) -> Wishes:
@@ -270,7 +270,7 @@ class Conditioner:
             texts = each("" if text is None else text, count, "text")
         return Wishes(tuple(indices), tuple(texts), rows, pictures)
 
-    def told(self, numbers: Mapping[str, float | Sequence[float]] | None, count: int) -> tuple[tuple[float, ...], ...]:
+    def told(self, numbers: Asked | None, count: int) -> tuple[tuple[float, ...], ...]:
         """The rows of numbers that `count` samples are asked for, none without; raises UsageError as `wishes` does."""
         if numbers is None:
             return ()

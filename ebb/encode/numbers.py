@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.errors import UsageError, nearest
+
+Asked = Mapping[str, SupportsFloat | Sequence[SupportsFloat]]
+"""Numbers by name: of each one for all samples, or one for each."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Numbers:
         """`count` rows that say nothing."""
         return torch.full((count, len(self.names)), torch.nan)
 
-    def rows(self, asked: Mapping[str, float | Sequence[float]], count: int) -> list[tuple[float, ...]]:
+    def rows(self, asked: Asked, count: int) -> list[tuple[float, ...]]:
         """The numbers of `count` samples: of each name one for all, or one for each.
 
         Raises UsageError for a name that is not known or not given, and for what is not that many finite numbers.
@@ -76,11 +79,11 @@ class Numbers:
             columns.append(column.tolist())
         return list(zip(*columns, strict=True))
 
-    def beyond(self, asked: Mapping[str, float | Sequence[float]]) -> list[str]:
+    def beyond(self, asked: Asked) -> list[str]:
         """What was asked for outside of the range that was trained on."""
         found = []
         for name, low, high in zip(self.names, self.least, self.most, strict=True):
-            values = np.atleast_1d(asked[name])
+            values = np.asarray(asked[name], np.float64)
             if values.min() < low or values.max() > high:
                 found.append(f"{name} was trained on from {low:g} to {high:g}")
         return found
