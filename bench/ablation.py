@@ -50,11 +50,18 @@ def muon(lr: float) -> dict[str, Any]:
     return {"optimiser": {"lr": lr}}
 
 
+def minute(**settings: Any) -> dict[str, Any]:
+    """Settings at the width that a minute takes."""
+    return {"network": {"width": 32}} | settings
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "the EDM path, prediction and weight": {"path": "edm", "weight": "edm"},
-    "the cosine path, prediction v": {"path": "cosine"},
-    "min-SNR": {"weight": "min_snr"},
+    "the EDM path, prediction and weight": minute(path="edm", weight="edm"),
+    "the cosine path, prediction v": minute(path="cosine"),
+    "min-SNR": minute(weight="min_snr"),
+    **{f"the rate falls over {share:g}": minute(optimiser={"decay": share}) for share in (1.0, 0.5, 0.25, 0.15)},
+    **{f"learning rate {lr:g}": minute(**muon(lr)) for lr in (3e-3, 4.5e-3, 9e-3)},
     "times further to the noise": {"times": "logit_normal(mean=0.8)"},
     "times wider": {"times": "logit_normal(mean=0.4,std=1.4)"},
     **{f"width {width}": {"network": {"width": width}} for width in (16, 32, 48, 64, 96, 128)},
@@ -82,12 +89,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(images: Images, settings: dict[str, Any], seed: int, seconds: float) -> tuple[System, dict[str, Any]]:
-    """The system after as many updates as fit in `seconds`, by the pace of a few that are thrown away."""
+def trained(
+    images: Images, settings: dict[str, Any], seed: int, seconds: float, steps: int | None
+) -> tuple[System, dict[str, Any]]:
+    """The system after `steps` updates, else as many as fit in `seconds` by the pace of a few that are thrown away."""
     asked = Recipe.model_validate({"seed": seed, "precision": "bf16"} | settings)
     learnt = prepared(asked, images)
     recipe, _ = complete(asked, facts_of(learnt))
-    steps = max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))
+    steps = steps or max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))
     optimiser = recipe.optimiser.model_copy(update={"warmup": min(resolved(recipe.optimiser.warmup), steps // 10)})
     recipe = recipe.model_copy(update={"steps": steps, "optimiser": optimiser})
     parts, began = assemble(recipe, learnt, CPU), time.perf_counter()
@@ -133,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="as `ebb train` takes it; it has labels and a test set")
     parser.add_argument("--seconds", type=float, default=60.0, help="of training")
+    parser.add_argument("--updates", type=int, help="instead of seconds, where all cost the same")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--n", type=int, default=2000, help="samples")
     parser.add_argument("--only", nargs="+", default=tuple(VARIANTS), choices=tuple(VARIANTS), metavar="VARIANT")
@@ -148,11 +158,12 @@ def main() -> None:
         torch.set_num_threads(2)
         keep_freed_memory()
         name, seed = given.one
-        system, facts = trained(images, VARIANTS[name], seed, given.seconds)
+        system, facts = trained(images, VARIANTS[name], seed, given.seconds, given.updates)
         print(json.dumps(facts | judged(system, images, given.n, judges)))
         return
     train_judges(images, judges)
-    results, mine = given.out / "results.jsonl", {"data": images.summary.name, "asked": given.seconds, "n": given.n}
+    asked = {"asked": given.seconds} if given.updates is None else {"updates": given.updates}
+    results, mine = given.out / "results.jsonl", {"data": images.summary.name, "n": given.n} | asked
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     for seed in range(given.seeds):
         for name in given.only:

@@ -22,7 +22,7 @@ from ebb.data.pictures import to_unit
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.wishes import asked_for
-from ebb.plan import GRID_IMAGES, rate_of, updates_within
+from ebb.plan import GRID_IMAGES, rate_of, remaining, settled, undecided, updates_within
 from ebb.progress import Meter
 from ebb.recipe import Recipe, resolved
 from ebb.record import Events, Log, amend
@@ -32,6 +32,12 @@ from ebb.train.loop import Step, seed_of, updates
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints, and so the most work that a power cut can cost."""
+
+LEGS = 16
+"""A run looks at the clock after so many parts of it, as long as its length is open."""
+
+TELLING = 0.05
+"""The change of a run's length that one is told."""
 
 MOST_ROLLBACKS = 2
 """After so many rollbacks a run that is in trouble again is stopped."""
@@ -43,21 +49,19 @@ ORDER = 2**62
 """The part of a step whose seed is that of the order after a rollback; the others are small numbers."""
 
 
-def follow(
-    folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Console, deadline: float | None = None
-) -> None:
+def follow(folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Console, began: float | None = None) -> None:
     """Make the updates that are left, with a bar, a log, sample grids and checkpoints, and go back where it must be.
 
-    With a `deadline`, in seconds of `time.monotonic`, the plan gives only the first updates: their speed tells how many
-    there are in all. That is before the learning rate begins to fall, so the length has not mattered until then.
+    Where the budget `began` at a time of `time.perf_counter`, the recipe's steps are a first guess. As long as nothing
+    depends on their number, which is until the learning rate falls, the speed so far corrects it.
     """
     steps, done = resolved(recipe.steps), parts.training.step
     meter = Meter(console, steps, done, log.last.get("seconds", 0.0), recipe.optimiser.accumulate)
     with interruptible() as stopped, meter:
         course = Course(folder, recipe, parts, log, Events(folder, done), console, meter)
-        if deadline is not None:
-            course.train(stopped, min(resolved(recipe.optimiser.warmup), steps // 10))
-            course.settle(deadline)
+        while began is not None and undecided(course.recipe) - parts.training.step >= course.leg:
+            course.train(stopped, parts.training.step + course.leg)
+            course.settle(began)
         course.train(stopped, course.steps)
 
 
@@ -74,11 +78,18 @@ class Course:
     meter: Meter
     skips: list[Skip] = field(default_factory=list, init=False)
     """The last updates that were not made."""
+    saved: float = field(default_factory=lambda: time.monotonic(), init=False)
+    """When the last checkpoint was."""
 
     @property
     def steps(self) -> int:
         """Updates to make in all."""
         return resolved(self.recipe.steps)
+
+    @property
+    def leg(self) -> int:
+        """Updates between two looks at the clock; four at least, since fewer tell no speed."""
+        return max(4, min(self.steps // LEGS, undecided(self.recipe)))
 
     @property
     def seed(self) -> int:
@@ -98,21 +109,19 @@ class Course:
             if signalled := stopped():
                 raise KeyboardInterrupt(signalled)
 
-    def settle(self, deadline: float) -> None:
+    def settle(self, began: float) -> None:
         """Choose how many updates there are, from the speed of those that were made, and write it down."""
-        training, rate = self.parts.training, self.meter.speed()
+        done, rate, before = self.parts.training.step, self.meter.speed(), self.steps
         if rate is None:
             return
-        ahead = sum(number > training.step for number in grid_steps(resolved(self.recipe.grids), self.steps))
-        more = updates_within(self.recipe, deadline - time.monotonic(), rate, ahead)
-        self.recipe = self.recipe.model_copy(update={"steps": training.step + more})
-        reason = f"{self.recipe.budget} at {rate:,.0f} images/s, measured over the first {training.step:,} updates"
+        ahead = sum(number > done for number in grid_steps(resolved(self.recipe.grids), before))
+        left = updates_within(self.recipe, remaining(resolved(self.recipe.budget), began), rate, ahead)
+        self.recipe = settled(self.recipe, done, left)
+        reason = f"{self.recipe.budget} at {rate:,.0f} images/s, measured up to update {done:,}"
         amend(self.folder, self.recipe, "steps", reason)
-        tell(self.console, f"{self.steps:,} updates: {reason}")
+        if abs(self.steps - before) > TELLING * before:
+            tell(self.console, f"{self.steps:,} updates: {reason}")
         self.meter.extend(self.steps)
-        with torch.random.fork_rng():  # of all parts it is the objective that may depend on the length
-            again = assemble(self.recipe, self.parts.data, self.parts.loader.device)
-        self.parts = replace(self.parts, objective=again.objective)
 
     def updates(self, until: int) -> Iterator[Step]:
         """The updates that are left until step `until`, at a rate that each rollback has lowered."""
@@ -135,12 +144,12 @@ class Course:
         Most steps pass unseen. Those with a line of the log, a grid, a validation or a checkpoint are looked at first.
         """
         grids, measured = grid_steps(resolved(self.recipe.grids), self.steps), validation_steps(self.recipe, self.parts)
-        every, saved = max(1, self.steps // 500), time.monotonic()
+        every = max(1, self.steps // 500)
         for step in self.updates(until):
             self.meter.note(step)
             number, signalled = step.number, stopped()
             last, marked = number == self.steps, number in grids or number in measured
-            save = bool(signalled) or last or time.monotonic() - saved > CHECKPOINT_EVERY
+            save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
             if not (save or marked or number % every == 0):
                 continue
             now, longest = self.parts.training.guard.rows()
@@ -155,7 +164,7 @@ class Course:
             if save and (last or signalled or not now):  # after a bad update only where it must be
                 state, contract = self.parts.state(), self.parts.averaged().contract()
                 checkpoint.save(self.folder / "checkpoints", number, state, contract)
-                saved = time.monotonic()
+                self.saved = time.monotonic()
             self.meter.rested()
             if signalled and not last:
                 raise KeyboardInterrupt(signalled)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
-from ebb.assemble import assemble, autocast_of, facts_of
+from ebb.assemble import Parts, assemble, autocast_of, facts_of
+from ebb.errors import UsageError
 from ebb.prepare import Prepared
 from ebb.recipe import Recipe, resolved, seconds
 from ebb.recipes import complete, default_budget, suited_width
@@ -17,17 +19,19 @@ from ebb.train.loop import updates
 from ebb.train.optimiser import WarmupDecay
 
 Precision = Literal["fp32", "bf16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)[::-1]
-"""bf16 first: where it is the faster one, fp32 is given up once it is SLOWER."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 SLOWER = 1.5
-"""How many times as long an update takes that need not be timed again."""
+"""How many times as long as the fastest an update takes that need not be timed a third time."""
 
 RESERVE = 0.96
 """The share of a budget for planning, updates and sample grids; the rest is for checkpoints, validation and report."""
 
 PROBE = 32
 """Images of a batch that the precisions are compared on."""
+
+ROUNDS = 3
+"""Updates in each precision that the faster is chosen by, one fewer where it is SLOWER."""
 
 GRID_IMAGES = 40
 """About how many samples a grid shows."""
@@ -37,39 +41,71 @@ MOST_GRIDS = 10
 
 def rate_of(recipe: Recipe) -> WarmupDecay:
     """The learning rate over the run."""
-    return WarmupDecay(resolved(recipe.optimiser.lr), resolved(recipe.steps), resolved(recipe.optimiser.warmup))
+    how = recipe.optimiser
+    return WarmupDecay(resolved(how.lr), resolved(recipe.steps), resolved(how.warmup), how.decay)
 
 
-def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float, rival: float = 0.0) -> float:
-    """Images per second of whole updates, on a copy that is thrown away: a median over `spend` seconds, of three at
-    least, or of two that are SLOWER than a `rival`'s."""
-    parts, took = assemble(recipe, data, device), list[float]()
-    began = last = time.perf_counter()
+def timed(recipe: Recipe, parts: Parts) -> Iterator[float]:
+    """Seconds of whole updates without end; the first update only warms up."""
+    last = None
     for step in updates(
         parts.training,
         parts.objective,
         parts.loader,
-        steps=10_000,
+        steps=10**9,
         accumulate=recipe.optimiser.accumulate,
         autocast=autocast_of(recipe),
     ):
         step.loss.item()  # waits for the device
-        took.append(time.perf_counter() - last)
+        if last is not None:
+            yield time.perf_counter() - last
         last = time.perf_counter()
-        if len(took) > 2 and min(took[1:]) * rival > SLOWER * images_of(recipe):
+
+
+def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> float:
+    """Images per second: a median over `spend` seconds of updates or three, on a copy that is thrown away."""
+    took = list[float]()
+    for each in timed(recipe, assemble(recipe, data, device)):
+        took.append(each)
+        if len(took) >= 3 and sum(took) > spend:
             break
-        if len(took) > 3 and last - began > spend:
-            break
-    return images_of(recipe) / float(np.median(took[1:]))
+    return images_of(recipe) / float(np.median(took))
 
 
 def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precision, float]:
-    """Images per second in each precision that is open, in small batches, which keep the first step near."""
-    batch, found = min(resolved(recipe.batch), PROBE), dict[Precision, float]()
-    for precision in [recipe.precision] if recipe.precision else PRECISIONS:
-        trial = recipe.model_copy(update={"precision": precision, "batch": batch})
-        found[precision] = pace(trial, data, device, 0.0, max(found.values(), default=0.0))
-    return found
+    """Images per second in each precision that is open, in small batches, which keep the first step near.
+
+    The precisions take turns and each has the time of its fastest update, so that whatever else the machine does in
+    these seconds does not decide between them.
+    """
+    small = recipe.model_copy(update={"batch": min(resolved(recipe.batch), PROBE)})
+    parts = assemble(small, data, device)
+    running: dict[Precision, Iterator[float]] = {
+        precision: timed(small.model_copy(update={"precision": precision}), parts)
+        for precision in ([recipe.precision] if recipe.precision else PRECISIONS)
+    }
+    best = dict.fromkeys(running, math.inf)
+    for turn in range(ROUNDS):
+        for precision, each in running.items():
+            if turn < 2 or best[precision] <= SLOWER * min(best.values()):
+                best[precision] = min(best[precision], next(each))
+    return {precision: images_of(small) / least for precision, least in best.items()}
+
+
+def remaining(budget: str, began: float) -> float:
+    """Seconds for updates and grids from now on, of a budget that began at `began` of `time.perf_counter`."""
+    return began + RESERVE * seconds(budget) - time.perf_counter()
+
+
+def fits(recipe: Recipe, budget: str, began: float, images_per_second: float) -> None:
+    """Raise UsageError where not one update fits in what is left of a budget."""
+    update, spent = images_of(recipe) / images_per_second, time.perf_counter() - began
+    if update > remaining(budget, began):
+        raise UsageError(
+            f"no update fits in a budget of {budget}: one of {images_of(recipe)} images takes {update:.2g} s, after"
+            f" {spent:.2g} s of preparation",
+            f"for 100 of them try --budget {math.ceil((spent + 100 * update) / RESERVE)}s",
+        )
 
 
 def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
@@ -78,6 +114,22 @@ def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
         return GRID_IMAGES / images_per_second
     calls = recipe.sample.steps * (1 if recipe.sample.guidance == 1 else 2)
     return GRID_IMAGES * calls / (3 * images_per_second)
+
+
+def undecided(recipe: Recipe) -> int:
+    """The updates at the beginning that do not depend on how many there are: the learning rate has not begun to fall.
+
+    None where a critic is heard from a share of the run on: updates are faster before.
+    """
+    return 0 if recipe.autoencoding.adversarial else min(rate_of(recipe).level, resolved(recipe.steps) - 1)
+
+
+def settled(recipe: Recipe, done: int, left: int) -> Recipe:
+    """The recipe with `left` updates more than the `done` ones, or the fewest that would not have changed these."""
+    found = recipe.model_copy(update={"steps": done + left})
+    while (short := done - undecided(found)) > 0:
+        found = found.model_copy(update={"steps": resolved(found.steps) + short})
+    return found
 
 
 def updates_within(recipe: Recipe, spell: float, images_per_second: float, grids: int) -> int:
@@ -92,10 +144,13 @@ def images_of(recipe: Recipe) -> int:
 
 
 def resolve(
-    asked: Recipe, data: Prepared, device: torch.device, say: Callable[[str], None]
+    asked: Recipe, data: Prepared, device: torch.device, say: Callable[[str], None], began: float | None = None
 ) -> tuple[Recipe, dict[str, str]]:
-    """The recipe with nothing left open, and the reason of each choice: facts first, then a few timed steps."""
-    facts = facts_of(data)
+    """The recipe with nothing left open, and the reason of each choice: facts first, then a few timed steps.
+
+    Its budget began at `began`, in seconds of `time.perf_counter`; without it now.
+    """
+    began, facts = time.perf_counter() if began is None else began, facts_of(data)
     recipe, reasons = complete(asked, facts)
     say("timing a few steps to choose precision, width and length")
     measured = paces(recipe, data, device)
@@ -105,7 +160,7 @@ def resolve(
         reasons["precision"] = f"measured {found} in batches of {min(resolved(recipe.batch), PROBE)}"
     open_width = recipe.kind == "denoiser" and recipe.network.kind == "unet" and asked.network.width is None
     if open_width and recipe.budget is not None and recipe.steps is None:
-        usual = updates_within(recipe, RESERVE * seconds(recipe.budget), measured[precision], 0)
+        usual = updates_within(recipe, remaining(recipe.budget, began), measured[precision], 0)
         width, why = suited_width(recipe, usual)
         recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})})
         reasons["network.width"] += why
@@ -122,11 +177,12 @@ def resolve(
         if budget is None:
             budget, reasons["budget"] = default_budget(facts, rate)
             chosen["budget"] = budget
+        fits(recipe, budget, began, rate)
         one = grid_seconds(recipe, rate)
         if recipe.grids is None:
             chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * seconds(budget) / one)))
             reasons["grids"] += f", for a tenth of the budget at about {one:.1f} s each"
-        chosen["steps"] = updates_within(recipe, RESERVE * seconds(budget), rate, chosen["grids"])
+        chosen["steps"] = updates_within(recipe, remaining(budget, began), rate, chosen["grids"])
         passes = chosen["steps"] * images_of(recipe) / facts.count
         reasons["steps"] = f"{budget} at {rate:,.0f} images/s: {passes:.1f} passes over the data"
     steps = chosen.get("steps") or resolved(recipe.steps)

@@ -118,9 +118,11 @@ class Meter:
         return entry
 
     def speed(self) -> float | None:
-        """Images per second of all readings but the first; None where there are fewer than four."""
-        images, seconds = (sum(column) for column in zip(*self.worked[1:], strict=True)) if self.worked[3:] else (0, 0)
-        return images / seconds if images else None
+        """Images per second of the last quarter of the readings; None where there are fewer than four."""
+        if len(self.worked) < 4:
+            return None
+        last = self.worked[len(self.worked) * 3 // 4 :]
+        return sum(images for images, _ in last) / sum(seconds for _, seconds in last)
 
     def rested(self) -> None:
         """Something else was done until now: the speed of updates does not count it."""

@@ -112,6 +112,8 @@ class OptimiserRecipe(Part):
     """peak learning rate"""
     warmup: int | None = None
     """steps until the peak is reached"""
+    decay: float = 0.25
+    """share of the steps, the last ones, over which the learning rate falls to zero; before it is level"""
     weight_decay: float = 0.01
     """decoupled weight decay"""
     clip: float = 1.0
@@ -250,6 +252,7 @@ LIMITS = {
     "network.cross": (0, 16),
     "optimiser.lr": (1e-9, 10),
     "optimiser.warmup": (0, 1e9),
+    "optimiser.decay": (0, 1),
     "optimiser.weight_decay": (0, 10),
     "optimiser.clip": (1e-9, 1e9),
     "optimiser.accumulate": (1, 1e6),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import statistics
@@ -20,13 +19,13 @@ from rich.console import Console
 from ebb import checkpoint
 from ebb.assemble import Parts, assemble, autocast_of, names_known
 from ebb.data.scan import Images, read
-from ebb.errors import ResourceError, UsageError
+from ebb.errors import ResourceError
 from ebb.evaluate.cost import gflop
 from ebb.machine import keep_freed_memory, matrix_rate
-from ebb.plan import RESERVE, rate_of, resolve
+from ebb.plan import rate_of, resolve
 from ebb.prepare import prepared
 from ebb.progress import peak_memory_mb
-from ebb.recipe import Recipe, resolved, seconds
+from ebb.recipe import Recipe, resolved
 from ebb.record import show_choices, show_data, write_documents
 from ebb.reflow import inherited
 from ebb.system import best_device
@@ -100,7 +99,8 @@ def rehearse(
 
     Raises UsageError for a budget in which no update fits, ResourceError where memory or disk would not do.
     """
-    began = time.perf_counter() if began is None else began
+    called = time.perf_counter()
+    began = called if began is None else began
     asked, console = inherited(asked or Recipe()), console or Console()
     names_known(asked)
     keep_freed_memory()
@@ -118,7 +118,7 @@ def rehearse(
             )
         show_data(images, console)
         learnt = prepared(asked, images, device, folder, lambda text: tell(console, text))
-        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text))
+        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), called)
         show_choices(recipe, reasons, console)
         with enough_memory(recipe):
             write_documents(folder / "run", recipe, asked, reasons, images, data)
@@ -131,7 +131,6 @@ def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, began: 
     made = made_updates(recipe, parts)
     took = [later - sooner for sooner, later in pairwise(made)]
     update, batch = statistics.median(took), resolved(recipe.batch) * recipe.optimiser.accumulate
-    fits(recipe, update)
     saving = time.perf_counter()
     size = saved(parts, folder)
     sampling = time.perf_counter()
@@ -182,16 +181,6 @@ def made_updates(recipe: Recipe, parts: Parts) -> list[float]:
         if len(made) >= 2 and made[-1] - made[0] > SPEND:
             break
     return made
-
-
-def fits(recipe: Recipe, update: float) -> None:
-    """Raise UsageError if an update of so many seconds is longer than what the budget leaves for updates."""
-    if recipe.budget is None or update <= RESERVE * seconds(recipe.budget):
-        return
-    raise UsageError(
-        f"no update fits in a budget of {recipe.budget}: one of {resolved(recipe.batch)} images takes {update:.2g} s",
-        f"for 100 of them try --budget {math.ceil(100 * update / RESERVE)}s",
-    )
 
 
 def saved(parts: Parts, folder: Path) -> int:

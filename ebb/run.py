@@ -16,9 +16,9 @@ from ebb.data.scan import Images, read
 from ebb.errors import UsageError
 from ebb.evaluate.report.run import write_report
 from ebb.machine import keep_freed_memory
-from ebb.plan import RESERVE, resolve
+from ebb.plan import resolve
 from ebb.prepare import Prepared, prepared
-from ebb.recipe import Recipe, difference, from_yaml, resolved, seconds
+from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Log, show_choices, show_data, write_card, write_documents
 from ebb.reflow import inherited
 from ebb.system import best_device
@@ -32,13 +32,16 @@ def train(
     run: Path | None = None,
     fresh: bool = False,
     console: Console | None = None,
+    began: float | None = None,
 ) -> Path:
     """Train on `data` (see `ebb.data.scan.read` for what it may be) and return the run folder.
 
     The same call again resumes, bit for bit; a run folder of another recipe or other data is refused with the
-    difference unless `fresh`, which starts anew. Ctrl-C saves a checkpoint first.
+    difference unless `fresh`, which starts anew. Ctrl-C saves a checkpoint first. The budget counts from `began`, a
+    `time.perf_counter()`, without it from the call.
     """
-    began, asked, console = time.monotonic(), inherited(asked or Recipe()), console or Console()
+    began = time.perf_counter() if began is None else began
+    asked, console = inherited(asked or Recipe()), console or Console()
     names_known(asked)
     keep_freed_memory()
     with console.status("reading the data") as status:
@@ -55,11 +58,9 @@ def train(
     show_data(images, console)
     recipe, device = resumed(folder, asked, images, fresh), best_device()
     learnt = prepared(recipe or asked, images, device, folder.parent, lambda text: tell(console, text))
-    deadline = None
+    settling = recipe is None and asked.steps is None
     if recipe is None:
-        recipe = begin(folder, asked, learnt, data, console)
-        if recipe.budget is not None and asked.steps is None:
-            deadline = began + RESERVE * seconds(recipe.budget)
+        recipe = begin(folder, asked, learnt, data, console, began)
     else:
         tell(console, f"{folder} is of this recipe: going on with it")
     parts = assemble(recipe, learnt, device)
@@ -69,7 +70,7 @@ def train(
     if parts.training.step >= resolved(recipe.steps):
         tell(console, f"finished at step {parts.training.step:,}; --fresh starts anew")
     with Log(folder, parts.training.step) as log:
-        follow(folder, recipe, parts, log, console, deadline)
+        follow(folder, recipe, parts, log, console, began if settling else None)
         write_card(folder, recipe, parts.system, log.last)
     write_report(folder)
     return folder
@@ -102,12 +103,12 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
     return recipe
 
 
-def begin(folder: Path, asked: Recipe, learnt: Prepared, data: str, console: Console) -> Recipe:
+def begin(folder: Path, asked: Recipe, learnt: Prepared, data: str, console: Console, began: float) -> Recipe:
     """Choose what is open, say why, and make the run folder with its documents, in place of an old one.
 
     The folder is written beside its place and renamed, so an old run goes only when the new one stands.
     """
-    recipe, reasons = resolve(asked, learnt, best_device(), lambda text: tell(console, text))
+    recipe, reasons = resolve(asked, learnt, best_device(), lambda text: tell(console, text), began)
     show_choices(recipe, reasons, console)
     made = folder.with_name(folder.name + ".new")
     shutil.rmtree(made, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Shapes and types at public boundaries are enforced while testing; data and threads are the same for every test."""
 
 import os
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
+
+from ebb.plan import images_of  # noqa: E402
 
 settings.register_profile("ebb", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("ebb")
@@ -31,6 +34,19 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("no shared data here")
     return SHARED
+
+
+@pytest.fixture
+def paced(monkeypatch):
+    """paced(speed): planning finds so many images per second, or speed[precision], and makes no update for it."""
+
+    def paced(speed):
+        def timed(recipe, *_):
+            return repeat(images_of(recipe) / (speed[recipe.precision] if isinstance(speed, dict) else speed))
+
+        monkeypatch.setattr("ebb.plan.timed", timed)
+
+    return paced
 
 
 @pytest.fixture

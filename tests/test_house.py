@@ -133,7 +133,7 @@ OPTIONS = {
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
-    "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
+    "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.decay", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
     "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.precision",
 }  # fmt: skip
 HOW = {"steps", "guidance", "solver", "grid", "precision"}

@@ -165,8 +165,8 @@ def test_a_short_run_has_a_narrower_network_that_makes_more_updates():
     assert "where 64 makes 300" in suited_width(complete(Recipe(budget="1m"), MNIST)[0], 300)[1]
 
 
-def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, monkeypatch):
-    monkeypatch.setattr("ebb.plan.pace", lambda *_: 100.0)
+def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
+    paced(100.0)
     learnt = prepared(Recipe(), read(str(pictures)))
 
     def width(**asked):

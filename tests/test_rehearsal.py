@@ -28,10 +28,10 @@ SMALL = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", 
 
 
 @pytest.fixture(autouse=True)
-def known_machine(monkeypatch):
+def known_machine(monkeypatch, paced):
     """Rates that are known and cost no time, for what is not about them."""
     monkeypatch.setattr("ebb.rehearsal.matrix_rate", lambda dtype, device: 50e9)
-    monkeypatch.setattr("ebb.plan.pace", lambda *_: 1000.0)
+    paced(1000.0)
     monkeypatch.setattr("ebb.rehearsal.SPEND", 0.01)
 
 

@@ -30,9 +30,9 @@ SMALL = {
 
 
 @pytest.fixture(autouse=True)
-def known_pace(monkeypatch):
+def known_pace(paced):
     """No second is spent on timing steps."""
-    monkeypatch.setattr("ebb.plan.pace", lambda *_: 1000.0)
+    paced(1000.0)
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_a_stop_between_fault_and_notice_goes_back_first(data, tmp_path, monkeyp
     assert checkpoint.newest(tmp_path / "run" / "checkpoints") is None
     trained(data, tmp_path / "run")
     assert [(event["step"], event["what"]) for event in events(tmp_path / "run")] == [(6, "rolled back")]
-    assert log(tmp_path / "run")[-1]["lr"] == pytest.approx(0.5 * 2e-3 / 11)  # half the last rate
+    assert log(tmp_path / "run")[-1]["lr"] == pytest.approx(0.5 * 2e-3 / 3)  # half the last rate
 
 
 def test_events_are_cut_back_to_where_a_run_goes_on(tmp_path):

@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,16 +26,17 @@ from rich.console import Console
 
 from ebb import checkpoint
 from ebb.cli import Verbs, given_in, overlaid
-from ebb.course import grid_steps
+from ebb.course import CHECKPOINT_EVERY, grid_steps
 from ebb.data.scan import read
 from ebb.encode.images import settings_of
 from ebb.errors import UsageError
 from ebb.evaluate.ensemble import train_ensemble
-from ebb.plan import RESERVE, resolve, updates_within
+from ebb.plan import RESERVE, grid_seconds, paces, resolve
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, from_yaml, to_yaml, validated
 from ebb.record import words
 from ebb.run import train
+from ebb.train.loop import updates
 
 from .command import ebb
 
@@ -172,45 +175,131 @@ def test_odd_names_are_shown_and_do_no_harm(pictures, tmp_path):
     assert "a[bold]b.png" in said
 
 
-def test_a_budget_is_kept_with_grids_and_all(pictures, tmp_path, monkeypatch):
+def test_a_budget_is_kept_with_grids_and_all(pictures, monkeypatch, paced):
     """The plan adds up: updates and grids at the measured speed take the budget, whatever the machine."""
-    monkeypatch.setattr("ebb.plan.pace", lambda recipe, *_: {"fp32": 50.0, "bf16": 80.0}[recipe.precision])
+    monkeypatch.setattr("ebb.plan.time", SimpleNamespace(perf_counter=lambda: 7.0))
+    paced({"fp32": 50.0, "bf16": 80.0})
     learnt = prepared(Recipe(), read(str(pictures)))
     for budget in (30, 300):
         asked = Recipe(budget=f"{budget}s", batch=16, network={"width": 8})
         recipe, reasons = resolve(asked, learnt, torch.device("cpu"), lambda _: None)
         grid = 40 * 16 / (3 * 80.0)
         planned = recipe.steps * 16 / 80.0 + recipe.grids * grid
-        assert planned == pytest.approx(0.97 * budget, rel=0.03)
+        assert planned == pytest.approx(RESERVE * budget, rel=0.02)
         assert recipe.grids == (1 if budget == 30 else 10)
         assert "tenth of the budget" in reasons["grids"]
+        late, _ = resolve(asked, learnt, torch.device("cpu"), lambda _: None, began=7 - budget / 3)
+        assert late.steps == pytest.approx(recipe.steps - budget / 3 * 80 / 16, rel=0.05)
 
 
-@pytest.mark.parametrize("speed", [20.0, 60.0])
-def test_the_first_updates_settle_how_many_there_are(pictures, tmp_path, monkeypatch, speed):
+@pytest.mark.parametrize(
+    ("bf16", "fp32", "faster", "timed"),
+    [
+        ((1, 1, 1), (2, 2, 2), "bf16", (3, 2)),  # given up after two
+        ((9, 1, 9), (2, 2, 2), "bf16", (3, 2)),  # something else ran meanwhile
+        ((3, 3, 3), (9, 9, 2), "bf16", (3, 2)),
+        ((3, 3, 3), (9, 4, 2), "fp32", (3, 3)),
+        ((3, 3, 3), (1, 1, 1), "fp32", (2, 3)),
+    ],
+)
+def test_precisions_take_turns_and_the_fastest_update_decides(pictures, monkeypatch, bf16, fp32, faster, timed):
+    took, made = {"bf16": bf16, "fp32": fp32}, Counter()
+
+    def clock(recipe, _):
+        for seconds in took[recipe.precision]:
+            made[recipe.precision] += 1
+            yield float(seconds)
+
+    monkeypatch.setattr("ebb.plan.timed", clock)
+    monkeypatch.setattr("ebb.plan.assemble", lambda *_: None)
+    found = paces(Recipe(batch=16), prepared(Recipe(), read(str(pictures))), torch.device("cpu"))
+    assert max(found, key=found.get) == faster
+    assert (made["bf16"], made["fp32"]) == timed
+    assert found[faster] == 16 / min(took[faster])
+
+
+def on_a_clock(monkeypatch, speed):
+    """A list of one number, the seconds of a clock that updates of 16 images move: speed(seconds) images per second."""
+    now = [0.0]
+
+    def made(*args, **kwargs):
+        for step in updates(*args, **kwargs):
+            now[0] += 16 / speed(now[0])
+            yield step
+
+    for module in ("plan", "progress"):
+        reads = SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
+        monkeypatch.setattr(f"ebb.{module}.time", reads)
+    monkeypatch.setattr("ebb.course.updates", made)
+    return now
+
+
+@pytest.mark.parametrize(
+    ("speed", "misses"),
+    [
+        (lambda _: 20.0, 0.03),
+        (lambda _: 40.0, 0.03),
+        (lambda now: 5.0 if now < 12 else 40.0, 0.03),
+        (lambda now: 60.0 if now < 24 else 30.0, 0.1),
+    ],
+)
+def test_the_clock_settles_how_many_updates_there_are(pictures, tmp_path, monkeypatch, paced, speed, misses):
     """Planned at 30 images/s, the run turns out slower or faster: it ends when its budget does, at a rate of zero."""
-    monkeypatch.setattr("ebb.plan.pace", lambda *_: 30.0)
-    monkeypatch.setattr("ebb.progress.Meter.speed", lambda _: speed)
-    asked, console = Recipe(**SMALL, budget="60s", grids=1), quiet()
-    run = train(str(pictures), asked, run=tmp_path / "run", console=console)
-    planned = updates_within(asked, RESERVE * 60, 30.0, 1)
+    paced(30.0)
+    asked, console = Recipe(**SMALL, budget="60s", grids=1, sample={"steps": 2}), quiet()
+    now = on_a_clock(monkeypatch, speed)
+    run = train(str(pictures), asked, run=tmp_path / "run", console=console, began=0.0)
     recipe, about = from_yaml(run / "run.yaml")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    opening, most = planned // 10, updates_within(asked, RESERVE * 60, speed, 1)
-    assert 0.6 * most < recipe.steps <= most + opening
-    assert recipe.steps < planned if speed < 30 else recipe.steps > planned
+    assert now[0] + grid_seconds(recipe, speed(now[0])) == pytest.approx(RESERVE * 60, rel=misses)
     assert log[-1]["step"] == recipe.steps == int(checkpoint.newest(run / "checkpoints").name[5:])
-    assert log[-1]["lr"] < 0.1 * max(entry["lr"] for entry in log)
+    level, peak = int(0.75 * recipe.steps), recipe.optimiser.lr
+    assert log[level - 1]["lr"] == peak
+    assert log[-1]["lr"] == pytest.approx(peak / (recipe.steps - level))
     choice = json.loads((run / "choices.json").read_text())["steps"]
-    assert choice == {
-        "value": recipe.steps,
-        "reason": f"60s at {speed:g} images/s, measured over the first {opening} updates",
-    }
-    assert choice["reason"] in console.file.getvalue()
+    assert choice["value"] == recipe.steps
+    assert re.fullmatch(r"60s at \d+ images/s, measured up to update \d+", choice["reason"])
+    assert "updates: 60s at" in console.file.getvalue()
     assert about["asked"] == json.loads(json.dumps(asked.asked()))
     again = quiet()
     train(str(pictures), asked, run=run, console=again)
     assert f"finished at step {recipe.steps}" in again.file.getvalue()
+    same = train(str(pictures), recipe, run=tmp_path / "same", console=quiet())
+    for part, tensors in weights(run).items():
+        for name, value in tensors.items():
+            assert torch.equal(weights(same)[part][name], value), f"{part} {name}"
+
+
+@pytest.mark.parametrize("optimiser", [{"decay": 0.0}, {"decay": 1.0}, {"warmup": 1000}, {"accumulate": 2}])
+def test_a_run_ends_with_its_budget_however_its_rate_goes(pictures, tmp_path, monkeypatch, paced, optimiser):
+    paced(30.0)
+    now, grids = on_a_clock(monkeypatch, lambda _: 10.0), []
+    monkeypatch.setattr("ebb.course.draw", lambda *_: grids.append(now[0]))
+    asked = Recipe(**SMALL, budget="60s", grids=1, sample={"steps": 2}, optimiser=optimiser)
+    run = train(str(pictures), asked, run=tmp_path / "run", console=quiet(), began=0.0)
+    recipe, _ = from_yaml(run / "run.yaml")
+    grid = grid_seconds(recipe, 10 * recipe.optimiser.accumulate)
+    assert now[0] + grid == pytest.approx(RESERVE * 60, rel=0.05)
+    assert grids == [now[0]], "the end came more than once"
+    assert checkpoint.newest(run / "checkpoints").name == f"step-{recipe.steps:08d}"
+
+
+def test_checkpoints_do_not_wait_until_the_length_is_settled(pictures, tmp_path, monkeypatch, paced):
+    paced(30.0)
+    now, saved = on_a_clock(monkeypatch, lambda _: 30.0), []
+    monkeypatch.setattr("ebb.course.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("ebb.course.checkpoint.save", lambda folder, number, *_: saved.append(now[0]))
+    train(str(pictures), Recipe(**SMALL, budget="4m", grids=1), run=tmp_path / "run", console=quiet(), began=0.0)
+    assert np.diff([0, *saved]).max() < CHECKPOINT_EVERY + 5
+
+
+def test_a_budget_that_is_over_before_the_first_update_is_refused(pictures, tmp_path, paced):
+    paced(8.0)
+    began = time.perf_counter() - 9
+    with pytest.raises(UsageError, match=r"budget of 10s: one of 16 images takes 2 s, after 9") as refused:
+        train(str(pictures), Recipe(**SMALL, budget="10s"), run=tmp_path / "run", console=quiet(), began=began)
+    assert re.search(r"try --budget 21[78]s", str(refused.value))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_was_told_its_steps_keeps_them(pictures, tmp_path, monkeypatch):

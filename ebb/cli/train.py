@@ -34,6 +34,7 @@ class Train:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Train, and say where the results are."""
+        began = time.perf_counter()
         if {"steps", "budget"} <= given:
             raise UsageError("--steps and --budget both say how long to train", "give one of them")
         asked = self.recipe
@@ -44,7 +45,7 @@ class Train:
             return
         from ebb.run import train
 
-        folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console)
+        folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console, began=began)
         tell(console, f"report   {folder / 'report.html'}")
         tell(console, f"sample   ebb sample {folder} --n 16 --out samples.png")
         tell(console, f"measure  ebb evaluate {folder} --n 1000")

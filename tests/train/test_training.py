@@ -132,6 +132,17 @@ def test_learning_rate_rises_and_falls():
     assert rate(55) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(("decay", "level"), [(0.0, 100), (0.25, 75), (0.5, 50), (0.95, 10), (1.0, 10)])
+def test_learning_rate_is_level_before_it_falls(decay, level):
+    rate = WarmupDecay(2.0, 100, 10, decay)
+    assert rate.level == level
+    assert {rate(step) for step in range(9, level)} <= {2.0}
+    assert [rate(level + step) for step in (0, 1)] == pytest.approx(
+        [2.0, 2 - 2 / (100 - level)] if level < 100 else [0] * 2
+    )
+    assert rate(5) == pytest.approx(1.2)
+
+
 def saved(folder, step=1, **kwargs):
     return checkpoint.save(folder / "checkpoints", step, fresh().state(), {"format": 1}, **kwargs)
 
