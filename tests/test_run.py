@@ -237,29 +237,29 @@ def on_a_clock(monkeypatch, speed):
 @pytest.mark.parametrize(
     ("speed", "misses"),
     [
-        (lambda _: 20.0, 0.03),
-        (lambda _: 40.0, 0.03),
-        (lambda now: 5.0 if now < 12 else 40.0, 0.03),
-        (lambda now: 60.0 if now < 24 else 30.0, 0.1),
+        (lambda _: 20.0, 0.04),
+        (lambda _: 40.0, 0.04),
+        (lambda now: 5.0 if now < 6 else 40.0, 0.04),
+        (lambda now: 60.0 if now < 12 else 30.0, 0.1),
     ],
 )
 def test_the_clock_settles_how_many_updates_there_are(pictures, tmp_path, monkeypatch, paced, speed, misses):
     """Planned at 30 images/s, the run turns out slower or faster: it ends when its budget does, at a rate of zero."""
     paced(30.0)
-    asked, console = Recipe(**SMALL, budget="60s", grids=1, sample={"steps": 2}), quiet()
+    asked, console = Recipe(**SMALL, budget="30s", grids=1, sample={"steps": 2}), quiet()
     now = on_a_clock(monkeypatch, speed)
     run = train(str(pictures), asked, run=tmp_path / "run", console=console, began=0.0)
     recipe, about = from_yaml(run / "run.yaml")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert now[0] + grid_seconds(recipe, speed(now[0])) == pytest.approx(RESERVE * 60, rel=misses)
+    assert now[0] + grid_seconds(recipe, speed(now[0])) == pytest.approx(RESERVE * 30, rel=misses)
     assert log[-1]["step"] == recipe.steps == int(checkpoint.newest(run / "checkpoints").name[5:])
     level, peak = int(0.75 * recipe.steps), recipe.optimiser.lr
     assert log[level - 1]["lr"] == peak
     assert log[-1]["lr"] == pytest.approx(peak / (recipe.steps - level))
     choice = json.loads((run / "choices.json").read_text())["steps"]
     assert choice["value"] == recipe.steps
-    assert re.fullmatch(r"60s at \d+ images/s, measured up to update \d+", choice["reason"])
-    assert "updates: 60s at" in console.file.getvalue()
+    assert re.fullmatch(r"30s at \d+ images/s, measured up to update \d+", choice["reason"])
+    assert "updates: 30s at" in console.file.getvalue()
     assert about["asked"] == json.loads(json.dumps(asked.asked()))
     again = quiet()
     train(str(pictures), asked, run=run, console=again)
@@ -285,8 +285,8 @@ def test_a_run_ends_with_its_budget_however_its_rate_goes(pictures, tmp_path, mo
 
 
 def test_checkpoints_do_not_wait_until_the_length_is_settled(pictures, tmp_path, monkeypatch, paced):
-    paced(30.0)
-    now, saved = on_a_clock(monkeypatch, lambda _: 30.0), []
+    paced(5.0)
+    now, saved = on_a_clock(monkeypatch, lambda _: 5.0), []
     monkeypatch.setattr("ebb.course.time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr("ebb.course.checkpoint.save", lambda folder, number, *_: saved.append(now[0]))
     train(str(pictures), Recipe(**SMALL, budget="4m", grids=1), run=tmp_path / "run", console=quiet(), began=0.0)
