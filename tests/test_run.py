@@ -241,6 +241,7 @@ def on_a_clock(monkeypatch, speed):
         (lambda _: 40.0, 0.04),
         (lambda now: 5.0 if now < 6 else 40.0, 0.04),
         (lambda now: 60.0 if now < 12 else 30.0, 0.1),
+        (lambda now: 60.0 if now < 16.5 else 20.0, 0.5),  # so late that fewer updates would have changed those made
     ],
 )
 def test_the_clock_settles_how_many_updates_there_are(pictures, tmp_path, monkeypatch, paced, speed, misses):
