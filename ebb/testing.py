@@ -141,17 +141,17 @@ def two_humps(path: Path) -> Mixture:
 def quantile_flow(mixture: Mixture, x: Float[Tensor, "b 1"], t: Tensor, s: Tensor) -> Float[Tensor, "b 1"]:
     """The probability flow on the line, exactly: it keeps every point's quantile, solved by bisection."""
 
-    def share_below(at: Tensor, when: Tensor) -> Tensor:
+    def shares(when: Tensor) -> Callable[[Tensor], Tensor]:
+        """The distribution function at a time."""
         alpha, sigma = mixture.path.alpha(when)[:, None], mixture.path.sigma(when)[:, None]
-        std = torch.hypot(alpha * mixture.stds, sigma)
-        below: Tensor = torch.special.ndtr((at - alpha * mixture.means[:, 0]) / std)
-        return (mixture.weights * below).sum(1, keepdim=True)
+        means, std = alpha * mixture.means[:, 0], torch.hypot(alpha * mixture.stds, sigma)
+        return lambda at: (mixture.weights * torch.special.ndtr((at - means) / std)).sum(1, keepdim=True)
 
-    quantile = share_below(x, t)
+    quantile, share_below = shares(t)(x), shares(s)
     low, high = torch.full_like(x, -10.0), torch.full_like(x, 10.0)
     for _ in range(60):
         middle = (low + high) / 2
-        below = share_below(middle, s) < quantile
+        below = share_below(middle) < quantile
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return (low + high) / 2
 

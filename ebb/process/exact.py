@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond
+from ebb.process.moment import factors
 from ebb.process.path import Path, spread
 from ebb.shapes import Float
 
@@ -33,20 +35,25 @@ class Gaussian:
                 f"expected mean [n] and covariance [n, n], got {list(self.mean.shape)}, {list(self.covariance.shape)}"
             )
 
-    def axes(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(Q, λ, α²λ + σ²): the covariance's eigenvectors [n, n], eigenvalues [n], and the variances of x_t [b, n]."""
+    @cached_property
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """(λ, Q): the eigenvalues [n] and eigenvectors [n, n] of the covariance."""
         values, vectors = torch.linalg.eigh(self.covariance.double())
-        alpha, sigma = self.path.alpha(t)[:, None], self.path.sigma(t)[:, None]
+        return values, vectors
+
+    def axes(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(Q, λ, α²λ + σ²): the covariance's `eigen`, and the variances of x_t, [b, n], or [n] at a shared time."""
+        (values, vectors), (alpha, sigma) = self.eigen, factors(self.path, t)
         return vectors, values, alpha**2 * values + sigma**2
 
     def centred(self, x: Tensor, t: Tensor) -> Tensor:
         """x − α·mean, float64."""
-        return x.double() - spread(self.path.alpha(t), x.double()) * self.mean.double()
+        return x.double() - factors(self.path, t)[0] * self.mean.double()
 
     def __call__(self, x: Float[Tensor, "b n"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b n"]:
         """E[x0 | x_t = x] = m + αΣ(α²Σ + σ²I)⁻¹(x − αm)."""
         vectors, values, variances = self.axes(t)
-        gain = self.path.alpha(t)[:, None] * values / variances
+        gain = factors(self.path, t)[0] * values / variances
         return (self.mean.double() + (self.centred(x, t) @ vectors * gain) @ vectors.T).to(x.dtype)
 
     def log_density(self, x: Float[Tensor, "b n"], t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
@@ -64,7 +71,7 @@ class Gaussian:
         """The probability flow's x_s that starts at x_t = x: each axis keeps its standard score."""
         vectors, _, variances = self.axes(t)
         ratio = torch.sqrt(self.axes(s)[2] / variances)
-        at = spread(self.path.alpha(s), x.double()) * self.mean.double()
+        at = factors(self.path, s)[0] * self.mean.double()
         return (at + (self.centred(x, t) @ vectors * ratio) @ vectors.T).to(x.dtype)
 
 
@@ -89,8 +96,8 @@ class Mixture:
             )
 
     def joint(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(log(weight_k·N(x; α·mean_k, var_k)) [b, k], var_k = α²std_k² + σ² [b, k])."""
-        alpha, sigma = self.path.alpha(t)[:, None], self.path.sigma(t)[:, None]
+        """(log(weight_k·N(x; α·mean_k, var_k)) [b, k], var_k = α²std_k² + σ², [b, k], or [k] at a shared time)."""
+        alpha, sigma = factors(self.path, t)
         flat, means = x.double().flatten(1), self.means.double().flatten(1)
         variances = (alpha * self.stds.double()) ** 2 + sigma**2
         squares = (flat**2).sum(1, keepdim=True) - 2 * alpha * (flat @ means.T) + alpha**2 * (means**2).sum(1)
@@ -104,7 +111,7 @@ class Mixture:
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """E[x0 | x_t = x] = Σ p(k | x)·(mean_k + α·std_k²/var_k·(x − α·mean_k))."""
         logits, variances = self.joint(x, t)
-        alpha = self.path.alpha(t)[:, None]
+        alpha = factors(self.path, t)[0]
         share = torch.softmax(logits, 1)
         gain = alpha * self.stds.double() ** 2 / variances
         flat, means = x.double().flatten(1), self.means.double().flatten(1)

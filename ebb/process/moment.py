@@ -112,3 +112,12 @@ def at(path: Path, time: float) -> Moment:
 def where(path: Path, lam: float) -> Moment:
     """The moment of `path` at which log(α/σ) is `lam`; beyond the path's range, its nearer end."""
     return at(path, float(path.time(torch.tensor([math.exp(-lam)], dtype=torch.float64))))
+
+
+def factors(path: Path, t: Float[Tensor, "b"]) -> tuple[float, float] | tuple[Tensor, Tensor]:
+    """(α, σ) to multiply rows [b, n] by: two numbers where the batch shares its time, else tensors [b, 1]."""
+    time = common(t)
+    if time is None:
+        return path.alpha(t)[:, None], path.sigma(t)[:, None]
+    moment = at(path, time)
+    return moment.alpha, moment.sigma

@@ -184,11 +184,14 @@ class DDPMLinear(Path):
         return (self.beta_end - self.beta_start) / (self.steps - 1)
 
     def log_alpha_bar(self, n: Tensor) -> Tensor:
-        """Σ_{k<n} log(1 − β_k) for real n: ∫f − [f]/2 + [f']/12, f(k) = log(1 − β_start − k·slope)."""
-        beta, first = self.beta_start + n * self.slope, torch.full_like(n, self.beta_start)
-        area = (log_area(beta) - log_area(first)) / self.slope
-        ends = (torch.log1p(-beta) - torch.log1p(-first)) / 2
-        slopes = -self.slope * (1 / (1 - beta) - 1 / (1 - first)) / 12
+        """Σ_{k<n} log(1 − β_k) for real n: ∫f − [f]/2 + [f']/12, f(k) = log(1 − β_start − k·slope).
+
+        With 1 − β_n = (1 − β_start)·(1 − u) every term vanishes with n, so that no digits are lost where n is small.
+        """
+        first = 1 - self.beta_start
+        u = n * self.slope / first
+        area = n * math.log1p(-self.beta_start) + first * log_area(u) / self.slope
+        ends, slopes = torch.log1p(-u) / 2, -self.slope / first * u / (1 - u) / 12
         return area - ends + slopes
 
     def alpha(self, t: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from ebb import testing
 from ebb.errors import UsageError
 from ebb.process.denoiser import retime
 from ebb.process.exact import Gaussian, Mixture, finite
+from ebb.process.moment import at
 from ebb.process.path import EDM, PATHS, Cosine, Linear, VarianceExploding
 
 T = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
@@ -28,6 +29,14 @@ def check_score(exact, t):
 @pytest.mark.parametrize("make", [testing.normal, cloud])
 def test_posterior_mean_and_score_agree_with_the_density(make, path):
     check_score(make(PATHS[path]), T * PATHS[path].end)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("make", [testing.normal, cloud])
+def test_a_time_that_the_batch_shares_is_answered_as_any_other(make, path):
+    exact, t = make(PATHS[path]), at(PATHS[path], 0.3 * PATHS[path].end).shared(3)
+    for ask in (lambda t: exact(X, t, {}), lambda t: exact.score(X, t), lambda t: exact.log_density(X, t)):
+        testing.close("at a shared time", ask(t), ask(t.clone()), 1e-12)
 
 
 def test_a_mutant_posterior_mean_is_caught(monkeypatch):
