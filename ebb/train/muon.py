@@ -60,7 +60,8 @@ class Muon(torch.optim.Optimizer):
             {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay, "orthogonal": False},
             {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "orthogonal": False},
         ]
-        super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": (0.9, beta2), "eps": 1e-8})
+        defaults = {"lr": lr, "momentum": momentum, "betas": (0.9, beta2), "eps": 1e-8}
+        super().__init__(groups, defaults | {"fused": True})  # which brings the counts of a checkpoint to the device
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -75,7 +76,9 @@ class Muon(torch.optim.Optimizer):
         """The matrices, those of one shape together."""
         fine, shapes = 1 - bad, defaultdict[tuple[int, int], list[tuple[Tensor, Tensor]]](list)
         for p, grad in pairs:
-            memory = self.state[p].setdefault("momentum", torch.zeros_like(p))
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+            memory = self.state[p]["momentum"]
             grad = torch.where(bad > 0, memory, grad)
             memory.lerp_(grad, (1 - group["momentum"]) * fine)
             ahead = grad.lerp(memory, group["momentum"])  # Nesterov's

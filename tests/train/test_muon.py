@@ -122,3 +122,12 @@ def test_a_bad_update_changes_nothing_and_the_next_goes_on_as_if_it_had_not_been
         with_gradients(each, 9)
         update_unless(torch.tensor(False), by)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
+
+
+def test_what_is_restored_lies_where_the_parameter_does():
+    """The count of updates too, which has not the parameter's shape: on a GPU it must not stay behind."""
+    model = nn.Linear(3, 2, device="meta")
+    muon = Muon(model, 1e-3)
+    state = {i: {"step": torch.tensor(3.0)} for i in range(2)}
+    muon.load_state_dict(muon.state_dict() | {"state": state})
+    assert {kept["step"].device.type for kept in muon.state.values()} == {"meta"}
