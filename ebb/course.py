@@ -56,7 +56,8 @@ def follow(folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Consol
     depends on their number, which is until the learning rate falls, the speed so far corrects it.
     """
     steps, done = resolved(recipe.steps), parts.training.step
-    meter = Meter(console, steps, done, log.last.get("seconds", 0.0), recipe.optimiser.accumulate)
+    before, seen = log.last.get("seconds", 0.0), parts.training.seen
+    meter = Meter(console, steps, done, before, seen, recipe.optimiser.accumulate)
     with interruptible() as stopped, meter:
         course = Course(folder, recipe, parts, log, Events(folder, done), console, meter)
         while began is not None and undecided(course.recipe) - parts.training.step >= course.leg:
@@ -248,7 +249,8 @@ def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
     found = checkpoint.finished(folder / "checkpoints")
     if len(found) > 1 and int(found[-1].name.removeprefix("step-")) == tried:
         checkpoint.replace_text(folder / "latest", found[-2].name)
-        shutil.rmtree(found.pop())
+        gone = found.pop()
+        shutil.rmtree(gone.rename(gone.with_name(gone.name + ".tmp")))  # never a part of a checkpoint under its name
     return found[-1] if found else None
 
 
@@ -274,7 +276,8 @@ def interruptible() -> Iterator[Callable[[], int]]:
 
     def note(number: int, _: object) -> None:
         asked.append(number)
-        signal.signal(number, signal.default_int_handler)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.default_int_handler)
 
     try:
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

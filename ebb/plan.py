@@ -97,14 +97,15 @@ def remaining(budget: str, began: float) -> float:
     return began + RESERVE * seconds(budget) - time.perf_counter()
 
 
-def fits(recipe: Recipe, budget: str, began: float, images_per_second: float) -> None:
-    """Raise UsageError where not one update fits in what is left of a budget."""
+def fits(recipe: Recipe, budget: str, began: float, images_per_second: float, grids: int) -> None:
+    """Raise UsageError where not one update fits in what is left of a budget beside so many sample grids."""
     update, spent = images_of(recipe) / images_per_second, time.perf_counter() - began
-    if update > remaining(budget, began):
+    beside = grids * grid_seconds(recipe, images_per_second)
+    if update + beside > remaining(budget, began):
         raise UsageError(
-            f"no update fits in a budget of {budget}: one of {images_of(recipe)} images takes {update:.2g} s, after"
-            f" {spent:.2g} s of preparation",
-            f"for 100 of them try --budget {math.ceil((spent + 100 * update) / RESERVE)}s",
+            f"no update fits in a budget of {budget}: one of {images_of(recipe)} images takes {update:.2g} s and"
+            f" {grids} sample grid{'s' * (grids > 1)} {beside:.2g} s, after {spent:.2g} s of preparation",
+            f"for 100 of them try --budget {math.ceil((spent + 100 * update + beside) / RESERVE)}s",
         )
 
 
@@ -152,21 +153,22 @@ def resolve(
     """
     began, facts = time.perf_counter() if began is None else began, facts_of(data)
     recipe, reasons = complete(asked, facts)
-    say("timing a few steps to choose precision, width and length")
-    measured = paces(recipe, data, device)
-    precision = max(measured, key=lambda name: measured[name])
+    precision, measured = recipe.precision, dict[Precision, float]()
+    if recipe.precision is None or recipe.steps is None:
+        say("timing a few steps to choose precision, width and length")
+        measured = paces(recipe, data, device)
+        precision = max(measured, key=lambda name: measured[name])
     if recipe.precision is None:
         found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
         reasons["precision"] = f"measured {found} in batches of {min(resolved(recipe.batch), PROBE)}"
+    recipe = recipe.model_copy(update={"precision": precision})
     open_width = recipe.kind == "denoiser" and recipe.network.kind == "unet" and asked.network.width is None
     if open_width and recipe.budget is not None and recipe.steps is None:
-        usual = updates_within(recipe, remaining(recipe.budget, began), measured[precision], 0)
+        usual = updates_within(recipe, remaining(recipe.budget, began), max(measured.values()), 0)
         width, why = suited_width(recipe, usual)
         recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})})
         reasons["network.width"] += why
-    chosen = dict[str, Any](precision=precision, grids=recipe.grids or MOST_GRIDS)
-    spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
-    rate = pace(recipe.model_copy(update={"precision": precision}), data, device, spend)
+    chosen = dict[str, Any](grids=recipe.grids or MOST_GRIDS)
     if recipe.sample.precision is None:
         chosen["sample"] = recipe.sample.model_copy(update={"precision": precision})
         reasons["sample.precision"] = "as trained"
@@ -174,14 +176,15 @@ def resolve(
         reasons["grids"] = f"at most {MOST_GRIDS}"
     if recipe.steps is None:
         budget = recipe.budget
+        rate = pace(recipe, data, device, min(1.0, 0.01 * seconds(budget)) if budget else 1.0)
         if budget is None:
             budget, reasons["budget"] = default_budget(facts, rate)
             chosen["budget"] = budget
-        fits(recipe, budget, began, rate)
-        one = grid_seconds(recipe, rate)
         if recipe.grids is None:
-            chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * seconds(budget) / one)))
-            reasons["grids"] += f", for a tenth of the budget at about {one:.1f} s each"
+            one = grid_seconds(recipe, rate)
+            chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * remaining(budget, began) / one)))
+            reasons["grids"] += f", for a tenth of the time that is left at about {one:.1f} s each"
+        fits(recipe, budget, began, rate, chosen["grids"])
         chosen["steps"] = updates_within(recipe, remaining(budget, began), rate, chosen["grids"])
         passes = chosen["steps"] * images_of(recipe) / facts.count
         reasons["steps"] = f"{budget} at {rate:,.0f} images/s: {passes:.1f} passes over the data"

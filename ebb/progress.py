@@ -37,18 +37,21 @@ class Reading:
 class Meter:
     """Averages steps into log entries without waiting for the device, and shows them.
 
-    `before` are the seconds that the run had trained when it was stopped; an update is of `accumulate` batches.
+    A run that was stopped had made `start` updates of `steps`, in `before` seconds, and seen so many images.
+    An update is of `accumulate` batches.
     """
 
-    def __init__(self, console: Console, steps: int, start: int, before: float, accumulate: int = 1) -> None:
+    def __init__(
+        self, console: Console, steps: int, start: int = 0, before: float = 0.0, seen: int = 0, accumulate: int = 1
+    ) -> None:
         self.console, self.steps, self.start, self.before = console, steps, start, before
-        self.accumulate = accumulate
+        self.seen, self.accumulate = seen, accumulate
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task("training", total=steps, completed=start)
         self.began = self.last = self.spoke = time.monotonic()
         self.pending: list[Step] = []
-        self.seen = self.first = self.skipped = 0
+        self.skipped = 0
         self.smooth: float | None = None
         self.worked: list[tuple[int, float]] = []
 
@@ -62,11 +65,11 @@ class Meter:
     def note(self, step: Step) -> None:
         """Remember one step; nothing of it is read yet."""
         self.pending.append(step)
-        self.first = self.first or step.seen
 
     def back(self, step: int, seen: int) -> None:
         """Go on from an earlier step, at which so many images were seen."""
         self.pending, self.skipped, self.start, self.seen = [], 0, min(self.start, step), seen
+        self.rested()
 
     def read(self) -> Reading:
         """One line of the log, and what was skipped, since the last reading. Waits for the device.
@@ -93,6 +96,7 @@ class Meter:
         ]
         self.skipped += len(skips)
         if not good.any():
+            self.seen = pending[-1].seen  # the next line does not count their time either
             return Reading(None, skips)
         entry = self.line(pending[-1], float(loss[good].mean()), float(norm[good][-1]))
         if levels is not None:
@@ -101,7 +105,7 @@ class Meter:
 
     def line(self, step: Step, loss: float, norm: float) -> dict[str, Any]:
         """The figures of one line that every objective has."""
-        now, images = time.monotonic(), step.seen - (self.seen or self.first)
+        now, images = time.monotonic(), step.seen - self.seen
         entry = {
             "step": step.number,
             "images": step.seen,
@@ -118,10 +122,10 @@ class Meter:
         return entry
 
     def speed(self) -> float | None:
-        """Images per second of the last quarter of the readings; None where there are fewer than four."""
-        if len(self.worked) < 4:
+        """Images per second of the last quarter of the readings, or the last three; None where there are fewer."""
+        if len(self.worked) < 4:  # the first only warms up
             return None
-        last = self.worked[len(self.worked) * 3 // 4 :]
+        last = self.worked[-max(3, len(self.worked) // 4) :]
         return sum(images for images, _ in last) / sum(seconds for _, seconds in last)
 
     def rested(self) -> None:

@@ -179,7 +179,7 @@ class Recipe(Part):
     precision: Literal["fp32", "bf16"] | None = None
     """of the forward pass; None: the faster of the two, measured"""
     grids: int | None = None
-    """sample grids drawn while training, the last at the end; None: at most 10, for a tenth of the budget"""
+    """sample grids drawn while training, the last at the end; None: at most 10, for a tenth of the time"""
     ema_halflife: float = 500_000
     """longest half-life of the averaged weights, in images"""
     data: DataRecipe = DataRecipe()

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ebb import checkpoint
 from ebb.assemble import Parts, assemble, autocast_of, names_known
-from ebb.data.scan import Images, read
+from ebb.data.scan import Images
 from ebb.errors import ResourceError
 from ebb.evaluate.cost import gflop
 from ebb.machine import keep_freed_memory, matrix_rate
@@ -26,8 +26,9 @@ from ebb.plan import rate_of, resolve
 from ebb.prepare import prepared
 from ebb.progress import peak_memory_mb
 from ebb.recipe import Recipe, resolved
-from ebb.record import show_choices, show_data, write_documents
+from ebb.record import show_choices, write_documents
 from ebb.reflow import inherited
+from ebb.run import looked_at
 from ebb.system import best_device
 from ebb.terminal import tell
 from ebb.train.loop import updates
@@ -90,43 +91,35 @@ def rehearse(
     run: Path | None = None,
     console: Console | None = None,
     began: float | None = None,
+    started: float | None = None,
 ) -> Rehearsal:
     """Do once what `ebb.run.train` with the same arguments does from the beginning, and measure it.
 
     The recipe is chosen and printed as for the run; two updates and as many more as fit in 3 seconds are made, a
     checkpoint is saved beside the place of the run, and a few images are sampled. A run that is there is not looked
-    at, and nothing is left. `began` is the `time.perf_counter()` of the command's start, without it that of the call.
+    at, and nothing is left. The budget counts from `began` and the first update from `started`, both a
+    `time.perf_counter()`, without them that of the call.
 
     Raises UsageError for a budget in which no update fits, ResourceError where memory or disk would not do.
     """
     called = time.perf_counter()
-    began = called if began is None else began
+    began, started = called if began is None else began, called if started is None else started
     asked, console = inherited(asked or Recipe()), console or Console()
     names_known(asked)
     keep_freed_memory()
     device = best_device()
     with workshop(run.parent if run else Path("runs")) as folder, enough_memory(asked):
-        with console.status("reading the data") as status:
-            images = read(
-                data,
-                size=asked.data.size,
-                channels=asked.data.channels,
-                numbers=asked.numbers,
-                beside=asked.beside,
-                cache=folder,
-                progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
-            )
-        show_data(images, console)
+        images = looked_at(data, asked, folder, console)
         learnt = prepared(asked, images, device, folder, lambda text: tell(console, text))
-        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), called)
+        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)
         show_choices(recipe, reasons, console)
         with enough_memory(recipe):
             write_documents(folder / "run", recipe, asked, reasons, images, data)
             parts = assemble(recipe, learnt, device)
-            return measured(recipe, images, parts, folder / "run", began)
+            return measured(recipe, images, parts, folder / "run", started)
 
 
-def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, began: float) -> Rehearsal:
+def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, started: float) -> Rehearsal:
     """The figures of `recipe`: updates first, then what is done beside them, then what they are compared with."""
     made = made_updates(recipe, parts)
     took = [later - sooner for sooner, later in pairwise(made)]
@@ -145,7 +138,7 @@ def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, began: 
         steps=steps,
         budget=recipe.budget,
         passes=steps * batch / images.summary.count,
-        first_update=made[0] - began,
+        first_update=made[0] - started,
         timed=len(took),
         images_per_second=speed,
         peak_mb=peak,

@@ -17,7 +17,7 @@ from ebb.errors import UsageError
 from ebb.evaluate.report.run import write_report
 from ebb.machine import keep_freed_memory
 from ebb.plan import resolve
-from ebb.prepare import Prepared, prepared
+from ebb.prepare import prepared
 from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Log, show_choices, show_data, write_card, write_documents
 from ebb.reflow import inherited
@@ -44,26 +44,19 @@ def train(
     asked, console = inherited(asked or Recipe()), console or Console()
     names_known(asked)
     keep_freed_memory()
-    with console.status("reading the data") as status:
-        images = read(
-            data,
-            size=asked.data.size,
-            channels=asked.data.channels,
-            numbers=asked.numbers,
-            beside=asked.beside,
-            cache=run.parent if run else Path("runs"),
-            progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
-        )
+    images = looked_at(data, asked, run.parent if run else Path("runs"), console)
     folder = run or Path("runs") / images.summary.name
-    show_data(images, console)
     recipe, device = resumed(folder, asked, images, fresh), best_device()
     learnt = prepared(recipe or asked, images, device, folder.parent, lambda text: tell(console, text))
     settling = recipe is None and asked.steps is None
     if recipe is None:
-        recipe = begin(folder, asked, learnt, data, console, began)
+        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)
+        show_choices(recipe, reasons, console)
+        parts = assemble(recipe, learnt, device)  # what cannot be made is refused before an old run goes
+        begin(folder, recipe, asked, reasons, images, data)
     else:
         tell(console, f"{folder} is of this recipe: going on with it")
-    parts = assemble(recipe, learnt, device)
+        parts = assemble(recipe, learnt, device)
     last = checkpoint.newest(folder / "checkpoints")
     if last is not None:
         restore(parts, last)
@@ -74,6 +67,22 @@ def train(
         write_card(folder, recipe, parts.system, log.last)
     write_report(folder)
     return folder
+
+
+def looked_at(data: str, asked: Recipe, cache: Path, console: Console) -> Images:
+    """The images of `data` as they are asked for, read and shown; large ones are kept in `cache`."""
+    with console.status("reading the data") as status:
+        images = read(
+            data,
+            size=asked.data.size,
+            channels=asked.data.channels,
+            numbers=asked.numbers,
+            beside=asked.beside,
+            cache=cache,
+            progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
+        )
+    show_data(images, console)
+    return images
 
 
 def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe | None:
@@ -103,21 +112,18 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
     return recipe
 
 
-def begin(folder: Path, asked: Recipe, learnt: Prepared, data: str, console: Console, began: float) -> Recipe:
-    """Choose what is open, say why, and make the run folder with its documents, in place of an old one.
+def begin(folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str) -> None:
+    """Make the run folder with its documents, in place of an old one.
 
     The folder is written beside its place and renamed, so an old run goes only when the new one stands.
     """
-    recipe, reasons = resolve(asked, learnt, best_device(), lambda text: tell(console, text), began)
-    show_choices(recipe, reasons, console)
     made = folder.with_name(folder.name + ".new")
     shutil.rmtree(made, ignore_errors=True)
     try:
-        write_documents(made, recipe, asked, reasons, learnt.images, data)
+        write_documents(made, recipe, asked, reasons, images, data)
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
     except OSError:
         shutil.rmtree(made, ignore_errors=True)
         raise
-    return recipe

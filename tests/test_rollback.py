@@ -269,12 +269,25 @@ def test_the_checkpoint_that_did_not_help_is_not_taken_twice(tmp_path):
     assert (tmp_path / "latest").read_text() == "step-00000003"
 
 
+def test_a_checkpoint_that_goes_is_never_there_in_part(tmp_path, monkeypatch):
+    for step in (3, 7):
+        checkpoint.save(tmp_path / "checkpoints", step, {part: {} for part in ("model", "ema", "optim", "rng")}, {})
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ebb.course.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        good_checkpoint(tmp_path, 7)
+    assert [found.name for found in checkpoint.finished(tmp_path / "checkpoints")] == ["step-00000003"]
+
+
 def step_of(number, loss, skipped, tally=None):
     return Step(number, torch.tensor(loss), {}, torch.tensor(loss), 0.1, 16 * number, tally, torch.tensor(skipped))
 
 
 def test_a_line_of_the_log_is_the_mean_of_the_updates_that_were_made():
-    meter = Meter(Console(file=io.StringIO()), 10, 0, 0.0, accumulate=2)
+    meter = Meter(Console(file=io.StringIO()), 10, accumulate=2)
     tally = torch.zeros(2, 16)
     tally[0, 3], tally[1, 3] = 6.0, 2.0
     for step in (step_of(1, 2.0, False, tally), step_of(2, NAN, True, tally * NAN), step_of(3, 4.0, False, 3 * tally)):
@@ -288,3 +301,4 @@ def test_a_line_of_the_log_is_the_mean_of_the_updates_that_were_made():
     meter.note(step_of(5, 1.0, False))
     line = meter.read().entry
     assert (line["skipped"], "levels" in line) == (1, False)
+    assert [images for images, _ in meter.worked] == [48, 16], "a reading of skipped updates alone tells no speed"

@@ -41,7 +41,7 @@ class Train:
         if self.base is not None:
             asked = overlaid(from_yaml(self.base)[0], self.recipe, given)
         if self.dry_run:
-            self.rehearse(asked, console)
+            self.rehearse(asked, console, began)
             return
         from ebb.run import train
 
@@ -50,13 +50,13 @@ class Train:
         tell(console, f"sample   ebb sample {folder} --n 16 --out samples.png")
         tell(console, f"measure  ebb evaluate {folder} --n 1000")
 
-    def rehearse(self, asked: Recipe, console: Console) -> None:
+    def rehearse(self, asked: Recipe, console: Console, began: float) -> None:
         """Measure what training would cost, and print the table."""
         from ebb.machine import seconds_since_start
         from ebb.rehearsal import as_rows, rehearse
 
-        began = time.perf_counter() - (seconds_since_start() or 0.0)
-        found = rehearse(self.source, asked, run=self.run, console=console, began=began)
+        started = time.perf_counter() - (seconds_since_start() or 0.0)
+        found = rehearse(self.source, asked, run=self.run, console=console, began=began, started=started)
         show(console, as_rows(found), f"{self.source}, rehearsed")
         tell(console, "nothing was kept; without --dry-run the same command trains")
 
