@@ -1,13 +1,43 @@
 """Shapes and types at public boundaries are enforced while testing; data and threads are the same for every test."""
 
+import functools
 import os
 from itertools import repeat
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+from beartype import BeartypeConf, beartype
+from jaxtyping import config, install_import_hook
 
-install_import_hook("ebb", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+CHECKS = 4000
+"""Checks of a test. One costs more than most of what it checks, and of thousands of small steps the first tell all."""
+
+made = 0
+
+
+def checked(function):
+    """`function` with its arguments checked, which counts."""
+    strict = beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+
+    @functools.wraps(function)
+    def counted(*args, **kwargs):
+        global made
+        made += 1
+        if made == CHECKS:
+            config.update("jaxtyping_disable", True)
+        return strict(*args, **kwargs)
+
+    return counted
+
+
+def pytest_runtest_setup():
+    """Every test has its checks before it, whatever the one before has used up."""
+    global made
+    made = 0
+    config.update("jaxtyping_disable", False)
+
+
+install_import_hook("ebb", f"sys.modules[{__name__!r}].checked")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

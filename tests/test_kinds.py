@@ -305,6 +305,7 @@ def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.data.scenes.TRAIN", 80)
     monkeypatch.setattr("ebb.data.scenes.HELD_OUT", 20)
     monkeypatch.setattr("ebb.evaluate.scenes.JUDGED", 200)
+    monkeypatch.setattr("ebb.evaluate.scenes.REAL", 100)
     monkeypatch.setattr("ebb.evaluate.parts.judge", lambda side: judge(side, seconds=0.05))
     trained("shapes", tmp_path / "run", steps=2)
     found = evaluate(tmp_path / "run", 6, likelihood=0)

@@ -18,6 +18,9 @@ CLASSES = 1 + 2 * KINDS
 JUDGED = 6000
 """Scenes that the judge learns from; of another seed than those of the data set."""
 
+REAL = 1000
+"""Scenes with their own captions, which tell what the judge allows; of yet another seed."""
+
 SEED = 11
 
 
@@ -68,7 +71,7 @@ def obeyed(reader: Classifier, pixels: NDArray[np.uint8], captions: Sequence[str
         for thing in scene.objects
     ]
     new = np.array([scene.novel for scene in asked])
-    real: Scenes = truth(1000, SEED + 1, side=pixels.shape[-1])
+    real: Scenes = truth(REAL, SEED + 1, side=pixels.shape[-1])
     known = zip(cells_of(reader, real.pixels), map(parse, real.captions), strict=True)
     ceiling = [agrees(row, scene) for row, scene in known]
     novel = float(right[new].mean()) if new.any() else None

@@ -11,6 +11,12 @@ def reader():
     return judge(seconds=4)
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """A ceiling told by fewer scenes."""
+    monkeypatch.setattr("ebb.evaluate.scenes.REAL", 200)
+
+
 def test_quarters_are_in_the_order_of_places():
     pixels = np.zeros((1, 3, 4, 4), np.uint8)
     pixels[:, :, :2, 2:] = 7  # top right
