@@ -2,7 +2,8 @@
 
     python bench/ablation.py mnist/ --seconds 60 --seeds 3
 
-A variant is the default recipe with some fields set otherwise. Every run is a process of its own that trains for the
+A variant is the default recipe at its usual width with some fields set otherwise; those of `minute` are to be compared
+with "width 32", which is what a minute takes. Every run is a process of its own that trains for the
 same seconds (the learning rate falls to zero at their end), draws the same number of samples from the same noise
 without guidance, and is judged by the same classifiers, which are trained once and kept beside the results. One JSON
 line a run; a run that has its line is not made again. The two-sample test is not looked at: it is kept for the end.

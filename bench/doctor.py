@@ -125,7 +125,7 @@ def damaged() -> Path:
 
 
 def interrupted() -> Path:
-    """The log and the checkpoint of a run that was stopped after a third."""
+    """The log of a run that was stopped after a third."""
     folder = copied("interrupted")
     lines = (folder / "log.jsonl").read_text().splitlines()
     kept = [line for line in lines if json.loads(line)["step"] <= STEPS // 3]
@@ -217,7 +217,7 @@ def half_written() -> str:
 
 
 FAULTS: dict[str, tuple[set[str], Callable[[], Subject]]] = {
-    "run: learning rate 300 times too large": (
+    "run: learning rate 100 times too large": (
         {"diverged", "rate too high"},
         lambda: trained("too fast", optimiser=OptimiserRecipe(lr=0.6)),
     ),

@@ -27,7 +27,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import ebb
-from ebb import run as running
+from ebb import course
 from ebb.assemble import Parts, assemble, facts_of
 from ebb.data.loader import Batch, Loader
 from ebb.data.scan import Images, read
@@ -41,9 +41,9 @@ from ebb.system import in_place
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard, unsound
 from ebb.train.loop import Step, Training, updates
+from ebb.train.muon import Muon
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss, Objective
-from ebb.train.optimiser import adamw
 
 STEPS = 300
 WHERE, VALUES = ("batch", "gradient", "weight"), {"NaN": float("nan"), "Inf": float("inf"), "1e4": 1e4}
@@ -143,13 +143,13 @@ class End:
 
 def trained(fault: Fault | None) -> End:
     """One run in a folder of its own, with a checkpoint every quarter of a second."""
-    running.CHECKPOINT_EVERY = 0.25
+    course.CHECKPOINT_EVERY = 0.25
     parts, bad = planted(assemble(recipe(), prepared(recipe(), digits()), torch.device("cpu")), fault), 0
     with tempfile.TemporaryDirectory() as name, counted() as saved:
         folder, console = Path(name), Console(file=io.StringIO())
         try:
             with Log(folder, 0) as log:
-                running.follow(folder, recipe(), parts, log, console)
+                course.follow(folder, recipe(), parts, log, console)
             loss = parts.validation(parts.training.ema.model) if parts.validation else None
         except EbbError:
             loss = None
@@ -162,17 +162,17 @@ def trained(fault: Fault | None) -> End:
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
     """Count the checkpoints that are saved with something in them that is not finite."""
-    found, save = Counter[str](), running.checkpoint.save
+    found, save = Counter[str](), course.checkpoint.save
 
     def counting(folder: Path, step: int, state: dict[str, dict[str, Tensor]], about: dict[str, object]) -> Path:
         found["unsound"] += unsound(state) is not None
         return save(folder, step, state, about)
 
-    running.checkpoint.save = counting
+    course.checkpoint.save = counting
     try:
         yield found
     finally:
-        running.checkpoint.save = save
+        course.checkpoint.save = save
 
 
 def recovery(runs: int, seed: int) -> dict[str, object]:
@@ -213,7 +213,7 @@ def mnist_loop(guarded: bool) -> Iterator[Step]:
     torch.manual_seed(0)
     network = ebb.UNet(1, width=64, multipliers=(1, 2), depth=2, patch=2, attention=(), classes=10)
     model = in_place(ebb.NetworkDenoiser(network, ebb.Linear(), ebb.velocity))
-    training = Training(model, adamw(model, 1e-3), EMA(model), guard=Guard() if guarded else Asleep())
+    training = Training(model, Muon(model, 6e-3), EMA(model), guard=Guard() if guarded else Asleep())
     batch = Batch(torch.rand(128, 1, 28, 28) * 2 - 1, {"label": torch.arange(128) % 10})
     return updates(training, Denoising(), lambda _: batch, steps=10**6)
 

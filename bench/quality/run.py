@@ -43,7 +43,8 @@ class Run:
     @property
     def folder(self) -> str:
         """Its name among the runs."""
-        return f"{self.data}/{self.name.replace(', ', '-')}-{self.marks[-1]:g}s-{self.seed}"
+        marks = "-".join(f"{mark:g}" for mark in self.marks)
+        return f"{self.data}/{self.name.replace(', ', '-')}-{marks}s-{self.seed}"
 
     def left(self, lines: Iterable[dict[str, Any]]) -> dict[str, list[int]]:
         """mark → numbers of samples that have no line yet; a mark with none left is left out."""

@@ -50,6 +50,7 @@ class Point:
     seconds: float
     distance: Spread
     floor: float
+    n: int
 
 
 def by_machine(lines: Iterable[Line]) -> dict[str, list[Line]]:
@@ -82,7 +83,8 @@ def curve(lines: Sequence[Line], name: str, real: str = "training") -> list[Poin
     for there in at_marks(lines, name).values():
         distance, floor = figure(there, DISTANCE, real), figure(there, DISTANCE, real, "floor")
         if distance is not None and floor is not None:
-            found.append(Point(statistics.median(a["seconds"] for a in there), distance, floor.value))
+            seconds = statistics.median(a["seconds"] for a in there)
+            found.append(Point(seconds, distance, floor.value, there[0]["n"]))
     return found
 
 
@@ -114,7 +116,7 @@ def against(curves: dict[str, list[Point]], peer: str) -> list[tuple[str, str]]:
     return [
         (
             f"distance after {clock(mine[-1].seconds)}, against {peer} after {clock(theirs.seconds)}",
-            f"{mine[-1].distance} against {theirs.distance}: {ratio:.3g}×",
+            f"{mine[-1].distance} (N = {mine[-1].n:,}) against {theirs.distance} (N = {theirs.n:,}): {ratio:.3g}×",
         ),
         (
             f"time to its distance, {theirs.distance.value:.3g}",
@@ -150,23 +152,26 @@ def goals(lines: Sequence[Line], real: str) -> list[tuple[str, str]]:
 
 
 def contenders(lines: Sequence[Line], real: str) -> list[list[str]]:
-    """A row of cells for each contender at its last mark."""
+    """A row of cells for each contender at its last mark; runs of several recipes show in their parameters."""
     rows = []
     for name in dict.fromkeys(a["contender"] for a in lines):
         there = list(at_marks(lines, name).values())[-1]
         one = there[0]
-        accuracy = [a[real]["label_accuracy"] for a in there if a[real]["label_accuracy"] is not None]
+        told = [a.get(real, {}).get("label_accuracy") for a in there]
+        accuracy = [share for share in told if share is not None]
         rate = statistics.median(a["images_per_second"] for a in there)
         rows.append(
             [
                 name,
-                f"{one['parameters'] / 1e6:.3g} M",
+                " / ".join(dict.fromkeys(f"{a['parameters'] / 1e6:.3g} M" for a in there)),
                 f"{one['gflop']:.3g}",
                 one["precision"],
                 clock(statistics.median(a["seconds"] for a in there)),
                 f"{rate:.3g}",
                 f"{3 * rate * one['gflop']:.3g}",
                 f"{statistics.median(a['peak_mb'] for a in there):,.0f}",
+                f"{one['n']:,}",
+                str(figure(there, DISTANCE, real, "floor") or "–"),
                 *(str(figure(there, what, real) or "–") for what in FIGURES),
                 f"{100 * statistics.median(accuracy):.3g} %" if accuracy else "–",
                 str(len(there)),
@@ -176,8 +181,8 @@ def contenders(lines: Sequence[Line], real: str) -> list[list[str]]:
 
 
 HEAD = [
-    "contender", "parameters", "GFLOP an image", "precision", "time", "images/s", "GFLOP/s", "peak MB", *FIGURES,
-    "label accuracy", "seeds",
+    "contender", "parameters", "GFLOP an image", "precision", "time", "images/s", "GFLOP/s", "peak MB", "N",
+    f"{DISTANCE} of real images", *FIGURES, "label accuracy", "seeds",
 ]  # fmt: skip
 
 

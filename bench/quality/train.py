@@ -170,6 +170,7 @@ def train_ebb(where: str, seed: int, budget: float, out: Path, device: torch.dev
         "parameters": sum(p.numel() for p in load(out / "run").denoiser.network.parameters()),
         "peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000,
         "settings": recipe.model_dump(mode="json") | {"package": "ebb", "row": "default"},
+        "commit": json.loads((out / "run" / "env.json").read_text())["git"],
     }
     mark = {"asked": budget, "seconds": seconds, "images": last["images"], "updates": last["step"]}
     keep(out, [mark | facts])
@@ -194,6 +195,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
+    for stale in given.out.glob("*.samples.npz"):  # of other weights than those that are trained now
+        stale.unlink()
     if given.name == "ebb":
         train_ebb(given.where, given.seed, given.marks[-1], given.out, given.device)
     else:
