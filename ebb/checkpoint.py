@@ -74,9 +74,18 @@ def save(folder: Path, step: int, state: State, about: dict[str, Any], keep: int
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(f"the disk is full: {final} was not written", remedy) from error
         raise
-    for old in [*finished(folder)[:-keep], *folder.glob("step-*.tmp")]:  # tmp: of a process that was killed
-        shutil.rmtree(old)
+    for left in folder.glob("step-*.tmp"):  # by a process that was killed
+        shutil.rmtree(left)
+    for old in finished(folder)[:-keep]:
+        remove(old)
     return final
+
+
+def remove(checkpoint: Path) -> None:
+    """Take a checkpoint away whole: it loses its name before its files go."""
+    gone = checkpoint.rename(checkpoint.with_name(checkpoint.name + ".tmp"))
+    synced(gone.parent)
+    shutil.rmtree(gone)
 
 
 def write(folder: Path, state: State, about: dict[str, Any], step: int) -> None:

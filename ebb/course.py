@@ -249,8 +249,7 @@ def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
     found = checkpoint.finished(folder / "checkpoints")
     if len(found) > 1 and int(found[-1].name.removeprefix("step-")) == tried:
         checkpoint.replace_text(folder / "latest", found[-2].name)
-        gone = found.pop()
-        shutil.rmtree(gone.rename(gone.with_name(gone.name + ".tmp")))  # never a part of a checkpoint under its name
+        checkpoint.remove(found.pop())
     return found[-1] if found else None
 
 
@@ -275,9 +274,9 @@ def interruptible() -> Iterator[Callable[[], int]]:
     asked: list[int] = []
 
     def note(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt(number)
         asked.append(number)
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.default_int_handler)
 
     try:
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

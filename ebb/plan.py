@@ -14,7 +14,7 @@ from ebb.assemble import Parts, assemble, autocast_of, facts_of
 from ebb.errors import UsageError
 from ebb.prepare import Prepared
 from ebb.recipe import Recipe, resolved, seconds
-from ebb.recipes import complete, default_budget, suited_width
+from ebb.recipes import Facts, complete, default_budget, suited_width
 from ebb.train.loop import updates
 from ebb.train.optimiser import WarmupDecay
 
@@ -105,7 +105,8 @@ def fits(recipe: Recipe, budget: str, began: float, images_per_second: float, gr
         raise UsageError(
             f"no update fits in a budget of {budget}: one of {images_of(recipe)} images takes {update:.2g} s and"
             f" {grids} sample grid{'s' * (grids > 1)} {beside:.2g} s, after {spent:.2g} s of preparation",
-            f"for 100 of them try --budget {math.ceil((spent + 100 * update + beside) / RESERVE)}s",
+            f"for 100 of them try --budget {math.ceil((spent + 100 * update + beside) / RESERVE)}s"
+            + ", or fewer --grids" * (grids > 1),
         )
 
 
@@ -144,50 +145,59 @@ def images_of(recipe: Recipe) -> int:
     return resolved(recipe.batch) * recipe.optimiser.accumulate
 
 
+def length(recipe: Recipe, facts: Facts, rate: float, began: float) -> tuple[dict[str, Any], dict[str, str]]:
+    """Updates, and the budget and grids that are open, at `rate` images per second, with the reasons."""
+    chosen, reasons, budget = dict[str, Any](grids=recipe.grids), dict[str, str](), recipe.budget
+    if budget is None:
+        budget, reasons["budget"] = default_budget(facts, rate, time.perf_counter() - began)
+        chosen["budget"] = budget
+    if recipe.grids is None:
+        one = grid_seconds(recipe, rate)
+        chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * remaining(budget, began) / one)))
+        reasons["grids"] = f"at most {MOST_GRIDS}, for a tenth of the time that is left at about {one:.1f} s each"
+    fits(recipe, budget, began, rate, chosen["grids"])
+    chosen["steps"] = updates_within(recipe, remaining(budget, began), rate, chosen["grids"])
+    passes = chosen["steps"] * images_of(recipe) / facts.count
+    reasons["steps"] = f"{budget} at {rate:,.0f} images/s: {passes:.1f} passes over the data"
+    return chosen, reasons
+
+
 def resolve(
     asked: Recipe, data: Prepared, device: torch.device, say: Callable[[str], None], began: float | None = None
 ) -> tuple[Recipe, dict[str, str]]:
-    """The recipe with nothing left open, and the reason of each choice: facts first, then a few timed steps.
+    """The recipe with nothing left open, and the reason of each choice: facts first, then a few timed steps if precision
+    or length is open.
 
     Its budget began at `began`, in seconds of `time.perf_counter`; without it now.
     """
     began, facts = time.perf_counter() if began is None else began, facts_of(data)
     recipe, reasons = complete(asked, facts)
-    precision, measured = recipe.precision, dict[Precision, float]()
+    open_width = recipe.kind == "denoiser" and recipe.network.kind == "unet" and asked.network.width is None
+    open_width &= recipe.budget is not None and recipe.steps is None
+    measured = dict[Precision, float]()
     if recipe.precision is None or recipe.steps is None:
-        say("timing a few steps to choose precision, width and length")
+        say("timing a few steps to choose what is open of precision, width and length")
+    if recipe.precision is None or open_width:
         measured = paces(recipe, data, device)
-        precision = max(measured, key=lambda name: measured[name])
     if recipe.precision is None:
         found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
         reasons["precision"] = f"measured {found} in batches of {min(resolved(recipe.batch), PROBE)}"
-    recipe = recipe.model_copy(update={"precision": precision})
-    open_width = recipe.kind == "denoiser" and recipe.network.kind == "unet" and asked.network.width is None
-    if open_width and recipe.budget is not None and recipe.steps is None:
-        usual = updates_within(recipe, remaining(recipe.budget, began), max(measured.values()), 0)
+        recipe = recipe.model_copy(update={"precision": max(measured, key=lambda name: measured[name])})
+    if open_width:
+        usual = updates_within(recipe, remaining(resolved(recipe.budget), began), max(measured.values()), 0)
         width, why = suited_width(recipe, usual)
         recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})})
         reasons["network.width"] += why
     chosen = dict[str, Any](grids=recipe.grids or MOST_GRIDS)
     if recipe.sample.precision is None:
-        chosen["sample"] = recipe.sample.model_copy(update={"precision": precision})
+        chosen["sample"] = recipe.sample.model_copy(update={"precision": recipe.precision})
         reasons["sample.precision"] = "as trained"
     if recipe.grids is None:
         reasons["grids"] = f"at most {MOST_GRIDS}"
     if recipe.steps is None:
-        budget = recipe.budget
-        rate = pace(recipe, data, device, min(1.0, 0.01 * seconds(budget)) if budget else 1.0)
-        if budget is None:
-            budget, reasons["budget"] = default_budget(facts, rate)
-            chosen["budget"] = budget
-        if recipe.grids is None:
-            one = grid_seconds(recipe, rate)
-            chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * remaining(budget, began) / one)))
-            reasons["grids"] += f", for a tenth of the time that is left at about {one:.1f} s each"
-        fits(recipe, budget, began, rate, chosen["grids"])
-        chosen["steps"] = updates_within(recipe, remaining(budget, began), rate, chosen["grids"])
-        passes = chosen["steps"] * images_of(recipe) / facts.count
-        reasons["steps"] = f"{budget} at {rate:,.0f} images/s: {passes:.1f} passes over the data"
+        spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
+        found, why = length(recipe, facts, pace(recipe, data, device, spend), began)
+        chosen, reasons = chosen | found, reasons | why
     steps = chosen.get("steps") or resolved(recipe.steps)
     if asked.optimiser.warmup is None:
         warmup = min(resolved(recipe.optimiser.warmup), steps // 10)

@@ -96,7 +96,8 @@ class Meter:
         ]
         self.skipped += len(skips)
         if not good.any():
-            self.seen = pending[-1].seen  # the next line does not count their time either
+            self.seen = pending[-1].seen
+            self.rested()
             return Reading(None, skips)
         entry = self.line(pending[-1], float(loss[good].mean()), float(norm[good][-1]))
         if levels is not None:
@@ -122,8 +123,9 @@ class Meter:
         return entry
 
     def speed(self) -> float | None:
-        """Images per second of the last quarter of the readings, or the last three; None where there are fewer."""
-        if len(self.worked) < 4:  # the first only warms up
+        """Images per second of the last quarter of the readings, or the last three; None before the fourth, since the first only
+        warms up."""
+        if len(self.worked) < 4:
             return None
         last = self.worked[-max(3, len(self.worked) // 4) :]
         return sum(images for images, _ in last) / sum(seconds for _, seconds in last)

@@ -203,11 +203,12 @@ ADAMW = 0.25
 """The learning rate of AdamW as a share of Muon's."""
 
 
-def default_budget(facts: Facts, images_per_second: float) -> tuple[str, str]:
-    """A budget for a run without one: time to see 400,000 images or every image 30 times, within 1 to 60 minutes."""
+def default_budget(facts: Facts, images_per_second: float, spent: float) -> tuple[str, str]:
+    """A budget for a run without one: time to see 400,000 images or every image 30 times, within 1 to 60 minutes, and
+    the seconds that were `spent` before."""
     images = min(400_000, max(100_000, 30 * facts.count))
-    minutes = min(60, max(1, round(images / images_per_second / 60)))
+    training = min(3600.0, max(60.0, images / images_per_second))
     return (
-        f"{minutes}m",
+        f"{round((training + spent) / 60)}m",
         f"about {images:,} images at the measured {images_per_second:,.0f} images/s, within 1 to 60 minutes",
     )

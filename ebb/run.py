@@ -16,7 +16,7 @@ from ebb.data.scan import Images, read
 from ebb.errors import UsageError
 from ebb.evaluate.report.run import write_report
 from ebb.machine import keep_freed_memory
-from ebb.plan import resolve
+from ebb.plan import resolve, timed
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Log, show_choices, show_data, write_card, write_documents
@@ -52,7 +52,9 @@ def train(
     if recipe is None:
         recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)
         show_choices(recipe, reasons, console)
-        parts = assemble(recipe, learnt, device)  # what cannot be made is refused before an old run goes
+        parts = assemble(recipe, learnt, device)
+        if asked.steps is not None and checkpoint.newest(folder / "checkpoints") is not None:
+            next(timed(recipe, assemble(recipe, learnt, device)))  # what cannot be trained fails before an old run goes
         begin(folder, recipe, asked, reasons, images, data)
     else:
         tell(console, f"{folder} is of this recipe: going on with it")

@@ -145,7 +145,7 @@ def quantile_flow(mixture: Mixture, x: Float[Tensor, "b 1"], t: Tensor, s: Tenso
         """The distribution function at a time."""
         alpha, sigma = mixture.path.alpha(when)[:, None], mixture.path.sigma(when)[:, None]
         means, std = alpha * mixture.means[:, 0], torch.hypot(alpha * mixture.stds, sigma)
-        return lambda at: (mixture.weights * torch.special.ndtr((at - means) / std)).sum(1, keepdim=True)
+        return lambda x: (mixture.weights * torch.special.ndtr((x - means) / std)).sum(1, keepdim=True)
 
     quantile, share_below = shares(t)(x), shares(s)
     low, high = torch.full_like(x, -10.0), torch.full_like(x, 10.0)

@@ -13,8 +13,8 @@ def batches(step):
     return ebb.Batch(data[torch.randint(len(data), (256,))], {})
 
 
-for step in ebb.updates(training, ebb.Denoising(), batches, steps=1000):  # any (model, batch, generator) → Loss
-    if step.number % 250 == 0:
+for step in ebb.updates(training, ebb.Denoising(), batches, steps=600):  # any (model, batch, generator) → Loss
+    if step.number % 150 == 0:
         print(step.number, round(step.loss.item(), 3))
 
 noise, times = ebb.Noise.of(0, 2000), ebb.GRIDS["uniform"](model.path, 16)

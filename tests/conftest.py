@@ -10,7 +10,8 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import config, install_import_hook
 
 CHECKS = 4000
-"""Checks of a test. One costs more than most of what it checks, and of thousands of small steps the first tell all."""
+"""Checks of a test, and as many of its fixtures; a call takes two. One costs more than most of what it checks, and
+thousands of small steps are alike."""
 
 made = 0
 
@@ -23,7 +24,7 @@ def checked(function):
     def counted(*args, **kwargs):
         global made
         made += 1
-        if made == CHECKS:
+        if made >= CHECKS:
             config.update("jaxtyping_disable", True)
         return strict(*args, **kwargs)
 
@@ -31,10 +32,15 @@ def checked(function):
 
 
 def pytest_runtest_setup():
-    """Every test has its checks before it, whatever the one before has used up."""
+    """Fixtures have their checks before them, whatever the last test has used up."""
     global made
     made = 0
     config.update("jaxtyping_disable", False)
+
+
+def pytest_runtest_call():
+    """And so has the test."""
+    pytest_runtest_setup()
 
 
 install_import_hook("ebb", f"sys.modules[{__name__!r}].checked")

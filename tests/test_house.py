@@ -26,7 +26,7 @@ RANK = {
     "system": 3,
     "train": 4, "evaluate": 4, "exchange": 4,
     "recipes": 5, "reflow": 4.5, "prepare": 5, "assemble": 5.5, "plan": 6, "progress": 6, "record": 6,
-    "course": 6.5, "rehearsal": 7, "run": 7, "samples": 7, "edit": 7, "testing": 7, "studio": 8, "cli": 9,
+    "course": 6.5, "run": 7, "rehearsal": 7.5, "samples": 7, "edit": 7, "testing": 7, "studio": 8, "cli": 9,
 }  # fmt: skip
 """Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
 

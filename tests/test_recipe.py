@@ -184,9 +184,10 @@ def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
 
 
 def test_the_default_budget_is_bounded():
-    assert default_budget(MNIST, 1e9)[0] == "1m"
-    assert default_budget(MNIST, 1)[0] == "60m"
-    assert default_budget(MNIST, 500)[0] == "13m"
+    assert default_budget(MNIST, 1e9, 0)[0] == "1m"
+    assert default_budget(MNIST, 1, 0)[0] == "60m"
+    assert default_budget(MNIST, 500, 0)[0] == "13m"
+    assert default_budget(MNIST, 500, 300)[0] == "18m", "what was spent on latents is not taken from it"
 
 
 def test_more_tokens_shift_the_times_as_a_finer_picture_asks():

@@ -35,9 +35,9 @@ def known_machine(monkeypatch, paced):
     monkeypatch.setattr("ebb.rehearsal.SPEND", 0.01)
 
 
-def rehearsed(data, run, began=None, **asked):
+def rehearsed(data, run, started=None, **asked):
     quiet = Console(file=io.StringIO())
-    return rehearse(str(data), Recipe.model_validate(SMALL | asked), run=run, console=quiet, began=began)
+    return rehearse(str(data), Recipe.model_validate(SMALL | asked), run=run, console=quiet, started=started)
 
 
 def everything_in(folder):
@@ -200,7 +200,7 @@ def test_too_little_memory_names_a_batch_that_is_smaller(pictures, tmp_path, mon
 
 
 def test_the_first_update_is_timed_from_the_start_that_is_named(pictures, tmp_path):
-    found = rehearsed(pictures, tmp_path / "run", began=time.perf_counter() - 1000, steps=2)
+    found = rehearsed(pictures, tmp_path / "run", started=time.perf_counter() - 1000, steps=2)
     assert 1000 < found.first_update < 1030
 
 

@@ -276,7 +276,7 @@ def test_a_checkpoint_that_goes_is_never_there_in_part(tmp_path, monkeypatch):
     def killed(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebb.course.shutil.rmtree", killed)
+    monkeypatch.setattr("ebb.checkpoint.shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
         good_checkpoint(tmp_path, 7)
     assert [found.name for found in checkpoint.finished(tmp_path / "checkpoints")] == ["step-00000003"]
@@ -302,3 +302,16 @@ def test_a_line_of_the_log_is_the_mean_of_the_updates_that_were_made():
     line = meter.read().entry
     assert (line["skipped"], "levels" in line) == (1, False)
     assert [images for images, _ in meter.worked] == [48, 16], "a reading of skipped updates alone tells no speed"
+
+
+def test_the_speed_is_that_of_the_last_readings_and_never_of_one():
+    meter = Meter(Console(file=io.StringIO()), 10, start=5, seen=80)
+    meter.note(step_of(6, 1.0, False))
+    meter.read()
+    assert meter.worked[0][0] == 16, "what was seen before a stop is not counted"
+    meter.worked = [(1, 1.0)] * 3
+    assert meter.speed() is None
+    meter.worked += [(1, 100.0)]
+    assert meter.speed() == pytest.approx(3 / 102)
+    meter.worked += [(2, 1.0)] * 12
+    assert meter.speed() == pytest.approx(2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,15 +34,11 @@ class Gaussian:
                 f"expected mean [n] and covariance [n, n], got {list(self.mean.shape)}, {list(self.covariance.shape)}"
             )
 
-    @cached_property
-    def eigen(self) -> tuple[Tensor, Tensor]:
-        """(λ, Q): the eigenvalues [n] and eigenvectors [n, n] of the covariance."""
-        values, vectors = torch.linalg.eigh(self.covariance.double())
-        return values, vectors
-
     def axes(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(Q, λ, α²λ + σ²): the covariance's `eigen`, and the variances of x_t, [b, n], or [n] at a shared time."""
-        (values, vectors), (alpha, sigma) = self.eigen, factors(self.path, t)
+        """(Q, λ, α²λ + σ²): the covariance's eigenvectors [n, n], eigenvalues [n], and the variances of x_t, [b, n], or
+        [n] at a shared time."""
+        values, vectors = torch.linalg.eigh(self.covariance.double())
+        alpha, sigma = factors(self.path, t)
         return vectors, values, alpha**2 * values + sigma**2
 
     def centred(self, x: Tensor, t: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ class DDPMLinear(Path):
     def log_alpha_bar(self, n: Tensor) -> Tensor:
         """Σ_{k<n} log(1 − β_k) for real n: ∫f − [f]/2 + [f']/12, f(k) = log(1 − β_start − k·slope).
 
-        With 1 − β_n = (1 − β_start)·(1 − u) every term vanishes with n, so that no digits are lost where n is small.
+        With 1 − β_n = (1 − β_start)·(1 − u) every term vanishes with n, so that few digits are lost where n is small.
         """
         first = 1 - self.beta_start
         u = n * self.slope / first

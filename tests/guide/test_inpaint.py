@@ -196,6 +196,28 @@ def test_shapes_that_do_not_fit_are_named(known, mask, message):
         guided(torch.zeros(4, 2), at(Linear(), 0.5).shared(4), {})
 
 
+class Elephant:
+    """A solver that begins with what it remembers."""
+
+    def __init__(self, solver):
+        self.solver, self.order, self.memory = solver, solver.order, None
+
+    def start(self, path):
+        return self.memory
+
+    def step(self, *given):
+        stepped = self.solver.step(*given)
+        self.memory = stepped.state
+        return stepped
+
+
+@pytest.mark.parametrize("name", ["dpmpp_3m", "dpmpp_2m_sde", "unipc"])
+def test_a_memory_that_survives_is_caught(name, monkeypatch):
+    monkeypatch.setattr(Resample, "start", lambda self, path: self.solver.solver.start(path))
+    with pytest.raises((AssertionError, ZeroDivisionError)):
+        testing.check_stochastic(Resample(Elephant(SOLVERS[name]), 3), Cosine(), steps=150)
+
+
 @pytest.mark.parametrize("name", ["dpmpp_3m", "dpmpp_2m_sde", "unipc"])
 def test_what_a_solver_remembers_does_not_survive_the_noise_put_back(name):
     """Memory of the sample before re-noising makes multistep solvers grow without bound."""

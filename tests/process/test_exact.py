@@ -39,6 +39,11 @@ def test_a_time_that_the_batch_shares_is_answered_as_any_other(make, path):
         testing.close("at a shared time", ask(t), ask(t.clone()), 1e-12)
 
 
+def test_the_flow_between_shared_times_is_that_between_any_other():
+    gauss, (t, s) = testing.normal(Cosine()), (at(Cosine(), time).shared(3) for time in (0.8, 0.3))
+    testing.close("the flow", gauss.flow(X, t, s), gauss.flow(X, t.clone(), s.clone()), 1e-12)
+
+
 def test_a_mutant_posterior_mean_is_caught(monkeypatch):
     monkeypatch.setattr(Gaussian, "__call__", lambda self, x, t, cond: self.mean.expand_as(x))
     with pytest.raises(AssertionError, match="Tweedie"):
