@@ -165,8 +165,8 @@ def length(recipe: Recipe, facts: Facts, rate: float, began: float) -> tuple[dic
 def resolve(
     asked: Recipe, data: Prepared, device: torch.device, say: Callable[[str], None], began: float | None = None
 ) -> tuple[Recipe, dict[str, str]]:
-    """The recipe with nothing left open, and the reason of each choice: facts first, then a few timed steps if precision
-    or length is open.
+    """The recipe with nothing left open, and the reason of each choice: facts first, then, if precision or length is
+    open, a few timed steps.
 
     Its budget began at `began`, in seconds of `time.perf_counter`; without it now.
     """
@@ -196,8 +196,8 @@ def resolve(
         reasons["grids"] = f"at most {MOST_GRIDS}"
     if recipe.steps is None:
         spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
-        found, why = length(recipe, facts, pace(recipe, data, device, spend), began)
-        chosen, reasons = chosen | found, reasons | why
+        planned, told = length(recipe, facts, pace(recipe, data, device, spend), began)
+        chosen, reasons = chosen | planned, reasons | told
     steps = chosen.get("steps") or resolved(recipe.steps)
     if asked.optimiser.warmup is None:
         warmup = min(resolved(recipe.optimiser.warmup), steps // 10)

@@ -123,8 +123,10 @@ class Meter:
         return entry
 
     def speed(self) -> float | None:
-        """Images per second of the last quarter of the readings, or the last three; None before the fourth, since the first only
-        warms up."""
+        """Images per second of the last quarter of the readings, or of the last three.
+
+        None before the fourth, since the first only warms up.
+        """
         if len(self.worked) < 4:
             return None
         last = self.worked[-max(3, len(self.worked) // 4) :]

@@ -376,7 +376,7 @@ def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ebb.evaluate.run.train_ensemble", functools.partial(train_ensemble, seconds=3))
     monkeypatch.setattr("ebb.evaluate.two_sample.WORK", 600)
-    small = ["--steps", 300, "--batch", 32, "--grids", 1, "--network.width", 24, "--precision", "fp32"]
+    small = ["--steps", 300, "--batch", 64, "--grids", 1, "--network.width", 16, "--precision", "fp32"]
     assert ebb("train", "digits", *small) == 0
     assert "--fresh" not in capsys.readouterr().out
     run = Path("runs/digits")
