@@ -164,11 +164,11 @@ def contenders(lines: Sequence[Line], real: str) -> list[list[str]]:
             [
                 name,
                 " / ".join(dict.fromkeys(f"{a['parameters'] / 1e6:.3g} M" for a in there)),
-                f"{one['gflop']:.3g}",
+                " / ".join(dict.fromkeys(f"{a['gflop']:.3g}" for a in there)),
                 one["precision"],
                 clock(statistics.median(a["seconds"] for a in there)),
                 f"{rate:.3g}",
-                f"{3 * rate * one['gflop']:.3g}",
+                f"{statistics.median(3 * a['images_per_second'] * a['gflop'] for a in there):.3g}",
                 f"{statistics.median(a['peak_mb'] for a in there):,.0f}",
                 f"{one['n']:,}",
                 str(figure(there, DISTANCE, real, "floor") or "–"),

@@ -8,7 +8,7 @@ from ebb.evaluate.scenes import cells_of, judge, obeyed, quarters
 
 @pytest.fixture(scope="module")
 def reader():
-    return judge(seconds=4)
+    return judge(seconds=3)
 
 
 @pytest.fixture(autouse=True)
