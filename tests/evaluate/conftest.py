@@ -23,4 +23,4 @@ def digits() -> Digits:
 
 @pytest.fixture(scope="session")
 def trained(digits: Digits) -> tuple[Classifier, float]:
-    return train_classifier(*digits, 10, seconds=7)
+    return train_classifier(*digits, 10, seconds=5)
