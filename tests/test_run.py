@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from html.parser import HTMLParser
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -240,6 +241,7 @@ def on_a_clock(monkeypatch, speed):
     ("speed", "misses"),
     [
         (lambda _: 20.0, 0.04),
+        (lambda _: 40.0, 0.04),
         (lambda now: 5.0 if now < 6 else 40.0, 0.04),
         (lambda now: 60.0 if now < 12 else 30.0, 0.1),
         (lambda now: 60.0 if now < 16.5 else 20.0, 0.55),  # so late that fewer updates would have changed those made
@@ -310,8 +312,10 @@ def test_a_budget_that_is_over_before_the_first_update_is_refused(pictures, tmp_
 
 
 def test_where_nothing_is_open_nothing_is_timed(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("ebb.plan.timed", lambda *_: pytest.fail("an update was timed"))
+    timed = []
+    monkeypatch.setattr("ebb.plan.timed", lambda *given: timed.append(given) or repeat(1.0))
     trained(pictures, tmp_path / "run", steps=2)
+    assert not timed
 
 
 def test_what_cannot_be_trained_does_not_replace_a_run(pictures, tmp_path, monkeypatch):
@@ -402,7 +406,8 @@ def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     assert ebb("config", "validate", run) == 0
 
 
-def test_a_signal_saves_first(pictures, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_first(pictures, tmp_path, number):
     command = [sys.executable, "-c", "from ebb.cli import main; main()", "train", pictures, "--run", tmp_path / "run"]
     options = ["--steps", "100000", "--network.width", "8", "--network.depth", "1", "--precision", "fp32"]
     process = subprocess.Popen(
@@ -412,9 +417,9 @@ def test_a_signal_saves_first(pictures, tmp_path):
     until = time.monotonic() + 60
     while time.monotonic() < until and not (log.exists() and log.read_text()):
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + number
     assert "the same command resumes" in errors
     assert "Traceback" not in errors
     saved = checkpoint.newest(tmp_path / "run" / "checkpoints")
