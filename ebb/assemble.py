@@ -41,7 +41,7 @@ from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Objective
 from ebb.train.objectives.weights import WEIGHTS
-from ebb.train.optimiser import adamw
+from ebb.train.optimiser import AdamW
 from ebb.train.validate import MOST, Validation, validation_of
 
 
@@ -220,7 +220,7 @@ def autoencoder_of(recipe: AutoencoderRecipe, channels: int) -> Autoencoder:
 
 def training_of(model: nn.Module, recipe: Recipe) -> Training:
     """The model with its optimiser and its average."""
-    make = Muon if recipe.optimiser.kind == "muon" else adamw
+    make = Muon if recipe.optimiser.kind == "muon" else AdamW
     optimizer = make(model, resolved(recipe.optimiser.lr), recipe.optimiser.weight_decay)
     return Training(model, optimizer, EMA(model, recipe.ema_halflife))
 

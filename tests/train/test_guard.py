@@ -22,7 +22,8 @@ from ebb.train.loop import Training, updates
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss
 from ebb.train.objectives.weights import WEIGHTS
-from ebb.train.optimiser import WarmupDecay, adamw
+from ebb.train.muon import Muon
+from ebb.train.optimiser import AdamW, WarmupDecay
 
 NAN, INF = float("nan"), float("inf")
 
@@ -132,7 +133,8 @@ def test_all_processes_decide_alike(tmp_path):
 
 
 OPTIMISERS = {
-    "adamw, fused": lambda model: adamw(model, 1e-2, 0.1),
+    "adamw, fused": lambda model: AdamW(model, 1e-2, 0.1),
+    "muon": lambda model: Muon(model, 1e-2, 0.1),
     "adam": lambda model: torch.optim.Adam(model.parameters(), 1e-2, foreach=False),
     "sgd with momentum": lambda model: torch.optim.SGD(model.parameters(), 1e-2, momentum=0.9),
 }
@@ -140,7 +142,7 @@ OPTIMISERS = {
 
 def fresh(optimiser="adamw, fused", seed=0):
     torch.manual_seed(seed)
-    model = NetworkDenoiser(MLP(2, width=16, depth=1), Linear(), velocity)
+    model = NetworkDenoiser(MLP(2, width=32, depth=1), Linear(), velocity)  # 32: matrices for Muon
     return Training(model, OPTIMISERS[optimiser](model), EMA(model, ramp=0.2))
 
 
@@ -259,10 +261,11 @@ class Waits(Guard):
         return torch.tensor(bool(super().__call__(loss, norm)))
 
 
-def test_nothing_waits_for_the_guard():
+@pytest.mark.parametrize("optimiser", ["adamw, fused", "muon"])
+def test_nothing_waits_for_the_guard(optimiser):
     reads = {}
     for guard in (Guard(), Waits()):
-        training = fresh()
+        training = fresh(optimiser)
         training.guard = guard
         steps = updates(training, *struck("batch", NAN, at=3), steps=5)
         next(steps)

@@ -1,8 +1,10 @@
-"""Muon against torch's own (for matrices), against AdamW (for the rest), and against the singular value decomposition."""
+"""Muon and AdamW against torch's own, Muon's matrices against the singular value decomposition too."""
 
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import nn
 from ebb.train import muon
 from ebb.train.guard import update_unless
 from ebb.train.muon import Muon, matrices, orthogonal
-from ebb.train.optimiser import adamw
+from ebb.train.optimiser import AdamW
 
 
 class Network(nn.Module):
@@ -99,12 +101,65 @@ def test_a_convolution_moves_as_the_matrix_of_everything_that_enters():
     assert (before - network.conv.weight).abs().max() > 1e-3
 
 
+def torchs_adamw(network):
+    """With the groups and settings that ours is documented to have."""
+    groups = [
+        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": 0.1},
+        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.99), fused=True)
+
+
 def test_everything_else_moves_as_by_adamw():
     ours, theirs = Network(), Network()
     moved(ours, Muon(ours, 0.01, 0.1))
-    moved(theirs, adamw(theirs, 0.01, 0.1))
+    moved(theirs, torchs_adamw(theirs))
     for a, b in ((ours.stem, theirs.stem), (ours.table, theirs.table), (ours.norm, theirs.norm)):
         assert torch.equal(a.weight, b.weight)
+
+
+def moves_as_torchs(make):
+    """Whether AdamW takes every parameter where torch's own does, bit for bit, also from a state of its own."""
+    ours, theirs = Network(), Network()
+    optimizer, peer = make(ours), torchs_adamw(theirs)
+    same = [torch.equal(a, b) for a, b in zip(moved(ours, optimizer), moved(theirs, peer), strict=True)]
+    again = make(ours)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return all(same) and all(torch.equal(a, b) for a, b in zip(moved(ours, again), moved(theirs, peer), strict=True))
+
+
+def test_adamw_is_torchs_bit_for_bit():
+    assert moves_as_torchs(lambda network: AdamW(network, 0.01, 0.1))
+
+
+@pytest.mark.parametrize("wrong", [(0.01, 0.0), (0.01, 0.1, 0.999), (0.02, 0.1)], ids=["decay", "beta2", "rate"])
+def test_that_catches_mutants(wrong):
+    assert not moves_as_torchs(lambda network: AdamW(network, *wrong))
+
+
+COMPILER = """
+import sys, torch
+from torch import nn
+from ebb.train.ema import EMA
+from ebb.train.loop import Training
+from ebb.train.muon import Muon
+from ebb.train.optimiser import AdamW
+for kind in (AdamW, Muon):
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 2))
+    training = Training(model, kind(model, 0.1), EMA(model))
+    model(torch.ones(1, 64)).sum().backward()
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    training.restore(training.state())
+    assert len(training.optimizer.state) == 4
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_training_does_not_load_the_compiler():
+    """It is a second at the start of every run. In a process of its own, since other tests compile."""
+    done = subprocess.run([sys.executable, "-c", COMPILER], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr or "torch._dynamo was imported"
 
 
 def test_a_bad_update_changes_nothing_and_the_next_goes_on_as_if_it_had_not_been():
