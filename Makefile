@@ -1,11 +1,13 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
 # make demo-text: text to image from nothing: scenes of shapes, trained, asked for by prompts, read by a judge; ten minutes.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
-# make bench-quality MNIST=mnist/ CIFAR10=cifar10.zip: ebb against its peers at equal seconds (seven hours; it goes on where it stopped).
+# make bench-quality MNIST=mnist/ CIFAR10=cifar10-train.zip: ebb against its peers at equal seconds, into RESULTS=runs/quality
+#   (nine hours of training and half as many of sampling; the same command goes on where it stopped).
 # make bench-step: a training step against peers: images/s at equal arithmetic, memory, time to the first update.
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
 PYTHON ?= python3
 BIN := .venv/bin
+RESULTS := runs/quality
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo demo-text test lint types format bench-sample bench-quality bench-step bench-evaluate bench-guard bench-doctor tables clean
@@ -60,9 +62,9 @@ bench-sample: .venv-bench/done
 	.venv-bench/bin/python bench/end_to_end.py
 
 bench-quality: .venv-bench/done
-	.venv-bench/bin/python bench/quality/run.py --mnist "$(MNIST)" --cifar10 "$(CIFAR10)"
-	.venv-bench/bin/python bench/quality/table.py
-	.venv-bench/bin/python bench/quality/plot.py
+	.venv-bench/bin/python bench/quality/run.py --mnist "$(MNIST)" --cifar10 "$(CIFAR10)" --results $(RESULTS)
+	.venv-bench/bin/python bench/quality/table.py --results $(RESULTS)
+	.venv-bench/bin/python bench/quality/plot.py --results $(RESULTS)
 
 bench-step: .venv-bench/done .venv/demo
 	.venv-bench/bin/python bench/step.py

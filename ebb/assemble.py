@@ -144,7 +144,8 @@ def of_denoiser(recipe: Recipe, data: Prepared, device: torch.device) -> Parts:
     )
     objective: Objective = denoising
     if data.examples.cond and recipe.label_dropout:
-        objective = ConditionDropout(objective, data.conditioner.null(), recipe.label_dropout)
+        null = {name: row.to(device) for name, row in data.conditioner.null().items()}
+        objective = ConditionDropout(objective, null, recipe.label_dropout)
     system = System(denoiser, data.images.summary.shape, data.conditioner, recipe.sample, data.space)
     training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
     return Parts(

@@ -28,7 +28,7 @@ RESERVE = 0.96
 """The share of a budget for planning, updates and sample grids; the rest is for checkpoints, validation and report."""
 
 PROBE = 32
-"""Images of a batch that the precisions are compared on."""
+"""Images of a batch that the precisions are compared on, on a CPU; a GPU takes little longer for whole ones."""
 
 ROUNDS = 3
 """Updates in each precision that the faster is chosen by, one fewer where it is SLOWER."""
@@ -73,12 +73,12 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> 
 
 
 def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precision, float]:
-    """Images per second in each precision that is open, in small batches, which keep the first step near.
+    """Images per second in each precision that is open, in small batches on a CPU, which keep the first step near.
 
     The precisions take turns and each has the time of its fastest update, so that whatever else the machine does in
     these seconds does not decide between them.
     """
-    small = recipe.model_copy(update={"batch": min(resolved(recipe.batch), PROBE)})
+    small = recipe.model_copy(update={"batch": probe(recipe, device)})
     parts = assemble(small, data, device)
     running: dict[Precision, Iterator[float]] = {
         precision: timed(small.model_copy(update={"precision": precision}), parts)
@@ -90,6 +90,11 @@ def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precisio
             if turn < 2 or best[precision] <= SLOWER * min(best.values()):
                 best[precision] = min(best[precision], next(each))
     return {precision: images_of(small) / least for precision, least in best.items()}
+
+
+def probe(recipe: Recipe, device: torch.device) -> int:
+    """The images of a batch that the precisions are compared on."""
+    return min(resolved(recipe.batch), PROBE) if device.type == "cpu" else resolved(recipe.batch)
 
 
 def remaining(budget: str, began: float) -> float:
@@ -121,7 +126,7 @@ def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
 def undecided(recipe: Recipe) -> int:
     """The updates at the beginning that do not depend on how many there are: the learning rate has not begun to fall.
 
-    None where a critic is heard from a share of the run on: updates are faster before.
+    0 where a critic is heard from a share of the run on: updates are faster before.
     """
     return 0 if recipe.autoencoding.adversarial else min(rate_of(recipe).level, resolved(recipe.steps) - 1)
 
@@ -181,7 +186,7 @@ def resolve(
         measured = paces(recipe, data, device)
     if recipe.precision is None:
         found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
-        reasons["precision"] = f"measured {found} in batches of {min(resolved(recipe.batch), PROBE)}"
+        reasons["precision"] = f"measured {found} in batches of {probe(recipe, device)}"
         recipe = recipe.model_copy(update={"precision": max(measured, key=lambda name: measured[name])})
     if open_width:
         usual = updates_within(recipe, remaining(resolved(recipe.budget), began), max(measured.values()), 0)

@@ -204,8 +204,8 @@ ADAMW = 0.25
 
 
 def default_budget(facts: Facts, images_per_second: float, spent: float) -> tuple[str, str]:
-    """A budget for a run without one: time to see 400,000 images or every image 30 times, within 1 to 60 minutes, and
-    the seconds that were `spent` before."""
+    """A budget for a run without one: time to see every image 30 times, but 100,000 to 400,000 in all, within 1 to 60
+    minutes, and the seconds that were `spent` before."""
     images = min(400_000, max(100_000, 30 * facts.count))
     training = min(3600.0, max(60.0, images / images_per_second))
     return (

@@ -93,7 +93,7 @@ def test_the_table_takes_medians_the_best_peer_and_the_fewest_samples(quality):
     rows = quality["table"].goals(lines, "training")
     assert "against b after" in rows[0][0]
     assert rows[0][1].endswith("0.25×")
-    assert rows[1][1] == "33 s: 2× sooner"
+    assert rows[1][1] == "33 s (29 s – > 66 s): 2× sooner"  # each seed on its own curve; one never comes there
     assert "against c, tuned after" in rows[2][0]
     assert rows[2][1].endswith("0.5×")
     assert rows[4][1].endswith("20×")
@@ -106,8 +106,8 @@ def test_learning_rates_begin_peak_and_end_where_they_should(quality):
     assert [factor("cosine", step, 0, 0) for step in (0, 250, 500, 5000)] == [0, 0.5, 1, 1]
     assert math.isclose(factor("cosine", 10**6, 50, 0), 0.5)
     assert factor("cosine", 10**6, 100, 0) == 0
-    shape = [factor("budget", 10**6, 0, spent) for spent in (0, 0.025, 0.05, 0.525, 1, 1.1)]
-    np.testing.assert_allclose(shape, [0, 0.5, 1, 0.5, 0, 0], atol=1e-12)
+    shape = [factor("budget", 10**6, 0, spent) for spent in (0, 0.025, 0.05, 0.75, 0.875, 1, 1.1)]
+    np.testing.assert_allclose(shape, [0, 0.5, 1, 1, 0.5, 0, 0], atol=1e-12)
 
 
 def test_a_pass_sees_every_image_once_and_the_next_in_another_order(quality):

@@ -4,8 +4,9 @@
 
 Every run is a process of its own, one after the other, all contenders of a seed before the next seed. A peer trains
 once and is sampled at every mark; `ebb train` sizes its learning rate to its budget, so it is run once for each. A line
-of results/DATA.jsonl holds all figures of a run at a mark; what has its line is not made again, and a run that was
-trained but not scored is scored from its folder. Lines of another machine stay, and are never mixed with those of this.
+of RESULTS/DATA.jsonl holds all figures of a run at a mark; what has its line is not made again, and a run that was
+trained but not scored is scored from its folder. Lines of another machine stay, and are never mixed with those of this;
+after a change of ebb or of a row its old lines have to go by hand. Those of this repository are in `results`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 MARKS = {"mnist": (60, 120, 300, 600), "cifar10": (120, 300, 600, 1200)}
-BUDGETS = {"mnist": (15, 30, 60, 120, 300, 600), "cifar10": (60, 120, 300, 600, 1200)}
+BUDGETS = {"mnist": (15, 30, 60, 120, 300, 600), "cifar10": (30, 45, 60, 120, 300, 1200)}
 NAMES = (
     "ebb", "diffusers", "denoising-diffusion-pytorch", "diffusers, tuned", "denoising-diffusion-pytorch, tuned"
 )  # fmt: skip

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from run import here
 from safetensors.torch import load_file
 from torch import Tensor
-from train import PROBE, faster, precise
+from train import PROBE, fastest
 
+from ebb.checkpoint import sha256
 from ebb.data.scan import Images, read
 from ebb.encode.images import to_pixels
 from ebb.evaluate.cost import gflop
@@ -47,23 +48,22 @@ def judges(images: Images, file: Path, seconds: float = 60.0) -> tuple[Ensemble,
 def sampler_of(
     data: str, name: str, weights: Path, shape: tuple[int, int, int], device: torch.device
 ) -> tuple[Sampler, dict[str, Any]]:
-    """A peer that samples from `weights`, in the faster precision, and what to say of it."""
+    """A peer that samples from `weights`, the fastest way here, and what to say of it."""
     settings = PEERS[data][name]
     package = PACKAGES[settings.package](settings, device)
     package.network.load_state_dict(load_file(weights))
     package.network.eval().requires_grad_(False)
     images, some = torch.zeros(PROBE, *shape, device=device), torch.zeros(PROBE, dtype=torch.long, device=device)
-    fast = faster(package, images, some, backward=False)
+    way = fastest(package, images, some, backward=False)
 
     def sample(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
         torch.manual_seed(seed)
-        with torch.inference_mode(), precise(fast, device):
+        with torch.inference_mode(), way.computing(device):
             return to_pixels(package.sample(torch.from_numpy(labels).to(device)))
 
     with torch.no_grad():
         arithmetic = gflop(lambda: package.once(images[:1], some[:1]))
-    precision = "bf16 channels_last" if fast else "fp32"
-    return sample, {"sampler": settings.sampler, "sampling_precision": precision, "gflop": arithmetic}
+    return sample, {"sampler": settings.sampler, "sampling_precision": str(way), "gflop": arithmetic}
 
 
 def sampler_of_ebb(run: Path, device: torch.device) -> tuple[Sampler, dict[str, Any]]:
@@ -125,7 +125,9 @@ def score(
 ) -> None:  # fmt: skip
     """Append a line to `results`/`data`.jsonl for each mark of `run` and each number of samples in `counts`."""
     images = read(where, cache=run)
-    seen, accuracy = judges(images, results / f"{data}.judges.safetensors")
+    file = results / f"{data}.judges.safetensors"
+    seen, accuracy = judges(images, file)
+    judge = sha256(file)[:12]
     marks = json.loads((run / "marks.json").read_text())
     for mark in marks:
         at = f"{mark['asked']:g}"
@@ -141,7 +143,7 @@ def score(
         for count in counts[at]:
             line = {"data": data, "contender": name, "seed": seed, "n": count} | mark | about
             line |= {"images_per_second": mark["images"] / mark["seconds"], "sampling_seconds": each}
-            line |= {"classifier_accuracy": accuracy, "machine": machine(device)}
+            line |= {"classifier_accuracy": accuracy, "judges": judge, "machine": machine(device)}
             line |= figures(pixels[:count], wanted[:count], images, seen, unseen=mark is marks[-1])
             with (results / f"{data}.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")

@@ -101,18 +101,32 @@ def seconds_to(points: Sequence[tuple[float, float]], target: float) -> tuple[st
     return ">", points[-1][0]
 
 
+def times_to(lines: Sequence[Line], name: str, target: float, real: str) -> list[tuple[str, float]]:
+    """`seconds_to` of a contender's seeds, each on its own curve, the soonest first."""
+    seeds = sorted({a["seed"] for a in lines if a["contender"] == name})
+    curves = [curve([a for a in lines if a["seed"] == seed], name, real) for seed in seeds]
+    found = [seconds_to([(p.seconds, p.distance.value) for p in each], target) for each in curves if each]
+    return sorted(found, key=lambda when: (when[0] == ">", when[1]))
+
+
 def best(curves: dict[str, list[Point]], names: Iterable[str]) -> str | None:
     """The contender among `names` with the smallest distance at its end."""
     there = [name for name in names if curves.get(name)]
     return min(there, key=lambda name: curves[name][-1].distance.value, default=None)
 
 
-def against(curves: dict[str, list[Point]], peer: str) -> list[tuple[str, str]]:
-    """Rows (what, figure) of ebb against one peer."""
+SIGNS = {"=": "", "<": "< ", ">": "> "}
+BOUNDS = {"=": "", "<": "≥ ", ">": "≤ "}
+
+
+def against(lines: Sequence[Line], curves: dict[str, list[Point]], peer: str, real: str) -> list[tuple[str, str]]:
+    """Rows (what, figure) of ebb against one peer; the time is the median over ebb's seeds, with its range."""
     mine, theirs = curves["ebb"], curves[peer][-1]
     ratio = mine[-1].distance.value / theirs.distance.value
-    how, seconds = seconds_to([(p.seconds, p.distance.value) for p in mine], theirs.distance.value)
-    sign, bound = {"=": ("", ""), "<": ("< ", "≥ "), ">": ("> ", "≤ ")}[how]
+    when = times_to(lines, "ebb", theirs.distance.value, real)
+    how, seconds = when[(len(when) - 1) // 2]
+    first, last = (SIGNS[sign] + clock(spent) for sign, spent in (when[0], when[-1]))
+    spread = f" ({first} – {last})" if first != last else ""
     return [
         (
             f"distance after {clock(mine[-1].seconds)}, against {peer} after {clock(theirs.seconds)}",
@@ -120,7 +134,7 @@ def against(curves: dict[str, list[Point]], peer: str) -> list[tuple[str, str]]:
         ),
         (
             f"time to its distance, {theirs.distance.value:.3g}",
-            f"{sign}{clock(seconds)}: {bound}{theirs.seconds / seconds:.3g}× sooner",
+            f"{SIGNS[how]}{clock(seconds)}{spread}: {BOUNDS[how]}{theirs.seconds / seconds:.3g}× sooner",
         ),
     ]
 
@@ -140,7 +154,7 @@ def goals(lines: Sequence[Line], real: str) -> list[tuple[str, str]]:
     for row in ("default", "tuned"):
         peers = {a["contender"] for a in lines if a["settings"]["row"] == row} - {"ebb"}
         peer = best(curves, sorted(peers))
-        rows += against(curves, peer) if peer else []
+        rows += against(lines, curves, peer, real) if peer else []
     ours = [a for a in lines if a["contender"] == "ebb" and a["asked"] == max(at_marks(lines, "ebb"))]
     for n in sorted({a["n"] for a in ours}):
         there = [a for a in ours if a["n"] == n]

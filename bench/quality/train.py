@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,10 +35,10 @@ PROBE = 32
 
 def factor(rate: str, step: int, passes: float, spent: float) -> float:
     """The learning rate of an update as a share of its peak, at `step`, after `passes` and a share `spent` of time."""
-    if rate == "cosine":  # get_cosine_schedule_with_warmup of diffusers, 500 steps and 100 passes
+    if rate == "cosine":  # as get_cosine_schedule_with_warmup of diffusers, 500 steps and 100 passes
         return min(step / 500, 0.5 * (1 + math.cos(math.pi * min(1.0, passes / 100))))
     if rate == "budget":
-        return max(0.0, min(spent / 0.05, (1 - spent) / 0.95))
+        return max(0.0, min(1.0, spent / 0.05, (1 - spent) / 0.25))
     return 1.0
 
 
@@ -50,31 +50,50 @@ def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[NDArray
             yield order[first : first + size]
 
 
-def precise(fast: bool, device: torch.device) -> AbstractContextManager[object]:
-    """bf16 by autocast, or nothing."""
-    return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
+class Way(NamedTuple):
+    """How a network computes: its type, and how its images and weights lie in memory."""
+
+    bf16: bool
+    channels_last: bool
+
+    def __str__(self) -> str:
+        return ("bf16" if self.bf16 else "fp32") + " channels_last" * self.channels_last
+
+    @property
+    def layout(self) -> torch.memory_format:
+        """Of images and weights."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def computing(self, device: torch.device) -> AbstractContextManager[object]:
+        """bf16 by autocast, or nothing."""
+        return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
-def faster(package: Package, images: Tensor, labels: Tensor, *, backward: bool) -> bool:
-    """Whether bf16 in channels_last is faster than fp32 here; the network is left in the layout of the faster."""
-    took = {}
-    for fast in (True, False):
-        layout = torch.channels_last if fast else torch.contiguous_format
-        package.network.to(memory_format=layout)
-        images, times = images.contiguous(memory_format=layout), []
-        for _ in range(4):
+PLAIN = Way(bf16=False, channels_last=False)
+WAYS = [Way(*each) for each in itertools.product((False, True), repeat=2)]
+
+
+def fastest(package: Package, images: Tensor, labels: Tensor, *, backward: bool) -> Way:
+    """The fastest of bf16 and fp32, in channels_last or not; the network is left in its layout.
+
+    They take turns, once to warm up and twice timed, so that whatever else the machine does does not decide.
+    """
+    took = dict.fromkeys(WAYS, math.inf)
+    for turn in range(3):
+        for way in WAYS:
+            package.network.to(memory_format=way.layout)
+            laid = images.contiguous(memory_format=way.layout)
             began = time.perf_counter()
-            with precise(fast, images.device), torch.set_grad_enabled(backward):
-                loss = package.loss(images, labels)
+            with way.computing(images.device), torch.set_grad_enabled(backward):
+                loss = package.loss(laid, labels)
             if backward:
                 loss.backward()
             loss.item()
-            times.append(time.perf_counter() - began)
-        took[fast] = statistics.median(times[1:])
+            took[way] = min(took[way], time.perf_counter() - began if turn else math.inf)
     package.network.zero_grad(set_to_none=True)
-    fast = took[True] < took[False]
-    package.network.to(memory_format=torch.channels_last if fast else torch.contiguous_format)
-    return fast
+    way = min(WAYS, key=took.__getitem__)
+    package.network.to(memory_format=way.layout)
+    return way
 
 
 class Training:
@@ -88,9 +107,10 @@ class Training:
         self.pixels, self.labels = torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device)
         self.order = batches(len(pixels), settings.batch, np.random.default_rng(seed))
         self.package = PACKAGES[settings.package](settings, device)
-        self.fast = settings.fast and faster(self.package, *self.batch(PROBE), backward=True)
+        self.way = fastest(self.package, *self.batch(PROBE), backward=True) if settings.fast else PLAIN
         kind = getattr(torch.optim, settings.optimiser)
         own = {"lr": settings.lr, "betas": settings.betas, "weight_decay": settings.weight_decay}
+        own |= {"fused": True} if settings.fast else {}
         self.optimizer = kind(self.package.network.parameters(), **own)
         self.follow = self.package.follow() if settings.average else None
 
@@ -106,10 +126,8 @@ class Training:
     def step(self, spent: float) -> int:
         """One update when a share `spent` of the time is over; the number of images in it."""
         images, labels = self.batch()
-        if self.fast:
-            images = images.contiguous(memory_format=torch.channels_last)
-        with precise(self.fast, self.device):
-            loss = self.package.loss(images, labels)
+        with self.way.computing(self.device):
+            loss = self.package.loss(images.contiguous(memory_format=self.way.layout), labels)
         loss.backward()
         if self.settings.clip:
             nn.utils.clip_grad_norm_(self.package.network.parameters(), self.settings.clip)
@@ -127,8 +145,8 @@ class Training:
 def train(data: str, name: str, where: str, seed: int, marks: list[float], out: Path, device: torch.device) -> None:
     """Train a peer until the clock passes each mark; weights and marks.json go to `out`.
 
-    The clock runs from before the network is built, so that timing precisions and first steps are paid for; it stands
-    still while weights are saved. Reading the data and importing the package come before it, for all alike.
+    The clock runs from before the network is built, so that timing precisions and first steps are paid for. It stands
+    still while weights are saved, and importing and reading the data come before it, which ebb pays for (`train_ebb`).
     """
     images, settings = read(where, cache=out), PEERS[data][name]
     PACKAGES[settings.package](settings, device)  # imports the package
@@ -148,7 +166,7 @@ def train(data: str, name: str, where: str, seed: int, marks: list[float], out: 
         found.append({"asked": mark, "seconds": spent, "images": seen, "updates": training.done})
         saving += time.perf_counter() - saved
     facts = {
-        "precision": "bf16 channels_last" if training.fast else "fp32",
+        "precision": str(training.way),
         "parameters": sum(p.numel() for p in training.package.network.parameters()),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
         "settings": asdict(settings),

@@ -175,7 +175,7 @@ def rotation(grid: Sequence[int], head: int, device: torch.device) -> Tensor:
     speed = 100.0 ** -torch.linspace(0, 1, share, device=device)
     places = torch.cartesian_prod(*(torch.arange(size, device=device) for size in grid)).reshape(-1, len(grid))
     angles = (places[..., None] * speed).flatten(1)
-    return torch.polar(torch.ones(()).to(device), F.pad(angles, (0, head // 2 - angles.shape[1])))
+    return torch.polar(torch.ones((), device=device), F.pad(angles, (0, head // 2 - angles.shape[1])))
 
 
 def rotate(x: Tensor, by: Tensor) -> Tensor:

@@ -366,20 +366,22 @@ def test_a_cut_tar_is_damage(cifar, tmp_path):
 
 
 def test_digits(tmp_path, monkeypatch):
-    pytest.importorskip("sklearn")
+    datasets = pytest.importorskip("sklearn.datasets")
     monkeypatch.chdir(tmp_path)
     images = read("digits")
     assert images.pixels.shape == (1797 - 89, 1, 8, 8)
     assert images.pixels.max() == 255
     assert images.names == tuple("0123456789")
     assert len(images.held_out.pixels) == 89
-    assert read("digits", hold_back=False).labels[:10].tolist() == list(range(10))
+    whole, theirs = read("digits", hold_back=False), datasets.load_digits()
+    assert np.array_equal(whole.labels, theirs.target)
+    assert np.array_equal(np.rint(whole.pixels[:, 0] * (16 / 255)), theirs.images)
     assert images.summary.name == "digits"
 
 
 def test_digits_without_scikit_learn(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ResourceError, match=r"pip install 'ebb\[demo\]'"):
         read("digits")
 

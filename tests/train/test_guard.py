@@ -19,10 +19,10 @@ from ebb.process.predict import velocity
 from ebb.train.ema import EMA
 from ebb.train.guard import FAINT, LEAST, RATE, WIDE, Guard, Skip, explain, poisoned, unsound
 from ebb.train.loop import Training, updates
+from ebb.train.muon import Muon
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss
 from ebb.train.objectives.weights import WEIGHTS
-from ebb.train.muon import Muon
 from ebb.train.optimiser import AdamW, WarmupDecay
 
 NAN, INF = float("nan"), float("inf")
