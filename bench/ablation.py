@@ -4,9 +4,9 @@
 
 A variant is the default recipe at its usual width with some fields set otherwise; those of `minute` are to be compared
 with "width 32", which is what a minute takes. Every run is a process of its own that trains for the same seconds, draws
-the same number of samples from the same noise without guidance, and is judged by the same classifiers, which are trained
-once and kept beside the results. One JSON line a run; a run that has its line is not made again. The two-sample test is
-not looked at: it is kept for the end. The lines of docs/recipe.md are in bench/ablation.
+the same number of samples from the same noise without guidance, and is judged by the same classifiers, which are
+trained once and kept beside the results. One JSON line a run; a run that has its line is not made again. The two-sample
+test is not looked at: it is kept for the end. The lines of docs/recipe.md are in bench/ablation.
 """
 
 from __future__ import annotations
