@@ -102,7 +102,7 @@ def unet_of_diffusers(shape: Shape, width: int, multipliers: tuple[int, ...] = (
 
 
 def unet_of_lucidrains(shape: Shape, width: int) -> nn.Module:
-    """The network of its README, there of width 64, with the levels that the pictures can be halved to."""
+    """The network of its README, there of width 64 and four levels; here of three, as 28×28 can be halved."""
     without_torchvision()
     from denoising_diffusion_pytorch import Unet
 
