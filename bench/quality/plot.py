@@ -4,7 +4,7 @@
 
 One line a contender through the medians over seeds, with their range; both axes are logarithmic. The dashed line is the
 distance of real images from real ones, at the number of samples of ebb's last point. Of several machines the one is
-drawn on which most contenders were measured.
+drawn on which most contenders and seeds were measured.
 """
 
 from __future__ import annotations

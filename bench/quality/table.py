@@ -54,11 +54,12 @@ class Point:
 
 
 def by_machine(lines: Iterable[Line]) -> dict[str, list[Line]]:
-    """machine → its lines; first the one on which most contenders were measured, of several the latest."""
+    """machine → its lines; first the one on which most contenders and seeds were measured, of several the latest."""
     found: dict[str, list[Line]] = {}
     for line in lines:
         found.setdefault(machine_of(line), []).append(line)
-    fullness = {name: (len({a["contender"] for a in own}), max(a["date"] for a in own)) for name, own in found.items()}
+    runs = {name: {(a["contender"], a["seed"]) for a in own} for name, own in found.items()}
+    fullness = {name: (len(runs[name]), max(a["date"] for a in own)) for name, own in found.items()}
     return {name: found[name] for name in sorted(found, key=fullness.__getitem__, reverse=True)}
 
 
