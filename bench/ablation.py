@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="a folder for the judges and the lines")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.decay is not None and not 0 <= given.decay <= 1:
+        parser.error(f"--decay is a share from 0 to 1, got {given.decay:g}")
     given.out.mkdir(parents=True, exist_ok=True)
     images = read(given.data, cache=given.out)
     judges = given.out / f"{images.summary.fingerprint[:12]}.safetensors"

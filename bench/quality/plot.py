@@ -96,6 +96,10 @@ def main() -> None:
     for data in MARKS:
         for machine, lines in list(by_machine(lines_of(given.results, data)).items())[:1]:
             curves = {name: points for name in NAMES if (points := curve(lines, name))}
+            if not curves:
+                sys.exit(
+                    f"no Fréchet distance in {given.results / data}.jsonl: it needs more samples, see run.py --samples"
+                )
             file = given.results / f"{data}.png"
             # the font of Pillow has no é
             draw_quality(curves, f"Frechet distance on {data}, log scale ({machine.replace('(R)', '')})", file)
