@@ -37,6 +37,7 @@ from ebb.train.ema import EMA
 from ebb.train.loop import Training
 from ebb.train.muon import Muon
 from ebb.train.objectives.autoencoding import DISTANCES, Autoencoding, Commitment, Divergence, Trainee
+from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Objective
@@ -146,6 +147,8 @@ def of_denoiser(recipe: Recipe, data: Prepared, device: torch.device) -> Parts:
     if data.examples.cond and recipe.label_dropout:
         null = {name: row.to(device) for name, row in data.conditioner.null().items()}
         objective = ConditionDropout(objective, null, recipe.label_dropout)
+    if recipe.engine == "compiled":
+        objective = Compiled(objective, compiled(denoiser))
     system = System(denoiser, data.images.summary.shape, data.conditioner, recipe.sample, data.space)
     training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
     return Parts(

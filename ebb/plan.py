@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from ebb.assemble import Parts, assemble, autocast_of, facts_of
-from ebb.errors import UsageError
+from ebb.errors import ResourceError, UsageError
 from ebb.prepare import Prepared
 from ebb.recipe import Recipe, resolved, seconds
 from ebb.recipes import Facts, complete, default_budget, suited_width
 from ebb.train.loop import updates
 from ebb.train.optimiser import WarmupDecay
 
+Engine = Literal["eager", "compiled"]
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -29,6 +30,11 @@ RESERVE = 0.96
 
 PROBE = 32
 """Images of a batch that the precisions are compared on, on a CPU; a GPU takes little longer for whole ones."""
+
+TRIAL = 20 * 60.0
+"""Seconds of a budget from which on a GPU the compiled network is timed too: a minute, which shorter runs need more."""
+
+UNTRIED = "compiling is tried on a GPU, for 20 minutes or more"
 
 ROUNDS = 3
 """Updates in each precision that the faster is chosen by, one fewer where it is SLOWER."""
@@ -72,13 +78,39 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> 
     return images_of(recipe) / float(np.median(took))
 
 
+def engines(recipe: Recipe, device: torch.device) -> list[Engine]:
+    """The ways of running the network while it is trained that are open to it, the surest first."""
+    if recipe.engine is not None:
+        return [recipe.engine]
+    long = recipe.budget is not None and seconds(recipe.budget) >= TRIAL
+    return ["eager", "compiled"] if long and device.type == "cuda" and recipe.kind == "denoiser" else ["eager"]
+
+
+def fastest(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> tuple[Engine, float, str]:
+    """The fastest way of running the network that is open, its images per second, and what was measured.
+
+    Raises ResourceError where the first cannot be run.
+    """
+    found, told = dict[Engine, float](), list[str]()
+    for engine in engines(recipe, device):
+        try:
+            found[engine] = pace(recipe.model_copy(update={"engine": engine}), data, device, spend)
+            told.append(f"{engine} {found[engine]:,.0f} images/s")
+        except ResourceError as error:
+            if not found:
+                raise
+            told.append(error.what)
+    best = max(found, key=lambda engine: found[engine])
+    return best, found[best], f"measured {', '.join(told)}" if len(told) > 1 else UNTRIED
+
+
 def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precision, float]:
     """Images per second in each precision that is open, in small batches on a CPU, which keep the first step near.
 
     The precisions take turns and each has the time of its fastest update, so that whatever else the machine does in
     these seconds does not decide between them.
     """
-    small = recipe.model_copy(update={"batch": probe(recipe, device)})
+    small = recipe.model_copy(update={"batch": probe(recipe, device), "engine": "eager"})
     parts = assemble(small, data, device)
     running: dict[Precision, Iterator[float]] = {
         precision: timed(small.model_copy(update={"precision": precision}), parts)
@@ -199,10 +231,15 @@ def resolve(
         reasons["sample.precision"] = "as trained"
     if recipe.grids is None:
         reasons["grids"] = f"at most {MOST_GRIDS}"
+    engine, why = recipe.engine or "eager", UNTRIED
     if recipe.steps is None:
         spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
-        planned, told = length(recipe, facts, pace(recipe, data, device, spend), began)
+        engine, rate, why = fastest(recipe, data, device, spend)
+        planned, told = length(recipe, facts, rate, began)
         chosen, reasons = chosen | planned, reasons | told
+    chosen["engine"] = engine
+    if asked.engine is None:
+        reasons["engine"] = why
     steps = chosen.get("steps") or resolved(recipe.steps)
     if asked.optimiser.warmup is None:
         warmup = min(resolved(recipe.optimiser.warmup), steps // 10)

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from ebb import checkpoint
-from ebb.assemble import assemble
+from ebb.assemble import assemble, autocast_of
 from ebb.course import shown
 from ebb.data.pictures import opened, to_unit
 from ebb.data.scan import read
@@ -26,14 +26,16 @@ from ebb.evaluate.doctor.model import check_condition_ignored
 from ebb.evaluate.doctor.model_subject import ModelSubject
 from ebb.evaluate.run import data_of, evaluate
 from ebb.evaluate.wishes import asked_for
+from ebb.plan import resolve
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, from_yaml, validated
 from ebb.run import train
 from ebb.samples import sample_to
 from ebb.system import System, load
+from ebb.train.loop import updates
 
 from .command import ebb
-from .toys import SMALL
+from .toys import SMALL, Reads
 
 QUICK = {"network": {"width": 16, "depth": 1}, "batch": 32, "precision": "fp32", "grids": 1, "sample": {"steps": 4}}
 QUICK |= {"steps": 50, "ema_halflife": 200, "optimiser": {"warmup": 10}}
@@ -122,6 +124,33 @@ def home(tmp_path_factory):
     run(root / "data", root / "ae", kind="autoencoder", beside="mask", **SMALL)
     run(root / "data", root / "latent", autoencoder=str(root / "ae"), **ALL, data={"flip": True})
     return root
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"precision": "bf16", "optimiser": {"accumulate": 2}},
+        {"network": {"kind": "dit", "width": 16, "depth": 1}},
+        {"network": {"kind": "mmdit", "width": 16, "depth": 1}},
+        {"path": "edm", "weight": "edm"},
+        {"path": "cosine", "prediction": "noise", "weight": "min_snr", "times": "discrete"},
+    ],
+    ids=lambda asked: "-".join(asked) or "default",
+)
+def test_no_update_waits_for_the_device(home, asked):
+    """As a GPU would be waited for; on a CPU nothing tells but the questions."""
+    asked, cpu = validated(ALL | asked, "the test"), torch.device("cpu")
+    learnt = prepared(asked, read(str(home / "data"), numbers=asked.numbers, beside=asked.beside))
+    recipe, _ = resolve(asked, learnt, cpu, lambda _: None)
+    parts, more = assemble(recipe, learnt, cpu), recipe.optimiser.accumulate
+    batches = [parts.loader(number) for number in range(3 * more)]
+    how = {"accumulate": more, "autocast": autocast_of(recipe)}
+    steps = updates(parts.training, parts.objective, batches.__getitem__, steps=3, **how)
+    next(steps)
+    with Reads() as found:
+        assert len(list(steps)) == 2
+    assert found.count == 0
 
 
 def stirred(system):

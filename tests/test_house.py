@@ -128,7 +128,7 @@ def test_every_exported_name_exists_and_has_a_docstring():
 
 OPTIONS = {
     "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "clock", "sigma_data",
-    "label_dropout", "precision", "grids", "ema_halflife", "data.size", "data.channels", "data.flip",
+    "label_dropout", "precision", "engine", "grids", "ema_halflife", "data.size", "data.channels", "data.flip",
     "kind", "autoencoder", "reflow", "pairs", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebb.data.scan import read
-from ebb.errors import UsageError
+from ebb.errors import ResourceError, UsageError
 from ebb.names import parse
-from ebb.plan import resolve
+from ebb.plan import fastest, resolve
 from ebb.prepare import prepared
 from ebb.process.path import PATHS
 from ebb.process.times import DENSITIES
@@ -96,6 +96,7 @@ def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
         "budget",
         "steps",
         "precision",
+        "engine",
         "sample.precision",
         "grids",
         "data.size",
@@ -181,6 +182,39 @@ def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
     assert width() == (64, False)
     assert width(budget="10s", network={"kind": "dit"}) == (192, False)
     assert width(budget="10s", kind="autoencoder") == (None, False)
+
+
+def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, monkeypatch):
+    learnt = prepared(Recipe(), read(str(pictures)))
+    speeds = {"eager": 100.0, "compiled": 150.0}
+
+    def pace(recipe, *_):
+        if not speeds[recipe.engine]:
+            raise ResourceError("no compiler")
+        return speeds[recipe.engine]
+
+    def chosen(device="cuda", **asked):
+        return fastest(Recipe(**asked), learnt, torch.device(device), 1.0)
+
+    monkeypatch.setattr("ebb.plan.pace", pace)
+    assert chosen(budget="20m") == ("compiled", 150.0, "measured eager 100 images/s, compiled 150 images/s")
+    for others in (
+        chosen(budget="19m"),
+        chosen(),
+        chosen("cpu", budget="1d"),
+        chosen(budget="1d", engine="eager"),
+        chosen(budget="1d", kind="autoencoder"),
+    ):
+        assert others[:2] == ("eager", 100.0)
+    assert chosen("cpu", budget="10s", engine="compiled")[:2] == ("compiled", 150.0)
+    speeds["compiled"] = 90.0
+    assert chosen(budget="20m")[:2] == ("eager", 100.0)
+    speeds["compiled"] = 0.0
+    assert chosen(budget="20m") == ("eager", 100.0, "measured eager 100 images/s, no compiler")
+    with pytest.raises(ResourceError, match="no compiler"):
+        chosen(engine="compiled")
+    with pytest.raises(UsageError, match="not compiled"):
+        validated({"kind": "autoencoder", "engine": "compiled"}, "a file")
 
 
 def test_the_default_budget_is_bounded():

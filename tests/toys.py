@@ -1,4 +1,4 @@
-"""Small runs on small pictures with captions, for tests of several kinds of model."""
+"""Small runs on small pictures with captions, for tests of several kinds of model, and a count of what a run waits for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import io
 import json
 
 import numpy as np
+import torch
 from PIL import Image
 from rich.console import Console
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebb.recipe import Recipe
 from ebb.run import train
@@ -36,6 +38,19 @@ def write(folder, count=32, side=8, missing=0):
         lines.append({"file_name": f"{i:02d}.png"} | ({} if i < missing else {"text": CAPTIONS[i % 2]}))
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return folder
+
+
+ASKING = {getattr(torch.ops.aten, name) for name in ("_local_scalar_dense", "is_nonzero", "nonzero", "_unique2")}
+
+
+class Reads(TorchDispatchMode):
+    """Counts what the host asks a device for, numbers or sizes, each of which it has to wait for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.count += function.overloadpacket in ASKING
+        return function(*arguments, **options or {})
 
 
 def trained(data, run, fresh=False, **asked):

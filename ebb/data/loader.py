@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ebb.data.latents import Rows
-from ebb.data.pictures import Pictures, to_unit
+from ebb.data.pictures import Pictures, sent, to_unit
 from ebb.data.scan import Images
 from ebb.errors import DataError
 
@@ -92,9 +92,9 @@ class Examples:
     def read(self, index: np.ndarray, device: torch.device, *, mirrored: bool = False) -> Tensor:
         """Some of the examples, float32 [b, *d] on the device."""
         if isinstance(self.x0, np.ndarray):
-            return self.unit(torch.from_numpy(self.x0[index]).to(device))
+            return self.unit(sent(torch.from_numpy(self.x0[index]), device))
         rows = self.mirrored if mirrored and self.mirrored is not None else self.x0
-        return self.unit(rows[index].to(device, torch.float32))
+        return self.unit(sent(rows[index], device).float())
 
     def conditions(self, index: np.ndarray, device: torch.device, turned: Tensor | None = None) -> dict[str, Tensor]:
         """The conditions of some of the examples, on the device; `turned` bool [b] says which are mirrored."""
@@ -105,7 +105,7 @@ class Examples:
                 found[name] = self.folded(pictures if turned is None else mirrored(turned, pictures))
             else:
                 some = rows[index]
-                found[name] = (torch.from_numpy(some) if isinstance(some, np.ndarray) else some.float()).to(device)
+                found[name] = sent(torch.from_numpy(some) if isinstance(some, np.ndarray) else some.float(), device)
         return found
 
     @classmethod
@@ -133,8 +133,8 @@ class Loader:
         index = Order(len(examples.x0), self.batch, self.seed).indices(step)
         x0, turned = examples.read(index, self.device), None
         if self.flip:
-            turned = torch.from_numpy(keyed(self.seed, FLIPS + step).random(self.batch) < 0.5).to(self.device)
+            turned = sent(torch.from_numpy(keyed(self.seed, FLIPS + step).random(self.batch) < 0.5), self.device)
             other = None if examples.mirrored is None else examples.read(index, self.device, mirrored=True)
             x0 = mirrored(turned, x0, other)
-        eps = None if examples.noise is None else examples.noise(index).to(self.device)
+        eps = None if examples.noise is None else sent(examples.noise(index), self.device)
         return Batch(x0, examples.conditions(index, self.device, turned), eps)

@@ -23,6 +23,11 @@ def to_unit(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32) / 127.5 - 1
 
 
+def sent(rows: Tensor, device: torch.device) -> Tensor:
+    """`rows` on the device. A GPU fetches them itself from locked memory, so that nothing waits for it."""
+    return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows.to(device)
+
+
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """A picture beside each of n others: number `at[i]` of `pixels` uint8 [m, c, h, w], m ≥ 1, or none where at is −1.
@@ -43,8 +48,8 @@ class Pictures:
     def read(self, index: NDArray[np.int64] | slice, device: torch.device = CPU) -> Float[Tensor, "b c h w"]:
         """Those beside some of the others, on the device."""
         at = self.at[index]
-        missing = torch.from_numpy(at < 0).to(device)[:, None, None, None]
-        found = to_unit(torch.from_numpy(self.pixels[np.maximum(at, 0)]).to(device))
+        missing = sent(torch.from_numpy(at < 0), device)[:, None, None, None]
+        found = to_unit(sent(torch.from_numpy(self.pixels[np.maximum(at, 0)]), device))
         return found.masked_fill(missing, torch.nan)
 
     def take(self, rows: NDArray[np.int64]) -> Pictures:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 from torch.multiprocessing import get_context
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebb.data.loader import Batch
 from ebb.networks.mlp import MLP
@@ -24,6 +23,8 @@ from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss
 from ebb.train.objectives.weights import WEIGHTS
 from ebb.train.optimiser import AdamW, WarmupDecay
+
+from ..toys import Reads
 
 NAN, INF = float("nan"), float("inf")
 
@@ -242,16 +243,6 @@ def test_a_weight_that_is_lost_makes_every_update_bad_and_does_not_spread(value)
     assert sum(int((~t.isfinite()).sum()) for t in state["model"].values()) == (0 if value == 1e4 else 1)
     assert unsound(state | {"model": {}}) is None
     assert (unsound(state) is None) == (value == 1e4)
-
-
-class Reads(TorchDispatchMode):
-    """Counts the numbers that the host asks a device for, each of which it has to wait for."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        self.count += function.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.is_nonzero)
-        return function(*arguments, **options or {})
 
 
 class Waits(Guard):
