@@ -62,17 +62,17 @@ def pictures(shape: Shape, count: int) -> Images:
     return Images(pixels, rng.integers(0, 10, count), names, summary, None)
 
 
-def default_of_ebb(shape: Shape, batch: int, precision: str) -> tuple[Recipe, Parts]:
-    """What `ebb train` makes of pictures of this shape, in `batch` images and `precision`."""
-    asked = Recipe(batch=batch, precision=precision, steps=1)
+def default_of_ebb(shape: Shape, batch: int, precision: str, engine: str = "eager") -> tuple[Recipe, Parts]:
+    """What `ebb train` makes of pictures of this shape, in `batch` images, `precision` and `engine`."""
+    asked = Recipe(batch=batch, precision=precision, engine=engine, steps=1)
     learnt = prepared(asked, pictures(shape, 8 * batch))
     recipe, _ = complete(asked, facts_of(learnt))
     return recipe, assemble(recipe, learnt, CPU)
 
 
-def with_ebb(shape: Shape, batch: int, precision: str) -> Callable[[], object]:
+def with_ebb(shape: Shape, batch: int, precision: str, engine: str = "eager") -> Callable[[], object]:
     keep_freed_memory()
-    recipe, parts = default_of_ebb(shape, batch, precision)
+    recipe, parts = default_of_ebb(shape, batch, precision, engine)
     made = updates(
         parts.training,
         parts.objective,
@@ -234,6 +234,8 @@ def speeds(shape: Shape, batch: int, repeats: int, threads: int) -> dict[str, di
     made, sizes = contenders(
         shape, batch, arithmetic, forward_gflop(default_of_ebb(shape, 1, "fp32")[1]), tuple(UPDATES)
     )
+    name = "ebb, compiled (bf16)"
+    made[name], sizes[name] = functools.partial(with_ebb, shape, batch, "bf16", "compiled"), next(iter(sizes.values()))
     torch.set_num_threads(threads)
     before = matrix_rate(torch.bfloat16, CPU) / 1e9
     results = contest(made, repeats, threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,10 +34,10 @@ from ebb.recipes import Facts
 from ebb.sample.table import SOLVERS
 from ebb.system import System, in_place
 from ebb.train.ema import EMA
-from ebb.train.loop import Training
+from ebb.train.loop import Step, Training, updates
 from ebb.train.muon import Muon
 from ebb.train.objectives.autoencoding import DISTANCES, Autoencoding, Commitment, Divergence, Trainee
-from ebb.train.objectives.compiled import Compiled, compiled
+from ebb.train.objectives.compiled import Compiled, compiled, compiling
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Objective
@@ -227,6 +227,33 @@ def training_of(model: nn.Module, recipe: Recipe) -> Training:
     make = Muon if recipe.optimiser.kind == "muon" else AdamW
     optimizer = make(model, resolved(recipe.optimiser.lr), recipe.optimiser.weight_decay)
     return Training(model, optimizer, EMA(model, recipe.ema_halflife))
+
+
+def updates_of(
+    recipe: Recipe,
+    parts: Parts,
+    *,
+    steps: int = 10**9,
+    rate: Callable[[int], float] | None = None,
+    loader: Loader | None = None,
+) -> Iterator[Step]:
+    """The updates of `parts` as the recipe has them (`ebb.train.loop.updates`), in another order with a `loader`.
+
+    Raises ResourceError where the network cannot be compiled and should be.
+    """
+    loader = loader or parts.loader
+    made = updates(
+        parts.training,
+        parts.objective,
+        loader,
+        steps=steps,
+        rate=rate,
+        seed=loader.seed,
+        accumulate=recipe.optimiser.accumulate,
+        clip=recipe.optimiser.clip,
+        autocast=autocast_of(recipe),
+    )
+    return compiling(made) if recipe.engine == "compiled" else made
 
 
 def autocast_of(recipe: Recipe) -> torch.dtype | None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ebb import checkpoint
-from ebb.assemble import Parts, assemble, autocast_of
+from ebb.assemble import Parts, assemble, autocast_of, updates_of
 from ebb.data.loader import Loader
 from ebb.data.pictures import to_unit
 from ebb.encode.images import grid, save_png, to_pixels
@@ -27,7 +27,7 @@ from ebb.recipe import Recipe, resolved
 from ebb.record import Events, Log, amend
 from ebb.terminal import tell
 from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
-from ebb.train.loop import Step, seed_of, updates
+from ebb.train.loop import Step, seed_of
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints, and so the most work that a power cut can cost."""
@@ -126,16 +126,8 @@ class Course:
     def updates(self, until: int) -> Iterator[Step]:
         """The updates that are left until step `until`, at a rate that each rollback has lowered."""
         rate, share = rate_of(self.recipe), SLOWER ** len(self.events.rollbacks)
-        return updates(
-            self.parts.training,
-            self.parts.objective,
-            self.loader,
-            steps=until,
-            rate=lambda step: rate(step) * share,
-            seed=self.seed,
-            accumulate=self.recipe.optimiser.accumulate,
-            clip=self.recipe.optimiser.clip,
-            autocast=autocast_of(self.recipe),
+        return updates_of(
+            self.recipe, self.parts, steps=until, rate=lambda step: rate(step) * share, loader=self.loader
         )
 
     def attempt(self, stopped: Callable[[], int], until: int) -> Trouble | None:

@@ -10,15 +10,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from ebb.assemble import Parts, assemble, autocast_of, facts_of
-from ebb.errors import ResourceError, UsageError
+from ebb.assemble import Parts, assemble, facts_of, updates_of
+from ebb.errors import UsageError
 from ebb.prepare import Prepared
 from ebb.recipe import Recipe, resolved, seconds
 from ebb.recipes import Facts, complete, default_budget, suited_width
-from ebb.train.loop import updates
 from ebb.train.optimiser import WarmupDecay
 
 Engine = Literal["eager", "compiled"]
+
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -31,10 +31,13 @@ RESERVE = 0.96
 PROBE = 32
 """Images of a batch that the precisions are compared on, on a CPU; a GPU takes little longer for whole ones."""
 
-TRIAL = 20 * 60.0
-"""Seconds of a budget from which on a GPU the compiled network is timed too: a minute, which shorter runs need more."""
+TRIAL = 18 * 60.0
+"""Seconds left, as 20 minutes leave them, for which on a GPU the compiled network is timed too; that takes a minute."""
 
-UNTRIED = "compiling is tried on a GPU, for 20 minutes or more"
+WORTH = 1.05
+"""How many times as fast the compiled network must be, since every resumed run compiles it anew."""
+
+UNTRIED = "compiling is tried on a GPU, for 20 minutes or more by the clock"
 
 ROUNDS = 3
 """Updates in each precision that the faster is chosen by, one fewer where it is SLOWER."""
@@ -54,14 +57,7 @@ def rate_of(recipe: Recipe) -> WarmupDecay:
 def timed(recipe: Recipe, parts: Parts) -> Iterator[float]:
     """Seconds of whole updates without end; the first update only warms up."""
     last = None
-    for step in updates(
-        parts.training,
-        parts.objective,
-        parts.loader,
-        steps=10**9,
-        accumulate=recipe.optimiser.accumulate,
-        autocast=autocast_of(recipe),
-    ):
+    for step in updates_of(recipe, parts):
         step.loss.item()  # waits for the device
         if last is not None:
             yield time.perf_counter() - last
@@ -78,30 +74,28 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> 
     return images_of(recipe) / float(np.median(took))
 
 
-def engines(recipe: Recipe, device: torch.device) -> list[Engine]:
-    """The ways of running the network while it is trained that are open to it, the surest first."""
-    if recipe.engine is not None:
-        return [recipe.engine]
-    long = recipe.budget is not None and seconds(recipe.budget) >= TRIAL
-    return ["eager", "compiled"] if long and device.type == "cuda" and recipe.kind == "denoiser" else ["eager"]
+def fastest(
+    recipe: Recipe, data: Prepared, device: torch.device, began: float, say: Callable[[str], None]
+) -> tuple[Engine, float, str]:
+    """How the network runs fastest of what is open, its images per second, and why.
 
-
-def fastest(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> tuple[Engine, float, str]:
-    """The fastest way of running the network that is open, its images per second, and what was measured.
-
-    Raises ResourceError where the first cannot be run.
+    Compiling is tried on a GPU where it can pay; there it is no trouble if it fails. Raises ResourceError where it was
+    asked for and fails.
     """
-    found, told = dict[Engine, float](), list[str]()
-    for engine in engines(recipe, device):
-        try:
-            found[engine] = pace(recipe.model_copy(update={"engine": engine}), data, device, spend)
-            told.append(f"{engine} {found[engine]:,.0f} images/s")
-        except ResourceError as error:
-            if not found:
-                raise
-            told.append(error.what)
-    best = max(found, key=lambda engine: found[engine])
-    return best, found[best], f"measured {', '.join(told)}" if len(told) > 1 else UNTRIED
+    spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
+    if recipe.engine is not None:
+        return recipe.engine, pace(recipe, data, device, spend), ""
+    usual = pace(recipe, data, device, spend)
+    budget = recipe.budget or default_budget(facts_of(data), usual, time.perf_counter() - began)[0]
+    if device.type != "cuda" or recipe.kind != "denoiser" or remaining(budget, began) < TRIAL:
+        return "eager", usual, UNTRIED
+    say("timing the compiled network too: a minute")
+    try:
+        rate = pace(recipe.model_copy(update={"engine": "compiled"}), data, device, spend)
+    except Exception as error:  # whatever it is, the run goes on without
+        return "eager", usual, str(error).partition("\n")[0]
+    found = f"measured eager {usual:,.0f} images/s, compiled {rate:,.0f} images/s"
+    return ("compiled", rate, found) if rate > WORTH * usual else ("eager", usual, found)
 
 
 def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precision, float]:
@@ -233,12 +227,11 @@ def resolve(
         reasons["grids"] = f"at most {MOST_GRIDS}"
     engine, why = recipe.engine or "eager", UNTRIED
     if recipe.steps is None:
-        spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
-        engine, rate, why = fastest(recipe, data, device, spend)
+        engine, rate, why = fastest(recipe, data, device, began, say)
         planned, told = length(recipe, facts, rate, began)
         chosen, reasons = chosen | planned, reasons | told
     chosen["engine"] = engine
-    if asked.engine is None:
+    if recipe.engine is None and recipe.kind == "denoiser":
         reasons["engine"] = why
     steps = chosen.get("steps") or resolved(recipe.steps)
     if asked.optimiser.warmup is None:

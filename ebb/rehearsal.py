@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from ebb import checkpoint
-from ebb.assemble import Parts, assemble, autocast_of, names_known
+from ebb.assemble import Parts, assemble, autocast_of, names_known, updates_of
 from ebb.data.scan import Images
 from ebb.errors import ResourceError
 from ebb.evaluate.cost import gflop
@@ -31,7 +31,6 @@ from ebb.reflow import inherited
 from ebb.run import looked_at
 from ebb.system import best_device
 from ebb.terminal import tell
-from ebb.train.loop import updates
 from ebb.train.objectives.autoencoding import Trainee
 
 SPEND = 3.0
@@ -158,17 +157,7 @@ def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, started
 def made_updates(recipe: Recipe, parts: Parts) -> list[float]:
     """When each update was made: two at least, and as many more as fit in SPEND seconds after the first."""
     made = list[float]()
-    for step in updates(
-        parts.training,
-        parts.objective,
-        parts.loader,
-        steps=10**9,
-        rate=rate_of(recipe),
-        seed=recipe.seed,
-        accumulate=recipe.optimiser.accumulate,
-        clip=recipe.optimiser.clip,
-        autocast=autocast_of(recipe),
-    ):
+    for step in updates_of(recipe, parts, rate=rate_of(recipe)):
         step.loss.item()  # waits for the device
         made.append(time.perf_counter())
         if len(made) >= 2 and made[-1] - made[0] > SPEND:

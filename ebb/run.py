@@ -90,6 +90,8 @@ def looked_at(data: str, asked: Recipe, cache: Path, console: Console) -> Images
 def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe | None:
     """The resolved recipe of a run that was asked for in the same words on the same data; None to start anew.
 
+    The engine alone may differ, since what is learnt does not depend on it, and is that which is asked for now.
+
     Raises UsageError, with the difference, for a run of another recipe or other data.
     """
     if folder.is_file():
@@ -103,7 +105,7 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
         return None
     recipe, rest = from_yaml(file)
     words = json.loads(json.dumps(asked.asked()))
-    changes = difference(rest.get("asked", {}), words)
+    changes = [line for line in difference(rest.get("asked", {}), words) if not line.startswith("engine:")]
     if rest.get("fingerprint") != images.summary.fingerprint:
         changes.append(f"data: {rest.get('data')} → other images ({images.summary.name})")
     if changes:
@@ -111,7 +113,7 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
             f"{folder} is a run of another recipe:\n    " + "\n    ".join(changes),
             "repeat its own command to resume it, --fresh to replace it, or --run FOLDER to keep both",
         )
-    return recipe
+    return recipe if asked.engine is None else recipe.model_copy(update={"engine": asked.engine})
 
 
 def begin(folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str) -> None:

@@ -85,6 +85,7 @@ def test_the_table_takes_medians_the_best_peer_and_the_fewest_samples(quality):
     lines = [line("ebb", seed, 60.0, n, d) for seed, d in enumerate((1.0, 2.0, 9.0)) for n in (20, 30)]
     lines += [line("ebb", seed, 15.0, 20, 32.0) for seed in range(3)]
     lines += [line(name, 0, 60.0, 20, d) for name, d in (("a", 50.0), ("b", 8.0), ("c, tuned", 4.0))]
+    lines.append(line("c, tuned", 0, 60.0, 30, 5.0))
     for each in lines:
         each["training"]["distances"]["Fréchet distance"]["value"] *= 1 if each["n"] == 20 else 100
     (first, last) = quality["table"].curve(lines, "ebb")
@@ -96,8 +97,9 @@ def test_the_table_takes_medians_the_best_peer_and_the_fewest_samples(quality):
     assert rows[1][1] == "33 s (29 s – > 66 s): 2× sooner"  # each seed on its own curve; one never comes there
     assert "against c, tuned after" in rows[2][0]
     assert rows[2][1].endswith("0.5×")
-    assert rows[4][1].endswith("20×")
-    assert rows[5][1].endswith("2e+03×")
+    assert rows[4] == ("the same at N = 30", "200 (100 – 900) against 500: 0.4×")
+    assert rows[5][1].endswith("20×")
+    assert rows[6][1].endswith("2e+03×")
 
 
 def test_learning_rates_begin_peak_and_end_where_they_should(quality):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import signal
@@ -146,11 +147,21 @@ def test_no_update_waits_for_the_device(home, asked):
     parts, more = assemble(recipe, learnt, cpu), recipe.optimiser.accumulate
     batches = [parts.loader(number) for number in range(3 * more)]
     how = {"accumulate": more, "autocast": autocast_of(recipe)}
-    steps = updates(parts.training, parts.objective, batches.__getitem__, steps=3, **how)
-    next(steps)
-    with Reads() as found:
-        assert len(list(steps)) == 2
-    assert found.count == 0
+
+    def reads(objective):
+        training = copy.deepcopy(parts.training)
+        steps = updates(training, objective, batches.__getitem__, steps=3, **how)
+        next(steps)
+        with Reads() as found:
+            assert len(list(steps)) == 2
+        return found.count
+
+    def mutant(model, batch, generator):
+        dark = batch.cond["numbers"][batch.x0.amax((1, 2, 3)) < 0]
+        return parts.objective(model, batch, generator)._replace(terms={"dark": dark.sum()})
+
+    assert reads(parts.objective) == 0
+    assert reads(mutant) == 2 * more
 
 
 def stirred(system):

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import time
 
 import pytest
 import torch
@@ -186,33 +187,39 @@ def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
 
 def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, monkeypatch):
     learnt = prepared(Recipe(), read(str(pictures)))
-    speeds = {"eager": 100.0, "compiled": 150.0}
+    speeds, failure = {"eager": 100.0, "compiled": 150.0}, list[Exception]()
 
     def pace(recipe, *_):
-        if not speeds[recipe.engine]:
-            raise ResourceError("no compiler")
-        return speeds[recipe.engine]
+        if recipe.engine == "compiled" and failure:
+            raise failure[0]
+        return speeds[recipe.engine or "eager"]
 
-    def chosen(device="cuda", **asked):
-        return fastest(Recipe(**asked), learnt, torch.device(device), 1.0)
+    def chosen(device="cuda", spent=0.0, **asked):
+        began = time.perf_counter() - spent
+        return fastest(Recipe(**asked), learnt, torch.device(device), began, lambda _: None)
 
     monkeypatch.setattr("ebb.plan.pace", pace)
     assert chosen(budget="20m") == ("compiled", 150.0, "measured eager 100 images/s, compiled 150 images/s")
     for others in (
-        chosen(budget="19m"),
-        chosen(),
+        chosen(budget="15m"),
+        chosen(budget="20m", spent=300.0),
         chosen("cpu", budget="1d"),
         chosen(budget="1d", engine="eager"),
         chosen(budget="1d", kind="autoencoder"),
+        chosen(),  # 17 minutes
     ):
         assert others[:2] == ("eager", 100.0)
     assert chosen("cpu", budget="10s", engine="compiled")[:2] == ("compiled", 150.0)
-    speeds["compiled"] = 90.0
+    speeds["compiled"] = 102.0
     assert chosen(budget="20m")[:2] == ("eager", 100.0)
-    speeds["compiled"] = 0.0
-    assert chosen(budget="20m") == ("eager", 100.0, "measured eager 100 images/s, no compiler")
+    speeds |= {"eager": 50.0}
+    assert chosen()[:2] == ("compiled", 102.0), "33 minutes"
+    failure.append(ResourceError("no compiler", "train without"))
+    assert chosen(budget="20m") == ("eager", 50.0, "no compiler")
     with pytest.raises(ResourceError, match="no compiler"):
         chosen(engine="compiled")
+    failure[0] = RuntimeError("no such kernel")
+    assert chosen(budget="20m") == ("eager", 50.0, "no such kernel")
     with pytest.raises(UsageError, match="not compiled"):
         validated({"kind": "autoencoder", "engine": "compiled"}, "a file")
 

@@ -68,17 +68,17 @@ def final(run):
 
 def plant(monkeypatch, at, fault, times=1):
     """Do `fault(training)` after update number `at`, so often."""
-    right, left = ebb.course.updates, [times]
+    right, left = ebb.course.updates_of, [times]
 
-    def updates(training, *rest, **options):
-        for step in right(training, *rest, **options):
+    def updates_of(recipe, parts, **options):
+        for step in right(recipe, parts, **options):
             if step.number == at and left[0]:
                 left[0] -= 1
                 with torch.no_grad():
-                    fault(training)
+                    fault(parts.training)
             yield step
 
-    monkeypatch.setattr(ebb.course, "updates", updates)
+    monkeypatch.setattr(ebb.course, "updates_of", updates_of)
 
 
 def poison(monkeypatch, bad):

@@ -26,6 +26,7 @@ from PIL import Image
 from rich.console import Console
 
 from ebb import checkpoint
+from ebb.assemble import updates_of
 from ebb.cli import Verbs, given_in, overlaid
 from ebb.course import CHECKPOINT_EVERY, grid_steps, interruptible
 from ebb.data.scan import read
@@ -36,8 +37,7 @@ from ebb.plan import RESERVE, grid_seconds, paces, resolve
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, from_yaml, to_yaml, validated
 from ebb.record import words
-from ebb.run import train
-from ebb.train.loop import updates
+from ebb.run import resumed, train
 
 from .command import ebb
 
@@ -134,6 +134,18 @@ def test_seconds_go_on_after_a_resume(pictures, tmp_path):
     assert log[-1]["seconds"] > 1000
 
 
+def test_the_engine_may_change_when_a_run_goes_on_and_nothing_else(pictures, tmp_path):
+    run, _ = trained(pictures, tmp_path / "run")
+    text = (run / "run.yaml").read_text()
+    assert text.count("engine: eager") == 1
+    (run / "run.yaml").write_text(text.replace("engine: eager", "engine: compiled"))
+    engine = lambda **how: resumed(run, Recipe(**SMALL, steps=12, **how), read(str(pictures)), False).engine  # noqa: E731
+    assert engine() == "compiled"
+    assert engine(engine="eager") == "eager", "as the error says that asks for it"
+    with pytest.raises(UsageError, match="other recipe:\n    seed: chosen → 1\n"):
+        engine(engine="eager", seed=1)
+
+
 def test_fresh_keeps_the_old_run_until_the_new_one_stands(pictures, tmp_path, monkeypatch):
     run, _ = trained(pictures, tmp_path / "run")
     impossible = Recipe(**SMALL | {"network": {"attention": (7,)}}, steps=2)
@@ -226,14 +238,14 @@ def on_a_clock(monkeypatch, speed):
     now = [0.0]
 
     def made(*args, **kwargs):
-        for step in updates(*args, **kwargs):
+        for step in updates_of(*args, **kwargs):
             now[0] += 16 / speed(now[0])
             yield step
 
     for module in ("plan", "progress"):
         reads = SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
         monkeypatch.setattr(f"ebb.{module}.time", reads)
-    monkeypatch.setattr("ebb.course.updates", made)
+    monkeypatch.setattr("ebb.course.updates_of", made)
     return now
 
 
@@ -324,7 +336,7 @@ def test_what_cannot_be_trained_does_not_replace_a_run(pictures, tmp_path, monke
     def full(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("ebb.plan.updates", full)
+    monkeypatch.setattr("ebb.plan.updates_of", full)
     with pytest.raises(MemoryError):
         trained(pictures, run, steps=3, fresh=True)
     assert checkpoint.newest(run / "checkpoints").name == "step-00000002"

@@ -40,16 +40,24 @@ def write(folder, count=32, side=8, missing=0):
     return folder
 
 
-ASKING = {getattr(torch.ops.aten, name) for name in ("_local_scalar_dense", "is_nonzero", "nonzero", "_unique2")}
+ASKING = {
+    getattr(torch.ops.aten, name)
+    for name in ("_local_scalar_dense", "is_nonzero", "nonzero", "_unique2", "masked_select")
+}
 
 
 class Reads(TorchDispatchMode):
-    """Counts what the host asks a device for, numbers or sizes, each of which it has to wait for."""
+    """Counts what the host asks a device for, numbers or sizes, each of which it has to wait for.
+
+    What is asked for without an operation is not seen on a CPU: `tolist`, `numpy`, copies to and from the device.
+    """
 
     count = 0
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        self.count += function.overloadpacket in ASKING
+        kind = function.overloadpacket
+        masks = kind is torch.ops.aten.index and any(i is not None and i.dtype == torch.bool for i in arguments[1])
+        self.count += masks or kind in ASKING
         return function(*arguments, **options or {})
 
 

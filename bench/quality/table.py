@@ -116,6 +116,21 @@ def best(curves: dict[str, list[Point]], names: Iterable[str]) -> str | None:
     return min(there, key=lambda name: curves[name][-1].distance.value, default=None)
 
 
+def at_equal_counts(lines: Sequence[Line], peer: str, real: str) -> list[tuple[str, str]]:
+    """The row (what, figure) of the distances at the end, at the most samples that both have there, where they have
+    more than the fewest, since few samples add the same to both."""
+    ends = [[a for a in lines if a["contender"] == name] for name in ("ebb", peer)]
+    ends = [[a for a in own if a["asked"] == max(b["asked"] for b in own)] for own in ends]
+    counts = [{a["n"] for a in own} for own in ends]
+    n = max(counts[0] & counts[1], default=0)
+    if n <= min(counts[0] | counts[1]):
+        return []
+    ours, theirs = (figure([a for a in own if a["n"] == n], DISTANCE, real) for own in ends)
+    if ours is None or theirs is None:
+        return []
+    return [(f"the same at N = {n:,}", f"{ours} against {theirs}: {ours.value / theirs.value:.3g}×")]
+
+
 SIGNS = {"=": "", "<": "< ", ">": "> "}
 BOUNDS = {"=": "", "<": "≥ ", ">": "≤ "}
 
@@ -155,7 +170,8 @@ def goals(lines: Sequence[Line], real: str) -> list[tuple[str, str]]:
     for row in ("default", "tuned"):
         peers = {a["contender"] for a in lines if a["settings"]["row"] == row} - {"ebb"}
         peer = best(curves, sorted(peers))
-        rows += against(lines, curves, peer, real) if peer else []
+        if peer:
+            rows += [*against(lines, curves, peer, real), *at_equal_counts(lines, peer, real)]
     ours = [a for a in lines if a["contender"] == "ebb" and a["asked"] == max(at_marks(lines, "ebb"))]
     for n in sorted({a["n"] for a in ours}):
         there = [a for a in ours if a["n"] == n]

@@ -94,7 +94,7 @@ class Examples:
         if isinstance(self.x0, np.ndarray):
             return self.unit(sent(torch.from_numpy(self.x0[index]), device))
         rows = self.mirrored if mirrored and self.mirrored is not None else self.x0
-        return self.unit(sent(rows[index], device).float())
+        return sent(self.unit(rows[index].float()), device)  # to scale here: a GPU would wait for the scale
 
     def conditions(self, index: np.ndarray, device: torch.device, turned: Tensor | None = None) -> dict[str, Tensor]:
         """The conditions of some of the examples, on the device; `turned` bool [b] says which are mirrored."""

@@ -25,7 +25,9 @@ def to_unit(pixels: Tensor) -> Tensor:
 
 def sent(rows: Tensor, device: torch.device) -> Tensor:
     """`rows` on the device. A GPU fetches them itself from locked memory, so that nothing waits for it."""
-    return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows.to(device)
+    if device.type == "cuda" and rows.device.type == "cpu":
+        return rows.pin_memory().to(device, non_blocking=True)
+    return rows.to(device)
 
 
 @dataclass(frozen=True, eq=False)
