@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ebb.assemble import assemble, autocast_of, facts_of
+from ebb.assemble import assemble, facts_of, updates_of
 from ebb.data.scan import Images, read
 from ebb.encode.images import to_pixels
 from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
@@ -35,7 +35,6 @@ from ebb.prepare import prepared
 from ebb.recipe import Recipe, resolved
 from ebb.recipes import complete
 from ebb.system import System
-from ebb.train.loop import updates
 
 CPU = torch.device("cpu")
 FIGURES = ("Fréchet distance", "kernel distance", "precision", "recall")
@@ -106,8 +105,7 @@ def trained(
     optimiser = recipe.optimiser.model_copy(update={"warmup": min(resolved(recipe.optimiser.warmup), steps // 10)})
     recipe = recipe.model_copy(update={"steps": steps, "optimiser": optimiser})
     parts, began = assemble(recipe, learnt, CPU), time.perf_counter()
-    course = {"rate": rate_of(recipe), "clip": recipe.optimiser.clip, "autocast": autocast_of(recipe)}
-    for _ in updates(parts.training, parts.objective, parts.loader, steps=steps, seed=seed, **course):
+    for _ in updates_of(recipe, parts, steps=steps, rate=rate_of(recipe)):
         pass
     took = time.perf_counter() - began
     parts.system.denoiser.load_state_dict(parts.training.ema.model.state_dict())

@@ -28,7 +28,7 @@ from contest import Prepare, contest
 from end_to_end import without_torchvision
 from torch import Tensor, nn
 
-from ebb.assemble import Parts, assemble, autocast_of, facts_of
+from ebb.assemble import Parts, assemble, facts_of, updates_of
 from ebb.data.scan import Images, Summary
 from ebb.evaluate.cost import gflop
 from ebb.machine import keep_freed_memory, matrix_rate
@@ -37,7 +37,6 @@ from ebb.progress import peak_memory_mb
 from ebb.recipe import Recipe
 from ebb.recipes import complete
 from ebb.rehearsal import forward_gflop
-from ebb.train.loop import updates
 
 Shape = tuple[int, int, int]
 
@@ -73,14 +72,7 @@ def default_of_ebb(shape: Shape, batch: int, precision: str, engine: str = "eage
 def with_ebb(shape: Shape, batch: int, precision: str, engine: str = "eager") -> Callable[[], object]:
     keep_freed_memory()
     recipe, parts = default_of_ebb(shape, batch, precision, engine)
-    made = updates(
-        parts.training,
-        parts.objective,
-        parts.loader,
-        steps=10**9,
-        clip=recipe.optimiser.clip,
-        autocast=autocast_of(recipe),
-    )
+    made = updates_of(recipe, parts)
     return lambda: next(made).loss.item()
 
 

@@ -237,7 +237,9 @@ def updates_of(
     rate: Callable[[int], float] | None = None,
     loader: Loader | None = None,
 ) -> Iterator[Step]:
-    """The updates of `parts` as the recipe has them (`ebb.train.loop.updates`), in another order with a `loader`.
+    """The updates of `parts` as the recipe has them (`ebb.train.loop.updates`); a `loader` brings an order of its own.
+
+    The noise is of the loader's seed.
 
     Raises ResourceError where the network cannot be compiled and should be.
     """

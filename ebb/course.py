@@ -92,15 +92,10 @@ class Course:
         return max(4, min(self.steps // LEGS, undecided(self.recipe)))
 
     @property
-    def seed(self) -> int:
-        """Of the noise and of the order of the data: another after each rollback."""
-        turns = len(self.events.rollbacks)
-        return seed_of(self.recipe.seed, turns, ORDER) if turns else self.recipe.seed
-
-    @property
     def loader(self) -> Loader:
-        """The batches in the order of this attempt."""
-        return replace(self.parts.loader, seed=self.seed)
+        """The batches in the order of this attempt; its seed, that of the noise too, is another after each rollback."""
+        turns, first = len(self.events.rollbacks), self.parts.loader
+        return replace(first, seed=seed_of(first.seed, turns, ORDER)) if turns else first
 
     def train(self, stopped: Callable[[], int], until: int) -> None:
         """Go on until step `until`, from earlier checkpoints where it must be."""

@@ -179,7 +179,7 @@ class Recipe(Part):
     precision: Literal["fp32", "bf16"] | None = None
     """of the forward pass; None: the faster of the two, measured"""
     engine: Literal["eager", "compiled"] | None = None
-    """of a denoiser's network while it is trained; None: eager, on a GPU the faster in 20 minutes or more"""
+    """how a denoiser's network runs in training; None: eager, or on a GPU the faster, for 20 minutes or more"""
     grids: int | None = None
     """sample grids drawn while training, the last at the end; None: at most 10, for a tenth of the time"""
     ema_halflife: float = 500_000

@@ -71,6 +71,12 @@ def at_marks(lines: Iterable[Line], name: str) -> dict[float, list[Line]]:
     return {mark: [a for a in there if a["n"] == min(b["n"] for b in there)] for mark, there in sorted(found.items())}
 
 
+def at_end(lines: Iterable[Line], name: str) -> list[Line]:
+    """All lines of a contender at its last mark, of every number of samples."""
+    own = [a for a in lines if a["contender"] == name]
+    return [a for a in own if a["asked"] == max(b["asked"] for b in own)]
+
+
 def figure(lines: Sequence[Line], what: str, real: str, of: str = "value") -> Spread | None:
     """A figure over seeds, against `real` images; None where a line lacks it."""
     if not all(what in line.get(real, {}).get("distances", {}) for line in lines):
@@ -119,8 +125,7 @@ def best(curves: dict[str, list[Point]], names: Iterable[str]) -> str | None:
 def at_equal_counts(lines: Sequence[Line], peer: str, real: str) -> list[tuple[str, str]]:
     """The row (what, figure) of the distances at the end, at the most samples that both have there, where they have
     more than the fewest, since few samples add the same to both."""
-    ends = [[a for a in lines if a["contender"] == name] for name in ("ebb", peer)]
-    ends = [[a for a in own if a["asked"] == max(b["asked"] for b in own)] for own in ends]
+    ends = [at_end(lines, name) for name in ("ebb", peer)]
     counts = [{a["n"] for a in own} for own in ends]
     n = max(counts[0] & counts[1], default=0)
     if n <= min(counts[0] | counts[1]):
@@ -172,7 +177,7 @@ def goals(lines: Sequence[Line], real: str) -> list[tuple[str, str]]:
         peer = best(curves, sorted(peers))
         if peer:
             rows += [*against(lines, curves, peer, real), *at_equal_counts(lines, peer, real)]
-    ours = [a for a in lines if a["contender"] == "ebb" and a["asked"] == max(at_marks(lines, "ebb"))]
+    ours = at_end(lines, "ebb")
     for n in sorted({a["n"] for a in ours}):
         there = [a for a in ours if a["n"] == n]
         value, floor = figure(there, DISTANCE, real), figure(there, DISTANCE, real, "floor")
