@@ -2,11 +2,12 @@
 
     python bench/ablation.py mnist/ --seconds 60 --seeds 3
 
-A variant is the default recipe at its usual width with some fields set otherwise; those of `minute` are to be compared
-with "width 32", which is what a minute takes. Every run is a process of its own that trains for the same seconds, draws
-the same number of samples from the same noise without guidance, and is judged by the same classifiers, which are
-trained once and kept beside the results. One JSON line a run; a run that has its line is not made again. The two-sample
-test is not looked at: it is kept for the end. The lines of docs/recipe.md are in bench/ablation.
+A variant is the default recipe at its usual width with some fields set otherwise, or with a change of `bench/tried.py`;
+those of `minute` are to be compared with "width 32", which is what a minute takes. Every run is a process of its own
+that trains for the same seconds, draws the same number of samples from the same noise without guidance, and is judged
+by the same classifiers, which are trained once and kept beside the results. One JSON line a run; a run that has its
+line is not made again. The two-sample test is not looked at: it is kept for the end. The lines of docs/recipe.md are in
+bench/ablation.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tried import CHANGES
 
 from ebb.assemble import assemble, facts_of, updates_of
 from ebb.data.scan import Images, read
@@ -62,6 +64,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "min-SNR": minute(weight="min_snr"),
     **{f"the rate falls over {share:g}": minute(optimiser={"decay": share}) for share in (1.0, 0.5, 0.25, 0.15)},
     **{f"learning rate {lr:g}": minute(**muon(lr)) for lr in (3e-3, 4.5e-3, 9e-3)},
+    "contrastive flow matching": minute(change="contrastive"),
+    "moved away when sampling": minute(change="moved"),
+    "noise by optimal transport": minute(change="transported"),
+    "dispersive loss": minute(change="dispersive"),
+    "batches that double halfway": minute(change="growing"),
+    "images of half the sides first": minute(change="rising"),
+    **{f"SOAP, learning rate {lr:g}": minute(change="soap", optimiser={"lr": lr}) for lr in (1.5e-3, 3e-3, 6e-3)},
+    **{f"an average over {share:g}": minute(change=f"averaged {share:g}") for share in (0.02, 0.1, 0.15, 0.25)},
     "times further to the noise": {"times": "logit_normal(mean=0.8)"},
     "times wider": {"times": "logit_normal(mean=0.4,std=1.4)"},
     **{f"width {width}": {"network": {"width": width}} for width in (16, 32, 48, 64, 96, 128)},
@@ -98,19 +108,23 @@ def trained(
     images: Images, settings: dict[str, Any], seed: int, seconds: float, steps: int | None
 ) -> tuple[System, dict[str, Any]]:
     """The system after `steps` updates, else as many as fit in `seconds` by the pace of a few that are thrown away."""
-    asked = Recipe.model_validate({"seed": seed, "precision": "bf16"} | settings)
+    fields = {name: value for name, value in settings.items() if name != "change"}
+    asked = Recipe.model_validate({"seed": seed, "precision": "bf16"} | fields)
     learnt = prepared(asked, images)
     recipe, _ = complete(asked, facts_of(learnt))
     steps = steps or max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))
     optimiser = recipe.optimiser.model_copy(update={"warmup": min(resolved(recipe.optimiser.warmup), steps // 10)})
     recipe = recipe.model_copy(update={"steps": steps, "optimiser": optimiser})
-    parts, began = assemble(recipe, learnt, CPU), time.perf_counter()
-    for _ in updates_of(recipe, parts, steps=steps, rate=rate_of(recipe)):
+    parts = assemble(recipe, learnt, CPU)
+    if "change" in settings:
+        recipe, parts = CHANGES[settings["change"]](recipe, parts)
+    began = time.perf_counter()
+    for _ in updates_of(recipe, parts, steps=resolved(recipe.steps), rate=rate_of(recipe)):
         pass
     took = time.perf_counter() - began
     parts.system.denoiser.load_state_dict(parts.training.ema.model.state_dict())
     parts.system.denoiser.eval().requires_grad_(False)
-    return parts.system, {"steps": steps, "images": parts.training.seen, "seconds": took}
+    return parts.system, {"steps": parts.training.step, "images": parts.training.seen, "seconds": took}
 
 
 def judged(system: System, images: Images, count: int, judges: Path) -> dict[str, Any]:

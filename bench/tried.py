@@ -1,0 +1,256 @@
+"""Ingredients that `bench/ablation.py` tries and that are no fields of the recipe, since none has earned its place.
+
+Each is a function (recipe, parts) → (recipe, parts), given what `ebb train` would take, before the first update.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from ebb.assemble import Parts
+from ebb.data.loader import Batch, Loader
+from ebb.data.pictures import to_unit
+from ebb.process.denoiser import NetworkDenoiser, Predictor
+from ebb.process.levels import target, target_error
+from ebb.process.path import spread
+from ebb.process.predict import determinant
+from ebb.recipe import Recipe, resolved
+from ebb.shapes import Float
+from ebb.train.ema import EMA
+from ebb.train.guard import Guard
+from ebb.train.muon import Muon
+from ebb.train.objectives.coupling import independent
+from ebb.train.objectives.denoising import Denoising
+from ebb.train.objectives.objective import ConditionDropout, Loss, Objective
+from ebb.train.optimiser import AdamW
+
+Change = Callable[[Recipe, Parts], tuple[Recipe, Parts]]
+
+
+@dataclass(frozen=True)
+class Contrastive(Denoising):
+    """Denoising, less `away` times the squared distance to the target of another sample: the batch's one before.
+
+    Stoica et al. 2025, "Contrastive flow matching".
+    """
+
+    away: float = 0.05
+
+    def losses(
+        self, model: Predictor, batch: Batch, t: Float[Tensor, "b"], eps: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b *d"]:
+        factors = model.prediction(model.path, t)
+        error = target_error(model, batch.x0, eps, t, batch.cond, factors)
+        gap = target(factors, batch.x0 - batch.x0.roll(1, 0), eps - eps.roll(1, 0))
+        weight = self.weight(model.path, t, determinant(model.path, t, *factors))
+        others = self.away * (error + gap) ** 2
+        return spread(weight, error) * (error**2 - unseen(others))
+
+
+def unseen(term: Tensor) -> Tensor:
+    """0 with the gradient of the term: the guard compares the sizes of losses, and one that crosses 0 has none."""
+    return term - term.detach()
+
+
+@dataclass(frozen=True)
+class Dispersive:
+    """`objective` + weight·log mean exp(−‖z_i − z_j‖²/temperature) over pairs of the batch's deepest features.
+
+    Wang & He 2025, "Diffuse and disperse". Here z has length 1: longer ones need not learn to point elsewhere, and grow
+    until nothing else is learnt (a distance of 24 instead of 0.15).
+    """
+
+    objective: Objective
+    weight: float = 0.5
+    temperature: float = 0.5
+
+    def __call__(self, model: Any, batch: Batch, generator: torch.Generator) -> Loss:
+        kept = list[Tensor]()
+        deepest = model.network.down[-1][-1][-1]
+        hook = deepest.register_forward_hook(lambda _module, _given, out: kept.append(out))
+        loss = self.objective(model, batch, generator)
+        hook.remove()
+        z = F.normalize(kept[0].float().flatten(1))
+        apart = torch.pdist(z).square() / self.temperature
+        alike = torch.logsumexp(-apart, 0) - math.log(len(apart))
+        return Loss(loss.value + self.weight * unseen(alike), {"alike": alike.detach(), **loss.terms}, loss.levels)
+
+
+def shortest(x0: Float[Tensor, "b *d"], generator: torch.Generator) -> Float[Tensor, "b *d"]:
+    """The pairing of a batch with as much noise that has the least Σ‖ε − x0‖² (Pooladian et al. 2023)."""
+    eps = independent(x0, generator)
+    cost = torch.cdist(x0.flatten(1), eps.flatten(1)).square()
+    return eps[torch.from_numpy(linear_sum_assignment(cost.numpy())[1])]
+
+
+@dataclass(frozen=True)
+class Growing(Loader):
+    """Batches of half the images until update number `grown`, and whole ones from there."""
+
+    grown: int = 0
+
+    def __call__(self, step: int) -> Batch:
+        shared = self.examples, self.batch, self.seed, self.flip, self.device
+        if step >= self.grown:
+            return Loader(*shared)(step - self.grown // 2)
+        both = Loader(*shared)(step // 2)
+        half = slice(None, self.batch // 2) if step % 2 == 0 else slice(self.batch // 2, None)
+        return Batch(both.x0[half], {name: value[half] for name, value in both.cond.items()})
+
+
+class Unguarded(Guard):
+    """Finds every update good."""
+
+    def __call__(self, loss: Tensor, norm: Tensor) -> Tensor:
+        return torch.zeros_like(loss, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class Rising(Loader):
+    """Images of half the sides until update number `risen`, and whole ones from there."""
+
+    risen: int = 0
+
+    def __call__(self, step: int) -> Batch:
+        batch = super().__call__(step)
+        return batch if step >= self.risen else replace(batch, x0=F.avg_pool2d(batch.x0, 2))
+
+
+class SOAP(Muon):
+    """What Muon moves is moved by Adam in the eigenbases of both sides of its gradients (Vyas et al. 2024, alg. 3)."""
+
+    every = 10
+    """updates between two rounds of orthogonal iteration"""
+
+    def move(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]], bad: Tensor) -> None:
+        if "momentum" not in group:
+            AdamW.move(self, group, pairs, bad)
+            return
+        first, second = 0.95, 0.95
+        for p, whole in pairs:
+            grad, state = whole.reshape(len(whole), -1), self.state[p]
+            sides = grad @ grad.mT, grad.mT @ grad
+            if not state:  # the first gradient only shows the bases
+                bases = [torch.linalg.eigh(side)[1].flip(1) for side in sides]
+                state |= {"n": 0, "mean": torch.zeros_like(grad), "square": torch.zeros_like(grad)}
+                state |= {"sides": list(sides), "bases": bases}
+                continue
+            state["n"] += 1
+            left, right = state["bases"]
+            state["mean"].lerp_(grad, 1 - first)
+            state["square"].lerp_((left.mT @ grad @ right).square(), 1 - second)
+            mean = left.mT @ state["mean"] @ right / (1 - first ** state["n"])
+            step = mean / ((state["square"] / (1 - second ** state["n"])).sqrt() + 1e-8)
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.sub_((left @ step @ right.mT).reshape(p.shape) * group["lr"])
+            for old, side in zip(state["sides"], sides, strict=True):
+                old.lerp_(side, 1 - second)
+            if state["n"] % self.every == 0:
+                self.turn(state)
+
+    def turn(self, state: dict[str, Any]) -> None:
+        """One round of orthogonal iteration on both bases, their columns by falling eigenvalue."""
+        for axis, (side, base) in enumerate(zip(state["sides"], state["bases"], strict=True)):
+            order = (base * (side @ base)).sum(0).argsort(descending=True)
+            state["square"] = state["square"].index_select(axis, order)
+            state["bases"][axis] = torch.linalg.qr(side @ base[:, order])[0]
+
+
+def plain(parts: Parts) -> tuple[ConditionDropout, Denoising]:
+    """The objective of labelled data, and what it wraps."""
+    dropping = parts.objective
+    assert isinstance(dropping, ConditionDropout)
+    assert isinstance(dropping.objective, Denoising)
+    return dropping, dropping.objective
+
+
+def contrastive(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+    """Targets of others are stayed away from."""
+    dropping, denoising = plain(parts)
+    away = Contrastive(denoising.times, denoising.weight, denoising.coupling)
+    return recipe, replace(parts, objective=replace(dropping, objective=away))
+
+
+def moved(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+    """Only when sampling, the network's output is moved away from the mean target, as far as `contrastive` learns to.
+
+    E‖F − u‖² − λE‖F − u′‖² is least at F = ū + (E[u|x] − ū)/(1 − λ), where ū is the mean of u′.
+    """
+    denoiser, away = parts.training.model, Contrastive.away
+    assert isinstance(denoiser, NetworkDenoiser)
+    share, _ = denoiser.prediction(
+        denoiser.path, torch.full((1,), 0.5, dtype=torch.float64)
+    )  # at all times on this path
+    mean = share.float() * to_unit(torch.from_numpy(parts.data.images.pixels)).mean(0)
+
+    def move(network: nn.Module, _given: Any, out: Tensor) -> Tensor:
+        return out if network.training else mean + (out - mean) / (1 - away)
+
+    denoiser.network.register_forward_hook(move)
+    return recipe, parts
+
+
+def transported(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+    """Noise goes to images so that the distances within a batch are shortest."""
+    dropping, denoising = plain(parts)
+    return recipe, replace(parts, objective=replace(dropping, objective=replace(denoising, coupling=shortest)))
+
+
+def dispersive(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+    """Features are pushed apart."""
+    return recipe, replace(parts, objective=Dispersive(parts.objective))
+
+
+def growing(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+    """The first half of all images in batches of half the size: half as many updates again for the same images."""
+    steps = resolved(recipe.steps) // 2 * 2
+    loader = Growing(**vars(parts.loader), grown=steps)
+    return recipe.model_copy(update={"steps": steps + steps // 2}), replace(parts, loader=loader)
+
+
+def rising(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+    """A quarter of the arithmetic on images of half the sides, four updates of which cost one.
+
+    The guard is left out, which takes the first whole images for outliers, and so all that follow.
+    """
+    steps = resolved(recipe.steps)
+    parts.training.guard = Unguarded()
+    loader = Rising(**vars(parts.loader), risen=steps)
+    return recipe.model_copy(update={"steps": steps + steps * 3 // 4}), replace(parts, loader=loader)
+
+
+def soap(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+    """SOAP in the place of Muon."""
+    training, how = parts.training, recipe.optimiser
+    training.optimizer = SOAP(training.model, resolved(how.lr), how.weight_decay)
+    return recipe, parts
+
+
+def averaged(share: float) -> Change:
+    """An average whose half-life is this share of the images seen."""
+
+    def change(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+        parts.training.ema = EMA(parts.training.model, recipe.ema_halflife, ramp=share)
+        return recipe, parts
+
+    return change
+
+
+CHANGES: dict[str, Change] = {
+    "contrastive": contrastive,
+    "moved": moved,
+    "transported": transported,
+    "dispersive": dispersive,
+    "growing": growing,
+    "rising": rising,
+    "soap": soap,
+    **{f"averaged {share:g}": averaged(share) for share in (0.02, 0.1, 0.15, 0.25)},
+}
