@@ -186,9 +186,8 @@ def moved(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
     """
     denoiser, away = parts.training.model, Contrastive.away
     assert isinstance(denoiser, NetworkDenoiser)
-    share, _ = denoiser.prediction(
-        denoiser.path, torch.full((1,), 0.5, dtype=torch.float64)
-    )  # at all times on this path
+    halfway = torch.full((1,), 0.5, dtype=torch.float64)
+    share, _ = denoiser.prediction(denoiser.path, halfway)  # on this path the same at all times
     mean = share.float() * to_unit(torch.from_numpy(parts.data.images.pixels)).mean(0)
 
     def move(network: nn.Module, _given: Any, out: Tensor) -> Tensor:
