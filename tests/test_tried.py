@@ -1,6 +1,7 @@
 """What bench/ablation.py tries besides fields of the recipe: a figure against it is only as good as its code."""
 
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,8 @@ from ebb.networks.unet import UNet
 from ebb.process.denoiser import CLOCKS, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
+from ebb.recipe import Recipe
+from ebb.train.muon import Muon
 from ebb.train.objectives.denoising import Denoising
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -48,47 +51,85 @@ def seen(loader, steps):
 
 def loader_of(count=64, batch=8):
     pixels = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1).repeat(4, 2).repeat(4, 3)
-    return Loader(Examples(pixels), batch, 3)
+    return Loader(Examples(pixels, {"label": np.arange(count) % 10}), batch, 3)
 
 
 def test_growing_batches_show_the_same_images_in_the_same_order(tried):
     whole = loader_of()
-    grown = tried.Growing(**vars(whole), grown=4)
+    grown = tried.Growing(**vars(whole), whole_from=4)
     assert [len(grown(step).x0) for step in range(6)] == [4] * 4 + [8] * 2
     assert torch.equal(seen(grown, 6), seen(whole, 4))
+    assert torch.equal(
+        *(torch.cat([loader(step).cond["label"] for step in range(n)]) for loader, n in ((grown, 6), (whole, 4)))
+    )
 
 
 def test_images_rise_from_half_their_sides(tried):
-    rising = tried.Rising(**vars(loader_of()), risen=2)
+    rising = tried.Rising(**vars(loader_of()), whole_from=2)
     assert [tuple(rising(step).x0.shape[2:]) for step in range(3)] == [(2, 2), (2, 2), (4, 4)]
     assert torch.equal(seen(rising, 2), seen(loader_of(), 2)), "images of one value keep it"
 
 
-def test_a_silent_network_is_drawn_to_its_targets_less_by_what_drives_it_from_the_others(tried, denoiser, batch):
-    """Outputs start at 0, so both pull at the last bias alike: those of a batch are the others' targets too."""
-    pull, loss = [], []
-    for objective in (Denoising(), tried.Contrastive(away=0.3)):
-        denoiser.zero_grad()
-        loss.append(objective(denoiser, batch, torch.Generator().manual_seed(2)).value)
-        loss[-1].backward()
-        pull.append(denoiser.network.out.bias.grad.clone())
-    torch.testing.assert_close(pull[1], 0.7 * pull[0])
-    assert loss[0] == loss[1], "what is logged and guarded is the error"
+@dataclass
+class Some:
+    """The parts that a change of steps touches."""
+
+    training: SimpleNamespace
+    loader: Loader
 
 
-def test_what_is_moved_away_is_what_the_contrastive_loss_is_least_at(tried, denoiser):
-    """Of predictions c for targets u = −x0 + ε that nothing tells apart, by descent, and by moving E[u] away from ū."""
+def test_steps_are_those_of_as_many_images_or_as_much_arithmetic(tried):
+    recipe = Recipe(steps=300)
+    for change, steps in ((tried.growing, 450), (tried.rising, 525)):
+        parts = Some(SimpleNamespace(guard=None), loader_of())
+        assert change(recipe, parts)[0].steps == steps
+
+
+def says(F):
+    """A predictor of the velocity on the linear path that says F wherever it is asked."""
+    return SimpleNamespace(path=PATHS["linear"], prediction=PREDICTIONS["velocity"], raw=lambda *_: F)
+
+
+def test_a_contrastive_gradient_is_drawn_to_its_target_and_driven_from_that_before(tried, batch):
+    eps, t = torch.randn_like(batch.x0), torch.full((6,), 0.3, dtype=torch.float64)
+    F = torch.randn_like(batch.x0, requires_grad=True)
+    losses = tried.Contrastive(away=0.3).losses(says(F), batch, t, eps)
+    (slope,) = torch.autograd.grad(losses.sum(), F)
+    u = eps - batch.x0
+    torch.testing.assert_close(slope, 2 * (F - u) - 0.3 * 2 * (F - u.roll(1, 0)))
+    torch.testing.assert_close(losses, Denoising().losses(says(F), batch, t, eps))  # what is logged and guarded
+
+
+def test_the_shift_leads_to_where_the_contrastive_loss_is_least(tried):
+    """Two kinds of image, ±A, and no noise: for each kind the gradient is 0 at its target shifted, and not unshifted."""
+    A = torch.linspace(-1, 1, 64).reshape(1, 8, 8)
+    x0 = torch.stack([A, A, -A, -A])  # before each kind stand as many of either
+    network = nn.Identity()
+    denoiser = NetworkDenoiser(network, PATHS["linear"], PREDICTIONS["velocity"], CLOCKS["fraction"])
+    pixels = np.stack([np.zeros((1, 8, 8), np.uint8), np.full((1, 8, 8), 255, np.uint8)])  # of mean 0
+    parts = SimpleNamespace(
+        training=SimpleNamespace(model=denoiser), data=SimpleNamespace(images=SimpleNamespace(pixels=pixels))
+    )
+    tried.shifted(None, parts)
+    t, silent = torch.full((4,), 0.3, dtype=torch.float64), torch.zeros_like(x0)
+
+    def slope(F):
+        F = F.clone().requires_grad_()
+        losses = tried.Contrastive().losses(says(F), Batch(x0, {}), t, silent)
+        return torch.autograd.grad(losses.sum(), F)[0].reshape(2, 2, 64).sum(1).abs().max()
+
+    assert slope(network.eval()(-x0)) < 1e-5 < 1e-2 < slope(network.train()(-x0))
+
+
+def test_the_shift_is_from_the_mean_image(tried, denoiser):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 1, 8, 8), dtype=np.uint8)
-    images = SimpleNamespace(images=SimpleNamespace(pixels=pixels))
-    tried.moved(None, SimpleNamespace(training=SimpleNamespace(model=denoiser), data=images))
-    seen, away = torch.zeros(1, 1, 8, 8), tried.Contrastive.away
-    learnt = denoiser.eval().network(seen, torch.zeros(1), {})
-    mean = -torch.from_numpy(pixels / 127.5 - 1).float().mean(0)
-    c = torch.zeros(1, 8, 8, requires_grad=True)  # what this network, which says 0, was taught E[u|x] = 0 for
-    loss = (c - 0).square().sum() - away * (c - mean).square().sum()
-    (slope,) = torch.autograd.grad(loss, c)
-    torch.testing.assert_close(learnt[0].detach(), -slope.detach() / (2 * (1 - away)))  # Newton's step is exact
-    assert denoiser.train().network(seen, torch.zeros(1), {}).abs().max() == 0
+    parts = SimpleNamespace(
+        training=SimpleNamespace(model=denoiser), data=SimpleNamespace(images=SimpleNamespace(pixels=pixels))
+    )
+    tried.shifted(None, parts)
+    mean = -torch.from_numpy(pixels / 127.5 - 1).float().mean(0)  # of ε − x0
+    said = denoiser.eval().network(torch.zeros(1, 1, 8, 8), torch.zeros(1), {})  # 0 before the shift
+    torch.testing.assert_close(said[0], mean - mean / 0.95)
 
 
 def test_features_are_pushed_apart(tried, denoiser, batch):
@@ -97,8 +138,13 @@ def test_features_are_pushed_apart(tried, denoiser, batch):
     def found():
         return dispersive(denoiser, batch, torch.Generator().manual_seed(2))
 
+    kept = []
+    hook = denoiser.network.down[-1][-1][-1].register_forward_hook(lambda _module, _given, out: kept.append(out))
     before = found()
-    assert before.terms["alike"] < 0, "log mean exp(−d) is 0 only where all are alike"
+    hook.remove()
+    z = kept[0].flatten(1).double()
+    every = torch.exp(-(z[:, None] - z).square().mean(2) / 0.5)
+    assert before.terms["alike"].item() == pytest.approx(every.mean().log().item(), rel=1e-4)
     assert before.value == Denoising()(denoiser, batch, torch.Generator().manual_seed(2)).value
     before.value.backward()
     with torch.no_grad():
@@ -111,36 +157,54 @@ def test_features_are_pushed_apart(tried, denoiser, batch):
 def test_the_shortest_pairing_is_that_of_sorted_numbers(tried):
     x0 = torch.tensor([[2.0], [-1.0], [0.5]])
     eps = tried.shortest(x0, torch.Generator().manual_seed(0))
+    drawn = torch.randn(3, 1, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(eps.flatten().sort()[0], drawn.flatten().sort()[0])
     assert eps.flatten().argsort().tolist() == x0.flatten().argsort().tolist()
 
 
-def descended(optimiser, left, right):
-    """Where 12 steps lead from a start on ½‖A·W·B − C‖², another C at each, with W seen in other bases."""
-    generator = torch.Generator().manual_seed(0)
-    start, a, b = (torch.randn(32, 32, generator=generator, dtype=torch.float64) for _ in range(3))
+def test_an_average_over_a_share_forgets_half_in_that_share_of_the_images(tried):
+    model = nn.Linear(1, 1, bias=False)
+    parts = SimpleNamespace(training=SimpleNamespace(model=model, ema=None))
+    tried.averaged(0.1)(Recipe(), parts)
+    before = parts.training.ema.model.weight.item()
+    with torch.no_grad():
+        model.weight.add_(1)
+    parts.training.ema.update(model, 100, 1000)
+    assert parts.training.ema.model.weight.item() == pytest.approx(before + 0.5)
+
+
+def stepped(optimiser, gradients, **how):
+    """Where a matrix of 32 × 32 lies after updates by these gradients."""
     model = nn.Linear(32, 32, bias=False, dtype=torch.float64)
-    model.weight.data = left @ start @ right
-    made = optimiser(model, 0.01)
-    for _ in range(12):
-        model.zero_grad()
-        c = torch.randn(32, 32, generator=generator, dtype=torch.float64)
-        (0.5 * (a @ left.mT @ model.weight @ right.mT @ b - c).square().mean()).backward()
+    model.weight.data.zero_()
+    made = optimiser(model, **how) if issubclass(optimiser, Muon) else optimiser(model.parameters(), **how)
+    for gradient in gradients:
+        model.weight.grad = gradient.clone()
         made.step()
-    return left.mT @ model.weight.detach() @ right.mT
+    return model.weight.detach()
 
 
-def test_soap_descends_alike_in_any_basis_and_adam_does_not(tried):
-    """Its steps are in the bases of the gradients' own sides; a mutant that stays in the given ones is Adam."""
-    generator, as_given = torch.Generator().manual_seed(1), [torch.eye(32, dtype=torch.float64)] * 2
-    turns = [torch.linalg.qr(torch.randn(32, 32, generator=generator, dtype=torch.float64))[0] for _ in as_given]
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
-    class Unturned(tried.SOAP):
-        def move(self, group, pairs, bad):
-            for p, _ in pairs:
-                if self.state[p]:
-                    self.state[p]["bases"] = list(as_given)
-            super().move(group, pairs, bad)
 
-    moved = (descended(tried.SOAP, *as_given) - descended(tried.SOAP, *turns)).abs().max()
-    mutant = (descended(Unturned, *as_given) - descended(Unturned, *turns)).abs().max()
-    assert moved < 1e-2 < mutant
+def test_soap_is_adam_where_the_axes_are_the_gradients_bases(tried):
+    """After its first gradient, through turns, and wherever the axes are turned to; gradients of 0 come before."""
+    rows = random(25, 32)
+    diagonal = [torch.diag(row) for row in rows]
+    adam = stepped(torch.optim.AdamW, diagonal[1:], lr=0.01, betas=(0.95, 0.95), weight_decay=0.0)
+    torch.testing.assert_close(stepped(tried.SOAP, [0 * diagonal[0], *diagonal], lr=0.01), adam)
+    left, right = (torch.linalg.qr(random(32, 32, seed=s))[0] for s in (1, 2))
+    turned = stepped(tried.SOAP, [left @ g @ right.mT for g in diagonal], lr=0.01)
+    torch.testing.assert_close(left.mT @ turned @ right, adam, rtol=1e-4, atol=1e-6)
+
+
+def test_soap_makes_no_bad_update(tried):
+    model = nn.Linear(32, 32, bias=False)
+    made, before = tried.SOAP(model, lr=0.01), model.weight.detach().clone()
+    for bad in (0.0, 1.0, 1.0, 0.0):
+        made.found_inf = torch.tensor(bad)
+        model.weight.grad = torch.full_like(model.weight, torch.nan if bad else 1.0) + (0 if bad else torch.eye(32))
+        made.step()
+        assert torch.equal(model.weight, before) == (made.state[model.weight]["n"] == 0)
+    assert made.state[model.weight]["n"] == 1
