@@ -29,6 +29,7 @@ from tried import CHANGES
 from ebb.assemble import assemble, facts_of, updates_of
 from ebb.data.scan import Images, read
 from ebb.encode.images import to_pixels
+from ebb.errors import EbbError
 from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.evaluate.measure import measure
 from ebb.machine import keep_freed_memory
@@ -171,7 +172,10 @@ def main() -> None:
     if given.decay is not None and not 0 <= given.decay <= 1:
         parser.error(f"--decay is a share from 0 to 1, got {given.decay:g}")
     given.out.mkdir(parents=True, exist_ok=True)
-    images = read(given.data, cache=given.out)
+    try:
+        images = read(given.data, cache=given.out)
+    except EbbError as error:
+        sys.exit(str(error))
     judges = given.out / f"{images.summary.fingerprint[:12]}.safetensors"
     if given.one:
         torch.set_num_threads(2)
