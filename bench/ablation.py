@@ -186,8 +186,8 @@ def main() -> None:
         return
     train_judges(images, judges)
     asked = {"asked": given.seconds} if given.updates is None else {"updates": given.updates}
-    asked |= {"decay": given.decay}
-    results, mine = given.out / "results.jsonl", {"data": images.summary.name, "n": given.n} | asked
+    mine = {"data": images.summary.name, "n": given.n, "decay": given.decay} | asked
+    results = given.out / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     for seed in range(given.seeds):
         for name in given.only:

@@ -182,8 +182,7 @@ def plain(parts: Parts) -> tuple[ConditionDropout, Denoising]:
 def contrastive(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
     """Targets of others are stayed away from."""
     dropping, denoising = plain(parts)
-    away = Contrastive(denoising.times, denoising.weight, denoising.coupling)
-    return recipe, replace(parts, objective=replace(dropping, objective=away))
+    return recipe, replace(parts, objective=replace(dropping, objective=Contrastive(**vars(denoising))))
 
 
 def shifted(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
