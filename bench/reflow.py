@@ -1,6 +1,6 @@
 """What reflow gains: how straight the flow is, and the distance in few steps, of a run and of what learnt its pairs.
 
-ebb train mnist/ --reflow runs/mnist --run runs/straight --budget 5m
+ebb train mnist/ --reflow runs/mnist --run runs/straight --budget 4m
 python bench/reflow.py runs/mnist runs/straight
 """
 
