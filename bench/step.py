@@ -14,6 +14,7 @@ import functools
 import json
 import math
 import multiprocessing
+import os
 import re
 import statistics
 import subprocess
@@ -44,6 +45,8 @@ SHAPES: dict[str, Shape] = {"MNIST": (1, 28, 28), "CIFAR-10": (3, 32, 32)}
 BATCH, THREADS, CPU = 128, 2, torch.device("cpu")
 WITHIN = 0.1
 """How far a peer's arithmetic or parameters may be from ebb's."""
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # all of it is of the CPU, the processes that it starts too
 
 EBB = Path(__file__).parents[1] / ".venv/bin/ebb"
 """Of the environment that has what `ebb train digits` asks for."""

@@ -6,6 +6,7 @@ Every message names the thing, says what was expected and what came, and `hint` 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -44,6 +45,11 @@ class DamagedError(EbbError):
     """A file that is not what it claims to be, exit code 5."""
 
     code = 5
+
+
+def memory_is_full(error: Exception) -> bool:
+    """Whether it says that the machine's memory or a GPU's is full; torch says so of a CPU's in a bare RuntimeError."""
+    return isinstance(error, MemoryError) or bool(re.search("(out of|allocate|enough) memory", str(error)))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -64,6 +65,12 @@ def timed(recipe: Recipe, parts: Parts) -> Iterator[float]:
         last = time.perf_counter()
 
 
+def while_it_fits(each: Iterator[float]) -> Iterator[float]:
+    """As many as there are before a GPU's memory is full."""
+    with suppress(torch.OutOfMemoryError):
+        yield from each
+
+
 def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> float:
     """Images per second: a median over `spend` seconds of updates or three, on a copy that is thrown away."""
     took = list[float]()
@@ -102,19 +109,22 @@ def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precisio
     """Images per second in each precision that is open, in small batches on a CPU, which keep the first step near.
 
     The precisions take turns and each has the time of its fastest update, so that whatever else the machine does in
-    these seconds does not decide between them.
+    these seconds does not decide between them. One whose updates do not fit a GPU makes 0; raises OutOfMemoryError
+    where none does.
     """
     small = recipe.model_copy(update={"batch": probe(recipe, device), "engine": "eager"})
     parts = assemble(small, data, device)
     running: dict[Precision, Iterator[float]] = {
-        precision: timed(small.model_copy(update={"precision": precision}), parts)
+        precision: while_it_fits(timed(small.model_copy(update={"precision": precision}), parts))
         for precision in ([recipe.precision] if recipe.precision else PRECISIONS)
     }
     best = dict.fromkeys(running, math.inf)
     for turn in range(ROUNDS):
         for precision, each in running.items():
             if turn < 2 or best[precision] <= SLOWER * min(best.values()):
-                best[precision] = min(best[precision], next(each))
+                best[precision] = min(best[precision], next(each, math.inf))
+    if min(best.values()) == math.inf:
+        raise torch.OutOfMemoryError(f"out of memory with {images_of(small)} images in each precision")
     return {precision: images_of(small) / least for precision, least in best.items()}
 
 

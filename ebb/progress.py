@@ -21,8 +21,8 @@ from ebb.train.loop import Step
 
 def peak_memory_mb() -> float:
     """The most memory this process has held, in MB: of the GPU where it uses one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
+    if torch.cuda.is_available() and (most := torch.cuda.max_memory_allocated()):
+        return most / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 

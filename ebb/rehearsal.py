@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import statistics
 import tempfile
@@ -19,7 +18,7 @@ from rich.console import Console
 from ebb import checkpoint
 from ebb.assemble import Parts, assemble, autocast_of, names_known, updates_of
 from ebb.data.scan import Images
-from ebb.errors import ResourceError
+from ebb.errors import ResourceError, memory_is_full
 from ebb.evaluate.cost import gflop
 from ebb.machine import keep_freed_memory, matrix_rate
 from ebb.plan import rate_of, resolve
@@ -210,8 +209,8 @@ def enough_memory(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search("(out of|allocate|enough) memory", str(error)):
-            raise  # torch says it in words of its own, on a CPU in a bare RuntimeError
+        if not memory_is_full(error):
+            raise
         size = f", such as --batch {recipe.batch // 2}" if recipe.batch and recipe.batch > 1 else ""
         raise ResourceError("a run would need more memory than there is", f"try a smaller --batch{size}") from error
 

@@ -28,6 +28,8 @@ from rich.console import Console
 from ebb import checkpoint
 from ebb.assemble import updates_of
 from ebb.cli import Verbs, given_in, overlaid
+from ebb.cli.sample import Sample
+from ebb.cli.train import Train
 from ebb.course import CHECKPOINT_EVERY, grid_steps, interruptible
 from ebb.data.scan import read
 from ebb.encode.images import settings_of
@@ -231,6 +233,26 @@ def test_precisions_take_turns_and_the_fastest_update_decides(pictures, monkeypa
     assert max(found, key=found.get) == faster
     assert (made["bf16"], made["fp32"]) == timed
     assert found[faster] == 16 / min(took[faster])
+
+
+@pytest.mark.parametrize("full", [("fp32",), ("bf16",), ("fp32", "bf16")])
+def test_a_precision_that_does_not_fit_is_not_taken(pictures, monkeypatch, full):
+    def clock(recipe, _):
+        yield from [0.5] * (recipe.precision not in full)
+        if recipe.precision in full:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield from [0.5, 0.5]
+
+    monkeypatch.setattr("ebb.plan.timed", clock)
+    monkeypatch.setattr("ebb.plan.assemble", lambda *_: None)
+    given = Recipe(batch=16), prepared(Recipe(), read(str(pictures))), torch.device("cpu")
+    if len(full) == 2:
+        with pytest.raises(torch.OutOfMemoryError, match="16 images"):
+            paces(*given)
+    else:
+        found = paces(*given)
+        assert found.pop(full[0]) == 0
+        assert list(found.values()) == [32]
 
 
 def on_a_clock(monkeypatch, speed):
@@ -512,6 +534,23 @@ def test_a_full_disk_ends_with_code_four_and_keeps_what_was_saved(pictures, tmp_
     assert ebb("train", pictures, "--run", tmp_path / "other", *options) == 4
     assert "it resumes from the last checkpoint" in capsys.readouterr().err
     assert checkpoint.newest(run / "checkpoints") is not None
+
+
+@pytest.mark.parametrize(("verb", "kind", "hint"), [("train", Train, "--batch"), ("sample", Sample, "CUDA_VISIBLE_")])
+def test_full_memory_is_told_and_nothing_else_is_taken_for_it(tmp_path, monkeypatch, capsys, verb, kind, hint):
+    def fails(words):
+        def call(*_):
+            raise RuntimeError(words)
+
+        monkeypatch.setattr(kind, "__call__", call)
+        return ebb(verb, tmp_path)
+
+    assert fails("CUDA out of memory. Tried to allocate 2.00 GiB") == 4
+    said = capsys.readouterr().err
+    assert "out of memory" in said
+    assert hint in said
+    with pytest.raises(RuntimeError, match="illegal"):
+        fails("CUDA error: an illegal memory access was encountered")
 
 
 def test_a_recipe_file_is_a_base_that_options_win_over(pictures, tmp_path):

@@ -24,10 +24,15 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ebb.data.pictures import sent
 from ebb.data.scan import read
 from ebb.machine import keep_freed_memory
+from ebb.progress import peak_memory_mb
 from ebb.recipe import from_yaml
 from ebb.system import load
+
+AHEAD = 20
+"""Updates after which a GPU is waited for, so that a mark does not pass while many are under way."""
 
 PROBE = 32
 """Images of a batch that precisions are timed on."""
@@ -116,7 +121,7 @@ class Training:
 
     def batch(self, most: int | None = None) -> tuple[Tensor, Tensor]:
         """Images in [−1, 1], half of them mirrored where the row says so, and their labels."""
-        index = torch.from_numpy(next(self.order)[:most]).to(self.device)
+        index = sent(torch.from_numpy(next(self.order)[:most]), self.device)
         images = self.pixels[index].float() / 127.5 - 1
         if self.settings.flip:
             mirrored = torch.rand(len(images), 1, 1, 1, device=self.device) < 0.5
@@ -158,7 +163,7 @@ def train(data: str, name: str, where: str, seed: int, marks: list[float], out: 
     for mark in marks:
         while (spent := time.perf_counter() - began - saving) < mark:
             seen += training.step(spent / marks[-1])
-            if device.type == "cuda":
+            if device.type == "cuda" and training.done % AHEAD == 0:
                 torch.cuda.synchronize()
         saved = time.perf_counter()
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in training.package.weights().items()}
@@ -168,7 +173,7 @@ def train(data: str, name: str, where: str, seed: int, marks: list[float], out: 
     facts = {
         "precision": str(training.way),
         "parameters": sum(p.numel() for p in training.package.network.parameters()),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+        "peak_mb": peak_memory_mb(),
         "settings": asdict(settings),
     }
     keep(out, [mark | facts for mark in found])
@@ -183,10 +188,11 @@ def train_ebb(where: str, seed: int, budget: float, out: Path, device: torch.dev
     seconds = time.perf_counter() - began
     recipe, _ = from_yaml(out / "run" / "run.yaml")
     last = json.loads((out / "run" / "log.jsonl").read_text().splitlines()[-1])
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
     facts = {
         "precision": recipe.precision,
         "parameters": sum(p.numel() for p in load(out / "run").denoiser.network.parameters()),
-        "peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000,
+        "peak_mb": last["memory_mb"] if device.type == "cuda" else children.ru_maxrss / 1000,
         "settings": recipe.model_dump(mode="json") | {"package": "ebb", "row": "default"},
         "commit": json.loads((out / "run" / "env.json").read_text())["git"],
     }

@@ -21,7 +21,7 @@ from ebb.cli.evaluate import Doctor, Evaluate, Sweep
 from ebb.cli.sample import Sample
 from ebb.cli.say import saying
 from ebb.cli.train import Train, overlaid
-from ebb.errors import EbbError, ResourceError
+from ebb.errors import EbbError, ResourceError, memory_is_full
 from ebb.recipe import explained
 from ebb.terminal import tell
 
@@ -64,9 +64,11 @@ def main(arguments: list[str] | None = None) -> None:
         what = f"{error.filename or 'a file'}: {error.strerror}"
         fail(errors, ResourceError(what, "free space, or choose another place"))
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if not memory_is_full(error):
             raise
-        fail(errors, ResourceError("out of memory", "try a smaller --batch, --network.width or --data.size"))
+        smaller = "try a smaller --batch, --network.width or --data.size"
+        other = "end what else uses it; CUDA_VISIBLE_DEVICES= before the command takes the CPU"
+        fail(errors, ResourceError("out of memory", smaller if isinstance(verb, Train) else other))
     except KeyboardInterrupt as stop:
         saved = "; the same command resumes from the last checkpoint" if stop.args else ""
         errors.print(f"stopped{saved}", soft_wrap=True)

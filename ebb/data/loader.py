@@ -63,9 +63,12 @@ class Order:
         """The items of batch `step`, int64 [batch]."""
         first, last = step * self.batch, (step + 1) * self.batch
         epochs = range(first // self.count, (last - 1) // self.count + 1)
-        run = np.concatenate([permutation(self.count, self.seed, e) for e in epochs])
-        start = first - epochs[0] * self.count
-        return run[start : start + self.batch]
+        return np.concatenate(
+            [
+                permutation(self.count, self.seed, e)[max(0, first - e * self.count) : last - e * self.count]
+                for e in epochs
+            ]
+        )
 
 
 def mirrored(turned: Tensor, x: Tensor, other: Tensor | None = None) -> Tensor:

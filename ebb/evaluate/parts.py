@@ -101,10 +101,10 @@ def noise(subject: Subject) -> Part:
     """
     system, images = subject.system, subject.images
     some = np.random.default_rng(subject.seed).permutation(len(images.pixels))[:IDEAL]
-    known = torch.cat([system.encode(x.to(system.device)) for x in batches(images.pixels[some])])
-    theirs = system.conditions(wishes_of(system, images, some))
+    known = torch.cat([system.encode(x.to(system.device)).cpu() for x in batches(images.pixels[some])])
+    probed, theirs = known[:PROBED].to(system.device), system.conditions(wishes_of(system, images, some))
     cond = {name: row[:PROBED] for name, row in theirs.items()}
-    found = levels(system.denoiser, known[:PROBED], cond, known, reference_cond=theirs, seed=subject.seed)
+    found = levels(system.denoiser, probed, cond, known, reference_cond=theirs, seed=subject.seed)
     return Part({"levels": found})
 
 

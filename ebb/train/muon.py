@@ -62,18 +62,20 @@ class Muon(AdamW):
         if "momentum" not in group:
             super().move(group, pairs, bad)
             return
-        fine, shapes = 1 - bad, defaultdict[tuple[int, int], list[tuple[Tensor, Tensor]]](list)
+        shapes = defaultdict[tuple[int, int], list[tuple[Tensor, Tensor]]](list)
+        skip, fine = bad > 0, 1 - bad  # and what follows from them, once for all matrices: a GPU is told each by itself
+        share, kept = (1 - group["momentum"]) * fine, 1 - group["lr"] * group["weight_decay"] * fine
         for p, grad in pairs:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
             memory = self.state[p]["momentum"]
-            grad = torch.where(bad > 0, memory, grad)
-            memory.lerp_(grad, (1 - group["momentum"]) * fine)
+            grad = torch.where(skip, memory, grad)
+            memory.lerp_(grad, share)
             ahead = grad.lerp(memory, group["momentum"])  # Nesterov's
             shapes[p.shape[0], p[0].numel()].append((p, ahead.reshape(len(p), -1)))
         for (rows, columns), alike in shapes.items():
-            size = group["lr"] * 0.2 * max(rows, columns) ** 0.5
+            size = group["lr"] * 0.2 * max(rows, columns) ** 0.5 * fine
             turned = orthogonal(torch.stack([ahead for _, ahead in alike]))
             for (p, _), update in zip(alike, turned, strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"] * fine)
-                p.sub_(update.reshape(p.shape) * (size * fine))
+                p.mul_(kept)
+                p.sub_(update.reshape(p.shape) * size)
