@@ -225,8 +225,8 @@ def resolve(
     if recipe.precision is None or open_width:
         measured = paces(recipe, data, device)
     if recipe.precision is None:
-        told = {name: f"{each:,.0f} images/s" if each else "too large" for name, each in measured.items()}
-        found = ", ".join(map(" ".join, told.items()))
+        rates = {name: f"{each:,.0f} images/s" if each else "too large" for name, each in measured.items()}
+        found = ", ".join(map(" ".join, rates.items()))
         reasons["precision"] = f"measured {found} in batches of {probe(recipe, device)}"
         recipe = recipe.model_copy(update={"precision": max(measured, key=lambda name: measured[name])})
     if open_width:

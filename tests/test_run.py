@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 
 from ebb import checkpoint
-from ebb.assemble import updates_of
+from ebb.assemble import facts_of, updates_of
 from ebb.cli import Verbs, given_in, overlaid
 from ebb.cli.sample import Sample
 from ebb.cli.train import Train
@@ -38,6 +38,7 @@ from ebb.evaluate.ensemble import train_ensemble
 from ebb.plan import RESERVE, grid_seconds, paces, resolve
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, from_yaml, to_yaml, validated
+from ebb.recipes import complete
 from ebb.record import words
 from ebb.run import resumed, train
 
@@ -228,8 +229,8 @@ def test_precisions_take_turns_and_the_fastest_update_decides(pictures, monkeypa
             yield float(seconds)
 
     monkeypatch.setattr("ebb.plan.timed", clock)
-    monkeypatch.setattr("ebb.plan.assemble", lambda *_: None)
-    found = paces(Recipe(batch=16), prepared(Recipe(), read(str(pictures))), torch.device("cpu"))
+    learnt = prepared(Recipe(), read(str(pictures)))
+    found = paces(complete(Recipe(batch=16), facts_of(learnt))[0], learnt, torch.device("cpu"))
     assert max(found, key=found.get) == faster
     assert (made["bf16"], made["fp32"]) == timed
     assert found[faster] == 16 / min(took[faster])
