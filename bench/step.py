@@ -46,7 +46,7 @@ BATCH, THREADS, CPU = 128, 2, torch.device("cpu")
 WITHIN = 0.1
 """How far a peer's arithmetic or parameters may be from ebb's."""
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # all of it is of the CPU, the processes that it starts too
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # everything here runs on the CPU, child processes too
 
 EBB = Path(__file__).parents[1] / ".venv/bin/ebb"
 """Of the environment that has what `ebb train digits` asks for."""

@@ -48,7 +48,7 @@ class DamagedError(EbbError):
 
 
 def memory_is_full(error: Exception) -> bool:
-    """Whether it says that the machine's memory or a GPU's is full; torch says so of a CPU's in a bare RuntimeError."""
+    """Whether an error says that the machine's memory or a GPU's is full; torch's for a CPU is a bare RuntimeError."""
     return isinstance(error, MemoryError) or bool(re.search("(out of|allocate|enough) memory", str(error)))
 
 

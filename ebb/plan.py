@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import repeat
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -65,10 +66,12 @@ def timed(recipe: Recipe, parts: Parts) -> Iterator[float]:
         last = time.perf_counter()
 
 
-def while_it_fits(each: Iterator[float]) -> Iterator[float]:
-    """As many as there are before a GPU's memory is full."""
+def while_they_fit(updates: Iterator[float], parts: Parts) -> Iterator[float]:
+    """Seconds of updates, infinitely many from the one on that did not fit in a GPU's memory."""
     with suppress(torch.OutOfMemoryError):
-        yield from each
+        yield from updates
+    parts.training.optimizer.zero_grad()  # of what a backward pass left
+    yield from repeat(math.inf)
 
 
 def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> float:
@@ -109,22 +112,23 @@ def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precisio
     """Images per second in each precision that is open, in small batches on a CPU, which keep the first step near.
 
     The precisions take turns and each has the time of its fastest update, so that whatever else the machine does in
-    these seconds does not decide between them. One whose updates do not fit a GPU makes 0; raises OutOfMemoryError
-    where none does.
+    these seconds does not decide between them. One whose updates do not fit in a GPU's memory makes 0; raises
+    OutOfMemoryError where none does.
     """
     small = recipe.model_copy(update={"batch": probe(recipe, device), "engine": "eager"})
     parts = assemble(small, data, device)
     running: dict[Precision, Iterator[float]] = {
-        precision: while_it_fits(timed(small.model_copy(update={"precision": precision}), parts))
+        precision: while_they_fit(timed(small.model_copy(update={"precision": precision}), parts), parts)
         for precision in ([recipe.precision] if recipe.precision else PRECISIONS)
     }
     best = dict.fromkeys(running, math.inf)
     for turn in range(ROUNDS):
         for precision, each in running.items():
             if turn < 2 or best[precision] <= SLOWER * min(best.values()):
-                best[precision] = min(best[precision], next(each, math.inf))
+                took = next(each)
+                best[precision] = took if took == math.inf else min(best[precision], took)
     if min(best.values()) == math.inf:
-        raise torch.OutOfMemoryError(f"out of memory with {images_of(small)} images in each precision")
+        raise torch.OutOfMemoryError(f"out of memory with {images_of(small)} images in {' and '.join(best)}")
     return {precision: images_of(small) / least for precision, least in best.items()}
 
 
@@ -221,7 +225,8 @@ def resolve(
     if recipe.precision is None or open_width:
         measured = paces(recipe, data, device)
     if recipe.precision is None:
-        found = ", ".join(f"{name} {each:,.0f} images/s" for name, each in measured.items())
+        rates = {name: f"{each:,.0f} images/s" if each else "too large" for name, each in measured.items()}
+        found = ", ".join(map(" ".join, rates.items()))
         reasons["precision"] = f"measured {found} in batches of {probe(recipe, device)}"
         recipe = recipe.model_copy(update={"precision": max(measured, key=lambda name: measured[name])})
     if open_width:

@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 
 from ebb import checkpoint
-from ebb.assemble import updates_of
+from ebb.assemble import facts_of, updates_of
 from ebb.cli import Verbs, given_in, overlaid
 from ebb.cli.sample import Sample
 from ebb.cli.train import Train
@@ -38,6 +38,7 @@ from ebb.evaluate.ensemble import train_ensemble
 from ebb.plan import RESERVE, grid_seconds, paces, resolve
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, from_yaml, to_yaml, validated
+from ebb.recipes import complete
 from ebb.record import words
 from ebb.run import resumed, train
 
@@ -228,31 +229,34 @@ def test_precisions_take_turns_and_the_fastest_update_decides(pictures, monkeypa
             yield float(seconds)
 
     monkeypatch.setattr("ebb.plan.timed", clock)
-    monkeypatch.setattr("ebb.plan.assemble", lambda *_: None)
-    found = paces(Recipe(batch=16), prepared(Recipe(), read(str(pictures))), torch.device("cpu"))
+    learnt = prepared(Recipe(), read(str(pictures)))
+    found = paces(complete(Recipe(batch=16), facts_of(learnt))[0], learnt, torch.device("cpu"))
     assert max(found, key=found.get) == faster
     assert (made["bf16"], made["fp32"]) == timed
     assert found[faster] == 16 / min(took[faster])
 
 
+@pytest.mark.parametrize("fits", [0, 1, 2])
 @pytest.mark.parametrize("full", [("fp32",), ("bf16",), ("fp32", "bf16")])
-def test_a_precision_that_does_not_fit_is_not_taken(pictures, monkeypatch, full):
+def test_a_precision_that_does_not_fit_is_not_chosen(pictures, monkeypatch, full, fits):
+    """It fails after so many updates, which were the fastest."""
+
     def clock(recipe, _):
-        yield from [0.5] * (recipe.precision not in full)
         if recipe.precision in full:
+            yield from repeat(0.1, fits)
             raise torch.OutOfMemoryError("CUDA out of memory")
-        yield from [0.5, 0.5]
+        yield from repeat(0.12)
 
     monkeypatch.setattr("ebb.plan.timed", clock)
-    monkeypatch.setattr("ebb.plan.assemble", lambda *_: None)
-    given = Recipe(batch=16), prepared(Recipe(), read(str(pictures))), torch.device("cpu")
+    given = Recipe(batch=16, steps=2), prepared(Recipe(), read(str(pictures))), torch.device("cpu"), lambda _: None
     if len(full) == 2:
-        with pytest.raises(torch.OutOfMemoryError, match="16 images"):
-            paces(*given)
+        with pytest.raises(torch.OutOfMemoryError, match="16 images in fp32 and bf16"):
+            resolve(*given)
     else:
-        found = paces(*given)
-        assert found.pop(full[0]) == 0
-        assert list(found.values()) == [32]
+        recipe, reasons = resolve(*given)
+        assert recipe.precision not in full
+        assert f"{full[0]} too large" in reasons["precision"]
+        assert "133 images/s" in reasons["precision"]
 
 
 def on_a_clock(monkeypatch, speed):
@@ -536,8 +540,8 @@ def test_a_full_disk_ends_with_code_four_and_keeps_what_was_saved(pictures, tmp_
     assert checkpoint.newest(run / "checkpoints") is not None
 
 
-@pytest.mark.parametrize(("verb", "kind", "hint"), [("train", Train, "--batch"), ("sample", Sample, "CUDA_VISIBLE_")])
-def test_full_memory_is_told_and_nothing_else_is_taken_for_it(tmp_path, monkeypatch, capsys, verb, kind, hint):
+@pytest.mark.parametrize(("verb", "kind"), [("train", Train), ("sample", Sample)])
+def test_full_memory_is_told_and_nothing_else_is_taken_for_it(tmp_path, monkeypatch, capsys, verb, kind):
     def fails(words):
         def call(*_):
             raise RuntimeError(words)
@@ -548,7 +552,7 @@ def test_full_memory_is_told_and_nothing_else_is_taken_for_it(tmp_path, monkeypa
     assert fails("CUDA out of memory. Tried to allocate 2.00 GiB") == 4
     said = capsys.readouterr().err
     assert "out of memory" in said
-    assert hint in said
+    assert "smaller --batch" in said
     with pytest.raises(RuntimeError, match="illegal"):
         fails("CUDA error: an illegal memory access was encountered")
 

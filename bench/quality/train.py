@@ -32,7 +32,7 @@ from ebb.recipe import from_yaml
 from ebb.system import load
 
 AHEAD = 20
-"""Updates after which a GPU is waited for, so that a mark does not pass while many are under way."""
+"""Updates after which a GPU is waited for, so that no more than these are under way when a mark passes."""
 
 PROBE = 32
 """Images of a batch that precisions are timed on."""
@@ -165,7 +165,9 @@ def train(data: str, name: str, where: str, seed: int, marks: list[float], out: 
             seen += training.step(spent / marks[-1])
             if device.type == "cuda" and training.done % AHEAD == 0:
                 torch.cuda.synchronize()
-        saved = time.perf_counter()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        spent = (saved := time.perf_counter()) - began - saving
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in training.package.weights().items()}
         save_file(weights, out / f"{mark:g}.safetensors")
         found.append({"asked": mark, "seconds": spent, "images": seen, "updates": training.done})
@@ -188,11 +190,11 @@ def train_ebb(where: str, seed: int, budget: float, out: Path, device: torch.dev
     seconds = time.perf_counter() - began
     recipe, _ = from_yaml(out / "run" / "run.yaml")
     last = json.loads((out / "run" / "log.jsonl").read_text().splitlines()[-1])
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    resident = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     facts = {
         "precision": recipe.precision,
         "parameters": sum(p.numel() for p in load(out / "run").denoiser.network.parameters()),
-        "peak_mb": last["memory_mb"] if device.type == "cuda" else children.ru_maxrss / 1000,
+        "peak_mb": last["memory_mb"] if device.type == "cuda" else resident,
         "settings": recipe.model_dump(mode="json") | {"package": "ebb", "row": "default"},
         "commit": json.loads((out / "run" / "env.json").read_text())["git"],
     }

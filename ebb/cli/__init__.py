@@ -66,9 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (MemoryError, RuntimeError) as error:
         if not memory_is_full(error):
             raise
-        smaller = "try a smaller --batch, --network.width or --data.size"
-        other = "end what else uses it; CUDA_VISIBLE_DEVICES= before the command takes the CPU"
-        fail(errors, ResourceError("out of memory", smaller if isinstance(verb, Train) else other))
+        hint = "end other programs that use it, or train with a smaller --batch, --network.width or --data.size"
+        fail(errors, ResourceError("out of memory", hint))
     except KeyboardInterrupt as stop:
         saved = "; the same command resumes from the last checkpoint" if stop.args else ""
         errors.print(f"stopped{saved}", soft_wrap=True)

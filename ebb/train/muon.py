@@ -63,7 +63,7 @@ class Muon(AdamW):
             super().move(group, pairs, bad)
             return
         shapes = defaultdict[tuple[int, int], list[tuple[Tensor, Tensor]]](list)
-        skip, fine = bad > 0, 1 - bad  # and what follows from them, once for all matrices: a GPU is told each by itself
+        skip, fine = bad > 0, 1 - bad  # here, not for each matrix: every line is a launch
         share, kept = (1 - group["momentum"]) * fine, 1 - group["lr"] * group["weight_decay"] * fine
         for p, grad in pairs:
             if not self.state[p]:

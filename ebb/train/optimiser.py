@@ -49,8 +49,8 @@ class AdamW(torch.optim.Optimizer):
         moved, grads = ([pair[i] for pair in pairs] for i in (0, 1))
         for p in moved:
             if not self.state[p]:
-                self.state[p] |= {"step": torch.zeros((), device=p.device)}
-                self.state[p] |= {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+                moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+                self.state[p] |= {"step": torch.zeros((), device=p.device), **moments}
         mean, square, steps = ([self.state[p][name] for p in moved] for name in ("exp_avg", "exp_avg_sq", "step"))
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
