@@ -69,6 +69,8 @@ def test_contenders_alternate_within_a_seed_and_ebb_runs_once_for_each_budget(qu
     assert peer.marks == run.MARKS["mnist"]
     assert peer.counts == ((10,),) * 3 + ((20,),)
     assert len({r.folder for r in runs}) == len(runs)
+    *_, alike = run.schedule(["mnist"], 1, ["ebb"], (10, 20, 20))
+    assert alike.counts == ((20,),)
 
 
 def test_time_to_a_distance_is_exact_on_a_power_law(quality):

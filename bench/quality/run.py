@@ -72,7 +72,7 @@ def schedule(
                 if name == "ebb":
                     budgets = tuple(marks or BUDGETS[each])
                     for budget in budgets:
-                        counts = (late, most) if budget == budgets[-1] else (late,)
+                        counts = tuple(sorted({late, most})) if budget == budgets[-1] else (late,)
                         yield Run(each, name, seed, (budget,), (counts,))
                 else:
                     at = tuple(marks or MARKS[each])
