@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -155,6 +154,7 @@ def train(data: str, name: str, where: str, seed: int, marks: list[float], out: 
     """
     images, settings = read(where, cache=out), PEERS[data][name]
     PACKAGES[settings.package](settings, device)  # imports the package
+    catch_up = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     found, seen, saving = [], 0, 0.0
     began = time.perf_counter()
     if settings.fast:
@@ -163,10 +163,9 @@ def train(data: str, name: str, where: str, seed: int, marks: list[float], out: 
     for mark in marks:
         while (spent := time.perf_counter() - began - saving) < mark:
             seen += training.step(spent / marks[-1])
-            if device.type == "cuda" and training.done % AHEAD == 0:
-                torch.cuda.synchronize()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+            if training.done % AHEAD == 0:
+                catch_up()
+        catch_up()
         spent = (saved := time.perf_counter()) - began - saving
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in training.package.weights().items()}
         save_file(weights, out / f"{mark:g}.safetensors")
@@ -190,11 +189,10 @@ def train_ebb(where: str, seed: int, budget: float, out: Path, device: torch.dev
     seconds = time.perf_counter() - began
     recipe, _ = from_yaml(out / "run" / "run.yaml")
     last = json.loads((out / "run" / "log.jsonl").read_text().splitlines()[-1])
-    resident = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     facts = {
         "precision": recipe.precision,
         "parameters": sum(p.numel() for p in load(out / "run").denoiser.network.parameters()),
-        "peak_mb": last["memory_mb"] if device.type == "cuda" else resident,
+        "peak_mb": last["memory_mb"],
         "settings": recipe.model_dump(mode="json") | {"package": "ebb", "row": "default"},
         "commit": json.loads((out / "run" / "env.json").read_text())["git"],
     }
