@@ -4,13 +4,14 @@
 # make bench-quality MNIST=mnist/ CIFAR10=cifar10-train.zip: ebb against its peers at equal seconds, into RESULTS=runs/quality
 #   (nine hours of training and half as many of sampling; the same command goes on where it stopped).
 # make bench-step: a training step against peers: images/s at equal arithmetic, memory, time to the first update.
+# make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := runs/quality
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo demo-text test lint types format bench-sample bench-quality bench-step bench-evaluate bench-guard bench-doctor tables clean
+.PHONY: demo demo-text test lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor tables clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -68,6 +69,9 @@ bench-quality: .venv-bench/done
 
 bench-step: .venv-bench/done .venv/demo
 	.venv-bench/bin/python bench/step.py
+
+bench-busy: .venv-bench/done
+	.venv-bench/bin/python bench/busy.py
 
 bench-evaluate: bench-guard bench-doctor
 	$(BIN)/python bench/evaluate.py $(RUN)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from ebb.threads import give_way
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of glibc
 
 
@@ -31,6 +33,23 @@ def keep_freed_memory() -> bool:
         return False
     large = mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20)  # older ones take 32 MiB at most
     return bool(large and mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1) and mallopt(M_TOP_PAD, 64 << 20))
+
+
+def ready() -> None:
+    """Ask of the machine what every computation here is faster with, once; nothing that is computed changes."""
+    keep_freed_memory()
+    give_way()
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for products in bfloat16; without, they take a hundred times as long as fp32.
+
+    A CPU needs AVX-512 or more (oneDNN's own test); where torch has no oneDNN there are none that it would use.
+    """
+    if device.type != "cpu":
+        return True
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return known is not None and bool(known())
 
 
 def seconds_since_start() -> float | None:

@@ -20,7 +20,7 @@ from ebb.assemble import Parts, assemble, autocast_of, names_known, updates_of
 from ebb.data.scan import Images
 from ebb.errors import ResourceError, memory_is_full
 from ebb.evaluate.cost import gflop
-from ebb.machine import keep_freed_memory, matrix_rate
+from ebb.machine import matrix_rate, ready
 from ebb.plan import rate_of, resolve
 from ebb.prepare import prepared
 from ebb.progress import peak_memory_mb
@@ -104,7 +104,7 @@ def rehearse(
     began, started = called if began is None else began, called if started is None else started
     asked, console = inherited(asked or Recipe()), console or Console()
     names_known(asked)
-    keep_freed_memory()
+    ready()
     device = best_device()
     with workshop(run.parent if run else Path("runs")) as folder, enough_memory(asked):
         images = looked_at(data, asked, folder, console)

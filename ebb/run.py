@@ -15,7 +15,7 @@ from ebb.course import follow, restore
 from ebb.data.scan import Images, read
 from ebb.errors import UsageError
 from ebb.evaluate.report.run import write_report
-from ebb.machine import keep_freed_memory
+from ebb.machine import ready
 from ebb.plan import resolve, timed
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, difference, from_yaml, resolved
@@ -43,7 +43,7 @@ def train(
     began = time.perf_counter() if began is None else began
     asked, console = inherited(asked or Recipe()), console or Console()
     names_known(asked)
-    keep_freed_memory()
+    ready()
     images = looked_at(data, asked, run.parent if run else Path("runs"), console)
     folder = run or Path("runs") / images.summary.name
     recipe, device = resumed(folder, asked, images, fresh), best_device()

@@ -17,7 +17,7 @@ from ebb.edit.translate import direction, translate
 from ebb.errors import EbbError, UsageError
 from ebb.guide.cfg import cfg
 from ebb.guide.operators import Curved, Operator, downsample
-from ebb.machine import keep_freed_memory
+from ebb.machine import ready
 from ebb.names import parse
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.recipe import Sampling
@@ -67,7 +67,7 @@ class Editor:
             )
         editor = cls(system, how, label, batch, progress)
         editor.cond(label, 1)
-        keep_freed_memory()
+        ready()
         return editor
 
     @property

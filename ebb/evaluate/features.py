@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ebb.data.pictures import to_unit
 from ebb.errors import DataError, UsageError
+from ebb.machine import ready
 from ebb.shapes import Float, Int
 
 Labelled: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -219,6 +220,7 @@ def fitted(
     seen: Labelled, unseen: NDArray[np.uint8], classes: int, *, seed: int, seconds: float
 ) -> tuple[Classifier, NDArray[np.float64]]:
     """A classifier trained as `train_classifier` does, and the features of the unseen images, by which it is scaled."""
+    ready()
     images, labels = torch.from_numpy(seen[0]), torch.from_numpy(seen[1])
     steps = max(1, int(min(seconds * RATE, 40 * len(images)) / min(BATCH, len(images))))
     reduction = max(1, min(images.shape[2:]) // 14)

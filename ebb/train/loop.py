@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ebb.data.loader import Batch
 from ebb.errors import DamagedError
+from ebb.machine import ready
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard, update_unless
 from ebb.train.objectives.objective import Objective
@@ -113,6 +114,7 @@ def updates(
     optimiser's own stays), gradients are clipped to norm `clip`, and the forward pass runs under `autocast`.
     An update that `training.guard` finds bad changes nothing but the counters.
     """
+    ready()
     model, optimizer = training.model, training.optimizer
     device = next(model.parameters()).device
     generator = torch.Generator(device)
