@@ -24,7 +24,7 @@ from ebb.encode.latent import LatentSpace
 from ebb.encode.numbers import Asked, Numbers
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.guide.cfg import Guide, cfg
-from ebb.machine import keep_freed_memory
+from ebb.machine import multiplies_bf16, ready
 from ebb.names import parse, spell
 from ebb.networks.table import NETWORKS
 from ebb.networks.zero import Zero
@@ -203,7 +203,7 @@ class System:
         method = parse(how.solver, SOLVERS, "solver")
         asked_for = cfg(how.guidance, self.null())(self.in_precision(how))
         guided, made = guide(asked_for) if guide else asked_for, []
-        keep_freed_memory()
+        ready()
         follow = partial(trajectory, guided, method, times)
         whole = fused(guided, method, times) if compile and count >= batch else follow
         for first in range(0, count, batch):
@@ -236,6 +236,8 @@ class System:
             name for name, value in given.items() if value != getattr(self.sampling, name)
         }:
             given = {"grid": Sampling().grid} | given  # times that were searched for other steps
+        if self.sampling.precision == "bf16" and not multiplies_bf16(self.device):
+            given = {"precision": "fp32"} | given  # of the machine that it was trained on
         how = Sampling.model_validate(self.sampling.model_dump() | given)
         if how.steps < 1:
             raise UsageError(f"sampling needs at least 1 step, got {how.steps}", "try --steps 16")
@@ -322,6 +324,7 @@ def load(run: str | Path, weights: str = "ema", device: torch.device | None = No
     """
     if weights not in ("ema", "model"):
         raise UsageError(f"weights are 'ema' or 'model', got {weights!r}")
+    ready()
     where = locate(run)
     checkpoint.verify(where)
     system = System.from_contract(checkpoint.about(where))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ebb.machine import multiplies_bf16
 from ebb.train.optimiser import AdamW, by_decay
 
 NARROWEST = 32
@@ -21,13 +22,15 @@ MOMENTUM = 0.95
 
 
 def orthogonal(x: Tensor, rounds: int = 5) -> Tensor:
-    """The nearest matrices to x [n, rows, columns] with all singular values about 1 (0.7 to 1.2), in bf16.
+    """The nearest matrices to x [n, rows, columns] with all singular values about 1 (0.7 to 1.2).
 
-    Newton–Schulz iteration of Jordan et al. 2024, "Muon": U·Vᵀ of the singular value decomposition, without one.
+    Newton–Schulz iteration of Jordan et al. 2024, "Muon": U·Vᵀ of the singular value decomposition, without one. In
+    bf16, or in float32 where the device cannot multiply bf16 (`ebb.machine.multiplies_bf16`).
     """
     a, b, c = COEFFICIENTS
     tall = x.shape[-2] > x.shape[-1]
-    x = (x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-12)).bfloat16()
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-12)
+    x = x.bfloat16() if multiplies_bf16(x.device) else x.float()
     x = x.mT if tall else x
     for _ in range(rounds):
         gram = x @ x.mT
