@@ -36,7 +36,7 @@ LEGS = 16
 """A run looks at the clock after so many parts of it, as long as its length is open."""
 
 TELLING = 0.05
-"""The change of a run's length that one is told."""
+"""The change of a run's length that one is told, once, when it is settled."""
 
 MOST_ROLLBACKS = 2
 """After so many rollbacks a run that is in trouble again is stopped."""
@@ -62,6 +62,8 @@ def follow(folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Consol
         while began is not None and undecided(course.recipe) - parts.training.step >= course.leg:
             course.train(stopped, parts.training.step + course.leg)
             course.settle(began)
+        if abs(course.steps - steps) > TELLING * steps:
+            tell(console, f"{course.steps:,} updates, where {steps:,} were planned: {course.pace}")
         course.train(stopped, course.steps)
 
 
@@ -80,6 +82,8 @@ class Course:
     """The last updates that were not made."""
     saved: float = field(default_factory=lambda: time.monotonic(), init=False)
     """When the last checkpoint was."""
+    pace: str = field(default="", init=False)
+    """Why there are so many updates, once that was settled."""
 
     @property
     def steps(self) -> int:
@@ -112,10 +116,8 @@ class Course:
         ahead = sum(number > done for number in grid_steps(resolved(self.recipe.grids), before))
         left = updates_within(self.recipe, remaining(resolved(self.recipe.budget), began), rate, ahead)
         self.recipe = settled(self.recipe, done, left)
-        reason = f"{self.recipe.budget} at {rate:,.0f} images/s, measured up to update {done:,}"
-        amend(self.folder, self.recipe, "steps", reason)
-        if abs(self.steps - before) > TELLING * before:
-            tell(self.console, f"{self.steps:,} updates: {reason}")
+        self.pace = f"{self.recipe.budget} at {rate:,.0f} images/s, measured up to update {done:,}"
+        amend(self.folder, self.recipe, "steps", self.pace)
         self.meter.extend(self.steps)
 
     def updates(self, until: int) -> Iterator[Step]:

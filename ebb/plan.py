@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import repeat
 from typing import Any, Literal, get_args
@@ -14,9 +14,10 @@ import torch
 
 from ebb.assemble import Parts, assemble, facts_of, updates_of
 from ebb.errors import UsageError
+from ebb.machine import multiplies_bf16
 from ebb.prepare import Prepared
 from ebb.recipe import Recipe, resolved, seconds
-from ebb.recipes import Facts, complete, default_budget, suited_width
+from ebb.recipes import STEEPNESS, Facts, complete, default_budget, squeezed, suited_width
 from ebb.train.optimiser import WarmupDecay
 
 Engine = Literal["eager", "compiled"]
@@ -42,7 +43,13 @@ WORTH = 1.05
 UNTRIED = "compiling is tried on a GPU, for 20 minutes or more by the clock"
 
 ROUNDS = 3
-"""Updates in each precision that the faster is chosen by, one fewer where it is SLOWER."""
+"""Updates in each precision, at least, that the faster is chosen by, one fewer where it is SLOWER."""
+
+SPREAD = 0.6
+"""Seconds over which they are spread, so that what another program does for a moment decides nothing."""
+
+DISTURBED = 2.0
+"""How many times as fast as by the first reading updates must be for the width to be chosen anew by the second."""
 
 GRID_IMAGES = 40
 """About how many samples a grid shows."""
@@ -113,23 +120,32 @@ def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precisio
 
     The precisions take turns and each has the time of its fastest update, so that whatever else the machine does in
     these seconds does not decide between them. One whose updates do not fit in a GPU's memory makes 0; raises
-    OutOfMemoryError where none does.
+    OutOfMemoryError where none does. A CPU without instructions for bf16 is not asked to compute in it.
     """
     small = recipe.model_copy(update={"batch": probe(recipe, device), "engine": "eager"})
     parts = assemble(small, data, device)
     running: dict[Precision, Iterator[float]] = {
         precision: while_they_fit(timed(small.model_copy(update={"precision": precision}), parts), parts)
-        for precision in ([recipe.precision] if recipe.precision else PRECISIONS)
+        for precision in possible(recipe, device)
     }
-    best = dict.fromkeys(running, math.inf)
-    for turn in range(ROUNDS):
+    best, turn, spent = dict.fromkeys(running, math.inf), 0, 0.0
+    while turn < ROUNDS or spent < SPREAD:
         for precision, each in running.items():
             if turn < 2 or best[precision] <= SLOWER * min(best.values()):
                 took = next(each)
                 best[precision] = took if took == math.inf else min(best[precision], took)
+                spent += took
+        turn += 1
     if min(best.values()) == math.inf:
         raise torch.OutOfMemoryError(f"out of memory with {images_of(small)} images in {' and '.join(best)}")
     return {precision: images_of(small) / least for precision, least in best.items()}
+
+
+def possible(recipe: Recipe, device: torch.device) -> list[Precision]:
+    """The precisions to choose from: the one that was asked for, or those that the device has instructions for."""
+    if recipe.precision:
+        return [recipe.precision]
+    return [precision for precision in PRECISIONS if precision == "fp32" or multiplies_bf16(device)]
 
 
 def probe(recipe: Recipe, device: torch.device) -> int:
@@ -207,6 +223,53 @@ def length(recipe: Recipe, facts: Facts, rate: float, began: float) -> tuple[dic
     return chosen, reasons
 
 
+def compared(speeds: Mapping[Precision, float], batch: int) -> str:
+    """Why the faster precision is taken; a speed of 0 is that of one that does not fit."""
+    if len(speeds) == 1:
+        return "this CPU has no instructions for bf16"
+    rates = {name: f"{each:,.0f} images/s" if each else "too large" for name, each in speeds.items()}
+    return f"measured {', '.join(map(' '.join, rates.items()))} in batches of {batch}"
+
+
+def narrowed(recipe: Recipe, data: Prepared, began: float, images_per_second: float) -> tuple[Recipe, str]:
+    """The recipe with the width that suits its budget at the speed of its own width, and why it is another."""
+    usual = updates_within(recipe, remaining(resolved(recipe.budget), began), images_per_second, 0)
+    width, why = suited_width(recipe, facts_of(data), usual)
+    return recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})}), why
+
+
+def by_stopwatch(
+    recipe: Recipe, open_width: bool, data: Prepared, device: torch.device, began: float, say: Callable[[str], None]
+) -> tuple[Recipe, float, dict[str, str]]:
+    """Precision, width and engine where they are open, the images per second (0 where no length depends on them), and
+    the reasons, that of the width to be added to another.
+
+    The width is chosen anew where whole updates turn out far faster than the first ones, which something disturbed.
+    """
+    reasons, rate, engine, why = dict[str, str](), 0.0, recipe.engine or "eager", UNTRIED
+    speeds = dict.fromkeys(possible(recipe, device), 0.0)
+    if len(speeds) > 1 or open_width or recipe.steps is None:
+        say("timing a few steps to choose what is open of precision, width and length")
+    if len(speeds) > 1 or open_width:
+        speeds = paces(recipe, data, device)
+    if recipe.precision is None:
+        reasons["precision"] = compared(speeds, probe(recipe, device))
+        recipe = recipe.model_copy(update={"precision": max(speeds, key=lambda name: speeds[name])})
+    usual, speed = recipe, max(speeds.values())
+    if open_width:
+        recipe, reasons["network.width"] = narrowed(usual, data, began, speed)
+    if recipe.steps is None:
+        engine, rate, why = fastest(recipe, data, device, began, say)
+    if open_width:
+        slower: float = (resolved(recipe.network.width) / resolved(usual.network.width)) ** STEEPNESS
+        if rate * slower > DISTURBED * speed:
+            recipe, reasons["network.width"] = narrowed(usual, data, began, rate * slower)
+            engine, rate, why = fastest(recipe, data, device, began, say)
+    if recipe.engine is None and recipe.kind == "denoiser":
+        reasons["engine"] = why
+    return recipe.model_copy(update={"engine": engine}), rate, reasons
+
+
 def resolve(
     asked: Recipe, data: Prepared, device: torch.device, say: Callable[[str], None], began: float | None = None
 ) -> tuple[Recipe, dict[str, str]]:
@@ -217,37 +280,23 @@ def resolve(
     """
     began, facts = time.perf_counter() if began is None else began, facts_of(data)
     recipe, reasons = complete(asked, facts)
+    if recipe.kind == "denoiser" and (wrong := squeezed(recipe.network, facts)):
+        say(wrong)
     open_width = recipe.kind == "denoiser" and recipe.network.kind == "unet" and asked.network.width is None
     open_width &= recipe.budget is not None and recipe.steps is None
-    measured = dict[Precision, float]()
-    if recipe.precision is None or recipe.steps is None:
-        say("timing a few steps to choose what is open of precision, width and length")
-    if recipe.precision is None or open_width:
-        measured = paces(recipe, data, device)
-    if recipe.precision is None:
-        rates = {name: f"{each:,.0f} images/s" if each else "too large" for name, each in measured.items()}
-        found = ", ".join(map(" ".join, rates.items()))
-        reasons["precision"] = f"measured {found} in batches of {probe(recipe, device)}"
-        recipe = recipe.model_copy(update={"precision": max(measured, key=lambda name: measured[name])})
-    if open_width:
-        usual = updates_within(recipe, remaining(resolved(recipe.budget), began), max(measured.values()), 0)
-        width, why = suited_width(recipe, usual)
-        recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})})
-        reasons["network.width"] += why
+    recipe, rate, measured = by_stopwatch(recipe, open_width, data, device, began, say)
+    if "network.width" in measured:
+        measured["network.width"] = reasons["network.width"] + measured["network.width"]
+    reasons |= measured
     chosen = dict[str, Any](grids=recipe.grids or MOST_GRIDS)
     if recipe.sample.precision is None:
         chosen["sample"] = recipe.sample.model_copy(update={"precision": recipe.precision})
         reasons["sample.precision"] = "as trained"
     if recipe.grids is None:
         reasons["grids"] = f"at most {MOST_GRIDS}"
-    engine, why = recipe.engine or "eager", UNTRIED
     if recipe.steps is None:
-        engine, rate, why = fastest(recipe, data, device, began, say)
         planned, told = length(recipe, facts, rate, began)
         chosen, reasons = chosen | planned, reasons | told
-    chosen["engine"] = engine
-    if recipe.engine is None and recipe.kind == "denoiser":
-        reasons["engine"] = why
     steps = chosen.get("steps") or resolved(recipe.steps)
     if asked.optimiser.warmup is None:
         warmup = min(resolved(recipe.optimiser.warmup), steps // 10)

@@ -51,6 +51,50 @@ class Facts:
         return max(self.shape[1:])
 
 
+ROOM = 4 / 3
+"""Channels that a network has at least for each number of a patch: those that carry the noise, and a third for more.
+
+Noise has no structure: a network that is to tell all of it lets as many numbers through as there are. Of the 48 in a
+4×4 patch of colours, 32 channels pass two thirds, and the rest of the noise stays in every sample; 64 pass all."""
+
+
+def room(facts: Facts, patch: int) -> int:
+    """The fewest channels through which a patch of patch² places passes, in groups of 16.
+
+    Those of a picture that is heard beside enter too, but do not come out again.
+    """
+    own = facts.shape[0]
+    return 16 * math.ceil(max(ROOM * own, own + facts.image) * patch**2 / 16)
+
+
+def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> NetworkRecipe:
+    """`offered` with a patch that passes through the width that was asked for, and a width that passes the patch.
+
+    Small patches come first: what is asked of a network's width grows with the square of their side. What was asked for
+    stays as it is.
+    """
+    width, patch = resolved(asked.width or offered.width), asked.patch or resolved(offered.patch)
+    if asked.patch is None:
+        largest = next((side for side in range(patch, 0, -1) if room(facts, side) <= width), 1)
+        whole = (side for side in range(largest, largest // 2, -1) if all(n % side == 0 for n in facts.shape[1:]))
+        patch = next(whole, largest)  # what does not divide a picture costs a margin
+    if asked.width is None:
+        width = max(width, room(facts, patch))
+    return offered.model_copy(update={"width": width, "patch": patch})
+
+
+def squeezed(network: NetworkRecipe, facts: Facts) -> str | None:
+    """What is wrong with a network whose width and patch were both asked for; None where nothing is."""
+    width, patch = resolved(network.width), resolved(network.patch)
+    entering = facts.shape[0] * patch**2
+    if width >= entering:
+        return None
+    return (
+        f"{entering} numbers of every patch have to pass through {width} channels: the noise of the others stays in all"
+        f" samples; take --network.width {room(facts, patch)} or more, or a smaller --network.patch than {patch}"
+    )
+
+
 def texts(facts: Facts, *levels: int) -> tuple[int, ...]:
     """The levels that attend to a text: these where there is one, else none."""
     return levels if facts.hears else ()
@@ -70,14 +114,15 @@ def small(facts: Facts) -> Recipe:
 
 
 def large(facts: Facts) -> Recipe:
-    """Above 40 pixels: 4×4 patches and a third level, so that the cost of a step stays that of a small picture."""
+    """Above 40 pixels: 4×4 patches, and levels down to about 4×4 places, so that all of a picture is seen at once."""
+    last = max(2, round(math.log2(facts.side / 16)))
     network = NetworkRecipe(
         width=96,
-        multipliers=(1, 2, 2),
+        multipliers=(1, *(2,) * last),
         depth=2,
-        patch=max(4, facts.side // 16),
+        patch=4,
         attention=(),
-        cross=texts(facts, 1, 2),
+        cross=texts(facts, last - 1, last),
     )
     return Recipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
 
@@ -148,10 +193,12 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     start, why = starting_point(asked, facts)
     parts, why_parts = suited(asked.path)
     if asked.network.kind != "unet" and asked.path == "linear":
-        patch = asked.network.patch or start.network.patch or 1
+        patch = resolved(roomy(asked.network, start.network, facts).patch)
         parts["times"] = shifted(facts.shape[1] * facts.shape[2] / patch**2)
     sigma_data = asked.sigma_data or round(facts.sigma_data, 4)
-    offered = start.model_dump() | parts | {"sigma_data": sigma_data, "batch": min(start.batch or 128, facts.count)}
+    fitting = roomy(asked.network, start.network, facts) if asked.kind == "denoiser" else start.network
+    offered = start.model_dump() | parts | {"network": fitting.model_dump()}
+    offered |= {"sigma_data": sigma_data, "batch": min(start.batch or 128, facts.count)}
     # images of one size that is not square stay as they are: there is no side to name
     channels, height, width = facts.picture or facts.shape
     offered["data"] = {"size": height if height == width else None, "channels": channels, "flip": False}
@@ -184,15 +231,16 @@ STEEPNESS = 1.7
 """The seconds of an update grow with the width to this power, about."""
 
 
-def suited_width(recipe: Recipe, updates: float) -> tuple[int, str]:
+def suited_width(recipe: Recipe, facts: Facts, updates: float) -> tuple[int, str]:
     """The widest U-Net, up to the usual one, that makes ENOUGH updates, where the usual one makes so many; and why.
 
-    Widths are multiples of 16, the channels in a group. Measured: docs/recipe.md.
+    Widths are multiples of 16, the channels in a group, and leave `room` for a patch. Measured: docs/recipe.md.
     """
     usual = resolved(recipe.network.width)
-    for width in range(usual, NARROWEST - 1, -16):
+    narrowest = min(usual, max(NARROWEST, room(facts, resolved(recipe.network.patch))))
+    for width in range(usual, narrowest - 1, -16):
         more = updates * (usual / width) ** STEEPNESS
-        if more >= ENOUGH or width == NARROWEST:
+        if more >= ENOUGH or width == narrowest:
             break
     if width == usual:
         return usual, ""

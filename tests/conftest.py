@@ -81,6 +81,7 @@ def paced(monkeypatch):
             return repeat(images_of(recipe) / (speed[recipe.precision] if isinstance(speed, dict) else speed))
 
         monkeypatch.setattr("ebb.plan.timed", timed)
+        monkeypatch.setattr("ebb.plan.multiplies_bf16", lambda device: True)
 
     return paced
 

@@ -159,12 +159,12 @@ def test_without_labels_there_is_no_guidance():
 def test_a_short_run_has_a_narrower_network_that_makes_more_updates():
     def widths(asked, facts=MNIST):
         recipe = complete(asked, facts)[0]
-        return [suited_width(recipe, updates)[0] for updates in (10 * ENOUGH, ENOUGH, ENOUGH / 1.3, ENOUGH / 5)]
+        return [suited_width(recipe, facts, updates)[0] for updates in (10 * ENOUGH, ENOUGH, ENOUGH / 1.3, ENOUGH / 5)]
 
     assert widths(Recipe(budget="1m")) == [64, 64, 48, 32]
     colour = dataclasses.replace(MNIST, shape=(3, 32, 32))
     assert widths(Recipe(budget="1m"), colour) == [96, 96, 80, 32]
-    assert "where 64 makes 300" in suited_width(complete(Recipe(budget="1m"), MNIST)[0], 300)[1]
+    assert "where 64 makes 300" in suited_width(complete(Recipe(budget="1m"), MNIST)[0], MNIST, 300)[1]
 
 
 def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
