@@ -25,8 +25,8 @@ ENDS = (".txt", ".caption", ".caption.txt")
 LISTS = (*TEXTS, ".json", ".jsonl", ".csv", ".tsv", ".parquet")
 """Suffixes of files in which captions or labels of many images may stand."""
 
-GLANCE = 2**16
-"""Bytes of such a file that are looked at for names of images."""
+GLANCE, GLANCES = 2**16, 64
+"""Bytes of such a file that are looked at for names of images, and how many files are."""
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -58,7 +58,7 @@ def captions(files: Files, images: Sequence[str], tables: Tables, notes: Notes) 
     used, without = frozenset(beside.values()), [image for image in images if not found[image]]
     matches = [*_orphans(files, used, without, images)]
     if tables.texts or beside:
-        advice = 'give each a "text" in metadata.jsonl, or NAME.txt beside NAME.png; images without are learnt without'
+        advice = 'give each a "text" in metadata.jsonl, or NAME.txt beside NAME.png'
         matches += [Match.of("captions", "captions", "images have one", len(images), without, advice)]
     origin = f"from {' and '.join(origins)}" if any(found.values()) else "none that can be used" if matches else ""
     return Captions(found if len(without) < len(found) else None, origin, used, tuple(matches))
@@ -107,7 +107,11 @@ def _orphans(files: Files, used: Collection[str], without: Sequence[str], images
     ]
     called = {folded(posixpath.basename(image)) for image in images}
     called |= {posixpath.splitext(base)[0] for base in called}
-    lists = [name for name in others if _names_some(files, name, called)]
+    lists = [
+        name
+        for at, name in enumerate(others)
+        if _stands_for(name, called) or (at < GLANCES and _names_some(files, name, called))
+    ]
     if lists:
         advice = (
             "write it as metadata.jsonl, a line for each image: "
@@ -124,11 +128,14 @@ def _orphans(files: Files, used: Collection[str], without: Sequence[str], images
         )
 
 
+def _stands_for(name: str, called: Collection[str]) -> bool:
+    """Whether a table is one by its own name: a .parquet, or as the .json beside an image."""
+    stem, suffix = posixpath.splitext(posixpath.basename(folded(name)))
+    return suffix == ".parquet" or (suffix not in TEXTS and stem in called)
+
+
 def _names_some(files: Files, name: str, called: Collection[str]) -> bool:
-    """Whether a file names one of the images, by what it says or, as a .json beside one, by its own name."""
-    stem, suffix = posixpath.splitext(posixpath.basename(name).lower())
-    if suffix == ".parquet" or (suffix not in TEXTS and folded(stem) in called):
-        return True
+    """Whether a file names one of the images in what it says."""
     try:
         with files.open(name) as file:
             text = folded(file.read(GLANCE).decode("utf-8", "replace"))

@@ -82,10 +82,10 @@ class Names:
     in common, or leave out the folders that lead to the picture. It must then mean one picture and no other.
     """
 
-    def __init__(self, pictures: Iterable[str], folder: str, place: str, names: Iterable[str] = ()) -> None:
+    def __init__(self, pictures: Iterable[str], folder: str, place: str, names: Sequence[str] = ()) -> None:
         self.folder, self.pictures = folder, {*pictures}
         self.root = tuple(part for part in folded(Path(place, folder).as_posix()).split("/") if part)
-        self.common = _shared(self._parts(name)[:-1] for name in names)
+        self.names = names
 
     def exactly(self, name: str) -> str | None:
         """The picture at the path that the name says."""
@@ -123,6 +123,11 @@ class Names:
         for length in range(1, len(parts)):
             if parts[:length] in (self.root[-length:], self.common[:length]):
                 yield "/".join(parts[length:])
+
+    @cached_property
+    def common(self) -> tuple[str, ...]:
+        """The folders that all names begin with."""
+        return _shared(self._parts(name)[:-1] for name in self.names)
 
     @cached_property
     def _indices(self) -> tuple[Mapping[str, list[str]], ...]:

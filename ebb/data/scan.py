@@ -93,7 +93,7 @@ def read(
     numbers: Sequence[str] = (),
     beside: str | None = None,
 ) -> Images:
-    """Read a folder, zip, idx, npz, CIFAR-10, `digits` or `shapes`; everything not given is chosen from the data.
+    """Read a folder, zip, idx, npz, npy, CIFAR-10, `digits` or `shapes`; everything not given is chosen from the data.
 
     `size` is a side or (height, width) in pixels, `channels` 1 or 3; arrays over half of the available memory go to
     disk under `cache`; `progress(stage, done, total)` is called while reading.

@@ -18,7 +18,7 @@ from ebb.errors import DataError
 
 SUPPORTED = (
     "ebb train FOLDER, with .png, .jpg, .webp, .gif, .bmp or .tiff files in it; or a zip of such a folder, "
-    "a folder of idx files, an .npz, CIFAR-10's binary version, or the words digits or shapes"
+    "a folder of idx files, an .npz or .npy, CIFAR-10's binary version, or the words digits or shapes"
 )
 
 

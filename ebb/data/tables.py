@@ -69,13 +69,13 @@ def read_tables(
         rows, spelt, broken = _read(files, place.given, member, asked, notes)
         for what, names in origins.items():
             names += [base if spelt[what] == what else f'"{spelt[what]}" in {base}'] if what in spelt else []
-        meant = Names(pictures, posixpath.dirname(member), place.path, (row["file_name"] for row in rows))
+        meant = Names(pictures, posixpath.dirname(member), place.path, [row["file_name"] for row in rows])
         unmatched, other = _joined(every, rows, meant, beside, notes)
         if (called := spelt.get("file_name", "file_name")) != "file_name":
             said["images"] = f'named by "{called}" in {base}'
         loose += other
         alone.setdefault(base, []).extend(unmatched)
-        matches += _matches(member, rows, spelt, unmatched, broken, min(pictures), asked)
+        matches += _matches(member, rows, spelt, unmatched, broken, pictures, asked)
     if loose:
         said["metadata"] = f"{len(loose):,} names read otherwise than written, such as {loose[0]}"
     texts, labels = (" and ".join(dict.fromkeys(names)) for names in origins.values())
@@ -111,13 +111,15 @@ def _joined(
 
 
 def _matches(
-    member: str, rows: list[Row], spelt: dict[str, str], unmatched: list[str], broken: list[str], picture: str,
+    member: str, rows: list[Row], spelt: dict[str, str], unmatched: list[str], broken: list[str], pictures: Collection[str],
     asked: Collection[str],
 ) -> Iterator[Match]:  # fmt: skip
     """How many rows of a table could be read, how many of these name a picture, and that nothing is read of them."""
     condition: Condition = "captions" if "text" in spelt else "labels" if "label" in spelt else "numbers"
-    table, example = shown(member), shown(posixpath.relpath(picture, posixpath.dirname(member) or "."))
+    table, example = shown(member), shown(posixpath.relpath(min(pictures), posixpath.dirname(member) or "."))
     count = len(rows) + len(broken)
+    if not count:
+        yield Match("captions", f"{table}, which is empty", 0, len(pictures), "images have a row", (), ROW)
     yield Match.of(condition, table, "rows can be read", count, broken, ROW)
     advice = f"name each picture as it is seen from {posixpath.basename(member)}, such as {example}"
     yield Match.of(condition, table, "rows name a picture that is here", len(rows), unmatched, advice)

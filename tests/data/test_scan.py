@@ -119,7 +119,7 @@ def test_a_broken_row_is_skipped_and_named(tmp_path, picture, save, finding, lin
 def test_a_metadata_without_one_good_row_is_refused(tmp_path, picture, save, line):
     save(tmp_path / "a.png", picture())
     (tmp_path / "metadata.jsonl").write_text("\n" + line)
-    with pytest.raises(DataError, match="line 2|row 1"):
+    with pytest.raises(DataError, match=r"line 2|row 1"):
         read(str(tmp_path))
 
 

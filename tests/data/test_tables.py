@@ -164,6 +164,13 @@ def test_a_table_of_which_nothing_is_read_is_a_loss(photos):
     assert little(read(str(root), numbers=["size"])) == set()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("metadata.jsonl", "\n"), ("metadata.csv", "file_name,text\n"), ("metadata.json", "[]")]
+)
+def test_an_empty_table_is_a_loss(photos, name, text):
+    assert little(read(str(photos(["1.png", "2.png"], text, name)))) == {("captions", 0, 2)}
+
+
 def test_numbers_of_few_images_are_a_loss(photos):
     rows = [{"file_name": f"{at}.png", "size": 1.0 if at < 2 else None} for at in range(8)]
     images = read(str(photos([f"{at}.png" for at in range(8)], rows)), numbers=["size"])
