@@ -50,6 +50,25 @@ class Tables:
     matches: tuple[Match, ...] = ()
 
 
+@dataclass(frozen=True)
+class Table:
+    """One table: its rows, how it spells the fields that it has, and what is wrong with each row that was left out."""
+
+    member: str
+    rows: list[Row]
+    spelt: dict[str, str]
+    broken: list[str]
+
+    @property
+    def name(self) -> str:
+        """What the file is called."""
+        return posixpath.basename(self.member)
+
+    def origin(self, what: str) -> str:
+        """Where a field comes from, in words."""
+        return self.name if self.spelt[what] == what else f'"{self.spelt[what]}" in {self.name}'
+
+
 def read_tables(
     files: Files, place: Place, pictures: Collection[str], asked: Sequence[str], beside: str | None, notes: Notes
 ) -> Tables:
@@ -65,17 +84,17 @@ def read_tables(
     every, alone, matches = dict[str, Row](), dict[str, list[str]](), list[Match]()
     origins, loose, said = dict[str, list[str]](text=[], label=[]), list[str](), dict[str, str]()
     for member in found:
-        base = posixpath.basename(member)
-        rows, spelt, broken = _read(files, place.given, member, asked, notes)
-        for what, names in origins.items():
-            names += [base if spelt[what] == what else f'"{spelt[what]}" in {base}'] if what in spelt else []
-        meant = Names(pictures, posixpath.dirname(member), place.path, [row["file_name"] for row in rows])
-        unmatched, other = _joined(every, rows, meant, beside, notes)
-        if (called := spelt.get("file_name", "file_name")) != "file_name":
-            said["images"] = f'named by "{called}" in {base}'
+        table = _read(files, place.given, member, asked, notes)
+        for what, tables in origins.items():
+            tables += [table.origin(what)] if what in table.spelt else []
+        if (called := table.spelt.get("file_name", "file_name")) != "file_name":
+            said["images"] = f'named by "{called}" in {table.name}'
+        named = [row["file_name"] for row in table.rows]
+        meant = Names(pictures, posixpath.dirname(member), place.path, named)
+        unmatched, other = _joined(every, table.rows, meant, beside, notes)
         loose += other
-        alone.setdefault(base, []).extend(unmatched)
-        matches += _matches(member, rows, spelt, unmatched, broken, pictures, asked)
+        alone.setdefault(table.name, []).extend(unmatched)
+        matches += _matches(table, unmatched, pictures, asked)
     if loose:
         said["metadata"] = f"{len(loose):,} names read otherwise than written, such as {loose[0]}"
     texts, labels = (" and ".join(dict.fromkeys(names)) for names in origins.values())
@@ -110,47 +129,42 @@ def _joined(
     return unmatched, other
 
 
-def _matches(
-    member: str, rows: list[Row], spelt: dict[str, str], unmatched: list[str], broken: list[str], pictures: Collection[str],
-    asked: Collection[str],
-) -> Iterator[Match]:  # fmt: skip
+def _matches(table: Table, unmatched: list[str], pictures: Collection[str], asked: Collection[str]) -> Iterator[Match]:
     """How many rows of a table could be read, how many of these name a picture, and that nothing is read of them."""
+    rows, spelt, name = table.rows, table.spelt, shown(table.member)
     condition: Condition = "captions" if "text" in spelt else "labels" if "label" in spelt else "numbers"
-    table, example = shown(member), shown(posixpath.relpath(min(pictures), posixpath.dirname(member) or "."))
-    count = len(rows) + len(broken)
+    count = len(rows) + len(table.broken)
     if not count:
-        yield Match("captions", f"{table}, which is empty", 0, len(pictures), "images have a row", (), ROW)
-    yield Match.of(condition, table, "rows can be read", count, broken, ROW)
-    advice = f"name each picture as it is seen from {posixpath.basename(member)}, such as {example}"
-    yield Match.of(condition, table, "rows name a picture that is here", len(rows), unmatched, advice)
-    fields = list(dict.fromkeys(name for row in rows for name in row if name != "file_name"))
+        yield Match("captions", f"{name}, which is empty", 0, len(pictures), "images have a row", (), ROW)
+    yield Match.of(condition, name, "rows can be read", count, table.broken, ROW)
+    example = shown(posixpath.relpath(min(pictures), posixpath.dirname(table.member) or "."))
+    advice = f"name each picture as it is seen from {table.name}, such as {example}"
+    yield Match.of(condition, name, "rows name a picture that is here", len(rows), unmatched, advice)
+    fields = list(dict.fromkeys(key for row in rows for key in row if key != "file_name"))
     if fields and not {"text", "label", *asked} & {*fields}:
-        source = f"{table} with the fields {shown(', '.join(map(str, fields[:5])))}"
+        source = f"{name} with the fields {shown(', '.join(map(str, fields[:5])))}"
         advice = 'captions are read from "text", labels from "label", and numbers from the fields that --numbers names'
         yield Match("captions", source, 0, len(rows), "rows have a caption or a label", (), advice)
 
 
-def _read(
-    files: Files, where: str, member: str, asked: Sequence[str], notes: Notes
-) -> tuple[list[Row], dict[str, str], list[str]]:
-    """The rows of a table, how the fields that it has are spelt there, and what is wrong with each row left out."""
+def _read(files: Files, where: str, member: str, asked: Sequence[str], notes: Notes) -> Table:
+    """One table; the rows that cannot be read are noted."""
     try:
         text = _text(files.read(member))
     except DAMAGED as error:
         raise DamagedError(f"{where}: {shown(member)} cannot be read: {error}", "copy or download it again") from error
     kind = posixpath.splitext(member)[1].lower()
     raw = [*(_csv(text) if kind == ".csv" else _json(text) if kind == ".json" else _lines(text))]
-    spelt = dict(_spelt([value for _, value in raw if isinstance(value, dict)], asked))
-    rows, broken = list[Row](), list[str]()
+    table = Table(member, [], dict(_spelt([value for _, value in raw if isinstance(value, dict)], asked)), [])
     for at, value in raw:
         try:
-            rows.append(_checked(value, spelt, notes))
+            table.rows.append(_checked(value, table.spelt, notes))
         except ValueError as error:
-            broken.append(f"{shown(member)}, {at} {error}")
-    if broken and not rows and kind == ".jsonl":
-        raise DataError(f"{where}: {broken[0]}", ROW)
-    notes["broken row", "skipped"] += broken
-    return rows, spelt, broken
+            table.broken.append(f"{shown(member)}, {at} {error}")
+    if table.broken and not table.rows and kind == ".jsonl":
+        raise DataError(f"{where}: {table.broken[0]}", ROW)
+    notes["broken row", "skipped"] += table.broken
+    return table
 
 
 def _text(data: bytes) -> str:
