@@ -152,10 +152,11 @@ def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> T
         return None
     missing = [at for at, caption in enumerate(captions or [""]) if not caption.strip()]
     if recipe.captions == "required" and missing:
+        lost = [str(match) for match in images.summary.matches if match.condition == "captions" and match.little]
         raise DataError(
             f"{len(missing):,} of {len(images.pixels):,} images have no caption"
             if captions
-            else "there are no captions",
+            else "; ".join(["there are no captions", *lost]),
             "add a line for each to metadata.jsonl, or let them be learnt without: --text.captions heard",
         )
     if recipe.concepts and recipe.encoders:

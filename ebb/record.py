@@ -28,10 +28,12 @@ from ebb.encode.images import grid, save_png
 from ebb.errors import DamagedError
 from ebb.recipe import Recipe, flat, from_yaml, to_yaml
 from ebb.system import System
+from ebb.terminal import tell
 
 
-def show_data(images: Images, console: Console) -> None:
-    """One table: what was found in the data and what was done about it."""
+def show_data(images: Images, console: Console, captions: bool = True) -> None:
+    """One table: what was found in the data and what was done about it; and below it a warning of every source of
+    conditions of which little or nothing could be used, of captions only where these are wanted."""
     s = images.summary
     table = Table(title=escape(f"{s.name}: {s.count:,} images, {s.kind}"), title_justify="left", show_header=False)
     for what, reason in s.chosen.items():
@@ -47,6 +49,11 @@ def show_data(images: Images, console: Console) -> None:
             what = f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
             table.add_row(f"{where}{finding.kind} ({finding.count:,})", escape(what))
     console.print(table)
+    for match in s.matches:
+        if match.little and (captions or match.condition != "captions"):
+            console.print("[bold yellow]warning[/] ", end="")
+            silence = "; or leave captions out: --text.captions ignored" if match.condition == "captions" else ""
+            tell(console, f"{match}\n  → {match.advice}{silence}")
 
 
 def show_choices(recipe: Recipe, reasons: dict[str, str], console: Console) -> None:

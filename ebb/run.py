@@ -83,7 +83,7 @@ def looked_at(data: str, asked: Recipe, cache: Path, console: Console) -> Images
             cache=cache,
             progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
         )
-    show_data(images, console)
+    show_data(images, console, captions=asked.text.captions != "ignored")
     return images
 
 

@@ -115,6 +115,7 @@ def write(
         numbers = np.array([turns(turn, len(pixels)) for turn in named.values()]).T
         beside = np.array(turns(settings.get("beside", []), len(pixels)), str)
         asked = {"numbers": numbers, "number_names": np.array(list(named), str), "beside": beside}
+        asked |= {"label_names": np.array(names, str)} if names else {}
         arrays: dict[str, Any] = {"images": pixels, "labels": known, "texts": texts, "seeds": seeds, **asked}
         np.savez_compressed(out, **arrays)
     elif out.suffix == ".png":

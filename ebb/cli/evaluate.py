@@ -32,13 +32,16 @@ class Evaluate:
     """number of unseen images to find the bits per dimension of; 0 for none"""
     weights: Literal["ema", "model"] = "ema"
     """the averaged weights that one samples from, or the raw ones"""
+    data: str | None = None
+    """where the run's data is now, if it was moved; it must be the same"""
     against: Annotated[Path | None, tyro.conf.arg(metavar="RUN2")] = None
     """compare with this run instead: same data, seeds and labels, and an interval for each difference"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print the table, and write it into the run's report."""
-        options = {"seed": self.seed, "features": self.features, "weights": self.weights, **asdict(self.how)}
+        options = {"seed": self.seed, "features": self.features, "weights": self.weights, "data": self.data}
+        options |= asdict(self.how)
         try:
             with saying(console, "reading the run") as say:
                 rows, heads = self.alone(say, options) if self.against is None else self.compared(say, options)
@@ -80,6 +83,8 @@ class Sweep:
     """samples in each cell"""
     seed: int = 0
     """of the samples and of the split of the real images"""
+    data: str | None = None
+    """where the run's data is now, if it was moved; it must be the same"""
     search: bool = True
     """also search for the best times, for up to 12 steps of deterministic solvers"""
 
@@ -97,6 +102,7 @@ class Sweep:
                 search=self.search,
                 precision=self.precision,
                 seed=self.seed,
+                data=self.data,
                 say=say,
             )
         heads = ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", "")
@@ -112,13 +118,15 @@ class Doctor:
 
     where: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|DATA")]
     """run folder, or data as `ebb train` takes it"""
+    data: str | None = None
+    """where the data of a run is now, if it was moved; it must be the same"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print every finding; exit code 1 if one of them is an error."""
         from ebb.evaluate.doctor.finding import diagnose
 
         with saying(console, "examining") as say:
-            found = diagnose(self.where, say=say)
+            found = diagnose(self.where, data=self.data, say=say)
         tell(console, str(found))
         if found.kind == "run":
             from ebb.evaluate.report.run import write_report

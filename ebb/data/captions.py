@@ -1,92 +1,148 @@
-"""What is said of images beside them: the rows of a metadata.jsonl, and NAME.txt beside NAME.png."""
+"""What is said of images beside them: in the rows of a table, and in a text file beside each."""
 
 from __future__ import annotations
 
-import json
+import codecs
 import posixpath
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from ebb.data.files import DAMAGED, Files, Notes, shown
-from ebb.errors import DamagedError, DataError
+from ebb.data.match import Match, folded
+from ebb.data.tables import Tables
 
-METADATA = "metadata.jsonl"
 LARGEST = 2**20
-"""Bytes of a .txt above which it is no caption."""
+"""Bytes of a text above which it is no caption."""
 
 LONG = 1000
 """Characters above which a caption is noted: CLIP reads about 300."""
 
+TEXTS = (".txt", ".caption")
+ENDS = (".txt", ".caption", ".caption.txt")
+"""How the file of a caption ends, after the name of its image with or without its suffix."""
 
-def decoded(files: Files, where: str, name: str) -> str:
-    """The text of a file. Raises DataError, naming the line, where it is not UTF-8, and DamagedError."""
-    data = b""
-    try:
-        data = files.read(name)
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{where}: {shown(name)}, line {line} is not UTF-8", "save the file as UTF-8") from error
-    except DAMAGED as error:
-        raise DamagedError(f"{where}: {shown(name)} cannot be read: {error}", "copy or download it again") from error
+LISTS = (*TEXTS, ".json", ".jsonl", ".csv", ".tsv", ".parquet")
+"""Suffixes of files in which captions or labels of many images may stand."""
+
+GLANCE, GLANCES = 2**16, 64
+"""Bytes of such a file that are looked at for names of images, and how many files are."""
+
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def rows(files: Files, where: str, table: str, beside: str | None = None) -> dict[str, dict[str, Any]]:
-    """The rows of a metadata.jsonl by the path of their file; what the field `beside` names is made a path too.
+@dataclass(frozen=True)
+class Captions:
+    """The caption of every image, "" where it has none, and None where no image has one; where they come from; the
+    `files` that they are in, and how much of these could be used."""
 
-    Raises DataError naming the line.
+    texts: dict[str, str] | None
+    origin: str
+    files: frozenset[str]
+    matches: tuple[Match, ...]
+
+
+def captions(files: Files, images: Sequence[str], tables: Tables, notes: Notes) -> Captions:
+    """The captions of the `images` among `files`.
+
+    The "text" of a table goes before NAME.txt beside NAME.png. White space around a caption is dropped, and what is
+    inside stays as it is. A text that cannot be read is noted and left out.
     """
-    found = {}
-    for number, line in enumerate(decoded(files, where, table).split("\n"), 1):
-        at = f"{where}: {table}, line {number}"
-        try:
-            row = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{at} is not JSON: {error}") from error
-        if row is None:
-            continue
-        if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-            raise DataError(f'{at}: expected {{"file_name": "...", ...}}, got {line[:60]}')
-        if type(row.get("label")) not in (int, str, type(None)):
-            raise DataError(f"{at}: a label is an integer or a string, got {row['label']!r}")
-        text = row.get("text")
-        if not isinstance(text, str | None):
-            raise DataError(f"{at}: a caption is a string, got {text!r:.60}", 'write it as "text": "..."')
-        if text and not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise DataError(f"{at}: the caption holds half a character, {text!r:.60}", "write it as UTF-8")
-        if beside is not None and row.get(beside) and isinstance(row[beside], str):
-            row[beside] = _seen_from(table, row[beside])
-        found[_seen_from(table, row["file_name"])] = row
+    found = {image: (tables.rows.get(image, {}).get("text") or "").strip() for image in images}
+    named = any(found.values())
+    beside = _beside(files, images)
+    for image in (image for image in beside if not found[image]):
+        found[image] = _read(files, beside[image], notes)
+    kinds = " or ".join(sorted({posixpath.splitext(name)[1].lower() for name in beside.values()}, reverse=True))
+    origins = [tables.texts] * named + [f"the {kinds} beside each image"] * bool(beside)
+    used, without = frozenset(beside.values()), [image for image in images if not found[image]]
+    matches = [*_orphans(files, used, without, images)]
+    if tables.texts or beside:
+        advice = 'give each a "text" in metadata.jsonl, or NAME.txt beside NAME.png'
+        matches += [Match.of("captions", "captions", "images have one", len(images), without, advice)]
+    origin = f"from {' and '.join(origins)}" if any(found.values()) else "none that can be used" if matches else ""
+    return Captions(found if len(without) < len(found) else None, origin, used, tuple(matches))
+
+
+def _beside(files: Files, images: Sequence[str]) -> dict[str, str]:
+    """The text file beside each image that has one: of its very name, or else of one that only letters' case differs in
+    and that is no other image's."""
+    bases = {image: (posixpath.splitext(image)[0], image) for image in images}
+    found = {
+        image: text
+        for image in images
+        for base in bases[image][::-1]
+        for end in ENDS
+        if (text := base + end) in files.sizes
+    }
+    taken = {*found.values()}
+    texts = {folded(name): name for name in files.sizes if name.lower().endswith(TEXTS) and name not in taken}
+    for image in images if texts else ():
+        near = (texts.get(folded(base + end)) for base in bases[image] for end in ENDS)
+        if image not in found and (one := next(filter(None, near), None)):
+            found[image] = one
     return found
 
 
-def _seen_from(table: str, name: str) -> str:
-    """The path of a file that a table names."""
-    return posixpath.normpath(posixpath.join(posixpath.dirname(table), name))
+def _read(files: Files, name: str, notes: Notes) -> str:
+    """The text of a file in UTF-8, or UTF-16 where its first bytes say so; "" and a note where it cannot be read."""
+    problem = f"over {LARGEST:,} bytes"
+    try:
+        if files.sizes[name] <= LARGEST:
+            data = files.read(name)
+            return data.decode("utf-16" if data.startswith(UTF16) else "utf-8-sig").strip()
+    except UnicodeDecodeError:
+        problem = "not UTF-8"
+    except DAMAGED:
+        problem = "damaged"
+    notes["unreadable caption", "skipped"].append(f"{name} ({problem})")
+    return ""
 
 
-def captions(
-    files: Files, where: str, images: list[str], table: dict[str, dict[str, Any]]
-) -> tuple[dict[str, str] | None, str, set[str]]:
-    """(the caption of every image, None where no image has one; where they come from; the .txt files they are in).
+def _orphans(files: Files, used: Collection[str], without: Sequence[str], images: Sequence[str]) -> Iterator[Match]:
+    """Texts that lie beside no image, where images are without one; and lists of names that are not read."""
+    others = [name for name in files.sizes if name not in used and name.lower().endswith(LISTS)]
+    others = [
+        name for name in others if not posixpath.basename(name).lower().startswith(("metadata.json", "metadata.csv"))
+    ]
+    called = {folded(posixpath.basename(image)) for image in images}
+    called |= {posixpath.splitext(base)[0] for base in called}
+    lists = [
+        name
+        for at, name in enumerate(others)
+        if _stands_for(name, called) or (at < GLANCES and _names_some(files, name, called))
+    ]
+    if lists:
+        advice = (
+            "write it as metadata.jsonl, a line for each image: "
+            + '{"file_name": "a.png", "text": "...", "label": "..."}'
+        )
+        yield Match.of(
+            "captions", "captions or labels in other files", "such files are read", len(lists), lists, advice
+        )
+    texts = [name for name in others if name.lower().endswith(TEXTS) and name not in lists]
+    if without and len(texts) > 1:
+        advice = f"call each text as its image, {shown(posixpath.splitext(without[0])[0])}.txt"
+        yield Match.of(
+            "captions", "text files", "lie beside an image of their name", len(used) + len(texts), texts, advice
+        )
 
-    The "text" of a metadata.jsonl goes before NAME.txt beside NAME.png. White space around a caption is dropped, and
-    what is inside stays as it is. Raises DataError and DamagedError naming the file.
-    """
-    found = {image: (table.get(image, {}).get("text") or "").strip() for image in images}
-    named = any(found.values())
-    beside = {image: text for image in images if (text := posixpath.splitext(image)[0] + ".txt") in files.sizes}
-    for image in (image for image in beside if not found[image]):
-        if files.sizes[beside[image]] > LARGEST:
-            came = f"{files.sizes[beside[image]]:,} bytes"
-            raise DataError(
-                f"{where}: {shown(beside[image])} has {came}, a caption at most {LARGEST:,}", "move it away"
-            )
-        found[image] = decoded(files, where, beside[image]).strip()
-    told = [METADATA] * named + ["the .txt beside each image"] * bool(beside)
-    if not any(found.values()):
-        return None, "", set(beside.values())
-    return found, f"from {' and '.join(told)}", set(beside.values())
+
+def _stands_for(name: str, called: Collection[str]) -> bool:
+    """Whether a table is one by its own name: a .parquet, or as the .json beside an image."""
+    stem, suffix = posixpath.splitext(posixpath.basename(folded(name)))
+    return suffix == ".parquet" or (suffix not in TEXTS and stem in called)
+
+
+def _names_some(files: Files, name: str, called: Collection[str]) -> bool:
+    """Whether a file names one of the images in what it says."""
+    try:
+        with files.open(name) as file:
+            text = folded(file.read(GLANCE).decode("utf-8", "replace"))
+    except DAMAGED:
+        return False
+    words = (*re.split(r"[^\w.-]+", text), *re.split(r"[\t\r\n\"',;:/\\]+", text))  # names with blanks too
+    return any("." in word and word in called for word in words)
 
 
 def note(names: Sequence[str], texts: Sequence[str], notes: Notes) -> None:

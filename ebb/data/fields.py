@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.data.captions import METADATA
 from ebb.data.decode import SUFFIXES, Head, Shape
 from ebb.data.files import Notes, shown
 from ebb.data.hold import CHUNK
+from ebb.data.match import Match
 from ebb.data.pictures import Pictures
 from ebb.data.splits import Allocate, ImageFiles, Progress, Split
+from ebb.data.tables import METADATA
 from ebb.errors import DataError, UsageError, nearest
 
 LARGEST = 1e100
@@ -158,6 +159,19 @@ class Told:
                 some = at[first : first + CHUNK]
                 found.update(np.ascontiguousarray(pixels[some[some >= 0]]).data)
         return found.hexdigest()
+
+    def matches(self, notes: Notes) -> Iterator[Match]:
+        """How many of the images have each number and a picture, by the `notes` of those without."""
+        given = dict.fromkeys(self.fields.numbers, 0 if self.numbers is None else len(self.numbers))
+        if self.pictures is not None:
+            given[str(self.fields.beside)] = len(self.pictures)
+        for name, count in given.items():
+            without = [each for (kind, _), names in notes.items() if kind == f"without {name}" for each in names]
+            what, advice = (
+                "images have one",
+                f'give each image a row with "{name}"; those without are learnt without it',
+            )
+            yield Match.of("numbers" if name in self.fields.numbers else "pictures", name, what, count, without, advice)
 
     def reasons(self) -> dict[str, str]:
         """What is said of it beside the choices of a scan: how many images have each, and its range or size."""

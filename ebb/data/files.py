@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 import posixpath
+import re
 import stat
 import struct
 import tarfile
@@ -32,6 +33,10 @@ MEMBER_LIMIT = 256 * 2**20  # bytes: larger than any image within the pixel limi
 RATIO_LIMIT, RATIO_FROM = 200, 10 * 2**20  # deflate reaches 1032:1 on zeros, images do not
 
 
+LEFTOVERS = ("__MACOSX", "Thumbs.db", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""What operating systems and network drives put beside files."""
+
+
 @dataclass(frozen=True)
 class Files:
     """Named files: their sizes in bytes by relative name, in sorted order, and how to open one."""
@@ -46,6 +51,21 @@ class Files:
             return file.read(self.sizes[name])
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where data lies: as it was given, as an absolute path without the suffix of an archive, and a short name."""
+
+    given: str
+    path: str
+    name: str
+
+    @classmethod
+    def of(cls, given: str, path: Path) -> Place:
+        """The place that was `given`, at a path."""
+        bare = re.sub(r"(\.(tar|tgz|zip|npz|npy|gz))+$", "", path.resolve().as_posix())
+        return cls(given, bare, re.sub(r"[^\w.-]+", "-", posixpath.basename(bare)).strip("-.") or "data")
+
+
 def shown(name: str) -> str:
     """A name as it may be printed: archives and file systems allow control characters and undecodable bytes."""
     return name if name.isprintable() else ascii(name)[1:-1]
@@ -58,7 +78,7 @@ def _plain(name: str) -> str:
 
 def _visible(name: str) -> bool:
     """Whether no part of a path is hidden or the leftover of an operating system."""
-    return not any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db") for part in name.split("/"))
+    return not any(part.startswith(".") or part in LEFTOVERS for part in name.split("/"))
 
 
 def folder(root: Path, notes: Notes) -> Files:

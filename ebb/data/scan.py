@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ebb.data import captions, hold, memory
+from ebb.data import captions, classes, hold, memory
 from ebb.data.decode import Head, Shape
 from ebb.data.fields import NOTHING, Fields, Told, checked, said_of
 from ebb.data.files import Notes, shown
+from ebb.data.match import Match
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Progress, Source, Split
 from ebb.errors import DataError, UsageError
 
 SIZES = (64, 32, 16, 8)
-IMBALANCE, FEW = 5, 10
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Summary:
     `fingerprint` is sha256 over pixels, labels, label names and, where there are any, captions, numbers and pictures
     beside, `images` that without the last two; `captions` says how many images have one, `captions_distinct` how many
     different ones there are, and `caption_lengths` the characters of the shortest and the longest; `chosen` gives each
-    automatic choice its reason.
+    automatic choice its reason, and `matches` say how much of what is given beside the images could be used.
     """
 
     kind: str
@@ -62,6 +62,7 @@ class Summary:
     captions_distinct: int = 0
     caption_lengths: tuple[int, int] = (0, 0)
     images: str = ""
+    matches: tuple[Match, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def read(
     numbers: Sequence[str] = (),
     beside: str | None = None,
 ) -> Images:
-    """Read a folder, zip, idx, npz, CIFAR-10, `digits` or `shapes`; everything not given is chosen from the data.
+    """Read a folder, zip, idx, npz, npy, CIFAR-10, `digits` or `shapes`; everything not given is chosen from the data.
 
     `size` is a side or (height, width) in pixels, `channels` 1 or 3; arrays over half of the available memory go to
     disk under `cache`; `progress(stage, done, total)` is called while reading.
@@ -123,7 +124,7 @@ def _read(
 ) -> Images:  # fmt: skip
     notes: Notes = defaultdict(list)
     allocate = partial(memory.allocate, cache=cache)
-    source = locate(where, notes, allocate, fields.beside)
+    source = locate(where, notes, allocate, fields)
     fields.check(where, source.train)
     heads = _heads(where, source.train, notes, tick)
     (height, width), why_size = _size(heads.values(), side)
@@ -135,7 +136,7 @@ def _read(
         if not isinstance(pixels, np.memmap):
             pixels = np.ascontiguousarray(pixels)
     _note_grey(source.train, heads, kept, pixels, notes)
-    names, why_labels = _label_names(source, notes)
+    names, why_labels, partly = classes.names_of(source, kept, notes)
     chosen = {"size": f"{height}x{width}: {why_size}", "channels": f"{pixels.shape[1]}: {why_channels}"}
     chosen |= source.reasons | {"labels": why_labels}
     if isinstance(pixels, np.memmap):
@@ -143,12 +144,14 @@ def _read(
     said = said_of(fields, where, source.train, kept, heads, (None, height, width), notes, tick, allocate)
     checked(where, said, notes)
     chosen |= said.reasons()
+    source = replace(source, matches=(*source.matches, *partly, *said.matches(notes)))
+    source = classes.comparable(source, names, notes)
     if source.held_out is None:
         return _own_split(where, source, pixels, kept, said, names, chosen, notes, hold_back)
     chosen.setdefault("held out", f"{len(source.held_out.names):,} images: the test set that comes with the data")
     train = _images(source, source.train, pixels, kept, said, names, chosen, notes)
     notes = defaultdict(list)
-    heads = _heads(where, source.held_out, notes, tick)
+    heads = classes.known(source.held_out, _heads(where, source.held_out, notes, tick), names, notes)
     pixels, kept = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
     _note_grey(source.held_out, heads, kept, pixels, notes)
     deep = said.pictures.pixels.shape[1] if said.pictures else None
@@ -161,7 +164,7 @@ def _own_split(
     chosen: dict[str, str], notes: Notes, hold_back: bool,
 ) -> Images:  # fmt: skip
     """The images of a source without a test set, a few of them held back where there are enough."""
-    back = hold.held_back(pixels, _numbers(source.train, kept, names)) if hold_back else []
+    back = hold.held_back(pixels, classes.numbers_of(source.train, kept, names)) if hold_back else []
     some, back = bool(back), said.fields.unshown(source.train, kept, back)
     if not back:
         few = len(pixels) < hold.LEAST
@@ -232,52 +235,28 @@ def _note_grey(split: Split, heads: dict[int, Head], kept: list[int], pixels: np
         notes["grey", "repeated to 3 channels"] += [names[at] for at in kept if not heads[at].colour]
 
 
-def _label_names(source: Source, notes: Notes) -> tuple[tuple[str, ...], str]:
-    """The labels of both splits in order, integers by value and strings by the alphabet; and where they come from."""
-    labels = source.train.labels
-    without = [name for name, label in zip(source.train.names, labels, strict=True) if label is None]
-    if len(without) == len(labels):
-        return (), source.reasons.get("labels", "none: the images come without")
-    if without:
-        notes["without a label", "the labels of the others not used"] += without
-        return (), "none: some images have no label"
-    every = {*labels, *(source.held_out.labels if source.held_out else ())} - {None}
-    numbers = [label for label in every if isinstance(label, int)]
-    names = map(str, sorted(numbers)) if len(numbers) == len(every) else sorted({shown(str(label)) for label in every})
-    return tuple(names), source.reasons.get("labels", f"{len(every)} classes, stored with the images")
-
-
-def _numbers(split: Split, kept: list[int], names: tuple[str, ...]) -> np.ndarray | None:
-    """The labels of the images `kept` as places in `names`; None unless all have one."""
-    given = [split.labels[at] for at in kept]
-    if not names or None in given:
-        return None
-    numbers = {name: number for number, name in enumerate(names)}
-    return np.array([numbers[shown(str(label))] for label in given], np.int64)
-
-
 def _images(
     source: Source, split: Split, pixels: np.ndarray, kept: list[int], said: Told, names: tuple[str, ...],
     chosen: dict[str, str], notes: Notes,
 ) -> Images:  # fmt: skip
     """Sum up one split."""
     every = split.names
-    called, labels = [every[at] for at in kept], _numbers(split, kept, names)
+    called, labels = [every[at] for at in kept], classes.numbers_of(split, kept, names)
     texts = None if split.captions is None else tuple(split.captions[at] for at in kept)
     if texts is not None:
         captions.note(called, texts, notes)
     lengths = [len(text) for text in texts or () if text]
     mean, std, histogram, fingerprint = _look(pixels, labels, names, texts, called, notes)
-    classes = {} if labels is None else _count(labels, names, notes)
+    counts = {} if labels is None else classes.count_of(labels, names, notes)
     findings = [
         Finding(kind, len(found), tuple(map(shown, found[:5])), action)
         for (kind, action), found in notes.items()
         if found
     ]
     summary = Summary(
-        source.kind, source.name, len(pixels), pixels.shape[1:], classes, len(lengths), mean, std, histogram,
+        source.kind, source.name, len(pixels), pixels.shape[1:], counts, len(lengths), mean, std, histogram,
         said.fingerprint(fingerprint), chosen, tuple(findings), len({*(texts or ())} - {""}),
-        (min(lengths, default=0), max(lengths, default=0)), fingerprint,
+        (min(lengths, default=0), max(lengths, default=0)), fingerprint, source.matches,
     )  # fmt: skip
     return Images(pixels, labels, names, summary, None, texts, said)
 
@@ -308,13 +287,3 @@ def _look(
     mean = share @ levels
     std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(1))
     return mean.tolist(), std.tolist(), counts.reshape(-1, 16, 16).sum(2).tolist(), fingerprint.hexdigest()
-
-
-def _count(labels: np.ndarray, names: tuple[str, ...], notes: Notes) -> dict[str, int]:
-    """Images per class; notes which classes are few."""
-    classes = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
-    largest = max(classes.values())
-    rare = [name for name, count in classes.items() if count * IMBALANCE < largest]
-    notes["class imbalance", f"kept: less than 1/{IMBALANCE} of the largest class"] += rare
-    notes["small class", f"kept: fewer than {FEW} images"] += [name for name, count in classes.items() if count < FEW]
-    return classes

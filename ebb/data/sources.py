@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from ebb.data import formats, scenes
-from ebb.data.captions import METADATA, captions, rows
+from ebb.data import formats, npz, scenes
+from ebb.data.captions import captions
+from ebb.data.classes import common_depth, folder_at, labelled
 from ebb.data.decode import SUFFIXES
-from ebb.data.files import Files, Notes, folder, shown, tarred, zipped
-from ebb.data.splits import Allocate, ImageFiles, Label, Source
+from ebb.data.fields import NOTHING, Fields
+from ebb.data.files import Files, Notes, Place, folder, shown, tarred, zipped
+from ebb.data.splits import Allocate, ImageFiles, Source
+from ebb.data.tables import METADATA, Tables, read_tables
 from ebb.errors import DataError
 
 SUPPORTED = (
     "ebb train FOLDER, with .png, .jpg, .webp, .gif, .bmp or .tiff files in it; or a zip of such a folder, "
-    "a folder of idx files, an .npz, CIFAR-10's binary version, or the words digits or shapes"
+    "a folder of idx files, an .npz or .npy, CIFAR-10's binary version, or the words digits or shapes"
 )
 
 
-def locate(where: str, notes: Notes, allocate: Allocate, beside: str | None = None) -> Source:
-    """Find out what `where` is, by content; pictures that the field `beside` names are no examples.
+MADE = {"digits": formats.digits, "shapes": scenes.source}
+"""Data that comes with a word and lies nowhere."""
+
+
+def locate(where: str, notes: Notes, allocate: Allocate, fields: Fields = NOTHING.fields) -> Source:
+    """Find out what `where` is, by content; of `fields`, pictures that stand beside others are no examples.
 
     Raises DataError, DamagedError, ResourceError.
     """
     path = Path(os.path.expanduser(where))
     if not os.path.exists(path):
-        if where in (words := {"digits": formats.digits, "shapes": scenes.source}):
-            return words[where]()
+        if where in MADE:
+            return MADE[where]()
         raise DataError(f"{where} does not exist", SUPPORTED)
-    bare = re.sub(r"(\.(tar|tgz|zip|npz|gz))+$", "", path.resolve().name)
-    name = re.sub(r"[^\w.-]+", "-", bare).strip("-.") or "data"
+    place = Place.of(where, path)
     if path.is_dir():
-        return _in_files(folder(path, notes), where, name, notes, allocate, beside)
+        return _in_files(folder(path, notes), place, notes, allocate, fields)
     if not path.is_file():
         raise DataError(f"{where} is neither a folder nor a file", SUPPORTED)
     try:
@@ -43,17 +46,17 @@ def locate(where: str, notes: Notes, allocate: Allocate, beside: str | None = No
             start = file.read(6)
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror}", SUPPORTED) from error
+    if start == b"\x93NUMPY":
+        return npz.one_array(path, place.name, notes)
     if start[:2] == b"PK" or path.suffix in (".zip", ".npz"):
-        if formats.holds_arrays(path):
-            return formats.npz(path, name, notes)
-        return _in_files(zipped(path, notes), where, name, notes, allocate, beside)
+        if npz.holds_arrays(path):
+            return npz.arrays(path, place.name, notes)
+        return _in_files(zipped(path, notes), place, notes, allocate, fields)
     if formats.IDX.match(path.name):
-        return formats.idx(_with_labels(path), name, allocate)
+        return formats.idx(_with_labels(path), place.name, allocate)
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        return _in_files(tarred(path), where, name, notes, allocate, beside)
-    array = start == b"\x93NUMPY"
-    hint = "save it with np.savez(FILE, images=..., labels=...), then ebb train FILE.npz" if array else SUPPORTED
-    raise DataError(f"{where} is {'one array' if array else 'not a file'} that ebb reads images from", hint)
+        return _in_files(tarred(path), place, notes, allocate, fields)
+    raise DataError(f"{where} is not a file that ebb reads images from", SUPPORTED)
 
 
 def _with_labels(path: Path) -> Files:
@@ -64,92 +67,69 @@ def _with_labels(path: Path) -> Files:
     return Files("", sizes, lambda name: open(near[name], "rb"))
 
 
-def _in_files(files: Files, where: str, name: str, notes: Notes, allocate: Allocate, beside: str | None) -> Source:
+def _in_files(files: Files, place: Place, notes: Notes, allocate: Allocate, fields: Fields) -> Source:
     """A folder or an archive, by what lies in it."""
     bases = [posixpath.basename(member) for member in files.sizes]
     if any(map(formats.CIFAR.match, bases)):
-        return formats.cifar10(files, name, allocate)
+        return formats.cifar10(files, place.name, allocate)
     if any(map(formats.IDX.match, bases)):
-        return formats.idx(files, name, allocate)
+        return formats.idx(files, place.name, allocate)
     images = [member for member in files.sizes if posixpath.splitext(member)[1].lower() in SUFFIXES]
     if not images:
         found = [f"{len(names)} x {kind}" for (kind, _), names in notes.items()] + [shown(base) for base in bases[:5]]
         pickled = "data_batch_1" in bases
         hint = "get CIFAR-10's binary version: the Python version is pickle, which ebb does not open" if pickled else ""
-        raise DataError(f"{where}: expected images, found {', '.join(found) or 'nothing'}", hint or SUPPORTED)
+        raise DataError(f"{place.given}: expected images, found {', '.join(found) or 'nothing'}", hint or SUPPORTED)
     if files.kind == "tar of ":
-        raise DataError(f"{where}: a tar of images is slow to read one by one", "unpack it, then ebb train FOLDER")
-    return _image_files(files, where, name, images, notes, beside)
+        raise DataError(
+            f"{place.given}: a tar of images is slow to read one by one", "unpack it, then ebb train FOLDER"
+        )
+    return _image_files(files, place, images, notes, fields)
 
 
-def _folder(member: str, depth: int) -> str:
-    """The folder at a depth of a path, "" where the path is shorter."""
-    parts = member.split("/")
-    return parts[depth] if len(parts) > depth + 1 else ""
-
-
-def _common_depth(members: Iterable[str]) -> int:
-    common = posixpath.commonpath([posixpath.dirname(member) for member in members])
-    return len(common.split("/")) if common else 0
-
-
-def _image_files(files: Files, where: str, name: str, images: list[str], notes: Notes, beside: str | None) -> Source:
-    """Images in folders: a split if the first level says so, labels by metadata or else by folder."""
-    tables = [member for member in files.sizes if posixpath.basename(member) == METADATA]
-    found = {key: row for table in tables for key, row in rows(files, where, table, beside).items()}
-    every = images
-    if beside is not None and tables:
-        images = _examples(found, images, beside, where, notes)
-    depth = _common_depth([*images, *tables])
-    level = {folder.lower(): folder for folder in sorted({_folder(member, depth) for member in images})}
+def _image_files(files: Files, place: Place, images: list[str], notes: Notes, fields: Fields) -> Source:
+    """Images in folders: a split if the first level says so, labels by a table or else by folder."""
+    tables, every = read_tables(files, place, images, fields.names, fields.beside, notes), images
+    if fields.beside is not None and tables.files:
+        images = _examples(tables, images, fields.beside, place.given, notes)
+    depth = common_depth([*images, *tables.files])
+    level = {folder.lower(): folder for folder in sorted({folder_at(member, depth) for member in images})}
     tests = [folder for key, folder in level.items() if key == "test"]
     tests += [folder for key, folder in level.items() if key.startswith("val")]
-    train, test, reasons = images, list[str](), dict[str, str]()
+    train, test, reasons = images, list[str](), dict(tables.reasons)
     if "train" in level and tests:
-        train = [member for member in images if _folder(member, depth) == level["train"]]
-        test = [member for member in images if _folder(member, depth) == tests[0]]
+        train = [member for member in images if folder_at(member, depth) == level["train"]]
+        test = [member for member in images if folder_at(member, depth) == tests[0]]
         reasons["held out"] = f"{tests[0]}: the folder beside {level['train']}"
-        depth = _common_depth(train)
-    labels, reasons["labels"] = _labels(found, images, train, depth)
-    texts, why, sidecars = captions(files, where, images, found)
+        depth = common_depth(train)
+    classes, said = labelled(tables, images, train, depth, notes), captions(files, images, tables, notes)
+    reasons["labels"] = classes.origin
     ignored = {
-        "not an image": files.sizes.keys() - {*every, *tables, *sidecars},
+        "not an image": files.sizes.keys() - {*every, *tables.files, *said.files},
         "outside the split": set(images) - {*train, *test},
-        f"in {METADATA} only": found.keys() - set(images),
+        **{f"in {table} only": names for table, names in tables.alone.items()},
     }
     for what, names in ignored.items():
         notes[what, "ignored"] += sorted(names)
-    if texts is not None:
-        reasons["captions"] = why
-    kind = files.kind + ("imagefolder" if tables else "class folders" if labels else "folder")
+    if said.origin:
+        reasons["captions"] = said.origin
+    kind = files.kind + ("imagefolder" if tables.files else "class folders" if classes.labels else "folder")
 
     def split(members: list[str]) -> ImageFiles:
-        said = None if texts is None else [texts[member] for member in members]
-        table = [found.get(member, {}) for member in members] if tables else None
-        return ImageFiles(files, members, [labels.get(member) for member in members], said, table)
+        members = [member for member in members if member not in classes.strays]
+        texts = None if said.texts is None else [said.texts[member] for member in members]
+        rows = [tables.rows.get(member, {}) for member in members] if tables.files else None
+        return ImageFiles(files, members, [classes.labels.get(member) for member in members], texts, rows)
 
-    return Source(kind, name, split(train), split(test) if test else None, reasons)
+    matches = (*tables.matches, *said.matches, *classes.matches)
+    return Source(kind, place.name, split(train), split(test) if test else None, reasons, matches)
 
 
-def _examples(rows: dict[str, dict[str, Any]], images: list[str], beside: str, where: str, notes: Notes) -> list[str]:
+def _examples(tables: Tables, images: list[str], beside: str, where: str, notes: Notes) -> list[str]:
     """The images that have a row of their own: where some stand beside others, one that no row names may as well."""
-    named = {str(row.get(beside)) for row in rows.values()}
-    notes["no row names it", f"ignored: it may be a {beside}"] += sorted({*images} - named - rows.keys())
-    found = [image for image in images if image in rows]
+    named = {str(row.get(beside)) for row in tables.rows.values()}
+    notes["no row names it", f"ignored: it may be a {beside}"] += sorted({*images} - named - tables.rows.keys())
+    found = [image for image in images if image in tables.rows]
     if not found:
         raise DataError(f"{where}: no image has a row in {METADATA}", 'write {"file_name": "a.png", …}, one a line')
     return found
-
-
-def _labels(
-    rows: dict[str, dict[str, Any]], images: list[str], train: list[str], depth: int
-) -> tuple[dict[str, Label], str]:
-    """The label of every image that has one, and where the labels come from."""
-    if labels := {member: row["label"] for member, row in rows.items() if row.get("label") is not None}:
-        return labels, f"from {METADATA}"
-    classes = {_folder(member, depth) for member in train}
-    if len(classes) < 2:
-        return {}, "none: all images are in one folder"
-    if "" in classes:
-        return {}, "none: there are images both beside and in the folders"
-    return {member: _folder(member, depth) for member in images}, f"the names of {len(classes)} folders"

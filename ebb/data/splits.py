@@ -14,6 +14,7 @@ from PIL import Image
 
 from ebb.data.decode import MIN_SIDE, Head, Shape, UnusableError, decode, fit, head
 from ebb.data.files import DAMAGED, MEMBER_LIMIT, Files, Notes
+from ebb.data.match import Match
 
 SMALL = 16 * 1024
 """Bytes of a file on average below which one thread reads all."""
@@ -55,13 +56,15 @@ class Split(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """What was found at a place: its kind, a short name, its images, its test split, and why it was read so."""
+    """What was found at a place: its kind, a short name, its images, its test split, why it was read so, and how much
+    of what is given beside the images could be used."""
 
     kind: str
     name: str
     train: Split
     held_out: Split | None = None
     reasons: dict[str, str] = field(default_factory=dict)
+    matches: tuple[Match, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Arrays:
     ) -> tuple[np.ndarray, list[int]]:
         """The array itself, unless another shape is asked for."""
         if self.array.shape[1:] == shape:
-            return self.array, list(heads)
+            return (self.array if len(heads) == len(self.array) else self.array[list(heads)]), list(heads)
         out = allocate((len(heads), *shape))
         for index in heads:
             image = self.array[index]

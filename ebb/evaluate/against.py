@@ -65,6 +65,7 @@ def against(
     seed: int = 0,
     features: str | None = None,
     weights: str = "ema",
+    data: str | None = None,
     say: Say = lambda _: None,
     **asked: Any,
 ) -> Comparison:
@@ -72,13 +73,13 @@ def against(
 
     Sample i of both is made from the same noise for the same label, and both meet the same real images in the same
     features, so that chance moves both alike and the interval of the difference is narrower than those of the figures.
-    `asked` is asked of both; without it each samples with its own settings. Samples are kept as by `evaluate`. Raises
-    UsageError for a run compared with itself or with one of other data.
+    `asked` is asked of both; without it each samples with its own settings. Samples are kept as by `evaluate`, and
+    `data` is as there. Raises UsageError for a run compared with itself or with one of other data.
     """
     checked(count)
     same_data(run, other)
     systems = [loaded(folder, weights) for folder in (run, other)]
-    images = data_of(run)
+    images = data_of(run, data)
     seen, _ = features_for(run, images, say, features)
     wishes = asked_for(systems[0], images, count, seed)
     labels = labels_of(systems[0], wishes, images)

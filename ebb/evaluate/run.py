@@ -10,6 +10,7 @@ from typing import Any
 
 from ebb.checkpoint import replace_text
 from ebb.data.scan import Images, read
+from ebb.data.sources import MADE
 from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, UsageError
 from ebb.evaluate.bound import Bound
@@ -63,6 +64,7 @@ def evaluate(
     features: str | None = None,
     weights: str = "ema",
     likelihood: int = 64,
+    data: str | None = None,
     say: Say = lambda _: None,
     **asked: Any,
 ) -> Evaluated:
@@ -70,14 +72,15 @@ def evaluate(
 
     Labels are drawn with the frequencies of the data; `asked` may set steps, guidance, solver, grid and precision.
     `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
-    classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code, 0 for none.
+    classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code, 0 for none. `data`
+    is where the run's data is now, if it was moved.
 
     Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted. evaluation.json is
     written after each part, report.html at the end. Raises UsageError for a folder that is not a run and for weights
     that it does not hold, DataError where its data has changed.
     """
     checked(count, likelihood)
-    system, images = loaded(run, weights), data_of(run)
+    system, images = loaded(run, weights), data_of(run, data)
     seen, accuracy = features_for(run, images, say, features)
     wishes = asked_for(system, images, count, seed)
     labels = labels_of(system, wishes, images)
@@ -171,12 +174,18 @@ def settings_of(run: Path, system: System, drawn: Drawn, weights: str, seed: int
     }
 
 
-def data_of(run: Path) -> Images:
-    """The run's training images, read again from where they were; raises DataError where they are not the same."""
+def data_of(run: Path, place: str | None = None) -> Images:
+    """The run's training images, read again from where they were, or from a `place` where they are now.
+
+    Raises DataError where there are none, or not the same.
+    """
     recipe, about = from_yaml(run / "run.yaml")
+    data, moved = place or about["data"], "name the place where it is now: --data PLACE"
+    if data not in MADE and not Path(data).expanduser().exists():
+        raise DataError(f"the data of {run} is not at {data}", moved)
     again = partial(
         read,
-        about["data"],
+        data,
         size=recipe.data.size,
         channels=recipe.data.channels,
         cache=run.parent,
@@ -190,9 +199,9 @@ def data_of(run: Path) -> Images:
     if whole.summary.fingerprint == about["fingerprint"]:
         return whole
     raise DataError(
-        f"{about['data']} is not what {run} was trained on (fingerprint {images.summary.fingerprint[:12]}…,"
+        f"{data} is not what {run} was trained on (fingerprint {images.summary.fingerprint[:12]}…,"
         f" expected {about['fingerprint'][:12]}…)",
-        "restore the data, or train again: ebb train DATA --fresh",
+        f"restore the data, or {moved}; or train again: ebb train DATA --fresh",
     )
 
 

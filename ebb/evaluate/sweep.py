@@ -95,23 +95,23 @@ def sweep(
     search: bool = True,
     precision: str | None = None,
     seed: int = 0,
+    data: str | None = None,
     say: Say = lambda _: None,
 ) -> Sweep:
     """Measure every solver × number of steps × guidance scale of the run at `run`, on its own grid of times and, for up
     to 12 steps of a deterministic solver, on one searched for (unless `search` is False); in `precision`, or the run's.
 
-    Writes sweep.json, sweep.html and sweep.png into the run and the chosen settings into its sampling.json. Raises
-    UsageError for a solver that is not known, and as `evaluate` does.
+    Writes sweep.json, sweep.html and sweep.png into the run and the chosen settings into its sampling.json. `data` is
+    as in `evaluate`. Raises UsageError for a solver that is not known, and as `evaluate` does.
     """
     checked(count)
     where, began = locate(run), time.perf_counter()
-    system, images = load(run), data_of(run)
+    system, images = load(run), data_of(run, data)
     system = replace(system, sampling=system.settled(precision=precision))
     scales = list(guidance) or sorted({1.0, system.sampling.guidance})
     settings = list(settings_of(system, solvers, steps, scales, search, say))
     features, ceiling = features_for(run, images, say)
-    wishes = asked_for(system, images, count, seed)
-    labels = labels_of(system, wishes, images)
+    labels = labels_of(system, wishes := asked_for(system, images, count, seed), images)
     floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
     found, failed = list[tuple[Cell, Array]](), list[str]()
     for number, how in enumerate(settings, 1):
@@ -131,7 +131,7 @@ def sweep(
     warnings = [warning for warning in [too_few(count, widest), *failed] if warning]
     about = {"run": run.name, "checkpoint": where.name, "count": count, "seed": seed, "features": features.name}
     about |= {"classifier_accuracy": ceiling, "warnings": warnings, "threads": torch.get_num_threads()}
-    about |= {"minutes": round((time.perf_counter() - began) / 60, 1)}
+    about["minutes"] = round((time.perf_counter() - began) / 60, 1)
     result = Sweep(tuple(cells), best, chosen, (max(low, 0.0), high), once(statistic, floor, reference), about)
     store(run, result)
     return result

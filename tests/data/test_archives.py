@@ -56,12 +56,12 @@ def test_a_zip_with_splits_and_metadata(pack, picture):
         "d/train/a.png": png(picture(1)),
         "d/train/metadata.jsonl": '{"file_name": "a.png", "label": "x", "text": "t"}',
         "d/test/b.png": png(picture(2)),
-        "d/test/metadata.jsonl": '{"file_name": "b.png", "label": "y"}',
+        "d/test/metadata.jsonl": '{"file_name": "b.png", "label": "x"}',
     }
     images = read(str(pack(members)))
     assert images.summary.kind == "zip of imagefolder"
-    assert images.names == ("x", "y")
-    assert images.held_out.labels.tolist() == [1]
+    assert images.names == ("x",)
+    assert images.held_out.labels.tolist() == [0]
     assert (images.summary.captions, images.held_out.summary.captions) == (1, 0)
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from ebb.data.captions import LARGEST
 from ebb.data.scan import read
-from ebb.errors import DamagedError, DataError
+from ebb.errors import DataError
+from ebb.prepare import text_of
+from ebb.recipe import TextRecipe
+from ebb.record import show_data
 
 
 def metadata(folder, texts):
@@ -153,39 +158,131 @@ def test_arrays_keep_theirs(tmp_path, picture):
 # ---- what cannot be used
 
 
-@pytest.mark.parametrize("text", ["3", '["a"]', "true", '{"en": "a"}', '"\\ud83d"'])
-def test_a_caption_that_is_not_text_names_the_line(tmp_path, picture, save, text):
+@pytest.mark.parametrize("text", ["3", "[3]", "true", '{"en": "a"}', '"\\ud83d"', '"Caf\\udce9"'])
+def test_a_caption_that_is_not_text_is_left_out_and_names_its_line(tmp_path, picture, save, finding, text):
     save(tmp_path / "a.png", picture())
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n\n{"file_name": "a.png", "text": ' + text + "}")
-    with pytest.raises(DataError, match=r"metadata\.jsonl, line 3.*caption"):
-        read(str(tmp_path))
+    images = read(str(tmp_path))
+    assert images.captions is None
+    assert "metadata.jsonl, line 3 " in finding(images, "broken row").examples[0]
+    assert lost(images) >= {("captions", 0, 1)}
 
 
-def test_bytes_that_are_not_utf8_name_the_line_or_the_file(tmp_path, picture, save):
+def lost(images):
+    """The sources of which little was used: how much of how many, and of what."""
+    return {(match.condition, match.used, match.count) for match in images.summary.matches if match.little}
+
+
+def test_of_several_captions_the_first_is_used(tmp_path, picture, save, finding):
     save(tmp_path / "a.png", picture())
-    (tmp_path / "a.txt").write_bytes(b"Caf\xe9")
-    with pytest.raises(DataError, match=r"a\.txt, line 1 is not UTF-8") as caught:
-        read(str(tmp_path))
-    assert caught.value.hint == "save the file as UTF-8"
-    (tmp_path / "a.txt").unlink()
-    (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "b.png"}\n{"file_name": "a.png", "text": "Caf\xe9"}\n')
-    with pytest.raises(DataError, match=r"metadata\.jsonl, line 2 is not UTF-8"):
-        read(str(tmp_path))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": ["", "one", "two"]}')
+    images = read(str(tmp_path))
+    assert images.captions == ("one",)
+    assert finding(images, "several captions").examples == ("a.png",)
 
 
-def test_a_file_too_large_for_a_caption_is_refused(tmp_path, picture, save):
-    save(tmp_path / "a.png", picture())
-    (tmp_path / "a.txt").write_bytes(b"x" * (LARGEST + 1))
-    with pytest.raises(DataError, match=r"a\.txt has 1,048,577 bytes"):
-        read(str(tmp_path))
+@pytest.fixture
+def forty(tmp_path, picture, save):
+    """Forty images, each with a text beside it."""
+    for at in range(40):
+        save(tmp_path / f"{at:02}.png", picture(at))
+        (tmp_path / f"{at:02}.txt").write_text(f"picture {at}")
+    return tmp_path
 
 
-def test_a_damaged_member_of_a_zip(tmp_path, picture, save):
+@pytest.mark.parametrize(
+    ("data", "why"), [(b"Caf\xe9", "not UTF-8"), (b"x" * (LARGEST + 1), "over 1,048,576 bytes"), (b"\xff\xfea", "not")]
+)
+def test_one_text_that_cannot_be_read_is_left_out_counted_and_named(forty, finding, data, why):
+    (forty / "07.txt").write_bytes(data)
+    images = read(str(forty))
+    assert images.captions[6:9] == ("picture 6", "", "picture 8")
+    found = finding(images, "unreadable caption")
+    assert (found.count, found.action) == (1, "skipped")
+    assert found.examples[0].startswith(f"07.txt ({why}")
+    assert lost(images) == set()
+
+
+def test_a_text_says_that_it_is_utf16(forty):
+    (forty / "07.txt").write_text("café", "utf-16")
+    assert read(str(forty)).captions[7] == "café"
+
+
+def test_a_damaged_text_in_a_zip_is_left_out(tmp_path, picture, save, finding):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(save(tmp_path / "a.png", picture()), "a.png")
         archive.writestr("a.txt", "a red circle")
     data = (tmp_path / "a.zip").read_bytes()
     assert read(str(tmp_path / "a.zip")).captions == ("a red circle",)
     (tmp_path / "a.zip").write_bytes(data.replace(b"a red circle", b"a bad circle"))
-    with pytest.raises(DamagedError, match=r"a\.txt cannot be read"):
-        read(str(tmp_path / "a.zip"))
+    images = read(str(tmp_path / "a.zip"))
+    assert finding(images, "unreadable caption").examples == ("a.txt (damaged)",)
+    assert lost(images) == {("captions", 0, 1)}
+
+
+# ---- captions under other names, and their loss
+
+
+@pytest.mark.parametrize("end", [".caption", ".TXT", ".Txt", ".png.txt", ".caption.txt", ".png.Caption"])
+def test_texts_beside_are_found_by_other_names(tmp_path, picture, save, end):
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.png", picture(ord(name)))
+        (tmp_path / f"{name}{end}").write_text(f"of {name}")
+    images = read(str(tmp_path))
+    assert images.captions == ("of a", "of b")
+    assert all(found.kind != "not an image" for found in images.summary.findings)
+
+
+def test_texts_that_lie_beside_no_image_are_a_loss(tmp_path, picture, save):
+    for at in range(8):
+        save(tmp_path / "images" / f"{at}.png", picture(at))
+        (tmp_path / f"caption-{at}.txt").write_text("a caption")
+    images = read(str(tmp_path))
+    assert lost(images) == {("captions", 0, 8)}
+    (match,) = images.summary.matches
+    assert match.examples == tuple(f"caption-{at}.txt" for at in range(5))
+    assert "images/0.txt" in match.advice
+
+
+def test_a_note_beside_captioned_images_is_none(forty):
+    for name in ("README.txt", "notes.txt"):
+        (forty / name).write_text("some words")
+    assert lost(read(str(forty))) == set()
+
+
+@pytest.mark.parametrize("name", ["captions.json", "labels.csv", "list.txt", "01.json", "train.parquet"])
+def test_a_table_of_another_name_is_a_loss(tmp_path, picture, save, name):
+    for at in range(3):
+        save(tmp_path / f"{at:02}.png", picture(at))
+    (tmp_path / name).write_text("01.png,a caption\n02.png,another\n")
+    images = read(str(tmp_path))
+    assert images.captions is None
+    assert lost(images) == {("captions", 0, 1)}
+    (tmp_path / name).rename(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text('{"width": 32}')
+    assert lost(read(str(tmp_path))) == set()
+
+
+def test_captions_that_are_all_empty_are_a_loss(tmp_path, picture, save):
+    for name in "ab":
+        save(tmp_path / f"{name}.png", picture(ord(name)))
+    metadata(tmp_path, {"a.png": " ", "b.png": ""})
+    images = read(str(tmp_path))
+    assert images.captions is None
+    assert lost(images) == {("captions", 0, 2)}
+
+
+def test_a_loss_is_said_before_training_and_captions_can_be_waived(tmp_path, picture, save):
+    for name in "ab":
+        save(tmp_path / f"{name}.png", picture(ord(name)))
+    metadata(tmp_path, {"x.png": "one", "y.png": "two"})
+    shown = {}
+    for wanted in (True, False):
+        console = Console(file=io.StringIO(), width=200)
+        show_data(read(str(tmp_path)), console, captions=wanted)
+        shown[wanted] = console.file.getvalue()
+    assert "warning metadata.jsonl: 0 of 2 rows name a picture that is here; not x.png, y.png" in shown[True]
+    assert "--text.captions ignored" in shown[True]
+    assert "warning" not in shown[False]
+    with pytest.raises(DataError, match=r"there are no captions; metadata\.jsonl: 0 of 2 rows"):
+        text_of(TextRecipe(captions="required"), read(str(tmp_path)))

@@ -76,6 +76,14 @@ def test_pictures_beside_are_no_examples_and_other_fields_change_nothing(folder)
     assert read(bare).summary.fingerprint == plain.summary.fingerprint == plain.summary.images
 
 
+def test_pictures_beside_are_named_as_loosely_as_images(folder):
+    plain = read(folder(), beside="mirror")
+    loose = read(
+        folder(change=lambda rows: [{**row, "mirror": f".\\beside\\{row['size']:03}"} for row in rows]), beside="mirror"
+    )
+    assert loose.summary.fingerprint == plain.summary.fingerprint
+
+
 def test_a_picture_with_a_row_of_its_own_may_stand_beside_another(folder):
     before = folder(change=lambda rows: [{**row, "before": f"{row['size'] - 1:03}.png"} for row in rows[1:]] + rows[:1])
     images = read(before, beside="before")

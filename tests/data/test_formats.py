@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from ebb.data import memory
 from ebb.data.scan import read
+from ebb.encode.conditioner import Wishes
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError
+from ebb.samples import write
 
 fuzz = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -65,7 +67,29 @@ def test_one_images_file_finds_its_labels_beside_it(tmp_path, mnist):
     assert images.labels.tolist() == [0, 1, 2, 3, 4]
     assert images.held_out is None
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    assert read(str(tmp_path / "t10k-images-idx3-ubyte")).labels is None
+    without = read(str(tmp_path / "t10k-images-idx3-ubyte"))
+    assert without.labels is None
+    assert poor(without) == {("labels", 0, 5)}
+    assert "t10k-labels-idx1-ubyte beside it" in str(without.summary.matches[0])
+
+
+def test_labels_of_another_name_are_found_where_there_is_one_pair_and_missed_where_there_are_two(tmp_path, mnist):
+    mnist()
+    (tmp_path / "t10k-labels-idx1-ubyte").rename(tmp_path / "targets-idx1-ubyte")
+    images = read(str(tmp_path))
+    assert images.held_out.labels is None
+    assert poor(images) == {("labels", 0, 5)}
+    assert "targets-idx1-ubyte" in str(images.summary.matches[0])
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+        (tmp_path / name).unlink()
+    assert read(str(tmp_path)).labels.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_test_set_is_known_by_any_part_of_its_name(tmp_path, mnist):
+    arrays = mnist()
+    for path in [*tmp_path.glob("*-ubyte")]:
+        path.rename(tmp_path / f"emnist-{path.name.replace('t10k', 'test')}")
+    np.testing.assert_array_equal(read(str(tmp_path)).held_out.pixels[:, 0], arrays["t10k"][0])
 
 
 def test_idx_files_inside_a_zip(tmp_path, mnist):
@@ -185,7 +209,8 @@ def test_npz_without_labels_and_with_string_labels(tmp_path, picture):
 
 def test_npz_test_split(tmp_path, picture):
     a, b = picture(1, channels=1)[None], picture(2, channels=1)[None]
-    images = read(npz(tmp_path / "mnist.npz", x_train=a, y_train=[5], x_test=b, y_test=[[6]]))
+    train = np.concatenate([a, a])
+    images = read(npz(tmp_path / "mnist.npz", x_train=train, y_train=[5, 6], x_test=b, y_test=[[6]]))
     np.testing.assert_array_equal(images.held_out.pixels[0], b)
     assert images.names == ("5", "6")
     assert images.held_out.labels.tolist() == [1]
@@ -249,9 +274,104 @@ def test_npz_with_other_keys_names_them(tmp_path):
         read(npz(tmp_path / "a.npz", pictures=np.zeros((2, 4, 4), np.uint8)))
 
 
-def test_a_plain_npy_is_refused_with_the_way_out(tmp_path):
-    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.uint8))
-    with pytest.raises(DataError, match=r"np\.savez"):
+def poor(images):
+    """The sources of which little was used: how much of how many, and of what."""
+    return {(match.condition, match.used, match.count) for match in images.summary.matches if match.little}
+
+
+@pytest.mark.parametrize(
+    ("keys", "labels"),
+    [
+        (("arr_0", "arr_1"), np.array([2, 0, 2])),
+        (("arr_1", "arr_0"), np.array(["c", "a", "c"])),
+        (("arr_0", "arr_1"), np.eye(3)[[2, 0, 2]]),
+        (("X", "y"), np.array([[2], [0], [2]])),
+        (("train_images", "train_labels"), np.array([2.0, 0.0, 2.0])),
+        (("images", "label"), np.array([b"c", b"a", b"c"])),
+        (("data", "target"), np.array([True, False, True])),
+    ],
+)
+def test_npz_labels_are_found_by_name_or_by_shape(tmp_path, picture, keys, labels):
+    pixels = np.stack([picture(seed) for seed in range(3)])
+    images = read(npz(tmp_path / "a.npz", **dict(zip(keys, (pixels, labels), strict=True))))
+    np.testing.assert_array_equal(images.pixels, pixels.transpose(0, 3, 1, 2))
+    assert images.labels.tolist() == [1, 0, 1]
+    assert poor(images) == set()
+
+
+def test_npz_test_sets_of_other_names(tmp_path, picture):
+    a, b = np.stack([picture(1), picture(2)]), picture(3)[None]
+    arrays = {"train_images": a, "train_labels": [[0], [1]], "val_images": b, "val_labels": [[1]]}
+    images = read(npz(tmp_path / "a.npz", **arrays))
+    assert images.held_out.labels.tolist() == [1]
+    np.testing.assert_array_equal(images.held_out.pixels[0], picture(3).transpose(2, 0, 1))
+
+
+def test_npz_labels_that_nobody_reads_are_said(tmp_path, picture):
+    pixels = np.stack([picture(seed) for seed in range(3)])
+    images = read(npz(tmp_path / "a.npz", images=pixels, kind=[1, 0, 1], weights=np.zeros(3)))
+    assert images.labels is None
+    assert poor(images) == {("labels", 0, 1)}
+    both = read(npz(tmp_path / "b.npz", arr_0=pixels, arr_1=[1, 0, 1], arr_2=[0, 0, 1]))
+    assert both.labels is None
+    assert poor(both) == {("labels", 0, 2)}
+    test = read(npz(tmp_path / "c.npz", x_train=pixels, y_train=[0, 1, 1], x_test=pixels[:2], answers=[0, 1]))
+    assert test.held_out.labels is None
+    assert poor(test) == {("labels", 0, 1)}
+
+
+def test_npz_of_several_that_could_be_images_is_refused_with_their_shapes(tmp_path):
+    with pytest.raises(DataError, match=r"arr_0 uint8 \[2, 4, 4\], arr_1 uint8 \[2, 4, 4\]"):
+        read(npz(tmp_path / "a.npz", arr_0=np.zeros((2, 4, 4), np.uint8), arr_1=np.ones((2, 4, 4), np.uint8)))
+
+
+def test_npz_captions_are_read_and_their_loss_is_said(tmp_path, picture):
+    pixels = np.stack([picture(seed) for seed in range(2)])
+    images = read(npz(tmp_path / "a.npz", images=pixels, captions=np.array(["one", "two "])))
+    assert images.captions == ("one", "two")
+    for lost in (np.array(["one", "two"], object), np.array(["one"])):
+        images = read(npz(tmp_path / "b.npz", images=pixels, texts=lost))
+        assert images.captions is None
+        assert {(condition, used) for condition, used, _ in poor(images)} == {("captions", 0)}
+
+
+@pytest.mark.parametrize("names", [(), ("dog", "cat"), ("2", "10")])
+def test_what_ebb_sampled_can_be_trained_on_again(tmp_path, picture, names):
+    """With the labels' own names, and without labels."""
+    pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(4)])
+    wishes = Wishes((0, 1, 0, 1) if names else (0,) * 4, ("",) * 4)
+    write(tmp_path / "samples.npz", pixels, wishes, names, 0, {})
+    images = read(str(tmp_path / "samples.npz"))
+    np.testing.assert_array_equal(images.pixels, pixels)
+    assert poor(images) == set()
+    assert set(images.names) == set(names)
+    assert images.labels is None if not names else [images.names[at] for at in images.labels] == [*names, *names]
+    assert names != ("2", "10") or images.names == names
+
+
+def test_samples_of_no_label_are_without_one(tmp_path, picture):
+    pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(2)])
+    write(tmp_path / "samples.npz", pixels, Wishes((2, 0), ("", "")), ("dog", "cat"), 0, {})
+    assert read(str(tmp_path / "samples.npz")).summary.chosen["labels"] == "none: some images have no label"
+
+
+def test_labels_that_have_no_name_are_refused(tmp_path):
+    with pytest.raises(DataError, match="go from 0 to 2, and label_names names 2"):
+        read(npz(tmp_path / "a.npz", images=np.zeros((2, 4, 4), np.uint8), labels=[0, 2], label_names=["a", "b"]))
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 1, 2)])
+def test_an_npy_of_images_is_read_and_another_is_refused(tmp_path, picture, axes):
+    pixels = np.stack([picture(seed) for seed in range(2)])
+    np.save(tmp_path / "a.npy", pixels.transpose(axes))
+    images = read(str(tmp_path / "a.npy"))
+    np.testing.assert_array_equal(images.pixels, pixels.transpose(0, 3, 1, 2))
+    assert "np.savez" in images.summary.chosen["labels"]
+    np.save(tmp_path / "b.npy", np.zeros((2, 16), np.uint8))
+    with pytest.raises(DataError, match=r"expected \[n, h, w\]"):
+        read(str(tmp_path / "b.npy"))
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-1])
+    with pytest.raises(DamagedError, match="claims"):
         read(str(tmp_path / "a.npy"))
 
 
@@ -337,7 +457,9 @@ def test_the_binary_version_as_a_tar(cifar, tmp_path, name):
 
 def test_without_names_the_labels_are_numbers(cifar):
     (cifar[0] / "batches.meta.txt").unlink()
-    assert read(str(cifar[0])).names == ("0", "1", "3", "9")
+    images = read(str(cifar[0]))
+    assert images.names == ("0", "1", "3", "9")
+    assert "batches.meta.txt" in images.summary.chosen["labels"]
 
 
 def test_damaged_batches(cifar):

@@ -101,13 +101,25 @@ def test_partly_labelled_metadata_is_unlabelled_and_says_so(tmp_path, picture, s
     assert finding(images, "without a label").examples == ("b.png",)
 
 
-@pytest.mark.parametrize(
-    "line", ["not json", "[1]", '{"file_name": 3}', '{"file_name": "a.png", "label": 1.5}', "[" * 100_000, "{}"]
-)
-def test_bad_metadata_names_the_line(tmp_path, picture, save, line):
+BROKEN = ["not json", "[1]", '{"file_name": 3}', '{"file_name": "a.png", "label": 1.5}', "[" * 100_000, "{}"]
+
+
+@pytest.mark.parametrize("line", BROKEN)
+def test_a_broken_row_is_skipped_and_named(tmp_path, picture, save, finding, line):
     save(tmp_path / "a.png", picture())
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n' + line)
-    with pytest.raises(DataError, match="line 2"):
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "label": 2}\n' + line)
+    images = read(str(tmp_path))
+    assert images.names == ("2",)
+    found = finding(images, "broken row")
+    assert (found.count, found.action) == (1, "skipped")
+    assert found.examples[0].startswith("metadata.jsonl, line 2 ")
+
+
+@pytest.mark.parametrize("line", BROKEN)
+def test_a_metadata_without_one_good_row_is_refused(tmp_path, picture, save, line):
+    save(tmp_path / "a.png", picture())
+    (tmp_path / "metadata.jsonl").write_text("\n" + line)
+    with pytest.raises(DataError, match=r"line 2|row 1"):
         read(str(tmp_path))
 
 

@@ -230,6 +230,12 @@ def memorised(run: Path) -> None:
     other_data(run, lambda images: np.concatenate([made, images[len(made) :]]) if len(images) > len(made) else images)
 
 
+def moved(run: Path) -> None:
+    """The data is where run.yaml does not look for it."""
+    tree = yaml.safe_load((run / "run.yaml").read_text())
+    (run / "run.yaml").write_text(yaml.safe_dump(tree | {"data": "/nowhere/at/all.npz"}))
+
+
 def mistold(run: Path) -> None:
     """Two classes whose embeddings have changed places."""
     name = "network.embedding.label.weight"
@@ -250,6 +256,7 @@ PLANTED: dict[str, Plant] = {
     "average a copy": copied,
     "average too long": lagging,
     "raw weights measured": raw_measured,
+    "data gone": moved,
     "diverged": diverged,
     "stopped early": lambda run: rewritten(run, steps=2 * RECIPE["steps"]),
     "rate too high": spiked,

@@ -98,6 +98,46 @@ def some_unlabelled(folder, pixels, labels):
     return where
 
 
+def captioned(folder, pixels, change=lambda rows: rows):
+    """One folder of PNG files with a row for each; `change` plants a fault in the rows."""
+    for i, picture in enumerate(pixels[:40]):
+        Image.fromarray(picture[0]).save(folder / f"{i:04}.png")
+    rows = change([{"file_name": f"{i:04}.png", "text": f"picture {i}"} for i in range(40)])
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return str(folder)
+
+
+def renamed(rows):
+    return [{**row, "file_name": f"photo-{row['file_name']}"} for row in rows]
+
+
+def one_broken_text(folder, pixels, labels):
+    where = captioned(folder, pixels, lambda rows: rows[1:])
+    (folder / "0000.txt").write_bytes(b"Caf\xe9")
+    return where
+
+
+def mixed_up(folder, pixels, labels, count=20):
+    """Class folders, and images beside them."""
+    where = written(folder, pixels[:40], labels[:40])
+    for i, picture in enumerate(pixels[40 : 40 + count]):
+        Image.fromarray(picture[0]).save(folder / f"preview{i}.png")
+    return where
+
+
+def one_class_broken(folder, pixels, labels):
+    where = written(folder, pixels[:40], labels[:40])
+    (folder / "class2").mkdir()
+    (folder / "class2" / "0000.png").write_bytes(b"\x89PNG and then nothing")
+    return where
+
+
+def one_class_twice(folder, pixels, labels):
+    where = written(folder, pixels[:40], labels[:40])
+    (folder / "class1").rename(folder / "class0 ")
+    return where
+
+
 def wrong_labels(labels):
     return np.where(np.random.default_rng(1).random(len(labels)) < 0.1, 1 - labels, labels)
 
@@ -112,6 +152,15 @@ PLANTED = {
     "clipped": lambda at, x, y: saved(at, contrast(x, 4), y),
     "class imbalance": lambda at, x, y: saved(at, x, (np.arange(len(x)) < 50).astype(int)),
     "labels partial": some_unlabelled,
+    "captions lost": lambda at, x, y: captioned(at, x, renamed),
+    "captions missing": lambda at, x, y: captioned(at, x, lambda rows: rows[:30]),
+    "rows unreadable": one_broken_text,
+    "rows conflicting": lambda at, x, y: captioned(at, x, lambda rows: [*rows, {**rows[3], "text": "another"}]),
+    "labels lost": mixed_up,
+    "images beside classes": lambda at, x, y: mixed_up(at, x, y, count=1),
+    "class empty": one_class_broken,
+    "classes alike": one_class_twice,
+    "held out labels": lambda at, x, y: saved(at, x, y, x_test=photographs(20, 1)[0], y_test=np.arange(20) % 3),
     "too few images": lambda at, x, y: saved(at, x[:300], y[:300]),
     "mixed sizes": some_larger,
     "mislabelled": lambda at, x, y: saved(at, x, wrong_labels(y)),
@@ -123,6 +172,14 @@ CONSEQUENCES = {
     "labels partial": {"too few images"},
     "mixed sizes": {"too few images"},
     "class imbalance": {"mislabelled"},
+    "class empty": {"too few images", "corrupt"},
+    "captions lost": {"too few images"},
+    "captions missing": {"too few images"},
+    "rows unreadable": {"too few images"},
+    "rows conflicting": {"too few images"},
+    "labels lost": {"too few images"},
+    "images beside classes": {"too few images"},
+    "classes alike": {"too few images"},
 }
 """What else is true of the planted data."""
 

@@ -12,7 +12,7 @@ import torch
 from ebb import checkpoint
 from ebb.cli import Verbs
 from ebb.errors import UsageError
-from ebb.evaluate.doctor.finding import Finding, Round, called, diagnose
+from ebb.evaluate.doctor.finding import Diagnosis, Finding, Round, called, diagnose
 from ebb.evaluate.doctor.looks import contrast, fine_share, variety
 from ebb.evaluate.doctor.run import RUN_CHECKS, RunSubject
 from ebb.evaluate.doctor.run_samples import adds_noise
@@ -84,12 +84,33 @@ def test_a_run_is_diagnosed_and_the_diagnosis_kept(run):
 
 def test_without_its_data_what_needs_none_is_still_checked(run):
     rewritten(run, steps=600)
-    document = (run / "run.yaml").read_text()
-    (run / "run.yaml").write_text(document.replace(str(data_of(run)), "/nowhere/at/all.npz"))
+    PLANTED["data gone"](run)
     findings, unchecked = found_in(run)
-    assert [finding.name for finding in findings] == ["stopped early"]
+    assert [finding.name for finding in findings] == ["data gone", "stopped early"]
+    assert f"ebb doctor {run} --data" in findings[0].command
     assert len(unchecked) >= 10
     assert all("/nowhere/at/all.npz" in line for line in unchecked)
+    assert str(Diagnosis(str(run), "run", [], findings, unchecked)).count("is not at /nowhere") == 2
+
+
+def test_data_that_was_moved_is_named_and_must_be_the_same(run, tmp_path):
+    where = data_of(run)
+    PLANTED["data gone"](run)
+    shutil.copy(where, tmp_path / "moved.npz")
+    assert CHECKS["data gone"](RunSubject(run, str(tmp_path / "moved.npz"))) is None
+    arrays = np.load(where)
+    np.savez(tmp_path / "other.npz", **{name: arrays[name][1:] for name in arrays.files})
+    finding = CHECKS["data gone"](RunSubject(run, str(tmp_path / "other.npz")))
+    assert "is not what" in finding.evidence
+    with pytest.raises(UsageError, match="is no run"):
+        diagnose(str(tmp_path), data=str(where))
+
+
+def test_a_subject_that_cannot_be_had_is_an_error():
+    seen = Round()
+    seen.examine(lambda: (_ for _ in ()).throw(UsageError("no model", "train one")), [], "the model")
+    [finding] = seen.diagnosis("it", "run").findings
+    assert (finding.severity, finding.evidence, finding.command) == ("error", "no model", "train one")
 
 
 def test_without_a_checkpoint_or_a_log_the_reason_is_given(run):

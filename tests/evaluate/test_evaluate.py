@@ -22,6 +22,7 @@ from ebb.evaluate.against import against, as_rows
 from ebb.evaluate.ensemble import train_ensemble
 from ebb.evaluate.features import train_classifier
 from ebb.evaluate.run import as_table, data_of, evaluate
+from ebb.evaluate.sweep import sweep
 from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.recipe import Recipe
 from ebb.run import train
@@ -157,6 +158,23 @@ def test_changed_images_are_refused(run, home, tmp_path):
     Image.new("L", (8, 8), 77).save(data / "above" / "new.png")
     with pytest.raises(DataError, match="is not what"):
         evaluate(run, COUNT)
+
+
+def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
+    """And is what it was: other images are refused there too."""
+    moved = shutil.copytree(home / "data", tmp_path / "moved")
+    tree = yaml.safe_load((run / "run.yaml").read_text())
+    (run / "run.yaml").write_text(yaml.safe_dump(tree | {"data": str(tmp_path / "gone")}))
+    for place in (None, str(tmp_path / "elsewhere")):
+        for measured in (evaluate, sweep):
+            how = ((), ()) if measured is sweep else (COUNT,)
+            with pytest.raises(DataError, match=r"(?s)the data of .* is not at .*→ .*--data PLACE"):
+                measured(run, *how, data=place)
+    assert data_of(run, str(moved)).summary.count == 48
+    assert len(evaluate(run, COUNT, likelihood=0, data=str(moved)).figures.distances) > 1
+    Image.new("L", (8, 8), 77).save(moved / "above" / "new.png")
+    with pytest.raises(DataError, match=r"(?s)is not what.*--data PLACE"):
+        data_of(run, str(moved))
 
 
 def test_a_run_that_was_trained_before_images_were_held_back_can_still_be_measured(run, home, tmp_path):

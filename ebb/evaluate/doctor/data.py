@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.data.scan import IMBALANCE
+from ebb.data.classes import IMBALANCE
 from ebb.errors import DataError
+from ebb.evaluate.doctor.data_beside import BESIDE_CHECKS
 from ebb.evaluate.doctor.data_subject import ALIKE, MOST_HELD_OUT, DataSubject, some
 from ebb.evaluate.doctor.finding import Check, Finding
 
@@ -290,6 +291,7 @@ DATA_CHECKS: list[Check[DataSubject]] = [
     check_clipped,
     check_class_imbalance,
     check_labels_partial,
+    *BESIDE_CHECKS,
     check_too_few_images,
     check_mixed_sizes,
     check_mislabelled,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ebb import checkpoint
-from ebb.errors import DamagedError, DataError, EbbError
+from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.process.denoiser import Denoiser
 from ebb.system import System, load
 
@@ -55,7 +56,16 @@ class Diagnosis:
     def __str__(self) -> str:
         found = [str(finding) for finding in self.findings]
         end = [] if found else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
-        return "\n".join(found + end + [f"could not check: {reason}" for reason in self.unchecked])
+        return "\n".join(found + end + [f"could not check {reason}" for reason in by_reason(self.unchecked)])
+
+
+def by_reason(unchecked: Sequence[str]) -> list[str]:
+    """Lines "name: why" with the names of each reason together: "name, name: why"."""
+    names: dict[str, list[str]] = {}
+    for line in unchecked:
+        name, _, why = line.partition(": ")
+        names.setdefault(why, []).append(name)
+    return [f"{', '.join(each)}: {why}" for why, each in names.items()]
 
 
 Check = Callable[[S], Finding | None]
@@ -77,11 +87,11 @@ class Round:
         self.findings: list[Finding] = []
 
     def examine(self, subject: Callable[[], S], checks: Sequence[Check[S]], what: str) -> None:
-        """Make every check of the subject; one that fails is noted, and so is a subject that cannot be had."""
+        """Make every check of the subject; one that fails is noted, and a subject that cannot be had is a finding."""
         try:
             found = subject()
         except Exception as error:  # whatever is wrong with one part, the others are still worth a look
-            self.unchecked.append(f"{what}: {reason(error)}")
+            self.findings.append(missing(what, error))
             return
         for check in checks:
             name = called(check)
@@ -100,6 +110,19 @@ class Round:
         return Diagnosis(subject, kind, self.checked, ordered, self.unchecked)
 
 
+def missing(what: str, error: Exception) -> Finding:
+    """The finding of a subject that cannot be had: none of its checks were made."""
+    said, hint = (error.what, error.hint) if isinstance(error, EbbError) else (reason(error), "")
+    return Finding(
+        f"{what} missing",
+        f"{what} cannot be examined",
+        said,
+        "a part of it is not there, or damaged",
+        hint or "restore it, or train again",
+        "error",
+    )
+
+
 def reason(error: Exception) -> str:
     """What an error says, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -110,21 +133,25 @@ def diagnose(
     *,
     shape: tuple[int, ...] | None = None,
     cond: Mapping[str, Tensor] | None = None,
+    data: str | None = None,
     say: Say | None = None,
 ) -> Diagnosis:
     """Look for what is wrong with a run, with data or with a model.
 
-    A run folder is examined with its model, and what was found is kept in its `doctor.json`; anything else a name can
-    mean is data, as `ebb.data.scan.read` takes it. Of a network or denoiser, `shape` is that of one sample, without
-    which it cannot be asked anything, and `cond` holds examples of its conditions, [k, …] each, no two rows alike: a
-    condition that changes nothing is found by exchanging them. `say` is told what is being checked.
+    A run folder is examined with its model and its data, which is at `data` if it was moved, and what was found is kept
+    in its `doctor.json`; anything else a name can mean is data, as `ebb.data.scan.read` takes it. Of a network or
+    denoiser, `shape` is that of one sample, without which it cannot be asked anything, and `cond` holds examples of its
+    conditions, [k, …] each, no two rows alike: a condition that changes nothing is found by exchanging them. `say` is
+    told what is being checked.
 
     Raises DataError where there is nothing to examine.
     """
     if isinstance(where, str | Path):
         folder = Path(where).expanduser()
+        if data is not None and not (folder / "run.yaml").is_file():
+            raise UsageError(f"{where} is no run whose data could have been moved", f"ebb doctor {shlex.quote(data)}")
         if (folder / "run.yaml").is_file():
-            return of_run(folder, say)
+            return of_run(folder, data, say)
         if (folder / "manifest.json").is_file():
             return of_model(load(folder), str(where), None, None, say)
         return of_data(str(where), say)
@@ -133,14 +160,14 @@ def diagnose(
     return of_model(where, type(where).__name__, shape, cond, say)
 
 
-def of_run(folder: Path, say: Say | None) -> Diagnosis:
+def of_run(folder: Path, data: str | None, say: Say | None) -> Diagnosis:
     """What is wrong with a run: its own checks, then those of its model. Writes doctor.json."""
     from ebb.evaluate.doctor.model import MODEL_CHECKS
     from ebb.evaluate.doctor.model_subject import ModelSubject
     from ebb.evaluate.doctor.run import RUN_CHECKS, RunSubject
 
     seen = Round(say)
-    run = RunSubject(folder)
+    run = RunSubject(folder, data)
     seen.examine(lambda: run, RUN_CHECKS, "the run")
     seen.examine(lambda: ModelSubject.of(run.system), MODEL_CHECKS, "the model")
     found = seen.diagnosis(str(folder), "run")

@@ -55,9 +55,11 @@ SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class RunSubject:
-    """A run folder. Each fact raises the error that says why it cannot be had; no check needs all of them."""
+    """A run folder, and where its data is now if it was moved. Each fact raises the error that says why it cannot be
+    had; no check needs all of them."""
 
     folder: Path
+    place: str | None = None
 
     @cached_property
     def document(self) -> tuple[Recipe, Mapping[str, Any]]:
@@ -157,7 +159,7 @@ class RunSubject:
     def reading(self) -> Images | EbbError:
         """The data, read again once, or what went wrong."""
         try:
-            return data_of(self.folder)
+            return data_of(self.folder, self.place)
         except EbbError as error:
             return error
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ebb.errors import UsageError
+from ebb.errors import EbbError, UsageError
 from ebb.evaluate.doctor.finding import Check, Finding
 from ebb.evaluate.doctor.run_subject import RunSubject
 from ebb.process.denoiser import NetworkDenoiser
@@ -51,6 +52,20 @@ OVERFIT = 1.05
 
 LINES = 20
 """Lines of the log that a course can be told from."""
+
+
+def check_data_gone(run: RunSubject) -> Finding | None:
+    """Data that is not where it was, or is not what the run was trained on: what needs it cannot be checked."""
+    if not isinstance(run.reading, EbbError):
+        return None
+    return Finding(
+        "data gone",
+        "the data that the run was trained on cannot be had: what needs it is not checked",
+        f"{run.reading.what}; looked for is the fingerprint {run.document[1].get('fingerprint', '')[:12]}…",
+        "it was moved, renamed, changed or deleted",
+        f"ebb doctor {shlex.quote(str(run.folder))} --data PLACE, where it is now",
+        "error",
+    )
 
 
 def losses_of(run: RunSubject) -> Array:
@@ -272,6 +287,7 @@ def check_overfitting(run: RunSubject) -> Finding | None:
 
 
 TRAINING_CHECKS: list[Check[RunSubject]] = [
+    check_data_gone,
     check_diverged,
     check_stopped_early,
     check_rate_too_high,

@@ -11,6 +11,7 @@ from typing import Any
 
 from ebb.checkpoint import replace_text
 from ebb.errors import UsageError
+from ebb.evaluate.doctor.finding import by_reason
 from ebb.evaluate.report.captions import captions
 from ebb.evaluate.report.figures import cost, figures, glance, likelihood
 from ebb.evaluate.report.page import fold, number, page, section, table
@@ -144,7 +145,7 @@ def _doctor(found: Facts) -> str:
         for f in found["findings"]
     ]
     unsure = "".join(
-        f'<p class="soft">Could not check: {escape(str(text))}</p>\n' for text in found.get("unchecked", [])
+        f'<p class="soft">Could not check {escape(text)}</p>\n' for text in by_reason(found.get("unchecked", []))
     )
     calm = f"<p>Nothing found in {len(found['checked'])} checks.</p>\n"
     return "".join(parts or [calm]) + unsure
