@@ -22,18 +22,29 @@ SUPPORTED = (
 )
 
 
+WORDS = {"digits": formats.digits, "shapes": scenes.source}
+"""Data that is known by a word, where there is no file of that name."""
+
+
+def named(where: str) -> str:
+    """A short name for data, by which its runs are called. Raises DataError where there is none."""
+    path = Path(os.path.expanduser(where))
+    if not os.path.exists(path):
+        if where in WORDS:
+            return where
+        raise DataError(f"{where} does not exist", SUPPORTED)
+    bare = re.sub(r"(\.(tar|tgz|zip|npz|gz))+$", "", path.resolve().name)
+    return re.sub(r"[^\w.-]+", "-", bare).strip("-.") or "data"
+
+
 def locate(where: str, notes: Notes, allocate: Allocate, beside: str | None = None) -> Source:
     """Find out what `where` is, by content; pictures that the field `beside` names are no examples.
 
     Raises DataError, DamagedError, ResourceError.
     """
-    path = Path(os.path.expanduser(where))
+    path, name = Path(os.path.expanduser(where)), named(where)
     if not os.path.exists(path):
-        if where in (words := {"digits": formats.digits, "shapes": scenes.source}):
-            return words[where]()
-        raise DataError(f"{where} does not exist", SUPPORTED)
-    bare = re.sub(r"(\.(tar|tgz|zip|npz|gz))+$", "", path.resolve().name)
-    name = re.sub(r"[^\w.-]+", "-", bare).strip("-.") or "data"
+        return WORDS[where]()
     if path.is_dir():
         return _in_files(folder(path, notes), where, name, notes, allocate, beside)
     if not path.is_file():

@@ -241,7 +241,7 @@ def test_ctrl_c_while_sampling_says_how_to_go_on(run, capsys, monkeypatch):
 
     monkeypatch.setattr("ebb.system.System.sample", stop)
     assert ebb("evaluate", run, "--n", COUNT) == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
