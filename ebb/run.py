@@ -22,7 +22,7 @@ from ebb.prepare import prepared
 from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Log, show_choices, show_data, write_card, write_documents
 from ebb.reflow import inherited
-from ebb.store.exchange import exchanged, foreign, recover
+from ebb.store.exchange import exchanged, foreign, pending, recover
 from ebb.store.lock import MEASURED, TRAINED, held
 from ebb.store.owned import claimable, is_run, spared
 from ebb.store.place import by_name, room_in
@@ -52,7 +52,8 @@ def train(
     names_known(asked)
     keep_freed_memory()
     folder = by_name(run or Path("runs") / named(data))
-    claimable(folder)
+    if not pending(folder):
+        claimable(folder)
     room_in(folder if folder.exists() else folder.parent)
     with held(folder, TRAINED, partial(tell, console), instead="choose another place with --run FOLDER"):
         if said := recover(folder):

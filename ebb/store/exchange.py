@@ -47,6 +47,11 @@ def foreign(folder: Path) -> list[str]:
     return [name for name, ours in contents(folder) if not ours and not Path(name).name.startswith(".")]
 
 
+def pending(folder: Path) -> bool:
+    """Whether an exchange was interrupted while the old run was on its way out."""
+    return (folder / OLD).is_dir() or (folder / GONE).is_dir()
+
+
 def recover(folder: Path) -> str:
     """Undo or complete an exchange that was interrupted, and say which; "" where there was none."""
     new, old, gone = folder / NEW, folder / OLD, folder / GONE
