@@ -47,7 +47,8 @@ class Evaluate:
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(self.outlook()) from stop
         show(console, rows, str(self.run), heads)
-        tell(console, f"report   {self.run / 'report.html'}")
+        if (self.run / "report.html").is_file():
+            tell(console, f"report   {self.run / 'report.html'}")
 
     def outlook(self) -> str:
         """What is left of a measurement that was stopped."""

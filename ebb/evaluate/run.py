@@ -94,7 +94,7 @@ def evaluate(
     Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted, unless `fresh`.
     evaluation.json is written after each part, report.html at the end. Raises UsageError for a folder that is not a run
     and for weights that it does not hold, DataError where its data has changed, and ResourceError where its figures
-    could not be kept or another process measures it.
+    could not be kept or another process measures it; on a disk that is full at the end, figures say so in a warning.
     """
     checked(count, likelihood)
     with measuring(run, "evaluation.json", "report.html", fresh=fresh, say=say):
@@ -116,12 +116,9 @@ def evaluate(
             seed=seed,
         )
         found = Evaluated(figures, cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked))
-        found = warned(found, *old(run, drawn))
-        keep(run, found)
+        found = kept(run, warned(found, *old(run, drawn)))
         subject = Subject(run, one.system, images, drawn, labels, wishes.texts, seen, seed, likelihood)
-        found = explored(found, subject, say)
-        write_report(run)
-    return found
+        return reported(run, explored(found, subject, say))
 
 
 @contextmanager
@@ -165,7 +162,7 @@ def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
             found = replace(warned(found, *result.warnings), **result.found)
         except EbbError as error:  # such as too few images: the other parts are worth having
             found = warned(found, f"not done, {what}: {error.what}")
-        keep(subject.run, found)
+        found = kept(subject.run, found)
     return found
 
 
@@ -182,9 +179,28 @@ def warned(found: Evaluated, *more: str) -> Evaluated:
     return replace(found, figures=replace(found.figures, warnings=[*found.figures.warnings, *more]))
 
 
-def keep(run: Path, found: Evaluated) -> None:
-    """Write evaluation.json."""
-    replace_text(run / "evaluation.json", json.dumps(found.facts(), indent=1))
+def kept(run: Path, found: Evaluated) -> Evaluated:
+    """`found`, written to evaluation.json; where it cannot be, such as on a full disk, it says so and is not lost."""
+    try:
+        replace_text(run / "evaluation.json", json.dumps(found.facts(), indent=1))
+    except ResourceError as error:
+        return unkept(found, error)
+    return found
+
+
+def reported(run: Path, found: Evaluated) -> Evaluated:
+    """`found`, shown in the run's report; where that cannot be written, it says so."""
+    try:
+        write_report(run)
+    except ResourceError as error:
+        return unkept(found, error)
+    return found
+
+
+def unkept(found: Evaluated, error: ResourceError) -> Evaluated:
+    """`found` with a warning, once, that a file of it could not be written."""
+    note = f"not kept: {error.what}"
+    return found if note in found.figures.warnings else warned(found, note)
 
 
 def loaded(run: Path, weights: str) -> Loaded:

@@ -173,6 +173,18 @@ def test_a_run_that_cannot_be_written_to_is_known_before_the_work(data, run, rea
     assert ("cp -r" in said) == (verb[0] != "train")
 
 
+def test_figures_are_told_where_the_disk_is_full_at_the_end(run, no_file_beyond, monkeypatch, capsys):
+    monkeypatch.setattr("ebb.evaluate.run.parts", lambda _: [])
+    monkeypatch.setenv("COLUMNS", "300")
+    no_file_beyond(900)
+    assert ebb("evaluate", run, "--n", 4, "--steps", 1) == 0
+    said = capsys.readouterr().out
+    assert "4 samples, " in said
+    assert "evaluation.json: File too large" in said
+    assert "report.html: File too large" in said
+    assert not (run / "evaluation.json").exists()
+
+
 def test_figures_that_have_no_place_are_known_before_the_work(run, monkeypatch, capsys):
     (run / "evaluation.json").mkdir()
     monkeypatch.setattr("ebb.evaluate.run.read", lambda *_, **__: pytest.fail("work that is lost"))
