@@ -15,8 +15,10 @@ from ebb.encode.images import save_npz, save_png
 from ebb.errors import ResourceError
 from ebb.evaluate.ensemble import Ensemble, save_ensemble
 from ebb.evaluate.features import Classifier
+from ebb.evaluate.parts import Part
 from ebb.evaluate.store import keep
 from ebb.record import Log
+from ebb.store.failure import failed
 from ebb.store.write import append_text, replace_text, replacing
 
 from ..command import ebb
@@ -173,16 +175,21 @@ def test_a_run_that_cannot_be_written_to_is_known_before_the_work(data, run, rea
     assert ("cp -r" in said) == (verb[0] != "train")
 
 
-def test_figures_are_told_where_the_disk_is_full_at_the_end(run, no_file_beyond, monkeypatch, capsys):
-    monkeypatch.setattr("ebb.evaluate.run.parts", lambda _: [])
+def test_figures_are_told_where_the_disk_is_full_at_the_end(run, monkeypatch, capsys):
+    """Once for each file, however often it was tried."""
+
+    def full(path, _):
+        raise failed(path, FULL)
+
+    monkeypatch.setattr("ebb.evaluate.run.parts", lambda _: [("nothing", lambda _: Part({}))])
+    monkeypatch.setattr("ebb.evaluate.run.replace_text", full)
+    monkeypatch.setattr("ebb.evaluate.report.run.replace_text", full)
     monkeypatch.setenv("COLUMNS", "300")
-    no_file_beyond(900)
     assert ebb("evaluate", run, "--n", 4, "--steps", 1) == 0
     said = capsys.readouterr().out
     assert "4 samples, " in said
-    assert "evaluation.json: File too large" in said
-    assert "report.html: File too large" in said
-    assert not (run / "evaluation.json").exists()
+    for file in ("evaluation.json", "report.html"):
+        assert said.count(f"{file}: No space left on device") == 1
 
 
 def test_figures_that_have_no_place_are_known_before_the_work(run, monkeypatch, capsys):
