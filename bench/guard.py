@@ -148,8 +148,7 @@ def trained(fault: Fault | None) -> End:
     with tempfile.TemporaryDirectory() as name, counted() as saved:
         folder, console = Path(name), Console(file=io.StringIO())
         try:
-            with Log(folder, 0) as log:
-                course.follow(folder, recipe(), parts, log, console)
+            course.follow(folder, recipe(), parts, Log(folder, 0), console)
             loss = parts.validation(parts.training.ema.model) if parts.validation else None
         except EbbError:
             loss = None

@@ -6,12 +6,10 @@ the parent, replace `latest`, and only then prune. Whenever the process dies, `n
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ebb.errors import DamagedError, EbbError, ResourceError
+from ebb.store.failure import told
+from ebb.store.owned import CHECKPOINT, STATE, delete
+from ebb.store.write import replace_text, synced
 
 State = dict[str, dict[str, Tensor]]
 
@@ -31,71 +32,74 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def synced(path: Path) -> None:
-    """Have the operating system put a file or folder on the disk before going on."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a small file so that readers see the old text or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf8")
-    synced(temporary)
-    temporary.replace(path)
-
-
 def save(folder: Path, step: int, state: State, about: dict[str, Any], keep: int = 2) -> Path:
     """Commit `state` and the JSON document `about` as `folder/step-N`, and keep the newest `keep`.
 
-    Raises ResourceError on a full disk and EbbError for non-finite weights; what was committed before stays whole.
+    Raises ResourceError for what the system refuses, such as on a full disk, and EbbError for non-finite weights; what
+    was committed before stays whole.
     """
     for name, tensor in (item for part in ("model", "ema") for item in state[part].items()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise EbbError(f"step {step}: {name} is not finite, so no checkpoint was written", "lower --optimiser.lr")
-    folder.mkdir(parents=True, exist_ok=True)
-    size = sum(t.numel() * t.element_size() for part in state.values() for t in part.values())
-    free = shutil.disk_usage(folder).free
-    remedy = "free some space and run the same command: it resumes from the last checkpoint"
-    if free < 1.1 * size:
-        raise ResourceError(f"a checkpoint needs {size / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free", remedy)
-    final, temporary = folder / f"step-{step:08d}", folder / f"step-{step:08d}.tmp"
+    final = folder / f"step-{step:08d}"
     try:
-        if not final.exists():
-            write(temporary, state, about, step)
-            temporary.rename(final)
-            synced(folder)
-        replace_text(folder.parent / "latest", final.name)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(f"the disk is full: {final} was not written", remedy) from error
-        raise
-    for left in folder.glob("step-*.tmp"):  # by a process that was killed
-        shutil.rmtree(left)
-    for old in finished(folder)[:-keep]:
-        remove(old)
+        with told(final):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not final.exists():
+                write(partial(final), state, about, step)
+                partial(final).rename(final)
+                synced(folder)
+            replace_text(folder.parent / "latest", final.name)
+            for old in finished(folder)[:-keep]:
+                remove(old)
+    except ResourceError as error:
+        raise ResourceError(error.what, f"{error.hint}; {outlook(folder)}") from error
+    finally:
+        with suppress(OSError):
+            for left in folder.glob("step-*.tmp"):  # by this process, or one that was killed
+                if CHECKPOINT.fullmatch(left.stem):
+                    delete(left, STATE)
     return final
+
+
+def partial(checkpoint: Path) -> Path:
+    """The name of a checkpoint that is not committed yet, or no longer."""
+    return checkpoint.with_name(checkpoint.name + ".tmp")
+
+
+def outlook(folder: Path) -> str:
+    """What the command that trains would do with these checkpoints, if it were given again."""
+    last = newest(folder)
+    resumed = last and f"the same command resumes from step {int(last.name.removeprefix('step-')):,}"
+    return resumed or "there is no checkpoint yet, so the same command begins anew"
 
 
 def remove(checkpoint: Path) -> None:
     """Take a checkpoint away whole: it loses its name before its files go."""
-    gone = checkpoint.rename(checkpoint.with_name(checkpoint.name + ".tmp"))
+    gone = checkpoint.rename(partial(checkpoint))
     synced(gone.parent)
-    shutil.rmtree(gone)
+    delete(gone, STATE)
+
+
+def room(folder: Path, state: State) -> None:
+    """Raise ResourceError unless a checkpoint of `state` fits in the space that is free."""
+    size = sum(t.numel() * t.element_size() for part in state.values() for t in part.values())
+    free = shutil.disk_usage(folder).free
+    if free < 1.1 * size:
+        what = f"a checkpoint needs {size / 1e6:.0f} MB, {folder} has {free / 1e6:.0f} MB free"
+        raise ResourceError(what, "free some space, or choose another place")
 
 
 def write(folder: Path, state: State, about: dict[str, Any], step: int) -> None:
     """All files of a checkpoint and then its manifest, each on the disk before the next line runs."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    room(folder.parent, state)
+    if folder.is_dir():
+        delete(folder, STATE)
+    folder.mkdir(exist_ok=True)
     for name, tensors in state.items():
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
     (folder / "system.json").write_text(json.dumps(about, indent=1), encoding="utf8")
-    files = sorted(folder.iterdir())
+    files = sorted(path for path in folder.iterdir() if STATE.fullmatch(path.name))
     for file in files:
         synced(file)
     listed = {file.name: {"size": file.stat().st_size, "sha256": sha256(file)} for file in files}
@@ -107,7 +111,7 @@ def write(folder: Path, state: State, about: dict[str, Any], step: int) -> None:
 
 def finished(folder: Path) -> list[Path]:
     """The committed checkpoints of a folder, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name) and p.is_dir())
+    return sorted(p for p in folder.glob("step-*") if CHECKPOINT.fullmatch(p.name) and p.is_dir())
 
 
 def newest(folder: Path) -> Path | None:

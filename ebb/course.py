@@ -25,6 +25,7 @@ from ebb.plan import GRID_IMAGES, rate_of, remaining, settled, undecided, update
 from ebb.progress import Meter
 from ebb.recipe import Recipe, resolved
 from ebb.record import Events, Log, amend
+from ebb.store.write import replace_text
 from ebb.terminal import tell
 from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
 from ebb.train.loop import Step, seed_of
@@ -225,7 +226,7 @@ class Course:
             training.restore(again.training.state())
         share = SLOWER ** (len(turns) + 1)
         self.events.add([event | {"what": "rolled back", "to": training.step, "rate": share}])
-        self.log.back(training.step)
+        self.log.cut(training.step)
         self.meter.back(training.step, training.seen)
         self.skips = []
         tell(self.console, f"step {at:,}: {trouble.cause}")
@@ -236,7 +237,7 @@ def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
     """The newest checkpoint, None if there is none. If it is of step `tried`, which did not help, the one before it."""
     found = checkpoint.finished(folder / "checkpoints")
     if len(found) > 1 and int(found[-1].name.removeprefix("step-")) == tried:
-        checkpoint.replace_text(folder / "latest", found[-2].name)
+        replace_text(folder / "latest", found[-2].name)
         checkpoint.remove(found.pop())
     return found[-1] if found else None
 

@@ -30,6 +30,7 @@ from ebb.evaluate.pretrained import lpips
 from ebb.evaluate.reconstruction import Spread
 from ebb.recipe import Recipe, TextRecipe, from_yaml
 from ebb.reflow import pairs_of
+from ebb.store.failure import told
 from ebb.system import load, locate
 from ebb.train.objectives.autoencoding import Features, stages
 
@@ -229,7 +230,8 @@ def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> Fe
         say("training a classifier to compare pictures by, once")
         classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
         kept = Ensemble([classifier]), accuracy
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with told(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
         save_ensemble(file, *kept, images.summary.fingerprint)
     return stages(kept[0].members[0].body.to(device))
 

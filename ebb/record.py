@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ebb import checkpoint
 from ebb.data.scan import Images
 from ebb.encode.images import grid, save_png
 from ebb.errors import DamagedError
 from ebb.recipe import Recipe, flat, from_yaml, to_yaml
+from ebb.store.write import append_text, replace_text
 from ebb.system import System
 from ebb.terminal import tell
 
@@ -110,8 +110,8 @@ def amend(folder: Path, recipe: Recipe, name: str, reason: str) -> None:
     _, rest = from_yaml(folder / "run.yaml")
     choices = json.loads((folder / "choices.json").read_text(encoding="utf8"))
     choices[name] = {"value": flat(recipe.model_dump(mode="json"))[name], "reason": reason}
-    checkpoint.replace_text(folder / "choices.json", json.dumps(choices, indent=1))
-    checkpoint.replace_text(folder / "run.yaml", to_yaml(recipe, **rest))
+    replace_text(folder / "choices.json", json.dumps(choices, indent=1))
+    replace_text(folder / "run.yaml", to_yaml(recipe, **rest))
 
 
 def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:
@@ -124,14 +124,14 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
     told = {"texts": hears.text, "numbers": hears.numbers, "beside": hears.beside}
     heard = "".join(f"- {name}: {what}\n" for name, what in told.items() if what is not None)
-    (folder / "card.md").write_text(
+    replace_text(
+        folder / "card.md",
         f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
         f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n{heard}"
         f"{process}- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
         f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
         "Its pictures are made by a machine; say so where you show them.\n",
-        encoding="utf8",
     )
 
 
@@ -142,31 +142,26 @@ class Log:
         self.path = folder / "log.jsonl"
         self.cut(step)
 
-    def __enter__(self) -> Log:
-        self.file = self.path.open("a", encoding="utf8")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
     def cut(self, step: int) -> None:
         """Drop the lines after `step`, and those that were not written to their end."""
         lines = self.path.read_text(encoding="utf8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self.last: dict[str, Any] = json.loads(kept[-1]) if kept else {}
-        checkpoint.replace_text(self.path, "".join(line + "\n" for line in kept))
-
-    def back(self, step: int) -> None:
-        """Drop the lines after `step` and go on from there."""
-        self.file.close()
-        self.cut(step)
-        self.file = self.path.open("a", encoding="utf8")
+        found = [(line, entry) for line in lines if (entry := entry_of(line)) and entry["step"] <= step]
+        self.last: dict[str, Any] = found[-1][1] if found else {}
+        replace_text(self.path, "".join(line + "\n" for line, _ in found))
 
     def write(self, entry: dict[str, Any]) -> None:
         """One line, on its way to the disk at once."""
-        self.file.write(json.dumps(entry) + "\n")
-        self.file.flush()
+        append_text(self.path, json.dumps(entry) + "\n")
         self.last = entry
+
+
+def entry_of(line: str) -> dict[str, Any]:
+    """What a line of the log says; {} for one that was not written to its end."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) and "step" in entry else {}
 
 
 MOST_SKIPS = 1000
@@ -203,7 +198,7 @@ class Events:
 
     def save(self) -> None:
         """Write the file, whole or not at all."""
-        checkpoint.replace_text(self.path, json.dumps(self.list, indent=1))
+        replace_text(self.path, json.dumps(self.list, indent=1))
 
     @property
     def rollbacks(self) -> list[dict[str, Any]]:

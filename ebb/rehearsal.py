@@ -28,6 +28,7 @@ from ebb.recipe import Recipe, resolved
 from ebb.record import show_choices, write_documents
 from ebb.reflow import inherited
 from ebb.run import looked_at
+from ebb.store.place import by_name
 from ebb.system import best_device
 from ebb.terminal import tell
 from ebb.train.objectives.autoencoding import Trainee
@@ -106,7 +107,7 @@ def rehearse(
     names_known(asked)
     ready()
     device = best_device()
-    with workshop(run.parent if run else Path("runs")) as folder, enough_memory(asked):
+    with workshop(by_name(run).parent if run else Path("runs")) as folder, enough_memory(asked):
         images = looked_at(data, asked, folder, console)
         learnt = prepared(asked, images, device, folder, lambda text: tell(console, text))
         recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from ebb import checkpoint
 from ebb.assemble import assemble, names_known
 from ebb.course import follow, restore
 from ebb.data.scan import Images, read
+from ebb.data.sources import named
 from ebb.errors import UsageError
 from ebb.evaluate.report.run import write_report
 from ebb.machine import ready
@@ -21,6 +22,10 @@ from ebb.prepare import prepared
 from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Log, show_choices, show_data, write_card, write_documents
 from ebb.reflow import inherited
+from ebb.store.exchange import exchanged, foreign, pending, recover
+from ebb.store.lock import MEASURED, TRAINED, held
+from ebb.store.owned import claimable, is_run, spared
+from ebb.store.place import by_name, room_in
 from ebb.system import best_device
 from ebb.terminal import tell
 
@@ -39,36 +44,67 @@ def train(
     The same call again resumes, bit for bit; a run folder of another recipe or other data is refused with the
     difference unless `fresh`, which starts anew. Ctrl-C saves a checkpoint first. The budget counts from `began`, a
     `time.perf_counter()`, without it from the call.
+
+    Raises ResourceError where another process trains the run, and for what the system does not let be written.
     """
     began = time.perf_counter() if began is None else began
     asked, console = inherited(asked or Recipe()), console or Console()
     names_known(asked)
     ready()
-    images = looked_at(data, asked, run.parent if run else Path("runs"), console)
-    folder = run or Path("runs") / images.summary.name
+    folder = by_name(run or Path("runs") / named(data))
+    if not pending(folder):
+        claimable(folder)
+    room_in(folder if folder.exists() else folder.parent)
+    with held(folder, TRAINED, partial(tell, console), instead="choose another place with --run FOLDER"):
+        if said := recover(folder):
+            tell(console, f"{folder}: an interrupted --fresh was found, {said}")
+        if fresh and is_run(folder):
+            spared(folder, sources(data, asked))
+        trained(folder, data, asked, fresh, console, began)
+    return folder
+
+
+def sources(data: str, asked: Recipe) -> dict[str, Path]:
+    """The files and folders that a run reads, by what they are."""
+    named = {
+        "--autoencoder": asked.autoencoder,
+        "--reflow": asked.reflow,
+        "--autoencoding.lpips": asked.autoencoding.lpips,
+    }
+    several = {"the data": [data], "--text.encoders": asked.text.encoders or ()}
+    several |= {what: [path] for what, path in named.items() if path is not None}
+    return {what: Path(path).expanduser() for what, paths in several.items() for path in paths}
+
+
+def trained(folder: Path, data: str, asked: Recipe, fresh: bool, console: Console, began: float) -> None:
+    """What `train` does in a folder that is nobody else's."""
+    images = looked_at(data, asked, folder.parent, console)
     recipe, device = resumed(folder, asked, images, fresh), best_device()
     learnt = prepared(recipe or asked, images, device, folder.parent, lambda text: tell(console, text))
     settling = recipe is None and asked.steps is None
+    last = None if recipe is None else checkpoint.newest(folder / "checkpoints")
     if recipe is None:
         recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)
         show_choices(recipe, reasons, console)
         parts = assemble(recipe, learnt, device)
         if asked.steps is not None and checkpoint.newest(folder / "checkpoints") is not None:
             next(timed(recipe, assemble(recipe, learnt, device)))  # what cannot be trained fails before an old run goes
-        begin(folder, recipe, asked, reasons, images, data)
+        begin(folder, recipe, asked, reasons, images, data, console)
     else:
-        tell(console, f"{folder} is of this recipe: going on with it")
+        where = "from the beginning: it has no checkpoint yet" if last is None else f"on from {last.name}"
+        tell(console, f"{folder} is of this recipe: going {where}")
         parts = assemble(recipe, learnt, device)
-    last = checkpoint.newest(folder / "checkpoints")
     if last is not None:
         restore(parts, last)
     if parts.training.step >= resolved(recipe.steps):
         tell(console, f"finished at step {parts.training.step:,}; --fresh starts anew")
-    with Log(folder, parts.training.step) as log:
+    log = Log(folder, parts.training.step)
+    try:
         follow(folder, recipe, parts, log, console, began if settling else None)
-        write_card(folder, recipe, parts.system, log.last)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(*stop.args[:1], checkpoint.outlook(folder / "checkpoints")) from stop
+    write_card(folder, recipe, parts.system, log.last)
     write_report(folder)
-    return folder
 
 
 def looked_at(data: str, asked: Recipe, cache: Path, console: Console) -> Images:
@@ -94,16 +130,9 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
 
     Raises UsageError, with the difference, for a run of another recipe or other data.
     """
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file", "choose another place with --run FOLDER")
-    file = folder / "run.yaml"
-    if not file.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder} exists and is not a run of ebb", "choose another place with --run FOLDER")
+    if fresh or not is_run(folder):
         return None
-    if fresh:
-        return None
-    recipe, rest = from_yaml(file)
+    recipe, rest = from_yaml(folder / "run.yaml")
     words = json.loads(json.dumps(asked.asked()))
     changes = [line for line in difference(rest.get("asked", {}), words) if not line.startswith("engine:")]
     if rest.get("fingerprint") != images.summary.fingerprint:
@@ -116,18 +145,12 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
     return recipe if asked.engine is None else recipe.model_copy(update={"engine": asked.engine})
 
 
-def begin(folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str) -> None:
-    """Make the run folder with its documents, in place of an old one.
-
-    The folder is written beside its place and renamed, so an old run goes only when the new one stands.
-    """
-    made = folder.with_name(folder.name + ".new")
-    shutil.rmtree(made, ignore_errors=True)
-    try:
+def begin(
+    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str, console: Console
+) -> None:
+    """Write the run's documents, in the place of an old run, which goes only when the new one stands."""
+    with held(folder, MEASURED), exchanged(folder) as made:
         write_documents(made, recipe, asked, reasons, images, data)
-        if folder.exists():
-            shutil.rmtree(folder)
-        made.rename(folder)
-    except OSError:
-        shutil.rmtree(made, ignore_errors=True)
-        raise
+    if left := foreign(folder):
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        tell(console, f"kept in {folder}, for ebb did not make them: {', '.join(left[:5])}{more}")

@@ -16,12 +16,14 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ebb.data.decode import read_picture
+from ebb.encode.arriving import arriving
 from ebb.encode.conditioner import Wishes
-from ebb.encode.images import grid, picture, save_png, to_pixels, writable
+from ebb.encode.images import grid, save_npz, save_png, to_pixels, writable
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
 from ebb.guide.region import regions as regional
+from ebb.store.place import by_name
 from ebb.system import System, load, locate
 from ebb.terminal import tell
 
@@ -65,19 +67,34 @@ def sample_to(
         seed=seed,
     )
     hint(system, text, said, beside, console)
-    how = dict(asked)
+    how = asked | {"compile": compile, "seed": seed}
     if together or regions:
         scale = system.settled(**asked).guidance
         how |= {"guide": joined(system, text, scale, regions), "guidance": 1.0}
         wishes = replace(wishes, texts=("",) * count)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("sampling", total=count)
-        x = system.make(wishes, seed=seed, compile=compile, progress=lambda n: bar.advance(task, n), **how)
-    settings = {"run": run.name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump(), "label": label}
+    settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump()}
     given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
     settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
-    write(out, to_pixels(x), wishes, system.labels.names, seed, settings)
+    settings |= {"label": label, "seed": seed}
+    make(system, wishes, out, settings, console, **how)
     tell(console, f"{count} images in {out}")
+
+
+def make(system: System, wishes: Wishes, out: Path, settings: dict[str, Any], console: Console, **how: Any) -> None:
+    """Sample and write: into a folder each batch when it is made, else all in one file at the end."""
+    bar, names = Progress(console=console, transient=True, disable=not console.is_terminal), system.labels.names
+    with arriving(out, len(wishes), console) as some, bar:
+        task = bar.add_task("sampling", total=len(wishes))
+
+        def each(x: Tensor) -> None:
+            for image in to_pixels(x):
+                name = f"{settings['seed'] + len(some):06d}"
+                some.add(image, name, single(len(some), wishes, names, settings))
+            bar.advance(task, len(x))
+
+        system.make(wishes, each=each, **how)
+    if out.suffix:
+        write(out, some.pixels, wishes, names, settings)
 
 
 def turns(given: Sequence[T], count: int) -> list[T]:
@@ -103,35 +120,34 @@ def told(numbers: Sequence[str]) -> dict[str, list[float]]:
     return found
 
 
-def write(
-    out: Path, pixels: np.ndarray, wishes: Wishes, names: Sequence[str], seed: int, settings: dict[str, Any]
-) -> None:
-    """Images with what they were asked for: a grid, with a caption for each where their texts differ; arrays; files."""
-    labels = [names[i] if i < len(names) else None for i in wishes.labels] if names else [None] * len(pixels)
+def write(out: Path, pixels: np.ndarray, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> None:
+    """Images with what they were asked for in a file: arrays, or a grid, with a caption for each where texts differ."""
     if out.suffix == ".npz":
         known = np.array([i if i < len(names) else -1 for i in wishes.labels] if names else [], np.int64)
         texts = np.array(wishes.texts if any(wishes.texts) else [], str)
-        named, seeds = settings.get("numbers", {}), np.arange(len(pixels)) + seed
+        named, seeds = settings.get("numbers", {}), np.arange(len(pixels)) + settings["seed"]
         numbers = np.array([turns(turn, len(pixels)) for turn in named.values()]).T
         beside = np.array(turns(settings.get("beside", []), len(pixels)), str)
         asked = {"numbers": numbers, "number_names": np.array(list(named), str), "beside": beside}
         asked |= {"label_names": np.array(names, str)} if names else {}
-        arrays: dict[str, Any] = {"images": pixels, "labels": known, "texts": texts, "seeds": seeds, **asked}
-        np.savez_compressed(out, **arrays)
-    elif out.suffix == ".png":
+        save_npz(out, {"images": pixels, "labels": known, "texts": texts, "seeds": seeds, **asked})
+    else:
         turn = len(set(wishes.texts))
         captions = wishes.texts if turn > 1 else ()
         columns = turn * math.ceil(math.sqrt(len(pixels)) / turn) if 1 < turn <= 8 else None  # a column for each
-        save_png(grid(pixels, columns, captions), out, settings | {"seed": seed, "count": len(pixels)})
-    else:
-        for i, image in enumerate(pixels):
-            own = settings | {"seed": seed + i, "label": labels[i]}
-            own |= {"text": wishes.texts[i]} if any(wishes.texts) else {}
-            if "numbers" in settings:
-                own["numbers"] = {name: turn[i % len(turn)] for name, turn in settings["numbers"].items()}
-            if "beside" in settings:
-                own["beside"] = settings["beside"][i % len(settings["beside"])]
-            save_png(picture(image), out / f"{seed + i:06d}.png", own)
+        save_png(grid(pixels, columns, captions), out, settings | {"count": len(pixels)})
+
+
+def single(i: int, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of image i alone."""
+    at = wishes.labels[i]
+    own = settings | {"seed": settings["seed"] + i, "label": names[at] if at < len(names) else None}
+    own |= {"text": wishes.texts[i]} if any(wishes.texts) else {}
+    if "numbers" in settings:
+        own["numbers"] = {name: turn[i % len(turn)] for name, turn in settings["numbers"].items()}
+    if "beside" in settings:
+        own["beside"] = settings["beside"][i % len(settings["beside"])]
+    return own
 
 
 def joined(system: System, texts: Sequence[str], scale: float, regions: Sequence[str] = ()) -> Guide:

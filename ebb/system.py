@@ -188,14 +188,14 @@ class System:
         batch: int = 128,
         compile: bool = False,
         encoded: bool = False,
-        progress: Callable[[int], None] | None = None,
+        each: Callable[[Tensor], None] | None = None,
     ) -> Float[Tensor, "n *d"]:
         """A sample for each wish, float32 [n, *shape] in [−1, 1]; `encoded` ones are as the denoiser leaves them.
 
         Image i is a function of (system, settings, seed + i) alone, whatever the batch (to within rounding, which in
         bf16 is visible to a computer only). `guide` goes around the classifier-free guidance; what is not given comes
         from the system's own `sampling`. `compile` fuses network, guides and solver for whole batches (`ebb.fused`): it
-        takes a minute first.
+        takes a minute first. `each` is given every batch as it is made.
         """
         how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid, precision=precision)
         path, count = self.denoiser.path, len(wishes)
@@ -216,8 +216,8 @@ class System:
                 raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
             with torch.no_grad():
                 made.append((x if encoded else self.decode(x)).cpu())
-            if progress:
-                progress(part)
+            if each:
+                each(made[-1])
         return torch.cat(made)
 
     def times(self, how: Sampling) -> Float[Tensor, "n"]:

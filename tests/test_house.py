@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "ebb").rglob("*.py"))
 
 RANK = {
-    "errors": 0, "shapes": 0, "terminal": 0, "threads": 0, "machine": 0.3, "names": 0.5, "checkpoint": 1, "recipe": 1,
+    "errors": 0, "shapes": 0, "terminal": 0, "threads": 0, "machine": 0.3, "names": 0.5, "store": 0.5, "checkpoint": 1,
+    "recipe": 1,
     "process": 1, "networks": 1,
     "encode": 2, "data": 2, "sample": 2, "guide": 2, "adapt": 2,
     "system": 3,
@@ -143,7 +144,8 @@ VERBS = {
     "train": {"run", "fresh", "base", "dry_run"} | OPTIONS,
     "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
     "evaluate": {
-        "n", "steps", "guidance", "solver", "grid", "precision", "seed", "features", "likelihood", "weights", "against", "data",
+        "n", "fresh", "steps", "guidance", "solver", "grid", "precision", "seed", "features", "likelihood", "weights",
+        "against", "data",
     },
     "edit strength": EDIT | VERSIONS | {"strength"},
     "edit vary": EDIT | VERSIONS | {"strength"},

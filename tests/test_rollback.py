@@ -273,10 +273,10 @@ def test_a_checkpoint_that_goes_is_never_there_in_part(tmp_path, monkeypatch):
     for step in (3, 7):
         checkpoint.save(tmp_path / "checkpoints", step, {part: {} for part in ("model", "ema", "optim", "rng")}, {})
 
-    def killed(_):
+    def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebb.checkpoint.shutil.rmtree", killed)
+    monkeypatch.setattr("ebb.checkpoint.delete", killed)
     with pytest.raises(KeyboardInterrupt):
         good_checkpoint(tmp_path, 7)
     assert [found.name for found in checkpoint.finished(tmp_path / "checkpoints")] == ["step-00000003"]

@@ -33,7 +33,7 @@ from ebb.cli.train import Train
 from ebb.course import CHECKPOINT_EVERY, grid_steps, interruptible
 from ebb.data.scan import read
 from ebb.encode.images import settings_of
-from ebb.errors import UsageError
+from ebb.errors import ResourceError, UsageError
 from ebb.evaluate.ensemble import train_ensemble
 from ebb.plan import RESERVE, grid_seconds, paces, resolve
 from ebb.prepare import prepared
@@ -161,10 +161,11 @@ def test_fresh_keeps_the_old_run_until_the_new_one_stands(pictures, tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr("ebb.record.save_png", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(ResourceError, match="No space"):
             trained(pictures, run, fresh=True)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(ResourceError, match="No space"):
             trained(pictures, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
     assert checkpoint.newest(run / "checkpoints").name == "step-00000012"
     other, _ = trained(pictures, tmp_path / "other", steps=2)
     assert checkpoint.newest(other / "checkpoints").name == "step-00000002"
@@ -538,7 +539,9 @@ def test_a_full_disk_ends_with_code_four_and_keeps_what_was_saved(pictures, tmp_
     monkeypatch.setattr(checkpoint, "save_file", full)
     options = ["--steps", 3, "--network.width", 8, "--network.depth", 1, "--batch", 16, "--precision", "fp32"]
     assert ebb("train", pictures, "--run", tmp_path / "other", *options) == 4
-    assert "it resumes from the last checkpoint" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "step-00000003: No space left on device" in said
+    assert "there is no checkpoint yet, so the same command begins anew" in said
     assert checkpoint.newest(run / "checkpoints") is not None
 
 

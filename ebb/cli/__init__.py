@@ -5,7 +5,6 @@ Only the chosen verb imports torch, so that help and mistakes are answered at on
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from ebb.cli.say import saying
 from ebb.cli.train import Train, overlaid
 from ebb.errors import EbbError, ResourceError, memory_is_full
 from ebb.recipe import explained
+from ebb.store.failure import REMEDIES, failed
 from ebb.terminal import tell
 
 __all__ = ["Verbs", "given_in", "main", "overlaid", "saying"]
@@ -59,19 +59,23 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os._exit(0)
     except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.filename is None and error.errno not in REMEDIES:
             raise
-        what = f"{error.filename or 'a file'}: {error.strerror}"
-        fail(errors, ResourceError(what, "free space, or choose another place"))
+        fail(errors, failed(error.filename or "a file", error))
     except (MemoryError, RuntimeError) as error:
         if not memory_is_full(error):
             raise
         hint = "end other programs that use it, or train with a smaller --batch, --network.width or --data.size"
         fail(errors, ResourceError("out of memory", hint))
     except KeyboardInterrupt as stop:
-        saved = "; the same command resumes from the last checkpoint" if stop.args else ""
-        errors.print(f"stopped{saved}", soft_wrap=True)
-        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
+        number, said = signal.SIGINT, list[str]()
+        for what in stop.args:  # by which signal, and what there is to say about it
+            if isinstance(what, int):
+                number = signal.Signals(what)
+            else:
+                said.append(str(what))
+        tell(errors, "; ".join(["stopped", *said]))
+        sys.exit(128 + number)
 
 
 def fail(console: Console, error: EbbError) -> None:

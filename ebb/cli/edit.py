@@ -80,8 +80,15 @@ class Strength:
 
         with self.towards.job(self.run, console) as job:
             x0, seed = job.read(self.pictures), self.versions.seed
-            made = job.editor.strength(versions(x0, self.versions.n), self.strength, seed)
-            job.write(made, x0, seed, edit=edit, pictures=names(self.pictures), strength=self.strength)
+            asked = {"pictures": names(self.pictures), "strength": self.strength}
+            job.make(
+                lambda part, seed: job.editor.strength(part, self.strength, seed),
+                versions(x0, self.versions.n),
+                x0,
+                seed,
+                edit=edit,
+                **asked,
+            )
 
 
 @dataclass(frozen=True)
@@ -119,9 +126,15 @@ class Inpaint:
 
         with self.towards.job(self.run, console) as job:
             new, x0, seed = job.mask(self.mask, self.pictures), job.read(self.pictures), self.versions.seed
-            made = job.editor.inpaint(versions(x0, self.versions.n), new, self.repeats, seed)
-            asked = {"mask": str(self.mask), "repeats": self.repeats}
-            job.write(made, x0.masked_fill(new, 0), seed, edit="inpaint", pictures=names(self.pictures), **asked)
+            asked = {"pictures": names(self.pictures), "mask": str(self.mask), "repeats": self.repeats}
+            job.make(
+                lambda part, seed: job.editor.inpaint(part, new, self.repeats, seed),
+                versions(x0, self.versions.n),
+                x0.masked_fill(new, 0),
+                seed,
+                edit="inpaint",
+                **asked,
+            )
 
 
 @dataclass(frozen=True)
@@ -145,9 +158,15 @@ class Outpaint:
         with self.towards.job(self.run, console) as job:
             x0, seed = job.read(self.pictures), self.versions.seed
             around, new = canvas(x0, self.border)
-            made = job.editor.outpaint(versions(x0, self.versions.n), self.border, self.repeats, seed)
-            asked = {"border": self.border, "repeats": self.repeats}
-            job.write(made, around.masked_fill(new, 0), seed, edit="outpaint", pictures=names(self.pictures), **asked)
+            asked = {"pictures": names(self.pictures), "border": self.border, "repeats": self.repeats}
+            job.make(
+                lambda part, seed: job.editor.outpaint(part, self.border, self.repeats, seed),
+                versions(x0, self.versions.n),
+                around.masked_fill(new, 0),
+                seed,
+                edit="outpaint",
+                **asked,
+            )
 
 
 @dataclass(frozen=True)
@@ -173,7 +192,7 @@ class Interpolate:
         seeds = self.seeds or ((0, 0) if ends else (0, 1))
         with Towards(next(iter(self.labels), None), None, self.out, self.how).job(self.run, console) as job:
             made = job.editor.interpolate(seeds, self.n, ends)
-            job.write(made, edit="interpolate", seeds=list(seeds), labels=list(self.labels))
+            job.make(lambda part, _: part, made, edit="interpolate", seeds=list(seeds), labels=list(self.labels))
 
 
 @dataclass(frozen=True)
@@ -191,7 +210,7 @@ class Translate:
         with self.towards.job(self.run, console, THERE_AND_BACK) as job:
             x0 = job.read(self.pictures)
             asked = {"pictures": names(self.pictures), "source": self.source}
-            job.write(job.editor.translate(x0, self.source), x0, edit="translate", **asked)
+            job.make(lambda part, _: job.editor.translate(part, self.source), x0, x0, edit="translate", **asked)
 
 
 @dataclass(frozen=True)
@@ -212,9 +231,16 @@ class Shift:
         """Edit and write."""
         with self.towards.job(self.run, console, THERE_AND_BACK) as job:
             x0, plus, minus = (job.read(paths) for paths in (self.pictures, self.plus, self.minus))
-            made = job.editor.shift(x0, plus, minus, self.scale)
+            added = self.scale * job.editor.direction(plus, minus)
             asked = {"plus": names(self.plus), "minus": names(self.minus), "scale": self.scale}
-            job.write(made, x0, edit="shift", pictures=names(self.pictures), **asked)
+            job.make(
+                lambda part, _: job.editor.translate(part, job.editor.label, added),
+                x0,
+                x0,
+                edit="shift",
+                pictures=names(self.pictures),
+                **asked,
+            )
 
 
 @dataclass(frozen=True)
@@ -235,11 +261,18 @@ class Upscale:
 
         with self.towards.job(self.run, console) as job:
             y, seed = job.small(self.pictures), self.versions.seed
-            made, factor = job.editor.upscale(versions(y, self.versions.n), self.error, seed), job.editor.factor(y)
+            factor, many = job.editor.factor(y), versions(y, self.versions.n)
             before = y.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
             asked = {"pictures": names(self.pictures), "factor": factor, "error": self.error}
-            job.write(made, before, seed, edit="upscale", **asked)
-            agreement(console, "shrunk", downsample(factor), made, versions(y, self.versions.n))
+            made = job.make(
+                lambda part, seed: job.editor.upscale(part, self.error, seed),
+                many,
+                before,
+                seed,
+                edit="upscale",
+                **asked,
+            )
+            agreement(console, "shrunk", downsample(factor), made, many)
 
 
 @dataclass(frozen=True)
@@ -262,10 +295,17 @@ class Deblur:
 
         with self.towards.job(self.run, console) as job:
             y, seed = job.read(self.pictures), self.versions.seed
-            made = job.editor.deblur(versions(y, self.versions.n), self.sigma, self.error, seed)
+            many = versions(y, self.versions.n)
             asked = {"pictures": names(self.pictures), "sigma": self.sigma, "error": self.error}
-            job.write(made, y, seed, edit="deblur", **asked)
-            agreement(console, "blurred", softened(self.sigma), made, versions(y, self.versions.n))
+            made = job.make(
+                lambda part, seed: job.editor.deblur(part, self.sigma, self.error, seed),
+                many,
+                y,
+                seed,
+                edit="deblur",
+                **asked,
+            )
+            agreement(console, "blurred", softened(self.sigma), made, many)
 
 
 def agreement(console: Console, how: str, operator: Any, made: Any, y: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ class Evaluate:
     """run folder"""
     n: int = 1000
     """number of samples to draw; the same command goes on where it was interrupted"""
+    fresh: bool = False
+    """draw all samples anew and train new classifiers, in place of those of earlier measurements"""
     seed: int = 0
     """of the samples and of the split of the real images"""
     features: str | None = None
@@ -40,16 +41,27 @@ class Evaluate:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print the table, and write it into the run's report."""
-        options = {"seed": self.seed, "features": self.features, "weights": self.weights, "data": self.data}
-        options |= asdict(self.how)
+        how = {"seed": self.seed, "features": self.features, "weights": self.weights}
+        options = how | {"data": self.data, "fresh": self.fresh} | asdict(self.how)
         try:
             with saying(console, "reading the run") as say:
                 rows, heads = self.alone(say, options) if self.against is None else self.compared(say, options)
-        except KeyboardInterrupt:
-            tell(console, "stopped; the same command goes on with the samples that were drawn")
-            sys.exit(128 + signal.SIGINT)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(self.outlook()) from stop
         show(console, rows, str(self.run), heads)
-        tell(console, f"report   {self.run / 'report.html'}")
+        if (self.run / "report.html").is_file():
+            tell(console, f"report   {self.run / 'report.html'}")
+
+    def outlook(self) -> str:
+        """What is left of a measurement that was stopped."""
+        from ebb.evaluate.store import waiting
+
+        count, again = (
+            waiting(self.run / "evaluation"),
+            "it again without --fresh" if self.fresh else "the same command",
+        )
+        kept = f"{count:,} samples are kept; {again} goes on with those of its settings"
+        return kept if count else "no samples were kept"
 
     def alone(self, say: Say, options: dict[str, Any]) -> Rows:
         """The figures of one run."""
@@ -128,7 +140,7 @@ class Doctor:
         with saying(console, "examining") as say:
             found = diagnose(self.where, data=self.data, say=say)
         tell(console, str(found))
-        if found.kind == "run":
+        if found.kind == "run" and not found.unkept:
             from ebb.evaluate.report.run import write_report
 
             tell(console, f"report   {write_report(Path(self.where))}")

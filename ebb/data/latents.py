@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ebb.checkpoint import replace_text, sha256, synced
+from ebb.checkpoint import sha256
 from ebb.data import memory
 from ebb.data.splits import Progress
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.shapes import Int
+from ebb.store.lock import MADE, held
+from ebb.store.write import PARTIAL, replace_bytes, replace_text
 
 INDEX = "index.json"
-SHARD = re.compile(r"\d{5,}\.safetensors(\.tmp)?")
+SHARD = re.compile(r"\d{5,}\.safetensors")
+HALF = re.compile(rf"{SHARD.pattern}\.tmp|{PARTIAL.pattern}")  # the first by older versions
 
 Make = Callable[[int, int], Mapping[str, Tensor]]
 
@@ -73,8 +77,11 @@ def cached(
     sha256), it is made anew, and `say` is told so. What comes back is in memory where it takes less than half of what
     is available, and mapped from the files where not.
 
-    Raises UsageError for a count or key that cannot be, EbbError where `make` gives rows that do not fit or are not
-    finite, and ResourceError for a full disk; the shards that were done stay.
+    One process at a time makes what is missing; others wait for it.
+
+    Raises UsageError for a count or key that cannot be, and for a folder with shards that ebb did not make, EbbError
+    where `make` gives rows that do not fit or are not finite, and ResourceError for a full disk; the shards that were
+    done stay.
     """
     if count < 1 or rows < 1:
         raise UsageError(f"expected at least one item and one row to a shard, got {count} and {rows}")
@@ -83,8 +90,25 @@ def cached(
     except (TypeError, ValueError) as error:
         raise UsageError(f"expected a key of plain JSON values, got {dict(key)!r:.120}: {error}") from error
     about["fingerprint"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    listed = _listed(folder, about, say)
+    with alone(folder, say):
+        return _made(folder, about, make, say, progress)
+
+
+def alone(folder: Path, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Be the only process that makes this folder's shards; where it cannot be written to, there are none to make."""
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        return nullcontext()
+    return held(folder, MADE, say, wait=True)
+
+
+def _made(
+    folder: Path, about: dict[str, Any], make: Make, say: Callable[[str], None], progress: Progress
+) -> Mapping[str, Rows]:
+    """What `cached` gives, in a folder that is nobody else's."""
+    count, rows, listed = about["count"], about["rows"], _listed(folder, about, say)
+    for left in folder.iterdir():
+        if HALF.fullmatch(left.name):  # by a process that was killed
+            left.unlink()
     files = [f"{number:05d}.safetensors" for number in range(-(-count // rows))]
     kind: dict[str, Any] | None = None
     for number, file in enumerate(files):
@@ -110,7 +134,9 @@ def _listed(folder: Path, about: dict[str, Any], say: Callable[[str], None]) -> 
         differ = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         say(f"{folder} was made of other things ({', '.join(differ)}): making it anew")
     except FileNotFoundError:
-        pass
+        if strange := next((file for file in sorted(folder.iterdir()) if SHARD.fullmatch(file.name)), None):
+            what = f"{strange} has no {INDEX} beside it, so it may be yours and would be replaced"
+            raise UsageError(what, "move it elsewhere, or delete it") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         say(f"{folder / INDEX} cannot be read: making its tensors anew")
     for file in folder.iterdir():
@@ -155,23 +181,20 @@ def _checked(tensors: Mapping[str, Tensor], first: int, last: int, kind: dict[st
 def _keep(
     folder: Path, file: str, tensors: dict[str, Tensor], about: dict[str, Any], listed: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write a shard, then the index that lists it; returns its entry. Raises ResourceError for a full disk."""
-    data, partial = save(tensors), folder / f"{file}.tmp"
+    """Write a shard and the index that lists it; returns its entry. Raises ResourceError for a full disk.
+
+    An index comes first: without one, a shard is not known to be ebb's.
+    """
+    data = save(tensors)
     entry = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     try:
-        partial.write_bytes(data)
-        synced(partial)
-        partial.replace(folder / file)
+        if not (folder / INDEX).is_file():
+            replace_text(folder / INDEX, json.dumps(about | {"shards": {}}, indent=1))
+        replace_bytes(folder / file, data)
         replace_text(folder / INDEX, json.dumps(about | {"shards": listed | {file: entry}}, indent=1))
-    except OSError as error:
-        for left in (partial, folder / f"{INDEX}.tmp"):
-            left.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"the disk is full: {folder / file} ({memory.gigabytes(len(data))}) was not written",
-                "free some space and run the same command: it goes on with the shards that are done",
-            ) from error
-        raise
+    except ResourceError as error:
+        done = f"; the same command goes on with the {len(listed)} shards that are done" if listed else ""
+        raise ResourceError(f"{error.what} ({memory.gigabytes(len(data))})", f"{error.hint}{done}") from error
     return entry
 
 

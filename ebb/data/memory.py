@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ebb.errors import ResourceError
+from ebb.store.failure import told
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -51,8 +52,12 @@ def allocate(shape: tuple[int, ...], cache: Path | None) -> np.ndarray:
     if cache is None or size <= available() // 2:
         check(size, f"decoding to {' x '.join(map(str, shape))} bytes", "choose a smaller size, or free some memory")
         return np.empty(shape, np.uint8)
-    cache.mkdir(parents=True, exist_ok=True)
-    if size > (free := shutil.disk_usage(cache).free):
-        raise ResourceError(f"{cache} needs {gigabytes(size)} of free space, it has {gigabytes(free)}")
-    with tempfile.TemporaryFile(dir=cache) as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+    with told(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        if size > (free := shutil.disk_usage(cache).free):
+            what = f"{cache} needs {gigabytes(size)} of free space, it has {gigabytes(free)}"
+            raise ResourceError(what, "free some space, or choose another place with --run FOLDER")
+        with tempfile.TemporaryFile(dir=cache) as file:
+            if hasattr(os, "posix_fallocate"):  # else two processes are promised the same space, and the later one dies
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.uint8, "w+", shape=shape)

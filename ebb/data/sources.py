@@ -26,16 +26,24 @@ MADE = {"digits": formats.digits, "shapes": scenes.source}
 """Data that comes with a word and lies nowhere."""
 
 
+def named(where: str) -> str:
+    """A short name for data, by which its runs are called. Raises DataError where there is none."""
+    path = Path(os.path.expanduser(where))
+    if not os.path.exists(path):
+        if where in MADE:
+            return where
+        raise DataError(f"{where} does not exist", SUPPORTED)
+    return Place.of(where, path).name
+
+
 def locate(where: str, notes: Notes, allocate: Allocate, fields: Fields = NOTHING.fields) -> Source:
     """Find out what `where` is, by content; of `fields`, pictures that stand beside others are no examples.
 
     Raises DataError, DamagedError, ResourceError.
     """
-    path = Path(os.path.expanduser(where))
+    name, path = named(where), Path(os.path.expanduser(where))
     if not os.path.exists(path):
-        if where in MADE:
-            return MADE[where]()
-        raise DataError(f"{where} does not exist", SUPPORTED)
+        return MADE[name]()
     place = Place.of(where, path)
     if path.is_dir():
         return _in_files(folder(path, notes), place, notes, allocate, fields)

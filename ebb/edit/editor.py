@@ -196,8 +196,11 @@ class Editor:
         self, x0: Float[Tensor, "b *d"], plus: Float[Tensor, "m *d"], minus: Float[Tensor, "k *d"], scale: float = 1.0
     ) -> Float[Tensor, "b *d"]:
         """The pictures moved from the pictures `minus` towards `plus`, by scale·`direction` in their noise."""
-        towards = direction(self.noises(plus), self.noises(minus))
-        return self.translate(x0, self.label, scale * towards)
+        return self.translate(x0, self.label, scale * self.direction(plus, minus))
+
+    def direction(self, plus: Float[Tensor, "m *d"], minus: Float[Tensor, "k *d"]) -> Tensor:
+        """From what some pictures have in common towards what others have, in their noise (`direction`)."""
+        return direction(self.noises(plus), self.noises(minus))
 
     def noises(self, x0: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
         """What the pictures would be made from, under this editor's label (`invert`)."""

@@ -16,9 +16,11 @@ from torch import Tensor
 from ebb.data.decode import SUFFIXES, Shape, read_picture
 from ebb.data.pictures import to_unit
 from ebb.edit.editor import Editor, Label
-from ebb.encode.images import grid, picture, save_png, to_pixels, writable
+from ebb.encode.arriving import arriving
+from ebb.encode.images import grid, save_npz, save_png, to_pixels, writable
 from ebb.errors import DataError, UsageError
 from ebb.shapes import Float
+from ebb.store.place import by_name
 from ebb.system import load, locate
 from ebb.terminal import tell
 
@@ -130,35 +132,40 @@ class Job:
                 )
         return torch.from_numpy(read_picture(file, (1, height, width))[1][0] >= 128)
 
-    def write(
+    def make(
         self,
-        after: Float[Tensor, "n c h w"],
+        change: Callable[[Tensor, int], Tensor],
+        given: Float[Tensor, "n *d"],
         before: Float[Tensor, "m c h w"] | None = None,
         seed: int | None = None,
         **settings: Any,
-    ) -> None:
-        """Write n pictures, made from m: a grid with a row for each, itself first; or a folder; or arrays.
+    ) -> Float[Tensor, "n c h w"]:
+        """`change(part, seed)` of what is given, a batch at a time, and written: a grid with a row for each of the m
+        pictures before, itself first; or a folder; or arrays. Picture i is made from seed + i.
 
         Every PNG carries its settings in its text chunk `ebb`, as those of `ebb sample` do.
         """
-        pixels, first = to_pixels(after), None if before is None else to_pixels(before)
-        seeds = [] if seed is None else [seed + i for i in range(len(pixels))]
-        own = {
-            "run": self.run.name,
-            "checkpoint": locate(self.run).name,
-            **self.editor.how.model_dump(),
-            "label": self.editor.label,
-            **settings,
-        }
+        own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.how.model_dump()}
+        own, made = own | {"label": self.editor.label, **settings}, list[Tensor]()
+        with arriving(self.out, len(given), self.console) as some:
+            for part in self.editor.parts(given):
+                made.append(change(part, (seed or 0) + len(some)))
+                for image in to_pixels(made[-1]):
+                    number = None if seed is None else seed + len(some)
+                    some.add(image, f"{len(some):06d}", own | {"seed": number})
+        if self.out.suffix:
+            self.write(some.pixels, None if before is None else to_pixels(before), own | {"seed": seed})
+        tell(self.console, f"{len(some)} images in {self.out}")
+        return torch.cat(made)
+
+    def write(self, after: np.ndarray, before: np.ndarray | None, settings: dict[str, Any]) -> None:
+        """All pictures in one file: arrays, or a grid."""
         if self.out.suffix == ".npz":
-            before_them = pixels[:0] if first is None else first
-            np.savez_compressed(self.out, images=pixels, before=before_them, seeds=np.array(seeds, dtype=np.int64))
-        elif self.out.suffix == ".png":
-            save_png(sheet(pixels, first), self.out, own | {"seed": seed, "count": len(pixels)})
+            seed, first = settings["seed"], after[:0] if before is None else before
+            seeds = np.array([] if seed is None else [seed + i for i in range(len(after))], np.int64)
+            save_npz(self.out, {"images": after, "before": first, "seeds": seeds})
         else:
-            for i, image in enumerate(pixels):
-                save_png(picture(image), self.out / f"{i:06d}.png", own | {"seed": seeds[i] if seeds else None})
-        tell(self.console, f"{len(pixels)} images in {self.out}")
+            save_png(sheet(after, before), self.out, settings | {"count": len(after)})
 
 
 def sheet(after: np.ndarray, before: np.ndarray | None) -> Image.Image:

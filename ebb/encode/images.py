@@ -6,6 +6,7 @@ import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.shapes import Float
+from ebb.store.failure import told
+from ebb.store.place import beside_something, room_for, room_in
+from ebb.store.write import replace_bytes
 
 LINES = 8
 """The most lines of a caption that a grid shows."""
@@ -62,17 +66,37 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any]) -> Non
     """Write a PNG whose text chunk `ebb` holds `settings` as JSON (read it back with `settings_of`)."""
     info = PngInfo()
     info.add_text(SETTINGS, json.dumps(dict(settings)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, format="PNG", pnginfo=info)
+    made = BytesIO()
+    image.save(made, format="PNG", pnginfo=info)
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    replace_bytes(path, made.getbuffer())
+
+
+def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays, compressed."""
+    made = BytesIO()
+    np.savez_compressed(made, **arrays)  # type: ignore[arg-type]  # its own options have other types
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    replace_bytes(path, made.getbuffer())
 
 
 def writable(out: Path) -> None:
-    """Make the folder that `out` goes to; UsageError for a name that is no .png, .npz or folder."""
+    """Raise UsageError for a name that is no .png, .npz or folder, or in a folder that is far from being there, and
+    ResourceError for what the system refuses.
+
+    Nothing is made yet: a folder that is not there comes with its first file.
+    """
     if out.suffix not in (".png", ".npz", ""):
         raise UsageError(f"cannot write {out}", "end --out in .png for a grid, .npz for arrays, or name a folder")
     if out.is_dir() and out.suffix:
         raise UsageError(f"{out} is a folder", "name a file that ends in .png or .npz, or a folder without a suffix")
-    (out.parent if out.suffix else out).mkdir(parents=True, exist_ok=True)
+    beside_something(out.parent if out.suffix else out)
+    if out.suffix:
+        room_for(out)
+    else:
+        room_in(out)
 
 
 def settings_of(path: Path) -> dict[str, Any]:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ebb.checkpoint import replace_text
+from ebb.data.scan import Images
 from ebb.errors import UsageError
 from ebb.evaluate import figures, manifold, sliced
 from ebb.evaluate.by_class import judges, score_counted
 from ebb.evaluate.distances import DEVIATES, Array, Rows, Statistic, averaged, estimate, once
-from ebb.evaluate.features import batches, extract, probabilities, vote
+from ebb.evaluate.features import Features, batches, extract, probabilities, vote
 from ebb.evaluate.figures import Distance, Pile, Sets
 from ebb.evaluate.measure import split
 from ebb.evaluate.report.run import write_report
-from ebb.evaluate.run import checked, data_of, drawn_from, features_for, loaded, settings_of
-from ebb.evaluate.store import Say
+from ebb.evaluate.run import checked, data_of, drawn_from, features_for, loaded, measuring, old, settings_of
+from ebb.evaluate.store import Drawn, Say
 from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.recipe import from_yaml
+from ebb.store.write import replace_text
 
 RESAMPLES = 200
 
@@ -66,6 +68,7 @@ def against(
     features: str | None = None,
     weights: str = "ema",
     data: str | None = None,
+    fresh: bool = False,
     say: Say = lambda _: None,
     **asked: Any,
 ) -> Comparison:
@@ -74,20 +77,39 @@ def against(
     Sample i of both is made from the same noise for the same label, and both meet the same real images in the same
     features, so that chance moves both alike and the interval of the difference is narrower than those of the figures.
     `asked` is asked of both; without it each samples with its own settings. Samples are kept as by `evaluate`, and
-    `data` is as there. Raises UsageError for a run compared with itself or with one of other data.
+    `data` is as there. Raises UsageError for a run compared with itself or with one of other data, and ResourceError
+    as `evaluate` does.
     """
     checked(count)
     same_data(run, other)
-    systems = [loaded(folder, weights) for folder in (run, other)]
-    images = data_of(run, data)
-    seen, _ = features_for(run, images, say, features)
-    wishes = asked_for(systems[0], images, count, seed)
-    labels = labels_of(systems[0], wishes, images)
-    drawn = [
-        drawn_from(folder, system, images, wishes, weights=weights, seed=seed, say=telling(say, folder), **asked)
-        for folder, system in zip((run, other), systems, strict=True)
-    ]
-    say("comparing")
+    file = f"against-{other.resolve().name}.json"
+    with measuring(run, file, "report.html", fresh=fresh, say=say), measuring(other, fresh=fresh, say=say):
+        ones, images = [loaded(folder, weights) for folder in (run, other)], data_of(run, data)
+        seen, _ = features_for(run, images, say, features)
+        wishes = asked_for(ones[0].system, images, count, seed)
+        labels = labels_of(ones[0].system, wishes, images)
+        drawn = [
+            drawn_from(folder, one, images, wishes, seed=seed, say=telling(say, folder), **asked)
+            for folder, one in zip((run, other), ones, strict=True)
+        ]
+        say("comparing")
+        names, settings = (
+            called(run, other),
+            [settings_of(one, d, seed, **asked) for one, d in zip(ones, drawn, strict=True)],
+        )
+        found, warnings = differences(*both(drawn, images, labels, seen, seed), names)
+        warnings += [line for folder, d in zip((run, other), drawn, strict=True) for line in old(folder, d)]
+        result = Comparison(*names, count, seed, seen.name, found, warnings, settings[0], settings[1])
+        replace_text(run / file, json.dumps(asdict(result), indent=1))
+        write_report(run)
+    return result
+
+
+def both(
+    drawn: Sequence[Drawn], images: Images, labels: NDArray[np.int64] | None, seen: Features, seed: int
+) -> tuple[Sets, Sets]:
+    """The samples of both runs, each beside the same real images."""
+    count = len(drawn[0].pixels)
     truth = (None, None) if images.labels is None else split(images.labels, count, seed)
     floor, reference = (
         Pile(part, of, extract(seen, batches(part)))
@@ -97,16 +119,7 @@ def against(
         Sets(Pile(d.pixels, labels, extract(seen, batches(d.pixels))), floor, reference, seen, seed, RESAMPLES)
         for d in drawn
     )
-    names = called(run, other)
-    found, warnings = differences(one, two, names)
-    settings = [
-        settings_of(folder, system, d, weights, seed, **asked)
-        for folder, system, d in zip((run, other), systems, drawn, strict=True)
-    ]
-    result = Comparison(*names, count, seed, seen.name, found, warnings, settings[0], settings[1])
-    replace_text(run / f"against-{other.resolve().name}.json", json.dumps(asdict(result), indent=1))
-    write_report(run)
-    return result
+    return one, two
 
 
 def same_data(run: Path, other: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ebb.errors import DamagedError, UsageError
 from ebb.evaluate.features import Classifier, Labelled, fitted, hold_out, vote
 from ebb.shapes import Float, Int
+from ebb.store.write import replacing
 
 KIND = "ebb classifiers"
 
@@ -80,9 +81,8 @@ def save_ensemble(path: Path, ensemble: Ensemble, accuracy: float, fingerprint: 
         "fingerprint": fingerprint,
     }
     tensors = {name: tensor.contiguous() for name, tensor in ensemble.classifiers.state_dict().items()}
-    partial = path.with_name(path.name + ".tmp")
-    save_file(tensors, partial, metadata=facts)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata=facts)
 
 
 def load_ensemble(path: Path, fingerprint: str) -> tuple[Ensemble, float] | None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ebb.checkpoint import replace_text
 from ebb.data.scan import Images, read
 from ebb.data.sources import MADE
 from ebb.encode.conditioner import Wishes
-from ebb.errors import DataError, EbbError, UsageError
+from ebb.errors import DataError, EbbError, ResourceError, UsageError
 from ebb.evaluate.bound import Bound
 from ebb.evaluate.cost import Cost, cost
 from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
@@ -28,9 +31,12 @@ from ebb.evaluate.pretrained import pretrained
 from ebb.evaluate.reconstruction import Reconstruction
 from ebb.evaluate.report.run import write_report
 from ebb.evaluate.scenes import Obeyed
-from ebb.evaluate.store import Drawn, Say, draw
+from ebb.evaluate.store import Drawn, Say, draw, forget
 from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.recipe import from_yaml
+from ebb.store.lock import MEASURED, held
+from ebb.store.place import by_name, room_for, room_in
+from ebb.store.write import replace_text
 from ebb.system import System, load, locate
 
 
@@ -56,6 +62,18 @@ class Evaluated:
         return asdict(self.figures) | found
 
 
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A system as it was when it was loaded: a run that is trained meanwhile comes to newer checkpoints."""
+
+    system: System
+    weights: str
+    """ema or model"""
+    checkpoint: str
+    sha256: str
+    """of the file of its weights"""
+
+
 def evaluate(
     run: Path,
     count: int,
@@ -65,6 +83,7 @@ def evaluate(
     weights: str = "ema",
     likelihood: int = 64,
     data: str | None = None,
+    fresh: bool = False,
     say: Say = lambda _: None,
     **asked: Any,
 ) -> Evaluated:
@@ -75,33 +94,66 @@ def evaluate(
     classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code, 0 for none. `data`
     is where the run's data is now, if it was moved.
 
-    Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted. evaluation.json is
-    written after each part, report.html at the end. Raises UsageError for a folder that is not a run and for weights
-    that it does not hold, DataError where its data has changed.
+    Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted, unless `fresh`.
+    evaluation.json is written after each part, report.html at the end. Raises UsageError for a folder that is not a run
+    and for weights that it does not hold, DataError where its data has changed, and ResourceError where its figures
+    could not be kept or another process measures it; on a disk that is full at the end, figures say so in a warning.
     """
     checked(count, likelihood)
-    system, images = loaded(run, weights), data_of(run, data)
-    seen, accuracy = features_for(run, images, say, features)
-    wishes = asked_for(system, images, count, seed)
-    labels = labels_of(system, wishes, images)
-    drawn = drawn_from(run, system, images, wishes, weights=weights, seed=seed, say=say, **asked)
-    say("measuring")
-    figures = measure(
-        drawn.pixels,
-        images.pixels,
-        seen,
-        asked=labels,
-        real_labels=images.labels,
-        class_names=images.names,
-        classifier_accuracy=accuracy,
-        settings=settings_of(run, system, drawn, weights, seed, **asked),
-        seed=seed,
-    )
-    found = Evaluated(figures, cost(system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked))
-    keep(run, found)
-    found = explored(found, Subject(run, system, images, drawn, labels, wishes.texts, seen, seed, likelihood), say)
-    write_report(run)
-    return found
+    with measuring(run, "evaluation.json", "report.html", fresh=fresh, say=say):
+        one, images = loaded(run, weights), data_of(run, data)
+        seen, accuracy = features_for(run, images, say, features)
+        wishes = asked_for(one.system, images, count, seed)
+        labels = labels_of(one.system, wishes, images)
+        drawn = drawn_from(run, one, images, wishes, seed=seed, say=say, **asked)
+        say("measuring")
+        figures = measure(
+            drawn.pixels,
+            images.pixels,
+            seen,
+            asked=labels,
+            real_labels=images.labels,
+            class_names=images.names,
+            classifier_accuracy=accuracy,
+            settings=settings_of(one, drawn, seed, **asked),
+            seed=seed,
+        )
+        found = Evaluated(figures, cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked))
+        found = kept(run, warned(found, *old(run, drawn)))
+        subject = Subject(run, one.system, images, drawn, labels, wishes.texts, seen, seed, likelihood)
+        return reported(run, explored(found, subject, say))
+
+
+@contextmanager
+def measuring(run: Path, *files: str, fresh: bool = False, say: Say = lambda _: None) -> Iterator[None]:
+    """Be the only process that measures a run, and know beforehand that these `files` can be written into it.
+
+    With `fresh`, the samples and classifiers of earlier measurements go first. Raises UsageError for a folder that is
+    not a run, and ResourceError where figures could not be kept or another process measures it.
+    """
+    locate(run)
+    try:
+        room_in(run / "evaluation")
+        for file in (*files, "classifier.safetensors"):
+            room_for(run / file)
+    except ResourceError as error:
+        hint = f"{error.hint}; or measure a copy: cp -r {shlex.quote(str(run))} COPY"
+        raise ResourceError(f"what is measured could not be kept: {error.what}", hint) from error
+    with held(run, MEASURED, say):
+        if fresh:
+            forget(run / "evaluation")
+            (run / "classifier.safetensors").unlink(missing_ok=True)
+        yield
+
+
+def old(run: Path, drawn: Drawn) -> list[str]:
+    """A sentence about samples that were drawn before, with the same settings, if some were."""
+    if not drawn.reused:
+        return []
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(drawn.since))
+    again = f"ebb evaluate {shlex.quote(str(run))} --fresh"
+    some = f"{drawn.reused:,} of the {len(drawn.pixels):,} samples"
+    return [f"{some} were drawn before with the same settings, at {when}; {again} draws all anew"]
 
 
 def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
@@ -113,7 +165,7 @@ def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
             found = replace(warned(found, *result.warnings), **result.found)
         except EbbError as error:  # such as too few images: the other parts are worth having
             found = warned(found, f"not done, {what}: {error.what}")
-        keep(subject.run, found)
+        found = kept(subject.run, found)
     return found
 
 
@@ -130,45 +182,56 @@ def warned(found: Evaluated, *more: str) -> Evaluated:
     return replace(found, figures=replace(found.figures, warnings=[*found.figures.warnings, *more]))
 
 
-def keep(run: Path, found: Evaluated) -> None:
-    """Write evaluation.json."""
-    replace_text(run / "evaluation.json", json.dumps(found.facts(), indent=1))
+def kept(run: Path, found: Evaluated) -> Evaluated:
+    """`found`, written to evaluation.json; where it cannot be, such as on a full disk, it says so and is not lost."""
+    try:
+        replace_text(run / "evaluation.json", json.dumps(found.facts(), indent=1))
+    except ResourceError as error:
+        return unkept(found, error)
+    return found
 
 
-def loaded(run: Path, weights: str) -> System:
-    """The run's system; raises UsageError where its checkpoint does not hold these weights."""
+def reported(run: Path, found: Evaluated) -> Evaluated:
+    """`found`, shown in the run's report; where that cannot be written, it says so."""
+    try:
+        write_report(run)
+    except ResourceError as error:
+        return unkept(found, error)
+    return found
+
+
+def unkept(found: Evaluated, error: ResourceError) -> Evaluated:
+    """`found` with a warning, once, that a file of it could not be written."""
+    note = f"not kept: {error.what}"
+    return found if note in found.figures.warnings else warned(found, note)
+
+
+def loaded(run: Path, weights: str) -> Loaded:
+    """The run's system at its newest checkpoint; raises UsageError where that does not hold these weights."""
     where = locate(run)
     if weights in ("ema", "model") and not (where / f"{weights}.safetensors").is_file():
         other = "model" if weights == "ema" else "ema"
         what = {"ema": "averaged (EMA)", "model": "raw"}[weights]
         raise UsageError(f"{where} holds no {what} weights", f"measure the others: --weights {other}")
-    return load(run, weights)
+    system = load(run, weights)
+    if locate(run) != where:  # the run is being trained
+        return loaded(run, weights)
+    files = json.loads((where / "manifest.json").read_text(encoding="utf8"))["files"]
+    return Loaded(system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
 
 
-def drawn_from(
-    run: Path,
-    system: System,
-    images: Images,
-    wishes: Wishes,
-    *,
-    weights: str,
-    seed: int,
-    say: Say,
-    **asked: Any,
-) -> Drawn:
+def drawn_from(run: Path, one: Loaded, images: Images, wishes: Wishes, *, seed: int, say: Say, **asked: Any) -> Drawn:
     """Samples of the run, kept in its folder under what they depend on."""
-    files = json.loads((locate(run) / "manifest.json").read_text(encoding="utf8"))["files"]
-    facts = {"weights": files[f"{weights}.safetensors"]["sha256"], "data": images.summary.fingerprint}
-    home = run / "evaluation"
-    return draw(system, home, wishes=wishes, seed=seed, facts=facts, say=say, **asked)
+    facts = {"weights": one.sha256, "data": images.summary.fingerprint}
+    return draw(one.system, run / "evaluation", wishes=wishes, seed=seed, facts=facts, say=say, **asked)
 
 
-def settings_of(run: Path, system: System, drawn: Drawn, weights: str, seed: int, **asked: Any) -> dict[str, Any]:
+def settings_of(one: Loaded, drawn: Drawn, seed: int, **asked: Any) -> dict[str, Any]:
     """What the samples were made with, and how fast."""
-    return system.settled(**asked).model_dump() | {
+    return one.system.settled(**asked).model_dump() | {
         "seed": seed,
-        "weights": weights,
-        "checkpoint": locate(run).name,
+        "weights": one.weights,
+        "checkpoint": one.checkpoint,
         "sampling_seconds": round(drawn.seconds * len(drawn.pixels), 1),
         "images_per_second": round(1 / max(drawn.seconds, 1e-9), 1),
     }
@@ -188,7 +251,7 @@ def data_of(run: Path, place: str | None = None) -> Images:
         data,
         size=recipe.data.size,
         channels=recipe.data.channels,
-        cache=run.parent,
+        cache=by_name(run).parent,
         numbers=recipe.numbers,
         beside=recipe.beside,
     )

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.checkpoint import replace_text, synced
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
 from ebb.evaluate.cost import counted
+from ebb.store.failure import told
+from ebb.store.owned import SAMPLES, SHARDS, delete
+from ebb.store.write import replace_bytes, replace_text
 from ebb.system import System
 
 Say = Callable[[str], None]
@@ -37,6 +39,10 @@ class Drawn:
     """for each sample"""
     evaluations: float
     """of the network, for each sample"""
+    reused: int = 0
+    """how many were there before"""
+    since: float = 0.0
+    """when the oldest of these were drawn, in seconds of the clock"""
 
 
 def draw(
@@ -58,10 +64,11 @@ def draw(
     """
     about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.settled(**asked).model_dump()}
     folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     count, shards = len(wishes), listed(folder)
     pixels = np.empty((count, *system.shape), np.uint8)
-    began, fresh, spent, shown = time.perf_counter(), 0, 0.0, 0.0
+    began, fresh, spent, shown, since = time.perf_counter(), 0, 0.0, 0.0, time.time()
     for first in range(0, count, SHARD):
         size, name = min(SHARD, count - first), f"{first // SHARD:05d}.npy"
         found = shard(folder / name, size, system.shape) if shards.get(name, {}).get("count", 0) >= size else None
@@ -74,15 +81,32 @@ def draw(
             shards[name] = {"count": size, "seconds": took, "evaluations": seen[0]}
             replace_text(folder / "manifest.json", json.dumps(about | {"shards": shards}, indent=1))
             fresh += size
+        else:
+            since = min(since, (folder / name).stat().st_mtime)
         pixels[first : first + size] = found
         share = size / shards[name]["count"]
         spent, shown = spent + share * shards[name]["seconds"], shown + share * shards[name]["evaluations"]
         left = (time.perf_counter() - began) / max(1, fresh) * (count - first - size)
         say(f"sampling: {first + size:,} of {count:,} images" + (f", {left:,.0f} s left" if left and fresh else ""))
-    for other in home.glob("samples-*"):
-        if other != folder:
-            shutil.rmtree(other)
-    return Drawn(pixels, folder, spent / count, shown / count)
+    forget(home, folder)
+    return Drawn(pixels, folder, spent / count, shown / count, count - fresh, since)
+
+
+def sets(home: Path) -> list[Path]:
+    """The folders of samples that were drawn under `home`."""
+    return [path for path in sorted(home.glob("samples-*")) if SAMPLES.fullmatch(path.name) and path.is_dir()]
+
+
+def forget(home: Path, but: Path | None = None) -> None:
+    """Delete the samples that were drawn under `home`, but for one set."""
+    for folder in sets(home):
+        if folder != but:
+            delete(folder, SHARDS)
+
+
+def waiting(home: Path) -> int:
+    """How many samples lie under `home` for a measurement to go on with."""
+    return sum(shard["count"] for folder in sets(home) for shard in listed(folder).values())
 
 
 def listed(folder: Path) -> dict[str, dict[str, Any]]:
@@ -106,8 +130,6 @@ def shard(path: Path, size: int, shape: tuple[int, ...]) -> NDArray[np.uint8] | 
 
 def keep(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write a shard so that it is whole or absent."""
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open("wb") as file:
-        np.save(file, pixels, allow_pickle=False)
-    synced(partial)
-    partial.replace(path)
+    made = BytesIO()
+    np.save(made, pixels, allow_pickle=False)
+    replace_bytes(path, made.getbuffer())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ebb.checkpoint import replace_text
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
 from ebb.errors import EbbError, UsageError
@@ -27,7 +26,7 @@ from ebb.evaluate.distances import Array, Statistic, averaged, bootstrap, freche
 from ebb.evaluate.features import Features, batches, blocks, extract
 from ebb.evaluate.measure import label_accuracy, split
 from ebb.evaluate.report.sweep import write_page
-from ebb.evaluate.run import checked, data_of, features_for
+from ebb.evaluate.run import checked, data_of, features_for, loaded, measuring
 from ebb.evaluate.store import Say
 from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.guide.cfg import cfg
@@ -37,7 +36,9 @@ from ebb.recipe import Sampling
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
 from ebb.sample.tune import StochasticError, tune
-from ebb.system import System, load, locate
+from ebb.store.place import by_name
+from ebb.store.write import replace_text
+from ebb.system import System
 
 NEAR = 1.05
 """The chosen cell's distance is at most this multiple of the smallest."""
@@ -102,39 +103,49 @@ def sweep(
     to 12 steps of a deterministic solver, on one searched for (unless `search` is False); in `precision`, or the run's.
 
     Writes sweep.json, sweep.html and sweep.png into the run and the chosen settings into its sampling.json. `data` is
-    as in `evaluate`. Raises UsageError for a solver that is not known, and as `evaluate` does.
+    as in `evaluate`. Raises UsageError for a solver that is not known, and otherwise as `evaluate` does.
     """
     checked(count)
-    where, began = locate(run), time.perf_counter()
-    system, images = load(run), data_of(run, data)
-    system = replace(system, sampling=system.settled(precision=precision))
-    scales = list(guidance) or sorted({1.0, system.sampling.guidance})
-    settings = list(settings_of(system, solvers, steps, scales, search, say))
-    features, ceiling = features_for(run, images, say)
-    labels = labels_of(system, wishes := asked_for(system, images, count, seed), images)
-    floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
+    with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json", say=say):
+        began, one, images = time.perf_counter(), loaded(run, "ema"), data_of(run, data)
+        system = replace(one.system, sampling=one.system.settled(precision=precision))
+        scales = list(guidance) or sorted({1.0, system.sampling.guidance})
+        settings = list(settings_of(system, solvers, steps, scales, search, say))
+        features, ceiling = features_for(run, images, say)
+        wishes = asked_for(system, images, count, seed)
+        floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
+        labels = labels_of(system, wishes, images)
+        cell = lambda how: measured(system, how, wishes, labels, seed, features, reference)  # noqa: E731
+        found, failed = cells_of(cell, settings, say)
+        cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
+        best, chosen = choose(cells)
+        rows = next(rows for cell, rows in found if cell is best)
+        statistic, widest = distance_in(features), max(part.stop - part.start for part in blocks(features))
+        low, high = bootstrap(statistic, rows, reference, resamples=RESAMPLES, seed=seed)
+        warnings = [warning for warning in [too_few(count, widest), *failed] if warning]
+        about = {"run": by_name(run).name, "checkpoint": one.checkpoint, "count": count, "seed": seed}
+        about |= {"features": features.name, "classifier_accuracy": ceiling, "warnings": warnings}
+        about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
+        result = Sweep(tuple(cells), best, chosen, (max(low, 0.0), high), once(statistic, floor, reference), about)
+        store(run, result)
+    return result
+
+
+def cells_of(
+    measure: Callable[[Sampling], tuple[Cell, Array]], settings: Sequence[Sampling], say: Say
+) -> tuple[list[tuple[Cell, Array]], list[str]]:
+    """What each setting was measured to be, and a line for each that could not be; EbbError where none could."""
     found, failed = list[tuple[Cell, Array]](), list[str]()
     for number, how in enumerate(settings, 1):
         named = f"{how.solver}, {how.steps} steps, guidance {how.guidance:g}"
         say(f"cell {number} of {len(settings)}: {named}")
         try:
-            found.append(measured(system, how, wishes, labels, seed, features, reference))
+            found.append(measure(how))
         except EbbError as error:  # such as values that are not finite: the other cells are worth having
             failed.append(f"{named}: {error}".splitlines()[0])
     if not found:
         raise EbbError("no setting could be measured", failed[0])
-    cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
-    best, chosen = choose(cells)
-    rows = next(rows for cell, rows in found if cell is best)
-    statistic, widest = distance_in(features), max(part.stop - part.start for part in blocks(features))
-    low, high = bootstrap(statistic, rows, reference, resamples=RESAMPLES, seed=seed)
-    warnings = [warning for warning in [too_few(count, widest), *failed] if warning]
-    about = {"run": run.name, "checkpoint": where.name, "count": count, "seed": seed, "features": features.name}
-    about |= {"classifier_accuracy": ceiling, "warnings": warnings, "threads": torch.get_num_threads()}
-    about["minutes"] = round((time.perf_counter() - began) / 60, 1)
-    result = Sweep(tuple(cells), best, chosen, (max(low, 0.0), high), once(statistic, floor, reference), about)
-    store(run, result)
-    return result
+    return found, failed
 
 
 def settings_of(

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from ebb.data import latents, memory
+from ebb.data import memory
 from ebb.data.latents import cached
 from ebb.errors import EbbError, ResourceError, UsageError
+from ebb.store import write
 
 KEY = {"data": "abc", "network": {"kind": "kl", "sha256": "def"}, "scale": 0.18}
 
@@ -167,17 +168,18 @@ def test_a_damaged_entry_of_the_index_costs_its_shard(tmp_path):
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
-    synced, written = latents.synced, []
+    synced, written = write.synced, []
 
     def full(path):
         written.append(path.name)
-        if len(written) == 3:
+        if len(written) == 6:  # an index, and a shard and an index for each
             raise OSError(errno.ENOSPC, "No space left on device")
         synced(path)
 
-    monkeypatch.setattr(latents, "synced", full)
-    with pytest.raises(ResourceError, match=r"the disk is full: .*00002\.safetensors") as caught:
+    monkeypatch.setattr(write, "synced", full)
+    with pytest.raises(ResourceError, match=r"00002\.safetensors: No space") as caught:
         made(tmp_path)
+    monkeypatch.undo()
     assert "goes on" in caught.value.hint
     assert sorted(file.name for file in tmp_path.iterdir()) == ["00000.safetensors", "00001.safetensors", "index.json"]
     again = Made()

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -259,7 +260,36 @@ def test_ctrl_c_while_sampling_says_how_to_go_on(run, capsys, monkeypatch):
 
     monkeypatch.setattr("ebb.system.System.sample", stop)
     assert ebb("evaluate", run, "--n", COUNT) == 130
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_figures_of_samples_drawn_before_say_so_and_fresh_draws_them_anew(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("ebb.evaluate.run.parts", lambda _: [])
+    old = "20 of the 20 samples were drawn before with the same settings, at "
+    command = ("evaluate", run, "--n", COUNT)
+    assert ebb(*command) == 0
+    assert "drawn before" not in capsys.readouterr().out
+    assert ebb(*command) == 0
+    said = capsys.readouterr().out
+    assert old + time.strftime("%Y-%m-%d") in said
+    assert f"ebb evaluate {run} --fresh draws all anew" in said
+    (run / "evaluation" / "samples-mine").mkdir()
+    shards, judge = next(run.glob("evaluation/samples-*/00000.npy")), run / "classifier.safetensors"
+    before = [path.stat().st_ino for path in (shards, judge)]
+    assert ebb(*command, "--fresh") == 0
+    assert "drawn before" not in capsys.readouterr().out
+    assert not set(before) & {path.stat().st_ino for path in (shards, judge)}
+    assert (run / "evaluation" / "samples-mine").is_dir()
+
+
+def test_a_measurement_stopped_before_it_drew_anything_promises_nothing(run, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ebb.evaluate.run.data_of", stop)
+    assert ebb("evaluate", run, "--n", COUNT) == 130
+    assert "no samples were kept" in capsys.readouterr().err
 
 
 def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from ebb import checkpoint
-from ebb.errors import DamagedError, DataError, EbbError, UsageError
+from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
 from ebb.process.denoiser import Denoiser
+from ebb.store.write import replace_text
 from ebb.system import System, load
 
 S = TypeVar("S")
@@ -52,11 +52,15 @@ class Diagnosis:
     checked: list[str]
     findings: list[Finding]
     unchecked: list[str] = field(default_factory=list)
+    unkept: str = ""
+    """why it could not be kept in the run"""
 
     def __str__(self) -> str:
         found = [str(finding) for finding in self.findings]
         end = [] if found else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
-        return "\n".join(found + end + [f"could not check {reason}" for reason in by_reason(self.unchecked)])
+        unkept = [f"not kept: {self.unkept}"] if self.unkept else []
+        left = [f"could not check {reason}" for reason in by_reason(self.unchecked)]
+        return "\n".join(found + end + left + unkept)
 
 
 def by_reason(unchecked: Sequence[str]) -> list[str]:
@@ -161,7 +165,7 @@ def diagnose(
 
 
 def of_run(folder: Path, data: str | None, say: Say | None) -> Diagnosis:
-    """What is wrong with a run: its own checks, then those of its model. Writes doctor.json."""
+    """What is wrong with a run: its own checks, then those of its model. Writes doctor.json, if it can be written."""
     from ebb.evaluate.doctor.model import MODEL_CHECKS
     from ebb.evaluate.doctor.model_subject import ModelSubject
     from ebb.evaluate.doctor.run import RUN_CHECKS, RunSubject
@@ -171,7 +175,10 @@ def of_run(folder: Path, data: str | None, say: Say | None) -> Diagnosis:
     seen.examine(lambda: run, RUN_CHECKS, "the run")
     seen.examine(lambda: ModelSubject.of(run.system), MODEL_CHECKS, "the model")
     found = seen.diagnosis(str(folder), "run")
-    checkpoint.replace_text(folder / REPORT, json.dumps(asdict(found), indent=1))
+    try:
+        replace_text(folder / REPORT, json.dumps(asdict(found), indent=1))
+    except ResourceError as error:
+        return replace(found, unkept=error.what)
     return found
 
 

@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ebb.checkpoint import replace_text
 from ebb.errors import UsageError
 from ebb.evaluate.doctor.finding import by_reason
 from ebb.evaluate.report.captions import captions
@@ -19,6 +18,7 @@ from ebb.evaluate.report.plot import bars, histogram
 from ebb.evaluate.report.reconstruction import reconstruction
 from ebb.evaluate.report.samples import Album, memorisation, samples
 from ebb.evaluate.report.training import noise_levels, training
+from ebb.store.write import replace_text
 
 Facts = Mapping[str, Any]
 

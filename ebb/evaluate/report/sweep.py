@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ebb.checkpoint import replace_text
 from ebb.encode.images import grid, save_png
 from ebb.evaluate.report.page import log_ticks, page, section, short, table
+from ebb.store.write import replace_text
 
 Facts = Mapping[str, Any]
 

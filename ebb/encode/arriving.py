@@ -1,0 +1,53 @@
+"""Pictures on their way to a place: in a folder each is a file as soon as it is made, so that nothing waits for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ebb.encode.images import picture, save_png
+from ebb.terminal import tell
+
+
+@dataclass(frozen=True, eq=False)
+class Arriving:
+    """The pictures made so far for `out`, a folder or the name of a file that holds all of them."""
+
+    out: Path
+    images: list[np.ndarray] = field(default_factory=list)
+    """uint8 [c, h, w] each"""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def add(self, image: np.ndarray, name: str, settings: Mapping[str, Any]) -> None:
+        """One more picture; in a folder it is written as NAME.png with its settings."""
+        if not self.out.suffix:
+            save_png(picture(image), self.out / f"{name}.png", settings)
+        self.images.append(image)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """All of them, uint8 [n, c, h, w]."""
+        return np.stack(self.images)
+
+
+@contextmanager
+def arriving(out: Path, count: int, console: Console) -> Iterator[Arriving]:
+    """Pictures for `out`; where making them ends before there are `count`, it is said what was written."""
+    some = Arriving(out)
+    try:
+        yield some
+    except BaseException as error:
+        written = 0 if out.suffix else len(some)
+        if written:
+            tell(console, f"{written} of {count} images are in {out}")
+        elif isinstance(error, KeyboardInterrupt):
+            tell(console, f"nothing was written to {out}")
+        raise
