@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from ebb.encode.images import settings_of
+from ebb.encode.images import save_png, settings_of
 from ebb.recipe import Recipe
 from ebb.run import train
 
@@ -129,7 +129,7 @@ def test_restoring_says_how_well_it_agrees(run, here, capsys):
 
 
 def test_mistakes_end_with_one_short_message_and_lose_nothing(run, here, capsys):
-    Image.new("L", (3, 3)).save("old.png")
+    save_png(Image.new("L", (3, 3)), here / "old.png", {})
     before, edit = (here / "old.png").read_bytes(), ("edit", "strength", run)
     cases = [
         ((*edit, "a.png", "--strength", 1.5), 2, "got 1.5"),

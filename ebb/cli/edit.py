@@ -107,7 +107,7 @@ class Inpaint:
     run: Run
     pictures: Pictures
     mask: Path
-    """picture as large as PICTURE: white where it is made new, black where it is kept"""
+    """picture as large as PICTURE: white, or drawn on nothing, where it is made new; black where it is kept"""
     repeats: int = 5
     """times that each step is made, so that new and old go together; as many times as long"""
     versions: Annotated[Versions, tyro.conf.arg(name="")] = Versions()
@@ -118,7 +118,7 @@ class Inpaint:
         from ebb.edit.files import versions
 
         with self.towards.job(self.run, console) as job:
-            new, x0, seed = job.mask(self.mask, self.pictures), job.read(self.pictures), self.versions.seed
+            (new, x0), seed = job.masked(self.mask, self.pictures), self.versions.seed
             made = job.editor.inpaint(versions(x0, self.versions.n), new, self.repeats, seed)
             asked = {"mask": str(self.mask), "repeats": self.repeats}
             job.write(made, x0.masked_fill(new, 0), seed, edit="inpaint", pictures=names(self.pictures), **asked)

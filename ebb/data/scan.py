@@ -21,6 +21,7 @@ from ebb.data.files import Notes, shown
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Progress, Source, Split
 from ebb.errors import DataError, UsageError
+from ebb.shapes import sides
 
 SIZES = (64, 32, 16, 8)
 IMBALANCE, FEW = 5, 10
@@ -136,7 +137,7 @@ def _read(
             pixels = np.ascontiguousarray(pixels)
     _note_grey(source.train, heads, kept, pixels, notes)
     names, why_labels = _label_names(source, notes)
-    chosen = {"size": f"{height}x{width}: {why_size}", "channels": f"{pixels.shape[1]}: {why_channels}"}
+    chosen = {"size": f"{sides((height, width))}: {why_size}", "channels": f"{pixels.shape[1]}: {why_channels}"}
     chosen |= source.reasons | {"labels": why_labels}
     if isinstance(pixels, np.memmap):
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
@@ -212,7 +213,7 @@ def _pixels(
         raise _nothing(where, notes)
     names, sizes = split.names, {at: (head.height, head.width) for at, head in heads.items()}
     kind = "mixed sizes" if len(set(sizes.values())) > 1 else "another size"
-    action = f"resized to {shape[1]}x{shape[2]} (centre crop)"
+    action = f"resized to {sides(shape[1:])} (centre crop)"
     notes[kind, action] += [names[at] for at in kept if sizes[at] != shape[1:]]
     return pixels, kept
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from ebb.data import formats, scenes
 from ebb.data.captions import METADATA, captions, rows
-from ebb.data.decode import SUFFIXES
 from ebb.data.files import Files, Notes, folder, shown, tarred, zipped
+from ebb.data.listing import note_others, pictures_in, way_out
 from ebb.data.splits import Allocate, ImageFiles, Label, Source
 from ebb.errors import DataError
 
@@ -71,12 +71,16 @@ def _in_files(files: Files, where: str, name: str, notes: Notes, allocate: Alloc
         return formats.cifar10(files, name, allocate)
     if any(map(formats.IDX.match, bases)):
         return formats.idx(files, name, allocate)
-    images = [member for member in files.sizes if posixpath.splitext(member)[1].lower() in SUFFIXES]
+    images = pictures_in(files)
     if not images:
-        found = [f"{len(names)} x {kind}" for (kind, _), names in notes.items()] + [shown(base) for base in bases[:5]]
+        note_others(files, files.sizes, notes)
+        found = [f"{len(names)} x {kind}" for (kind, _), names in notes.items() if kind != "not an image"]
+        found += map(shown, bases[:5])
         pickled = "data_batch_1" in bases
         hint = "get CIFAR-10's binary version: the Python version is pickle, which ebb does not open" if pickled else ""
-        raise DataError(f"{where}: expected images, found {', '.join(found) or 'nothing'}", hint or SUPPORTED)
+        raise DataError(
+            f"{where}: expected images, found {', '.join(found) or 'nothing'}", hint or way_out(notes) or SUPPORTED
+        )
     if files.kind == "tar of ":
         raise DataError(f"{where}: a tar of images is slow to read one by one", "unpack it, then ebb train FOLDER")
     return _image_files(files, where, name, images, notes, beside)
@@ -113,10 +117,10 @@ def _image_files(files: Files, where: str, name: str, images: list[str], notes: 
     labels, reasons["labels"] = _labels(found, images, train, depth)
     texts, why, sidecars = captions(files, where, images, found)
     ignored = {
-        "not an image": files.sizes.keys() - {*every, *tables, *sidecars},
         "outside the split": set(images) - {*train, *test},
         f"in {METADATA} only": found.keys() - set(images),
     }
+    note_others(files, files.sizes.keys() - {*every, *tables, *sidecars}, notes)
     for what, names in ignored.items():
         notes[what, "ignored"] += sorted(names)
     if texts is not None:

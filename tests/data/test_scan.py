@@ -126,7 +126,7 @@ def test_one_small_size_is_kept_even_when_it_is_not_square(tmp_path, picture, sa
         save(tmp_path / f"{seed}.png", picture(seed, 12, 64))
     images = read(str(tmp_path))
     assert images.pixels.shape == (2, 3, 12, 64)
-    assert images.summary.chosen["size"] == "12x64: all images have it"
+    assert images.summary.chosen["size"] == "64×12: all images have it"
     assert finding(images, "mixed sizes") is None
 
 
@@ -138,7 +138,7 @@ def test_other_sizes_become_a_square_within_the_median_short_side(tmp_path, pict
     assert images.pixels.shape[2:] == (expected, expected)
     (found,) = [f for f in images.summary.findings if f.kind in ("mixed sizes", "another size")]
     assert found.count == len(sides)
-    assert found.action == f"resized to {expected}x{expected} (centre crop)"
+    assert found.action == f"resized to {expected}×{expected} (centre crop)"
 
 
 def test_the_crop_is_at_the_centre(tmp_path, save):
@@ -155,7 +155,7 @@ def test_size_and_channels_can_be_asked_for(tmp_path, picture, save):
     save(tmp_path / "a.png", picture())
     images = read(str(tmp_path), size=(4, 6), channels=1)
     assert images.pixels.shape == (1, 1, 4, 6)
-    assert images.summary.chosen["size"] == "4x6: asked for"
+    assert images.summary.chosen["size"] == "6×4: asked for"
     assert read(str(tmp_path), size=16).pixels.shape == (1, 3, 16, 16)
 
 
@@ -289,7 +289,7 @@ def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, save, finding)
     save(tmp_path / "a.png", array, exif=exif)
     images = one(tmp_path)
     assert images.pixels.shape == (1, 1, 8, 4)
-    assert images.summary.chosen["size"] == "8x4: all images have it"
+    assert images.summary.chosen["size"] == "4×8: all images have it"
     assert (images.pixels[0, :, :4] == 255).all()
     assert (images.pixels[0, :, 4:] == 0).all()
     assert finding(images, "rotated").count == 1

@@ -9,6 +9,7 @@ from ebb.data.scan import IMBALANCE
 from ebb.errors import DataError
 from ebb.evaluate.doctor.data_subject import ALIKE, MOST_HELD_OUT, DataSubject, some
 from ebb.evaluate.doctor.finding import Check, Finding
+from ebb.shapes import sides
 
 SKIPPED = ("unreadable", "empty file", "too large", "suspected bomb", "values out of range", "tiny")
 """The kinds of finding with which the scan leaves an image out."""
@@ -226,11 +227,11 @@ def check_mixed_sizes(data: DataSubject) -> Finding | None:
     count, names = data.found("mixed sizes")
     if not count:
         return None
-    height, width = data.read.summary.shape[1:]
+    size = sides(data.read.summary.shape[1:])
     return Finding(
         "mixed sizes",
         "images of different sizes are brought to one",
-        f"{count:,} of {len(data.read.pixels):,} were cropped and resized to {height}x{width}: {names}",
+        f"{count:,} of {len(data.read.pixels):,} were cropped and resized to {size}: {names}",
         "small ones become blurred, and what lay at the edges is lost",
         "choose the size with --data.size, not above the smallest side, and crop by hand what must stay",
     )
