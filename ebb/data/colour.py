@@ -43,6 +43,8 @@ def _into_srgb(profile: bytes, mode: str) -> Convert | None:
     if said != mode and not (mode == "L" and said == "RGB"):  # greys are colours too
         raise ProfileError(f"a profile of {opened.profile.xcolor_space} on a picture of {mode}")
     flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+    if mode == "L":  # 256 levels are soon worked out, and a coarse table would bend their curve
+        flags |= ImageCms.Flags.NOOPTIMIZE
     intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
     to = ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), said, "RGB", intent, flags)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -248,9 +249,11 @@ def picture_of(path: Path, shape: Shape | None = None) -> tuple[Head, np.ndarray
         content = path.read_bytes()
     except OSError as error:
         raise UnusableError(error.strerror or "unreadable") from error
-    found = head(BytesIO(content))
-    own = (3 if found.colour else 1, found.height, found.width)
-    pixels, done = decode(BytesIO(content), path.suffix.lower(), shape or own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Pillow warns about becomes a note here
+        found = head(BytesIO(content))
+        own = (3 if found.colour else 1, found.height, found.width)
+        pixels, done = decode(BytesIO(content), path.suffix.lower(), shape or own)
     return replace(found, done=done), pixels.copy()
 
 
@@ -268,7 +271,8 @@ def read_layers(path: Path) -> tuple[Image.Image, list[Note]]:
     Raises DataError for a file that is no picture or cannot be read.
     """
     try:
-        with path.open("rb") as file, _opened(file) as image:
+        with warnings.catch_warnings(), path.open("rb") as file, _opened(file) as image:
+            warnings.simplefilter("ignore")
             return _seen(image, path.suffix.lower())
     except UnusableError as error:
         raise refused(path, error) from error

@@ -22,8 +22,11 @@ SUPPORTED = (
 )
 
 
-def locate(where: str, notes: Notes, allocate: Allocate, beside: str | None = None) -> Source:
-    """Find out what `where` is, by content; pictures that the field `beside` names are no examples.
+def locate(
+    where: str, notes: Notes, allocate: Allocate, beside: str | None = None, without: frozenset[str] = frozenset()
+) -> Source:
+    """Find out what `where` is, by content; pictures that the field `beside` names are no examples, and files `without`
+    which it is looked at are not there.
 
     Raises DataError, DamagedError, ResourceError.
     """
@@ -35,7 +38,7 @@ def locate(where: str, notes: Notes, allocate: Allocate, beside: str | None = No
     bare = re.sub(r"(\.(tar|tgz|zip|npz|gz))+$", "", path.resolve().name)
     name = re.sub(r"[^\w.-]+", "-", bare).strip("-.") or "data"
     if path.is_dir():
-        return _in_files(folder(path, notes), where, name, notes, allocate, beside)
+        return _in_files(folder(path, notes).less(without), where, name, notes, allocate, beside)
     if not path.is_file():
         raise DataError(f"{where} is neither a folder nor a file", SUPPORTED)
     try:
@@ -46,7 +49,7 @@ def locate(where: str, notes: Notes, allocate: Allocate, beside: str | None = No
     if start[:2] == b"PK" or path.suffix in (".zip", ".npz"):
         if formats.holds_arrays(path):
             return formats.npz(path, name, notes)
-        return _in_files(zipped(path, notes), where, name, notes, allocate, beside)
+        return _in_files(zipped(path, notes).less(without), where, name, notes, allocate, beside)
     if formats.IDX.match(path.name):
         return formats.idx(_with_labels(path), name, allocate)
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ebb.checkpoint import replace_text
+from ebb.data.changed import changed
 from ebb.data.scan import Images, read
 from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, UsageError
@@ -190,8 +191,8 @@ def data_of(run: Path) -> Images:
     if whole.summary.fingerprint == about["fingerprint"]:
         return whole
     raise DataError(
-        f"{about['data']} is not what {run} was trained on (fingerprint {images.summary.fingerprint[:12]}…,"
-        f" expected {about['fingerprint'][:12]}…)",
+        f"{about['data']} is not what {run} was trained on: {changed(run, images.summary, str(about['data']))}"
+        f" (fingerprint {images.summary.fingerprint[:12]}…, expected {about['fingerprint'][:12]}…)",
         "restore the data, or train again: ebb train DATA --fresh",
     )
 
