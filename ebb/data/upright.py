@@ -19,8 +19,14 @@ TURNS = {
 """What brings a picture of each orientation upright (EXIF 2.32, §4.6.5); those above 4 lie on their side."""
 
 
+SAYING = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""Where Pillow keeps what a file says, in `info`; TIFF has tags of its own."""
+
+
 def orientation(image: Image.Image) -> int:
     """1 to 8, as the EXIF or else the XMP says; 1 where neither does, or what is said cannot be read."""
+    if image.format != "TIFF" and SAYING.isdisjoint(image.info):
+        return 1
     try:
         found = Image.Image.getexif(image).get(ORIENTATION)  # PNG's own would decode it
     except Exception:  # nearly every type is raised on damaged tags, and these are no reason to lose the pixels

@@ -41,7 +41,10 @@ def profile(space, tags):
 
 def rgb_profile(space):
     gamma, matrix = space
-    tags = {name: b"XYZ \0\0\0\0" + fixed(*column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), matrix.T)}
+    tags = {
+        name: b"XYZ \0\0\0\0" + fixed(*column)
+        for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), matrix.T, strict=True)
+    }
     return profile(b"RGB ", tags | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve(gamma)))
 
 
