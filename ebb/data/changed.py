@@ -11,6 +11,7 @@ from typing import Any
 from ebb.data.files import Notes, folder, shown
 from ebb.data.listing import pictures_in
 from ebb.data.scan import Summary
+from ebb.png import made_by_ebb
 from ebb.shapes import sides
 
 NAMED = 3
@@ -45,14 +46,15 @@ def _document(file: Path) -> dict[str, Any]:
 def _newer(root: Path, started: str) -> list[str]:
     """The pictures in a folder that came or were written after a run was started, the newest first."""
     try:
-        since = datetime.fromisoformat(started).timestamp()
+        since = datetime.fromisoformat(started).timestamp() + 1  # it is written without fractions
     except ValueError:
         return []
     if not root.is_dir():
         return []
     notes: Notes = defaultdict(list)
     times = {name: _time(root / name) for name in pictures_in(folder(root, notes))}
-    return sorted((name for name, time in times.items() if time > since), key=lambda name: (-times[name], name))
+    newer = [name for name, time in times.items() if time > since and not made_by_ebb(root / name)]
+    return sorted(newer, key=lambda name: (-times[name], name))
 
 
 def _time(file: Path) -> float:

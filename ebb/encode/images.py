@@ -100,7 +100,9 @@ def writable(out: Path) -> None:
     in_the_way = [out] if single else sorted(path for path in out.iterdir() if NUMBERED.fullmatch(path.name))
     for path in in_the_way:
         if path.exists() and not made_by_ebb(path):
-            raise UsageError(f"{path} is there and was not made by ebb: it would be lost", "choose another --out")
+            raise UsageError(
+                f"{path} is there and was not made by ebb: it would be lost", "name another with --out, or move it away"
+            )
 
 
 def settings_of(path: Path) -> dict[str, Any]:

@@ -58,3 +58,28 @@ def in_srgb(pixels, space):
     linear = np.linalg.solve(SRGB[1], matrix @ (pixels.reshape(-1, 3).T / 255) ** gamma).clip(0, 1)
     values = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return 255 * values.T.reshape(pixels.shape)
+
+
+CYAN = (60.0, -30.0, -40.0)
+"""What full cyan alone looks like under `cmyk_profile`, in Lab; paper is white, and all else black."""
+
+
+def cmyk_profile():
+    """A printer whose 16 full combinations of inks are known: linear in between (lut8Type, §6.5.9)."""
+    corners = np.zeros((2, 2, 2, 2, 3))
+    corners[0, 0, 0, 0], corners[1, 0, 0, 0] = (100, 0, 0), CYAN
+    lab = np.rint(corners * [2.55, 1, 1] + [0, 128, 128]).astype(np.uint8).tobytes()
+    line = bytes(range(256))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1) + 4 * line + lab + 3 * line
+    made = bytearray(profile(b"CMYK", {b"A2B0": table}))
+    made[12:16], made[20:24] = b"prtr", b"Lab "
+    return bytes(made)
+
+
+def lab_in_srgb(lab):
+    """CIE 1976, and then as `in_srgb`."""
+    y = (lab[0] + 16) / 116
+    f = np.array([y + lab[1] / 500, y, y - lab[2] / 200])
+    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * WHITE
+    linear = np.linalg.solve(SRGB[1], xyz).clip(0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

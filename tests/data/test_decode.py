@@ -16,7 +16,7 @@ from ebb.data.decode import SUFFIXES, UnusableError, decode, head, read_picture,
 from ebb.data.scan import read
 from ebb.errors import DataError
 
-from .profiles import DISPLAY_P3, SRGB, grey_profile, in_srgb, rgb_profile
+from .profiles import CYAN, DISPLAY_P3, SRGB, cmyk_profile, grey_profile, in_srgb, lab_in_srgb, rgb_profile
 
 FORMATS = ["PNG", "JPEG", "WEBP", "TIFF"] + (["AVIF"] if features.check("avif") else [])
 WRITING = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 95}}
@@ -176,6 +176,18 @@ def test_a_profile_that_is_broken_or_of_another_kind_is_said_and_ignored(tmp_pat
     images = read(str(tmp_path))
     assert np.array_equal(images.pixels[0].transpose(1, 2, 0), pixels)
     assert finding(images, "unusable colour profile").action == "ignored: read as sRGB"
+
+
+@pytest.mark.parametrize("suffix", ["tif", "jpg"])
+def test_cmyk_takes_the_colours_that_its_profile_gives_the_inks(tmp_path, finding, suffix):
+    for name, inks in (("a", (255, 0, 0, 0)), ("b", (0, 0, 0, 0)), ("c", (0, 0, 0, 255))):
+        Image.new("CMYK", (16, 16), inks).save(tmp_path / f"{name}.{suffix}", icc_profile=cmyk_profile())
+    images = read(str(tmp_path))
+    cyan, white, black = images.pixels[:, :, 8, 8].astype(int)
+    assert np.abs(cyan - lab_in_srgb(CYAN)).max() <= 3
+    assert white.min() >= 253
+    assert black.max() <= 3
+    assert finding(images, "CMYK").count == finding(images, "colour profile").count == 3
 
 
 def test_cmyk_with_a_profile_of_another_kind_is_read_without_it(tmp_path, finding):
