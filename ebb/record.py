@@ -26,6 +26,7 @@ from ebb.data.scan import Images
 from ebb.encode.images import grid, save_png
 from ebb.errors import DamagedError
 from ebb.recipe import Recipe, flat, from_yaml, to_yaml
+from ebb.shapes import sides
 from ebb.store.write import append_text, replace_text
 from ebb.system import System
 from ebb.terminal import tell
@@ -120,7 +121,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     count, what = sum(p.numel() for p in trained.parameters()), "A diffusion model"
     process = f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
     if system.is_autoencoder:
-        what, process = "An autoencoder", f"- latents: {' × '.join(map(str, system.inner))}\n"
+        what, process = "An autoencoder", f"- latents: {sides(system.inner[1:])} of {system.inner[0]} channels\n"
     names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
     told = {"texts": hears.text, "numbers": hears.numbers, "beside": hears.beside}
     heard = "".join(f"- {name}: {what}\n" for name, what in told.items() if what is not None)
@@ -128,7 +129,8 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
         folder / "card.md",
         f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
-        f"- makes: {' × '.join(map(str, system.shape))} values in [-1, 1]\n- labels: {names}\n{heard}"
+        f"- makes: {sides(system.shape[1:])} of {system.shape[0]} channels, values in [-1, 1]\n"
+        f"- labels: {names}\n{heard}"
         f"{process}- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
         f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
         "Its pictures are made by a machine; say so where you show them.\n",

@@ -12,6 +12,7 @@ from rich.console import Console
 from ebb import checkpoint
 from ebb.assemble import assemble, names_known
 from ebb.course import follow, restore
+from ebb.data.changed import changed
 from ebb.data.scan import Images, read
 from ebb.data.sources import named
 from ebb.errors import UsageError
@@ -136,7 +137,10 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
     words = json.loads(json.dumps(asked.asked()))
     changes = [line for line in difference(rest.get("asked", {}), words) if not line.startswith("engine:")]
     if rest.get("fingerprint") != images.summary.fingerprint:
-        changes.append(f"data: {rest.get('data')} → other images ({images.summary.name})")
+        where = str(rest.get("data"))
+        changes.append(
+            f"data: {where} → other images ({images.summary.name}): {changed(folder, images.summary, where)}"
+        )
     if changes:
         raise UsageError(
             f"{folder} is a run of another recipe:\n    " + "\n    ".join(changes),

@@ -15,17 +15,19 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from ebb.data.decode import read_picture
+from ebb.data.decode import cut_off, read_picture
+from ebb.data.masks import read_mask
 from ebb.encode.arriving import arriving
 from ebb.encode.conditioner import Wishes
-from ebb.encode.images import grid, save_npz, save_png, to_pixels, writable
+from ebb.encode.images import form, grid, save_npz, save_png, to_pixels, writable
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
 from ebb.guide.region import regions as regional
+from ebb.shapes import sides
 from ebb.store.place import by_name
 from ebb.system import System, load, locate
-from ebb.terminal import tell
+from ebb.terminal import tell, tell_notes
 
 T = TypeVar("T")
 
@@ -66,7 +68,7 @@ def sample_to(
         beside=system.opened(beside)[torch.arange(count) % len(beside)] if beside else None,
         seed=seed,
     )
-    hint(system, text, said, beside, console)
+    hint(system, text, said, beside, regions, console)
     how = asked | {"compile": compile, "seed": seed}
     if together or regions:
         scale = system.settled(**asked).guidance
@@ -93,7 +95,7 @@ def make(system: System, wishes: Wishes, out: Path, settings: dict[str, Any], co
             bar.advance(task, len(x))
 
         system.make(wishes, each=each, **how)
-    if out.suffix:
+    if form(out) != "folder":
         write(out, some.pixels, wishes, names, settings)
 
 
@@ -122,7 +124,7 @@ def told(numbers: Sequence[str]) -> dict[str, list[float]]:
 
 def write(out: Path, pixels: np.ndarray, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> None:
     """Images with what they were asked for in a file: arrays, or a grid, with a caption for each where texts differ."""
-    if out.suffix == ".npz":
+    if form(out) == "arrays":
         known = np.array([i if i < len(names) else -1 for i in wishes.labels] if names else [], np.int64)
         texts = np.array(wishes.texts if any(wishes.texts) else [], str)
         named, seeds = settings.get("numbers", {}), np.arange(len(pixels)) + settings["seed"]
@@ -176,7 +178,7 @@ def region(where: str, size: Sequence[int]) -> Tensor:
     """A part of a picture as a mask [h, w]: 1 where it is, 0 elsewhere.
 
     `where` is of the words top, bottom, left and right, several of which are what they have in common, or the name of
-    a picture of this size, black where it is not and white where it is. Raises UsageError for anything else.
+    a picture of this size that marks it, such as white on black (`read_mask`). Raises UsageError for anything else.
     """
     mask, words = torch.ones(*size), where.split()
     if set(words) <= HALVES.keys() and words:
@@ -188,16 +190,15 @@ def region(where: str, size: Sequence[int]) -> Tensor:
     file = Path(where)
     if not file.is_file():
         raise UsageError(
-            f"a region is words such as 'top left', or a picture of {size[1]}×{size[0]}, got {where!r}",
+            f"a region is words such as 'top left', or a picture of {sides(size)}, got {where!r}",
             f"words: {', '.join(HALVES)}",
         )
-    found = read_picture(file)[0]
-    _, pixels = read_picture(file, (1, found.height, found.width))
-    if pixels.shape[1:] != tuple(size):
-        raise UsageError(
-            f"a region of this model is a picture of {size[1]}×{size[0]}, got {found.width}×{found.height}"
-        )
-    return torch.from_numpy(pixels[0] / np.float32(255))
+    found = read_mask(file)
+    if found.size != tuple(size):
+        raise UsageError(f"a region of this model is a picture of {sides(size)}, got {sides(found.size)}")
+    if not found.marked.any():
+        raise UsageError(f"the region {where} is nowhere: the picture marks nothing", "paint the region white")
+    return torch.from_numpy(found.marked / np.float32(255))
 
 
 def hint(
@@ -205,18 +206,24 @@ def hint(
     texts: Sequence[str],
     numbers: Mapping[str, Sequence[float]],
     beside: Sequence[Path],
+    regions: Sequence[str],
     console: Console,
 ) -> None:
     """Say which words of the prompts the model never heard, where it stops listening, which numbers lie beyond those
-    that it was trained on, and which pictures are not shaped as it hears them."""
+    that it was trained on, what was done about pictures beside, and what of pictures of regions it is that marks."""
     hears = system.conditioner
     for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
         tell(console, f"beyond what was heard: {what}")
-    _, height, width = hears.beside.shape if hears.beside else (0, 0, 0)
-    for file in beside:
-        found = read_picture(file)[0]
-        if found.width * height != found.height * width:
-            tell(console, f"{file}: cropped at its centre from {found.width}×{found.height} to {width}×{height}")
+    for file in beside if hears.beside else ():
+        shape, (found, _) = hears.listens().shape, read_picture(file)
+        tell_notes(console, {note: [file] for note in found.done})
+        if cut := cut_off([found.cut(shape)]):
+            size = sides((found.height, found.width))
+            tell(console, f"{file}: cropped at its centre from {size} to {sides(shape[1:])}{cut}")
+    for file in filter(Path.is_file, map(Path, regions)):
+        mask = read_mask(file)
+        tell_notes(console, {note: [file] for note in mask.done})
+        tell(console, f"{file}: {mask.words} is the region, {mask.marked.mean() / 255:.0%} of the picture")
     heard = hears.text
     if heard is None:
         return

@@ -1,10 +1,11 @@
-"""Shape annotations: jaxtyping's where it is installed (tests enforce them), plain tensors elsewhere.
+"""Shape annotations: jaxtyping's where it is installed (tests enforce them), plain tensors elsewhere; sizes in words.
 
 `Float[Tensor, "b *d"]` reads: a floating-point tensor with a batch axis `b` and any axes `d` after it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,4 +24,9 @@ else:
 
         Int = Float
 
-__all__ = ["Float", "Int"]
+__all__ = ["Float", "Int", "sides"]
+
+
+def sides(size: Iterable[int]) -> str:
+    """The size [height, width] of a picture as users know it, the width first: 900×600."""
+    return "×".join(map(str, reversed(list(size))))

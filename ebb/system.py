@@ -37,7 +37,7 @@ from ebb.sample.fused import fused
 from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -270,9 +270,9 @@ def agreed(system: System) -> None:
             mine = what.get(name, f"{name} of {hears.text}")
             raise UsageError(f"{size} {mine} for a network of {built.get(name, 0)} {name}")
     if hears.beside is not None:
-        height, width = (length // hears.beside.factor for length in hears.beside.shape[1:])
-        if (height, width) != system.inner[1:]:
-            raise UsageError(f"{width}×{height} places beside, for {list(system.inner)}, by {hears.beside}")
+        places = tuple(length // hears.beside.factor for length in hears.beside.shape[1:])
+        if places != system.inner[1:]:
+            raise UsageError(f"{sides(places)} places beside, for {list(system.inner)}, by {hears.beside}")
 
 
 def described(space: LatentSpace) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The command line as a room, and `ebb edit` on a run: what is written, and every mistake on the way."""
 
 import io
+import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -11,11 +13,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from ebb.encode.images import settings_of
+from ebb.encode.images import save_png, settings_of
+from ebb.errors import DataError, UsageError
+from ebb.evaluate.run import evaluate
 from ebb.recipe import Recipe
 from ebb.run import train
 
 from .command import ebb
+
+RECIPE = Recipe(network={"width": 8, "depth": 1}, batch=16, precision="fp32", steps=2, sample={"steps": 3})
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +32,7 @@ def run(tmp_path_factory):
         (folder / "data" / name).mkdir(parents=True)
         for i in range(16):
             Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / "data" / name / f"{i}.png")
-    recipe = Recipe(network={"width": 8, "depth": 1}, batch=16, precision="fp32", steps=2, sample={"steps": 3})
-    return train(str(folder / "data"), recipe, run=folder / "run", console=Console(file=io.StringIO()))
+    return train(str(folder / "data"), RECIPE, run=folder / "run", console=Console(file=io.StringIO()))
 
 
 @pytest.fixture
@@ -48,6 +53,34 @@ def here(tmp_path, monkeypatch):
 
 def pixels(path):
     return np.asarray(Image.open(path))
+
+
+def test_samples_do_not_become_data_and_a_picture_that_came_is_named(run, tmp_path, monkeypatch):
+    """The commands of a user who works inside the folder of pictures."""
+    data, quiet = tmp_path / "data", Console(file=io.StringIO())
+    shutil.copytree(run.parent / "data", data)
+    monkeypatch.chdir(data)
+    made = train(".", RECIPE, console=quiet)
+    assert ebb("sample", made, "--n", 4) == 0
+    assert train(".", RECIPE, console=quiet) == made, "samples.png beside the class folders changes nothing"
+    began = json.loads((made / "env.json").read_text())
+    (made / "env.json").write_text(json.dumps(began | {"started": "2020-01-01T00:00:00+0000"}))
+    Image.new("L", (8, 8), 7).save("above/new.png")
+    with pytest.raises(UsageError, match=r"33 images now, 32 then; added or changed since: above/new.png"):
+        train(".", RECIPE, console=quiet)
+    with pytest.raises(DataError, match="33 images now, 32 then"):
+        evaluate(made, 8)
+
+
+def test_a_picture_of_ones_own_is_not_written_over_by_the_default_name(run, here, capsys):
+    for name, verb in (("samples.png", ["sample", run]), ("edited.png", ["edit", "vary", run, "a.png"])):
+        shutil.copy("a.png", name)
+        assert ebb(*verb) == 2
+        assert f"{name} is there and was not made by ebb" in capsys.readouterr().err
+        assert (here / name).read_bytes() == (here / "a.png").read_bytes()
+    assert ebb("edit", "vary", run, "a.png", "--out", "a.png") == 2
+    assert ebb("edit", "strength", run, "a.png", "--out", "guidance_1.5") == 0
+    assert (here / "guidance_1.5" / "000000.png").is_file()
 
 
 def test_strength_writes_each_picture_beside_its_edits_with_the_settings(run, here, capsys):
@@ -129,7 +162,7 @@ def test_restoring_says_how_well_it_agrees(run, here, capsys):
 
 
 def test_mistakes_end_with_one_short_message_and_lose_nothing(run, here, capsys):
-    Image.new("L", (3, 3)).save("old.png")
+    save_png(Image.new("L", (3, 3)), here / "old.png", {})
     before, edit = (here / "old.png").read_bytes(), ("edit", "strength", run)
     cases = [
         ((*edit, "a.png", "--strength", 1.5), 2, "got 1.5"),

@@ -31,7 +31,7 @@ from ebb.plan import resolve
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, from_yaml, validated
 from ebb.run import train
-from ebb.samples import sample_to
+from ebb.samples import hint, sample_to
 from ebb.system import System, load
 from ebb.train.loop import updates
 
@@ -289,6 +289,14 @@ def test_the_command_line_asks_in_turn_and_writes_down_what_for(home, tmp_path, 
     system = load(home / "all")
     again = system.sample(4, label="a", numbers={"light": [90, 900] * 2, "dark": 0.5}, beside=masks * 2)
     assert np.array_equal(np.load(tmp_path / "a.npz")["images"][0], ((again[0] + 1) * 127.5).round().byte().numpy())
+
+
+def test_what_was_done_to_a_picture_beside_is_said(home, tmp_path):
+    Image.new("LA", (900, 600), (0, 0)).save(tmp_path / "clear.png")
+    said = io.StringIO()
+    hint(load(home / "all"), [], {}, [tmp_path / "clear.png"], [], Console(file=said, width=200))
+    assert "clear.png: transparency, composited on white" in said.getvalue()
+    assert "cropped at its centre from 900×600 to 8×8, 33% of the area cut off" in said.getvalue()
 
 
 @pytest.mark.parametrize(

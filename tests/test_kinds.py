@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from functools import partial
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 import ebb
@@ -27,7 +29,7 @@ from ebb.networks.zero import Zero
 from ebb.prepare import prepared
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe import Recipe, Sampling
-from ebb.samples import joined, region
+from ebb.samples import hint, joined, region
 from ebb.system import System, load
 
 from .toys import CAPTIONS, SMALL, sampled, trained, write
@@ -253,6 +255,19 @@ def test_each_prompt_has_its_region(home, tmp_path):
     for wrong, why in (("middle", "words such as"), ("top bottom", "nowhere"), (str(tmp_path / "small.png"), "8×8")):
         with pytest.raises(UsageError, match=why):
             sampled(home / "text", tmp_path / "x.png", CAPTIONS[0], regions=(wrong,))
+
+
+def test_a_region_is_what_was_drawn_on_nothing_and_it_is_said(home, tmp_path):
+    strokes = Image.new("LA", (8, 8), (0, 0))
+    strokes.paste((255, 255), (0, 4, 8, 8))
+    strokes.save(tmp_path / "strokes.png")
+    assert torch.equal(region(str(tmp_path / "strokes.png"), (8, 8)), region("bottom", (8, 8)))
+    said = io.StringIO()
+    hint(load(home / "text"), CAPTIONS[:1], {}, [], [str(tmp_path / "strokes.png")], Console(file=said, width=200))
+    assert "what is drawn on the transparent ground is the region, 50% of the picture" in said.getvalue()
+    Image.new("LA", (8, 8), (255, 0)).save(tmp_path / "clear.png")
+    with pytest.raises(UsageError, match="marks nothing"):
+        region(str(tmp_path / "clear.png"), (8, 8))
 
 
 def test_words_are_the_part_they_name():

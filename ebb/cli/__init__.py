@@ -17,6 +17,7 @@ from rich.console import Console
 from ebb.cli.config import ConfigVerb
 from ebb.cli.edit import EditVerb
 from ebb.cli.evaluate import Doctor, Evaluate, Sweep
+from ebb.cli.options import check_options
 from ebb.cli.sample import Sample
 from ebb.cli.say import saying
 from ebb.cli.train import Train, overlaid
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one verb; a mistake ends with one short message and its exit code, never a traceback."""
     console, errors = Console(), Console(stderr=True)
     try:
+        check_options(Verbs, sys.argv[1:] if arguments is None else arguments)
         verb = tyro.cli(
             Verbs, args=arguments, prog="ebb", description="Train, sample, measure and diagnose diffusion models."
         )

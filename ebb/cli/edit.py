@@ -114,7 +114,7 @@ class Inpaint:
     run: Run
     pictures: Pictures
     mask: Path
-    """picture as large as PICTURE: white where it is made new, black where it is kept"""
+    """picture as large as PICTURE: white, or drawn on nothing, where it is made new; black where it is kept"""
     repeats: int = 5
     """times that each step is made, so that new and old go together; as many times as long"""
     versions: Annotated[Versions, tyro.conf.arg(name="")] = Versions()
@@ -125,7 +125,7 @@ class Inpaint:
         from ebb.edit.files import versions
 
         with self.towards.job(self.run, console) as job:
-            new, x0, seed = job.mask(self.mask, self.pictures), job.read(self.pictures), self.versions.seed
+            (new, x0), seed = job.masked(self.mask, self.pictures), self.versions.seed
             asked = {"pictures": names(self.pictures), "mask": str(self.mask), "repeats": self.repeats}
             job.make(
                 lambda part, seed: job.editor.inpaint(part, new, self.repeats, seed),

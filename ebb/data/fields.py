@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from ebb.data.decode import SUFFIXES, Head, Shape
 from ebb.data.files import Notes, shown
 from ebb.data.hold import CHUNK
+from ebb.data.listing import suffix
 from ebb.data.match import Match
 from ebb.data.pictures import Pictures
 from ebb.data.splits import Allocate, ImageFiles, Progress, Split
 from ebb.data.tables import METADATA
 from ebb.errors import DataError, UsageError, nearest
+from ebb.shapes import sides
 
 LARGEST = 1e100
 """A number at least as large is refused: the deviation of such is not a float64."""
@@ -122,7 +124,7 @@ class Fields:
             return None
         if not isinstance(path, str):
             raise DataError(f"{where}: {self.beside!r} of {image} is {json.dumps(path):.60}, not the name of a picture")
-        if path not in split.files.sizes or not path.lower().endswith(tuple(SUFFIXES)):
+        if path not in split.files.sizes or suffix(path) not in SUFFIXES:
             raise DataError(
                 f"{where}: {self.beside!r} of {image} names {shown(path)}, where there is no picture",
                 f"name it as it is seen from {METADATA}, or write null where there is none",
@@ -183,7 +185,7 @@ class Told:
                 f"{name} from {has.min():g} to {has.max():g} ({len(has):,} images)" for name, has in told
             )
         if self.pictures is not None:
-            size, has = "x".join(map(str, self.pictures.pixels.shape[1:])), int((self.pictures.at >= 0).sum())
+            size, has = sides(self.pictures.pixels.shape[2:]), int((self.pictures.at >= 0).sum())
             said["beside"] = f"{self.fields.beside}: {has:,} images have one, {size}"
         return said
 

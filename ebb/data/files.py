@@ -13,8 +13,8 @@ import threading
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 
@@ -44,6 +44,10 @@ class Files:
     kind: str
     sizes: dict[str, int]
     open: Callable[[str], BufferedIOBase]
+
+    def less(self, names: Collection[str]) -> Files:
+        """All but some."""
+        return replace(self, sizes={name: size for name, size in self.sizes.items() if name not in names})
 
     def read(self, name: str) -> bytes:
         """The whole content of one file."""

@@ -15,15 +15,19 @@ import numpy as np
 from PIL import Image
 
 from ebb.data import captions, classes, hold, memory
-from ebb.data.decode import Head, Shape
+from ebb.data.decode import Head, Shape, cut_off
 from ebb.data.fields import NOTHING, Fields, Told, checked, said_of
 from ebb.data.files import Notes, shown
 from ebb.data.match import Match
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Progress, Source, Split
 from ebb.errors import DataError, UsageError
+from ebb.shapes import sides
 
 SIZES = (64, 32, 16, 8)
+
+MUCH = 0.5
+"""The share of an image from which it counts as mostly cut off: a crop of 16:9 to a square loses 0.44."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +128,7 @@ def _read(
 ) -> Images:  # fmt: skip
     notes: Notes = defaultdict(list)
     allocate = partial(memory.allocate, cache=cache)
-    source = locate(where, notes, allocate, fields)
-    fields.check(where, source.train)
-    heads = _heads(where, source.train, notes, tick)
+    source, heads = _found(where, fields, notes, tick, allocate)
     (height, width), why_size = _size(heads.values(), side)
     depth = channels or (3 if any(head.colour for head in heads.values()) else 1)
     pixels, kept = _pixels(where, source.train, heads, (depth, height, width), notes, tick, allocate)
@@ -137,7 +139,7 @@ def _read(
             pixels = np.ascontiguousarray(pixels)
     _note_grey(source.train, heads, kept, pixels, notes)
     names, why_labels, partly = classes.names_of(source, kept, notes)
-    chosen = {"size": f"{height}x{width}: {why_size}", "channels": f"{pixels.shape[1]}: {why_channels}"}
+    chosen = {"size": f"{sides((height, width))}: {why_size}", "channels": f"{pixels.shape[1]}: {why_channels}"}
     chosen |= source.reasons | {"labels": why_labels}
     if isinstance(pixels, np.memmap):
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
@@ -180,6 +182,24 @@ def _own_split(
     return replace(train, held_out=unseen)
 
 
+def _found(
+    where: str, fields: Fields, notes: Notes, tick: Progress, allocate: Allocate
+) -> tuple[Source, dict[int, Head]]:
+    """What is at a place, and the headers of its training images; samples that ebb wrote among others are left out."""
+    source = locate(where, notes, allocate, fields)
+    fields.check(where, source.train)
+    heads = _heads(where, source.train, notes, tick)
+    made = [source.train.names[at] for at, head in heads.items() if head.made]
+    if len(made) == len(heads):
+        notes["made by ebb", "kept: there is nothing else"] += made
+    elif made:  # they may have hidden labels and captions: all is looked at anew without them
+        notes.clear()
+        source = locate(where, notes, allocate, fields, frozenset(made))
+        heads = _heads(where, source.train, notes, tick)
+        notes["made by ebb", "left out: a folder of nothing else is trained on"] += made
+    return source, heads
+
+
 def _nothing(where: str, notes: Notes) -> DataError:
     found = ", ".join(f"{len(names)} {kind} ({shown(names[0])})" for (kind, _), names in notes.items() if names)
     return DataError(f"{where}: expected images, none could be used: {found or 'it is empty'}", SUPPORTED)
@@ -215,8 +235,11 @@ def _pixels(
         raise _nothing(where, notes)
     names, sizes = split.names, {at: (head.height, head.width) for at, head in heads.items()}
     kind = "mixed sizes" if len(set(sizes.values())) > 1 else "another size"
-    action = f"resized to {shape[1]}x{shape[2]} (centre crop)"
+    action = f"resized to {sides(shape[1:])} (centre crop)"
     notes[kind, action] += [names[at] for at in kept if sizes[at] != shape[1:]]
+    cuts = {at: heads[at].cut(shape) for at in kept}
+    if most := [names[at] for at in kept if cuts[at] >= MUCH]:
+        notes["mostly cut off", f"kept: resized to {sides(shape[1:])}{cut_off(list(cuts.values()))}"] += most
     return pixels, kept
 
 

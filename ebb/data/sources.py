@@ -9,9 +9,9 @@ from pathlib import Path
 from ebb.data import formats, npz, scenes
 from ebb.data.captions import captions
 from ebb.data.classes import common_depth, folder_at, labelled
-from ebb.data.decode import SUFFIXES
 from ebb.data.fields import NOTHING, Fields
 from ebb.data.files import Files, Notes, Place, folder, shown, tarred, zipped
+from ebb.data.listing import note_others, pictures_in, way_out
 from ebb.data.splits import Allocate, ImageFiles, Source
 from ebb.data.tables import METADATA, Tables, read_tables
 from ebb.errors import DataError
@@ -36,8 +36,15 @@ def named(where: str) -> str:
     return Place.of(where, path).name
 
 
-def locate(where: str, notes: Notes, allocate: Allocate, fields: Fields = NOTHING.fields) -> Source:
-    """Find out what `where` is, by content; of `fields`, pictures that stand beside others are no examples.
+def locate(
+    where: str,
+    notes: Notes,
+    allocate: Allocate,
+    fields: Fields = NOTHING.fields,
+    without: frozenset[str] = frozenset(),
+) -> Source:
+    """Find out what `where` is, by content; of `fields`, pictures that stand beside others are no examples, and files
+    `without` which it is looked at are not there.
 
     Raises DataError, DamagedError, ResourceError.
     """
@@ -46,7 +53,7 @@ def locate(where: str, notes: Notes, allocate: Allocate, fields: Fields = NOTHIN
         return MADE[name]()
     place = Place.of(where, path)
     if path.is_dir():
-        return _in_files(folder(path, notes), place, notes, allocate, fields)
+        return _in_files(folder(path, notes).less(without), place, notes, allocate, fields)
     if not path.is_file():
         raise DataError(f"{where} is neither a folder nor a file", SUPPORTED)
     try:
@@ -59,7 +66,7 @@ def locate(where: str, notes: Notes, allocate: Allocate, fields: Fields = NOTHIN
     if start[:2] == b"PK" or path.suffix in (".zip", ".npz"):
         if npz.holds_arrays(path):
             return npz.arrays(path, place.name, notes)
-        return _in_files(zipped(path, notes), place, notes, allocate, fields)
+        return _in_files(zipped(path, notes).less(without), place, notes, allocate, fields)
     if formats.IDX.match(path.name):
         return formats.idx(_with_labels(path), place.name, allocate)
     if path.name.endswith((".tar.gz", ".tgz", ".tar")):
@@ -82,12 +89,17 @@ def _in_files(files: Files, place: Place, notes: Notes, allocate: Allocate, fiel
         return formats.cifar10(files, place.name, allocate)
     if any(map(formats.IDX.match, bases)):
         return formats.idx(files, place.name, allocate)
-    images = [member for member in files.sizes if posixpath.splitext(member)[1].lower() in SUFFIXES]
+    images = pictures_in(files)
     if not images:
-        found = [f"{len(names)} x {kind}" for (kind, _), names in notes.items()] + [shown(base) for base in bases[:5]]
+        note_others(files, files.sizes, notes)
+        found = [f"{len(names)} x {kind}" for (kind, _), names in notes.items() if kind != "not an image"]
+        found += map(shown, bases[:5])
         pickled = "data_batch_1" in bases
         hint = "get CIFAR-10's binary version: the Python version is pickle, which ebb does not open" if pickled else ""
-        raise DataError(f"{place.given}: expected images, found {', '.join(found) or 'nothing'}", hint or SUPPORTED)
+        raise DataError(
+            f"{place.given}: expected images, found {', '.join(found) or 'nothing'}",
+            hint or way_out(notes) or SUPPORTED,
+        )
     if files.kind == "tar of ":
         raise DataError(
             f"{place.given}: a tar of images is slow to read one by one", "unpack it, then ebb train FOLDER"
@@ -113,10 +125,10 @@ def _image_files(files: Files, place: Place, images: list[str], notes: Notes, fi
     classes, said = labelled(tables, images, train, depth, notes), captions(files, images, tables, notes)
     reasons["labels"] = classes.origin
     ignored = {
-        "not an image": files.sizes.keys() - {*every, *tables.files, *said.files},
         "outside the split": set(images) - {*train, *test},
         **{f"in {table} only": names for table, names in tables.alone.items()},
     }
+    note_others(files, files.sizes.keys() - {*every, *tables.files, *said.files}, notes)
     for what, names in ignored.items():
         notes[what, "ignored"] += sorted(names)
     if said.origin:

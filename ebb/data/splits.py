@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from PIL import Image
 
 from ebb.data.decode import MIN_SIDE, Head, Shape, UnusableError, decode, fit, head
 from ebb.data.files import DAMAGED, MEMBER_LIMIT, Files, Notes
+from ebb.data.listing import suffix
 from ebb.data.match import Match
 
 SMALL = 16 * 1024
@@ -128,7 +128,7 @@ class ImageFiles:
                 return UnusableError("too large" if self.files.sizes[name] else "empty file")
             try:
                 with self.files.open(name) as file:
-                    return head(file, _suffix(name), small)
+                    return head(file, suffix(name), small)
             except UnusableError as reason:
                 return reason
             except DAMAGED:
@@ -138,7 +138,7 @@ class ImageFiles:
         results = _each(one, self.names, "headers", progress, self.threads)
         for name, result in zip(self.names, results, strict=True):
             if isinstance(result, UnusableError):
-                notes[str(result), "skipped"].append(name)
+                notes[result.note].append(name)
             found.append(None if isinstance(result, UnusableError) else result)
         return found
 
@@ -153,7 +153,7 @@ class ImageFiles:
                 return early, heads[index].done
             try:
                 with self.files.open(name) as file:
-                    return decode(file, _suffix(name), shape)
+                    return decode(file, suffix(name), shape)
             except UnusableError as reason:
                 return reason
             except DAMAGED:
@@ -163,17 +163,13 @@ class ImageFiles:
         results = _each(one, list(heads), "images", progress, self.threads)
         for index, result in zip(heads, results, strict=True):
             if isinstance(result, UnusableError):
-                notes[str(result), "skipped"].append(self.names[index])
+                notes[result.note].append(self.names[index])
                 continue
             out[len(kept)], done = result
             kept.append(index)
             for note in done:
                 notes[note].append(self.names[index])
         return out[: len(kept)], kept
-
-
-def _suffix(name: str) -> str:
-    return posixpath.splitext(name)[1].lower()
 
 
 def _each(function: Callable[[T], R], items: Sequence[T], stage: str, progress: Progress, threads: int) -> Iterator[R]:

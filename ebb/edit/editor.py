@@ -25,7 +25,7 @@ from ebb.sample.invert import invert
 from ebb.sample.loop import Solver
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 from ebb.system import System
 
 Label = str | int | None
@@ -283,8 +283,3 @@ def covering(new: Tensor, z: Float[Tensor, "b c *size"]) -> Tensor:
     for axis, length in enumerate(z.shape[2:]):
         mask = torch.unflatten(mask, axis, (length, -1)).any(axis + 1)
     return mask
-
-
-def sides(size: Sequence[int]) -> str:
-    """28×28."""
-    return "×".join(map(str, size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,31 +14,87 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from ebb.data.decode import SUFFIXES, Shape, read_picture
+from ebb.data.decode import SUFFIXES, Head, Shape, UnusableError, cut_off, fit, picture_of, refused
+from ebb.data.files import Notes, folder, shown
+from ebb.data.listing import note_others, pictures_in, way_out
+from ebb.data.masks import HALF, read_mask
 from ebb.data.pictures import to_unit
 from ebb.edit.editor import Editor, Label
 from ebb.encode.arriving import arriving
-from ebb.encode.images import grid, save_npz, save_png, to_pixels, writable
+from ebb.encode.images import form, grid, picture, save_npz, save_png, to_pixels, writable
 from ebb.errors import DataError, UsageError
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 from ebb.store.place import by_name
 from ebb.system import load, locate
-from ebb.terminal import tell
+from ebb.terminal import tell, tell_notes
+
+Opened = Sequence[tuple[Path, Head, np.ndarray]]
+"""Picture files, with what they are and their pixels."""
 
 
-def listed(paths: Sequence[Path]) -> list[Path]:
-    """The files, and of a folder the pictures in it by name. Raises DataError for what is not there."""
+def listed(paths: Sequence[Path], notes: Notes) -> list[Path]:
+    """The files, and of a folder those in it that training would take. Raises DataError for what is not there."""
     if not paths:
         raise UsageError("there is nothing to edit", "name one or more pictures after the run")
     found = []
     for path in paths:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         if not path.exists():
             raise DataError(f"there is no {path}", "name a picture, or a folder of pictures")
-        if not inside:
-            raise DataError(f"{path} holds no pictures", f"they end in {', '.join(SUFFIXES)}")
-        found += inside
+        found += _inside(path, notes) if path.is_dir() else [path]
     return found
+
+
+def _inside(root: Path, notes: Notes) -> list[Path]:
+    """The pictures in a folder. Raises DataError where there are none."""
+    seen: Notes = defaultdict(list)
+    files = folder(root, seen)
+    names = pictures_in(files)
+    note_others(files, files.sizes.keys() - set(names), seen)
+    if not names:
+        raise DataError(f"{root} holds no pictures", way_out(seen) or f"they end in {', '.join(SUFFIXES)}")
+    for note, others in seen.items():
+        notes[note] += [str(root / name) for name in others]
+    return [root / name for name in names]
+
+
+def opened(paths: Sequence[Path], shape: Shape | None, console: Console) -> Opened:
+    """The pictures of files and folders, in `shape` or as large as they are, and a line for each kind of thing that had
+    to be done about them. One of several that cannot be read is left out.
+
+    Raises UsageError where none is named, DataError for what is not there, and where none can be read.
+    """
+    notes: Notes = defaultdict(list)
+    files, found, last = listed(paths, notes), list[tuple[Path, Head, np.ndarray]](), None
+    for file in files:
+        try:
+            head, pixels = picture_of(file, shape)
+        except UnusableError as error:
+            last = refused(file, error)
+            notes[error.note].append(str(file))
+            continue
+        found.append((file, head, pixels))
+        for note in head.done:
+            notes[note].append(str(file))
+    if not found and last is not None:
+        raise last
+    tell_notes(console, {note: [*map(shown, names)] for note, names in notes.items()})
+    return found
+
+
+def changed(pictures: Opened, shape: Shape) -> str:
+    """What a model that makes pictures of `shape` [c, h, w] does not see of these; "" where it sees all."""
+    channels, *size = shape
+    grey = [path for path, head, _ in pictures if head.colour and channels == 1]
+    cropped = [(path, head) for path, head, _ in pictures if [head.height, head.width] != size]
+    done = ["made grey"] if grey else []
+    if cropped:
+        sizes = list(dict.fromkeys(sides((head.height, head.width)) for _, head in cropped))
+        cuts = [head.cut(shape) for _, head in cropped]
+        some = ", ".join(sizes[:3]) + (", …" if len(sizes) > 3 else "")
+        done.append(f"scaled and cropped from {some} to {sides(size)}{cut_off(cuts)}")
+    touched = list(dict.fromkeys([*grey, *(path for path, _ in cropped)]))
+    others = f" and {len(touched) - 1} more" if len(touched) > 1 else ""
+    return f"{touched[0]}{others}: {' and '.join(done)}, as this model makes pictures" if done else ""
 
 
 def versions(x0: Float[Tensor, "b *d"], count: int) -> Float[Tensor, "n *d"]:
@@ -91,46 +148,46 @@ class Job:
 
     def read(self, paths: Sequence[Path]) -> Float[Tensor, "b c h w"]:
         """Pictures in [−1, 1] as the model makes them; says what had to be changed about them."""
-        made, changed = [], dict[str, list[Path]]()
-        for path in listed(paths):
-            found, pixels = read_picture(path, self.shape)
-            channels, height, width = self.shape
-            done = ["made grey"] if found.colour and channels == 1 else []
-            if (found.height, found.width) != (height, width):
-                done.append(f"scaled and cropped from {found.width}×{found.height} to {width}×{height}")
-            if done:
-                changed.setdefault(" and ".join(done), []).append(path)
-            made.append(to_unit(torch.from_numpy(pixels)))
-        for what, files in changed.items():
-            others = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            tell(self.console, f"{files[0]}{others}: {what}, as this model makes pictures")
-        return torch.stack(made)
+        return self.taken(opened(paths, self.shape, self.console))
+
+    def taken(self, pictures: Opened) -> Float[Tensor, "b c h w"]:
+        """Opened pictures in [−1, 1]; says what the model does not see of them."""
+        if done := changed(pictures, self.shape):
+            tell(self.console, done)
+        return to_unit(torch.from_numpy(np.stack([pixels for _, _, pixels in pictures])))
 
     def small(self, paths: Sequence[Path]) -> Float[Tensor, "b c h w"]:
         """Pictures as large as they are, grey or in colour as the model makes them; UsageError unless all are alike."""
-        files = listed(paths)
-        sizes = [(found.height, found.width) for found in (read_picture(path)[0] for path in files)]
+        pictures = opened(paths, None, self.console)
+        sizes = [(head.height, head.width) for _, head, _ in pictures]
         if len(set(sizes)) > 1:
-            every = ", ".join(f"{path} {width}×{height}" for path, (height, width) in zip(files, sizes, strict=True))
+            every = ", ".join(f"{path} {sides(size)}" for (path, _, _), size in zip(pictures, sizes, strict=True))
             raise UsageError(f"pictures to enlarge together are of one size, got {every}", "give them one by one")
-        made = [read_picture(path, (self.shape[0], *size))[1] for path, size in zip(files, sizes, strict=True)]
-        return to_unit(torch.from_numpy(np.stack(made)))
+        shape = self.shape[0], *sizes[0]
+        if done := changed(pictures, shape):
+            tell(self.console, done)
+        return to_unit(torch.from_numpy(np.stack([fit(picture(pixels), shape) for _, _, pixels in pictures])))
 
-    def mask(self, file: Path, paths: Sequence[Path]) -> Tensor:
-        """Where a mask is white (128 and above of 255), bool [h, w], scaled and cropped as the pictures are.
+    def masked(self, file: Path, paths: Sequence[Path]) -> tuple[Tensor, Float[Tensor, "b c h w"]]:
+        """Where a mask marks (128 and above of 255), bool [h, w], and the pictures; both scaled and cropped alike.
 
-        Raises UsageError for a mask that is not as large as every picture is.
+        Says what of the mask it is that marks, and where it keeps nothing. Raises UsageError for a mask that is not as
+        large as every picture is.
         """
-        (_, height, width), (file, *_) = self.shape, listed([file])
-        mine = read_picture(file)[0]
-        for path in listed(paths):
-            theirs = read_picture(path)[0]
-            if (theirs.height, theirs.width) != (mine.height, mine.width):
+        if not file.is_file():
+            raise DataError(f"there is no {file}", "name a picture that is white where it is made new")
+        mask, pictures = read_mask(file), opened(paths, self.shape, self.console)
+        for path, head, _ in pictures:
+            if (head.height, head.width) != mask.size:
                 raise UsageError(
-                    f"the mask {file} is {mine.width}×{mine.height}, but {path} is {theirs.width}×{theirs.height}",
+                    f"the mask {file} is {sides(mask.size)}, but {path} is {sides((head.height, head.width))}",
                     "a mask is as large as its picture: white where it is made new, black where it is kept",
                 )
-        return torch.from_numpy(read_picture(file, (1, height, width))[1][0] >= 128)
+        new = torch.from_numpy(mask.fitted(*self.shape[1:]) >= HALF)
+        share = "nothing is kept" if new.all() else f"{float(new.float().mean()):.0%} of the picture"
+        tell_notes(self.console, {note: [file] for note in mask.done})
+        tell(self.console, f"{file}: {mask.words} is made new, {share}")
+        return new, self.taken(pictures)
 
     def make(
         self,
@@ -153,14 +210,14 @@ class Job:
                 for image in to_pixels(made[-1]):
                     number = None if seed is None else seed + len(some)
                     some.add(image, f"{len(some):06d}", own | {"seed": number})
-        if self.out.suffix:
+        if form(self.out) != "folder":
             self.write(some.pixels, None if before is None else to_pixels(before), own | {"seed": seed})
         tell(self.console, f"{len(some)} images in {self.out}")
         return torch.cat(made)
 
     def write(self, after: np.ndarray, before: np.ndarray | None, settings: dict[str, Any]) -> None:
         """All pictures in one file: arrays, or a grid."""
-        if self.out.suffix == ".npz":
+        if form(self.out) == "arrays":
             seed, first = settings["seed"], after[:0] if before is None else before
             seeds = np.array([] if seed is None else [seed + i for i in range(len(after))], np.int64)
             save_npz(self.out, {"images": after, "before": first, "seeds": seeds})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ebb.encode.images import picture, save_png
+from ebb.encode.images import form, picture, save_png
 from ebb.terminal import tell
 
 
@@ -28,7 +28,7 @@ class Arriving:
 
     def add(self, image: np.ndarray, name: str, settings: Mapping[str, Any]) -> None:
         """One more picture; in a folder it is written as NAME.png with its settings."""
-        if not self.out.suffix:
+        if form(self.out) == "folder":
             save_png(picture(image), self.out / f"{name}.png", settings)
         self.images.append(image)
 
@@ -45,7 +45,7 @@ def arriving(out: Path, count: int, console: Console) -> Iterator[Arriving]:
     try:
         yield some
     except BaseException as error:
-        written = 0 if out.suffix else len(some)
+        written = len(some) if form(out) == "folder" else 0
         if written:
             tell(console, f"{written} of {count} images are in {out}")
         elif isinstance(error, KeyboardInterrupt):

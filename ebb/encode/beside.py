@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ebb.errors import UsageError
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Beside:
         return self.shape[0] * self.factor**2
 
     def __str__(self) -> str:
-        channels, height, width = self.shape
-        return f"{self.name}, a picture of {width}×{height} in {'grey' if channels == 1 else 'colour'}"
+        return f"{self.name}, a picture of {sides(self.shape[1:])} in {'grey' if self.shape[0] == 1 else 'colour'}"
 
     def __call__(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         """The condition: places of factor × factor values become channels, and nothing is lost."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -17,16 +18,27 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ebb.errors import UsageError
+from ebb.png import SETTINGS, made_by_ebb
 from ebb.shapes import Float
 from ebb.store.failure import told
 from ebb.store.place import beside_something, room_for, room_in
 from ebb.store.write import replace_bytes
 
+NUMBERED = re.compile(r"\d{6,}\.png")
+"""The names of single pictures in a folder."""
+
 LINES = 8
 """The most lines of a caption that a grid shows."""
 
-SETTINGS = "ebb"
-"""The PNG text chunk in which settings are stored, as JSON."""
+FORMS = {".png": "grid", ".npz": "arrays"}
+"""What is written by the end of the name; any other name is a folder of single pictures, such as guidance_1.5."""
+
+OTHER_FILES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".avif", ".heic", ".bmp", ".tif", ".tiff", ".svg", ".pdf",
+    ".eps", ".ps", ".ppm", ".pgm", ".ico", ".mp4", ".mov", ".webm", ".npy", ".pt", ".pth", ".safetensors",
+    ".zip", ".tar", ".gz", ".json", ".yaml", ".txt", ".csv", ".html",
+}  # fmt: skip
+"""Ends of names by which a file is meant, of a kind that is not written."""
 
 
 def to_pixels(x: Float[Tensor, "n c h w"]) -> np.ndarray:
@@ -82,21 +94,37 @@ def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     replace_bytes(path, made.getbuffer())
 
 
+def form(out: Path) -> str:
+    """What a name asks for: grid, arrays or folder."""
+    return FORMS.get(out.suffix.lower(), "folder")
+
+
 def writable(out: Path) -> None:
-    """Raise UsageError for a name that is no .png, .npz or folder, or in a folder that is far from being there, and
-    ResourceError for what the system refuses.
+    """Raise UsageError for the name of a file that is no .png or .npz, for one that ebb did not make, which stays, and
+    for a place in a folder that is far from being there; ResourceError for what the system refuses.
 
     Nothing is made yet: a folder that is not there comes with its first file.
     """
-    if out.suffix not in (".png", ".npz", ""):
-        raise UsageError(f"cannot write {out}", "end --out in .png for a grid, .npz for arrays, or name a folder")
-    if out.is_dir() and out.suffix:
+    if out.suffix.lower() in OTHER_FILES and not out.is_dir():
+        raise UsageError(
+            f"cannot write {out}: pictures are written as .png",
+            "end --out in .png for a grid, .npz for arrays, or name a folder",
+        )
+    single = form(out) != "folder"
+    if out.is_dir() and single:
         raise UsageError(f"{out} is a folder", "name a file that ends in .png or .npz, or a folder without a suffix")
-    beside_something(out.parent if out.suffix else out)
-    if out.suffix:
+    beside_something(out.parent if single else out)
+    if single:
         room_for(out)
     else:
         room_in(out)
+    inside = out.iterdir() if out.is_dir() else ()
+    in_the_way = [out] if single else sorted(path for path in inside if NUMBERED.fullmatch(path.name))
+    for path in in_the_way:
+        if path.exists() and not made_by_ebb(path):
+            raise UsageError(
+                f"{path} is there and was not made by ebb: it would be lost", "name another with --out, or move it away"
+            )
 
 
 def settings_of(path: Path) -> dict[str, Any]:

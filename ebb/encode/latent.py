@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ebb.encode.autoencoder import Autoencoder
 from ebb.errors import UsageError
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 
 LEAST = 1e-6
 """The smallest deviation that latents are divided by."""
@@ -58,7 +58,7 @@ class LatentSpace:
         factor = self.autoencoder.factor
         if any(length % factor for length in picture[1:]):
             raise UsageError(
-                f"this autoencoder shrinks by {factor}, which does not divide {picture[1]}×{picture[2]}",
+                f"this autoencoder shrinks by {factor}, which does not divide {sides(picture[1:])}",
                 f"resize: --data.size {round(picture[1] / factor) * factor}",
             )
         return self.autoencoder.latent, *(length // factor for length in picture[1:])

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ebb.errors import UsageError
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 
 STAGES = ((64, (0, 2)), (128, (5, 7)), (256, (10, 12, 14)), (512, (17, 19, 21)), (512, (24, 26, 28)))
 """Channels of each stage of VGG-16 (Simonyan & Zisserman 2015, configuration D), and the places of its convolutions."""
@@ -42,8 +42,7 @@ class Lpips(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """The maps [b, k, h', w'] of images in [−1, 1], grey or colour; UsageError for sides below 16."""
         if min(x.shape[2:]) < SMALLEST:
-            size = "×".join(str(side) for side in reversed(x.shape[2:]))
-            raise UsageError(f"LPIPS sees images of {SMALLEST} pixels a side or more, got {size}")
+            raise UsageError(f"LPIPS sees images of {SMALLEST} pixels a side or more, got {sides(x.shape[2:])}")
         x, found = (x - self.scaling_layer["shift"]) / self.scaling_layer["scale"], []
         for depth, stage in enumerate(self.net.values()):
             x = F.max_pool2d(x, 2) if depth else x

@@ -16,7 +16,7 @@ from ebb.errors import DataError, UsageError
 from ebb.evaluate.likelihood import WIDTH, bits_per_dim
 from ebb.networks.mode import evaluating
 from ebb.sample.noise import Noise
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 
 RANGE = 2.0
 """How far apart the smallest and the largest value of an image lie, in [−1, 1]."""
@@ -47,7 +47,7 @@ def ssim(made: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) -> Float[T
     under a Gaussian window that lies within the image. Raises UsageError for images smaller than the window.
     """
     if min(x.shape[2:]) < WINDOW:
-        raise UsageError(f"SSIM needs images of {WINDOW}×{WINDOW} or more, got {'×'.join(map(str, x.shape[2:]))}")
+        raise UsageError(f"SSIM needs images of {WINDOW}×{WINDOW} or more, got {sides(x.shape[2:])}")
     a, b = made.double().flatten(0, 1)[:, None], x.double().flatten(0, 1)[:, None]
     line = torch.exp(-(((torch.arange(WINDOW, dtype=torch.float64, device=x.device) - WINDOW // 2) / SIGMA) ** 2) / 2)
     line = line / line.sum()

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ebb.data.changed import changed
 from ebb.data.scan import Images, read
 from ebb.data.sources import MADE
 from ebb.encode.conditioner import Wishes
@@ -262,8 +263,8 @@ def data_of(run: Path, place: str | None = None) -> Images:
     if whole.summary.fingerprint == about["fingerprint"]:
         return whole
     raise DataError(
-        f"{data} is not what {run} was trained on (fingerprint {images.summary.fingerprint[:12]}…,"
-        f" expected {about['fingerprint'][:12]}…)",
+        f"{data} is not what {run} was trained on: {changed(run, images.summary, data)}"
+        f" (fingerprint {images.summary.fingerprint[:12]}…, expected {about['fingerprint'][:12]}…)",
         f"restore the data, or {moved}; or train again: ebb train DATA --fresh",
     )
 

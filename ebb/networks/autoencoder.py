@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.blocks import patches, unpatch, zeroed
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 
 
 class PlaceNorm(nn.LayerNorm):
@@ -150,7 +150,7 @@ class Encoder(nn.Module):
         """The map; raises UsageError for a size that the factor does not divide."""
         if any(side % self.factor for side in x.shape[2:]):
             raise UsageError(
-                f"this encoder shrinks sides by {self.factor}, and {'×'.join(map(str, x.shape[2:]))} is no multiple",
+                f"this encoder shrinks sides by {self.factor}, and {sides(x.shape[2:])} is no multiple",
                 "resize or pad the images, or build it with fewer levels",
             )
         h = self.stem(channels_last(patches(x, self.patch)))

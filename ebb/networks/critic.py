@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ebb.errors import UsageError
 from ebb.networks.autoencoder import channels_last
 from ebb.networks.unet import groups
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 
 
 class Critic(nn.Module):
@@ -43,7 +43,7 @@ class Critic(nn.Module):
         """The scores; raises UsageError for an image too small to have a 2×2 map of them."""
         if min(x.shape[2:]) < self.smallest:
             raise UsageError(
-                f"this critic needs sides of {self.smallest} or more, got {'×'.join(map(str, x.shape[2:]))}",
+                f"this critic needs sides of {self.smallest} or more, got {sides(x.shape[2:])}",
                 "build it with fewer levels",
             )
         scores: Tensor = self.score(self.body(channels_last(x)))

@@ -235,4 +235,4 @@ def test_part_of_the_cifar_zip(shared, pack):
     assert images.pixels.shape == (20, 3, 32, 32)
     assert images.labels.tolist() == [label for label in range(10) for _ in range(2)]
     assert images.names[0] == "airplane"
-    assert images.summary.chosen["size"] == "32x32: all images have it"
+    assert images.summary.chosen["size"] == "32×32: all images have it"

@@ -63,7 +63,7 @@ def test_they_stay_with_their_images_through_skips_and_the_split(folder, tmp_pat
     assert aligned(images.held_out)
     assert not aligned(replace(images, told=images.told.take(np.roll(np.arange(199), 1))))
     assert images.summary.chosen["numbers"] == "size from 0 to 209 (209 images)"
-    assert images.summary.chosen["beside"] == "mirror: 209 images have one, 1x8x8"
+    assert images.summary.chosen["beside"] == "mirror: 209 images have one, 8×8"
 
 
 def test_pictures_beside_are_no_examples_and_other_fields_change_nothing(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from dataclasses import asdict
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from ebb.data import memory
 from ebb.data.scan import read
+from ebb.encode.images import save_png
 from ebb.errors import DataError, ResourceError, UsageError
 
 
@@ -138,7 +140,7 @@ def test_one_small_size_is_kept_even_when_it_is_not_square(tmp_path, picture, sa
         save(tmp_path / f"{seed}.png", picture(seed, 12, 64))
     images = read(str(tmp_path))
     assert images.pixels.shape == (2, 3, 12, 64)
-    assert images.summary.chosen["size"] == "12x64: all images have it"
+    assert images.summary.chosen["size"] == "64×12: all images have it"
     assert finding(images, "mixed sizes") is None
 
 
@@ -150,7 +152,7 @@ def test_other_sizes_become_a_square_within_the_median_short_side(tmp_path, pict
     assert images.pixels.shape[2:] == (expected, expected)
     (found,) = [f for f in images.summary.findings if f.kind in ("mixed sizes", "another size")]
     assert found.count == len(sides)
-    assert found.action == f"resized to {expected}x{expected} (centre crop)"
+    assert found.action == f"resized to {expected}×{expected} (centre crop)"
 
 
 def test_the_crop_is_at_the_centre(tmp_path, save):
@@ -167,7 +169,7 @@ def test_size_and_channels_can_be_asked_for(tmp_path, picture, save):
     save(tmp_path / "a.png", picture())
     images = read(str(tmp_path), size=(4, 6), channels=1)
     assert images.pixels.shape == (1, 1, 4, 6)
-    assert images.summary.chosen["size"] == "4x6: asked for"
+    assert images.summary.chosen["size"] == "6×4: asked for"
     assert read(str(tmp_path), size=16).pixels.shape == (1, 3, 16, 16)
 
 
@@ -301,7 +303,7 @@ def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, save, finding)
     save(tmp_path / "a.png", array, exif=exif)
     images = one(tmp_path)
     assert images.pixels.shape == (1, 1, 8, 4)
-    assert images.summary.chosen["size"] == "8x4: all images have it"
+    assert images.summary.chosen["size"] == "4×8: all images have it"
     assert (images.pixels[0, :, :4] == 255).all()
     assert (images.pixels[0, :, 4:] == 0).all()
     assert finding(images, "rotated").count == 1
@@ -539,3 +541,56 @@ def test_nothing_left_after_decoding_is_an_error_too(tmp_path, picture, save):
     (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match="1 unreadable"):
         read(str(tmp_path))
+
+
+# ---- what a crop loses, and what ebb itself made
+
+
+def test_what_is_mostly_cut_off_is_counted_with_its_share(tmp_path, save, finding):
+    for index in range(3):
+        save(tmp_path / f"{index}.png", Image.new("RGB", (2000, 20), (index, 90, 0)))
+    save(tmp_path / "square.png", Image.new("RGB", (20, 20), "red"))
+    found = finding(read(str(tmp_path)), "mostly cut off")
+    assert (found.count, found.examples) == (3, ("0.png", "1.png", "2.png"))
+    assert found.action == "kept: resized to 16×16, 99% of the area cut off"
+    for index in range(3):
+        save(tmp_path / f"{index}.png", Image.new("RGB", (24 + index, 20), (index, 90, 0)))
+    assert finding(read(str(tmp_path)), "mostly cut off") is None
+
+
+def sample(path, image, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_png(Image.fromarray(image), path, {"run": "photos", "seed": seed})
+
+
+def test_samples_of_ebb_among_pictures_are_left_out_and_hide_no_labels(tmp_path, picture, save, finding):
+    for name in ("cat", "dog"):
+        save(tmp_path / name / "1.png", picture(ord(name[0])))
+    alone = read(str(tmp_path))
+    sample(tmp_path / "samples.png", picture(5, 20, 20))
+    sample(tmp_path / "cat" / "edited.png", picture(6))
+    images = read(str(tmp_path))
+    assert images.summary.fingerprint == alone.summary.fingerprint
+    assert images.names == ("cat", "dog")
+    assert finding(images, "made by ebb").examples == ("cat/edited.png", "samples.png")
+    assert "left out" in finding(images, "made by ebb").action
+
+
+def test_a_folder_of_nothing_but_samples_of_ebb_is_trained_on_and_it_is_said(tmp_path, picture, finding):
+    for index in range(3):
+        sample(tmp_path / f"{index:06}.png", picture(index), index)
+    images = read(str(tmp_path))
+    assert len(images.pixels) == 3
+    assert finding(images, "made by ebb").action == "kept: there is nothing else"
+    assert finding(images, "made by ebb").count == 3
+
+
+def test_a_zip_with_samples_of_ebb_is_read_alike(tmp_path, picture, save, finding):
+    save(tmp_path / "in" / "1.png", picture(1))
+    sample(tmp_path / "in" / "samples.png", picture(2))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for file in sorted((tmp_path / "in").iterdir()):
+            archive.write(file, file.name)
+    images = read(str(tmp_path / "a.zip"))
+    assert len(images.pixels) == 1
+    assert finding(images, "made by ebb").examples == ("samples.png",)

@@ -91,6 +91,12 @@ def some_larger(folder, pixels, labels):
     return where
 
 
+def some_very_wide(folder, pixels, labels):
+    where = written(folder, pixels[:40], labels[:40])
+    Image.fromarray(pixels[0, 0]).resize((2000, 20)).save(folder / "class0" / "0000.png")
+    return where
+
+
 def some_unlabelled(folder, pixels, labels):
     where = written(folder, pixels[:40], 0 * labels[:40])
     rows = [json.dumps({"file_name": f"class0/{i:04}.png", "label": i % 2}) for i in range(30)]
@@ -163,6 +169,7 @@ PLANTED = {
     "held out labels": lambda at, x, y: saved(at, x, y, x_test=photographs(20, 1)[0], y_test=np.arange(20) % 3),
     "too few images": lambda at, x, y: saved(at, x[:300], y[:300]),
     "mixed sizes": some_larger,
+    "mostly cut off": some_very_wide,
     "mislabelled": lambda at, x, y: saved(at, x, wrong_labels(y)),
 }  # fmt: skip
 
@@ -171,6 +178,7 @@ CONSEQUENCES = {
     "corrupt": {"too few images"},
     "labels partial": {"too few images"},
     "mixed sizes": {"too few images"},
+    "mostly cut off": {"too few images", "mixed sizes"},
     "class imbalance": {"mislabelled"},
     "class empty": {"too few images", "corrupt"},
     "captions lost": {"too few images"},

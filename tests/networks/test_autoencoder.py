@@ -45,7 +45,7 @@ def test_every_multiple_of_the_factor_goes_in_and_comes_out(shape):
 
 
 def test_a_side_that_does_not_divide_is_named():
-    with pytest.raises(UsageError, match="shrinks sides by 4, and 8×10 is no multiple"):
+    with pytest.raises(UsageError, match="shrinks sides by 4, and 10×8 is no multiple"):
         Encoder(1, 2, width=16, multipliers=(1, 1, 1))(torch.zeros(1, 1, 8, 10))
     with pytest.raises(UsageError, match="one or more levels"):
         Decoder(2, 1, multipliers=())
@@ -143,7 +143,7 @@ def test_a_critic_scores_patches_of_each_image_alone():
     again = Critic(**critic.settings)
     again.load_state_dict(critic.state_dict())
     torch.testing.assert_close(again(x), scores)
-    with pytest.raises(UsageError, match="needs sides of 8 or more, got 4×16"):
+    with pytest.raises(UsageError, match="needs sides of 8 or more, got 16×4"):
         critic(torch.zeros(1, 3, 4, 16))
     with pytest.raises(UsageError, match="1 or more levels"):
         Critic(1, levels=0)

@@ -10,8 +10,12 @@ from ebb.errors import DataError
 from ebb.evaluate.doctor.data_beside import BESIDE_CHECKS
 from ebb.evaluate.doctor.data_subject import ALIKE, MOST_HELD_OUT, DataSubject, some
 from ebb.evaluate.doctor.finding import Check, Finding
+from ebb.shapes import sides
 
-SKIPPED = ("unreadable", "empty file", "too large", "suspected bomb", "values out of range", "tiny")
+SKIPPED = (
+    "unreadable", "empty file", "too large", "suspected bomb", "values out of range", "tiny", "HEIC", "AVIF", "JPEG XL",
+    "JPEG 2000", "Photoshop",
+)  # fmt: skip
 """The kinds of finding with which the scan leaves an image out."""
 
 NARROW = 64
@@ -227,13 +231,30 @@ def check_mixed_sizes(data: DataSubject) -> Finding | None:
     count, names = data.found("mixed sizes")
     if not count:
         return None
-    height, width = data.read.summary.shape[1:]
+    size = sides(data.read.summary.shape[1:])
     return Finding(
         "mixed sizes",
         "images of different sizes are brought to one",
-        f"{count:,} of {len(data.read.pixels):,} were cropped and resized to {height}x{width}: {names}",
+        f"{count:,} of {len(data.read.pixels):,} were cropped and resized to {size}: {names}",
         "small ones become blurred, and what lay at the edges is lost",
         "choose the size with --data.size, not above the smallest side, and crop by hand what must stay",
+    )
+
+
+def check_mostly_cut_off(data: DataSubject) -> Finding | None:
+    """Images of which the crop to the common shape loses half or more, from 1 in 100."""
+    count, names = data.found("mostly cut off")
+    if not count or count * 100 < len(data.read.pixels):
+        return None
+    action = next(note.action for note in data.read.summary.findings if note.kind == "mostly cut off")
+    return Finding(
+        "mostly cut off",
+        "most of some images is not trained on",
+        f"{count:,} of {len(data.read.pixels):,} lose half of their area or more; {action}: {names}",
+        "they are much wider or higher than what they are brought to, and the crop is at the centre",
+        "cut them into pieces about as wide as high first, of 2000×20 for example: magick 'DATA/*' -crop 20x20 +repage"
+        " 'PIECES/%06d.png', then ebb train PIECES",
+        "error" if count * 2 >= len(data.read.pixels) else "warning",
     )
 
 
@@ -294,6 +315,7 @@ DATA_CHECKS: list[Check[DataSubject]] = [
     *BESIDE_CHECKS,
     check_too_few_images,
     check_mixed_sizes,
+    check_mostly_cut_off,
     check_mislabelled,
 ]
 """Every check of data, in the order in which they are made; the slowest last."""

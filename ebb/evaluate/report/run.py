@@ -18,6 +18,7 @@ from ebb.evaluate.report.plot import bars, histogram
 from ebb.evaluate.report.reconstruction import reconstruction
 from ebb.evaluate.report.samples import Album, memorisation, samples
 from ebb.evaluate.report.training import noise_levels, training
+from ebb.shapes import sides
 from ebb.store.write import replace_text
 
 Facts = Mapping[str, Any]
@@ -161,7 +162,7 @@ def _brightness(channels: Sequence[Sequence[float]]) -> str:
 def _data(data: Facts) -> str:
     if not data:
         return ""
-    shape = "×".join(str(n) for n in data.get("shape", ()))
+    shape = sides(data.get("shape", ())[1:])
     facts = f"{data.get('kind', 'data')}: {number(data.get('count', '?'))} images" + (f" of {shape}" if shape else "")
     counts = {name: (float(n), number(n)) for name, n in (data.get("classes") or {}).items()}
     findings = [

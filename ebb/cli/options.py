@@ -1,0 +1,134 @@
+"""Options that a verb does not have, answered with the one that is meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+
+import tyro
+from pydantic import BaseModel
+
+from ebb.errors import UsageError
+
+PROMPT = ("text", "texts", "prompt", "prompts", "caption")
+LABEL = ("label", "labels", "class", "classes", "class-label", "y")
+COUNT = ("count", "num", "number", "num-samples", "samples", "num-images", "images", "frames", "versions")
+PLACE = ("out", "output", "output-dir", "outdir", "o", "save", "dest", "run", "name", "dir", "logdir", "workdir")
+MEANT = [
+    ("text", "prompts", PROMPT),
+    ("label", "a label", LABEL),
+    ("labels", "labels and prompts", PROMPT + LABEL),
+    ("out", "where pictures go", PLACE),
+    ("run", "the run folder", PLACE),
+    ("n", "how many", COUNT),
+    ("seed", "the first seed", ("seeds", "random-seed", "manual-seed")),
+    ("seeds", "the first and the last seed", ("seed", "random-seed")),
+    ("guidance", "the scale of guidance", ("scale", "cfg", "cfg-scale", "guidance-scale", "w")),
+    ("solver", "how the equation is solved", ("sampler", "scheduler", "method")),
+    ("steps", "updates", ("epochs", "iterations", "iters", "max-steps", "num-steps", "num-inference-steps")),
+    ("budget", "the time to train", ("time", "minutes", "hours", "duration")),
+    ("batch", "images of an update", ("batch-size", "bs", "batchsize")),
+    ("optimiser.lr", "the learning rate", ("learning-rate", "rate")),
+    ("optimiser.kind", "the optimiser", ("optimizer",)),
+    ("data.size", "the side of the images", ("resolution", "image-size", "img-size")),
+    ("fresh", "a run anew", ("restart", "overwrite", "force", "new")),
+    ("network.kind", "the network", ("model", "arch", "architecture")),
+    ("strength", "how much may change", ("noise", "denoise", "denoising-strength", "amount")),
+    ("precision", "of the numbers", ("amp", "fp16", "dtype", "half", "bf16", "mixed-precision")),
+    ("beside", "pictures to hear", ("condition", "control", "conditioning", "image", "picture")),
+]
+"""Options, what they are for, and the names by which others know them; the first that a verb has is offered."""
+
+
+def check_options(verbs: Any, arguments: Sequence[str]) -> None:
+    """Raise UsageError for an option that the verb in `arguments` does not have, with the one that is meant."""
+    called, kind = chosen(verbs, arguments)
+    if kind is None:
+        return
+    known = list(options(kind))
+    for word in arguments:
+        match = re.fullmatch(r"(--)?(?(1)([A-Za-z][\w.-]*)(=.*)?|-([A-Za-z]))", word, re.DOTALL)
+        name = (match[2] or match[4]).replace("_", "-") if match else "help"
+        if name not in ("help", "h") and not (match and match[1] and name in known):
+            raise UsageError(f"ebb {called} has no option {word.partition('=')[0]}", hint(name, called, known, verbs))
+
+
+FEW = 12
+"""Options that an answer lists; of more it names the help."""
+
+
+def hint(name: str, called: str, known: Sequence[str], verbs: Any) -> str:
+    """What to write instead: the option that does what is meant, the verbs that have it, or the nearest option."""
+    everything = f"all: {', '.join(f'--{option}' for option in known)}"
+    everything = everything if 0 < len(known) <= FEW else f"all: ebb {called} --help"
+    if found := instead(name, known):
+        return f"did you mean {found}? {everything}"
+    if others := [f"ebb {other}" for other, kind in every(verbs) if name in options(kind)]:
+        return f"it is one of {', '.join(others[:3])}; {everything}"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean --{close[0]}? {everything}" if close else everything
+
+
+def instead(name: str, known: Sequence[str]) -> str:
+    """The option among those `known` that does what `name` would; "" where there is none."""
+    if name in known:  # it was written with one dash
+        return f"--{name}"
+    for option, what, names in MEANT:
+        if option in known and name in names:
+            return f"--{option}, for {what}"
+    return " or ".join(f"--{option}" for option in known if option.rpartition(".")[2] == name)
+
+
+def chosen(verbs: Any, arguments: Sequence[str]) -> tuple[str, type | None]:
+    """The verb that the first words name, "edit vary", and its class; None where they name none."""
+    known = dict(every(verbs))
+    for count in (2, 1):
+        if (name := " ".join(arguments[:count])) in known:
+            return name, known[name]
+    return "", None
+
+
+def every(verbs: Any, above: str = "") -> Iterator[tuple[str, type]]:
+    """Every verb by its words, with its class."""
+    for member in get_args(verbs):
+        kind, config = get_args(member)[:2]
+        inner = get_type_hints(kind, include_extras=True).get("verb")
+        if inner is None:
+            yield f"{above}{config.name}", kind
+        else:
+            yield from every(get_args(inner)[0], f"{above}{config.name} ")
+
+
+def options(kind: type, above: str = "") -> Iterator[str]:
+    """The names of the options of a verb, or of a part of them: "seed", "network.width", "no-fresh"."""
+    for name, hinted in _fields(kind).items():
+        bare, about = hinted, tuple[Any, ...]()
+        while get_origin(bare) is Annotated:
+            bare, *more = get_args(bare)
+            about += tuple(more)
+        if POSITIONAL in about:
+            continue
+        named = next((one.name for one in about if getattr(one, "name", None) is not None), name)
+        if isinstance(bare, type) and (dataclasses.is_dataclass(bare) or issubclass(bare, BaseModel)):
+            yield from options(bare, f"{above}{named}." if named else above)
+            continue
+        yield above + named.replace("_", "-")
+        if bare is bool:
+            yield f"{above}no-{named.replace('_', '-')}"
+
+
+POSITIONAL = get_args(tyro.conf.Positional[str])[1]
+"""What marks an argument without a name."""
+
+
+def _fields(kind: type) -> Mapping[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    names = (
+        kind.model_fields
+        if issubclass(kind, BaseModel)
+        else [field.name for field in dataclasses.fields(cast(Any, kind))]
+    )
+    return {name: hints[name] for name in names}
