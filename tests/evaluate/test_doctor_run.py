@@ -1,17 +1,23 @@
 """The doctor on runs: every finding is made where its fault is planted, none on the healthy twin; oracles of figures."""
 
+import io
 import json
 import math
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tyro
+from rich.console import Console
 
 from ebb import checkpoint
-from ebb.cli import Verbs
+from ebb.cli import Verbs, given_in, overlaid
 from ebb.errors import UsageError
+from ebb.evaluate.doctor import remedies
+from ebb.evaluate.doctor.commands import duration, ebb
 from ebb.evaluate.doctor.finding import Finding, Round, called, diagnose
 from ebb.evaluate.doctor.looks import contrast, fine_share, variety
 from ebb.evaluate.doctor.run import RUN_CHECKS, RunSubject
@@ -23,7 +29,7 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, determinant
 from ebb.process.times import DENSITIES
-from ebb.recipe import Sampling
+from ebb.recipe import Sampling, difference, flat, from_yaml
 from ebb.sample.table import SOLVERS
 from ebb.system import System
 
@@ -67,7 +73,9 @@ def test_a_planted_fault_is_found(name, run):
     assert finding.name == name
     assert any(letter.isdigit() for letter in finding.evidence)
     assert finding.cause
-    assert finding.command.split()[0] in ("ebb", "rm", "look", "train")
+    assert finding.advice
+    for command in finding.commands:
+        read_by_the_command_line(command, run)
 
 
 def test_every_check_has_a_fault_that_it_finds():
@@ -108,7 +116,7 @@ def test_the_older_of_two_checkpoints_may_be_the_damaged_one(run):
     assert found_in(run, "damaged checkpoint") == ([], [])
     (old / "optim.safetensors").unlink()
     [finding], _ = found_in(run, "damaged checkpoint")
-    assert (finding.severity, str(old) in finding.command) == ("warning", True)
+    assert (finding.severity, finding.commands) == ("warning", (f"rm -r {old}",))
 
 
 def test_the_guard_s_own_account_is_believed(run):
@@ -135,20 +143,96 @@ def test_divergence_names_the_noise_levels_that_drove_it(run):
     assert risen([{"step": 1}, {"step": 2}], 1) == ""
 
 
-@pytest.mark.parametrize(("option", "value", "words"), [
-    ("optimiser.lr", 2e-4, "--optimiser.lr 0.0002"),
-    ("steps", 900, "--steps 900"),
-    ("", 0, "--steps 250"),
-])  # fmt: skip
-def test_the_command_that_trains_again_is_one_that_works(option, value, words, run):
-    """The option stands in it once, and the old run is not overwritten."""
-    import tyro
+CHOSEN = {"ema_halflife", "optimiser.lr", "steps", "label_dropout"}
+"""What a doctor may change in a run that trains again."""
 
-    command = RunSubject(run).again(option, value)
-    assert words in command
-    assert command.count(words.split()[0]) == 1
-    assert f"--run {run}-again" in command
-    tyro.cli(Verbs, args=shlex.split(command)[1:])
+
+def read_by_the_command_line(command, run):
+    """What a pasted command asks for; a run that trains again is the old one but for what is CHOSEN, in a new place."""
+    program, *words = shlex.split(command)
+    if program == "rm":
+        assert words[0] == "-r"
+        assert Path(words[1]).is_relative_to(run)
+        return None
+    assert program == "ebb"
+    verb = tyro.cli(Verbs, args=words)
+    if getattr(verb, "base", None) is not None:
+        assert Path(verb.source).exists()
+        before, _ = from_yaml(run / "run.yaml")
+        after = overlaid(from_yaml(verb.base)[0], verb.recipe, given_in(words))
+        changed = {line.split(":")[0] for line in difference(flat(before.model_dump()), flat(after.model_dump()))}
+        assert changed <= CHOSEN | {"budget"}
+        assert not verb.run.exists()
+    return verb
+
+
+def cured(run, finding):
+    """The run that a finding's commands lead to, each done as the command line does it."""
+    for command in finding.commands:
+        verb = read_by_the_command_line(command, run)
+        if verb is None:
+            shutil.rmtree(shlex.split(command)[2])
+            continue
+        verb(Console(file=io.StringIO()), given_in(shlex.split(command)[1:]))
+        run = getattr(verb, "run", None) or run
+    return run
+
+
+CURED = ("damaged checkpoint", "raw weights not finite", "guidance too strong", "too few steps")
+"""Findings that end as soon as the advice is followed; bench/doctor.py does the others, which are trained anew."""
+
+
+@pytest.mark.parametrize("name", CURED)
+def test_a_finding_does_not_survive_its_own_cure(name, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where samples are written
+    monkeypatch.setattr(remedies, "MEASURED", 8)
+    if name in ("damaged checkpoint", "raw weights not finite"):
+        shutil.copytree(checkpoint.newest(run / "checkpoints"), run / "checkpoints" / "step-00000251")
+    PLANTED[name](run)
+    [finding], _ = found_in(run, OF.get(name, name))
+    assert found_in(cured(run, finding), OF.get(name, name))[0] == []
+
+
+def test_a_run_that_trains_again_is_the_same_but_for_what_changes(run):
+    """Width, precision and data too, whatever the recipe would choose today; beside the old run and any other."""
+    (run.parent / "run-again").mkdir()
+    command = RunSubject(run).again({"steps": 900, "optimiser.lr": 2e-4})
+    verb = read_by_the_command_line(command, run)
+    recipe = overlaid(from_yaml(verb.base)[0], verb.recipe, given_in(shlex.split(command)[1:]))
+    assert (recipe.steps, recipe.budget, recipe.optimiser.lr) == (900, None, 2e-4)
+    assert (recipe.network.width, recipe.network.patch, recipe.sigma_data) == (16, 2, 0.4559)
+    assert verb.run == run.parent / "run-again-2"
+
+
+def test_another_network_has_the_time_that_the_run_had(run):
+    """Where its length was a budget; where it was a number of updates, as many."""
+    assert "--budget" not in RunSubject(run).again({"network.width": 32})
+    document = (run / "run.yaml").read_text()
+    (run / "run.yaml").write_text(document.replace("  steps: 250\n", "", 1))
+    assert "--network.width 32 --budget 10s" in RunSubject(run).again({"network.width": 32})
+
+
+def test_commands_are_quoted(run):
+    strange = run.rename(run.parent / "my run $HOME")
+    subject = RunSubject(strange)
+    for command in (subject.again(), subject.resume, ebb("sample", strange)):
+        assert str(strange) in " ".join(shlex.split(command))
+        read_by_the_command_line(command, strange)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 second"), (40, "40 seconds"), (300, "5 minutes"), (7200, "2 hours"), (400_000, "5 days")],
+)
+def test_how_long_is_said_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_longer_training_says_how_long(run):
+    logged(run, lambda entry, share: {"seconds": entry["images"] / 100})
+    said, [command] = remedies.longer(RunSubject(run))
+    assert said == "train longer: 32,000 images, about 5 minutes at this run's speed"
+    assert "--steps 1000" in command
 
 
 def test_fine_detail_is_measured_as_stated():
