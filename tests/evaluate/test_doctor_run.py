@@ -15,16 +15,17 @@ from rich.console import Console
 
 from ebb import checkpoint
 from ebb.cli import Verbs, given_in, overlaid
-from ebb.errors import UsageError
+from ebb.errors import DataError, UsageError
 from ebb.evaluate.doctor import remedies
 from ebb.evaluate.doctor.commands import duration, ebb
-from ebb.evaluate.doctor.finding import Finding, Round, called, diagnose
+from ebb.evaluate.doctor.finding import BRINGS_ABOUT, Finding, Round, called, causes_first, diagnose
 from ebb.evaluate.doctor.looks import contrast, fine_share, variety
 from ebb.evaluate.doctor.run import RUN_CHECKS, RunSubject
 from ebb.evaluate.doctor.run_samples import adds_noise
 from ebb.evaluate.doctor.run_subject import PARTS, Gradients, significance
 from ebb.evaluate.doctor.run_training import alone, risen, smoothed
 from ebb.networks.mlp import MLP
+from ebb.networks.zero import Zero
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, determinant
@@ -33,7 +34,7 @@ from ebb.recipe import Sampling, difference, flat, from_yaml
 from ebb.sample.table import SOLVERS
 from ebb.system import System
 
-from .planted import PLANTED, RECIPE, data_of, healthy, logged, rewritten, sampled
+from .planted import PLANTED, RECIPE, again, data_of, healthy, logged, rewritten, sampled, trained
 
 OF = {"brightness shift": "colour shift", "guidance too strong": "out of range"}
 """Findings that a check of another name makes."""
@@ -344,7 +345,66 @@ def test_an_overfitting_check_needs_validations(run):
 
 
 def test_a_finding_says_it_all_in_one_piece():
-    assert str(Finding("a", "b", "c", "d", "e", "error")).split("\n")[0] == "error: b"
+    said = str(Finding("a", "b", "c", "d", "e", "error", ("ebb doctor x", "ebb doctor y")))
+    assert said.split("\n") == ["error: b", "  c", "  because d", "  → e", "    ebb doctor x", "    ebb doctor y"]
+
+
+def test_what_a_cause_brings_about_stands_behind_it_without_advice_of_its_own():
+    findings = [Finding(name, f"{name}!", "", "", "do", "warning", ("ebb",)) for name in ("grainy", "memorised")]
+    assert causes_first(findings) == findings
+    cause = Finding("bottleneck", "narrow", "", "", "widen", "error", ("ebb train",))
+    short = Finding("too short", "short", "", "", "longer")
+    first, other, *behind = causes_first([short, *findings, cause])
+    assert (first, other) == (cause, findings[1])
+    assert [each.name for each in behind] == ["too short", "grainy"]
+    assert all("narrow" in each.cause and not each.commands for each in behind)
+
+
+def test_samples_of_a_model_that_learnt_one_image_may_be_alike(run, monkeypatch):
+    subject = RunSubject(run)
+    monkeypatch.setitem(subject.__dict__, "real", subject.real[:1])
+    with pytest.raises(DataError, match="one image"):
+        CHECKS["samples alike"](subject)
+    assert alone(subject.system.denoiser, subject.density, subject.real) == 0
+    assert significance(torch.ones(1)) == 0
+    assert variety(subject.real) == 0
+
+
+def test_more_steps_are_advised_where_they_help_and_else_longer_training(run):
+    subject = RunSubject(run)
+    settings = {"steps": 4 * subject.system.sampling.steps}
+    assert remedies.helping(subject, lambda drawn: False) == settings
+    said, commands = remedies.remedy(subject, lambda drawn: False)
+    assert f"steps {settings['steps']}" in said
+    assert commands[0] == f"ebb sample {run} --steps {settings['steps']}"
+    assert remedies.remedy(subject, lambda drawn: True) == remedies.longer(subject)
+    sampled(run, guidance=5.0)
+    scales = []
+    remedies.helping(RunSubject(run), lambda drawn: scales.append(drawn.samples.mean()) or True)
+    assert len(scales) == 3
+    assert len(set(scales)) == 3
+
+
+def test_an_autoencoder_is_not_said_to_be_dead():
+    """Its place is held by a network that answers 0."""
+    found = diagnose(System(NetworkDenoiser(Zero(), PATHS["cosine"], PREDICTIONS["v"]), (1, 8, 8)))
+    assert found.findings == []
+    assert "no denoiser" in found.unchecked[0]
+
+
+def test_a_layer_too_narrow_is_found_first_with_the_width_that_is_enough(run):
+    """Of a run: 16 values of a grey patch of 4 through 8 channels; the command names what cures it."""
+    again(run, steps=2, network={"width": 8, "depth": 1, "patch": 4, "multipliers": (1,)})
+    first, *others = diagnose(run).findings
+    assert first.name == "bottleneck"
+    assert others
+    assert all(other.advice == "mend that first" for other in others if other.name in BRINGS_ABOUT["bottleneck"])
+    [command] = first.commands
+    verb = tyro.cli(Verbs, args=shlex.split(command)[1:])
+    recipe = overlaid(from_yaml(verb.base)[0], verb.recipe, given_in(shlex.split(command)[1:]))
+    assert (recipe.network.width, recipe.network.patch, recipe.steps) == (32, 4, 2)
+    trained(run, data_of(run), steps=2, network=recipe.network.model_dump(exclude_none=True))
+    assert "bottleneck" not in [finding.name for finding in diagnose(run).findings]
 
 
 def test_a_log_too_short_for_a_course_is_said_to_be(run):

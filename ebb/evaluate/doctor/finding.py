@@ -77,7 +77,7 @@ def causes_first(findings: Sequence[Finding]) -> list[Finding]:
             own.append(finding)
         else:
             because = f"it comes of what stands above: {cause.symptom}"
-            brought.append(replace(finding, cause=because, advice=f"mend “{cause.name}” first", commands=()))
+            brought.append(replace(finding, cause=because, advice="mend that first", commands=()))
     return own + brought
 
 

@@ -321,7 +321,8 @@ def check_bottleneck(model: ModelSubject) -> Finding | None:
         f" {1 - share:.0%} of any noise is never removed",
         "a layer has fewer channels than a place has values; what does not fit through stays in the sample as it is",
         f"train again with a network at least {1 / share:.2g} times as wide there"
-        + (f", width {wide} instead of {width}{smaller}" if wide else ""),
+        + (f", width {wide} instead of {width}{smaller}" if wide else "")
+        + (f": {model.run.length()}, and more in a wider one" if model.run else ""),
         "error",
         model.again({"network.width": wide}) if wide else (),
     )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebb.errors import DataError, EbbError
+from ebb.errors import DataError, EbbError, UsageError
 from ebb.evaluate.doctor.run_subject import RunSubject
 from ebb.evaluate.probe import Passage, narrowest
 from ebb.networks.mode import evaluating
@@ -70,9 +70,16 @@ class ModelSubject:
     def of(
         cls, model: System | nn.Module | Denoiser, shape: tuple[int, ...] | None = None, cond: Cond | None = None
     ) -> ModelSubject:
-        """The subject that a system is, with its own shape and conditions; anything else, as given."""
+        """The subject that a system is, with its own shape and conditions; anything else, as given.
+
+        Raises UsageError for an autoencoder.
+        """
         if not isinstance(model, System):
             return cls(model, shape, cond)
+        if model.is_autoencoder:
+            raise UsageError(
+                "an autoencoder has no denoiser to be asked", "train one on its latents: --autoencoder RUN"
+            )
         examples = {name: rows.to(model.device) for name, rows in model.conditioner.examples().items()}
         return cls(model.denoiser, model.inner, examples)
 
@@ -121,8 +128,8 @@ class ModelSubject:
             yield
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """(data, noise), [rows, *shape] each, always the same; the data is drawn as noise of its deviation, SPREAD where
-        that is not known."""
+        """(data, noise), [rows, *shape] each, always the same; the data is drawn as noise of its deviation, of
+        SPREAD where that is not known."""
         if self.shape is None:
             raise DataError("the shape of a sample is not known", "give it: diagnose(model, shape=(1, 28, 28))")
         both = torch.randn(2, ROWS, *self.shape, generator=torch.Generator().manual_seed(0)).to(self.device)

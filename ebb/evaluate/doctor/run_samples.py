@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ebb.encode.images import to_pixels
-from ebb.errors import UsageError
+from ebb.errors import DataError, UsageError
 from ebb.evaluate.doctor.commands import ebb
 from ebb.evaluate.doctor.finding import Check, Finding
 from ebb.evaluate.doctor.looks import contrast, fine_share, variety
@@ -83,8 +83,13 @@ def check_grey(run: RunSubject) -> Finding | None:
 
 
 def check_samples_alike(run: RunSubject) -> Finding | None:
-    """Variety between samples below FLAT times the data's, or too many samples that are all but another (ALIKE)."""
+    """Variety between samples below FLAT times the data's, or too many samples that are all but another (ALIKE).
+
+    Raises DataError where the data is one image.
+    """
     mine, real = run.drawn.samples, run.real
+    if len(real) < 2:
+        raise DataError("the data is one image, so its samples should be alike")
     spread, usual = variety(mine), variety(real)
     share, expected = crowded(mine, real)
     if spread >= FLAT * usual and share <= expected + ALIKE:
@@ -126,7 +131,7 @@ def check_colour_shift(run: RunSubject) -> Finding | None:
     """The mean of any channel off by more than SHIFT, and by more than 5 standard errors."""
     mine, real = run.drawn.samples.mean((2, 3)), run.real.mean((2, 3))
     off = mine.mean(0) - real.mean(0)
-    error = (mine.var(0) / len(mine) + real.var(0) / len(real)).sqrt()
+    error = (mine.var(0) / len(mine) + real.var(0, unbiased=len(real) > 1) / len(real)).sqrt()
     if not bool(((off.abs() > SHIFT) & (off.abs() > 5 * error)).any()):
         return None
     tint = len(off) > 1 and float(off.max() - off.min()) > SHIFT

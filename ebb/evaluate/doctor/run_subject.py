@@ -330,6 +330,8 @@ def document_in(file: Path) -> Any:
 
 
 def significance(differences: Float[Tensor, "n"]) -> float:
-    """The mean of paired differences, in its standard errors."""
+    """The mean of paired differences, in its standard errors; 0 for one alone, which is sure of nothing."""
+    if len(differences) < 2:
+        return 0.0
     error = float(differences.double().std()) / math.sqrt(len(differences))
     return float(differences.double().mean()) / max(error, 1e-30)

@@ -51,6 +51,9 @@ EARLY = 10_000
 OVERFIT = 1.05
 """How far the validation loss may rise above its lowest. It repeats bit for bit, so that its rise is the model's."""
 
+SAFE = 2e-3
+"""A learning rate that no network of the recipes finds too high: however far off a rate was, the next one is right."""
+
 LINES = 20
 """Lines of the log that a course can be told from."""
 
@@ -94,9 +97,9 @@ def check_diverged(run: RunSubject) -> Finding | None:
         f"training diverged at about step {step:,}",
         evidence + risen(run.log, step),
         "a learning rate too large for this network, or batches that hold something extraordinary",
-        f"look at the data, and train again with a third of the learning rate: {run.length()}",
+        f"look at the data, and train again with a lower learning rate: {run.length()}",
         "error",
-        (ebb("doctor", run.data), run.again({"optimiser.lr": rate / 3})),
+        (ebb("doctor", run.data), run.again({"optimiser.lr": min(rate / 3, SAFE)})),
     )
 
 
@@ -142,7 +145,7 @@ def alone(model: NetworkDenoiser, times: Density, real: Float[torch.Tensor, "n *
     t = times(model.path, (torch.arange(128, dtype=torch.float64) + 0.5) / 128)
     det = determinant(model.path, t, *model.prediction(model.path, t))[:, None]
     alpha, sigma = model.path.alpha(t)[:, None], model.path.sigma(t)[:, None]
-    variance = real.double().var(0).flatten()
+    variance = real.double().var(0, unbiased=False).flatten()
     return float((det**2 * variance / (alpha**2 * variance + sigma**2)).mean())
 
 
@@ -154,7 +157,7 @@ def little_learnt(run: RunSubject) -> str:
     if run.recipe.weight == "unit" and len(run.log) >= LINES:  # then the log is in the same unit
         found.append(float(smoothed(losses_of(run))[-1]))
     loss, simple = min(found), alone(run.system.denoiser, run.density, run.clean)
-    if loss < LEARNT * simple:
+    if loss < LEARNT * simple or not simple:  # of one image again and again each place is known
         return ""
     return f"the loss is {loss:.3g}; an answer that looks at each place alone has {simple:.3g}"
 
@@ -248,7 +251,7 @@ def check_rate_too_high(run: RunSubject) -> Finding | None:
         f"{said}; learning rate {rate:.2g}",
         "steps longer than the loss is smooth: what a batch teaches, the step overshoots",
         f"train again with a lower learning rate: {run.length()}",
-        commands=(run.again({"optimiser.lr": min(rate / 5, 2e-3)}),),
+        commands=(run.again({"optimiser.lr": min(rate / 5, SAFE)}),),
     )
 
 
