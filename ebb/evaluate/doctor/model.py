@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ebb.evaluate.doctor.finding import Check, Finding
-from ebb.evaluate.doctor.model_noise import check_noise_kept
+from ebb.evaluate.doctor.model_noise import check_noise_kept, untaught
 from ebb.evaluate.doctor.model_subject import NSR, SPREAD, STIRRED, Ask, ModelSubject, change, dead
 from ebb.names import spell
 from ebb.process.denoiser import NetworkDenoiser
@@ -152,9 +152,14 @@ def check_time_ignored(model: ModelSubject) -> Finding | None:
         "time ignored",
         "outputs are identical whatever time the network is told",
         f"one x, told the times {', '.join(told)}: the output changes by {share:.1e} of itself",
-        f"it is wired, but training made nothing of it: times too close together for {told}" if wired else unwired,
-        "add the time's embedding to every block, and hold the network to it: ebb.testing.check_network",
+        f"it is wired, but training has made nothing of it yet: too few updates, or times too close together for {told}"
+        if wired
+        else unwired,
+        untaught(model)[0]
+        if wired
+        else "add the time's embedding to every block, and hold the network to it: ebb.testing.check_network",
         "error",
+        untaught(model)[1] if wired else (),
     )
 
 
@@ -346,6 +351,7 @@ MODEL_CHECKS: list[Check[ModelSubject]] = [
     check_parameters_not_finite,
     check_batch_norm,
     check_wrong_shape,
+    check_bottleneck,
     check_output_dead,
     check_time_ignored,
     check_condition_ignored,
@@ -354,7 +360,6 @@ MODEL_CHECKS: list[Check[ModelSubject]] = [
     check_chance_while_sampling,
     check_input_scale,
     check_end_not_noise,
-    check_bottleneck,
     check_noise_kept,
 ]
 """Every check of a model, in the order in which they are made."""

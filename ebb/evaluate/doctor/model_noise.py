@@ -110,7 +110,7 @@ def untaught(model: ModelSubject) -> Advice:
     """What helps a network that has not learnt."""
     if model.run is not None:
         return longer(model.run)
-    return "train it longer; if it was trained elsewhere, give the path that it was trained with", ()
+    return "train it longer; if it was trained elsewhere, with the path and the clock that it was trained with", ()
 
 
 def read_right(model: ModelSubject) -> str:
