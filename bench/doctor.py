@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from rich.console import Console
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor, nn
@@ -134,6 +135,15 @@ def interrupted() -> Path:
     lines = (folder / "log.jsonl").read_text().splitlines()
     kept = [line for line in lines if json.loads(line)["step"] <= STEPS // 3]
     (folder / "log.jsonl").write_text("\n".join(kept) + "\n")
+    return folder
+
+
+def halfway() -> Path:
+    """A run that was to make twice as many updates."""
+    folder = copied("halfway")
+    document = yaml.safe_load((folder / "run.yaml").read_text())
+    document["recipe"]["steps"] *= 2
+    (folder / "run.yaml").write_text(yaml.safe_dump(document))
     return folder
 
 
@@ -288,7 +298,7 @@ CURED: dict[str, tuple[str, Callable[[], Path]]] = {
     "averaged weights far behind": ("average too long", lagging),
     "no average, raw weights in its place": ("average a copy", unaveraged),
     "an average over two updates": ("average too short", lambda: trained("hasty", ema_halflife=128.0)),
-    "stopped after a third": ("stopped early", interrupted),
+    "stopped halfway": ("stopped early", halfway),
     "a byte of the weights flipped": ("damaged checkpoint", damaged),
     "guidance 15": ("guidance too strong", lambda: sampled("guidance", guidance=15.0)),
     "two steps": ("too few steps", lambda: sampled("two steps", steps=2)),
