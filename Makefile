@@ -11,7 +11,7 @@ BIN := .venv/bin
 RESULTS := runs/quality
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo demo-text test lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor tables clean
+.PHONY: demo demo-text test lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures tables clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -81,6 +81,9 @@ bench-guard: .venv/dev
 
 bench-doctor: .venv/dev
 	$(BIN)/python bench/doctor.py --seed 1
+
+bench-cures: .venv/dev
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/doctor.py --cures --seed 1
 
 tables: .venv/dev
 	$(BIN)/python docs/tables.py

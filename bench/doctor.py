@@ -1,6 +1,7 @@
 """Twenty faults, planted one at a time in small real runs, data and models; and ten healthy runs.
 
     make bench-doctor
+    make bench-cures     does the advice help? Its commands are pasted into a shell, and the doctor is asked again
 
 How many of the faults does `ebb doctor` find, and how often does it complain of a healthy run? Everything is made here,
 of handwritten digits and two photographs that come with scikit-learn: about ten minutes on two cores. A fault counts
@@ -11,14 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from rich.console import Console
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor, nn
@@ -130,6 +135,15 @@ def interrupted() -> Path:
     lines = (folder / "log.jsonl").read_text().splitlines()
     kept = [line for line in lines if json.loads(line)["step"] <= STEPS // 3]
     (folder / "log.jsonl").write_text("\n".join(kept) + "\n")
+    return folder
+
+
+def halfway() -> Path:
+    """A run that was to make twice as many updates."""
+    folder = copied("halfway")
+    document = yaml.safe_load((folder / "run.yaml").read_text())
+    document["recipe"]["steps"] *= 2
+    (folder / "run.yaml").write_text(yaml.safe_dump(document))
     return folder
 
 
@@ -273,16 +287,65 @@ def findings(make: Callable[[], Subject]) -> list[str]:
     return [found.name for found in diagnose(str(made) if isinstance(made, Path) else made).findings]
 
 
+CURED: dict[str, tuple[str, Callable[[], Path]]] = {
+    "a layer narrower than its patches": (
+        "bottleneck",
+        lambda: trained("narrow", saved("tiles", images=photographs()), network=NetworkRecipe(width=16, patch=4)),
+    ),
+    "learning rate 100 times too large": ("diverged", lambda: trained("too fast", optimiser=OptimiserRecipe(lr=0.6))),
+    "learning rate 300 times too small": ("rate too low", lambda: trained("slow", optimiser=OptimiserRecipe(lr=2e-5))),
+    "a tenth of the updates": ("too short", lambda: trained("short", steps=STEPS // 10)),
+    "averaged weights far behind": ("average too long", lagging),
+    "no average, raw weights in its place": ("average a copy", unaveraged),
+    "an average over two updates": ("average too short", lambda: trained("hasty", ema_halflife=128.0)),
+    "stopped halfway": ("stopped early", halfway),
+    "a byte of the weights flipped": ("damaged checkpoint", damaged),
+    "guidance 15": ("guidance too strong", lambda: sampled("guidance", guidance=15.0)),
+    "two steps": ("too few steps", lambda: sampled("two steps", steps=2)),
+    "a path that ends at sigma 4": ("end not noise", lambda: trained("quiet end", path="edm(sigma_max=4)")),
+    "32 images by heart": ("memorised", by_heart),
+}
+"""fault → (a finding whose commands should end it, what makes the run)"""
+
+
+def pasted(run: Path, commands: tuple[str, ...]) -> Path:
+    """The run that commands lead to, each pasted into a shell: the last that was trained, or the same."""
+    for command in commands:
+        done = subprocess.run(command, shell=True, cwd=SCRATCH, capture_output=True, text=True, check=False)
+        if done.returncode and not command.startswith("ebb doctor"):
+            print(f"{command}\n{done.stdout[-500:]}{done.stderr[-500:]}", flush=True)
+        words = shlex.split(command)
+        run = Path(words[words.index("--run") + 1]) if "--run" in words else run
+    return run
+
+
+def cures(only: str) -> None:
+    """Print a table of faults, what was advised, and whether that ended them."""
+    print("| planted | finding | gone after its own advice | commands |\n|---|---|---|---|")
+    for fault, (name, make) in CURED.items():
+        if only in fault:
+            run = make()
+            found = [each for each in diagnose(str(run)).findings if each.name == name]
+            commands = found[0].commands if found else ()
+            gone = bool(found) and name not in findings(partial(pasted, run, commands))
+            said = "; ".join(f"`{command}`" for command in commands).replace(str(SCRATCH), "…")
+            print(f"| {fault} | {name if found else '—'} | {'yes' if gone else 'no'} | {said} |", flush=True)
+
+
 def main() -> None:
     """Print both tables, and how they end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows that contain this text")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0, help="of every run: thresholds were looked at with 0")
+    parser.add_argument("--cures", action="store_true", help="instead, follow the advice and see whether it helps")
     given = parser.parse_args()
     COMMON["seed"] = given.seed
     shutil.rmtree(SCRATCH, ignore_errors=True)
     torch.set_num_threads(given.threads)
+    if given.cures:
+        cures(given.only)
+        return
     caught, calm = [], []
     print("| planted | found | reported |\n|---|---|---|")
     for name, (expected, make) in FAULTS.items():

@@ -222,8 +222,12 @@ class Recipe(Part):
         return self
 
     def asked(self) -> dict[str, Any]:
-        """The fields that differ from the defaults, flat: {"network.width": 96}."""
-        return flat(self.model_dump(exclude_defaults=True))
+        """The fields that differ from the defaults, flat: {"network.width": 96}.
+
+        A budget is left out where the steps are given too, as in a run.yaml: it has no effect then, and the command
+        line takes one of them.
+        """
+        return flat(self.model_dump(exclude_defaults=True, exclude=None if self.steps is None else {"budget"}))
 
 
 LIMITS = {

@@ -80,6 +80,12 @@ def test_what_was_asked_is_what_differs_from_the_defaults():
     assert difference({}, recipe.asked()) == ["network.width: chosen → 96"]
 
 
+def test_a_budget_beside_steps_is_not_asked_for():
+    """As of every run.yaml that one starts from: the command line takes one of them, and the steps decide."""
+    assert Recipe(budget="10s").asked() == {"budget": "10s"}
+    assert Recipe(budget="10s", steps=5).asked() == {"steps": 5}
+
+
 def test_every_limit_belongs_to_a_field():
     assert set(LIMITS) <= set(flat(Recipe().model_dump()))
 

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from ebb.errors import UsageError
 from ebb.networks import attention
-from ebb.networks.mode import evaluating
+from ebb.networks.mode import differentiable, evaluating
 from ebb.process.denoiser import Cond, Denoiser, Predictor
 from ebb.process.levels import BINS, centres
 from ebb.process.moment import where
@@ -230,3 +230,86 @@ def sensitivity(
 def rms(x: Tensor) -> float:
     """The root mean square of all values."""
     return math.sqrt(float(x.double().square().mean()))
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A layer through which all goes that a network learns of its input, and how many numbers of a sample fit through.
+
+    The Jacobian of the network's answer has no higher rank than that.
+    """
+
+    layer: str
+    numbers: int
+
+
+SPARE = 2
+"""Of a layer with more than so many times the outputs that would do, it is not asked how many are independent."""
+
+NOUGHT = 1e-5
+"""A singular value of a weight below this share of its largest is 0, to within rounding."""
+
+
+def narrowest(
+    network: nn.Module, ask: Callable[[Float[Tensor, "b *d"]], Tensor], x: Float[Tensor, "b *d"]
+) -> Passage | None:
+    """The narrowest layer that nothing gets around, if it is narrower than x; None where there is none.
+
+    `ask` is the network with all but x settled. What fits through a layer is as many numbers as it puts out for
+    a sample; of a linear map or a convolution, at each place as many as the rank of its weight. Nothing gets around
+    a layer if the answer no longer depends on x when the layer's output is cut from the graph of derivatives: skips and
+    parallel ways count, whatever kind of network it is. One call, and one for each layer that may be narrow.
+    """
+    x, counts = x.detach().requires_grad_(), dict[str, int]()
+    needed, layers = x[:1].numel(), {name: layer for name, layer in network.named_modules() if name}
+
+    def see(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            counts[name] = counts.get(name, 0) + output.numel() // len(output)
+
+    with evaluating(network), derivatives_of_input(network):
+        with ExitStack() as stack:
+            for name, layer in layers.items():
+                hook = layer.register_forward_hook(lambda _layer, _inputs, output, name=name: see(name, output))
+                stack.callback(hook.remove)
+            if not ask(x).requires_grad:
+                return None
+        limits = {name: SPARE * needed if isinstance(layers[name], LINEAR) else needed - 1 for name in counts}
+        only = [name for name in counts if counts[name] <= limits[name] and not around(layers[name], ask, x)]
+    passages = [Passage(name, independent(layers[name], counts[name])) for name in only]
+    return min((each for each in passages if each.numbers < needed), key=lambda each: each.numbers, default=None)
+
+
+LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@contextmanager
+def derivatives_of_input(network: nn.Module) -> Iterator[None]:
+    """Gradients on, but for the parameters: what needs one then depends on the input."""
+    with differentiable(network) as parameters, torch.enable_grad():
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+
+
+def around(layer: nn.Module, ask: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """Whether the answer depends on x by another way than this layer."""
+    hook = layer.register_forward_hook(
+        lambda _layer, _inputs, output: output.detach() if isinstance(output, Tensor) else output
+    )
+    try:
+        return ask(x).requires_grad
+    finally:
+        hook.remove()
+
+
+def independent(layer: nn.Module, count: int) -> int:
+    """How many of the `count` numbers that a layer puts out for a sample are independent, by the rank of its weight.
+
+    All of a weight of zeros, the function that many networks begin as.
+    """
+    if not isinstance(layer, LINEAR):
+        return count
+    sizes = torch.linalg.svdvals(layer.weight.detach().flatten(1).float())
+    rank = int((sizes > NOUGHT * sizes[0]).sum())
+    return count // len(layer.weight) * rank if rank else count

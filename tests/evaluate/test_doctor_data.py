@@ -207,7 +207,7 @@ def test_a_planted_fault_is_found_and_nothing_else(name, tmp_path, healthy):
     assert name in names(found), str(found)
     assert names(found) - {name} <= CONSEQUENCES.get(name, set())
     finding = next(each for each in found.findings if each.name == name)
-    assert all((finding.symptom, finding.evidence, finding.cause, finding.command))
+    assert all((finding.symptom, finding.evidence, finding.cause, finding.advice))
 
 
 @pytest.mark.usefixtures("little_work")

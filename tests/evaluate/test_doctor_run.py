@@ -1,33 +1,40 @@
 """The doctor on runs: every finding is made where its fault is planted, none on the healthy twin; oracles of figures."""
 
+import io
 import json
 import math
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tyro
+from rich.console import Console
 
 from ebb import checkpoint
-from ebb.cli import Verbs
-from ebb.errors import UsageError
-from ebb.evaluate.doctor.finding import Diagnosis, Finding, Round, called, diagnose
+from ebb.cli import Verbs, given_in, overlaid
+from ebb.errors import DataError, UsageError
+from ebb.evaluate.doctor import remedies
+from ebb.evaluate.doctor.commands import duration, ebb
+from ebb.evaluate.doctor.finding import BRINGS_ABOUT, Diagnosis, Finding, Round, called, causes_first, diagnose
 from ebb.evaluate.doctor.looks import contrast, fine_share, variety
 from ebb.evaluate.doctor.run import RUN_CHECKS, RunSubject
 from ebb.evaluate.doctor.run_samples import adds_noise
 from ebb.evaluate.doctor.run_subject import PARTS, Gradients, significance
 from ebb.evaluate.doctor.run_training import alone, risen, smoothed
 from ebb.networks.mlp import MLP
+from ebb.networks.zero import Zero
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, determinant
 from ebb.process.times import DENSITIES
-from ebb.recipe import Sampling
+from ebb.recipe import Sampling, difference, flat, from_yaml
 from ebb.sample.table import SOLVERS
 from ebb.system import System
 
-from .planted import PLANTED, RECIPE, data_of, healthy, logged, rewritten, sampled
+from .planted import PLANTED, RECIPE, again, data_of, healthy, logged, rewritten, sampled, trained
 
 OF = {"brightness shift": "colour shift", "guidance too strong": "out of range"}
 """Findings that a check of another name makes."""
@@ -67,7 +74,9 @@ def test_a_planted_fault_is_found(name, run):
     assert finding.name == name
     assert any(letter.isdigit() for letter in finding.evidence)
     assert finding.cause
-    assert finding.command.split()[0] in ("ebb", "rm", "look", "train")
+    assert finding.advice
+    for command in finding.commands:
+        read_by_the_command_line(command, run)
 
 
 def test_every_check_has_a_fault_that_it_finds():
@@ -129,7 +138,7 @@ def test_the_older_of_two_checkpoints_may_be_the_damaged_one(run):
     assert found_in(run, "damaged checkpoint") == ([], [])
     (old / "optim.safetensors").unlink()
     [finding], _ = found_in(run, "damaged checkpoint")
-    assert (finding.severity, str(old) in finding.command) == ("warning", True)
+    assert (finding.severity, finding.commands) == ("warning", (f"rm -r {old}",))
 
 
 def test_the_guard_s_own_account_is_believed(run):
@@ -156,20 +165,96 @@ def test_divergence_names_the_noise_levels_that_drove_it(run):
     assert risen([{"step": 1}, {"step": 2}], 1) == ""
 
 
-@pytest.mark.parametrize(("option", "value", "words"), [
-    ("optimiser.lr", 2e-4, "--optimiser.lr 0.0002"),
-    ("steps", 900, "--steps 900"),
-    ("", 0, "--steps 250"),
-])  # fmt: skip
-def test_the_command_that_trains_again_is_one_that_works(option, value, words, run):
-    """The option stands in it once, and the old run is not overwritten."""
-    import tyro
+CHOSEN = {"ema_halflife", "optimiser.lr", "steps", "label_dropout"}
+"""What a doctor may change in a run that trains again."""
 
-    command = RunSubject(run).again(option, value)
-    assert words in command
-    assert command.count(words.split()[0]) == 1
-    assert f"--run {run}-again" in command
-    tyro.cli(Verbs, args=shlex.split(command)[1:])
+
+def read_by_the_command_line(command, run):
+    """What a pasted command asks for; a run that trains again is the old one but for what is CHOSEN, in a new place."""
+    program, *words = shlex.split(command)
+    if program == "rm":
+        assert words[0] == "-r"
+        assert Path(words[1]).is_relative_to(run)
+        return None
+    assert program == "ebb"
+    verb = tyro.cli(Verbs, args=words)
+    if getattr(verb, "base", None) is not None:
+        assert Path(verb.source).exists()
+        before, _ = from_yaml(run / "run.yaml")
+        after = overlaid(from_yaml(verb.base)[0], verb.recipe, given_in(words))
+        changed = {line.split(":")[0] for line in difference(flat(before.model_dump()), flat(after.model_dump()))}
+        assert changed <= CHOSEN | {"budget"}
+        assert not verb.run.exists()
+    return verb
+
+
+def cured(run, finding):
+    """The run that a finding's commands lead to, each done as the command line does it."""
+    for command in finding.commands:
+        verb = read_by_the_command_line(command, run)
+        if verb is None:
+            shutil.rmtree(shlex.split(command)[2])
+            continue
+        verb(Console(file=io.StringIO()), given_in(shlex.split(command)[1:]))
+        run = getattr(verb, "run", None) or run
+    return run
+
+
+CURED = ("damaged checkpoint", "raw weights not finite", "guidance too strong", "too few steps")
+"""Findings that end as soon as the advice is followed; bench/doctor.py does the others, which are trained anew."""
+
+
+@pytest.mark.parametrize("name", CURED)
+def test_a_finding_does_not_survive_its_own_cure(name, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where samples are written
+    monkeypatch.setattr(remedies, "MEASURED", 8)
+    if name in ("damaged checkpoint", "raw weights not finite"):
+        shutil.copytree(checkpoint.newest(run / "checkpoints"), run / "checkpoints" / "step-00000251")
+    PLANTED[name](run)
+    [finding], _ = found_in(run, OF.get(name, name))
+    assert found_in(cured(run, finding), OF.get(name, name))[0] == []
+
+
+def test_a_run_that_trains_again_is_the_same_but_for_what_changes(run):
+    """Width, precision and data too, whatever the recipe would choose today; beside the old run and any other."""
+    (run.parent / "run-again").mkdir()
+    command = RunSubject(run).again({"steps": 900, "optimiser.lr": 2e-4})
+    verb = read_by_the_command_line(command, run)
+    recipe = overlaid(from_yaml(verb.base)[0], verb.recipe, given_in(shlex.split(command)[1:]))
+    assert (recipe.steps, recipe.budget, recipe.optimiser.lr) == (900, None, 2e-4)
+    assert (recipe.network.width, recipe.network.patch, recipe.sigma_data) == (16, 2, 0.4559)
+    assert verb.run == run.parent / "run-again-2"
+
+
+def test_another_network_has_the_time_that_the_run_had(run):
+    """Where its length was a budget; where it was a number of updates, as many."""
+    assert "--budget" not in RunSubject(run).again({"network.width": 32})
+    document = (run / "run.yaml").read_text()
+    (run / "run.yaml").write_text(document.replace("  steps: 250\n", "", 1))
+    assert "--network.width 32 --budget 10s" in RunSubject(run).again({"network.width": 32})
+
+
+def test_commands_are_quoted(run):
+    strange = run.rename(run.parent / "my run $HOME")
+    subject = RunSubject(strange)
+    for command in (subject.again(), subject.resume, ebb("sample", strange)):
+        assert str(strange) in " ".join(shlex.split(command))
+        read_by_the_command_line(command, strange)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 second"), (40, "40 seconds"), (300, "5 minutes"), (7200, "2 hours"), (400_000, "5 days")],
+)
+def test_how_long_is_said_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_longer_training_says_how_long(run):
+    logged(run, lambda entry, share: {"seconds": entry["images"] / 100})
+    said, [command] = remedies.longer(RunSubject(run))
+    assert said == "train longer: 32,000 images, about 5 minutes at this run's speed"
+    assert "--steps 1000" in command
 
 
 def test_fine_detail_is_measured_as_stated():
@@ -281,7 +366,66 @@ def test_an_overfitting_check_needs_validations(run):
 
 
 def test_a_finding_says_it_all_in_one_piece():
-    assert str(Finding("a", "b", "c", "d", "e", "error")).split("\n")[0] == "error: b"
+    said = str(Finding("a", "b", "c", "d", "e", "error", ("ebb doctor x", "ebb doctor y")))
+    assert said.split("\n") == ["error: b", "  c", "  because d", "  → e", "    ebb doctor x", "    ebb doctor y"]
+
+
+def test_what_a_cause_brings_about_stands_behind_it_without_advice_of_its_own():
+    findings = [Finding(name, f"{name}!", "", "", "do", "warning", ("ebb",)) for name in ("grainy", "memorised")]
+    assert causes_first(findings) == findings
+    cause = Finding("bottleneck", "narrow", "", "", "widen", "error", ("ebb train",))
+    short = Finding("too short", "short", "", "", "longer")
+    first, other, *behind = causes_first([short, *findings, cause])
+    assert (first, other) == (cause, findings[1])
+    assert [each.name for each in behind] == ["too short", "grainy"]
+    assert all("narrow" in each.cause and not each.commands for each in behind)
+
+
+def test_samples_of_a_model_that_learnt_one_image_may_be_alike(run, monkeypatch):
+    subject = RunSubject(run)
+    monkeypatch.setitem(subject.__dict__, "real", subject.real[:1])
+    with pytest.raises(DataError, match="one image"):
+        CHECKS["samples alike"](subject)
+    assert alone(subject.system.denoiser, subject.density, subject.real) == 0
+    assert significance(torch.ones(1)) == 0
+    assert variety(subject.real) == 0
+
+
+def test_more_steps_are_advised_where_they_help_and_else_longer_training(run):
+    subject = RunSubject(run)
+    settings = {"steps": 4 * subject.system.sampling.steps}
+    assert remedies.helping(subject, lambda drawn: False) == settings
+    said, commands = remedies.remedy(subject, lambda drawn: False)
+    assert f"steps {settings['steps']}" in said
+    assert commands[0] == f"ebb sample {run} --steps {settings['steps']}"
+    assert remedies.remedy(subject, lambda drawn: True) == remedies.longer(subject)
+    sampled(run, guidance=5.0)
+    scales = []
+    remedies.helping(RunSubject(run), lambda drawn: scales.append(drawn.samples.mean()) or True)
+    assert len(scales) == 3
+    assert len(set(scales)) == 3
+
+
+def test_an_autoencoder_is_not_said_to_be_dead():
+    """Its place is held by a network that answers 0."""
+    found = diagnose(System(NetworkDenoiser(Zero(), PATHS["cosine"], PREDICTIONS["v"]), (1, 8, 8)))
+    assert found.findings == []
+    assert "no denoiser" in found.unchecked[0]
+
+
+def test_a_layer_too_narrow_is_found_first_with_the_width_that_is_enough(run):
+    """Of a run: 16 values of a grey patch of 4 through 8 channels; the command names what cures it."""
+    again(run, steps=2, network={"width": 8, "depth": 1, "patch": 4, "multipliers": (1,)})
+    first, *others = diagnose(run).findings
+    assert first.name == "bottleneck"
+    assert others
+    assert all(other.advice == "mend that first" for other in others if other.name in BRINGS_ABOUT["bottleneck"])
+    [command] = first.commands
+    verb = tyro.cli(Verbs, args=shlex.split(command)[1:])
+    recipe = overlaid(from_yaml(verb.base)[0], verb.recipe, given_in(shlex.split(command)[1:]))
+    assert (recipe.network.width, recipe.network.patch, recipe.steps) == (32, 4, 2)
+    trained(run, data_of(run), steps=2, network=recipe.network.model_dump(exclude_none=True))
+    assert "bottleneck" not in [finding.name for finding in diagnose(run).findings]
 
 
 def test_a_log_too_short_for_a_course_is_said_to_be(run):

@@ -8,7 +8,16 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from ebb import testing
-from ebb.evaluate.probe import activations, attention_maps, entropy, entropy_of_keys, probabilities, sensitivity
+from ebb.evaluate.probe import (
+    Passage,
+    activations,
+    attention_maps,
+    entropy,
+    entropy_of_keys,
+    narrowest,
+    probabilities,
+    sensitivity,
+)
 from ebb.networks.dit import DiT
 from ebb.networks.mlp import MLP
 from ebb.networks.unet import UNet
@@ -208,3 +217,67 @@ def test_a_network_that_does_not_hear_the_time_is_told_nothing(generator):
 def test_levels_beyond_the_path_are_left_out(generator):
     found = sensitivity(testing.normal(EDM()), torch.randn(4, 2, generator=generator), {})
     assert [value is None for value in found.time] == [centre < -8.7 for centre in centres()]
+
+
+def rank_of(network, x):
+    """The rank of the whole Jacobian of an answer at x [1, *d], in float64."""
+    network = network.double()
+    t = torch.full((1,), 0.5, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: network(x, t, {}), x.double())
+    return int(torch.linalg.matrix_rank(jacobian.reshape(x.numel(), x.numel())))
+
+
+@pytest.mark.parametrize(("width", "layer"), [(16, "stem"), (32, None)])
+def test_what_fits_through_a_network_is_the_rank_of_its_jacobian(width, layer, generator):
+    """16 of the 27 values of a 3×3 patch of colour, less what normalisation takes of the whole."""
+    network = lively(UNet(3, width=width, patch=3, depth=1, multipliers=(1,)))
+    x = torch.randn(1, 3, 6, 6, generator=generator)
+    found = narrowest(network, lambda x: network(x, torch.tensor([0.5]), {}), x)
+    rank = rank_of(network, x)
+    if layer is None:
+        assert found is None
+        assert rank == x.numel()
+    else:
+        assert found.layer == layer
+        assert 0.9 * found.numbers <= rank <= found.numbers == 4 * 16
+
+
+def asked_about(network, *shape):
+    return narrowest(network, network, torch.randn(2, *shape))
+
+
+def test_a_narrow_layer_counts_only_where_nothing_gets_around_it():
+    class Skipping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down, self.up = nn.Linear(6, 2), nn.Linear(2, 6)
+
+        def forward(self, x):
+            return x + self.up(self.down(x))
+
+    assert asked_about(Skipping(), 6) is None
+    assert asked_about(nn.Sequential(nn.Linear(6, 2), nn.Linear(2, 6)), 6) == Passage("0", 2)
+    assert asked_about(nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 4), nn.Linear(4, 6)), 6) == Passage(
+        "2", 4
+    )
+
+
+def test_a_weight_of_low_rank_lets_as_little_pass():
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))
+    assert asked_about(network, 4, 3, 3) is None
+    with torch.no_grad():
+        network[1].weight[3] = network[1].weight[0] - network[1].weight[2]
+    assert asked_about(network, 4, 3, 3) == Passage("1", 27)
+    with torch.no_grad():
+        network[1].weight.zero_()  # as many networks begin
+    assert asked_about(network, 4, 3, 3) is None
+
+
+def test_asking_what_fits_through_changes_nothing():
+    network = nn.Sequential(nn.Linear(6, 2), nn.Dropout(0.5), nn.Linear(2, 6)).train()
+    network[0].weight.requires_grad_(False)
+    asked_about(network, 6)
+    assert [p.requires_grad for p in network.parameters()] == [False, True, True, True]
+    assert all(part.training for part in network.modules())
+    assert not any(part._forward_hooks for part in network.modules())
+    assert all(p.grad is None for p in network.parameters())

@@ -56,7 +56,8 @@ FINDING = {
     "symptom": "the samples are blurry",
     "evidence": "0.41 of the power of the data",
     "cause": "too few steps",
-    "command": f"ebb sweep {HOSTILE}",
+    "advice": f"look at {HOSTILE}",
+    "commands": [f"ebb sweep {HOSTILE}"],
     "severity": "warning",
 }
 
@@ -221,7 +222,9 @@ def test_a_full_run_shows_every_part_and_escapes_what_it_shows(run):
     ):
         assert text in reader.text, text
     assert "could not" not in reader.text.replace("Could not check", "")
-    assert reader.text.count(HOSTILE) == 6  # name, class, example, class accuracy, warning, command of a finding
+    assert (
+        reader.text.count(HOSTILE) == 7
+    )  # name, class, example, class accuracy, warning, advice and command of a finding
     assert len(reader.links) == 2 + 6 + 1
 
 

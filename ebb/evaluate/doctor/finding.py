@@ -27,17 +27,59 @@ REPORT = "doctor.json"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: what a user sees, the figures that show it, why it happens, and what to run next."""
+    """One thing that is wrong: what a user sees, the figures that show it, why it happens, and what to do about it.
+
+    `commands` do it in a shell, one after the other, each to be pasted as it is.
+    """
 
     name: str
     symptom: str
     evidence: str
     cause: str
-    command: str
+    advice: str
     severity: Literal["error", "warning"] = "warning"
+    commands: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.symptom}\n  {self.evidence}\n  because {self.cause}\n  → {self.command}"
+        told = f"{self.severity}: {self.symptom}\n  {self.evidence}\n  because {self.cause}\n  → {self.advice}"
+        return "\n    ".join([told, *self.commands])
+
+
+UNLEARNT = frozenset({
+    "too short", "rate too low", "noise kept", "grey", "samples alike", "colour shift", "brightness shift", "blurry",
+    "grainy", "out of range", "too few steps", "labels missing",
+})  # fmt: skip
+"""What is found of a network that has learnt little, whatever kept it from learning."""
+
+BRINGS_ABOUT: dict[str, frozenset[str]] = {
+    "parameters not finite": frozenset({"not finite at the ends"}),
+    "wrong shape": frozenset({"bottleneck"}),
+    "bottleneck": UNLEARNT | {"average too long", "rate too high"},
+    "time ignored": frozenset({"noise kept"}),
+    "input scale": frozenset({"noise kept", "condition ignored"}),
+    "stopped early": UNLEARNT | {"average too long"},
+    "diverged": UNLEARNT | {"rate too high", "average too long"},
+    "rate too low": UNLEARNT,
+    "rate too high": UNLEARNT,
+    "too short": UNLEARNT,
+}
+"""Causes, and the findings that come with them. Nothing helps against these before the cause is gone, so they stand
+behind it; of several causes the first counts."""
+
+
+def causes_first(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, errors first; behind all others those that another brings about, without advice of their own."""
+    by_name = {finding.name: finding for finding in findings}
+    own, brought = list[Finding](), list[Finding]()
+    for finding in sorted(findings, key=lambda finding: finding.severity != "error"):
+        roots = (by_name[name] for name, more in BRINGS_ABOUT.items() if name in by_name and finding.name in more)
+        cause = next((root for root in roots if root is not finding), None)
+        if cause is None:
+            own.append(finding)
+        else:
+            because = f"it comes of what stands above: {cause.symptom}"
+            brought.append(replace(finding, cause=because, advice="mend that first", commands=()))
+    return own + brought
 
 
 @dataclass(frozen=True)
@@ -109,9 +151,8 @@ class Round:
             self.findings += [finding] if finding else []
 
     def diagnosis(self, subject: str, kind: Literal["run", "data", "model"]) -> Diagnosis:
-        """All of it, errors first."""
-        ordered = sorted(self.findings, key=lambda finding: finding.severity != "error")
-        return Diagnosis(subject, kind, self.checked, ordered, self.unchecked)
+        """All of it, in the order of `causes_first`."""
+        return Diagnosis(subject, kind, self.checked, causes_first(self.findings), self.unchecked)
 
 
 def missing(what: str, error: Exception) -> Finding:
@@ -173,7 +214,7 @@ def of_run(folder: Path, data: str | None, say: Say | None) -> Diagnosis:
     seen = Round(say)
     run = RunSubject(folder, data)
     seen.examine(lambda: run, RUN_CHECKS, "the run")
-    seen.examine(lambda: ModelSubject.of(run.system), MODEL_CHECKS, "the model")
+    seen.examine(lambda: ModelSubject.of_run(run), MODEL_CHECKS, "the model")
     found = seen.diagnosis(str(folder), "run")
     try:
         replace_text(folder / REPORT, json.dumps(asdict(found), indent=1))

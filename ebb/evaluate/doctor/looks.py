@@ -13,8 +13,8 @@ def contrast(images: Float[torch.Tensor, "n c h w"]) -> float:
 
 
 def variety(images: Float[torch.Tensor, "n c h w"]) -> float:
-    """The standard deviation over images of the value at a place, the root mean square over places."""
-    return float(images.double().flatten(1).var(0).mean().sqrt())
+    """The standard deviation over images of the value at a place, the root mean square over places; 0 of one image."""
+    return float(images.double().flatten(1).var(0, unbiased=len(images) > 1).mean().sqrt())
 
 
 def fine_share(images: Float[torch.Tensor, "n c h w"]) -> float:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from ebb.evaluate.doctor.finding import Check, Finding
-from ebb.evaluate.doctor.model_subject import NSR, SPREAD, Ask, ModelSubject, change, rms
+from ebb.evaluate.doctor.model_noise import check_noise_kept, untaught
+from ebb.evaluate.doctor.model_subject import NSR, SPREAD, STIRRED, Ask, ModelSubject, change, dead
+from ebb.names import spell
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.learned import LearnedVariance
-from ebb.process.path import LOUDEST
+from ebb.process.path import LOUDEST, PATHS
+from ebb.process.predict import recover_factors
 from ebb.process.times import SHORTEST
-
-STIRRED = 1e-3
-"""A change of the output below this share of it counts as none: rounding is about 1e-6, and what a network uses moves
-its output by far more than a hundredth."""
 
 SCALES = (0.1, 10.0)
 """Standard deviations between which a network's input may lie; Karras et al. 2022, §5, ask for 1."""
@@ -27,9 +28,12 @@ END_SNR = 1e-3
 """The largest α²/σ² at which sampling may begin with pure noise: what is left of the data is then a thirtieth of the
 noise. Lin et al. 2024 found 0.0047 (Stable Diffusion) to show as images of medium brightness."""
 
-KEPT = 0.25
-"""The largest share of the noise that x̂0 may hold at ν = 20 (`noise_in`): 0.0125 is right for data of deviation 0.5,
-0.05 for the widest that [−1, 1] allows."""
+LOST = 0.03
+"""The share of a sample's numbers that may not fit through a network; as much of the noise's power stays in what it
+makes, white noise of deviation 0.17."""
+
+ROOM = 1.125
+"""How much wider than just wide enough a network is advised to be: normalisation takes some numbers of each place."""
 
 
 def check_parameters_not_finite(model: ModelSubject) -> Finding | None:
@@ -93,16 +97,6 @@ def check_wrong_shape(model: ModelSubject) -> Finding | None:
     )
 
 
-def dead(model: ModelSubject, ask: Ask | None = None) -> str:
-    """ "0 everywhere" or "the same for every input" of an output that is dead at every noise level; "" of another."""
-    one = {name: rows[:1].expand_as(rows) for name, rows in model.rows().items()}
-    with model.at_rest():
-        answers = [model.output(nsr, cond=one, ask=ask) for nsr in NSR]
-    if max(map(rms, answers)) < 1e-8:
-        return "0 everywhere"
-    return "the same for every input" if max(change(a, a.roll(1, 0)) for a in answers) < STIRRED else ""
-
-
 def check_output_dead(model: ModelSubject) -> Finding | None:
     """An output of rms below 1e-8, or one that differs by less than STIRRED between inputs, at every noise level."""
     how = dead(model)
@@ -158,9 +152,14 @@ def check_time_ignored(model: ModelSubject) -> Finding | None:
         "time ignored",
         "outputs are identical whatever time the network is told",
         f"one x, told the times {', '.join(told)}: the output changes by {share:.1e} of itself",
-        f"it is wired, but training made nothing of it: times too close together for {told}" if wired else unwired,
-        "add the time's embedding to every block, and hold the network to it: ebb.testing.check_network",
+        f"it is wired, but training has made nothing of it yet: too few updates, or times too close together for {told}"
+        if wired
+        else unwired,
+        untaught(model)[0]
+        if wired
+        else "add the time's embedding to every block, and hold the network to it: ebb.testing.check_network",
         "error",
+        untaught(model)[1] if wired else (),
     )
 
 
@@ -302,46 +301,57 @@ def check_end_not_noise(model: ModelSubject) -> Finding | None:
         "the schedule does not end in noise: samples lack very dark and very bright images",
         f"at the end of {path} alpha^2/sigma^2 is {snr:.2g}; above {END_SNR:g} the network can read the data's mean",
         "training never shows pure noise, which sampling starts from",
-        "train on a path that ends in noise (linear, cosine), or raise sigma_max or beta_end",
+        "train on a path that ends in noise: linear, cosine, or this one with a larger sigma_max or beta_end",
         "error",
+        model.again({"path": spell(type(path)(), PATHS)}) if model.run else (),
     )
 
 
-def noise_in(model: ModelSubject, nsr: float) -> float:
-    """The share of the noise ε that x̂0 holds at ν: its regression on ε, over every element of a few samples.
+def check_bottleneck(model: ModelSubject) -> Finding | None:
+    """A layer that nothing gets around and that lets more than LOST of a sample's numbers not pass (`narrowest`).
 
-    By Stein's identity the posterior mean holds (α/σ)·mean posterior variance, so at most s²/ν, s² the data's variance.
+    What the network does not see of x stays in x̂0 as it is, by x's own share in it; where that is 0, as for a network
+    that predicts the data, no noise is left, and narrow layers may do good (Li & He 2025).
     """
-    _, eps = model.draw()
-    with model.at_rest():
-        clean = model.answer(model.noisy(nsr), model.time(nsr), model.rows())
-    return float((clean * eps).mean() / eps.square().mean())
-
-
-def check_noise_kept(model: ModelSubject) -> Finding | None:
-    """Whether x̂0 holds more than KEPT of the noise where there is almost nothing else, or as much of its negative."""
-    if model.path is None or dead(model):
+    passage, numbers = model.passage, math.prod(model.shape or ())
+    if passage is None or passage.numbers > (1 - LOST) * numbers or not keeps_x(model):
         return None
-    nsr = NSR[-1]
-    share = noise_in(model, nsr)
-    if not abs(share) >= KEPT:  # not a number is found by another check
-        return None
+    share, patch = passage.numbers / numbers, settings_of(model).get("patch", 1)
+    width, smaller = settings_of(model).get("width"), ", or to smaller patches" if patch > 1 else ""
+    wide = 16 * math.ceil(ROOM * width / share / 16) if width else None
     return Finding(
-        "noise kept",
-        "the denoiser leaves the noise in",
-        f"with {nsr:g} times as much noise as data, its answer holds {share:.2f} of the noise; "
-        f"at most {SPREAD**2 / nsr:.2g} can be right",
-        "its output is read as another target than it was trained for (noise, data, velocity, v), with a wrong sign, "
-        "or with another path",
-        "name the prediction and the path that it was trained with",
+        "bottleneck",
+        "samples keep noise that the network cannot see",
+        f"all goes through {passage.layer}, where {passage.numbers:,} of a sample's {numbers:,} numbers fit:"
+        f" {1 - share:.0%} of any noise is never removed",
+        "a layer has fewer channels than a place has values; what does not fit through stays in the sample as it is",
+        f"train again with a network at least {1 / share:.2g} times as wide there"
+        + (f", width {wide} instead of {width}{smaller}" if wide else "")
+        + (f": {model.run.length()}, and more in a wider one" if model.run else ""),
         "error",
+        model.again({"network.width": wide}) if wide else (),
     )
+
+
+def settings_of(model: ModelSubject) -> dict[str, Any]:
+    """The settings that the networks of ebb state."""
+    return getattr(model.network, "settings", {})
+
+
+def keeps_x(model: ModelSubject) -> bool:
+    """Whether x̂0 holds x by itself, beside what the network says of it; taken to be so where it is not known."""
+    core = model.core
+    if not isinstance(core, NetworkDenoiser):
+        return True
+    of_x, _ = recover_factors(core.path, core.prediction, model.time(1.0)[:1])
+    return bool(of_x.abs() > STIRRED)
 
 
 MODEL_CHECKS: list[Check[ModelSubject]] = [
     check_parameters_not_finite,
     check_batch_norm,
     check_wrong_shape,
+    check_bottleneck,
     check_output_dead,
     check_time_ignored,
     check_condition_ignored,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ebb.errors import DataError, EbbError
+from ebb.errors import DataError, EbbError, UsageError
+from ebb.evaluate.doctor.run_subject import RunSubject
+from ebb.evaluate.probe import Passage, narrowest
 from ebb.networks.mode import evaluating
 from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser, input_scale
 from ebb.process.path import Path, spread
@@ -29,6 +31,10 @@ NSR = (0.05, 1.0, 20.0)
 ROWS = 8
 """Samples in a question."""
 
+STIRRED = 1e-3
+"""A change of the output below this share of it counts as none: rounding is about 1e-6, and what a network uses moves
+its output by far more than a hundredth."""
+
 SPREAD = 0.5
 """The standard deviation that data in [−1, 1] is taken to have where the model does not say (Karras et al. 2022)."""
 
@@ -37,21 +43,43 @@ SPREAD = 0.5
 class ModelSubject:
     """A denoiser or a bare network, the shape of a sample (None: not known), and examples of its conditions.
 
-    `cond` holds [k, …] rows of each condition, k its own. Questions are asked in evaluation mode, without gradients,
-    and the global random state is put back afterwards (`at_rest`); nothing of the model changes.
+    `cond` holds [k, …] rows of each condition, k its own. Of the model of a run, `deviation` is that of its data around
+    their mean, and `run` prescribes commands; None where nothing is known. Questions are asked in evaluation mode,
+    without gradients, and the global random state is put back afterwards (`at_rest`); nothing of the model changes.
     """
 
     model: nn.Module | Denoiser
     shape: tuple[int, ...] | None = None
     cond: Cond | None = None
+    deviation: float | None = None
+    run: RunSubject | None = None
+
+    @classmethod
+    def of_run(cls, run: RunSubject) -> ModelSubject:
+        """The subject that a run's system is."""
+        deviation = None
+        with suppress(EbbError):  # the data may be gone
+            deviation = float(run.clean.double().var(0, unbiased=False).mean().sqrt())
+        return replace(cls.of(run.system), deviation=deviation, run=run)
+
+    def again(self, changes: Mapping[str, Any]) -> tuple[str, ...]:
+        """The command that trains the model of a run again with some changes, if it is one."""
+        return () if self.run is None else (self.run.again(changes),)
 
     @classmethod
     def of(
         cls, model: System | nn.Module | Denoiser, shape: tuple[int, ...] | None = None, cond: Cond | None = None
     ) -> ModelSubject:
-        """The subject that a system is, with its own shape and conditions; anything else, as given."""
+        """The subject that a system is, with its own shape and conditions; anything else, as given.
+
+        Raises UsageError for an autoencoder.
+        """
         if not isinstance(model, System):
             return cls(model, shape, cond)
+        if model.is_autoencoder:
+            raise UsageError(
+                "an autoencoder has no denoiser to be asked", "train one on its latents: --autoencoder RUN"
+            )
         examples = {name: rows.to(model.device) for name, rows in model.conditioner.examples().items()}
         return cls(model.denoiser, model.inner, examples)
 
@@ -100,11 +128,12 @@ class ModelSubject:
             yield
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """(data, noise), [rows, *shape] each, always the same; the data is drawn as noise of deviation SPREAD."""
+        """(data, noise), [rows, *shape] each, always the same; the data is drawn as noise of its deviation, of
+        SPREAD where that is not known."""
         if self.shape is None:
             raise DataError("the shape of a sample is not known", "give it: diagnose(model, shape=(1, 28, 28))")
         both = torch.randn(2, ROWS, *self.shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        return SPREAD * both[0], both[1]
+        return (SPREAD if self.deviation is None else self.deviation) * both[0], both[1]
 
     def time(self, nsr: float) -> Tensor:
         """The path's time at ν for each row, float64; for a bare network ν/(1 + ν), in (0, 1)."""
@@ -146,6 +175,15 @@ class ModelSubject:
         """What `ask` (the model's own) says of the noisy data at ν, when told the time of `told` (ν as well)."""
         cond = self.rows() if cond is None else cond
         return (ask or self.ask)(self.seen(nsr), self.told(nsr if told is None else told), cond)
+
+    @cached_property
+    def passage(self) -> Passage | None:
+        """The narrowest layer that all goes through, if it is narrower than a sample."""
+        if self.network is None:
+            return None
+        x, told, cond = self.seen(1.0)[:1], self.told(1.0)[:1], {name: rows[:1] for name, rows in self.rows().items()}
+        with self.at_rest():
+            return narrowest(self.network, lambda x: self.ask(x, told, cond), x)
 
     @cached_property
     def shaken(self) -> Ask | None:
@@ -190,3 +228,13 @@ def rms(x: Tensor) -> float:
 def change(a: Tensor, b: Tensor) -> float:
     """rms(a − b) as a share of the larger rms; 0 where both are 0."""
     return rms(a - b) / max(rms(a), rms(b), 1e-30)
+
+
+def dead(model: ModelSubject, ask: Ask | None = None) -> str:
+    """ "0 everywhere" or "the same for every input" of an output that is dead at every noise level; "" of another."""
+    one = {name: rows[:1].expand_as(rows) for name, rows in model.rows().items()}
+    with model.at_rest():
+        answers = [model.output(nsr, cond=one, ask=ask) for nsr in NSR]
+    if max(map(rms, answers)) < 1e-8:
+        return "0 everywhere"
+    return "the same for every input" if max(change(a, a.roll(1, 0)) for a in answers) < STIRRED else ""

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from ebb.encode.images import to_pixels
-from ebb.errors import UsageError
+from ebb.errors import DataError, UsageError
+from ebb.evaluate.doctor.commands import ebb
 from ebb.evaluate.doctor.finding import Check, Finding
 from ebb.evaluate.doctor.looks import contrast, fine_share, variety
-from ebb.evaluate.doctor.run_subject import FINE, FINER, RunSubject, chosen
+from ebb.evaluate.doctor.remedies import helping, longer, remedy, sampled_with
+from ebb.evaluate.doctor.run_subject import FINE, FINER, Drawn, RunSubject, chosen
 from ebb.evaluate.ensemble import load_ensemble
 from ebb.evaluate.features import Features, batches, extract, vote
 from ebb.evaluate.memorise import SURE, memorisation
@@ -48,9 +50,6 @@ BEYOND, MOST_BEYOND = 1.25, 0.04
 """|x̂0| at the last step, which no data has, and the share of values that may be there: 0.005 in good runs, 0.2 with
 guidance 8."""
 
-STRONG = 0.5
-"""How far from 1 guidance must be to be the cause of what is out of range."""
-
 COARSE = 0.15
 """How far samples may lie from those of a grid FINER times as fine, in units of the distance between two samples.
 Second-order solvers in 16 steps have 0.02, in 6 steps 0.1; what is beyond 0.15 can be seen."""
@@ -70,37 +69,56 @@ def check_grey(run: RunSubject) -> Finding | None:
     mine, real = contrast(run.drawn.samples), contrast(run.real)
     if mine >= FLAT * real:
         return None
+    advice, commands = remedy(run, lambda drawn: contrast(drawn.samples) < FLAT * real)
     return Finding(
         "grey",
         "samples are grey: they lack contrast",
         f"the standard deviation within a sample is {mine:.2g}, that within a real image {real:.2g}",
         "the model answers with an average of the data: it is untrained, its last layer hardly moved, or its condition "
         "and its noise level do not reach it",
-        f"look at {run.folder / 'samples'}, and train longer: {run.again('steps', 4 * run.steps)}",
+        advice,
         "error",
+        commands,
     )
 
 
 def check_samples_alike(run: RunSubject) -> Finding | None:
-    """Variety between samples below FLAT times the data's, or too many samples that are all but another (ALIKE)."""
+    """Variety between samples below FLAT times the data's, or too many samples that are all but another (ALIKE).
+
+    Raises DataError where the data is one image.
+    """
     mine, real = run.drawn.samples, run.real
+    if len(real) < 2:
+        raise DataError("the data is one image, so its samples should be alike")
     spread, usual = variety(mine), variety(real)
-    gaps = torch.cat(
-        [gaps_in(part) for part in torch.split(real, len(mine)) if len(part) == len(mine)] or [gaps_in(real)]
-    )
-    near = gaps.median() / 2
-    share, expected = float((gaps_in(mine) < near).float().mean()), float((gaps < near).float().mean())
+    share, expected = crowded(mine, real)
     if spread >= FLAT * usual and share <= expected + ALIKE:
         return None
+
+    def ill(drawn: Drawn) -> bool:
+        share, expected = crowded(drawn.samples, real)
+        return variety(drawn.samples) < FLAT * usual or share > expected + ALIKE
+
+    advice, commands = remedy(run, ill)
     return Finding(
         "samples alike",
         "samples from different noise are nearly the same",
         f"their standard deviation at a place is {spread:.2g}, that of the data {usual:.2g}; {share:.0%} lie closer to"
         f" another sample than half of what is usual in the data ({expected:.0%} of the real images do)",
         "modes have collapsed: too much guidance, training on a few images, or a model that ignores its input",
-        f"ebb sample {run.folder} --guidance 1, and ebb doctor on the data",
+        advice,
         "error",
+        (*commands, ebb("doctor", run.data)),
     )
+
+
+def crowded(mine: Tensor, real: Tensor) -> tuple[float, float]:
+    """The share of samples, and of as many real images, that lie closer to another than half of what is usual among
+    the real ones."""
+    parts = [part for part in torch.split(real, len(mine)) if len(part) == len(mine)] or [real]
+    gaps = torch.cat([gaps_in(part) for part in parts])
+    near = gaps.median() / 2
+    return float((gaps_in(mine) < near).float().mean()), float((gaps < near).float().mean())
 
 
 def gaps_in(images: Tensor) -> Tensor:
@@ -113,10 +131,16 @@ def check_colour_shift(run: RunSubject) -> Finding | None:
     """The mean of any channel off by more than SHIFT, and by more than 5 standard errors."""
     mine, real = run.drawn.samples.mean((2, 3)), run.real.mean((2, 3))
     off = mine.mean(0) - real.mean(0)
-    error = (mine.var(0) / len(mine) + real.var(0) / len(real)).sqrt()
+    error = (mine.var(0) / len(mine) + real.var(0, unbiased=len(real) > 1) / len(real)).sqrt()
     if not bool(((off.abs() > SHIFT) & (off.abs() > 5 * error)).any()):
         return None
     tint = len(off) > 1 and float(off.max() - off.min()) > SHIFT
+
+    def ill(drawn: Drawn) -> bool:  # samples from the same noise, so that few of them tell what changed
+        changed = drawn.samples.mean((0, 2, 3)) - run.drawn.samples[: len(drawn.samples)].mean((0, 2, 3))
+        return bool(((off + changed).abs() > SHIFT).any())
+
+    advice, commands = remedy(run, ill)
     means = [", ".join(f"{value:+.2f}" for value in each.mean(0).tolist()) for each in (mine, real)]
     return Finding(
         "colour shift" if tint else "brightness shift",
@@ -124,7 +148,8 @@ def check_colour_shift(run: RunSubject) -> Finding | None:
         f"the mean of each channel is {means[0]}, and {means[1]} in the data (±{float(error.max()):.2g})",
         "low frequencies are learnt last, and are decided in the first steps of sampling: too short a training, an end "
         "of the schedule that is not noise, or too much guidance",
-        f"{run.again('steps', 4 * run.steps)}; then compare ebb sample {run.folder} --guidance 1",
+        advice,
+        commands=commands,
     )
 
 
@@ -140,13 +165,15 @@ def check_blurry(run: RunSubject) -> Finding | None:
     mine, real, said = fine_detail(run)
     if mine >= BLURRY * real:
         return None
+    advice, commands = remedy(run, lambda drawn: fine_share(drawn.samples) < BLURRY * real)
     return Finding(
         "blurry",
         "samples are blurry: fine detail is missing",
         said,
         "the last steps, at little noise, do too little: too few of them, too few training times there, or a network "
         "that sees patches too coarsely",
-        f"ebb sample {run.folder} --steps {FINER * run.system.sampling.steps}; if that is no sharper, train longer",
+        advice,
+        commands=commands,
     )
 
 
@@ -155,12 +182,14 @@ def check_grainy(run: RunSubject) -> Finding | None:
     mine, real, said = fine_detail(run)
     if mine <= GRAINY * real:
         return None
+    advice, commands = remedy(run, lambda drawn: fine_share(drawn.samples) > GRAINY * real)
     return Finding(
         "grainy",
         "samples are noisy: they have more fine detail than the data",
         said,
         "noise is left in them: the network has not learnt small noise levels yet, or sampling ends before them",
-        f"{run.again('steps', 4 * run.steps)}; compare ebb sample {run.folder} --grid karras",
+        advice,
+        commands=commands,
     )
 
 
@@ -169,13 +198,15 @@ def check_guidance_untrained(run: RunSubject) -> Finding | None:
     scale = run.system.sampling.guidance
     if not run.system.conditioner.null() or scale == 1 or run.recipe.label_dropout:
         return None
+    advice, commands = sampled_with(run, {"guidance": 1.0})
     return Finding(
         "guidance untrained",
         "guidance is used, and the model was never trained without labels",
         f"guidance {scale:g} and label_dropout 0",
         "guidance moves away from the answer without a label, which this network was never asked for",
-        f"ebb sample {run.folder} --guidance 1, or {run.again('label_dropout', 0.1)}",
+        f"{advice}; the last trains a model that can be guided: {run.length()}",
         "error",
+        (*commands, run.again({"label_dropout": 0.1})),
     )
 
 
@@ -196,24 +227,25 @@ def strays(run: RunSubject, points: list[Point]) -> str:
 def check_out_of_range(run: RunSubject) -> Finding | None:
     """Whether x keeps to the forward process's norm (NORM), and x̂0 to the data's range (MOST_BEYOND), on the way.
 
-    Where it does not with guidance STRONG or more off 1, a few samples without tell whether the guidance is the cause.
+    Where it does not, a few samples tell whether guidance or too few steps are the cause.
     """
     said = strays(run, run.drawn.points)
     if not said:
         return None
-    scale = run.system.sampling.guidance
-    guided = abs(scale - 1) >= STRONG and not strays(run, run.draw(FINE, guidance=1.0).points)
+    settings = helping(run, lambda drawn: bool(strays(run, drawn.points)))
+    advice, commands = longer(run) if settings is None else sampled_with(run, settings)
+    guided, scale = "guidance" in (settings or {}), run.system.sampling.guidance
+    causes = {
+        "guidance": "guidance this strong asks for what no data is like",
+        "steps": "each step adds to what the last one got wrong: they are too long",
+    }
     return Finding(
         "guidance too strong" if guided else "out of range",
         "sampling leaves the range the network was trained on" + (": colours saturate" if guided else ""),
-        said + ("; without guidance neither" if guided else "") + f" (guidance {scale:g})",
-        "guidance this strong asks for what no data is like"
-        if guided
-        else "each step adds to what the last one got wrong: steps too long, a temperature far from 1, or a network "
-        "that has not learnt enough",
-        f"ebb sample {run.folder} --guidance {1 + (scale - 1) / 4:.2g}"
-        if guided
-        else f"ebb sample {run.folder} --steps {FINER * run.system.sampling.steps}; if that is no better, train longer",
+        said + ("; with less guidance neither" if guided else "") + f" (guidance {scale:g})",
+        next((causes[name] for name in settings or {}), "the network has not learnt enough to find its way back"),
+        advice,
+        commands=commands,
     )
 
 
@@ -227,16 +259,19 @@ def check_too_few_steps(run: RunSubject) -> Finding | None:
     if adds_noise(run.system):
         raise UsageError(f"{how.solver} adds noise as it goes, so two numbers of steps cannot be compared")
     mine = run.drawn.samples[:FINE]
-    gap, between = distance(mine, run.finer), distance(mine, mine.roll(1, 0))
+    gap, between = distance(mine, run.finer.samples), distance(mine, mine.roll(1, 0))
     if gap <= COARSE * between:
         return None
+    nearer = distance(run.draw(FINE, steps=2 * how.steps).samples, run.finer.samples)
+    advice, commands = sampled_with(run, {"steps": (2 if nearer <= COARSE * between else FINER) * how.steps})
     return Finding(
         "too few steps",
         "samples change when they are given more steps",
         f"in {FINER * how.steps} steps instead of {how.steps} the same noise ends {gap:.2g} away (root mean square);"
         f" two different samples are {between:.2g} apart",
         f"{how.steps} steps of {how.solver} are too long for this model",
-        f"ebb sample {run.folder} --steps {2 * how.steps}, or ebb sweep {run.folder}",
+        advice,
+        commands=commands,
     )
 
 
@@ -294,7 +329,8 @@ def check_memorised(run: RunSubject) -> Finding | None:
         "samples are copies of training images",
         verdict + nearest,
         "more passes over too few images than the network can take without learning them by heart",
-        f"ebb evaluate {run.folder} shows the pairs; train on more images, or for fewer steps",
+        f"the first command shows the pairs; train on more images, or for fewer updates: {run.length(run.steps // 4)}",
+        commands=(ebb("evaluate", run.folder), run.again({"steps": max(1, run.steps // 4)})),
     )
 
 
@@ -302,7 +338,7 @@ def judge(run: RunSubject) -> tuple[Features, float]:
     """The classifiers that an evaluation left in the run, and how often they are right; UsageError where none did."""
     found = load_ensemble(run.folder / "classifier.safetensors", run.images.summary.fingerprint)
     if found is None:
-        raise UsageError(f"there is no classifier of this data in {run.folder}", f"ebb evaluate {run.folder}")
+        raise UsageError(f"there is no classifier of this data in {run.folder}", ebb("evaluate", run.folder))
     return found
 
 
@@ -323,12 +359,18 @@ def check_labels_missing(run: RunSubject) -> Finding | None:
     if not missing:
         return None
     shown = ", ".join(f"{name} {share:.0%}" for name, share in list(missing.items())[:5])
+    advice, commands = longer(run)
     return Finding(
         "labels missing",
         f"{len(missing)} of {len(names)} classes are not shown when they are asked for",
         f"seen as what was asked: {shown}; on unseen real images the classifier is right in {accuracy:.0%}",
         "labels that the network was never told, mixed up, or too rare in the data; or modes that have collapsed",
-        f"ebb sample {run.folder} --label {next(iter(missing))}, and ebb doctor on the data",
+        f"see whether the labels are right; then {advice}",
+        commands=(
+            ebb("sample", run.folder, "--label", next(iter(missing))),
+            ebb("doctor", run.data),
+            *commands,
+        ),
     )
 
 

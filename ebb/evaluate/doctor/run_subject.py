@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from ebb.data.pictures import to_unit
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, UsageError
+from ebb.evaluate.doctor.commands import length_of, resuming, training_again
 from ebb.evaluate.run import data_of
 from ebb.evaluate.wishes import asked_for, labels_of, wishes_of
 from ebb.guide.cfg import Guide
@@ -74,18 +74,25 @@ class RunSubject:
     @property
     def resume(self) -> str:
         """The command that goes on with the run."""
-        return f"{self.document[1].get('command', 'ebb train DATA')} --run {shlex.quote(str(self.folder))}"
+        return resuming(self.folder, self.document[1])
 
-    def again(self, option: str = "", value: float = 0.0) -> str:
-        """The command that trains anew beside this run, with one option exchanged; steps take the place of a budget."""
-        gone = {option, "budget"} if option == "steps" else {option}
-        kept, keep = list[str](), True
-        for word in shlex.split(str(self.document[1].get("command", "ebb train DATA"))):
-            if word.startswith("--"):
-                keep = word[2:].split("=")[0].replace("-", "_") not in gone
-            kept += [word] if keep else []
-        new = [f"--{option.replace('_', '-')}", f"{value:.3g}" if value < 1 else f"{value:.0f}"] if option else []
-        return shlex.join([*kept, *new, "--run", f"{self.folder}-again"])
+    def again(self, changes: Mapping[str, Any] | None = None) -> str:
+        """The command that trains anew beside this run, all as it was but for `changes` by dotted name."""
+        return training_again(self.folder, self.document[1], self.recipe, changes or {})
+
+    def length(self, steps: float | None = None) -> str:
+        """How many images so many updates see (as many as the run's, without), and how long that takes."""
+        return length_of(self.recipe, self.log[-1], steps)
+
+    @property
+    def anew(self) -> str:
+        """What `again` without changes does, in words."""
+        return f"train again: {self.length()}"
+
+    @property
+    def data(self) -> str:
+        """Where its data lies."""
+        return str(self.document[1].get("data", "DATA"))
 
     @property
     def steps(self) -> int:
@@ -124,7 +131,7 @@ class RunSubject:
         """data.json: what was found in the data."""
         found = document_in(self.folder / "data.json")
         if not isinstance(found, dict):
-            raise DataError(f"{self.folder / 'data.json'} cannot be read", "train again: " + self.again())
+            raise DataError(f"{self.folder / 'data.json'} cannot be read", "train again:\n    " + self.again())
         return found
 
     @cached_property
@@ -196,11 +203,11 @@ class RunSubject:
         return self.draw(DRAWN)
 
     @cached_property
-    def finer(self) -> Float[Tensor, "n c h w"]:
+    def finer(self) -> Drawn:
         """The first FINE of the samples, from the same noise in FINER times as many steps."""
         settings = self.system.sampling
         grid = "log_snr" if settings.grid.startswith("given") else settings.grid
-        return self.draw(FINE, steps=FINER * settings.steps, grid=grid).samples
+        return self.draw(FINE, steps=FINER * settings.steps, grid=grid)
 
     def draw(self, count: int, **settings: Any) -> Drawn:
         """`count` samples of the system; the first ones whatever the count."""
@@ -325,6 +332,8 @@ def document_in(file: Path) -> Any:
 
 
 def significance(differences: Float[Tensor, "n"]) -> float:
-    """The mean of paired differences, in its standard errors."""
+    """The mean of paired differences, in its standard errors; 0 for one alone, which is sure of nothing."""
+    if len(differences) < 2:
+        return 0.0
     error = float(differences.double().std()) / math.sqrt(len(differences))
     return float(differences.double().mean()) / max(error, 1e-30)

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from ebb.errors import EbbError, UsageError
+from ebb.evaluate.doctor.commands import ebb
 from ebb.evaluate.doctor.finding import Check, Finding
+from ebb.evaluate.doctor.remedies import WANTED, longer
 from ebb.evaluate.doctor.run_subject import RunSubject
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.levels import centres
@@ -44,11 +46,14 @@ FALL, FALL_EARLY = 0.25, 0.15
 A falling rate brings 7 to 13 %, and 18 % to a prediction of noise, whose loss may come near 0; runs that were far too
 short are at 20 %."""
 
-EARLY, WANTED = 10_000, 20_000
-"""Images that every network wants to see, and that a small one on small images should have seen."""
+EARLY = 10_000
+"""Images that every network wants to see."""
 
 OVERFIT = 1.05
 """How far the validation loss may rise above its lowest. It repeats bit for bit, so that its rise is the model's."""
+
+SAFE = 2e-3
+"""A learning rate that no network of the recipes finds too high: however far off a rate was, the next one is right."""
 
 LINES = 20
 """Lines of the log that a course can be told from."""
@@ -107,8 +112,9 @@ def check_diverged(run: RunSubject) -> Finding | None:
         f"training diverged at about step {step:,}",
         evidence + risen(run.log, step),
         "a learning rate too large for this network, or batches that hold something extraordinary",
-        f"{run.again('optimiser.lr', rate / 3)}, and ebb doctor on the data",
+        f"look at the data, and train again with a lower learning rate: {run.length()}",
         "error",
+        (ebb("doctor", run.data), run.again({"optimiser.lr": min(rate / 3, SAFE)})),
     )
 
 
@@ -139,7 +145,8 @@ def check_stopped_early(run: RunSubject) -> Finding | None:
         "the run was not finished",
         f"step {last['step']:,} of {run.steps:,}, at {last['lr'] / rate:.0%} of the peak learning rate",
         "it was interrupted, and much of what a falling rate brings comes at the end",
-        f"{run.resume} goes on where it stopped",
+        f"go on where it stopped: {run.length(run.steps - last['step'])} more",
+        commands=(run.resume,),
     )
 
 
@@ -153,7 +160,7 @@ def alone(model: NetworkDenoiser, times: Density, real: Float[torch.Tensor, "n *
     t = times(model.path, (torch.arange(128, dtype=torch.float64) + 0.5) / 128)
     det = determinant(model.path, t, *model.prediction(model.path, t))[:, None]
     alpha, sigma = model.path.alpha(t)[:, None], model.path.sigma(t)[:, None]
-    variance = real.double().var(0).flatten()
+    variance = real.double().var(0, unbiased=False).flatten()
     return float((det**2 * variance / (alpha**2 * variance + sigma**2)).mean())
 
 
@@ -165,7 +172,7 @@ def little_learnt(run: RunSubject) -> str:
     if run.recipe.weight == "unit" and len(run.log) >= LINES:  # then the log is in the same unit
         found.append(float(smoothed(losses_of(run))[-1]))
     loss, simple = min(found), alone(run.system.denoiser, run.density, run.clean)
-    if loss < LEARNT * simple:
+    if loss < LEARNT * simple or not simple:  # of one image again and again each place is known
         return ""
     return f"the loss is {loss:.3g}; an answer that looks at each place alone has {simple:.3g}"
 
@@ -197,7 +204,8 @@ def check_rate_too_low(run: RunSubject) -> Finding | None:
         f"{little}; the gradient noise scale is {found.noise / found.signal:.2g} images, and a batch has"
         f" {run.per_step}; learning rate {rate:.2g}",
         "steps so small that they add up to nothing",
-        run.again("optimiser.lr", 10 * rate),
+        f"train again with ten times the learning rate: {run.length()}",
+        commands=(run.again({"optimiser.lr": 10 * rate}),),
     )
 
 
@@ -212,13 +220,15 @@ def check_too_short(run: RunSubject) -> Finding | None:
         return None
     known = run.counted["count"]
     evidence = little or f"the loss fell by {share:.0%} in the second half of the run"
+    advice, commands = longer(run)
     return Finding(
         "too short",
         "the run ended while it was still learning",
         f"{evidence}; {images:,} images seen, {images / known:.2g} passes over {known:,}",
         "too few updates"
         + (f": even a small network on small images wants to see {WANTED:,} and more" if images < WANTED else ""),
-        run.again("steps", max(4 * run.steps, WANTED // run.per_step)),
+        advice,
+        commands=commands,
     )
 
 
@@ -255,7 +265,8 @@ def check_rate_too_high(run: RunSubject) -> Finding | None:
         "training jumps about instead of descending",
         f"{said}; learning rate {rate:.2g}",
         "steps longer than the loss is smooth: what a batch teaches, the step overshoots",
-        run.again("optimiser.lr", min(rate / 5, 2e-3)),
+        f"train again with a lower learning rate: {run.length()}",
+        commands=(run.again({"optimiser.lr": min(rate / 5, SAFE)}),),
     )
 
 
@@ -282,7 +293,8 @@ def check_overfitting(run: RunSubject) -> Finding | None:
         f"unseen: {course[best]:.4g} at step {step:,}, later {course[-1]:.4g} ({course[-1] / course[best] - 1:+.0%});"
         f" training: {then:.4g} and {now:.4g}; {seen:.3g} passes over the data",
         "the network has begun to learn the training images by heart",
-        f"{run.again('steps', step)}, with --data.flip where mirrored images make sense, or more data",
+        f"train again and end there: {run.length(step)}; better with more images, or with mirrored ones (--data.flip)",
+        commands=(run.again({"steps": step}),),
     )
 
 

@@ -6,6 +6,7 @@ import torch
 
 from ebb import checkpoint
 from ebb.errors import DamagedError
+from ebb.evaluate.doctor.commands import ebb, removing
 from ebb.evaluate.doctor.finding import Check, Finding
 from ebb.evaluate.doctor.run_subject import RunSubject, significance
 from ebb.recipe import resolved
@@ -43,8 +44,9 @@ def check_damaged_checkpoint(run: RunSubject) -> Finding | None:
         f"{'the newest' if newest else 'an older'} checkpoint is not what was saved",
         f"{damaged[last]}; checkpoints that are whole: {whole}",
         "a disk that failed, a copy that was cut off, or a file that was edited",
-        f"rm -r {last} to go back to the one before it, then {run.resume}" if whole else run.again(),
+        ("delete it; training goes on from the one before it" if newest else "delete it") if whole else run.anew,
         "error" if newest else "warning",
+        (removing(last), *([run.resume] if newest else [])) if whole else (run.again(),),
     )
 
 
@@ -59,14 +61,17 @@ def check_raw_weights_not_finite(run: RunSubject) -> Finding | None:
     if not bad:
         return None
     first, (count, of) = next(iter(bad.items()))
-    lr = resolved(run.recipe.optimiser.lr)
+    lr, earlier = resolved(run.recipe.optimiser.lr), len(checkpoint.finished(run.folder / "checkpoints")) > 1
     return Finding(
         "raw weights not finite",
         "the weights or the optimiser's moments are not all finite numbers: training cannot go on from here",
         f"{count:,} of {of:,} numbers of {first} are NaN or infinite; {len(bad)} tensors have some",
         "an update with a gradient that was not finite was applied, or a file was changed",
-        f"rm -r {run.checkpoint} if one is left before it, then {run.resume}; or {run.again('optimiser.lr', lr / 3)}",
+        "delete this checkpoint and go on from the one before it"
+        if earlier
+        else f"train again with a third of the learning rate: {run.length()}",
         "error",
+        (removing(run.checkpoint), run.resume) if earlier else (run.again({"optimiser.lr": lr / 3}),),
     )
 
 
@@ -79,7 +84,8 @@ def check_no_average(run: RunSubject) -> Finding | None:
         "the checkpoint holds no averaged weights, so the raw ones are sampled",
         f"there is no ema.safetensors in {run.checkpoint}",
         "weights from elsewhere, or a file that was deleted; the last updates' noise is in every sample",
-        f"train with averaging, as ebb does: {run.again()}",
+        f"train with averaging, as ebb does: {run.length()}",
+        commands=(run.again(),),
     )
 
 
@@ -100,7 +106,8 @@ def check_average_too_short(run: RunSubject) -> Finding | None:
         f"a half-life of {halflife:,.0f} images is {updates:.2g} updates of {done:,}; the loss on unseen images is"
         f" {averaged:.4g} with the average, {raw:.4g} without",
         "an average over a few updates keeps the noise of the last of them",
-        run.again("ema_halflife", wanted),
+        f"train again with a longer half-life: {run.length()}",
+        commands=(run.again({"ema_halflife": wanted}),),
     )
 
 
@@ -117,8 +124,9 @@ def check_average_a_copy(run: RunSubject) -> Finding | None:
         "the averaged weights are the raw ones: the raw weights are sampled",
         f"ema.safetensors and model.safetensors are equal in all {len(raw)} tensors after {step:,} updates",
         "one file was written over the other, or the average was never updated by its own rule",
-        run.again(),
+        run.anew,
         "error",
+        (run.again(),),
     )
 
 
@@ -137,7 +145,8 @@ def check_average_too_long(run: RunSubject) -> Finding | None:
         f"the loss on unseen images is {float(averaged.mean()):.4g} with the average, {float(raw.mean()):.4g} with the"
         f" raw weights ({ratio - 1:+.0%}, with the same noise); half-life at most {halflife:,.0f} images of {seen:,}",
         "an average that reaches back to when the network knew little, or was not restored when training went on",
-        run.again("ema_halflife", max(float(AVERAGED * run.per_step), 0.02 * seen)),
+        f"train again with a shorter half-life: {run.length()}",
+        commands=(run.again({"ema_halflife": max(float(AVERAGED * run.per_step), 0.02 * seen)}),),
     )
 
 
@@ -155,7 +164,8 @@ def check_raw_weights_measured(run: RunSubject) -> Finding | None:
         "the figures of evaluation.json are those of the raw weights, not of their average",
         f"settings: weights = model; the loss on unseen images is {ratio - 1:+.0%} with them",
         "--weights model was asked for",
-        f"ebb evaluate {run.folder}",
+        "measure the average",
+        commands=(ebb("evaluate", run.folder),),
     )
 
 

@@ -136,13 +136,15 @@ def _head(run: Path, config: str, data: Facts, log: list[Facts], damaged: list[s
 
 
 def _doctor(found: Facts) -> str:
-    """Every finding: symptom, evidence, cause, and the command that helps."""
+    """Every finding: symptom, evidence, cause, and what helps, with its commands."""
     if not found:
         return ""
     parts = [
         f'<div class="finding {escape(str(f["severity"]))}"><p><b>{escape(str(f["symptom"]))}</b></p>'
         f'<p>{escape(str(f["evidence"]))}</p><p class="soft">Because {escape(str(f["cause"]))}</p>'
-        f"<pre>{escape(str(f['command']))}</pre></div>\n"
+        + (f"<p>{escape(str(f['advice']))}</p>" if "advice" in f else "")
+        + "".join(f"<pre>{escape(str(line))}</pre>" for line in f.get("commands") or [f["command"]] if line)
+        + "</div>\n"
         for f in found["findings"]
     ]
     unsure = "".join(
