@@ -20,7 +20,7 @@ from ebb.assemble import Parts, assemble, autocast_of, names_known, updates_of
 from ebb.data.scan import Images
 from ebb.errors import ResourceError, memory_is_full
 from ebb.evaluate.cost import gflop
-from ebb.machine import keep_freed_memory, matrix_rate
+from ebb.machine import best_device, keep_freed_memory, matrix_rate
 from ebb.plan import rate_of, resolve
 from ebb.prepare import prepared
 from ebb.progress import peak_memory_mb
@@ -28,8 +28,7 @@ from ebb.recipe import Recipe, resolved
 from ebb.record import show_choices, write_documents
 from ebb.reflow import inherited
 from ebb.run import looked_at
-from ebb.system import best_device
-from ebb.terminal import tell
+from ebb.terminal import screen, tell
 from ebb.train.objectives.autoencoding import Trainee
 
 SPEND = 3.0
@@ -102,7 +101,7 @@ def rehearse(
     """
     called = time.perf_counter()
     began, started = called if began is None else began, called if started is None else started
-    asked, console = inherited(asked or Recipe()), console or Console()
+    asked, console = inherited(asked or Recipe()), screen(console)
     names_known(asked)
     keep_freed_memory()
     device = best_device()

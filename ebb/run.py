@@ -15,14 +15,13 @@ from ebb.course import follow, restore
 from ebb.data.scan import Images, read
 from ebb.errors import UsageError
 from ebb.evaluate.report.run import write_report
-from ebb.machine import keep_freed_memory
+from ebb.machine import best_device, keep_freed_memory
 from ebb.plan import resolve, timed
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, difference, from_yaml, resolved
 from ebb.record import Log, show_choices, show_data, write_card, write_documents
 from ebb.reflow import inherited
-from ebb.system import best_device
-from ebb.terminal import tell
+from ebb.terminal import screen, tell
 
 
 def train(
@@ -41,7 +40,7 @@ def train(
     `time.perf_counter()`, without it from the call.
     """
     began = time.perf_counter() if began is None else began
-    asked, console = inherited(asked or Recipe()), console or Console()
+    asked, console = inherited(asked or Recipe()), screen(console)
     names_known(asked)
     keep_freed_memory()
     images = looked_at(data, asked, run.parent if run else Path("runs"), console)

@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ebb.errors import UsageError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -23,4 +28,20 @@ else:
 
         Int = Float
 
-__all__ = ["Float", "Int"]
+__all__ = ["Float", "Int", "batch_of"]
+
+
+def batch_of(what: str, x: Any, shape: Sequence[int], axes: int | None = None) -> None:
+    """Raise UsageError unless x is a batch [b ≥ 1, *shape] of floating-point numbers.
+
+    With `axes` more axes of any length follow `shape`, so that a sample has so many.
+    """
+    sides = [str(length) for length in shape] + ["…"] * ((axes or len(shape)) - len(shape))
+    expected = f"expected {what}, a floating tensor [{', '.join(['b', *sides])}]"
+    if not isinstance(x, torch.Tensor):
+        raise UsageError(f"{expected}, got {type(x).__name__}", "torch.as_tensor makes one of an array or a list")
+    if x.ndim != 1 + len(sides) or tuple(x.shape[1 : 1 + len(shape)]) != tuple(shape) or not len(x):
+        hint = "add the axis of the batch: x[None]" if x.ndim == len(sides) else ""
+        raise UsageError(f"{expected}, got {list(x.shape)}", hint)
+    if not x.is_floating_point():
+        raise UsageError(f"{expected}, got {x.dtype}", "8-bit pixels are pixels / 127.5 - 1")

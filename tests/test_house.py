@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "ebb").rglob("*.py"))
 
 RANK = {
-    "errors": 0, "shapes": 0, "terminal": 0, "machine": 0, "names": 0.5, "checkpoint": 1, "recipe": 1,
+    "errors": 0, "shapes": 0.5, "terminal": 0, "machine": 0.5, "names": 0.5, "limits": 0.5, "checkpoint": 1, "recipe": 1,
     "process": 1, "networks": 1,
     "encode": 2, "data": 2, "sample": 2, "guide": 2, "adapt": 2,
     "system": 3,

@@ -120,7 +120,7 @@ def test_progress_counts_every_picture():
         (lambda e: e.translate(pictures(), "d"), "there is no label 'd'"),
         (lambda e: e.upscale(pictures()), "whole factor to the model's 8×8, which 8×8 does not reach"),
         (lambda e: e.upscale(pictures(1, 3)), "for example from 4×4 or 2×2"),
-        (lambda e: e.interpolate((0, 1), 1), "2 or more frames"),
+        (lambda e: e.interpolate((0, 1), 1), "n must be between 2 and 10,000,000, got 1"),
     ],
 )
 def test_what_cannot_be_is_refused(edit, message):

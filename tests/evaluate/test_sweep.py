@@ -123,7 +123,7 @@ def test_a_chart_has_a_line_for_each_solver_times_and_guidance():
         ({"solvers": []}, "at least one solver"),
         ({"solvers": ["ddimm"]}, "no solver called 'ddimm'"),
         ({"count": 1}, "2 or more samples"),
-        ({"steps": [0]}, "at least 1 step"),
+        ({"steps": [0]}, "solver steps must be between 1"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_measured(run, change, message):
