@@ -82,10 +82,10 @@ class Rehearsal:
 
 
 def rehearse(
-    data: str,
+    data: str | Path,
     asked: Recipe | None = None,
     *,
-    run: Path | None = None,
+    run: str | Path | None = None,
     console: Console | None = None,
     began: float | None = None,
     started: float | None = None,
@@ -105,7 +105,8 @@ def rehearse(
     names_known(asked)
     keep_freed_memory()
     device = best_device()
-    with workshop(run.parent if run else Path("runs")) as folder, enough_memory(asked):
+    data = str(data)
+    with workshop(Path(run).parent if run else Path("runs")) as folder, enough_memory(asked):
         images = looked_at(data, asked, folder, console)
         learnt = prepared(asked, images, device, folder, lambda text: tell(console, text))
         recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)

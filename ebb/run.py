@@ -25,10 +25,10 @@ from ebb.terminal import screen, tell
 
 
 def train(
-    data: str,
+    data: str | Path,
     asked: Recipe | None = None,
     *,
-    run: Path | None = None,
+    run: str | Path | None = None,
     fresh: bool = False,
     console: Console | None = None,
     began: float | None = None,
@@ -40,6 +40,7 @@ def train(
     `time.perf_counter()`, without it from the call.
     """
     began = time.perf_counter() if began is None else began
+    data, run = str(data), None if run is None else Path(run)
     asked, console = inherited(asked or Recipe()), screen(console)
     names_known(asked)
     keep_freed_memory()

@@ -155,7 +155,7 @@ VERBS = {
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
     "doctor": set(),
-    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "precision"},
+    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "keep", "precision"},
     "config show": set(),
     "config validate": set(),
     "config diff": set(),

@@ -55,7 +55,7 @@ class Rows:
 
 
 def cached(
-    folder: Path,
+    folder: str | Path,
     key: Mapping[str, Any],
     count: int,
     make: Make,
@@ -83,6 +83,7 @@ def cached(
     except (TypeError, ValueError) as error:
         raise UsageError(f"expected a key of plain JSON values, got {dict(key)!r:.120}: {error}") from error
     about["fingerprint"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     listed = _listed(folder, about, say)
     files = [f"{number:05d}.safetensors" for number in range(-(-count // rows))]

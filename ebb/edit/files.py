@@ -18,6 +18,7 @@ from ebb.data.pictures import to_unit
 from ebb.edit.editor import Editor, Label
 from ebb.encode.images import grid, picture, save_png, to_pixels, writable
 from ebb.errors import DataError, UsageError
+from ebb.limits import whole
 from ebb.shapes import Float
 from ebb.system import load, locate
 from ebb.terminal import tell
@@ -40,9 +41,7 @@ def listed(paths: Sequence[Path]) -> list[Path]:
 
 def versions(x0: Float[Tensor, "b *d"], count: int) -> Float[Tensor, "n *d"]:
     """Each picture `count` times in a row; raises UsageError for less than one."""
-    if count < 1:
-        raise UsageError(f"expected 1 or more versions of each picture, got {count}", "try --n 4")
-    return x0.repeat_interleave(count, 0)
+    return x0.repeat_interleave(whole("n", count), 0)
 
 
 def tally(say: Callable[[str], None]) -> Callable[[int], None]:

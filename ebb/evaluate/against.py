@@ -16,11 +16,12 @@ from ebb.errors import UsageError
 from ebb.evaluate import figures, manifold, sliced
 from ebb.evaluate.by_class import judges, score_counted
 from ebb.evaluate.distances import DEVIATES, Array, Rows, Statistic, averaged, estimate, once
+from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.features import batches, extract, probabilities, vote
 from ebb.evaluate.figures import Distance, Pile, Sets
 from ebb.evaluate.measure import split
 from ebb.evaluate.report.run import write_report
-from ebb.evaluate.run import checked, data_of, drawn_from, features_for, loaded, settings_of
+from ebb.evaluate.run import data_of, drawn_from, features_for, loaded, settings_of
 from ebb.evaluate.store import Say
 from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.recipe import from_yaml
@@ -58,8 +59,8 @@ class Comparison:
 
 
 def against(
-    run: Path,
-    other: Path,
+    run: str | Path,
+    other: str | Path,
     count: int,
     *,
     seed: int = 0,
@@ -75,10 +76,11 @@ def against(
     `asked` is asked of both; without it each samples with its own settings. Samples are kept as by `evaluate`. Raises
     UsageError for a run compared with itself or with one of other data.
     """
-    checked(count)
+    run, other = Path(run), Path(other)
+    countable(count, seed)
     same_data(run, other)
-    systems = [loaded(folder, weights) for folder in (run, other)]
-    images = data_of(run)
+    systems, images = [loaded(folder, weights) for folder in (run, other)], data_of(run)
+    comparable(run, len(images.pixels))
     seen, _ = features_for(run, images, say, features)
     wishes = asked_for(systems[0], images, count, seed)
     labels = labels_of(systems[0], wishes, images)

@@ -208,11 +208,15 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     return float(max(0, centre - reach)), float(min(1, centre + reach))
 
 
+ROWS = 2
+"""Images for each feature from which on they carry a covariance."""
+
+
 def too_few(count: int, dimension: int) -> str | None:
-    """A warning if `count` rows cannot carry a covariance of `dimension`² numbers (fewer than 2 · dimension)."""
-    if count >= 2 * dimension:
+    """A warning if `count` rows cannot carry a covariance of `dimension`² numbers (fewer than ROWS · dimension)."""
+    if count >= ROWS * dimension:
         return None
     return (
-        f"{count} images are few for {dimension} features: the Fréchet distance reads high below {2 * dimension}; "
+        f"{count} images are few for {dimension} features: the Fréchet distance reads high below {ROWS * dimension}; "
         f"trust the kernel distance, or measure more images"
     )

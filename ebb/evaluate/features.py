@@ -19,6 +19,9 @@ from ebb.shapes import Float, Int
 Labelled: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images uint8 [n, c, h, w] and a label for each, int64 [n]."""
 
+SIDE = 8
+"""The shortest side of an image that a classifier takes."""
+
 BATCH = 64
 RATE = 4000  # images a second one may count on from two CPU cores, forward and backward
 
@@ -165,9 +168,10 @@ def _fit(
 
 
 def _check(pixels: NDArray[np.uint8], labels: NDArray[np.int64], classes: int) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or min(pixels.shape[2:]) < 8 or len(pixels) < 2:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or min(pixels.shape[2:]) < SIDE or len(pixels) < 2:
         raise DataError(
-            f"a classifier needs at least 2 images, uint8 [n, c, h, w] with h, w ≥ 8, got {pixels.dtype} {pixels.shape}"
+            f"a classifier needs at least 2 images, uint8 [n, c, h, w] with h, w ≥ {SIDE},"
+            f" got {pixels.dtype} {pixels.shape}"
         )
     if labels.shape != pixels.shape[:1] or labels.min() < 0 or labels.max() >= classes:
         raise DataError(

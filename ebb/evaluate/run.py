@@ -14,8 +14,9 @@ from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, UsageError
 from ebb.evaluate.bound import Bound
 from ebb.evaluate.cost import Cost, cost
+from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
-from ebb.evaluate.features import Features, RandomFeatures
+from ebb.evaluate.features import SIDE, Features, RandomFeatures
 from ebb.evaluate.levels import Levels
 from ebb.evaluate.likelihood import BitsPerDim
 from ebb.evaluate.matcher import Retrieval
@@ -56,7 +57,7 @@ class Evaluated:
 
 
 def evaluate(
-    run: Path,
+    run: str | Path,
     count: int,
     *,
     seed: int = 0,
@@ -74,10 +75,12 @@ def evaluate(
 
     Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted. evaluation.json is
     written after each part, report.html at the end. Raises UsageError for a folder that is not a run and for weights
-    that it does not hold, DataError where its data has changed.
+    that it does not hold, DataError where its data has changed, or is too little to compare with.
     """
-    checked(count, likelihood)
+    run = Path(run)
+    countable(count, seed, likelihood)
     system, images = loaded(run, weights), data_of(run)
+    comparable(run, len(images.pixels))
     seen, accuracy = features_for(run, images, say, features)
     wishes = asked_for(system, images, count, seed)
     labels = labels_of(system, wishes, images)
@@ -112,14 +115,6 @@ def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
             found = warned(found, f"not done, {what}: {error.what}")
         keep(subject.run, found)
     return found
-
-
-def checked(count: int, likelihood: int = 0) -> None:
-    """Raise UsageError for numbers of images that cannot be."""
-    if count < 2:
-        raise UsageError(f"a distance needs 2 or more samples, got {count}", "try --n 1000")
-    if likelihood < 0:
-        raise UsageError(f"the images to code are 0 or more, got {likelihood}", "try --likelihood 64, or 0 for none")
 
 
 def warned(found: Evaluated, *more: str) -> Evaluated:
@@ -197,13 +192,14 @@ def data_of(run: Path) -> Images:
 
 
 def features_for(run: Path, images: Images, say: Say, spec: str | None = None) -> tuple[Features, float | None]:
-    """Classifiers of the run's labels (trained once and kept in the run) with their accuracy, else random features.
+    """Classifiers of the run's labels (trained once and kept in the run) with their accuracy.
 
-    With a `spec` the pretrained network that it names, and no accuracy.
+    Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
+    network that it names, and no accuracy.
     """
     if spec is not None:
         return pretrained(spec), None
-    if images.labels is None or len(images.names) < 2:
+    if images.labels is None or len(images.names) < 2 or min(images.pixels.shape[2:]) < SIDE:
         return RandomFeatures(images.pixels.shape[1]), None
     file = run / "classifier.safetensors"
     kept = load_ensemble(file, images.summary.fingerprint) if file.exists() else None

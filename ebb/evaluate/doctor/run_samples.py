@@ -24,6 +24,7 @@ from ebb.sample.range import gauge
 from ebb.sample.table import SOLVERS
 from ebb.shapes import Float
 from ebb.system import System
+from ebb.terminal import command
 
 FLAT = 0.6
 """The share of the data's contrast, or variety, that samples may have; those of good runs have 0.95 to 1.05."""
@@ -65,6 +66,11 @@ UNSEEN = 1000
 """Held-out images that samples are compared with when copies are looked for."""
 
 
+def finer(run: RunSubject) -> str:
+    """The command that samples in FINER times as many steps."""
+    return command("sample", run.folder, "--steps", FINER * run.system.sampling.steps)
+
+
 def check_grey(run: RunSubject) -> Finding | None:
     """Contrast within samples (their own standard deviation) below FLAT times that of the data."""
     mine, real = contrast(run.drawn.samples), contrast(run.real)
@@ -98,7 +104,7 @@ def check_samples_alike(run: RunSubject) -> Finding | None:
         f"their standard deviation at a place is {spread:.2g}, that of the data {usual:.2g}; {share:.0%} lie closer to"
         f" another sample than half of what is usual in the data ({expected:.0%} of the real images do)",
         "modes have collapsed: too much guidance, training on a few images, or a model that ignores its input",
-        f"ebb sample {run.folder} --guidance 1, and ebb doctor on the data",
+        f"{command('sample', run.folder, '--guidance', 1)}, and ebb doctor on the data",
         "error",
     )
 
@@ -124,7 +130,7 @@ def check_colour_shift(run: RunSubject) -> Finding | None:
         f"the mean of each channel is {means[0]}, and {means[1]} in the data (±{float(error.max()):.2g})",
         "low frequencies are learnt last, and are decided in the first steps of sampling: too short a training, an end "
         "of the schedule that is not noise, or too much guidance",
-        f"{run.again('steps', 4 * run.steps)}; then compare ebb sample {run.folder} --guidance 1",
+        f"{run.again('steps', 4 * run.steps)}; then compare {command('sample', run.folder, '--guidance', 1)}",
     )
 
 
@@ -146,7 +152,7 @@ def check_blurry(run: RunSubject) -> Finding | None:
         said,
         "the last steps, at little noise, do too little: too few of them, too few training times there, or a network "
         "that sees patches too coarsely",
-        f"ebb sample {run.folder} --steps {FINER * run.system.sampling.steps}; if that is no sharper, train longer",
+        f"{finer(run)}; if that is no sharper, train longer",
     )
 
 
@@ -160,7 +166,7 @@ def check_grainy(run: RunSubject) -> Finding | None:
         "samples are noisy: they have more fine detail than the data",
         said,
         "noise is left in them: the network has not learnt small noise levels yet, or sampling ends before them",
-        f"{run.again('steps', 4 * run.steps)}; compare ebb sample {run.folder} --grid karras",
+        f"{run.again('steps', 4 * run.steps)}; compare {command('sample', run.folder, '--grid', 'karras')}",
     )
 
 
@@ -174,7 +180,7 @@ def check_guidance_untrained(run: RunSubject) -> Finding | None:
         "guidance is used, and the model was never trained without labels",
         f"guidance {scale:g} and label_dropout 0",
         "guidance moves away from the answer without a label, which this network was never asked for",
-        f"ebb sample {run.folder} --guidance 1, or {run.again('label_dropout', 0.1)}",
+        f"{command('sample', run.folder, '--guidance', 1)}, or {run.again('label_dropout', 0.1)}",
         "error",
     )
 
@@ -211,9 +217,9 @@ def check_out_of_range(run: RunSubject) -> Finding | None:
         if guided
         else "each step adds to what the last one got wrong: steps too long, a temperature far from 1, or a network "
         "that has not learnt enough",
-        f"ebb sample {run.folder} --guidance {1 + (scale - 1) / 4:.2g}"
+        command("sample", run.folder, "--guidance", f"{1 + (scale - 1) / 4:.2g}")
         if guided
-        else f"ebb sample {run.folder} --steps {FINER * run.system.sampling.steps}; if that is no better, train longer",
+        else f"{finer(run)}; if that is no better, train longer",
     )
 
 
@@ -236,7 +242,7 @@ def check_too_few_steps(run: RunSubject) -> Finding | None:
         f"in {FINER * how.steps} steps instead of {how.steps} the same noise ends {gap:.2g} away (root mean square);"
         f" two different samples are {between:.2g} apart",
         f"{how.steps} steps of {how.solver} are too long for this model",
-        f"ebb sample {run.folder} --steps {2 * how.steps}, or ebb sweep {run.folder}",
+        f"{command('sample', run.folder, '--steps', 2 * how.steps)}, or {command('sweep', run.folder)}",
     )
 
 
@@ -294,7 +300,7 @@ def check_memorised(run: RunSubject) -> Finding | None:
         "samples are copies of training images",
         verdict + nearest,
         "more passes over too few images than the network can take without learning them by heart",
-        f"ebb evaluate {run.folder} shows the pairs; train on more images, or for fewer steps",
+        f"{command('evaluate', run.folder)} shows the pairs; train on more images, or for fewer steps",
     )
 
 
@@ -302,7 +308,7 @@ def judge(run: RunSubject) -> tuple[Features, float]:
     """The classifiers that an evaluation left in the run, and how often they are right; UsageError where none did."""
     found = load_ensemble(run.folder / "classifier.safetensors", run.images.summary.fingerprint)
     if found is None:
-        raise UsageError(f"there is no classifier of this data in {run.folder}", f"ebb evaluate {run.folder}")
+        raise UsageError(f"there is no classifier of this data in {run.folder}", command("evaluate", run.folder))
     return found
 
 
@@ -328,7 +334,7 @@ def check_labels_missing(run: RunSubject) -> Finding | None:
         f"{len(missing)} of {len(names)} classes are not shown when they are asked for",
         f"seen as what was asked: {shown}; on unseen real images the classifier is right in {accuracy:.0%}",
         "labels that the network was never told, mixed up, or too rare in the data; or modes that have collapsed",
-        f"ebb sample {run.folder} --label {next(iter(missing))}, and ebb doctor on the data",
+        f"{command('sample', run.folder, '--label', next(iter(missing)))}, and ebb doctor on the data",
     )
 
 

@@ -9,6 +9,7 @@ from ebb.errors import DamagedError
 from ebb.evaluate.doctor.finding import Check, Finding
 from ebb.evaluate.doctor.run_subject import RunSubject, significance
 from ebb.recipe import resolved
+from ebb.terminal import command
 
 AVERAGED = 10
 """The fewest updates that a half-life may span: the noise of an average over k half-lives' updates falls as 1/√k, and
@@ -155,7 +156,7 @@ def check_raw_weights_measured(run: RunSubject) -> Finding | None:
         "the figures of evaluation.json are those of the raw weights, not of their average",
         f"settings: weights = model; the loss on unseen images is {ratio - 1:+.0%} with them",
         "--weights model was asked for",
-        f"ebb evaluate {run.folder}",
+        command("evaluate", run.folder),
     )
 
 
