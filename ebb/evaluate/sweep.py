@@ -186,10 +186,9 @@ def settings_of(
 
 def searched(system: System, solver: str, grid: str, steps: int, scale: float) -> str | None:
     """The spelled grid that `tune` finds for the system; None for a solver that draws noise."""
-    path, device = system.denoiser.path, system.device
+    path = system.denoiser.path
     start = system.times(system.settled(solver=solver, grid=grid, steps=steps))
-    noise = Noise.of(2**32, WARM_UP)
-    x = noise.start(system.inner).to(device) * float(path.sigma(start[:1]))
+    x = system.start(Noise.of(2**32, WARM_UP), start)
     cond, null = system.conditions(system.conditioner.wishes(WARM_UP)), system.null()
     denoiser = cfg(scale if null else 1.0, null)(system.in_precision(system.sampling))
     try:
