@@ -49,6 +49,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 EVERY = LIMITS | {
     "n": (1, 1e7),
+    "seed of noise": (0, 2**64 - 1),  # seed + i, and what is added to a seed so that two draws differ
     "solver steps": LIMITS["sample.steps"],
     "guidance": LIMITS["sample.guidance"],
     "likelihood": (0, 1e7),

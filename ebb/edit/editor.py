@@ -118,7 +118,7 @@ class Editor:
         self, given: Float[Tensor, "b *d"], seed: int, edit: Callable[[Tensor, Cond, Noise], Tensor]
     ) -> Float[Tensor, "b *e"]:
         """`edit(part, cond, noise)` for what is given, in batches; sample i has the noise of seed + i."""
-        made = []
+        made, seed = [], whole("seed", seed)
         for part in self.parts(given):
             count = len(part)
             made.append(self.decoded(edit(part, self.cond(self.label, count), Noise.of(seed, count))))

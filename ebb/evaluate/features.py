@@ -109,7 +109,7 @@ class RandomFeatures(nn.Module):
         for weight, grid in zip(self.buffers(), (1, 1, 2), strict=True):
             hidden = F.relu(F.conv2d(F.pad(hidden, (1, 1, 1, 1), mode="replicate"), weight))
             pooled.append(F.adaptive_avg_pool2d(hidden, grid).flatten(1))
-            hidden = F.avg_pool2d(hidden, 2)
+            hidden = F.avg_pool2d(hidden, 2) if min(hidden.shape[2:]) > 1 else hidden  # an image of 4×4 is small soon
         return torch.cat(pooled, dim=1)
 
 

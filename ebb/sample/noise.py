@@ -35,7 +35,7 @@ class Noise:
     @classmethod
     def of(cls, seed: SupportsIndex, count: SupportsIndex) -> Noise:
         """The noise of `count` samples seeded seed, seed + 1, …; UsageError for a number outside `ebb.limits`."""
-        first = whole("seed", seed)
+        first = whole("seed of noise", seed)
         return cls(tuple(range(first, first + whole("n", count))))
 
     def __call__(self, step: int, like: Tensor, part: int = 0) -> Tensor:
