@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 _HOMES = {
@@ -111,9 +112,11 @@ __all__ = sorted(_HOME)  # computed, so that a name is written once
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'ebb' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"ebb.{name}"):  # a module, such as ebb.testing
+        return importlib.import_module(f"ebb.{name}")
+    raise AttributeError(f"module 'ebb' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ebb.errors import UsageError
 from ebb.threads import give_way
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of glibc
@@ -82,3 +83,19 @@ def matrix_rate(dtype: torch.dtype, device: torch.device, spend: float = 0.5) ->
             torch.cuda.synchronize(device)
         took.append(time.perf_counter() - began)
     return 2 * side**3 / statistics.median(took[1:])
+
+
+def best_device() -> torch.device:
+    """The CUDA device if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(asked: str | torch.device) -> torch.device:
+    """The device of that name; UsageError where this machine, or this torch, has none."""
+    try:
+        device = torch.device(asked)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # each kind of device fails in its own way
+        why = str(error).splitlines()[0]
+        raise UsageError(f"there is no device {str(asked)!r} here: {why}", f"there is {best_device()}") from error
+    return device

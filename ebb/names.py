@@ -17,6 +17,20 @@ from pydantic import TypeAdapter, ValidationError
 from ebb.errors import UsageError, nearest
 
 
+def check_call(what: str, function: Any, *arguments: str) -> None:
+    """Raise UsageError unless `function` can be called with as many arguments as are named here."""
+    try:
+        if callable(function):
+            inspect.signature(function).bind(*arguments)
+            return
+        why = f"got {function!r:.60}"
+    except ValueError:  # some functions of C tell no signature
+        return
+    except TypeError as error:
+        why = f"{getattr(function, '__name__', type(function).__name__)} cannot: {error}"
+    raise UsageError(f"{what} is called as f({', '.join(arguments)}); {why}")
+
+
 def split(text: str, idea: str) -> tuple[str, dict[str, Any]]:
     """`"edm(sigma_data=0.5)"` → `("edm", {"sigma_data": 0.5})`; values are literals, nothing is evaluated.
 

@@ -32,6 +32,7 @@ from ebb.recipe import Recipe, TextRecipe, from_yaml
 from ebb.reflow import pairs_of
 from ebb.store.failure import told
 from ebb.system import load, locate
+from ebb.terminal import command
 from ebb.train.objectives.autoencoding import Features, stages
 
 Say = Callable[[str], None]
@@ -181,8 +182,9 @@ def latents_of(
     """
     run = Path(str(recipe.autoencoder))
     found = load(run, device=device).space
-    beside = f" --beside {recipe.beside}" if recipe.beside else ""  # pictures beside are no examples
-    train = f"train one on these images: ebb train DATA --kind autoencoder{beside} --run {run}-2"
+    beside = ["--beside", recipe.beside] if recipe.beside else []  # pictures beside are no examples
+    again = command("train", "DATA", "--kind", "autoencoder", *beside, "--run", f"{run}-2")
+    train = f"train one on these images: {again}"
     if found is None:
         raise UsageError(f"{run} is a model without an autoencoder", train)
     about = locate(run).parent.parent / "run.yaml"

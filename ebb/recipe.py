@@ -6,7 +6,6 @@ its reason. A resolved recipe has no None left where a choice was possible; it i
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ebb.errors import UsageError, nearest
+from ebb.limits import LIMITS, within
 
 T = TypeVar("T")
 
@@ -215,10 +215,9 @@ class Recipe(Part):
         if self.kind == "autoencoder" and self.numbers:
             raise UsageError("an autoencoder hears no numbers", "leave --numbers out")
         for name, value in flat(self.model_dump()).items():
-            low, high = LIMITS.get(name, (-math.inf, math.inf))
             for number in value if isinstance(value, tuple) else [value]:
-                if isinstance(number, int | float) and not low <= number <= high:
-                    raise UsageError(f"{name} must be between {low:g} and {high:g}, got {number}")
+                if isinstance(number, int | float) and name in LIMITS:
+                    within(name, number)
         return self
 
     def asked(self) -> dict[str, Any]:
@@ -228,46 +227,6 @@ class Recipe(Part):
         line takes one of them.
         """
         return flat(self.model_dump(exclude_defaults=True, exclude=None if self.steps is None else {"budget"}))
-
-
-LIMITS = {
-    "steps": (1, 1e9),
-    "batch": (1, 1e6),
-    "seed": (0, 2**62),
-    "pairs": (2, 1e8),
-    "sigma_data": (1e-6, 1e6),
-    "label_dropout": (0, 0.99),
-    "grids": (1, 1000),
-    "ema_halflife": (1, 1e12),
-    "data.size": (4, 1024),
-    "text.vocabulary": (257, 100_000),
-    "text.length": (1, 512),
-    "text.concepts": (0, 16),
-    "autoencoding.factor": (1, 64),
-    "autoencoding.latent": (1, 256),
-    "autoencoding.width": (8, 1024),
-    "autoencoding.beta": (0, 1000),
-    "autoencoding.free_nats": (0, 1000),
-    "autoencoding.warmup": (0, 1e12),
-    "autoencoding.codes": (2, 65_536),
-    "autoencoding.perceptual": (0, 1000),
-    "autoencoding.adversarial": (0, 1000),
-    "network.width": (8, 8192),
-    "network.depth": (1, 1000),
-    "network.patch": (1, 256),
-    "network.multipliers": (1, 64),
-    "network.attention": (0, 16),
-    "network.cross": (0, 16),
-    "optimiser.lr": (1e-9, 10),
-    "optimiser.warmup": (0, 1e9),
-    "optimiser.decay": (0, 1),
-    "optimiser.weight_decay": (0, 10),
-    "optimiser.clip": (1e-9, 1e9),
-    "optimiser.accumulate": (1, 1e6),
-    "sample.steps": (1, 100_000),
-    "sample.guidance": (-100, 100),
-}
-"""The smallest and the largest value of each number, both allowed."""
 
 
 def seconds(duration: str) -> float:

@@ -20,7 +20,7 @@ from ebb.assemble import Parts, assemble, autocast_of, names_known, updates_of
 from ebb.data.scan import Images
 from ebb.errors import ResourceError, memory_is_full
 from ebb.evaluate.cost import gflop
-from ebb.machine import matrix_rate, ready
+from ebb.machine import best_device, matrix_rate, ready
 from ebb.plan import rate_of, resolve
 from ebb.prepare import prepared
 from ebb.progress import peak_memory_mb
@@ -29,8 +29,7 @@ from ebb.record import show_choices, write_documents
 from ebb.reflow import inherited
 from ebb.run import looked_at
 from ebb.store.place import by_name
-from ebb.system import best_device
-from ebb.terminal import tell
+from ebb.terminal import screen, tell
 from ebb.train.objectives.autoencoding import Trainee
 
 SPEND = 3.0
@@ -84,10 +83,10 @@ class Rehearsal:
 
 
 def rehearse(
-    data: str,
+    data: str | Path,
     asked: Recipe | None = None,
     *,
-    run: Path | None = None,
+    run: str | Path | None = None,
     console: Console | None = None,
     began: float | None = None,
     started: float | None = None,
@@ -103,11 +102,12 @@ def rehearse(
     """
     called = time.perf_counter()
     began, started = called if began is None else began, called if started is None else started
-    asked, console = inherited(asked or Recipe()), console or Console()
+    asked, console = inherited(asked or Recipe()), screen(console)
     names_known(asked)
     ready()
     device = best_device()
-    with workshop(by_name(run).parent if run else Path("runs")) as folder, enough_memory(asked):
+    data = str(data)
+    with workshop(by_name(Path(run)).parent if run else Path("runs")) as folder, enough_memory(asked):
         images = looked_at(data, asked, folder, console)
         learnt = prepared(asked, images, device, folder, lambda text: tell(console, text))
         recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)

@@ -17,7 +17,7 @@ from ebb.data.scan import Images, read
 from ebb.data.sources import named
 from ebb.errors import UsageError
 from ebb.evaluate.report.run import write_report
-from ebb.machine import ready
+from ebb.machine import best_device, ready
 from ebb.plan import resolve, timed
 from ebb.prepare import prepared
 from ebb.recipe import Recipe, difference, from_yaml, resolved
@@ -27,15 +27,14 @@ from ebb.store.exchange import exchanged, foreign, pending, recover
 from ebb.store.lock import MEASURED, TRAINED, held
 from ebb.store.owned import claimable, is_run, spared
 from ebb.store.place import by_name, room_in
-from ebb.system import best_device
-from ebb.terminal import tell
+from ebb.terminal import screen, tell
 
 
 def train(
-    data: str,
+    data: str | Path,
     asked: Recipe | None = None,
     *,
-    run: Path | None = None,
+    run: str | Path | None = None,
     fresh: bool = False,
     console: Console | None = None,
     began: float | None = None,
@@ -49,7 +48,8 @@ def train(
     Raises ResourceError where another process trains the run, and for what the system does not let be written.
     """
     began = time.perf_counter() if began is None else began
-    asked, console = inherited(asked or Recipe()), console or Console()
+    data, run = str(data), None if run is None else Path(run)
+    asked, console = inherited(asked or Recipe()), screen(console)
     names_known(asked)
     ready()
     folder = by_name(run or Path("runs") / named(data))

@@ -24,6 +24,7 @@ from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
 from ebb.guide.region import regions as regional
+from ebb.limits import whole
 from ebb.shapes import sides
 from ebb.store.place import by_name
 from ebb.system import System, load, locate
@@ -33,8 +34,8 @@ T = TypeVar("T")
 
 
 def sample_to(
-    run: Path,
-    out: Path,
+    run: str | Path,
+    out: str | Path,
     count: int,
     *,
     label: str | None,
@@ -55,10 +56,10 @@ def sample_to(
     pictures `beside` are taken in turn too. Every PNG carries its settings (run, checkpoint, label, text, numbers,
     pictures beside, seed and sampling) in its text chunk `ebb`.
     """
+    run, out = Path(run), Path(out)
+    count, seed = whole("n", count), whole("seed", seed)
     writable(out)
     system = load(run)
-    if count < 1:
-        raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
     said = told(numbers)
     wishes = system.conditioner.wishes(
         count,

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ebb.errors import UsageError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -24,9 +28,25 @@ else:
 
         Int = Float
 
-__all__ = ["Float", "Int", "sides"]
+__all__ = ["Float", "Int", "batch_of", "sides"]
 
 
 def sides(size: Iterable[int]) -> str:
     """The size [height, width] of a picture as users know it, the width first: 900×600."""
     return "×".join(map(str, reversed(list(size))))
+
+
+def batch_of(what: str, x: Any, shape: Sequence[int], axes: int | None = None) -> None:
+    """Raise UsageError unless x is a batch [b ≥ 1, *shape] of floating-point numbers.
+
+    With `axes` more axes of any length follow `shape`, so that a sample has so many.
+    """
+    sides = [str(length) for length in shape] + ["…"] * ((axes or len(shape)) - len(shape))
+    expected = f"expected {what}, a floating tensor [{', '.join(['b', *sides])}]"
+    if not isinstance(x, torch.Tensor):
+        raise UsageError(f"{expected}, got {type(x).__name__}", "torch.as_tensor makes one of an array or a list")
+    if x.ndim != 1 + len(sides) or tuple(x.shape[1 : 1 + len(shape)]) != tuple(shape) or not len(x):
+        hint = "add the axis of the batch: x[None]" if x.ndim == len(sides) else ""
+        raise UsageError(f"{expected}, got {list(x.shape)}", hint)
+    if not x.is_floating_point():
+        raise UsageError(f"{expected}, got {x.dtype}", "8-bit pixels are pixels / 127.5 - 1")

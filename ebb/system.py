@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ebb import checkpoint
@@ -24,7 +24,8 @@ from ebb.encode.latent import LatentSpace
 from ebb.encode.numbers import Asked, Numbers
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.guide.cfg import Guide, cfg
-from ebb.machine import multiplies_bf16, ready
+from ebb.limits import real, whole
+from ebb.machine import best_device, device_of, multiplies_bf16, ready
 from ebb.names import parse, spell
 from ebb.networks.table import NETWORKS
 from ebb.networks.zero import Zero
@@ -32,12 +33,12 @@ from ebb.process.denoiser import CLOCKS, Autocast, Denoiser, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, audible
 from ebb.process.times import GRIDS
-from ebb.recipe import Sampling
+from ebb.recipe import Sampling, explained
 from ebb.sample.fused import fused
 from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
-from ebb.shapes import Float, sides
+from ebb.shapes import Float, batch_of, sides
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -76,11 +77,16 @@ class System:
         return self.shape if self.space is None else self.space.shape(self.shape)
 
     def encode(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
-        """What the denoiser works on, from values in [−1, 1]: they themselves, or their latents."""
+        """What the denoiser works on, from values in [−1, 1]: they themselves, or their latents.
+
+        Raises UsageError, as `decode` does, for a tensor of another kind or with other axes; sides may differ.
+        """
+        batch_of("pictures", x, self.shape[:1], len(self.shape))
         return x if self.space is None else self.space.encode(x)
 
     def decode(self, z: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
         """The inverse of `encode`, in [−1, 1]; approximate for latents."""
+        batch_of("what is denoised", z, self.inner[:1], len(self.inner))
         return (z if self.space is None else self.space.decode(z)).clamp(-1, 1)
 
     def contract(self) -> dict[str, Any]:
@@ -145,26 +151,40 @@ class System:
 
     def sample(
         self,
-        count: int,
+        count: SupportsIndex,
         *,
-        label: str | int | Sequence[str | int] | None = None,
+        label: Any = None,
         text: str | Sequence[str] | None = None,
         numbers: Asked | None = None,
         beside: Tensor | str | Path | Sequence[str | Path] | None = None,
-        seed: int = 0,
+        seed: SupportsIndex = 0,
         **how: Any,
     ) -> Float[Tensor, "n *d"]:
-        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for: see `make` for all else.
-
-        `label` is a name, an index or a list with one for each image, `text` a prompt or such a list, `numbers` holds a
-        number or such a list by name, and `beside` is a picture, a tensor [c, h, w] in [−1, 1] or its file, or one for
-        each. Without any, all labels (or else some texts that the model was trained on) in turn.
-        """
-        if count < 1:
-            raise UsageError(f"expected 1 or more images, got {count}", "try --n 16")
-        shown = beside if beside is None or isinstance(beside, Tensor) else self.opened(beside)
-        wishes = self.conditioner.wishes(count, label=label, text=text, numbers=numbers, beside=shown, seed=seed)
+        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for (`wishes`), made by `make`."""
+        wishes = self.wishes(count, label=label, text=text, numbers=numbers, beside=beside, seed=seed)
         return self.make(wishes, seed=seed, **how)
+
+    def wishes(
+        self,
+        count: SupportsIndex,
+        *,
+        label: Any = None,
+        text: str | Sequence[str] | None = None,
+        numbers: Asked | None = None,
+        beside: Tensor | str | Path | Sequence[str | Path] | None = None,
+        seed: SupportsIndex = 0,
+    ) -> Wishes:
+        """What `count` samples are asked for; `conditions` makes of it what the denoiser hears.
+
+        `label` is a name, an index or a list with one for each image (or a tensor or an array of them), `text` a prompt
+        or such a list, `numbers` holds a number or such a list by name, and `beside` is a picture, a tensor [c, h, w]
+        in [−1, 1] or its file, or one for each. Without any, all labels (or else some texts that the model was trained
+        on) in turn. Raises UsageError for what the model does not hear or know.
+        """
+        shown = beside if beside is None or isinstance(beside, Tensor) else self.opened(beside)
+        return self.conditioner.wishes(
+            whole("n", count), label=label, text=text, numbers=numbers, beside=shown, seed=whole("seed", seed)
+        )
 
     def opened(self, beside: str | Path | Sequence[str | Path]) -> Tensor:
         """Pictures of files as the model hears them beside its own, [b, c, h, w] in [−1, 1].
@@ -178,14 +198,14 @@ class System:
         self,
         wishes: Wishes,
         *,
-        steps: int | None = None,
-        seed: int = 0,
+        steps: SupportsIndex | None = None,
+        seed: SupportsIndex = 0,
         guidance: float | None = None,
         solver: str | None = None,
         grid: str | None = None,
         precision: str | None = None,
         guide: Guide | None = None,
-        batch: int = 128,
+        batch: SupportsIndex = 128,
         compile: bool = False,
         encoded: bool = False,
         each: Callable[[Tensor], None] | None = None,
@@ -198,19 +218,19 @@ class System:
         takes a minute first. `each` is given every batch as it is made.
         """
         how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid, precision=precision)
-        path, count = self.denoiser.path, len(wishes)
+        count, seed, batch = whole("n", len(wishes)), whole("seed", seed), whole("batch", batch)
         times = self.times(how)
         method = parse(how.solver, SOLVERS, "solver")
         asked_for = cfg(how.guidance, self.null())(self.in_precision(how))
         guided, made = guide(asked_for) if guide else asked_for, []
         ready()
         follow = partial(trajectory, guided, method, times)
-        whole = fused(guided, method, times) if compile and count >= batch else follow
+        entire = fused(guided, method, times) if compile and count >= batch else follow
         for first in range(0, count, batch):
             part = min(batch, count - first)
             noise = Noise.of(seed + first, part)
-            x = noise.start(self.inner).to(self.device) * float(path.sigma(times[:1]))
-            for point in (whole if part == batch else follow)(x, self.conditions(wishes.part(first, part)), noise):
+            x, cond = self.start(noise, times), self.conditions(wishes.part(first, part))
+            for point in (entire if part == batch else follow)(x, cond, noise):
                 x = point.x
             if not bool(torch.isfinite(x).all()):
                 raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
@@ -225,6 +245,10 @@ class System:
         path = self.denoiser.path
         return audible(path, self.denoiser.prediction, parse(how.grid, GRIDS, "grid")(path, how.steps))
 
+    def start(self, noise: Noise, times: Float[Tensor, "n"]) -> Float[Tensor, "b *e"]:
+        """Where trajectories along `times` begin: σ(times[0])·ε of what is denoised, on the system's device."""
+        return noise.start(self.inner).to(self.device) * float(self.denoiser.path.sigma(times[:1]))
+
     def in_precision(self, how: Sampling) -> Denoiser:
         """The denoiser with its network in the precision that `how` names."""
         return Autocast(self.denoiser, torch.bfloat16) if how.precision == "bf16" else self.denoiser
@@ -232,17 +256,19 @@ class System:
     def settled(self, **asked: Any) -> Sampling:
         """The system's sampling settings with what was asked for in place; UsageError for what cannot be."""
         given = {name: value for name, value in asked.items() if value is not None}
+        for name, number in (("steps", partial(whole, "solver steps")), ("guidance", partial(real, "guidance"))):
+            if name in given:
+                given[name] = number(given[name])
         if self.sampling.grid.startswith("given") and {"steps", "solver"} & {
             name for name, value in given.items() if value != getattr(self.sampling, name)
         }:
             given = {"grid": Sampling().grid} | given  # times that were searched for other steps
         if self.sampling.precision == "bf16" and not multiplies_bf16(self.device):
             given = {"precision": "fp32"} | given  # of the machine that it was trained on
-        how = Sampling.model_validate(self.sampling.model_dump() | given)
-        if how.steps < 1:
-            raise UsageError(f"sampling needs at least 1 step, got {how.steps}", "try --steps 16")
-        if not math.isfinite(how.guidance):
-            raise UsageError(f"guidance is a finite number, got {how.guidance}")
+        try:
+            how = Sampling.model_validate(self.sampling.model_dump() | given)
+        except ValidationError as error:
+            raise explained(error, "how to sample") from error
         if how.guidance != 1 and not self.conditioner.null():
             raise UsageError(
                 f"guidance {how.guidance:g} needs labels or texts, numbers or a picture, and this model hears none"
@@ -308,20 +334,16 @@ def locate(run: str | Path) -> Path:
     return found
 
 
-def best_device() -> torch.device:
-    """The CUDA device if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def load(run: str | Path, weights: str = "ema", device: torch.device | None = None) -> System:
+def load(run: str | Path, weights: str = "ema", device: str | torch.device | None = None) -> System:
     """The system of a run's newest checkpoint (or of a checkpoint folder), verified against its manifest.
 
     A run's own default settings, where `ebb sweep` found some, take the place of the recipe's.
 
     `weights` is "ema", the average one samples from, or "model", the raw weights; `device` where to sample, a GPU if
     there is one. Raises DamagedError for a file that is not what was saved, UsageError for a folder without a
-    checkpoint.
+    checkpoint and for a device that is not there.
     """
+    place = best_device() if device is None else device_of(device)
     if weights not in ("ema", "model"):
         raise UsageError(f"weights are 'ema' or 'model', got {weights!r}")
     ready()
@@ -334,7 +356,7 @@ def load(run: str | Path, weights: str = "ema", device: torch.device | None = No
         except RuntimeError as error:
             raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
     for module in (system.denoiser, *([] if system.space is None else [system.space.autoencoder])):
-        module.requires_grad_(False).eval().to(device or best_device())
+        module.requires_grad_(False).eval().to(place)
     found = Path(run) / "sampling.json"
     return dataclasses.replace(system, sampling=read_sampling(found)) if found.is_file() else system
 

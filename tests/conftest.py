@@ -60,6 +60,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture
+def unchecked():
+    """unchecked(): from here on the test meets what a user meets, who has no jaxtyping."""
+    return functools.partial(config.update, "jaxtyping_disable", True)
+
+
+@pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
 

@@ -168,9 +168,9 @@ def test_mistakes_end_with_one_short_message_and_lose_nothing(run, here, capsys)
         ((*edit, "a.png", "--strength", 1.5), 2, "got 1.5"),
         ((*edit, "a.png", "--label", "abvoe"), 2, "did you mean 'above'"),
         ((*edit, "a.png", "--guidance", 2), 2, "needs a label or a text to guide towards"),
-        ((*edit, "a.png", "--n", 0), 2, "1 or more versions"),
-        ((*edit, "a.png", "--steps", 0), 2, "at least 1 step"),
-        ((*edit, "a.png", "--seed", -1), 2, "seeds are whole numbers"),
+        ((*edit, "a.png", "--n", 0), 2, "n must be between 1 and 10,000,000, got 0"),
+        ((*edit, "a.png", "--steps", 0), 2, "solver steps must be between 1 and"),
+        ((*edit, "a.png", "--seed", -1), 2, "seed must be between 0 and 2^62, got -1"),
         (edit, 2, "nothing to edit"),
         ((*edit, "none.png"), 3, "there is no none.png"),
         ((*edit, "words.png"), 3, "words.png is not a picture"),
@@ -189,7 +189,7 @@ def test_mistakes_end_with_one_short_message_and_lose_nothing(run, here, capsys)
         (("edit", "upscale", run, "small.png", "--error", -1), 2, "expected noise ≥ 0"),
         (("edit", "deblur", run, "a.png", "--sigma", 0), 2, "wider than 0"),
         (("edit", "interpolate", run, "--labels", "above", "below", "above"), 2, "between two labels"),
-        (("edit", "interpolate", run, "--n", 1), 2, "2 or more frames"),
+        (("edit", "interpolate", run, "--n", 1), 2, "n must be between 2 and"),
         (("edit", "paint", run, "a.png"), 2, "inpaint"),
     ]
     for arguments, code, message in cases:

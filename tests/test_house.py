@@ -1,6 +1,8 @@
 """The house keeps its own rules: who imports whom, which words stay out, how long files get, which options exist."""
 
 import ast
+import functools
+import importlib
 import re
 import subprocess
 import sys
@@ -20,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "ebb").rglob("*.py"))
 
 RANK = {
-    "errors": 0, "shapes": 0, "terminal": 0, "threads": 0, "png": 0, "machine": 0.3, "names": 0.5, "store": 0.5,
+    "errors": 0, "shapes": 0.5, "terminal": 0, "threads": 0, "png": 0, "machine": 0.5, "names": 0.5, "store": 0.5,
+    "limits": 0.5,
     "checkpoint": 1, "recipe": 1,
     "process": 1, "networks": 1,
     "encode": 2, "data": 2, "sample": 2, "guide": 2, "adapt": 2,
@@ -157,7 +160,7 @@ VERBS = {
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
     "doctor": {"data"},
-    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "precision", "data"},
+    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data"},
     "config show": set(),
     "config validate": set(),
     "config diff": set(),
@@ -206,7 +209,7 @@ def test_every_dependency_is_pinned():
     assert {re.match(r"[A-Za-z-]+", line)[0].lower() for line in wanted} - {"ebb"} <= pins
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -237,4 +240,29 @@ def test_python_shown_in_the_pages_is_python_and_imports(page):
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ebb":
-                assert node.attr in ebb.__all__ or node.attr == "testing", node.attr
+                assert hasattr(ebb, node.attr), node.attr
+
+
+def stands_for(name):
+    """The thing that a dotted name such as ebb.guide.energy.LOUD stands for; raises where there is none."""
+    for at in range(name.count(".") + 1, 0, -1):
+        module = ".".join(name.split(".")[:at])
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError:
+            continue
+        return functools.reduce(getattr, name.split(".")[at:], found)
+    raise AttributeError(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_every_name_that_a_page_shows_exists(page):
+    """In prose and in code, as it is written: ebb.testing needs no import of its own."""
+    for name in sorted(set(re.findall(r"(?<![\w./-])ebb(?:\.[a-zA-Z_]\w*)+", page.read_text()))):
+        stands_for(name)
+
+
+def test_modules_are_reached_from_the_package():
+    program = "import ebb; ebb.testing.check_path(ebb.Cosine()); print(ebb.limits.spelled(3), hasattr(ebb, 'nothing'))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("3 False\n", "")

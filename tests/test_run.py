@@ -508,11 +508,11 @@ def test_mistakes_end_with_one_short_message_and_their_code(pictures, tmp_path, 
         (("sample", run, "--out", tmp_path / "texts" / "a.txt" / "b.png"), 4, "a.txt"),
         (("sample", run, "--label", "abvoe", "--out", tmp_path / "a.png"), 2, "did you mean 'above'"),
         (("sample", run, "--steps", 0, "--out", tmp_path / "a.png"), 2, "at least 1 step, got 0"),
-        (("sample", run, "--n", 0, "--out", tmp_path / "a.png"), 2, "1 or more images"),
+        (("sample", run, "--n", 0, "--out", tmp_path / "a.png"), 2, "n must be between 1 and"),
         (("sample", run, "--out", tmp_path / "a.jpeg"), 2, "end --out in .png"),
         (("sample", tmp_path / "nowhere"), 2, "holds no checkpoint"),
         (("evaluate", tmp_path / "empty"), 2, "holds no checkpoint"),
-        (("evaluate", run, "--n", 1), 2, "needs 2 or more"),
+        (("evaluate", run, "--n", 1), 2, "n must be between 10 and"),
         (("config", "show", tmp_path / "none.yaml"), 2, "cannot read"),
     ]
     for arguments, code, message in cases:

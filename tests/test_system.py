@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -178,7 +179,7 @@ def test_samples_that_are_not_finite_are_an_error():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"steps": 0}, "at least 1 step, got 0"),
+        ({"steps": 0}, "solver steps must be between 1 and 100,000, got 0"),
         ({"solver": "huen"}, "did you mean 'heun'"),
         ({"grid": "karas"}, "did you mean 'karras'"),
         ({"label": "z"}, "no label 'z'"),
@@ -215,7 +216,7 @@ def test_times_searched_for_one_setting_do_not_stand_in_another_ones_way():
 
 @pytest.mark.parametrize("guidance", [float("nan"), float("inf")])
 def test_guidance_that_is_no_number_is_refused_at_once(guidance):
-    with pytest.raises(UsageError, match="finite number"):
+    with pytest.raises(UsageError, match="guidance must be between"):
         system().sample(1, guidance=guidance)
 
 
@@ -234,3 +235,68 @@ def test_guides_compute_in_float32_whatever_the_networks_precision():
 
     system().sample(1, precision="bf16", guide=spy)
     assert set(seen) == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        [2, 0],
+        (2, 0),
+        ["c", "a"],
+        torch.tensor([2, 0]),
+        np.array([2, 0]),
+        np.array(["c", "a"]),
+        [torch.tensor(2), np.int64(0)],
+    ],
+)
+def test_labels_may_be_tensors_arrays_and_lists_of_either(label):
+    assert system().wishes(2, label=label).labels == (2, 0)
+
+
+@pytest.mark.parametrize("label", [torch.tensor(1), np.int64(1), np.array("b"), np.str_("b")])
+def test_one_label_for_all_may_be_a_number_of_numpy_or_torch(label):
+    assert system().wishes(np.int64(2), label=label, seed=torch.tensor(0)).labels == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda s: s.sample(2, label=torch.tensor([0.0, 1.0])), "a label is of the kind str or int, got 0.0"),
+        (lambda s: s.sample(1, label={"a"}), "a label is of the kind"),
+        (lambda s: s.sample(2, label=torch.tensor([0, 3])), "no label 3"),
+        (lambda s: s.sample(2, label=-1), "no label -1"),
+        (lambda s: s.sample(1, label=[[0]]), r"of the kind str or int, got \[0\]"),
+        (lambda s: s.sample(0), "n must be between 1"),
+        (lambda s: s.sample(1, seed=-1), "seed must be between 0 and"),
+        (lambda s: s.sample(1, batch=0), "batch must be between 1"),
+        (lambda s: s.sample(1, precision="fp16"), "how to sample: precision"),
+        (lambda s: s.labels([3, 4]), "indices of labels are whole numbers from 0 to 3"),
+        (lambda s: s.labels(["a"]), "indices of labels are whole numbers"),
+        (lambda s: s.make(ebb.Wishes(())), "n must be between 1"),
+        (lambda s: ebb.Wishes((0, 1), ("a text",)), "one text for each of 2 samples, got 1"),
+        (lambda s: s.encode(torch.zeros(1, 8, 8)), r"\[b, 1, …, …\], got \[1, 8, 8\](?s:.)*x\[None\]"),
+        (lambda s: s.encode(torch.zeros(2, 3, 8, 8)), r"got \[2, 3, 8, 8\]"),
+        (lambda s: s.encode(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), "got torch.uint8"),
+        (lambda s: s.decode(torch.zeros(0, 1, 8, 8)), r"got \[0, 1, 8, 8\]"),
+    ],
+)
+def test_what_a_user_gets_wrong_in_python_is_explained(ask, message, unchecked):
+    unchecked()
+    with pytest.raises(UsageError, match=message):
+        ask(system())
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    saved(tmp_path, system())
+    for device in ("cuda:9", "gpu"):
+        with pytest.raises(UsageError, match=f"there is no device {device!r} here"):
+            load(tmp_path, device=device)
+    assert load(str(tmp_path), device="cpu").device.type == "cpu"
+
+
+@pytest.mark.parametrize("path", ["linear", "edm", "variance_exploding"])
+def test_a_trajectory_starts_at_the_noise_of_its_first_time(path):
+    made = dataclasses.replace(system(), denoiser=NetworkDenoiser(UNet(1, width=8, depth=1), PATHS[path], v))
+    noise, times = ebb.Noise.of(3, 2), made.times(made.settled(steps=2))
+    expected = noise.start((1, 8, 8)) * float(PATHS[path].sigma(times[:1]))
+    assert torch.equal(made.start(noise, times), expected)

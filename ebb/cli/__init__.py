@@ -24,7 +24,7 @@ from ebb.cli.train import Train, overlaid
 from ebb.errors import EbbError, ResourceError, memory_is_full
 from ebb.recipe import explained
 from ebb.store.failure import REMEDIES, failed
-from ebb.terminal import tell
+from ebb.terminal import opened, screen, tell
 
 __all__ = ["Verbs", "given_in", "main", "overlaid", "saying"]
 
@@ -47,13 +47,10 @@ def given_in(arguments: list[str]) -> set[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb; a mistake ends with one short message and its exit code, never a traceback."""
-    console, errors = Console(), Console(stderr=True)
+    opened()
+    console, errors = screen(), screen(stderr=True)
     try:
-        check_options(Verbs, sys.argv[1:] if arguments is None else arguments)
-        verb = tyro.cli(
-            Verbs, args=arguments, prog="ebb", description="Train, sample, measure and diagnose diffusion models."
-        )
-        verb(console, given_in(sys.argv[1:] if arguments is None else arguments))
+        spoken(sys.argv[1:] if arguments is None else arguments, console)
     except EbbError as error:
         fail(errors, error)
     except ValidationError as error:
@@ -78,6 +75,18 @@ def main(arguments: list[str] | None = None) -> None:
                 said.append(str(what))
         tell(errors, "; ".join(["stopped", *said]))
         sys.exit(128 + number)
+
+
+def spoken(arguments: list[str], console: Console) -> None:
+    """Run the verb that the arguments name, with all that it printed on its way out."""
+    check_options(Verbs, arguments)
+    try:
+        verb = tyro.cli(
+            Verbs, args=arguments, prog="ebb", description="Train, sample, measure and diagnose diffusion models."
+        )
+        verb(console, given_in(arguments))
+    finally:  # also where help ends the program: a reader that is gone is met here, and not while Python ends
+        sys.stdout.flush()
 
 
 def fail(console: Console, error: EbbError) -> None:

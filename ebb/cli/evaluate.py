@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ebb.cli.how import How
 from ebb.cli.say import Rows, Say, saying, show
-from ebb.terminal import tell
+from ebb.terminal import command, tell
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,11 @@ class Sweep:
     """where the run's data is now, if it was moved; it must be the same"""
     search: bool = True
     """also search for the best times, for up to 12 steps of deterministic solvers"""
+    keep: bool = True
+    """keep the cheapest good setting as the run's default; --no-keep measures only, with any number of samples"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
-        """Measure, print the table, and write sweep.json, sweep.html, sweep.png and sampling.json into the run."""
+        """Measure, print table and notes, and write sweep.json, .html and .png and sampling.json into the run."""
         from ebb.evaluate.sweep import as_rows, sweep
 
         with saying(console, "reading the run") as say:
@@ -112,6 +114,7 @@ class Sweep:
                 self.guidance,
                 self.n,
                 search=self.search,
+                keep=self.keep,
                 precision=self.precision,
                 seed=self.seed,
                 data=self.data,
@@ -120,8 +123,10 @@ class Sweep:
         heads = ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", "")
         show(console, as_rows(result), str(self.run), heads)
         tell(console, f"real images against real images: {result.floor:.4f}")
+        for warning in result.about["warnings"]:
+            tell(console, f"note     {warning}")
         tell(console, f"report   {self.run / 'sweep.html'}")
-        tell(console, f"sample   ebb sample {self.run}")
+        tell(console, f"sample   {command('sample', self.run)}")
 
 
 @dataclass(frozen=True)

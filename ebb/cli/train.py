@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from ebb.cli.say import show
 from ebb.errors import UsageError
 from ebb.recipe import Recipe, flat, from_yaml, validated
-from ebb.terminal import tell
+from ebb.terminal import command, tell
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Train:
 
         folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console, began=began)
         tell(console, f"report   {folder / 'report.html'}")
-        tell(console, f"sample   ebb sample {folder} --n 16 --out samples.png")
-        tell(console, f"measure  ebb evaluate {folder} --n 1000")
+        tell(console, f"sample   {command('sample', folder, '--n', 16, '--out', 'samples.png')}")
+        tell(console, advice(folder))
 
     def rehearse(self, asked: Recipe, console: Console, began: float) -> None:
         """Measure what training would cost, and print the table."""
@@ -59,6 +60,18 @@ class Train:
         found = rehearse(self.source, asked, run=self.run, console=console, began=began, started=started)
         show(console, as_rows(found), f"{self.source}, rehearsed")
         tell(console, "nothing was kept; without --dry-run the same command trains")
+
+
+def advice(folder: Path) -> str:
+    """The command that measures a run with as many samples as its data bears; where it bears none, what else to do."""
+    from ebb.evaluate.enough import worthwhile
+
+    samples = worthwhile(json.loads((folder / "data.json").read_text(encoding="utf8"))["count"])
+    return (
+        f"examine  {command('doctor', folder)}; these are too few images to measure by"
+        if samples is None
+        else f"measure  {command('evaluate', folder, '--n', samples)}"
+    )
 
 
 def overlaid(base: Recipe, asked: Recipe, given: set[str]) -> Recipe:

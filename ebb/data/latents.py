@@ -59,7 +59,7 @@ class Rows:
 
 
 def cached(
-    folder: Path,
+    folder: str | Path,
     key: Mapping[str, Any],
     count: int,
     make: Make,
@@ -90,7 +90,7 @@ def cached(
     except (TypeError, ValueError) as error:
         raise UsageError(f"expected a key of plain JSON values, got {dict(key)!r:.120}: {error}") from error
     about["fingerprint"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    with alone(folder, say):
+    with alone(folder := Path(folder), say):
         return _made(folder, about, make, say, progress)
 
 

@@ -87,11 +87,11 @@ class Images:
 
 
 def read(
-    where: str,
+    where: str | Path,
     *,
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     hold_back: bool = True,
     numbers: Sequence[str] = (),
@@ -119,7 +119,8 @@ def read(
     tick = progress or (lambda stage, done, total: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns about becomes a finding here
-        return _read(where, Fields(tuple(numbers), beside), side, channels, cache, tick, hold_back)
+        place = None if cache is None else Path(cache)
+        return _read(str(where), Fields(tuple(numbers), beside), side, channels, place, tick, hold_back)
 
 
 def _read(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ebb.edit.translate import direction, translate
 from ebb.errors import EbbError, UsageError
 from ebb.guide.cfg import cfg
 from ebb.guide.operators import Curved, Operator, downsample
+from ebb.limits import real, whole
 from ebb.machine import ready
 from ebb.names import parse
 from ebb.process.denoiser import Cond, Denoiser
@@ -25,7 +26,7 @@ from ebb.sample.invert import invert
 from ebb.sample.loop import Solver
 from ebb.sample.noise import Noise
 from ebb.sample.table import SOLVERS
-from ebb.shapes import Float, sides
+from ebb.shapes import Float, batch_of, sides
 from ebb.system import System
 
 Label = str | int | None
@@ -52,7 +53,7 @@ class Editor:
         system: System,
         *,
         label: Label = None,
-        batch: int = 64,
+        batch: SupportsIndex = 64,
         progress: Callable[[int], None] | None = None,
         **asked: Any,
     ) -> Editor:
@@ -65,7 +66,7 @@ class Editor:
             raise UsageError(
                 f"guidance {how.guidance:g} needs a label or a text to guide towards", "name one with --label or --text"
             )
-        editor = cls(system, how, label, batch, progress)
+        editor = cls(system, how, label, whole("batch", batch), progress)
         editor.cond(label, 1)
         ready()
         return editor
@@ -117,7 +118,7 @@ class Editor:
         self, given: Float[Tensor, "b *d"], seed: int, edit: Callable[[Tensor, Cond, Noise], Tensor]
     ) -> Float[Tensor, "b *e"]:
         """`edit(part, cond, noise)` for what is given, in batches; sample i has the noise of seed + i."""
-        made = []
+        made, seed = [], whole("seed", seed)
         for part in self.parts(given):
             count = len(part)
             made.append(self.decoded(edit(part, self.cond(self.label, count), Noise.of(seed, count))))
@@ -126,12 +127,18 @@ class Editor:
                 self.progress(count)
         return torch.cat(made)
 
+    def like_its_own(self, x0: Float[Tensor, "b *d"]) -> None:
+        """Raise UsageError unless these are pictures as the model makes them, in [−1, 1]."""
+        batch_of("pictures", x0, self.system.shape)
+        in_range(x0)
+
     def parts(self, given: Float[Tensor, "b *d"]) -> list[Tensor]:
         """What is given, in batches."""
         return [given[first : first + self.batch] for first in range(0, len(given), self.batch)]
 
     def strength(self, x0: Float[Tensor, "b *d"], strength: float, seed: int = 0) -> Float[Tensor, "b *d"]:
         """Image to image (`sdedit`): 0 gives the pictures back, 1 is a fresh sample."""
+        self.like_its_own(x0)
         if steps_for(strength, self.how.steps) == 0:
             return x0
         return self.each(
@@ -150,6 +157,10 @@ class Editor:
         Where the denoiser works at a lower resolution, a place is held if all of it is known. Raises UsageError for a
         mask of another size, or one with nothing to make.
         """
+        batch_of("pictures", x0, self.system.shape[:1], len(self.system.shape))  # sides may be larger: see `outpaint`
+        in_range(x0)
+        if not isinstance(new, Tensor):
+            raise UsageError(f"a mask is a tensor {sides(x0.shape[2:])}, got {type(new).__name__}")
         if new.shape != x0.shape[2:]:
             raise UsageError(f"a mask of {sides(new.shape)} does not fit pictures of {sides(x0.shape[2:])}")
         if not bool(new.any()):
@@ -167,6 +178,7 @@ class Editor:
     ) -> Float[Tensor, "b c *more"]:
         """The pictures with `border` new places on every side. Raises UsageError where the network has one size, and
         for a border that an autoencoder's factor does not divide."""
+        self.like_its_own(x0)
         if self.system.conditioner.beside is not None:
             raise UsageError(
                 "this model hears a picture beside its own, as large as that, and cannot make a larger one",
@@ -185,6 +197,7 @@ class Editor:
         `added` goes to the noise between the two. Without it, and with one label both ways, the pictures come back to
         within the solver's error; so do more steps than for sampling.
         """
+        self.like_its_own(x0)
 
         def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
             under, z = self.cond(source, len(part)), self.encoded(part)
@@ -196,7 +209,7 @@ class Editor:
         self, x0: Float[Tensor, "b *d"], plus: Float[Tensor, "m *d"], minus: Float[Tensor, "k *d"], scale: float = 1.0
     ) -> Float[Tensor, "b *d"]:
         """The pictures moved from the pictures `minus` towards `plus`, by scale·`direction` in their noise."""
-        return self.translate(x0, self.label, scale * self.direction(plus, minus))
+        return self.translate(x0, self.label, real("scale", scale) * self.direction(plus, minus))
 
     def direction(self, plus: Float[Tensor, "m *d"], minus: Float[Tensor, "k *d"]) -> Tensor:
         """From what some pictures have in common towards what others have, in their noise (`direction`)."""
@@ -204,6 +217,7 @@ class Editor:
 
     def noises(self, x0: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
         """What the pictures would be made from, under this editor's label (`invert`)."""
+        self.like_its_own(x0)
 
         def up(part: Tensor) -> Tensor:
             under, z = self.cond(self.label, len(part)), self.encoded(part)
@@ -212,15 +226,16 @@ class Editor:
         return torch.cat([up(part) for part in self.parts(x0)])
 
     def interpolate(
-        self, seeds: tuple[int, int], count: int, labels: tuple[Label, Label] | None = None
+        self, seeds: tuple[int, int], count: SupportsIndex, labels: tuple[Label, Label] | None = None
     ) -> Float[Tensor, "n *d"]:
         """`count` samples from that of one seed to that of another, and from one label to another where two are given.
 
         The noise turns along a great circle (`Between`), the answers to two labels are mixed (`blend`).
         """
-        if count < 2:
-            raise UsageError(f"an interpolation has 2 or more frames, got {count}", "try --n 9")
-        shares = frames(count)
+        for what, ends in (("seeds", seeds), ("labels", labels)):
+            if ends is not None and (not isinstance(ends, Sequence) or isinstance(ends, str) or len(ends) != 2):
+                raise UsageError(f"an interpolation is between two {what}, got {ends!r:.60}")
+        shares = frames(whole("n", count, 2))
         if labels is None:
             return self.strip(self.guided, seeds, shares)
         null, (first, second) = self.system.null(), (self.cond(label, 1) for label in labels)
@@ -241,12 +256,15 @@ class Editor:
 
     def upscale(self, small: Float[Tensor, "b c *less"], error: float = 0.01, seed: int = 0) -> Float[Tensor, "b *d"]:
         """Pictures of the system's size whose block means are the `small` ones, to about `error` (`restore`)."""
+        batch_of("pictures", small, self.system.shape[:1], len(self.system.shape))
+        in_range(small)
         return self.restore(small, downsample(self.factor(small), small.ndim - 2), error, seed)
 
     def deblur(
         self, soft: Float[Tensor, "b c *size"], sigma: float, error: float = 0.01, seed: int = 0
     ) -> Float[Tensor, "b *d"]:
         """Pictures that are the `soft` ones when blurred by a Gaussian of `sigma` places, to about `error`."""
+        self.like_its_own(soft)
         return self.restore(soft, softened(sigma, soft.ndim - 2), error, seed)
 
     def restore(self, y: Tensor, operator: Operator, error: float, seed: int) -> Float[Tensor, "b *d"]:
@@ -275,6 +293,15 @@ class Editor:
                 f"for example from {' or '.join(fitting)}" if fitting else "",
             )
         return factor
+
+
+def in_range(x0: Float[Tensor, "b *d"]) -> None:
+    """Raise UsageError for values outside [−1, 1], to within rounding, and those that are no number."""
+    if not bool((x0.abs() <= 1 + 1e-3).all()):
+        raise UsageError(
+            f"pictures have values from -1 to 1, got {float(x0.min()):g} to {float(x0.max()):g}",
+            "8-bit pixels are pixels / 127.5 - 1",
+        )
 
 
 def covering(new: Tensor, z: Float[Tensor, "b c *size"]) -> Tensor:

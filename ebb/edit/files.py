@@ -23,6 +23,7 @@ from ebb.edit.editor import Editor, Label
 from ebb.encode.arriving import arriving
 from ebb.encode.images import form, grid, picture, save_npz, save_png, to_pixels, writable
 from ebb.errors import DataError, UsageError
+from ebb.limits import whole
 from ebb.shapes import Float, sides
 from ebb.store.place import by_name
 from ebb.system import load, locate
@@ -99,9 +100,7 @@ def changed(pictures: Opened, shape: Shape) -> str:
 
 def versions(x0: Float[Tensor, "b *d"], count: int) -> Float[Tensor, "n *d"]:
     """Each picture `count` times in a row; raises UsageError for less than one."""
-    if count < 1:
-        raise UsageError(f"expected 1 or more versions of each picture, got {count}", "try --n 4")
-    return x0.repeat_interleave(count, 0)
+    return x0.repeat_interleave(whole("n", count), 0)
 
 
 def tally(say: Callable[[str], None]) -> Callable[[int], None]:

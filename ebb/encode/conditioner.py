@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import UnionType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -161,13 +162,18 @@ class Wishes:
     """What each of some samples is asked for: the index of a label, a text, a row of numbers and a picture beside it.
 
     A model without labels ignores the first, and what else a model does not hear may be left out. Numbers and pictures
-    that are left out ask for nothing.
+    that are left out ask for nothing. Raises UsageError for texts or numbers that are not one for each sample.
     """
 
     labels: tuple[int, ...]
     texts: tuple[str, ...] = ()
     numbers: tuple[tuple[float, ...], ...] = ()
     pictures: Shown | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for what, given in (("text", self.texts), ("row of numbers", self.numbers)):
+            if given and len(given) != len(self.labels):
+                raise UsageError(f"expected one {what} for each of {len(self.labels)} samples, got {len(given)}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -238,7 +244,7 @@ class Conditioner:
         self,
         count: int,
         *,
-        label: str | int | Sequence[str | int] | None = None,
+        label: Any = None,
         text: str | Sequence[str] | None = None,
         numbers: Asked | None = None,
         beside: Tensor | None = None,
@@ -247,8 +253,10 @@ class Conditioner:
         """What `count` samples are asked for: one label, text, row of numbers or picture for all, or one for each.
 
         A model that hears several is asked for nothing in those that are not given. Without any wish image i gets
-        label, or example text, number (seed + i) in turn. Raises UsageError for a label that does not exist, for what
-        the model cannot hear, and for a list that is not one for each image.
+        label, or example text, number (seed + i) in turn. Labels may be a tensor or an array too.
+
+        Raises UsageError for a label that does not exist, for what the model cannot hear, and for a list that is not
+        one for each image.
         """
         rows, pictures = self.told(numbers, count), self.seen(beside, count)
         if text is not None and self.text is None:
@@ -259,7 +267,7 @@ class Conditioner:
         silent = label is None and text is None and not rows and pictures is None
         classes, examples = len(self.labels.names), self.text.examples if self.text else ()
         if label is not None:
-            indices = [self.labels.index(one) for one in each(label, count, "label")]
+            indices = [self.labels.index(one) for one in each(label, count, "label", str | int)]
         else:
             indices = [(seed + i) % max(1, classes) if silent else self.labels.none for i in range(count)]
         if self.text is None:
@@ -267,7 +275,7 @@ class Conditioner:
         if text is None and silent and not classes and examples:
             texts = [examples[(seed + i) % len(examples)] for i in range(count)]
         else:
-            texts = each("" if text is None else text, count, "text")
+            texts = each("" if text is None else text, count, "text", str)
         return Wishes(tuple(indices), tuple(texts), rows, pictures)
 
     def told(self, numbers: Asked | None, count: int) -> tuple[tuple[float, ...], ...]:
@@ -294,11 +302,12 @@ class Conditioner:
             )
         return self.beside
 
-    def about(self, wish: str | int) -> Wishes:
-        """One wish for this label, or, where it is none and the model hears texts, for this text."""
-        if self.text is not None and str(wish) not in self.labels.names:
-            return self.wishes(1, text=str(wish))
-        return self.wishes(1, label=wish)
+    def about(self, wish: Any) -> Wishes:
+        """One wish for this label, or, where it is none and the model hears texts, for this text; as `wishes`."""
+        (one,) = each(wish, 1, "label or text", str | int)
+        if self.text is not None and str(one) not in self.labels.names:
+            return self.wishes(1, text=str(one))
+        return self.wishes(1, label=one)
 
     def of(
         self,
@@ -318,9 +327,22 @@ class Conditioner:
         return found
 
 
-def each(asked: Any, count: int, what: str) -> list[Any]:
-    """`asked` for each of `count` images: one for all, or a list. Raises UsageError for a list of another length."""
-    found = [asked] * count if isinstance(asked, str | int) else list(asked)
+def each(asked: Any, count: int, what: str, kinds: type | UnionType) -> list[Any]:
+    """`asked` for each of `count` images: one for all, or a list, an array or a tensor of them.
+
+    Raises UsageError for another number of them than images, and for what is not of these kinds.
+    """
+    asked = own(asked)
+    found = [own(one) for one in asked] if isinstance(asked, list | tuple | range) else [asked] * count
+    for one in found:
+        if not isinstance(one, kinds) or isinstance(one, bool):
+            kind = getattr(kinds, "__name__", str(kinds)).replace("|", "or")
+            raise UsageError(f"a {what} is of the kind {kind}, got {one!r:.60}")
     if len(found) != count:
         raise UsageError(f"expected one {what} for each of {count} images, got {len(found)}")
     return found
+
+
+def own(value: Any) -> Any:
+    """A tensor's or an array's values as Python's own; anything else as it is."""
+    return value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value

@@ -74,11 +74,11 @@ def grid(pixels: np.ndarray, columns: int | None = None, captions: Sequence[str]
     return sheet
 
 
-def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any]) -> None:
+def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any]) -> None:
     """Write a PNG whose text chunk `ebb` holds `settings` as JSON (read it back with `settings_of`)."""
     info = PngInfo()
     info.add_text(SETTINGS, json.dumps(dict(settings)))
-    made = BytesIO()
+    path, made = Path(path), BytesIO()
     image.save(made, format="PNG", pnginfo=info)
     with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def writable(out: Path) -> None:
             )
 
 
-def settings_of(path: Path) -> dict[str, Any]:
+def settings_of(path: str | Path) -> dict[str, Any]:
     """The settings a PNG made by ebb carries; raises UsageError where there are none."""
     with Image.open(path, formats=["PNG"]) as image:
         text = getattr(image, "text", {}).get(SETTINGS)

@@ -34,8 +34,20 @@ class Labels:
         raise UsageError(f"there is no label {label!r}", nearest(str(label), self.names))
 
     def __call__(self, indices: Sequence[int]) -> Mapping[str, Tensor]:
-        """The condition of a batch, {"label": int64 [b]}; {} when there are no labels."""
-        return {"label": torch.tensor(indices, dtype=torch.int64)} if self.names else {}
+        """The condition of a batch, {"label": int64 [b]}; {} when there are no labels.
+
+        Raises UsageError for what is no index of a label nor `none`.
+        """
+        if not self.names:
+            return {}
+        rows = [one.__index__() if hasattr(one, "__index__") else -1 for one in indices]
+        if not all(0 <= row <= self.none for row in rows):
+            raise UsageError(
+                f"indices of labels are whole numbers from 0 to {self.none}, the last of which is none, got"
+                f" {list(indices)!r:.60}",
+                "ask by name: system.wishes(count, label=...)",
+            )
+        return {"label": torch.tensor(rows, dtype=torch.int64)}
 
     def null(self) -> Mapping[str, Tensor]:
         """One row of "no label", {"label": int64 [1]}: the row after the last label."""

@@ -17,11 +17,12 @@ from ebb.errors import UsageError
 from ebb.evaluate import figures, manifold, sliced
 from ebb.evaluate.by_class import judges, score_counted
 from ebb.evaluate.distances import DEVIATES, Array, Rows, Statistic, averaged, estimate, once
+from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.features import Features, batches, extract, probabilities, vote
 from ebb.evaluate.figures import Distance, Pile, Sets
 from ebb.evaluate.measure import split
 from ebb.evaluate.report.run import write_report
-from ebb.evaluate.run import checked, data_of, drawn_from, features_for, loaded, measuring, old, settings_of
+from ebb.evaluate.run import data_of, drawn_from, features_for, loaded, measuring, old, settings_of
 from ebb.evaluate.store import Drawn, Say
 from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.recipe import from_yaml
@@ -60,8 +61,8 @@ class Comparison:
 
 
 def against(
-    run: Path,
-    other: Path,
+    run: str | Path,
+    other: str | Path,
     count: int,
     *,
     seed: int = 0,
@@ -80,11 +81,13 @@ def against(
     `data` is as there. Raises UsageError for a run compared with itself or with one of other data, and ResourceError
     as `evaluate` does.
     """
-    checked(count)
+    run, other = Path(run), Path(other)
+    countable(count, seed)
     same_data(run, other)
     file = f"against-{other.resolve().name}.json"
     with measuring(run, file, "report.html", fresh=fresh, say=say), measuring(other, fresh=fresh, say=say):
         ones, images = [loaded(folder, weights) for folder in (run, other)], data_of(run, data)
+        comparable(run, len(images.pixels))
         seen, _ = features_for(run, images, say, features)
         wishes = asked_for(ones[0].system, images, count, seed)
         labels = labels_of(ones[0].system, wishes, images)

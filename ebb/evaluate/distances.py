@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebb.errors import DataError
+from ebb.evaluate.arrays import Given, features_of
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = NDArray[np.floating[Any]]
@@ -65,15 +66,19 @@ def _root(covariance: Array) -> Array:
     return root
 
 
-def frechet(a: Moments, b: Moments) -> float:
-    """Squared Fréchet distance between the Gaussians with these moments (Heusel et al. 2017, eq. 6).
+def frechet(a: Moments | Given, b: Moments | Given) -> float:
+    """Squared Fréchet distance between Gaussians (Heusel et al. 2017, eq. 6) with the moments of two sets of features.
+
+    A set is [n, d], a row for each image, as a tensor or an array; or its `Moments`.
 
     |μa − μb|² + tr(Ca + Cb − 2 (Ca Cb)^½), in squared feature units. The trace of the root is taken as the sum of the
     singular values of Ca^½ Cb^½, the same number for every pair of covariances, singular ones too: there is no
     matrix root of a non-symmetric product to go complex, and no small constant added to the diagonal.
 
-    The estimate from n rows reads high by about 1/n. Raises DataError for different widths or fewer than two rows.
+    The estimate from n rows reads high by about 1/n. Raises DataError for different widths, fewer than two rows, and
+    what are no features.
     """
+    a, b = (one if isinstance(one, Moments) else Moments.of(features_of(one)) for one in (a, b))
     if a.mean.shape != b.mean.shape:
         raise DataError(f"both sets need the same features, got {a.mean.shape[0]} and {b.mean.shape[0]} numbers a row")
     cross = np.linalg.svd(_root(a.covariance) @ _root(b.covariance), compute_uv=False).sum()
@@ -126,14 +131,16 @@ def kernel_counted(a: Rows, b: Rows, counts_a: Rows, counts_b: Rows) -> Array:
     return distances
 
 
-def kernel_distance(a: Array, b: Array) -> float:
+def kernel_distance(a: Given, b: Given) -> float:
     """Unbiased squared maximum mean discrepancy (Bińkowski et al. 2018, eq. 4), kernel (xᵀy/d + 1)³, as in KID.
 
     mean_{i≠j} k(a_i, a_j) + mean_{i≠j} k(b_i, b_j) − 2 mean k(a_i, b_j), over all rows (no random subsets).
-    Without bias at any count, so two sets of one distribution average to 0 and may read below it.
+    Without bias at any count, so two sets of one distribution average to 0 and may read below it. A set is [n, d], a
+    row for each image, as a tensor or an array.
 
-    Raises DataError for different widths or fewer than two rows.
+    Raises DataError for different widths, fewer than two rows, and what are no features.
     """
+    a, b = features_of(a), features_of(b)
     if a.shape[1:] != b.shape[1:] or min(len(a), len(b)) < 2:
         raise DataError(f"a kernel distance needs two sets [n ≥ 2, d] of one width, got {a.shape} and {b.shape}")
     return float(kernel_counted(a, b, np.ones((1, len(a))), np.ones((1, len(b))))[0])
@@ -201,11 +208,15 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     return float(max(0, centre - reach)), float(min(1, centre + reach))
 
 
+ROWS = 2
+"""Images for each feature from which on they carry a covariance."""
+
+
 def too_few(count: int, dimension: int) -> str | None:
-    """A warning if `count` rows cannot carry a covariance of `dimension`² numbers (fewer than 2 · dimension)."""
-    if count >= 2 * dimension:
+    """A warning if `count` rows cannot carry a covariance of `dimension`² numbers (fewer than ROWS · dimension)."""
+    if count >= ROWS * dimension:
         return None
     return (
-        f"{count} images are few for {dimension} features: the Fréchet distance reads high below {2 * dimension}; "
+        f"{count} images are few for {dimension} features: the Fréchet distance reads high below {ROWS * dimension}; "
         f"trust the kernel distance, or measure more images"
     )

@@ -20,6 +20,9 @@ from ebb.shapes import Float, Int
 Labelled: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images uint8 [n, c, h, w] and a label for each, int64 [n]."""
 
+SIDE = 8
+"""The shortest side of an image that a classifier takes."""
+
 BATCH = 64
 RATE = 4000  # images a second one may count on from two CPU cores, forward and backward
 
@@ -107,7 +110,7 @@ class RandomFeatures(nn.Module):
         for weight, grid in zip(self.buffers(), (1, 1, 2), strict=True):
             hidden = F.relu(F.conv2d(F.pad(hidden, (1, 1, 1, 1), mode="replicate"), weight))
             pooled.append(F.adaptive_avg_pool2d(hidden, grid).flatten(1))
-            hidden = F.avg_pool2d(hidden, 2)
+            hidden = F.avg_pool2d(hidden, 2) if min(hidden.shape[2:]) > 1 else hidden  # an image of 4×4 is small soon
         return torch.cat(pooled, dim=1)
 
 
@@ -166,9 +169,10 @@ def _fit(
 
 
 def _check(pixels: NDArray[np.uint8], labels: NDArray[np.int64], classes: int) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or min(pixels.shape[2:]) < 8 or len(pixels) < 2:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or min(pixels.shape[2:]) < SIDE or len(pixels) < 2:
         raise DataError(
-            f"a classifier needs at least 2 images, uint8 [n, c, h, w] with h, w ≥ 8, got {pixels.dtype} {pixels.shape}"
+            f"a classifier needs at least 2 images, uint8 [n, c, h, w] with h, w ≥ {SIDE},"
+            f" got {pixels.dtype} {pixels.shape}"
         )
     if labels.shape != pixels.shape[:1] or labels.min() < 0 or labels.max() >= classes:
         raise DataError(

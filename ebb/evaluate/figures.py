@@ -20,7 +20,7 @@ from ebb.evaluate.distances import (
     once,
     wilson,
 )
-from ebb.evaluate.features import Features, RandomFeatures, batches, blocks, extract, probabilities
+from ebb.evaluate.features import SIDE, Features, RandomFeatures, batches, blocks, extract, probabilities
 
 COLUMNS = 10
 """Images for each feature that a Fréchet distance needs: two sets of one distribution then read about a twentieth of
@@ -188,8 +188,8 @@ def class_score(sets: Sets) -> Found:
 
 def _too_small(images: NDArray[np.uint8], least: int) -> str | None:
     """Why no classifier can be trained on images."""
-    if min(images.shape[2:]) < two_sample.SIDE:
-        return f"a classifier needs images of {two_sample.SIDE}×{two_sample.SIDE} or more"
+    if min(images.shape[2:]) < SIDE:
+        return f"a classifier needs images of {SIDE}×{SIDE} or more"
     if least < two_sample.LEAST:
         return f"a classifier cannot be trained on {least} images"
     return None

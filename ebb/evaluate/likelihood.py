@@ -15,6 +15,7 @@ from torch import Tensor
 from ebb.data.fields import NOTHING, Told
 from ebb.data.pictures import to_unit
 from ebb.errors import DataError, UsageError
+from ebb.evaluate.arrays import Given, array_of, indices_of
 from ebb.evaluate.wishes import wishes_from
 from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
 from ebb.process.moment import Moment, at, where
@@ -183,8 +184,8 @@ class BitsPerDim:
 
 def likelihood(
     system: System,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64] | None,
+    images: Given,
+    labels: Given | None,
     captions: Sequence[str] | None = None,
     told: Told = NOTHING,
     *,
@@ -200,9 +201,11 @@ def likelihood(
     or with 0 exact, at d backward passes a call: for small d. The interval is over images, and holds the noise of both.
 
     The network runs in float32, whatever it samples in: derivatives of bfloat16 are noise. Conditions are those
-    of the images; guidance is not applied, since a guided model has no density of its own. Raises as `batched` does.
+    of the images; guidance is not applied, since a guided model has no density of its own. Images and labels are
+    tensors or arrays. Raises as `batched` does.
     """
-    bits, calls, denoiser = [], 0, system.denoiser
+    bits, calls, denoiser, images = [], 0, system.denoiser, array_of("images", images)
+    labels = indices_of("labels", labels)
     uniform = torch.from_numpy(np.random.default_rng([seed, 0]).random(images.shape, dtype=np.float32))
     for first, x0, cond in batched(system, images, labels, captions, told, BATCH):
         x = x0 + (uniform[first : first + len(x0)].to(x0.device) - 0.5) * WIDTH

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.errors import DataError
+from ebb.errors import DataError, UsageError
+from ebb.evaluate.arrays import Given, indices_of, pictures_of
 from ebb.evaluate.by_class import distance_by_class, label_accuracy
 from ebb.evaluate.distances import averaged, frechet_counted, too_few
 from ebb.evaluate.features import Features, batches, extract
 from ebb.evaluate.figures import Distance, Pile, Sets, measured
+from ebb.limits import whole
 
 __all__ = ["Distance", "Evaluation", "as_table", "label_accuracy", "measure", "split"]
 
@@ -47,30 +49,38 @@ class Evaluation:
 
 
 def measure(
-    samples: NDArray[Any],
-    real: NDArray[np.uint8],
+    samples: Given,
+    real: Given,
     features: Features,
     *,
-    asked: NDArray[np.int64] | None = None,
-    real_labels: NDArray[np.int64] | None = None,
+    asked: Given | None = None,
+    real_labels: Given | None = None,
     class_names: Sequence[str] | None = None,
     classifier_accuracy: float | None = None,
     settings: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: SupportsIndex = 0,
     resamples: int = 100,
 ) -> Evaluation:
-    """Measure `samples [N, c, h, w]`, uint8 or floats in [−1, 1], against `real`, uint8 [n, c, h, w].
+    """Measure `samples [N, c, h, w]` against `real` images [n, c, h, w], tensors or arrays, uint8 or floats in [−1, 1].
 
     Real images are split by `seed` into a floor set of min(N, n // 2) and a reference set of the rest, at most
     10,000. Samples and floor set meet the same reference, so the two numbers differ by the model alone.
-    Floats are rounded to 8 bits first, as a saved image is: real images are. `asked` are the labels [N] the samples
+    Floats are rounded to 8 bits first, as a saved image is. `asked` are the labels [N] the samples
     were made for; with classifiers as `features` they give the label accuracy, and with `real_labels` [n] the
     distance by class and the accuracy of a classifier trained on the samples.
 
-    Raises DataError for different image shapes, values that are not finite, or sets below two images.
+    Raises DataError for different image shapes, values that are not finite, or sets below two images; UsageError for
+    features that are none, and a seed that is none.
     """
     start = time.perf_counter()
-    sets = _sets(samples, real, features, asked, real_labels, seed, resamples)
+    if not callable(features) or not isinstance(getattr(features, "dimension", None), int):
+        raise UsageError(
+            f"expected features, a function of images with a name and a dimension, got {features!r:.60}",
+            "such as ebb.train_ensemble(pixels, labels, classes)[0]",
+        )
+    asked, real_labels = indices_of("the labels asked for", asked), indices_of("the real labels", real_labels)
+    images, truth = pictures_of("samples", samples), pictures_of("real images", real)
+    sets = _sets(images, truth, features, asked, real_labels, whole("seed", seed), resamples)
     distances, missing = measured(sets)
     accuracy, per_class = label_accuracy(features, sets.samples.rows, asked, class_names)
     by_class, few = _frechet_by_class(sets, class_names)
@@ -92,7 +102,7 @@ def measure(
 
 def _sets(
     samples: NDArray[Any],
-    real: NDArray[np.uint8],
+    real: NDArray[Any],
     features: Features,
     asked: NDArray[np.int64] | None,
     real_labels: NDArray[np.int64] | None,
@@ -108,6 +118,7 @@ def _sets(
         if labels is not None and len(labels) != len(images):
             raise DataError(f"expected one {what} for each of {len(images)} images, got {len(labels)}")
     of_real = (None, None) if real_labels is None else split(real_labels, len(samples), seed)
+    real = _eight_bits(real)
     parts = zip((_eight_bits(samples), *split(real, len(samples), seed)), (asked, *of_real), strict=True)
     mine, floor, reference = (Pile(pixels, labels, extract(features, batches(pixels))) for pixels, labels in parts)
     return Sets(mine, floor, reference, features, seed, resamples)
@@ -147,7 +158,7 @@ def _eight_bits(samples: NDArray[Any]) -> NDArray[np.uint8]:
     chunks = [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)]
     bad = sum(int((~np.isfinite(chunk)).reshape(len(chunk), -1).any(axis=1).sum()) for chunk in chunks)
     if bad:
-        raise DataError(f"{bad} of {len(samples)} samples hold NaN or infinite values", "the model or solver diverged")
+        raise DataError(f"{bad} of {len(samples)} images hold NaN or infinite values", "the model or solver diverged")
     return np.concatenate([((chunk.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8) for chunk in chunks])
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from ebb.encode.images import grid
 from ebb.errors import DataError, UsageError
+from ebb.evaluate.arrays import Given, array_of, indices_of
 from ebb.evaluate.features import Features, batches, extract, members
+from ebb.limits import whole
 
 MOST = 3000  # samples, and unseen images, that are looked at
 NEXT = 10  # neighbours after the nearest that say how dense the data is there
@@ -77,13 +79,13 @@ class Memorisation:
 
 
 def memorisation(
-    samples: NDArray[np.uint8],
-    asked: NDArray[np.int64] | None,
-    train: NDArray[np.uint8],
-    held_out: NDArray[np.uint8],
+    samples: Given,
+    asked: Given | None,
+    train: Given,
+    held_out: Given,
     features: Features | None,
     *,
-    seed: int,
+    seed: SupportsIndex,
 ) -> Memorisation:
     """Whether samples are copies of training images, all uint8 [n, c, h, w], by where unseen images lie.
 
@@ -105,9 +107,9 @@ def memorisation(
     a part of the data, such as one label, need unseen images of that part. `asked` are the labels of the samples.
     Raises DataError for sets that cannot be compared.
     """
-    checked(samples, asked, train, held_out)
+    samples, asked, train, held_out = checked(samples, asked, train, held_out)
     known, occurrences, seen = distinct(train)
-    some, unseen, leaked = looked_at(samples, held_out, seen, seed)
+    some, unseen, leaked = looked_at(samples, held_out, seen, whole("seed", seed))
     if len(known) < 2 or len(unseen) < 1:
         raise DataError(
             f"copies are told by 2 or more different training images and 1 or more unseen ones that training does not"
@@ -128,22 +130,22 @@ def memorisation(
 
 
 def checked(
-    samples: NDArray[np.uint8],
-    asked: NDArray[np.int64] | None,
-    train: NDArray[np.uint8],
-    held_out: NDArray[np.uint8],
-) -> None:
-    """Raise DataError unless all are 8-bit images of one shape, some of each, with one label for each sample if any."""
-    sets = {"samples": samples, "training images": train, "unseen images": held_out}
-    for name, images in sets.items():
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != train.shape[1:] or len(images) < 1:
+    samples: Given, asked: Given | None, train: Given, held_out: Given
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, NDArray[np.uint8], NDArray[np.uint8]]:
+    """The same as arrays; DataError unless all are 8-bit images of one shape, some of each, with a label for each
+    sample if any."""
+    names = ("samples", "training images", "unseen images")
+    mine, known, unseen = (array_of(name, one) for name, one in zip(names, (samples, train, held_out), strict=True))
+    for name, images in zip(names, (mine, known, unseen), strict=True):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != known.shape[1:] or len(images) < 1:
             raise DataError(
                 f"expected {name} of the shape of the training images, uint8 [n ≥ 1, c, h, w] with [c, h, w]"
-                f" {list(train.shape[1:])}, got {images.dtype} {list(images.shape)}"
+                f" {list(known.shape[1:])}, got {images.dtype} {list(images.shape)}"
             )
-
-    if asked is not None and asked.shape != samples.shape[:1]:
-        raise DataError(f"expected one label for each of {len(samples)} samples, got {list(asked.shape)}")
+    labels = indices_of("labels", asked)
+    if labels is not None and labels.shape != mine.shape[:1]:
+        raise DataError(f"expected one label for each of {len(mine)} samples, got {list(labels.shape)}")
+    return mine, labels, known, unseen
 
 
 def looked_at(

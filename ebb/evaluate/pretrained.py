@@ -16,8 +16,8 @@ from ebb.errors import DamagedError, DataError, UsageError, nearest
 from ebb.evaluate.dino import Dino
 from ebb.evaluate.inception import Inception
 from ebb.evaluate.lpips import Lpips
+from ebb.machine import best_device
 from ebb.shapes import Float
-from ebb.system import best_device
 
 KINDS = ("inception", "dino")
 PART = 32

@@ -19,8 +19,9 @@ from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, ResourceError, UsageError
 from ebb.evaluate.bound import Bound
 from ebb.evaluate.cost import Cost, cost
+from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
-from ebb.evaluate.features import Features, RandomFeatures
+from ebb.evaluate.features import SIDE, Features, RandomFeatures
 from ebb.evaluate.levels import Levels
 from ebb.evaluate.likelihood import BitsPerDim
 from ebb.evaluate.matcher import Retrieval
@@ -39,6 +40,7 @@ from ebb.store.lock import MEASURED, held
 from ebb.store.place import by_name, room_for, room_in
 from ebb.store.write import replace_text
 from ebb.system import System, load, locate
+from ebb.terminal import command
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Loaded:
 
 
 def evaluate(
-    run: Path,
+    run: str | Path,
     count: int,
     *,
     seed: int = 0,
@@ -97,12 +99,15 @@ def evaluate(
 
     Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted, unless `fresh`.
     evaluation.json is written after each part, report.html at the end. Raises UsageError for a folder that is not a run
-    and for weights that it does not hold, DataError where its data has changed, and ResourceError where its figures
-    could not be kept or another process measures it; on a disk that is full at the end, figures say so in a warning.
+    and for weights that it does not hold, DataError where its data has changed or is too little to compare with, and
+    ResourceError where its figures could not be kept or another process measures it; on a disk that is full at the end,
+    figures say so in a warning.
     """
-    checked(count, likelihood)
+    run = Path(run)
+    countable(count, seed, likelihood)
     with measuring(run, "evaluation.json", "report.html", fresh=fresh, say=say):
         one, images = loaded(run, weights), data_of(run, data)
+        comparable(run, len(images.pixels))
         seen, accuracy = features_for(run, images, say, features)
         wishes = asked_for(one.system, images, count, seed)
         labels = labels_of(one.system, wishes, images)
@@ -152,7 +157,7 @@ def old(run: Path, drawn: Drawn) -> list[str]:
     if not drawn.reused:
         return []
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(drawn.since))
-    again = f"ebb evaluate {shlex.quote(str(run))} --fresh"
+    again = command("evaluate", run, "--fresh")
     some = f"{drawn.reused:,} of the {len(drawn.pixels):,} samples"
     return [f"{some} were drawn before with the same settings, at {when}; {again} draws all anew"]
 
@@ -168,14 +173,6 @@ def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
             found = warned(found, f"not done, {what}: {error.what}")
         found = kept(subject.run, found)
     return found
-
-
-def checked(count: int, likelihood: int = 0) -> None:
-    """Raise UsageError for numbers of images that cannot be."""
-    if count < 2:
-        raise UsageError(f"a distance needs 2 or more samples, got {count}", "try --n 1000")
-    if likelihood < 0:
-        raise UsageError(f"the images to code are 0 or more, got {likelihood}", "try --likelihood 64, or 0 for none")
 
 
 def warned(found: Evaluated, *more: str) -> Evaluated:
@@ -270,13 +267,14 @@ def data_of(run: Path, place: str | None = None) -> Images:
 
 
 def features_for(run: Path, images: Images, say: Say, spec: str | None = None) -> tuple[Features, float | None]:
-    """Classifiers of the run's labels (trained once and kept in the run) with their accuracy, else random features.
+    """Classifiers of the run's labels (trained once and kept in the run) with their accuracy.
 
-    With a `spec` the pretrained network that it names, and no accuracy.
+    Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
+    network that it names, and no accuracy.
     """
     if spec is not None:
         return pretrained(spec), None
-    if images.labels is None or len(images.names) < 2:
+    if images.labels is None or len(images.names) < 2 or min(images.pixels.shape[2:]) < SIDE:
         return RandomFeatures(images.pixels.shape[1]), None
     file = run / "classifier.safetensors"
     kept = load_ensemble(file, images.summary.fingerprint) if file.exists() else None

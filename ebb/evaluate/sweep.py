@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from ebb.encode.images import to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.cost import counted
 from ebb.evaluate.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
+from ebb.evaluate.enough import comparable, countable, decisive
 from ebb.evaluate.features import Features, batches, blocks, extract
 from ebb.evaluate.measure import label_accuracy, split
 from ebb.evaluate.report.sweep import write_page
-from ebb.evaluate.run import checked, data_of, features_for, loaded, measuring
+from ebb.evaluate.run import data_of, features_for, loaded, measuring
 from ebb.evaluate.store import Say
 from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.guide.cfg import cfg
@@ -87,13 +89,14 @@ class Sweep:
 
 
 def sweep(
-    run: Path,
+    run: str | Path,
     solvers: Sequence[str],
     steps: Sequence[int],
     guidance: Sequence[float] = (),
     count: int = 1000,
     *,
     search: bool = True,
+    keep: bool = True,
     precision: str | None = None,
     seed: int = 0,
     data: str | None = None,
@@ -102,28 +105,34 @@ def sweep(
     """Measure every solver × number of steps × guidance scale of the run at `run`, on its own grid of times and, for up
     to 12 steps of a deterministic solver, on one searched for (unless `search` is False); in `precision`, or the run's.
 
-    Writes sweep.json, sweep.html and sweep.png into the run and the chosen settings into its sampling.json. `data` is
-    as in `evaluate`. Raises UsageError for a solver that is not known, and otherwise as `evaluate` does.
+    Writes sweep.json, .html and .png into the run and, unless `keep` is False, the chosen settings into sampling.json;
+    `data` is as in `evaluate`. Raises UsageError, before anything is drawn, for settings that cannot be and for too few
+    samples or images to choose what is kept by; else as `evaluate` does.
     """
-    checked(count)
+    run = Path(run)
+    countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json", say=say):
         began, one, images = time.perf_counter(), loaded(run, "ema"), data_of(run, data)
+        comparable(run, len(images.pixels))
         system = replace(one.system, sampling=one.system.settled(precision=precision))
         scales = list(guidance) or sorted({1.0, system.sampling.guidance})
-        settings = list(settings_of(system, solvers, steps, scales, search, say))
+        possible(system, solvers, steps, scales)
         features, ceiling = features_for(run, images, say)
+        parts, widest = split(images.pixels, count, seed), max(part.stop - part.start for part in blocks(features))
+        if keep:
+            decisive(run, count, len(parts[1]), widest)
+        settings = list(settings_of(system, solvers, steps, scales, search, say))
         wishes = asked_for(system, images, count, seed)
-        floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
         labels = labels_of(system, wishes, images)
-        cell = lambda how: measured(system, how, wishes, labels, seed, features, reference)  # noqa: E731
-        found, failed = cells_of(cell, settings, say)
+        floor, reference = (extract(features, batches(part)) for part in parts)
+        at = partial(measured, system, wishes=wishes, labels=labels, seed=seed, features=features, reference=reference)
+        found, failed = tried(settings, at, say)
         cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
         best, chosen = choose(cells)
-        rows = next(rows for cell, rows in found if cell is best)
-        statistic, widest = distance_in(features), max(part.stop - part.start for part in blocks(features))
+        rows, statistic = next(rows for cell, rows in found if cell is best), distance_in(features)
         low, high = bootstrap(statistic, rows, reference, resamples=RESAMPLES, seed=seed)
-        warnings = [warning for warning in [too_few(count, widest), *failed] if warning]
-        about = {"run": by_name(run).name, "checkpoint": one.checkpoint, "count": count, "seed": seed}
+        warnings = [line for line in [too_few(count, widest), overlapping(cells, best, high), *failed] if line]
+        about = {"run": by_name(run).name, "checkpoint": one.checkpoint, "count": count, "seed": seed, "kept": keep}
         about |= {"features": features.name, "classifier_accuracy": ceiling, "warnings": warnings}
         about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
         result = Sweep(tuple(cells), best, chosen, (max(low, 0.0), high), once(statistic, floor, reference), about)
@@ -131,16 +140,16 @@ def sweep(
     return result
 
 
-def cells_of(
-    measure: Callable[[Sampling], tuple[Cell, Array]], settings: Sequence[Sampling], say: Say
+def tried(
+    settings: Sequence[Sampling], at: Callable[[Sampling], tuple[Cell, Array]], say: Say
 ) -> tuple[list[tuple[Cell, Array]], list[str]]:
-    """What each setting was measured to be, and a line for each that could not be; EbbError where none could."""
+    """What `at` finds of each setting, and why it failed at others; EbbError where it did at all."""
     found, failed = list[tuple[Cell, Array]](), list[str]()
     for number, how in enumerate(settings, 1):
         named = f"{how.solver}, {how.steps} steps, guidance {how.guidance:g}"
         say(f"cell {number} of {len(settings)}: {named}")
         try:
-            found.append(measure(how))
+            found.append(at(how))
         except EbbError as error:  # such as values that are not finite: the other cells are worth having
             failed.append(f"{named}: {error}".splitlines()[0])
     if not found:
@@ -148,14 +157,23 @@ def cells_of(
     return found, failed
 
 
-def settings_of(
-    system: System, solvers: Sequence[str], steps: Sequence[int], scales: Sequence[float], search: bool, say: Say
-) -> Iterator[Sampling]:
-    """Every combination on the system's own grid, and on one searched for, at the scale nearest 1, where it helps."""
+def possible(system: System, solvers: Sequence[str], steps: Sequence[int], scales: Sequence[float]) -> None:
+    """Raise UsageError for a solver, a number of steps or a scale that cannot be, and where none is named."""
     if not solvers or not steps:
         raise UsageError("a sweep needs at least one solver and one number of steps", "try --steps 8 12 16")
     for solver in solvers:
         parse(solver, SOLVERS, "solver")
+    for count in steps:
+        system.settled(steps=count)
+    for scale in scales:
+        system.settled(guidance=scale)
+
+
+def settings_of(
+    system: System, solvers: Sequence[str], steps: Sequence[int], scales: Sequence[float], search: bool, say: Say
+) -> Iterator[Sampling]:
+    """Every combination on the system's own grid, and on one searched for, at the scale nearest 1, where it helps."""
+    possible(system, solvers, steps, scales)
     own = system.sampling.grid if not system.sampling.grid.startswith("given") else Sampling().grid
     for solver, count in product(dict.fromkeys(solvers), dict.fromkeys(steps)):
         grids = [own]
@@ -169,10 +187,9 @@ def settings_of(
 
 def searched(system: System, solver: str, grid: str, steps: int, scale: float) -> str | None:
     """The spelled grid that `tune` finds for the system; None for a solver that draws noise."""
-    path, device = system.denoiser.path, system.device
+    path = system.denoiser.path
     start = system.times(system.settled(solver=solver, grid=grid, steps=steps))
-    noise = Noise.of(2**32, WARM_UP)
-    x = noise.start(system.inner).to(device) * float(path.sigma(start[:1]))
+    x = system.start(Noise.of(2**32, WARM_UP), start)
     cond, null = system.conditions(system.conditioner.wishes(WARM_UP)), system.null()
     denoiser = cfg(scale if null else 1.0, null)(system.in_precision(system.sampling))
     try:
@@ -185,6 +202,7 @@ def searched(system: System, solver: str, grid: str, steps: int, scale: float) -
 def measured(
     system: System,
     how: Sampling,
+    *,
     wishes: Wishes,
     labels: NDArray[np.int64] | None,
     seed: int,
@@ -216,13 +234,26 @@ def choose(cells: Sequence[Cell]) -> tuple[Cell, Cell]:
     return best, min(near, key=lambda cell: (round(cell.evaluations, 6), cell.distance))
 
 
+def overlapping(cells: Sequence[Cell], best: Cell, high: float) -> str | None:
+    """A note on the cells that lie within the best one's interval, up to `high`: by these samples they are alike."""
+    alike = sum(cell.distance <= high for cell in cells if cell is not best)
+    if not alike:
+        return None
+    return (
+        f"{alike} of the other {len(cells) - 1} settings lie within the interval of the best one, so chance may have"
+        " ranked them: only more samples (--n) tell them apart"
+    )
+
+
 def store(run: Path, result: Sweep) -> None:
-    """sweep.json, sweep.html, sweep.png and, for `ebb sample` to start from, sampling.json."""
+    """sweep.json, sweep.html, sweep.png and, for `ebb sample` to start from, sampling.json where it is kept."""
     cells = [cell.facts() for cell in result.cells]
     index = {"best": result.cells.index(result.best), "chosen": result.cells.index(result.chosen)}
     figures = {"interval": result.interval, "floor": result.floor, "about": result.about}
     replace_text(run / "sweep.json", json.dumps({"cells": cells, **index, **figures}, indent=1))
     write_page(run, cells, [cell.shown for cell in result.cells], index, figures)
+    if not result.about["kept"]:
+        return
     because = (
         f"the fewest evaluations within {NEAR - 1:.0%} of the smallest distance of {len(cells)} settings, on"
         f" {result.about['count']} samples of {result.about['checkpoint']}"
@@ -233,8 +264,8 @@ def store(run: Path, result: Sweep) -> None:
 
 def as_rows(result: Sweep) -> list[tuple[str, ...]]:
     """A row of text for each cell: settings, evaluations, milliseconds, distance, label accuracy, and whether it is the
-    best or the default from now on."""
-    found = {"best": result.best, "default": result.chosen}
+    best or the default from now on (the cheapest, where none is kept)."""
+    found = {"best": result.best, "default" if result.about.get("kept", True) else "cheapest": result.chosen}
     return [
         (
             cell.sampling.solver,

@@ -25,7 +25,6 @@ EACH = 100
 """Images of each class that a classifier needs to be trained on."""
 
 LEAST = 20
-SIDE = 8  # the smallest side of an image that a classifier takes
 
 
 def told_apart(samples: Array, real: Array, *, seed: int) -> tuple[float, int]:

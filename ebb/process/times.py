@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
+from ebb.limits import whole
 from ebb.process.path import Path
 from ebb.shapes import Float
 
@@ -89,10 +90,8 @@ DENSITIES: dict[str, Density] = {
 
 
 def counted(steps: int) -> int:
-    """`steps` if there is at least one; raises UsageError else."""
-    if steps < 1:
-        raise UsageError(f"sampling needs at least 1 step, got {steps}", "try --steps 16")
-    return steps
+    """`steps` if there may be so many; UsageError else."""
+    return whole("solver steps", steps)
 
 
 def even(steps: int) -> Float[Tensor, "n"]:

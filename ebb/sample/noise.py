@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
+from ebb.limits import whole
 
 START = 2**64 - 1
 """The step under which a sample's first noise is drawn: no trajectory has that many."""
@@ -26,13 +28,15 @@ class Noise:
     seeds: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if any(not 0 <= seed < 2**64 for seed in self.seeds):
-            raise UsageError(f"seeds are whole numbers from 0 to 2^64 − 1, got {self.seeds}")
+        for seed in self.seeds:
+            if not isinstance(seed, int) or not 0 <= seed < 2**64:
+                raise UsageError(f"seeds are whole numbers from 0 to 2^64 − 1, got {seed!r:.60}")
 
     @classmethod
-    def of(cls, seed: int, count: int) -> Noise:
-        """The noise of `count` samples seeded seed, seed + 1, …"""
-        return cls(tuple(range(seed, seed + count)))
+    def of(cls, seed: SupportsIndex, count: SupportsIndex) -> Noise:
+        """The noise of `count` samples seeded seed, seed + 1, …; UsageError for a number outside `ebb.limits`."""
+        first = whole("seed of noise", seed)
+        return cls(tuple(range(first, first + whole("n", count))))
 
     def __call__(self, step: int, like: Tensor, part: int = 0) -> Tensor:
         """The noise of `step` (of its draw number `part`), shaped, typed and placed like `like` [b, *d]."""

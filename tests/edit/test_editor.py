@@ -120,7 +120,7 @@ def test_progress_counts_every_picture():
         (lambda e: e.translate(pictures(), "d"), "there is no label 'd'"),
         (lambda e: e.upscale(pictures()), "whole factor to the model's 8×8, which 8×8 does not reach"),
         (lambda e: e.upscale(pictures(1, 3)), "for example from 4×4 or 2×2"),
-        (lambda e: e.interpolate((0, 1), 1), "2 or more frames"),
+        (lambda e: e.interpolate((0, 1), 1), "n must be between 2 and 10,000,000, got 1"),
     ],
 )
 def test_what_cannot_be_is_refused(edit, message):
@@ -148,3 +148,28 @@ def test_a_coarse_place_is_new_if_any_fine_place_within_it_is():
         [False, False, False, True],
     ]
     assert torch.equal(covering(fine, torch.zeros(1, 2, 4, 8)), fine != 0)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda e: e.strength(pictures()[0], 0.5), r"x\[None\]"),
+        (lambda e: e.strength(pictures().repeat(1, 3, 1, 1), 0.5), "expected pictures"),
+        (lambda e: e.strength(pictures() * 127, 0.5), "values from -1 to 1"),
+        (lambda e: e.strength(pictures() * float("nan"), 0), "values from -1 to 1"),
+        (lambda e: e.deblur(pictures()[..., :4], 1.0), "expected pictures"),
+        (lambda e: e.translate(pictures()[..., :4]), "expected pictures"),
+        (lambda e: e.shift(pictures(), pictures()[:0], pictures()), "expected pictures"),
+        (lambda e: e.shift(pictures(), pictures(), -pictures(), float("nan")), "scale must be between"),
+        (lambda e: e.upscale(pictures()[0]), "expected pictures"),
+        (lambda e: e.strength(pictures(), 0.5, seed=-1), "seed must be between 0 and 2.62, got -1"),
+        (lambda e: e.interpolate((0, -1), 2), "seeds are whole numbers from 0"),
+        (lambda e: Editor.of(e.system, batch=0), "batch must be between 1"),
+        (lambda e: Editor.of(e.system, label=torch.tensor([0, 1])), "expected one label or text for each of 1 images"),
+        (lambda e: Editor.of(e.system, label=1.5), "of the kind str or int"),
+    ],
+)
+def test_pictures_that_are_none_of_the_models_are_explained(edit, message, unchecked):
+    unchecked()
+    with pytest.raises(UsageError, match=message):
+        edit(Editor.of(system()))

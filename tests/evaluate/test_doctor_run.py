@@ -17,7 +17,7 @@ from ebb import checkpoint
 from ebb.cli import Verbs, given_in, overlaid
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.doctor import remedies
-from ebb.evaluate.doctor.commands import duration, ebb
+from ebb.evaluate.doctor.commands import duration
 from ebb.evaluate.doctor.finding import BRINGS_ABOUT, Diagnosis, Finding, Round, called, causes_first, diagnose
 from ebb.evaluate.doctor.looks import contrast, fine_share, variety
 from ebb.evaluate.doctor.run import RUN_CHECKS, RunSubject
@@ -33,6 +33,7 @@ from ebb.process.times import DENSITIES
 from ebb.recipe import Sampling, difference, flat, from_yaml
 from ebb.sample.table import SOLVERS
 from ebb.system import System
+from ebb.terminal import command
 
 from .planted import PLANTED, RECIPE, again, data_of, healthy, logged, rewritten, sampled, trained
 
@@ -75,8 +76,8 @@ def test_a_planted_fault_is_found(name, run):
     assert any(letter.isdigit() for letter in finding.evidence)
     assert finding.cause
     assert finding.advice
-    for command in finding.commands:
-        read_by_the_command_line(command, run)
+    for line in finding.commands:
+        read_by_the_command_line(line, run)
 
 
 def test_every_check_has_a_fault_that_it_finds():
@@ -190,12 +191,12 @@ def read_by_the_command_line(command, run):
 
 def cured(run, finding):
     """The run that a finding's commands lead to, each done as the command line does it."""
-    for command in finding.commands:
-        verb = read_by_the_command_line(command, run)
+    for line in finding.commands:
+        verb = read_by_the_command_line(line, run)
         if verb is None:
-            shutil.rmtree(shlex.split(command)[2])
+            shutil.rmtree(shlex.split(line)[2])
             continue
-        verb(Console(file=io.StringIO()), given_in(shlex.split(command)[1:]))
+        verb(Console(file=io.StringIO()), given_in(shlex.split(line)[1:]))
         run = getattr(verb, "run", None) or run
     return run
 
@@ -237,9 +238,9 @@ def test_another_network_has_the_time_that_the_run_had(run):
 def test_commands_are_quoted(run):
     strange = run.rename(run.parent / "my run $HOME")
     subject = RunSubject(strange)
-    for command in (subject.again(), subject.resume, ebb("sample", strange)):
-        assert str(strange) in " ".join(shlex.split(command))
-        read_by_the_command_line(command, strange)
+    for line in (subject.again(), subject.resume, command("sample", strange)):
+        assert str(strange) in " ".join(shlex.split(line))
+        read_by_the_command_line(line, strange)
 
 
 @pytest.mark.parametrize(

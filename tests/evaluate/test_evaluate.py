@@ -238,8 +238,8 @@ def test_mistakes_end_with_one_short_message_and_their_code(run, home, tmp_path,
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "weights.pth").write_bytes(b"pickle")
     cases = [
-        (("--n", 1), 2, "needs 2 or more"),
-        (("--likelihood", -1), 2, "0 or more"),
+        (("--n", 1), 2, "n must be between 10 and"),
+        (("--likelihood", -1), 2, "likelihood must be between 0 and"),
         (("--features", "vgg:x"), 2, "inception"),
         (("--features", f"dino:{tmp_path / 'none.safetensors'}"), 2, "none.safetensors"),
         (("--features", f"dino:{tmp_path / 'weights.pth'}"), 2, "safetensors"),

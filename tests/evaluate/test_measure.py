@@ -169,7 +169,7 @@ def test_impossible_sets_are_refused(halves, trained):
         measure(held, real, trained[0], real_labels=labels[:3])
     broken = np.zeros((5, 1, 8, 8), dtype=np.float32)
     broken[2] = np.nan
-    with pytest.raises(DataError, match="1 of 5 samples"):
+    with pytest.raises(DataError, match="1 of 5 images"):
         measure(broken, real, trained[0])
 
 

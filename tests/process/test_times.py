@@ -70,7 +70,7 @@ def test_trailing_and_leading_hit_the_tables_of_the_literature():
 
 
 def test_too_few_or_too_many_steps_are_refused():
-    with pytest.raises(UsageError, match="at least 1 step, got 0"):
+    with pytest.raises(UsageError, match="solver steps must be between 1 and 100,000, got 0"):
         MADE_GRIDS["uniform"](Cosine(), 0)
     with pytest.raises(UsageError, match="1000 times cannot be sampled in 1001"):
         Trailing()(Cosine(), 1001)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import ebb
 from ebb import testing
 from ebb.data.loader import Batch
 from ebb.errors import UsageError
@@ -194,3 +195,28 @@ def test_the_level_of_a_loss_is_that_of_its_noise(generator):
     lowest = torch.tensor([centre - 0.75 for centre in centres()])
     assert errs.tolist() == ((lowest < quietest) & (counts > 0)).tolist()
     assert errs.flip(0).tolist() != errs.tolist()
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"weight": lambda path, t: t}, r"a loss weight is called as f\(path, t, det\); <lambda> cannot: too many"),
+        ({"weight": 2.0}, r"a loss weight is called as f\(path, t, det\); got 2.0"),
+        ({"times": lambda u: u}, r"a density of times is called as f\(path, u\)"),
+        ({"coupling": lambda x0: x0}, r"a coupling is called as f\(x0, generator\)"),
+    ],
+)
+def test_a_part_of_ones_own_that_cannot_be_called_is_refused_when_it_is_given(part, message, unchecked):
+    unchecked()
+    with pytest.raises(UsageError, match=message):
+        Denoising(**part)
+
+
+def test_a_weight_of_ones_own_is_that_of_the_targets_error(generator):
+    """w0 on the error of x0 is w0·σ²/det² on that of the target; with the noise target det = α."""
+    own = Denoising(weight=lambda path, t, det: path.sigma(t) ** 2 / det**2)  # w0 = 1
+    model, batch = NetworkDenoiser(ebb.MLP(2), Cosine(), PREDICTIONS["noise"]), Batch(torch.randn(16, 2), {})
+    t, eps = torch.linspace(0.1, 0.9, 16, dtype=torch.float64), torch.randn(16, 2)
+    x = model.path.mix(batch.x0, eps, t)
+    expected = (model(x, t, {}) - batch.x0) ** 2
+    torch.testing.assert_close(own.losses(model, batch, t, eps), expected, rtol=1e-4, atol=1e-5)

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ebb.recipe import Recipe, resolved
-
-
-def ebb(*words: object) -> str:
-    """A command line of ebb, quoted so that it can be pasted whatever its paths are called."""
-    return shlex.join(["ebb", *map(str, words)])
+from ebb.terminal import command
 
 
 def removing(folder: Path) -> str:
@@ -38,7 +34,7 @@ def training_again(folder: Path, document: Mapping[str, Any], recipe: Recipe, ch
         own["budget"] = recipe.budget
     options = [word for name, value in own.items() for word in (f"--{name.replace('_', '-')}", spelled(value))]
     data = document.get("data", "DATA")
-    return ebb("train", data, "--base", folder / "run.yaml", *options, "--run", beside(folder))
+    return command("train", data, "--base", folder / "run.yaml", *options, "--run", beside(folder))
 
 
 def spelled(value: object) -> str:

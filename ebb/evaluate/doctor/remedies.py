@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ebb.evaluate.doctor.commands import ebb
 from ebb.evaluate.doctor.run_subject import FINE, FINER, Drawn, RunSubject
+from ebb.terminal import command
 
 WANTED = 20_000
 """Images that a small network on small images should have seen."""
@@ -50,7 +50,7 @@ def sampled_with(run: RunSubject, settings: dict[str, Any]) -> Advice:
     kept = ["--solvers", how.solver, "--steps", how.steps, "--guidance", f"{how.guidance:g}", "--n", MEASURED]
     return (
         f"sample with {told}; the second command makes it the run's default",
-        (ebb("sample", run.folder, *words), ebb("sweep", run.folder, *kept, "--no-search")),
+        (command("sample", run.folder, *words), command("sweep", run.folder, *kept, "--no-search")),
     )
 
 

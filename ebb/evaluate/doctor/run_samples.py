@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ebb.encode.images import to_pixels
 from ebb.errors import DataError, UsageError
-from ebb.evaluate.doctor.commands import ebb
 from ebb.evaluate.doctor.finding import Check, Finding
 from ebb.evaluate.doctor.looks import contrast, fine_share, variety
 from ebb.evaluate.doctor.remedies import helping, longer, remedy, sampled_with
@@ -26,6 +25,7 @@ from ebb.sample.range import gauge
 from ebb.sample.table import SOLVERS
 from ebb.shapes import Float
 from ebb.system import System
+from ebb.terminal import command
 
 FLAT = 0.6
 """The share of the data's contrast, or variety, that samples may have; those of good runs have 0.95 to 1.05."""
@@ -62,6 +62,11 @@ ENOUGH = 5
 
 UNSEEN = 1000
 """Held-out images that samples are compared with when copies are looked for."""
+
+
+def finer(run: RunSubject) -> str:
+    """The command that samples in FINER times as many steps."""
+    return command("sample", run.folder, "--steps", FINER * run.system.sampling.steps)
 
 
 def check_grey(run: RunSubject) -> Finding | None:
@@ -108,7 +113,7 @@ def check_samples_alike(run: RunSubject) -> Finding | None:
         "modes have collapsed: too much guidance, training on a few images, or a model that ignores its input",
         advice,
         "error",
-        (*commands, ebb("doctor", run.data)),
+        (*commands, command("doctor", run.data)),
     )
 
 
@@ -330,7 +335,7 @@ def check_memorised(run: RunSubject) -> Finding | None:
         verdict + nearest,
         "more passes over too few images than the network can take without learning them by heart",
         f"the first command shows the pairs; train on more images, or for fewer updates: {run.length(run.steps // 4)}",
-        commands=(ebb("evaluate", run.folder), run.again({"steps": max(1, run.steps // 4)})),
+        commands=(command("evaluate", run.folder), run.again({"steps": max(1, run.steps // 4)})),
     )
 
 
@@ -338,7 +343,7 @@ def judge(run: RunSubject) -> tuple[Features, float]:
     """The classifiers that an evaluation left in the run, and how often they are right; UsageError where none did."""
     found = load_ensemble(run.folder / "classifier.safetensors", run.images.summary.fingerprint)
     if found is None:
-        raise UsageError(f"there is no classifier of this data in {run.folder}", ebb("evaluate", run.folder))
+        raise UsageError(f"there is no classifier of this data in {run.folder}", command("evaluate", run.folder))
     return found
 
 
@@ -367,8 +372,8 @@ def check_labels_missing(run: RunSubject) -> Finding | None:
         "labels that the network was never told, mixed up, or too rare in the data; or modes that have collapsed",
         f"see whether the labels are right; then {advice}",
         commands=(
-            ebb("sample", run.folder, "--label", next(iter(missing))),
-            ebb("doctor", run.data),
+            command("sample", run.folder, "--label", next(iter(missing))),
+            command("doctor", run.data),
             *commands,
         ),
     )

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from ebb.errors import EbbError, UsageError
-from ebb.evaluate.doctor.commands import ebb
 from ebb.evaluate.doctor.finding import Check, Finding
 from ebb.evaluate.doctor.remedies import WANTED, longer
 from ebb.evaluate.doctor.run_subject import RunSubject
@@ -21,6 +20,7 @@ from ebb.process.predict import determinant
 from ebb.process.times import Density
 from ebb.recipe import resolved
 from ebb.shapes import Float
+from ebb.terminal import command
 
 Array = NDArray[np.float64]
 
@@ -114,7 +114,7 @@ def check_diverged(run: RunSubject) -> Finding | None:
         "a learning rate too large for this network, or batches that hold something extraordinary",
         f"look at the data, and train again with a lower learning rate: {run.length()}",
         "error",
-        (ebb("doctor", run.data), run.again({"optimiser.lr": min(rate / 3, SAFE)})),
+        (command("doctor", run.data), run.again({"optimiser.lr": min(rate / 3, SAFE)})),
     )
 
 

@@ -6,10 +6,11 @@ import torch
 
 from ebb import checkpoint
 from ebb.errors import DamagedError
-from ebb.evaluate.doctor.commands import ebb, removing
+from ebb.evaluate.doctor.commands import removing
 from ebb.evaluate.doctor.finding import Check, Finding
 from ebb.evaluate.doctor.run_subject import RunSubject, significance
 from ebb.recipe import resolved
+from ebb.terminal import command
 
 AVERAGED = 10
 """The fewest updates that a half-life may span: the noise of an average over k half-lives' updates falls as 1/√k, and
@@ -165,7 +166,7 @@ def check_raw_weights_measured(run: RunSubject) -> Finding | None:
         f"settings: weights = model; the loss on unseen images is {ratio - 1:+.0%} with them",
         "--weights model was asked for",
         "measure the average",
-        commands=(ebb("evaluate", run.folder),),
+        commands=(command("evaluate", run.folder),),
     )
 
 

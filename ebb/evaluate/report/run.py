@@ -24,13 +24,14 @@ from ebb.store.write import replace_text
 Facts = Mapping[str, Any]
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: str | Path) -> Path:
     """Write `report.html` into the run folder from what lies in it, and return its path.
 
     Read are run.yaml, env.json, data.json, choices.json, log.jsonl, guard.json, samples/*.png, evaluation.json,
     against-*.json, doctor.json and evaluation/closest.png; what is absent is not shown, and what cannot be read is
     named on the page. Raises UsageError if `run` is not a folder.
     """
+    run = Path(run)
     if not run.is_dir():
         raise UsageError(f"expected the folder of a run, got {run}", "give the folder that holds run.yaml")
     target = run / "report.html"

@@ -35,12 +35,13 @@ def write_page(
     data = base64.b64encode((run / "sweep.png").read_bytes()).decode()
     about, best, chosen = figures["about"], cells[index["best"]], cells[index["chosen"]]
     low, high = figures["interval"]
+    role = "The default from now on" if about.get("kept", True) else "Measured only, and not kept"
     lead = (
         f"<header><h1>Sweep of {escape(about['run'])}</h1>"
         f'<p class="soft">{len(cells)} settings · {about["count"]:,} samples each · {escape(about["checkpoint"])} ·'
         f" {about['minutes']} min on {about['threads']} threads</p></header>"
         f"<p>Smallest Fréchet distance {best['distance']:.4f} [{low:.4f}, {high:.4f}] with {escape(name(best))}; real"
-        f" images against real images {figures['floor']:.4f}. The default from now on, the fewest evaluations within"
+        f" images against real images {figures['floor']:.4f}. {role}, the fewest evaluations within"
         f" 5 % of it: <b>{escape(name(chosen))}</b> at {chosen['distance']:.4f}.</p>"
         + "".join(f'<p class="warn">{escape(text)}</p>' for text in about["warnings"])
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ebb.data.loader import Batch
+from ebb.names import check_call
 from ebb.process.denoiser import Predictor
 from ebb.process.levels import tally, target_error
 from ebb.process.path import LOUDEST, Path, spread
@@ -38,12 +39,19 @@ def drawn(times: Density, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b
 class Denoising:
     """E[w(t)·(F_θ(x_t, t) − (a·x0 + b·ε))²], x_t = α·x0 + σ·ε, mean over samples and elements.
 
-    ε is the batch's own, where it has one (reflow), and else drawn by the coupling.
+    ε is the batch's own, where it has one (reflow), and else drawn by the coupling. Parts of one's own are functions:
+    `times(path, u) → t`, `weight(path, t, det) → w` on the target's squared error (`ebb.train.objectives.weights`),
+    `coupling(x0, generator) → ε`; UsageError for one that cannot be called so.
     """
 
     times: Density = LogitNormal()
     weight: Weighting = unit
     coupling: Coupling = independent
+
+    def __post_init__(self) -> None:
+        check_call("a density of times", self.times, "path", "u")
+        check_call("a loss weight", self.weight, "path", "t", "det")
+        check_call("a coupling", self.coupling, "x0", "generator")
 
     def losses(
         self, model: Predictor, batch: Batch, t: Float[Tensor, "b"], eps: Float[Tensor, "b *d"]
