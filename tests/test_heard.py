@@ -344,7 +344,7 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     assert wishes.part(2, 3) == replace(
         wishes, labels=wishes.labels[2:5], texts=wishes.texts[2:5], numbers=wishes.numbers[2:5]
     )
-    found = evaluate(home / "all", 8, likelihood=2)
+    found = evaluate(home / "all", 10, likelihood=2)
     assert found.likelihood is not None
     assert found.levels is not None
     assert ebb("doctor", home / "all") in (0, 1)

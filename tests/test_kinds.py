@@ -150,7 +150,7 @@ def test_a_latent_run_holds_its_autoencoder_and_is_measured(home, tmp_path):
     system = load(run)
     assert system.inner == (3, 4, 4)
     assert system.sample(2).shape == (2, 1, 8, 8)
-    found = evaluate(run, 4, likelihood=2)
+    found = evaluate(run, 10, likelihood=2)
     assert found.reconstruction.count > 0
     assert found.levels is not None
     assert found.likelihood is None
@@ -160,7 +160,7 @@ def test_a_latent_run_holds_its_autoencoder_and_is_measured(home, tmp_path):
 
 def test_an_autoencoder_is_measured_as_a_model_of_its_own(home, tmp_path):
     run = shutil.copytree(home / "ae", tmp_path / "ae")
-    found = evaluate(run, 4)
+    found = evaluate(run, 10)
     assert found.levels is None
     assert found.reconstruction.evidence.kl > 0
 
@@ -323,8 +323,8 @@ def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.evaluate.scenes.REAL", 100)
     monkeypatch.setattr("ebb.evaluate.parts.judge", lambda side: judge(side, seconds=0.05))
     trained("shapes", tmp_path / "run", steps=2)
-    found = evaluate(tmp_path / "run", 6, likelihood=0)
-    assert found.obeyed.count == 6
+    found = evaluate(tmp_path / "run", 10, likelihood=0)
+    assert found.obeyed.count == 10
     assert 0 <= found.obeyed.share <= found.obeyed.ceiling <= 1
     assert any(row[0] == "captions" for row in as_table(found))
 

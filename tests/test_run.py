@@ -507,7 +507,7 @@ def test_mistakes_end_with_one_short_message_and_their_code(pictures, tmp_path, 
         ),
         (("sample", run, "--out", tmp_path / "texts" / "a.txt" / "b.png"), 4, "a.txt"),
         (("sample", run, "--label", "abvoe", "--out", tmp_path / "a.png"), 2, "did you mean 'above'"),
-        (("sample", run, "--steps", 0, "--out", tmp_path / "a.png"), 2, "at least 1 step, got 0"),
+        (("sample", run, "--steps", 0, "--out", tmp_path / "a.png"), 2, "solver steps must be between 1"),
         (("sample", run, "--n", 0, "--out", tmp_path / "a.png"), 2, "n must be between 1 and"),
         (("sample", run, "--out", tmp_path / "a.jpeg"), 2, "end --out in .png"),
         (("sample", tmp_path / "nowhere"), 2, "holds no checkpoint"),
@@ -611,7 +611,8 @@ def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, 
         small = "" if "--network" in line else " --network.width 8 --network.depth 1"
         line = re.sub(r"--budget \w+", f"--steps 2 --batch 8{small}", line)
         if line.startswith("ebb sweep"):
-            line = re.sub(r"--(steps|solvers|guidance)( [\w.]+)+", "", line) + " --solvers ddim --steps 2 --no-search"
+            line = re.sub(r"--(steps|solvers|guidance)( [\w.]+)+", "", line)
+            line += " --solvers ddim --steps 2 --no-search --no-keep"
         line = re.sub(r"--n (\d+)", lambda found: f"--n {min(int(found[1]), 12)}", line)
         found = line.startswith("ebb doctor")  # two steps make no model: it must say so, and end with 1
         assert ebb(*shlex.split(line)[1:]) == found, (line, capsys.readouterr())
