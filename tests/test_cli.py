@@ -69,7 +69,7 @@ def test_samples_do_not_become_data_and_a_picture_that_came_is_named(run, tmp_pa
     with pytest.raises(UsageError, match=r"33 images now, 32 then; added or changed since: above/new.png"):
         train(".", RECIPE, console=quiet)
     with pytest.raises(DataError, match="33 images now, 32 then"):
-        evaluate(made, 8)
+        evaluate(made, 10)
 
 
 def test_a_picture_of_ones_own_is_not_written_over_by_the_default_name(run, here, capsys):

@@ -104,10 +104,11 @@ def test_what_is_no_whole_number_is_refused(value):
 
 def test_every_limit_is_held_on_both_sides():
     for name, (low, high) in EVERY.items():
-        assert (real(name, low), real(name, high)) == (low, high)
+        number = whole if isinstance(high, int) and high > 2**53 else real  # no float is 2^64 - 1
+        assert (number(name, low), number(name, high)) == (low, high)
         for value in (low - max(1, abs(low)), high * 2 + 1, float("nan"), float("inf")):
             with pytest.raises(UsageError, match=name):
-                real(name, value)
+                number(name, value)
 
 
 def test_limits_are_spelled_as_one_would_write_them():

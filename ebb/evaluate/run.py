@@ -94,14 +94,13 @@ def evaluate(
 
     Labels are drawn with the frequencies of the data; `asked` may set steps, guidance, solver, grid and precision.
     `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
-    classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code, 0 for none. `data`
-    is where the run's data is now, if it was moved.
+    classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code; `data` is where the
+    run's data is now.
 
     Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted, unless `fresh`.
     evaluation.json is written after each part, report.html at the end. Raises UsageError for a folder that is not a run
     and for weights that it does not hold, DataError where its data has changed or is too little to compare with, and
-    ResourceError where its figures could not be kept or another process measures it; on a disk that is full at the end,
-    figures say so in a warning.
+    ResourceError where its figures could not be kept or another process measures it; on a full disk a warning says so.
     """
     run = Path(run)
     countable(count, seed, likelihood)

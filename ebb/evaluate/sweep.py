@@ -119,7 +119,7 @@ def sweep(
         possible(system, solvers, steps, scales)
         features, ceiling = features_for(run, images, say)
         parts, widest = split(images.pixels, count, seed), max(part.stop - part.start for part in blocks(features))
-        if keep:
+        if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing
             decisive(run, count, len(parts[1]), widest)
         settings = list(settings_of(system, solvers, steps, scales, search, say))
         wishes = asked_for(system, images, count, seed)

@@ -340,7 +340,7 @@ def test_what_ebb_sampled_can_be_trained_on_again(tmp_path, picture, names):
     """With the labels' own names, and without labels."""
     pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(4)])
     wishes = Wishes((0, 1, 0, 1) if names else (0,) * 4, ("",) * 4)
-    write(tmp_path / "samples.npz", pixels, wishes, names, 0, {})
+    write(tmp_path / "samples.npz", pixels, wishes, names, {"seed": 0})
     images = read(str(tmp_path / "samples.npz"))
     np.testing.assert_array_equal(images.pixels, pixels)
     assert poor(images) == set()
@@ -351,7 +351,7 @@ def test_what_ebb_sampled_can_be_trained_on_again(tmp_path, picture, names):
 
 def test_samples_of_no_label_are_without_one(tmp_path, picture):
     pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(2)])
-    write(tmp_path / "samples.npz", pixels, Wishes((2, 0), ("", "")), ("dog", "cat"), 0, {})
+    write(tmp_path / "samples.npz", pixels, Wishes((2, 0), ("", "")), ("dog", "cat"), {"seed": 0})
     assert read(str(tmp_path / "samples.npz")).summary.chosen["labels"] == "none: some images have no label"
 
 

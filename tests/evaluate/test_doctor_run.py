@@ -97,7 +97,7 @@ def test_without_its_data_what_needs_none_is_still_checked(run):
     PLANTED["data gone"](run)
     findings, unchecked = found_in(run)
     assert [finding.name for finding in findings] == ["data gone", "stopped early"]
-    assert f"ebb doctor {run} --data" in findings[0].command
+    assert f"ebb doctor {run} --data" in findings[0].advice
     assert len(unchecked) >= 10
     assert all("/nowhere/at/all.npz" in line for line in unchecked)
     assert str(Diagnosis(str(run), "run", [], findings, unchecked)).count("is not at /nowhere") == 2
@@ -120,7 +120,7 @@ def test_a_subject_that_cannot_be_had_is_an_error():
     seen = Round()
     seen.examine(lambda: (_ for _ in ()).throw(UsageError("no model", "train one")), [], "the model")
     [finding] = seen.diagnosis("it", "run").findings
-    assert (finding.severity, finding.evidence, finding.command) == ("error", "no model", "train one")
+    assert (finding.severity, finding.evidence, finding.advice) == ("error", "no model", "train one")
 
 
 def test_without_a_checkpoint_or_a_log_the_reason_is_given(run):
@@ -208,7 +208,7 @@ CURED = ("damaged checkpoint", "raw weights not finite", "guidance too strong", 
 @pytest.mark.parametrize("name", CURED)
 def test_a_finding_does_not_survive_its_own_cure(name, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where samples are written
-    monkeypatch.setattr(remedies, "MEASURED", 8)
+    monkeypatch.setattr(remedies, "MEASURED", 10)
     if name in ("damaged checkpoint", "raw weights not finite"):
         shutil.copytree(checkpoint.newest(run / "checkpoints"), run / "checkpoints" / "step-00000251")
     PLANTED[name](run)

@@ -40,7 +40,7 @@ def made(tmp_path_factory):
     """A folder with the pictures `data` and the run `run` on them."""
     home, rng = tmp_path_factory.mktemp("made"), np.random.default_rng(0)
     (home / "data").mkdir()
-    for i in range(12):
+    for i in range(24):
         Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(home / "data" / f"{i:02d}.png")
     trained(home / "data", home / "run")
     return home

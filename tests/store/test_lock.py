@@ -97,7 +97,7 @@ def test_a_run_is_measured_while_it_is_trained_but_by_one_process(run):
     with held(run, TRAINED), measuring(run):
         pass
     with measuring(run):
-        for measure in (lambda: evaluate(run, 4), lambda: sweep(run, ["ddim"], [1], count=4)):
+        for measure in (lambda: evaluate(run, 10), lambda: sweep(run, ["ddim"], [1], count=10)):
             with pytest.raises(ResourceError, match="is being measured by process"):
                 measure()
 
@@ -114,9 +114,9 @@ def test_a_measurement_is_of_the_weights_that_it_loaded(run, monkeypatch):
     first = run / "checkpoints" / "step-00000001"
     state = {part: checkpoint.read(first, part) for part in ("model", "ema", "optim", "rng")}
 
-    def meanwhile(run):
+    def meanwhile(run, place=None):
         checkpoint.save(run / "checkpoints", 2, state, checkpoint.about(first))
-        return data_of(run)
+        return data_of(run, place)
 
     def measure(*_, settings, **__):
         raise EbbError(settings["checkpoint"])
@@ -124,7 +124,7 @@ def test_a_measurement_is_of_the_weights_that_it_loaded(run, monkeypatch):
     monkeypatch.setattr("ebb.evaluate.run.data_of", meanwhile)
     monkeypatch.setattr("ebb.evaluate.run.measure", measure)
     with pytest.raises(EbbError, match="step-00000001"):
-        evaluate(run, 4, steps=1)
+        evaluate(run, 10, steps=1)
 
 
 def test_a_second_process_waits_for_what_the_first_makes(tmp_path):

@@ -17,7 +17,7 @@ def test_a_neighbour_called_new_stays(data, tmp_path):
     shutil.copytree(data, tmp_path / "d.new")
     trained(tmp_path / "d.new", tmp_path / "d")
     trained(tmp_path / "d.new", tmp_path / "d", fresh=True)
-    assert len(list((tmp_path / "d.new").glob("*.png"))) == 12
+    assert len(list((tmp_path / "d.new").glob("*.png"))) == 24
 
 
 def test_every_file_of_a_run_is_known_by_its_name(run):

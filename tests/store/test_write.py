@@ -185,9 +185,9 @@ def test_figures_are_told_where_the_disk_is_full_at_the_end(run, monkeypatch, ca
     monkeypatch.setattr("ebb.evaluate.run.replace_text", full)
     monkeypatch.setattr("ebb.evaluate.report.run.replace_text", full)
     monkeypatch.setenv("COLUMNS", "300")
-    assert ebb("evaluate", run, "--n", 4, "--steps", 1) == 0
+    assert ebb("evaluate", run, "--n", 10, "--steps", 1) == 0
     said = capsys.readouterr().out
-    assert "4 samples, " in said
+    assert "10 samples, " in said
     for file in ("evaluation.json", "report.html"):
         assert said.count(f"{file}: No space left on device") == 1
 

@@ -190,7 +190,9 @@ def test_dying_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch, wh
     }
     with monkeypatch.context() as patch:
         patch.setattr(*target[when], die)
-        with pytest.raises(ResourceError, match=r"(?s)disk is full.*run the same command"):
+        with pytest.raises(
+            ResourceError, match=r"(?s)No space left.*free some space.*the same command resumes from step 1"
+        ):
             saved(tmp_path, 2)
     assert checkpoint.newest(tmp_path / "checkpoints") == good
     checkpoint.verify(good)

@@ -123,6 +123,10 @@ def called(check: Check[S]) -> str:
     return str(getattr(check, "__name__", "check")).removeprefix("check_").replace("_", " ")
 
 
+class NothingToExamineError(UsageError):
+    """What is looked at has no such part, and needs none."""
+
+
 class Round:
     """A doctor's round: the checks made so far and what they found."""
 
@@ -136,6 +140,9 @@ class Round:
         """Make every check of the subject; one that fails is noted, and a subject that cannot be had is a finding."""
         try:
             found = subject()
+        except NothingToExamineError as error:
+            self.unchecked.append(f"{what}: {reason(error)}")
+            return
         except Exception as error:  # whatever is wrong with one part, the others are still worth a look
             self.findings.append(missing(what, error))
             return

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebb.errors import DataError, EbbError, UsageError
+from ebb.errors import DataError, EbbError
+from ebb.evaluate.doctor.finding import NothingToExamineError
 from ebb.evaluate.doctor.run_subject import RunSubject
 from ebb.evaluate.probe import Passage, narrowest
 from ebb.networks.mode import evaluating
@@ -72,14 +73,12 @@ class ModelSubject:
     ) -> ModelSubject:
         """The subject that a system is, with its own shape and conditions; anything else, as given.
 
-        Raises UsageError for an autoencoder.
+        Raises NothingToExamineError for an autoencoder.
         """
         if not isinstance(model, System):
             return cls(model, shape, cond)
         if model.is_autoencoder:
-            raise UsageError(
-                "an autoencoder has no denoiser to be asked", "train one on its latents: --autoencoder RUN"
-            )
+            raise NothingToExamineError("an autoencoder has no denoiser to be asked")
         examples = {name: rows.to(model.device) for name, rows in model.conditioner.examples().items()}
         return cls(model.denoiser, model.inner, examples)
 
