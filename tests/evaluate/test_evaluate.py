@@ -276,10 +276,10 @@ def test_figures_of_samples_drawn_before_say_so_and_fresh_draws_them_anew(run, c
     assert f"ebb evaluate {run} --fresh draws all anew" in said
     (run / "evaluation" / "samples-mine").mkdir()
     shards, judge = next(run.glob("evaluation/samples-*/00000.npy")), run / "classifier.safetensors"
-    before = [path.stat().st_ino for path in (shards, judge)]
+    before = [path.stat().st_mtime_ns for path in (shards, judge)]
     assert ebb(*command, "--fresh") == 0
     assert "drawn before" not in capsys.readouterr().out
-    assert not set(before) & {path.stat().st_ino for path in (shards, judge)}
+    assert all(path.stat().st_mtime_ns > then for path, then in zip((shards, judge), before, strict=True))
     assert (run / "evaluation" / "samples-mine").is_dir()
 
 
