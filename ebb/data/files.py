@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import os
 import posixpath
@@ -74,6 +75,11 @@ class Place:
 def shown(name: str) -> str:
     """A name as it may be printed: archives and file systems allow control characters and undecodable bytes."""
     return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def decoded(data: bytes) -> str:
+    """A text in UTF-8, 16 or 32, which its first bytes tell. Raises UnicodeDecodeError."""
+    return data.decode(json.detect_encoding(data))
 
 
 def _plain(name: str) -> str:

@@ -12,8 +12,8 @@ LOOKED_INTO, SMALL = 100, 2**24
 """Files that are no pictures by their names and are looked into, and the bytes of the largest such."""
 
 HOLDING = {
-    ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".npz", ".npy", ".parquet", ".arrow", ".tfrecord",
-    ".h5", ".hdf5", ".mdb", ".mat", ".pt", ".pth", ".pkl",
+    ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".npz", ".npy", ".parquet", ".arrow",
+    ".tfrecord", ".h5", ".hdf5", ".mdb", ".mat", ".pt", ".pth", ".pkl",
 }  # fmt: skip
 """Ends of names of files that may hold many pictures."""
 
