@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import posixpath
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from ebb.data.files import DAMAGED, Files, Notes, shown
+from ebb.data.files import DAMAGED, Files, Notes, decoded, shown
 from ebb.data.match import Match, folded
-from ebb.data.tables import Tables
+from ebb.data.tables import TABLES, Tables
 
 LARGEST = 2**20
 """Bytes of a text above which it is no caption."""
@@ -22,13 +21,17 @@ TEXTS = (".txt", ".caption")
 ENDS = (".txt", ".caption", ".caption.txt")
 """How the file of a caption ends, after the name of its image with or without its suffix."""
 
-LISTS = (*TEXTS, ".json", ".jsonl", ".csv", ".tsv", ".parquet")
-"""Suffixes of files in which captions or labels of many images may stand."""
+LISTS = (*TEXTS, ".tags", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".xlsx", ".gz", ".parquet")
+"""Suffixes of files in which captions or labels of images may stand."""
+
+TITLES = ("metadata", "captions", "labels", "annotations")
+"""What such a file is called, whatever its suffix."""
+
+MOST_STEMS = 32
+"""Images of which a file names half without their suffix, where it is about them: numbers and words are names too."""
 
 GLANCE, GLANCES = 2**16, 64
 """Bytes of such a file that are looked at for names of images, and how many files are."""
-
-UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,11 @@ def _beside(files: Files, images: Sequence[str]) -> dict[str, str]:
 
 
 def _read(files: Files, name: str, notes: Notes) -> str:
-    """The text of a file in UTF-8, or UTF-16 where its first bytes say so; "" and a note where it cannot be read."""
+    """The text of a file; "" and a note where it cannot be read."""
     problem = f"over {LARGEST:,} bytes"
     try:
         if files.sizes[name] <= LARGEST:
-            data = files.read(name)
-            return data.decode("utf-16" if data.startswith(UTF16) else "utf-8-sig").strip()
+            return decoded(files.read(name)).strip()
     except UnicodeDecodeError:
         problem = "not UTF-8"
     except DAMAGED:
@@ -102,15 +104,13 @@ def _read(files: Files, name: str, notes: Notes) -> str:
 def _orphans(files: Files, used: Collection[str], without: Sequence[str], images: Sequence[str]) -> Iterator[Match]:
     """Texts that lie beside no image, where images are without one; and lists of names that are not read."""
     others = [name for name in files.sizes if name not in used and name.lower().endswith(LISTS)]
-    others = [
-        name for name in others if not posixpath.basename(name).lower().startswith(("metadata.json", "metadata.csv"))
-    ]
-    called = {folded(posixpath.basename(image)) for image in images}
-    called |= {posixpath.splitext(base)[0] for base in called}
+    others = [name for name in others if posixpath.basename(name).lower() not in TABLES]
+    stems, called = _stems(images), {folded(posixpath.basename(image)) for image in images}
+    alone = _stems(without)
     lists = [
         name
         for at, name in enumerate(others)
-        if _stands_for(name, called) or (at < GLANCES and _names_some(files, name, called))
+        if _stands_for(name, alone) or (at < GLANCES and _names_some(files, name, called, stems))
     ]
     if lists:
         advice = (
@@ -128,21 +128,32 @@ def _orphans(files: Files, used: Collection[str], without: Sequence[str], images
         )
 
 
-def _stands_for(name: str, called: Collection[str]) -> bool:
-    """Whether a table is one by its own name: a .parquet, or as the .json beside an image."""
-    stem, suffix = posixpath.splitext(posixpath.basename(folded(name)))
-    return suffix == ".parquet" or (suffix not in TEXTS and stem in called)
+def _stems(images: Sequence[str]) -> set[str]:
+    """The names of images without folder and suffix."""
+    return {posixpath.splitext(posixpath.basename(folded(image)))[0] for image in images}
 
 
-def _names_some(files: Files, name: str, called: Collection[str]) -> bool:
-    """Whether a file names one of the images in what it says."""
+def _stands_for(name: str, stems: Collection[str]) -> bool:
+    """Whether a file is of captions or labels by its own name: a .parquet, such as labels.txt, or as the .json beside
+    an image."""
+    base = posixpath.basename(folded(name))
+    stem, suffix = posixpath.splitext(base)
+    return suffix == ".parquet" or base.partition(".")[0] in TITLES or (suffix not in TEXTS and stem in stems)
+
+
+def _names_some(files: Files, name: str, called: Collection[str], stems: Collection[str]) -> bool:
+    """Whether a file names an image in what it says, or begins lines or keys of JSON with many without their suffix."""
     try:
         with files.open(name) as file:
             text = folded(file.read(GLANCE).decode("utf-8", "replace"))
     except DAMAGED:
         return False
     words = (*re.split(r"[^\w.-]+", text), *re.split(r"[\t\r\n\"',;:/\\]+", text))  # names with blanks too
-    return any("." in word and word in called for word in words)
+    if any("." in word and (word in called or word in stems) for word in words):
+        return True
+    firsts = (*re.findall(r"(?m)^\s*\"?([^\s\",;|]+)", text), *re.findall(r"\"([^\"]+)\"\s*:", text))
+    found = len({posixpath.basename(first) for first in firsts} & {*stems})
+    return found > 1 and 2 * found >= min(len(stems), MOST_STEMS)
 
 
 def note(names: Sequence[str], texts: Sequence[str], notes: Notes) -> None:

@@ -274,6 +274,8 @@ def read_layers(path: Path) -> tuple[Image.Image, list[Note]]:
         with warnings.catch_warnings(), path.open("rb") as file, _opened(file) as image:
             warnings.simplefilter("ignore")
             return _seen(image, path.suffix.lower())
+    except OSError as error:
+        raise refused(path, UnusableError(error.strerror or "unreadable")) from error
     except UnusableError as error:
         raise refused(path, error) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import os
 import posixpath
@@ -30,6 +31,7 @@ DAMAGED = (
 """What archive readers, and NumPy's reader of headers, raise on bytes that are not what they claim."""
 
 MEMBER_LIMIT = 256 * 2**20  # bytes: larger than any image within the pixel limit
+ENCRYPTED = 1  # the first bit of a member's flags (PKWARE APPNOTE 4.4.4)
 RATIO_LIMIT, RATIO_FROM = 200, 10 * 2**20  # deflate reaches 1032:1 on zeros, images do not
 
 
@@ -75,6 +77,11 @@ def shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
+def decoded(data: bytes) -> str:
+    """A text in UTF-8, 16 or 32, which its first bytes tell. Raises UnicodeDecodeError."""
+    return data.decode(json.detect_encoding(data))
+
+
 def _plain(name: str) -> str:
     """The name of a member of an archive, relative and with slashes."""
     return posixpath.normpath(name.replace("\\", "/")).lstrip("/")
@@ -90,8 +97,11 @@ def folder(root: Path, notes: Notes) -> Files:
     sizes, seen = {}, {os.path.realpath(root)}
 
     def unseen(path: str) -> bool:
-        real = os.path.realpath(path)
-        return real not in seen and not seen.add(real)  # type: ignore[func-returns-value]
+        if (real := os.path.realpath(path)) in seen:
+            notes["link to a folder that is read already", "skipped"].append(os.path.relpath(path, root))
+            return False
+        seen.add(real)
+        return True
 
     def unreadable(error: OSError) -> None:
         notes["unreadable folder", "skipped"].append(os.path.relpath(error.filename, root))
@@ -101,7 +111,8 @@ def folder(root: Path, notes: Notes) -> Files:
             notes["a run of ebb", "skipped"].append(os.path.relpath(top, root))
             folders[:] = []
             continue
-        folders[:] = sorted(name for name in folders if _visible(name) and unseen(os.path.join(top, name)))
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(top, name)), name))  # a folder keeps its own name
+        folders[:] = [name for name in folders if _visible(name) and unseen(os.path.join(top, name))]
         for name in filter(_visible, names):
             relative = Path(top, name).relative_to(root).as_posix()
             try:
@@ -126,7 +137,14 @@ def zipped(path: Path, notes: Notes) -> Files:
     members, lock = {}, threading.Lock()
     for member in archive.infolist():
         name = _plain(member.filename)
+        if name.startswith("../"):
+            notes["points out of the archive", "skipped: make the archive again"].append(name)
         if not _visible(name) or member.is_dir():  # in this order: is_dir fails on an empty name
+            continue
+        if name in members:
+            notes["several members of one name", "the last is used"].append(name)
+        if member.flag_bits & ENCRYPTED:
+            notes["encrypted", "skipped: unpack the archive with its password"].append(name)
             continue
         packed = max(member.compress_size, 1)
         swells = member.file_size > RATIO_FROM and member.file_size / packed > RATIO_LIMIT

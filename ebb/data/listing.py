@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from ebb.data.decode import CONVERT, FOREIGN, SUFFIXES, seems
 from ebb.data.files import DAMAGED, Files, Notes
@@ -11,6 +11,13 @@ from ebb.data.files import DAMAGED, Files, Notes
 LOOKED_INTO, SMALL = 100, 2**24
 """Files that are no pictures by their names and are looked into, and the bytes of the largest such."""
 
+HOLDING = {
+    ".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".npz", ".npy", ".parquet", ".arrow",
+    ".tfrecord", ".h5", ".hdf5", ".mdb", ".mat", ".pt", ".pth", ".pkl",
+}  # fmt: skip
+"""Ends of names of files that may hold many pictures."""
+
+UNPACK = "ignored: unpack what is packed, save arrays and tables as .png files, or name one .zip, .npz or .npy as DATA"
 RENAME = "ignored: a picture's name ends in .png, .jpg or the like; rename it"
 
 
@@ -28,10 +35,13 @@ def note_others(files: Files, others: Iterable[str], notes: Notes) -> None:
     """Note files that are not read: pictures in formats that ebb does not open, what looks like pictures, the rest."""
     looks = 0
     for name in sorted(others):
-        looked = suffix(name) not in FOREIGN and looks < LOOKED_INTO and files.sizes[name] <= SMALL
+        known = suffix(name) in FOREIGN | HOLDING
+        looked = not known and looks < LOOKED_INTO and files.sizes[name] <= SMALL
         looks += looked
         if suffix(name) in FOREIGN:
             notes["in a format that ebb does not open", f"ignored: {CONVERT}"].append(name)
+        elif suffix(name) in HOLDING:
+            notes["may hold pictures", UNPACK].append(name)
         elif looked and seems(_start(files, name)):
             notes["looks like a picture", RENAME].append(name)
         else:
@@ -48,5 +58,5 @@ def _start(files: Files, name: str) -> bytes:
 
 def way_out(notes: Notes) -> str:
     """What to do about pictures that were not taken as such; "" where there are none."""
-    ways: Collection[str] = [action for (kind, action), names in notes.items() if names and action != "ignored"]
-    return "; ".join(way.removeprefix("ignored: ") for way in ways if way.startswith("ignored: "))
+    parts = [action.partition(": ") for (_, action), names in notes.items() if names]
+    return "; ".join(dict.fromkeys(way for done, _, way in parts if way and done in ("ignored", "skipped")))

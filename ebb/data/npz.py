@@ -18,19 +18,26 @@ from ebb.data import memory
 from ebb.data.files import DAMAGED, Notes, shown
 from ebb.data.match import Match
 from ebb.data.splits import Arrays, Label, Source
+from ebb.data.tables import SPELLINGS
 from ebb.errors import DamagedError, DataError
 
 Opened = IO[bytes] | BufferedIOBase
 
 AGAIN = "copy or download it again"
 
-TRAIN = (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y"), ("data", "target"))
+TRAIN = (
+    ("x_train", "y_train"),
+    ("train_images", "train_labels"),
+    ("images", "labels"),
+    ("x", "y"),
+    ("data", "target"),
+    ("image", "label"),
+)
 TEST = (("x_test", "y_test"), ("test_images", "test_labels"), ("x_val", "y_val"), ("val_images", "val_labels"))
 """What images and their labels may be called, in letters of either case; the first pair that is there is read."""
 
 LABELS = ("labels", "y", "label", "targets", "target", "classes")
-NAMES = ("label_names", "class_names")
-CAPTIONS = ("texts", "captions", "text", "prompts")
+NAMES = ("label_names", "class_names", "classes")
 
 OURS = ("seeds", "numbers", "number_names", "beside")
 """What `ebb sample` saves besides, and is no label."""
@@ -71,8 +78,8 @@ class Header:
         return self.dtype.kind in "uifb" and bool(of_colour)
 
     def is_labels_of(self, count: int) -> bool:
-        """Whether these may be labels of so many images: one number or word for each."""
-        return self.shape in ((count,), (count, 1)) and self.dtype.kind in "iuUSb"
+        """Whether these may be labels of so many images: one number, word or Python object for each."""
+        return self.shape in ((count,), (count, 1)) and self.dtype.kind in "iuUSbO"
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,13 +161,14 @@ def arrays(path: Path, name: str, notes: Notes) -> Source:
         with zipfile.ZipFile(path) as file:
             archive = Archive.of(path, file)
             images, labels = _told(archive, TRAIN) or _by_shape(archive)
-            labels, texts, test = labels or archive.called(*LABELS), archive.called(*CAPTIONS), _told(archive, TEST)
+            labels, test = labels or archive.called(*LABELS), _told(archive, TEST)
+            texts = archive.called(*SPELLINGS["text"])
             train, matches = _split(archive, images, labels, notes), list[Match]()
             if texts is not None and not archive.empty(texts):
                 captions = _captions(archive, texts, len(train.array))
                 train, matches = replace(train, captions=captions), [*_lost_captions(archive, texts, captions)]
             held_out = _split(archive, *test, notes) if test else None
-            given = {images, labels, texts, *(test or ()), archive.called(*NAMES)}
+            given = {images, labels, texts, *(test or ()), _names(archive, str(labels), len(train.array))}
             others = {name: one for name, one in archive.headers.items() if name not in given}
             notes["array that is not read", "ignored"] += others
             without = {
@@ -186,7 +194,11 @@ def _by_shape(archive: Archive) -> tuple[str, str | None]:
         raise DataError(f"{archive.path}: expected images under images, x, x_train or arr_0; found {came}", SAVED)
     count = archive.headers[images[0]].shape[0]
     others = [name for name, one in archive.headers.items() if one.shape[:1] == (count,) and name != images[0]]
-    labels = [name for name in others if archive.headers[name].is_labels_of(count) or _one_hot(archive, name)]
+    labels = [
+        name
+        for name in others
+        if archive.headers[name].is_labels_of(count) or _one_hot(archive, name) or _counts(archive, name)
+    ]
     return images[0], labels[0] if len(labels) == 1 else None
 
 
@@ -214,17 +226,17 @@ def _labels(archive: Archive, x: str, y: str, count: int) -> Sequence[Label]:
     labels = labels.argmax(1) if one_hot else labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)):
         labels = labels.astype(np.int64)
-    labels = np.char.decode(labels, "utf-8") if labels.dtype.kind == "S" else labels
+    labels = _words(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iuUb":
         raise DataError(
             f"{archive.path}: {y} should be one integer or string per image, got {labels.dtype} {labels.shape}", SAVED
         )
     if len(labels) != count:
         raise DataError(f"{archive.path}: {count} images under {x}, {len(labels)} labels under {y}")
-    named = archive.called(*NAMES)
+    named = _names(archive, y, count)
     if archive.empty(named) or labels.dtype.kind == "U":
         return list((labels.astype(np.int64) if labels.dtype.kind == "b" else labels).tolist())
-    names: list[Label] = [_number(name) for name in archive.array(str(named)).tolist()]
+    names: list[Label] = [_number(str(name)) for name in _words(archive.array(str(named))).tolist()]
     if not -1 <= labels.min() <= labels.max() < len(names):
         raise DataError(
             f"{archive.path}: {y} go from {labels.min()} to {labels.max()}, and {named} names {len(names)} of them"
@@ -232,14 +244,36 @@ def _labels(archive: Archive, x: str, y: str, count: int) -> Sequence[Label]:
     return [*map([*names, None].__getitem__, labels.tolist())]
 
 
+def _names(archive: Archive, y: str, count: int) -> str | None:
+    """The array of the names of the labels `y`; "classes" may also be those of so many images."""
+    found = archive.called(*NAMES)
+    if found is not None and (
+        found == y or (found.lower() == "classes" and archive.headers[found].is_labels_of(count))
+    ):
+        return None
+    return found
+
+
+def _words(array: np.ndarray) -> np.ndarray:
+    """The array, of bytes as the words that they spell in UTF-8."""
+    words: np.ndarray = np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
+    return words
+
+
 def _number(name: str) -> Label:
     """A name as the number that it writes: numbers are put in order by their value."""
-    return int(name) if name.isdecimal() and str(int(name)) == name else str(name)
+    return int(name) if name.isdecimal() and str(int(name)) == name else name
 
 
 def _one_hot(archive: Archive, name: str) -> bool:
     one = archive.headers[name]
     return len(one.shape) == 2 and one.shape[1] > 1 and one.dtype.kind in "uifb" and _is_one_hot(archive.array(name))
+
+
+def _counts(archive: Archive, name: str) -> bool:
+    """Whether an array is of floats, one for each image, that are whole, as text files of numbers are read."""
+    one = archive.headers[name]
+    return len(one.shape) == 1 and one.dtype.kind == "f" and bool((archive.array(name) % 1 == 0).all())
 
 
 def _is_one_hot(rows: np.ndarray) -> bool:
@@ -251,9 +285,7 @@ def _captions(archive: Archive, name: str, count: int) -> list[str] | None:
     """The text of every image; None where the array is not of words, one for each."""
     if archive.headers[name].shape != (count,) or archive.headers[name].dtype.kind not in "US":
         return None
-    texts = archive.array(name)
-    texts = np.char.decode(texts, "utf-8", "replace") if texts.dtype.kind == "S" else texts
-    return [str(text).strip() for text in texts.tolist()]
+    return [str(text).strip() for text in _words(archive.array(name)).tolist()]
 
 
 def _lost_captions(archive: Archive, name: str, captions: Sequence[str] | None) -> Iterator[Match]:

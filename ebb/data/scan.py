@@ -18,6 +18,7 @@ from ebb.data import captions, classes, hold, memory
 from ebb.data.decode import Head, Shape, cut_off
 from ebb.data.fields import NOTHING, Fields, Told, checked, said_of
 from ebb.data.files import Notes, shown
+from ebb.data.listing import way_out
 from ebb.data.match import Match
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Progress, Source, Split
@@ -203,7 +204,9 @@ def _found(
 
 def _nothing(where: str, notes: Notes) -> DataError:
     found = ", ".join(f"{len(names)} {kind} ({shown(names[0])})" for (kind, _), names in notes.items() if names)
-    return DataError(f"{where}: expected images, none could be used: {found or 'it is empty'}", SUPPORTED)
+    return DataError(
+        f"{where}: expected images, none could be used: {found or 'it is empty'}", way_out(notes) or SUPPORTED
+    )
 
 
 def _heads(where: str, split: Split, notes: Notes, tick: Progress) -> dict[int, Head]:

@@ -29,6 +29,8 @@ MADE = {"digits": formats.digits, "shapes": scenes.source}
 def named(where: str) -> str:
     """A short name for data, by which its runs are called. Raises DataError where there is none."""
     path = Path(os.path.expanduser(where))
+    if not where:  # Path would take it for the folder that one is in
+        raise DataError("expected data, got an empty name", f'{SUPPORTED}; a shell makes "" of a name that is not set')
     if not os.path.exists(path):
         if where in MADE:
             return where
@@ -114,13 +116,14 @@ def _image_files(files: Files, place: Place, images: list[str], notes: Notes, fi
         images = _examples(tables, images, fields.beside, place.given, notes)
     depth = common_depth([*images, *tables.files])
     level = {folder.lower(): folder for folder in sorted({folder_at(member, depth) for member in images})}
-    tests = [folder for key, folder in level.items() if key == "test"]
+    trains = [level[key] for key in ("train", "training") if key in level]
+    tests = [level[key] for key in ("test", "testing") if key in level]
     tests += [folder for key, folder in level.items() if key.startswith("val")]
     train, test, reasons = images, list[str](), dict(tables.reasons)
-    if "train" in level and tests:
-        train = [member for member in images if folder_at(member, depth) == level["train"]]
+    if trains and tests:
+        train = [member for member in images if folder_at(member, depth) == trains[0]]
         test = [member for member in images if folder_at(member, depth) == tests[0]]
-        reasons["held out"] = f"{tests[0]}: the folder beside {level['train']}"
+        reasons["held out"] = f"{tests[0]}: the folder beside {trains[0]}"
         depth = common_depth(train)
     classes, said = labelled(tables, images, train, depth, notes), captions(files, images, tables, notes)
     reasons["labels"] = classes.origin

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import posixpath
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ebb.data.files import DAMAGED, Files, Notes, Place, shown
+from ebb.data.files import DAMAGED, Files, Notes, Place, decoded, shown
 from ebb.data.match import Condition, Match, Names
 from ebb.errors import DamagedError, DataError
 
@@ -19,13 +20,13 @@ TABLES = ("metadata.json", "metadata.csv", METADATA)
 """The tables that are read; of two in one folder the later goes before the other."""
 
 SPELLINGS = {
-    "file_name": ("file_name", "filename", "file", "path", "image", "image_path"),
-    "text": ("text", "caption", "captions", "prompt", "description"),
-    "label": ("label", "class", "category"),
+    "file_name": ("filename", "file", "filepath", "path", "image", "imagepath", "imagename", "img"),
+    "text": ("text", "texts", "caption", "captions", "prompt", "prompts", "description"),
+    "label": ("label", "class", "classname", "category"),
 }
-"""What a field may be called besides, in the order in which it is looked for; letters of either case."""
+"""What a field may be called, in the order in which it is looked for, as `bare` leaves it."""
 
-ROW = 'each row is such as {"file_name": "a.png", "text": "a caption", "label": "a class"}'
+ROW = 'each row is such as {"file_name": "a.png", "text": "a caption", "label": "a class"}, in UTF-8'
 
 Row = dict[str, Any]
 Raw = tuple[str, Any]
@@ -132,7 +133,8 @@ def _joined(
 def _matches(table: Table, unmatched: list[str], pictures: Collection[str], asked: Collection[str]) -> Iterator[Match]:
     """How many rows of a table could be read, how many of these name a picture, and that nothing is read of them."""
     rows, spelt, name = table.rows, table.spelt, shown(table.member)
-    condition: Condition = "captions" if "text" in spelt else "labels" if "label" in spelt else "numbers"
+    other: Condition = "labels" if "label" in spelt else "numbers" if rows else "captions"
+    condition: Condition = "captions" if "text" in spelt else other
     count = len(rows) + len(table.broken)
     if not count:
         yield Match("captions", f"{name}, which is empty", 0, len(pictures), "images have a row", (), ROW)
@@ -168,11 +170,16 @@ def _read(files: Files, where: str, member: str, asked: Sequence[str], notes: No
 
 
 def _text(data: bytes) -> str:
-    """The text of a table in UTF-8, 16 or 32, which are sure; bytes of anything else become halves of characters."""
+    """The text of a table; bytes of an encoding that is not known become halves of characters."""
     try:
-        return data.decode(json.detect_encoding(data))
+        return decoded(data)
     except UnicodeDecodeError:
         return data.decode("utf-8-sig", "surrogateescape")
+
+
+def bare(name: object) -> str:
+    """The letters and digits of a field's name, in small letters: "filename" of "file_name" and "File Name"."""
+    return re.sub(r"[\W_]+", "", str(name)).lower()
 
 
 def _lines(text: str) -> Iterator[Raw]:
@@ -183,9 +190,9 @@ def _lines(text: str) -> Iterator[Raw]:
             return
         except (ValueError, RecursionError):
             pass  # then the lines that can be read are better than none
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(re.split(r"\r\n?|\n", text), 1):
         if line.strip():
-            yield f"line {number}", _parsed(line)
+            yield f"line {number}", _parsed(line.strip().removesuffix(","))
 
 
 def _json(text: str) -> Iterator[Raw]:
@@ -199,7 +206,7 @@ def _json(text: str) -> Iterator[Raw]:
 
 def _by_name(found: dict[str, Any]) -> bool:
     """Whether an object is a table by name, and no row itself."""
-    return bool(found) and not {*SPELLINGS["file_name"]} & {name.lower() for name in found}
+    return bool(found) and not {*SPELLINGS["file_name"]} & {*map(bare, found)}
 
 
 def _rows(found: Any) -> Iterator[Raw]:
@@ -222,9 +229,10 @@ def _parsed(text: str) -> Any:
 
 
 def _csv(text: str) -> Iterator[Raw]:
-    """A head of names and a row a picture, parted by commas, semicolons or tabs; empty cells say nothing."""
+    """A head of names and a row a picture, parted by commas, semicolons, tabs or bars; empty cells say nothing."""
+    text = re.sub(r"\Asep=.\r?\n", "", text)  # what Excel writes above the head
     head = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|", key=head.count), strict=True)
     names, at = list[str](), "line 1"
     try:
         for cells in reader:
@@ -245,7 +253,7 @@ def _cell(name: str, cell: str) -> Any:
     """A cell as the number that it writes; a name and a caption stay as they are."""
     if not cell.strip():
         return None
-    if name.lower() in (*SPELLINGS["file_name"], *SPELLINGS["text"]):
+    if bare(name) in (*SPELLINGS["file_name"], *SPELLINGS["text"]):
         return cell
     for kind in (int, float):
         try:
@@ -264,8 +272,8 @@ def _spelt(rows: Iterable[Row], asked: Collection[str]) -> Iterator[tuple[str, s
         filled |= {name for name, value in row.items() if value not in (None, "", [])}
     for field_name, spellings in SPELLINGS.items():
         for names in (filled - {*asked}, has - {*asked}):
-            lower = {str(name).strip().lower(): name for name in sorted(names)}
-            if known := [lower[spelling] for spelling in spellings if spelling in lower]:
+            called = {bare(name): name for name in sorted(names)}
+            if known := [called[spelling] for spelling in spellings if spelling in called]:
                 yield field_name, known[0]
                 break
 
@@ -280,6 +288,8 @@ def _checked(raw: Any, spelt: dict[str, str], notes: Notes) -> Row:
         raise ValueError(f'is not such as {{"file_name": "...", ...}}: {json.dumps(raw, default=str)[:60]}')
     if isinstance(label, float) and label.is_integer():
         label = own["label"] = int(label)
+    if isinstance(label, str) and not label.strip():
+        label = own["label"] = None
     if type(label) not in (int, str, type(None)):
         raise ValueError(f"has no integer or string as label: {label!r:.60}")
     if isinstance(text, list) and all(isinstance(one, str) for one in text):

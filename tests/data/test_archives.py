@@ -65,9 +65,11 @@ def test_a_zip_with_splits_and_metadata(pack, picture):
     assert (images.summary.captions, images.held_out.summary.captions) == (1, 0)
 
 
-def test_names_that_point_outside_are_not_read(pack, picture, tmp_path):
+def test_names_that_point_outside_are_not_read_and_it_is_said(pack, picture, tmp_path, finding):
     path = pack({"../evil.png": png(picture(1)), "good.png": png(picture(2))})
-    assert len(read(str(path)).pixels) == 1
+    images = read(str(path))
+    assert len(images.pixels) == 1
+    assert finding(images, "points out of the archive").examples == ("../evil.png",)
     assert [entry.name for entry in tmp_path.iterdir()] == ["set.zip"]
 
 
@@ -75,6 +77,39 @@ def test_a_member_without_a_name_is_passed_over(pack, picture):
     path = pack({"a.png": png(picture(1)), "b.png": png(picture(2))}, compression=zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"b.png", b"\0.png"))
     assert len(read(str(path)).pixels) == 1
+
+
+def test_an_archive_that_is_encrypted_throughout_asks_for_its_password(pack, picture):
+    path = pack({"a.png": png(picture(1))}, compression=zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="1 x encrypted") as caught:
+        read(str(path))
+    assert "password" in caught.value.hint
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_are_one_image_and_it_is_said(tmp_path, picture, finding):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for seed, name in enumerate(("a.png", "b.png", "a.png", "./b.png")):
+            archive.writestr(name, png(picture(seed)))
+    images = read(str(tmp_path / "set.zip"))
+    assert len(images.pixels) == 2
+    assert finding(images, "several members of one name").count == 2
+
+
+def test_archives_among_pictures_are_said_and_alone_are_refused_with_the_way_out(
+    tmp_path, picture, save, pack, finding
+):
+    (tmp_path / "d").mkdir()
+    pack({"a.png": png(picture(1))}, "d/more.zip")
+    (tmp_path / "d" / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="2 x may hold pictures") as caught:
+        read(str(tmp_path / "d"))
+    assert "unpack" in caught.value.hint
+    save(tmp_path / "d" / "b.png", picture(2))
+    assert finding(read(str(tmp_path / "d")), "may hold pictures").examples == ("more.zip", "train.parquet")
 
 
 def test_suspected_bombs_are_skipped_and_named(pack, picture, finding):
@@ -116,7 +151,9 @@ def test_encrypted_and_corrupt_members_are_skipped(pack, picture, finding):
     data[data.index(b"PK\3\4") + 6] |= 1
     data[data.index(b"PK\1\2") + 8] |= 1
     path.write_bytes(data)
-    assert finding(read(str(path)), "unreadable").examples == ("a.png",)
+    found = finding(read(str(path)), "encrypted")
+    assert found.examples == ("a.png",)
+    assert "password" in found.action
     path = pack({"a.png": png(picture(1)), "b.png": png(picture(2))}, compression=zipfile.ZIP_STORED)
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 20] ^= 255

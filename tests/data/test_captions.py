@@ -203,8 +203,9 @@ def test_one_text_that_cannot_be_read_is_left_out_counted_and_named(forty, findi
     assert lost(images) == set()
 
 
-def test_a_text_says_that_it_is_utf16(forty):
-    (forty / "07.txt").write_text("café", "utf-16")
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_a_text_says_its_encoding(forty, encoding):
+    (forty / "07.txt").write_text("café", encoding)
     assert read(str(forty)).captions[7] == "café"
 
 
@@ -261,6 +262,34 @@ def test_a_table_of_another_name_is_a_loss(tmp_path, picture, save, name):
     (tmp_path / name).rename(tmp_path / "config.json")
     (tmp_path / "config.json").write_text('{"width": 32}')
     assert lost(read(str(tmp_path))) == set()
+
+
+LISTS = {
+    "trainLabels.csv": "id,label\nx1,cat\nx2,dog\n",
+    "meta_cap.json": '{"x0": {"caption": "a"}, "/home/x1": {"caption": "b"}}',
+    "list.txt": "x0 a cat\nx1 a dog\n",
+    "metadata.yaml": "",
+    "metadata.jsonl.gz": "",
+    "labels.txt": "3\n7\n3\n",
+    "x1.tags": "a cat",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_that_leave_out_the_suffix_and_other_tables_are_a_loss(tmp_path, picture, save, name):
+    for at in range(3):
+        save(tmp_path / f"x{at}.png", picture(at))
+    (tmp_path / name).write_text(LISTS[name])
+    assert lost(read(str(tmp_path))) == {("captions", 0, 1)}
+    (tmp_path / name).rename(tmp_path / "settings.json")
+    (tmp_path / "settings.json").write_text('{"x1": 32, "y": "x0"}')
+    assert lost(read(str(tmp_path))) == set()
+
+
+def test_what_lies_beside_images_that_have_a_caption_is_no_loss(forty):
+    for at in range(40):
+        (forty / f"{at:02}.json").write_text('{"url": "somewhere"}')
+    assert lost(read(str(forty))) == set()
 
 
 def test_captions_that_are_all_empty_are_a_loss(tmp_path, picture, save):

@@ -285,6 +285,8 @@ def poor(images):
         (("arr_0", "arr_1"), np.array([2, 0, 2])),
         (("arr_1", "arr_0"), np.array(["c", "a", "c"])),
         (("arr_0", "arr_1"), np.eye(3)[[2, 0, 2]]),
+        (("arr_0", "arr_1"), np.array([2.0, 0.0, 2.0])),
+        (("image", "label"), np.array([2, 0, 2])),
         (("X", "y"), np.array([[2], [0], [2]])),
         (("train_images", "train_labels"), np.array([2.0, 0.0, 2.0])),
         (("images", "label"), np.array([b"c", b"a", b"c"])),
@@ -297,6 +299,25 @@ def test_npz_labels_are_found_by_name_or_by_shape(tmp_path, picture, keys, label
     np.testing.assert_array_equal(images.pixels, pixels.transpose(0, 3, 1, 2))
     assert images.labels.tolist() == [1, 0, 1]
     assert poor(images) == set()
+
+
+@pytest.mark.parametrize("called", ["label_names", "class_names", "classes"])
+@pytest.mark.parametrize("names", [["dog", "cat"], [b"dog", b"cat"]])
+def test_npz_labels_have_the_names_that_come_with_them(tmp_path, picture, called, names):
+    pixels = np.stack([picture(seed) for seed in range(3)])
+    images = read(npz(tmp_path / "a.npz", images=pixels, labels=[1, 0, 1], **{called: np.array(names)}))
+    assert [images.names[at] for at in images.labels] == ["cat", "dog", "cat"]
+    numbers = read(npz(tmp_path / "b.npz", images=pixels, labels=[1, 0, 1], label_names=[10, 2]))
+    assert numbers.names == ("2", "10")
+    own = read(npz(tmp_path / "c.npz", images=pixels, labels=[1, 0, 1], classes=["a", "b", "c"]))
+    assert own.names == ("0", "1")
+
+
+def test_npz_labels_that_are_python_objects_are_refused_or_said(tmp_path, picture):
+    pixels, labels = np.stack([picture(seed) for seed in range(2)]), np.array(["a", None], object)
+    with pytest.raises(DataError, match="arr_1 holds Python objects"):
+        read(npz(tmp_path / "a.npz", arr_0=pixels, arr_1=labels))
+    assert poor(read(npz(tmp_path / "b.npz", images=pixels, kind=labels))) == {("labels", 0, 1)}
 
 
 def test_npz_test_sets_of_other_names(tmp_path, picture):
@@ -329,6 +350,7 @@ def test_npz_captions_are_read_and_their_loss_is_said(tmp_path, picture):
     pixels = np.stack([picture(seed) for seed in range(2)])
     images = read(npz(tmp_path / "a.npz", images=pixels, captions=np.array(["one", "two "])))
     assert images.captions == ("one", "two")
+    assert read(npz(tmp_path / "c.npz", images=pixels, caption=np.array(["one", "two"]))).captions == ("one", "two")
     for lost in (np.array(["one", "two"], object), np.array(["one"])):
         images = read(npz(tmp_path / "b.npz", images=pixels, texts=lost))
         assert images.captions is None

@@ -24,6 +24,14 @@ def photograph(hole):
     return Image.fromarray(pixels)
 
 
+def sky(hole):
+    """A photograph as bright as strokes are, of one hue that changes from top to bottom."""
+    pixels = np.full((*WHERE.shape, 4), (120, 180, 250, 255), np.uint8)
+    pixels[..., :2] -= (6 * np.arange(len(WHERE)) + np.arange(WHERE.shape[1])[:, None]).T[..., None].astype(np.uint8)
+    pixels[..., 3] = np.where(hole, 0, 255)
+    return Image.fromarray(pixels)
+
+
 def both():
     """Black and white strokes on nothing; the white ones are meant."""
     image = np.asarray(painted((0, 0, 0, 0), (255, 255, 255, 255))).copy()
@@ -41,6 +49,13 @@ DRAWN = {
     "white on black": (painted((0, 0, 0, 255), (255, 255, 255, 255)), "what is white"),
     "white on black, without alpha": (painted((0, 0, 0, 0), (255, 255, 255, 0)).convert("RGB"), "what is white"),
     "one bit": (Image.fromarray(WHERE), "what is white"),
+    "one of 0 and 1": (Image.fromarray(WHERE.astype(np.uint8)), "what is brightest"),
+    "dark grey on black": (Image.fromarray(np.where(WHERE, 100, 0).astype(np.uint8)), "what is brightest"),
+    "red on black": (painted((0, 0, 0, 255), (255, 0, 0, 255)).convert("RGB"), "what is brightest"),
+    "strokes of half a white": (painted((0, 0, 0, 0), (255, 255, 255, 100)), "what is drawn on"),
+    "dark red strokes on nothing": (painted((0, 0, 0, 0), (100, 0, 0, 255)), "what is drawn on"),
+    "a hole in red": (painted((230, 0, 0, 255), (0, 0, 0, 0)), "what is transparent"),
+    "a hole in a photograph of the sky": (sky(WHERE), "what is transparent"),
     "white strokes on nothing": (painted((0, 0, 0, 0), (255, 255, 255, 255)), "what is drawn on"),
     "white strokes on white nothing": (painted((255, 255, 255, 0), (255, 255, 255, 255)), "what is drawn on"),
     "red strokes on nothing": (painted((0, 0, 0, 0), (230, 0, 0, 255)), "what is drawn on"),
@@ -87,4 +102,17 @@ def test_nothing_drawn_marks_nothing(tmp_path):
 def test_what_is_no_picture_is_no_mask(tmp_path):
     (tmp_path / "mask.png").write_text("no")
     with pytest.raises(DataError, match=r"mask.png is not a picture"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_a_dark_picture_marks_nothing(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 100, WHERE.shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    assert not (read_mask(tmp_path / "mask.png").marked >= 128).any()
+
+
+def test_a_mask_that_is_a_folder_or_not_there_is_told_so(tmp_path):
+    with pytest.raises(DataError, match="Is a directory"):
+        read_mask(tmp_path)
+    with pytest.raises(DataError, match="No such file"):
         read_mask(tmp_path / "mask.png")

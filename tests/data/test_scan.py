@@ -65,6 +65,15 @@ def test_one_folder_inside_is_looked_through(tmp_path, picture, save):
     assert read(str(tmp_path)).names == ("x", "y")
 
 
+@pytest.mark.parametrize(("train", "test"), [("training", "testing"), ("Training", "test"), ("train", "Testing")])
+def test_a_split_may_be_called_training_and_testing(tmp_path, picture, save, train, test):
+    for at, name in enumerate(("cat", "dog")):
+        save(tmp_path / train / name / "1.png", picture(at))
+        save(tmp_path / test / name / "1.png", picture(at + 2))
+    images = read(str(tmp_path))
+    assert images.names == images.held_out.names == ("cat", "dog")
+
+
 @pytest.mark.parametrize("held", ["test", "val", "validation", "Test"])
 def test_train_and_test_folders_make_the_split_with_shared_label_names(tmp_path, picture, save, held):
     save(tmp_path / "train" / "cat" / "1.png", picture(1))
@@ -412,6 +421,16 @@ def test_links_to_folders_are_followed_once(tmp_path, picture, save):
     assert len(images.pixels) == 2
 
 
+@pytest.mark.parametrize("link", ["_first", "zlast"])
+def test_a_folder_keeps_its_own_name_beside_links_to_it(tmp_path, picture, save, finding, link):
+    for at, name in enumerate(("cat", "dog")):
+        save(tmp_path / name / "1.png", picture(at))
+    (tmp_path / link).symlink_to(tmp_path / "dog")
+    images = read(str(tmp_path))
+    assert images.names == ("cat", "dog")
+    assert finding(images, "link to a folder that is read already").examples == (link,)
+
+
 def test_a_pipe_in_a_folder_does_not_block(tmp_path, picture, save):
     save(tmp_path / "a.png", picture())
     os.mkfifo(tmp_path / "b.png")
@@ -534,6 +553,20 @@ def test_things_that_hold_no_images(tmp_path):
         assert caught.value.hint
     with pytest.raises(DataError, match=r"ebb train FOLDER.*\.png"):
         read(str(tmp_path / "empty"))
+
+
+def test_an_empty_name_is_not_the_folder_that_one_is_in(tmp_path, picture, save, monkeypatch):
+    save(tmp_path / "a.png", picture(0))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="empty name"):
+        read("")
+
+
+def test_pictures_that_are_all_of_another_format_are_told_the_way_out(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(DataError, match="1 HEIC") as caught:
+        read(str(tmp_path))
+    assert caught.value.hint == "convert them to .png or .jpg"
 
 
 def test_nothing_left_after_decoding_is_an_error_too(tmp_path, picture, save):

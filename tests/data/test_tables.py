@@ -135,7 +135,9 @@ def test_captions_of_another_field_are_read_and_said(photos, field):
     assert images.summary.chosen["captions"] == f'from "{field}" in metadata.jsonl'
 
 
-@pytest.mark.parametrize("field", ["image", "file", "path", "filename", "image_path"])
+@pytest.mark.parametrize(
+    "field", ["image", "file", "path", "filename", "image_path", "File Name", "file-name", "imageName"]
+)
 def test_names_of_another_field_are_read_and_said(photos, field):
     rows = [{field: "1.png", "text": "one", "label": 3}, {field: "2.png", "text": "two", "label": 3}]
     images = read(str(photos(["1.png", "2.png"], rows)))
@@ -195,6 +197,10 @@ TABLES = {
     "tabs": ("metadata.csv", "file_name\ttext\tlabel\n1.png\tone, and more\tx\n2.png\ttwo\ty"),
     "a list": ("metadata.json", json.dumps([*named(["1.png"], label="x"), *named(["2.png"], label="y")])),
     "by name": ("metadata.json", json.dumps({"1": {"caption": "of 0", "label": "x"}, "2.png": {"caption": "of 0", "label": "y"}})),
+    "csv with what Excel writes above": ("metadata.csv", 'sep=;\r\nfile_name;text;label\r\n1.png;"one, and more";x\n2.png;two;y'),
+    "csv of bars": ("metadata.csv", "file_name|text|label\n1.png|one, and more|x\n2.png|two|y"),
+    "lines of an old Mac": ("metadata.jsonl", "\r".join(json.dumps(row) for row in named(["1.png", "2.png"], label="x"))),
+    "lines with commas": ("metadata.jsonl", ",\n".join(json.dumps(row) for row in named(["1.png", "2.png"], label="x"))),
     "lines": ("metadata.json", "\n".join(json.dumps(row) for row in named(["1.png", "2.png"], label="x"))),
     "a list in lines": ("metadata.jsonl", json.dumps(named(["1.png", "2.png"], label="x"), indent=1)),
     "capitals": ("Metadata.JSONL", "\n".join(json.dumps(row) for row in named(["1.png", "2.png"], label="x"))),
@@ -239,6 +245,21 @@ def test_a_table_of_something_else_does_not_stop_and_is_said(photos, name):
     images = read(str(photos(["1.png"], text, name)))
     assert images.captions is None
     assert little(images)
+
+
+def test_a_table_of_which_no_row_can_be_read_is_a_loss_of_captions(photos):
+    """Its head cannot say more, and a loss of numbers alone would be told nowhere."""
+    root = photos(["1.png", "2.png"], "file_name,text\n1.png,\xe9\n2.png,\xe9\n", "metadata.csv", "latin-1")
+    images = read(str(root))
+    assert ("captions", 0, 2) in little(images)
+    assert "UTF-8" in next(match.advice for match in images.summary.matches if match.little)
+
+
+def test_a_label_of_nothing_is_none(photos):
+    rows = [{"file_name": f"{at}.png", "label": label} for at, label in enumerate(("", " ", "x"))]
+    images = read(str(photos(["0.png", "1.png", "2.png"], rows)))
+    assert images.names == ()
+    assert ("labels", 0, 3) in little(images)
 
 
 def test_another_encoding_in_one_line_is_left_out_and_named(photos, finding):

@@ -13,8 +13,8 @@ from ebb.evaluate.doctor.finding import Check, Finding
 from ebb.shapes import sides
 
 SKIPPED = (
-    "unreadable", "empty file", "too large", "suspected bomb", "values out of range", "tiny", "HEIC", "AVIF", "JPEG XL",
-    "JPEG 2000", "Photoshop",
+    "unreadable", "empty file", "too large", "suspected bomb", "encrypted", "values out of range", "tiny", "HEIC",
+    "AVIF", "JPEG XL", "JPEG 2000", "Photoshop",
 )  # fmt: skip
 """The kinds of finding with which the scan leaves an image out."""
 
