@@ -54,6 +54,8 @@ EVERY = LIMITS | {
     "guidance": LIMITS["sample.guidance"],
     "likelihood": (0, 1e7),
     "scale": (-1000, 1000),
+    "border": (1, 4096),
+    "repeats": (1, 1000),
 }
 """The same of all numbers that a user gives."""
 
@@ -87,5 +89,6 @@ def real(name: str, value: Any) -> float:
 
 def spelled(number: float) -> str:
     """A limit as one would write it: 100,000, 1e-09, 2^62."""
-    power = math.log2(number) if number >= 2**40 else 0.5
-    return f"2^{power:.0f}" if power.is_integer() else f"{int(number):,}" if number == int(number) else f"{number:g}"
+    if number >= 2**40:  # only powers of 2 are so large, or 1 less
+        return f"2^{math.log2(number):.0f}"
+    return f"{number:,.0f}" if number == int(number) else f"{number:g}"

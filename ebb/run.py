@@ -26,7 +26,7 @@ from ebb.reflow import inherited
 from ebb.store.exchange import exchanged, foreign, pending, recover
 from ebb.store.lock import MEASURED, TRAINED, held
 from ebb.store.owned import claimable, is_run, spared
-from ebb.store.place import by_name, room_in
+from ebb.store.place import by_name, expanded, room_in
 from ebb.terminal import screen, tell
 
 
@@ -74,7 +74,7 @@ def sources(data: str, asked: Recipe) -> dict[str, Path]:
     }
     several = {"the data": [data], "--text.encoders": asked.text.encoders or ()}
     several |= {what: [path] for what, path in named.items() if path is not None}
-    return {what: Path(path).expanduser() for what, paths in several.items() for path in paths}
+    return {what: expanded(path) for what, paths in several.items() for path in paths}
 
 
 def trained(folder: Path, data: str, asked: Recipe, fresh: bool, console: Console, began: float) -> None:

@@ -8,6 +8,7 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -81,4 +82,9 @@ def tell_notes(console: Console, notes: Mapping[tuple[str, str], Sequence[object
 
 def command(verb: str, *words: object) -> str:
     """The command `ebb VERB WORD …` as a shell takes it: what has blanks or signs in it is quoted."""
-    return shlex.join(["ebb", verb, *map(str, words)])
+    return shlex.join(["ebb", verb, *map(argument, words)])
+
+
+def argument(word: object) -> str:
+    """A word of a command; a path that begins with a dash, and would be taken for an option, as ./-PATH."""
+    return f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)

@@ -75,6 +75,19 @@ def test_every_verb_names_the_option_the_limits_and_what_came(verb, run, tmp_pat
         assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("value", [0, -1, 10**20])
+def test_what_is_filled_has_limits_of_its_own(run, tmp_path, capsys, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    file = picture(run, "edit inpaint")
+    for words, option in (
+        (("inpaint", run, file, "--mask", file), "repeats"),
+        (("outpaint", run, file), "repeats"),
+        (("outpaint", run, file), "border"),
+    ):
+        assert ebb("edit", *words, f"--{option}={value}") == 2, (words, option)
+        assert f"{option} must be between 1 and " in "".join(capsys.readouterr())
+
+
 def test_training_is_held_to_the_same_limits(run, capsys):
     for option, value, message in (
         ("--seed", -1, "seed must be between 0 and 2^62, got -1"),

@@ -49,6 +49,15 @@ def test_every_option_that_may_be_meant_is_one_of_some_verb():
     assert {option for option, _, _ in MEANT} <= known
 
 
+def test_a_place_that_begins_with_a_dash_is_told_from_an_option(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-photos").mkdir()
+    assert ebb("train", "-photos") == 2
+    assert "write the place as ./-photos" in capsys.readouterr().err
+    assert ebb("train", "-other") == 2
+    assert "ebb train has no option -other" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [("--help",), ("sample", "--help"), ("edit", "vary", "-h")])
 def test_help_is_not_in_the_way(words, capsys):
     assert ebb(*words) == 0

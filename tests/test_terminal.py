@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
+from ebb.evaluate.doctor.commands import removing
 from ebb.terminal import command, screen, tell
 
 MAIN = "from ebb.cli import main; main()"
@@ -87,6 +89,12 @@ def test_a_closed_output_and_a_reader_that_is_gone_end_nothing(recipes):
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0")))
 def test_a_suggested_command_is_read_by_a_shell_as_it_was_meant(path):
     assert shlex.split(command("sample", path, "--n", 16)) == ["ebb", "sample", path, "--n", "16"]
+
+
+def test_a_place_that_begins_with_a_dash_is_no_option():
+    assert command("sample", Path("-run"), "--n", 16) == "ebb sample ./-run --n 16"
+    assert command("sample", Path("runs/-run")) == "ebb sample runs/-run"
+    assert removing(Path("-step")) == "rm -r ./-step"
 
 
 def test_what_training_recommends_can_be_typed(pictures, tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
@@ -49,11 +50,17 @@ def check_options(verbs: Any, arguments: Sequence[str]) -> None:
     if kind is None:
         return
     known = list(options(kind))
-    for word in arguments:
-        match = re.fullmatch(r"(--)?(?(1)([A-Za-z][\w.-]*)(=.*)?|-([A-Za-z]))", word, re.DOTALL)
-        name = (match[2] or match[4]).replace("_", "-") if match else "help"
-        if name not in ("help", "h") and not (match and match[1] and name in known):
-            raise UsageError(f"ebb {called} has no option {word.partition('=')[0]}", hint(name, called, known, verbs))
+    for match in filter(None, map(OPTION.fullmatch, arguments)):
+        word, name = match[0], (match["long"] or match["short"]).replace("_", "-")
+        if name in ("help", "h") or (match["long"] and name in known):
+            continue
+        if os.path.exists(word):
+            raise UsageError(f"{word} is read as an option, for it begins with a dash", f"write the place as ./{word}")
+        raise UsageError(f"ebb {called} has no option {word.partition('=')[0]}", hint(name, called, known, verbs))
+
+
+OPTION = re.compile(r"--(?P<long>[A-Za-z][\w.-]*)(=.*)?|-(?P<short>[A-Za-z]\S*)", re.DOTALL)
+"""A word that is read as an option; with a digit after the dash it is a number."""
 
 
 FEW = 12

@@ -13,6 +13,7 @@ from ebb.data.listing import pictures_in
 from ebb.data.scan import Summary
 from ebb.png import made_by_ebb
 from ebb.shapes import sides
+from ebb.store.place import expanded
 
 NAMED = 3
 """Files that are named; more are counted."""
@@ -28,7 +29,7 @@ def changed(run: Path, now: Summary, where: str) -> str:
         said.append(f"{now.count:,} images now, {count:,} then")
     if size and size != list(now.shape[1:]):
         said.append(f"of {sides(now.shape[1:])} now, {sides(size)} then")
-    if names := _newer(Path(where).expanduser(), str(made.get("started", ""))):
+    if names := _newer(expanded(where), str(made.get("started", ""))):
         more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
         said.append(f"added or changed since: {', '.join(map(shown, names[:NAMED]))}{more}")
     return "; ".join(said) or "other pixels, labels or captions"

@@ -15,6 +15,7 @@ from ebb.data.listing import note_others, pictures_in, way_out
 from ebb.data.splits import Allocate, ImageFiles, Source
 from ebb.data.tables import METADATA, Tables, read_tables
 from ebb.errors import DataError
+from ebb.store.place import expanded
 
 SUPPORTED = (
     "ebb train FOLDER, with .png, .jpg, .webp, .gif, .bmp or .tiff files in it; or a zip of such a folder, "
@@ -28,7 +29,7 @@ MADE = {"digits": formats.digits, "shapes": scenes.source}
 
 def named(where: str) -> str:
     """A short name for data, by which its runs are called. Raises DataError where there is none."""
-    path = Path(os.path.expanduser(where))
+    path = expanded(where)
     if not where:  # Path would take it for the folder that one is in
         raise DataError("expected data, got an empty name", f'{SUPPORTED}; a shell makes "" of a name that is not set')
     if not os.path.exists(path):
@@ -50,7 +51,7 @@ def locate(
 
     Raises DataError, DamagedError, ResourceError.
     """
-    name, path = named(where), Path(os.path.expanduser(where))
+    name, path = named(where), expanded(where)
     if not os.path.exists(path):
         return MADE[name]()
     place = Place.of(where, path)

@@ -9,8 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ebb.edit.sdedit import fresh
-from ebb.errors import UsageError
 from ebb.guide.inpaint import inpaint
+from ebb.limits import whole
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.sample.loop import Solver
 from ebb.sample.repaint import Resample
@@ -39,10 +39,8 @@ def fill(
 def canvas(x0: Float[Tensor, "b c *size"], border: int) -> tuple[Float[Tensor, "b c *more"], Tensor]:
     """x0 with its edges repeated into `border` more places on every side, and where those are: bool [*more].
 
-    Raises UsageError for a border below 1.
+    Raises UsageError for a border out of its limits.
     """
-    if border < 1:
-        raise UsageError(f"a border is at least 1 wide, got {border}", "try --border 8")
-    around = (border,) * 2 * (x0.ndim - 2)
+    around = (whole("border", border),) * 2 * (x0.ndim - 2)
     known = torch.zeros(x0.shape[2:], dtype=torch.bool, device=x0.device)
     return F.pad(x0, around, mode="replicate"), F.pad(known, around, value=True)

@@ -18,6 +18,7 @@ from ebb.evaluate.inception import Inception
 from ebb.evaluate.lpips import Lpips
 from ebb.machine import best_device
 from ebb.shapes import Float
+from ebb.store.place import expanded
 
 KINDS = ("inception", "dino")
 PART = 32
@@ -56,7 +57,7 @@ def pretrained(spec: str) -> Pretrained:
         raise UsageError(f"expected inception:FILE or dino:FILE, got {spec!r}", nearest(kind, KINDS))
     pinned = re.fullmatch(r"(.+)@([0-9a-fA-F]{4,64})", rest)
     where, wanted = pinned.groups() if pinned else (rest, "")
-    file = Path(where).expanduser()
+    file = expanded(where)
     if not file.is_file():
         hint = "after the file may stand @ and the first digits of its sha256, 4 to 64 of 0…9 and a…f"
         raise UsageError(f"expected the weights of {kind} in {file}, there is no such file", hint)

@@ -37,7 +37,7 @@ from ebb.evaluate.store import Drawn, Say, draw, forget
 from ebb.evaluate.wishes import asked_for, labels_of
 from ebb.recipe import from_yaml
 from ebb.store.lock import MEASURED, held
-from ebb.store.place import by_name, room_for, room_in
+from ebb.store.place import by_name, expanded, room_for, room_in
 from ebb.store.write import replace_text
 from ebb.system import System, load, locate
 from ebb.terminal import command
@@ -241,7 +241,7 @@ def data_of(run: Path, place: str | None = None) -> Images:
     """
     recipe, about = from_yaml(run / "run.yaml")
     data, moved = place or about["data"], "name the place where it is now: --data PLACE"
-    if data not in MADE and not Path(data).expanduser().exists():
+    if data not in MADE and not expanded(data).exists():
         raise DataError(f"the data of {run} is not at {data}", moved)
     again = partial(
         read,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ebb.errors import UsageError
+from ebb.limits import whole
 from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
@@ -32,8 +32,7 @@ class Resample:
     repeats: int = 10
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise UsageError(f"a step is made at least once, got repeats={self.repeats}")
+        whole("repeats", self.repeats)
 
     @property
     def order(self) -> int:

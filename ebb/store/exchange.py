@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ebb.errors import UsageError
 from ebb.store.failure import told
-from ebb.store.owned import contents, every_file, forget, move
+from ebb.store.owned import contents, every_file, forget, move, own_folder
 from ebb.store.write import synced
 
 NEW, OLD, GONE = ".ebb-new", ".ebb-old", ".ebb-gone"
@@ -49,18 +49,18 @@ def foreign(folder: Path) -> list[str]:
 
 def pending(folder: Path) -> bool:
     """Whether an exchange was interrupted while the old run was on its way out."""
-    return (folder / OLD).is_dir() or (folder / GONE).is_dir()
+    return any(own_folder(folder / name) for name in (OLD, GONE))
 
 
 def recover(folder: Path) -> str:
     """Undo or complete an exchange that was interrupted, and say which; "" where there was none."""
     new, old, gone = folder / NEW, folder / OLD, folder / GONE
     said = ""
-    if gone.is_dir():
+    if own_folder(gone):
         said = "the new run had taken the place of the old one"
-        if new.is_dir():
+        if own_folder(new):
             move(every_file(new), new, folder)
-    elif old.is_dir():
+    elif own_folder(old):
         said = "the old run is back in its place"
         move(every_file(old), old, folder)
     for left in (new, old, gone):

@@ -106,7 +106,12 @@ def every_file(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
+def own_folder(path: Path) -> bool:
+    """Whether a name that ebb uses for itself alone is that of a folder: what a link leads to is somebody else's."""
+    return path.is_dir() and not path.is_symlink()
+
+
 def forget(folder: Path) -> None:
     """Delete a folder that ebb made for itself alone, with all that is in it."""
-    if folder.is_dir():
+    if own_folder(folder):
         shutil.rmtree(folder)

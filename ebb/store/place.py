@@ -12,6 +12,11 @@ from ebb.errors import UsageError
 from ebb.store.failure import failed, told
 
 
+def expanded(name: str | Path) -> Path:
+    """The place that `name` means: ~ is the home, and ~USER that of a user, where there is one of that name."""
+    return Path(os.path.expanduser(name))
+
+
 def by_name(folder: Path) -> Path:
     """`folder` with a name and a parent of its own, also where it is written as `.` or ends in `..`."""
     return folder if folder.name not in ("", "..") else folder.resolve()

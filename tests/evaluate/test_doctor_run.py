@@ -133,6 +133,19 @@ def test_without_a_checkpoint_or_a_log_the_reason_is_given(run):
     assert "holds no line" in found_in(run, "diverged")[1][0]
 
 
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"recipe:\n\tsteps: 1", b"recipe: 3", b"- recipe"])
+def test_a_recipe_that_cannot_be_read_is_an_error_and_hides_nothing_else(run, monkeypatch, text):
+    monkeypatch.setattr("ebb.evaluate.doctor.model.MODEL_CHECKS", [])
+    monkeypatch.setattr("ebb.evaluate.doctor.run.RUN_CHECKS", [CHECKS["damaged checkpoint"]])
+    assert not any(finding.severity == "error" for finding in diagnose(run).findings)
+    (run / "run.yaml").write_bytes(text)
+    (checkpoint.newest(run / "checkpoints") / "optim.safetensors").unlink()
+    found = {finding.name: finding for finding in diagnose(run).findings}
+    assert found["the recipe missing"].severity == "error"
+    assert "run.yaml" in found["the recipe missing"].evidence
+    assert "damaged checkpoint" in found
+
+
 def test_the_older_of_two_checkpoints_may_be_the_damaged_one(run):
     old = run / "checkpoints" / "step-00000100"
     shutil.copytree(checkpoint.newest(run / "checkpoints"), old)

@@ -55,6 +55,16 @@ def test_fresh_through_a_link_keeps_the_link(data, run, tmp_path):
     assert checkpoint.newest(run / "checkpoints").name == "step-00000002"
 
 
+@pytest.mark.parametrize("name", [exchange.NEW, exchange.OLD, exchange.GONE])
+def test_what_a_link_leads_to_is_not_taken_for_an_interrupted_exchange(data, run, tmp_path, name):
+    shutil.copytree(data, tmp_path / "mine")
+    (run / name).symlink_to(tmp_path / "mine")
+    before = contents(tmp_path / "mine")
+    assert recover(run) == ""
+    assert contents(tmp_path / "mine") == before
+    assert (run / name).is_symlink()
+
+
 def test_a_run_is_where_one_works(data, run, monkeypatch):
     """Its name is not lost, also in what is sampled."""
     monkeypatch.chdir(run)

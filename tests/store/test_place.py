@@ -11,11 +11,21 @@ from PIL import Image
 
 from ebb.encode.images import settings_of
 from ebb.errors import ResourceError, UsageError
-from ebb.store.place import by_name, room_for
+from ebb.store.place import by_name, expanded, room_for
 from ebb.system import System
 
 from ..command import ebb
 from .conftest import lengthened
+
+
+def test_a_tilde_is_a_home_where_there_is_one(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert expanded("~/a") == tmp_path / "a"
+    assert expanded("~nobody-of-this-name/a") == Path("~nobody-of-this-name/a")
+    for words in (("doctor",), ("train", "--fresh")):
+        assert ebb(*words, "~nobody-of-this-name") == 3
+        assert "~nobody-of-this-name does not exist" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from ebb.recipe import Recipe, resolved
-from ebb.terminal import command
+from ebb.store.place import by_name
+from ebb.terminal import argument, command
 
 
 def removing(folder: Path) -> str:
     """The command that deletes a folder."""
-    return shlex.join(["rm", "-r", str(folder)])
+    return shlex.join(["rm", "-r", argument(folder)])
 
 
 def resuming(folder: Path, document: Mapping[str, Any]) -> str:
     """The command that goes on with the run in `folder`: its own, with the data by the place where it was found."""
     words = shlex.split(str(document.get("command", "ebb train DATA")))
-    return shlex.join([*words[:2], str(document.get("data", words[2])), *words[3:], "--run", str(folder)])
+    return shlex.join([*words[:2], str(document.get("data", words[2])), *words[3:], "--run", argument(folder)])
 
 
 def training_again(folder: Path, document: Mapping[str, Any], recipe: Recipe, changes: Mapping[str, Any]) -> str:
@@ -46,7 +47,7 @@ def spelled(value: object) -> str:
 
 def beside(folder: Path) -> Path:
     """The first name of FOLDER-again, FOLDER-again-2, … that is free."""
-    home = folder if folder.name not in ("", "..") else folder.resolve()
+    home = by_name(folder)
     names = (home.with_name(f"{home.name}-again{'' if n == 1 else f'-{n}'}") for n in count(1))
     return next(name for name in names if not name.exists())
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
 from ebb.process.denoiser import Denoiser
+from ebb.store.place import expanded
 from ebb.store.write import replace_text
 from ebb.system import System, load
 
@@ -199,7 +200,7 @@ def diagnose(
     Raises DataError where there is nothing to examine.
     """
     if isinstance(where, str | Path):
-        folder = Path(where).expanduser()
+        folder = expanded(where)
         if data is not None and not (folder / "run.yaml").is_file():
             raise UsageError(f"{where} is no run whose data could have been moved", f"ebb doctor {shlex.quote(data)}")
         if (folder / "run.yaml").is_file():
@@ -220,6 +221,7 @@ def of_run(folder: Path, data: str | None, say: Say | None) -> Diagnosis:
 
     seen = Round(say)
     run = RunSubject(folder, data)
+    seen.examine(lambda: run.document, (), "the recipe")  # without it most checks cannot be made
     seen.examine(lambda: run, RUN_CHECKS, "the run")
     seen.examine(lambda: ModelSubject.of_run(run), MODEL_CHECKS, "the model")
     found = seen.diagnosis(str(folder), "run")
@@ -240,7 +242,7 @@ def of_data(where: str | np.ndarray | Tensor, say: Say | None) -> Diagnosis:
     try:
         data = DataSubject.of(where)
     except (DataError, DamagedError) as error:
-        if not isinstance(where, str) or not Path(where).expanduser().exists():
+        if not isinstance(where, str) or not expanded(where).exists():
             raise
         return Diagnosis(where, "data", ["reading"], [unreadable(error)])
     seen.examine(lambda: data, DATA_CHECKS, "the data")
