@@ -116,7 +116,7 @@ def test_progress_counts_every_picture():
         (lambda e: e.strength(pictures(), 1.2), "from 0 .the picture itself. to 1"),
         (lambda e: e.inpaint(pictures(), torch.ones(4, 4)), "a mask of 4×4 does not fit pictures of 8×8"),
         (lambda e: e.inpaint(pictures(), torch.zeros(8, 8)), "nothing to make new"),
-        (lambda e: e.outpaint(pictures(), 0), "at least 1 wide"),
+        (lambda e: e.outpaint(pictures(), 0), "border must be between"),
         (lambda e: e.translate(pictures(), "d"), "there is no label 'd'"),
         (lambda e: e.upscale(pictures()), "whole factor to the model's 8×8, which 8×8 does not reach"),
         (lambda e: e.upscale(pictures(1, 3)), "for example from 4×4 or 2×2"),

@@ -78,5 +78,5 @@ def test_a_canvas_has_the_picture_in_the_middle_and_new_places_around_it(size):
 
 
 def test_a_border_of_nothing_is_refused():
-    with pytest.raises(UsageError, match="at least 1 wide, got 0"):
+    with pytest.raises(UsageError, match="border must be between 1 and 4,096, got 0"):
         canvas(torch.zeros(1, 1, 4, 4), 0)
