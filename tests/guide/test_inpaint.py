@@ -157,7 +157,7 @@ def test_resampling_towards_the_noise_or_zero_times_is_refused():
     x = torch.zeros(1, 2, dtype=torch.float64)
     with pytest.raises(UsageError, match="from noise to data only"):
         next(trajectory(correlated(Linear()), Resample(DDIM()), torch.tensor([0.2, 0.4]), x, {}, Noise.of(0, 1)))
-    with pytest.raises(UsageError, match="repeats=0"):
+    with pytest.raises(UsageError, match="repeats must be between"):
         Resample(DDIM(), 0)
 
 
