@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-
 from ebb.data.match import Condition, Match
 from ebb.evaluate.doctor.data_subject import DataSubject
 from ebb.evaluate.doctor.finding import Check, Finding
+from ebb.terminal import command
 
 
 def little(data: DataSubject, condition: Condition) -> list[Match]:
@@ -24,7 +23,7 @@ def check_captions_lost(data: DataSubject) -> Finding | None:
         "captions lie beside the images, and a model would be trained without",
         "; ".join(map(str, lost)),
         "names that no image has, a field of another name, a kind of file that is not read, or captions that are empty",
-        f"{lost[0].advice}; then look again: ebb doctor {shlex.quote(data.name)}",
+        f"{lost[0].advice}; then look again: {command('doctor', data.name)}",
         "warning" if data.read.captions else "error",
     )
 
@@ -39,7 +38,7 @@ def check_captions_missing(data: DataSubject) -> Finding | None:
         "some images have no caption: they are learnt without",
         "; ".join(map(str, some)),
         "rows or texts whose names no image has, or images that were added later",
-        f"{some[0].advice}; or refuse such data: ebb train {shlex.quote(data.name)} --text.captions required",
+        f"{some[0].advice}; or refuse such data: {command('train', data.name, '--text.captions', 'required')}",
     )
 
 
@@ -81,7 +80,7 @@ def check_labels_lost(data: DataSubject) -> Finding | None:
         "labels were given, and a model would be trained without",
         "; ".join(map(str, lost)),
         "images beside the class folders, or a file of labels that is called otherwise than expected",
-        f"{lost[0].advice}; then look again: ebb doctor {shlex.quote(data.name)}",
+        f"{lost[0].advice}; then look again: {command('doctor', data.name)}",
         "error",
     )
 

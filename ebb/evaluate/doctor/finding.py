@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ebb.process.denoiser import Denoiser
 from ebb.store.place import expanded
 from ebb.store.write import replace_text
 from ebb.system import System, load
+from ebb.terminal import command
 
 S = TypeVar("S")
 Say = Callable[[str], None]
@@ -202,7 +202,7 @@ def diagnose(
     if isinstance(where, str | Path):
         folder = expanded(where)
         if data is not None and not (folder / "run.yaml").is_file():
-            raise UsageError(f"{where} is no run whose data could have been moved", f"ebb doctor {shlex.quote(data)}")
+            raise UsageError(f"{where} is no run whose data could have been moved", command("doctor", data))
         if (folder / "run.yaml").is_file():
             return of_run(folder, data, say)
         if (folder / "manifest.json").is_file():

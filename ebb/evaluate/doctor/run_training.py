@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ def check_data_gone(run: RunSubject) -> Finding | None:
         "the data that the run was trained on cannot be had: what needs it is not checked",
         f"{run.reading.what}; looked for is the fingerprint {run.document[1].get('fingerprint', '')[:12]}…",
         "it was moved, renamed, changed or deleted",
-        f"ebb doctor {shlex.quote(str(run.folder))} --data PLACE, where it is now",
+        f"{command('doctor', run.folder, '--data', 'PLACE')}, where it is now",
         "error",
     )
 
