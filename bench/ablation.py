@@ -26,18 +26,18 @@ import numpy as np
 import torch
 from tried import CHANGES
 
-from ebb.assemble import assemble, facts_of, updates_of
 from ebb.data.scan import Images, read
 from ebb.encode.images import to_pixels
 from ebb.errors import EbbError
-from ebb.evaluate.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.evaluate.measure import measure
+from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
-from ebb.plan import pace, rate_of
-from ebb.prepare import prepared
-from ebb.recipe import Recipe, resolved
-from ebb.recipes import complete
-from ebb.system import System
+from ebb.recipe.recipe import Recipe, resolved
+from ebb.recipe.starting import complete
+from ebb.run.build import assemble, facts_of, updates_of
+from ebb.run.plan import pace, rate_of
+from ebb.run.prepare import prepared
+from ebb.system.system import System
 
 CPU = torch.device("cpu")
 FIGURES = ("Fréchet distance", "kernel distance", "precision", "recall")

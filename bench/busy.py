@@ -28,7 +28,7 @@ import torch
 from step import CPU, UPDATES, default_of_ebb, laid_out, unet_of_diffusers, with_ebb
 from torch import Tensor
 
-from ebb.evaluate.features import train_classifier
+from ebb.judge.features import train_classifier
 from ebb.machine import multiplies_bf16
 
 SHAPE, BATCH = (1, 28, 28), 32

@@ -18,18 +18,21 @@ import numpy as np
 from torch import Tensor
 
 import ebb
+from ebb.data.of_run import data_of
+from ebb.data.pictures import batches
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
-from ebb.evaluate.against import gap_of
-from ebb.evaluate.cost import counted
-from ebb.evaluate.distances import Array, estimate, once
-from ebb.evaluate.features import batches, extract
-from ebb.evaluate.measure import label_accuracy, split
-from ebb.evaluate.run import data_of, features_for
+from ebb.evaluate.by_class import label_accuracy
+from ebb.evaluate.compare import gap_of
+from ebb.evaluate.evaluate import features_for
+from ebb.evaluate.measure import split
 from ebb.evaluate.sweep import distance_in
-from ebb.evaluate.wishes import asked_for, labels_of
-from ebb.recipe import Sampling
-from ebb.system import System
+from ebb.judge.distances import Array, estimate, once
+from ebb.judge.features import extract
+from ebb.recipe.recipe import Sampling
+from ebb.system.requests import asked_for, labels_of
+from ebb.system.system import System
+from ebb.understand.cost import counted
 
 REFERENCES = {
     "DDIM, 50 steps": {"solver": "ddim", "steps": 50},

@@ -28,13 +28,13 @@ from rich.console import Console
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor, nn
 
-from ebb import checkpoint
+from ebb.doctor.diagnose import Subject, diagnose
 from ebb.errors import EbbError, UsageError
-from ebb.evaluate.doctor.finding import Subject, diagnose
 from ebb.process.predict import PREDICTIONS
-from ebb.recipe import NetworkRecipe, OptimiserRecipe, Recipe
-from ebb.run import train
-from ebb.system import load, locate
+from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe
+from ebb.run.train import train
+from ebb.store import checkpoint
+from ebb.system.system import load, locate
 
 STEPS = 1000
 NETWORK = NetworkRecipe(width=32)

@@ -69,7 +69,7 @@ def unet_of_lucidrains() -> nn.Module:
 
 
 class Small(nn.Module):
-    """The network of `ebb.recipes.small`, called as both peers call theirs: (x, index of the step)."""
+    """The network of `ebb.recipe.starting.small`, called as both peers call theirs: (x, index of the step)."""
 
     channels = out_dim = 3
     self_condition = random_or_learned_sinusoidal_cond = False

@@ -27,17 +27,16 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import ebb
-from ebb import course
-from ebb.assemble import Parts, assemble, facts_of
 from ebb.data.loader import Batch, Loader
 from ebb.data.scan import Images, read
 from ebb.errors import EbbError
-from ebb.prepare import prepared
-from ebb.process.levels import tally
-from ebb.recipe import NetworkRecipe, OptimiserRecipe, Recipe, Sampling
-from ebb.recipes import complete
-from ebb.record import Log
-from ebb.system import in_place
+from ebb.process.bins import tally
+from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe, Sampling
+from ebb.recipe.starting import complete
+from ebb.run.build import Parts, assemble, facts_of
+from ebb.run.folder import Log
+from ebb.run.prepare import prepared
+from ebb.system.system import in_place
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard, unsound
 from ebb.train.loop import Step, Training, updates
@@ -143,12 +142,12 @@ class End:
 
 def trained(fault: Fault | None) -> End:
     """One run in a folder of its own, with a checkpoint every quarter of a second."""
-    course.CHECKPOINT_EVERY = 0.25
+    supervise.CHECKPOINT_EVERY = 0.25
     parts, bad = planted(assemble(recipe(), prepared(recipe(), digits()), torch.device("cpu")), fault), 0
     with tempfile.TemporaryDirectory() as name, counted() as saved:
         folder, console = Path(name), Console(file=io.StringIO())
         try:
-            course.follow(folder, recipe(), parts, Log(folder, 0), console)
+            supervise.follow(folder, recipe(), parts, Log(folder, 0), console)
             loss = parts.validation(parts.training.ema.model) if parts.validation else None
         except EbbError:
             loss = None
@@ -161,17 +160,17 @@ def trained(fault: Fault | None) -> End:
 @contextmanager
 def counted() -> Iterator[Counter[str]]:
     """Count the checkpoints that are saved with something in them that is not finite."""
-    found, save = Counter[str](), course.checkpoint.save
+    found, save = Counter[str](), supervise.checkpoint.save
 
     def counting(folder: Path, step: int, state: dict[str, dict[str, Tensor]], about: dict[str, object]) -> Path:
         found["unsound"] += unsound(state) is not None
         return save(folder, step, state, about)
 
-    course.checkpoint.save = counting
+    supervise.checkpoint.save = counting
     try:
         yield found
     finally:
-        course.checkpoint.save = save
+        supervise.checkpoint.save = save
 
 
 def recovery(runs: int, seed: int) -> dict[str, object]:

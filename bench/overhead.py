@@ -20,8 +20,8 @@ import ebb
 from ebb.machine import keep_freed_memory
 from ebb.process.moment import at
 from ebb.sample.fused import Fused
-from ebb.sample.loop import Denoise
-from ebb.system import in_place
+from ebb.sample.trajectory import Denoise
+from ebb.system.system import in_place
 
 STEPS = 20
 

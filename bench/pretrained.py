@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from weights import colours, seeded, seen_from_four_sides
 
-from ebb.evaluate.dino import DEVIATION, MEAN, Dino
-from ebb.evaluate.pretrained import pretrained
+from ebb.judge.dino import DEVIATION, MEAN, Dino
+from ebb.judge.pretrained import pretrained
 
 IMAGES = colours(2, 40, 56)
 

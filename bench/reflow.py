@@ -10,14 +10,16 @@ import argparse
 from pathlib import Path
 
 import ebb
+from ebb.data.of_run import data_of
+from ebb.data.pictures import batches
 from ebb.encode.images import to_pixels
-from ebb.evaluate.distances import once
-from ebb.evaluate.features import batches, extract
+from ebb.evaluate.evaluate import features_for
 from ebb.evaluate.measure import split
-from ebb.evaluate.run import data_of, features_for
-from ebb.evaluate.straightness import straightness
 from ebb.evaluate.sweep import distance_in
-from ebb.evaluate.wishes import asked_for
+from ebb.judge.distances import once
+from ebb.judge.features import extract
+from ebb.system.requests import asked_for
+from ebb.understand.straightness import straightness
 
 STEPS = 1, 2, 4, 8, 16
 SOME = 128

@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 import ebb
+from ebb.data.of_run import data_of
 from ebb.data.pictures import to_unit
 from ebb.edit.editor import Editor
 from ebb.encode.images import to_pixels
-from ebb.evaluate.reconstruction import psnr, ssim
-from ebb.evaluate.run import data_of
+from ebb.understand.reconstruction import psnr, ssim
 
 
 def bicubic(small: Tensor, side: int) -> Tensor:

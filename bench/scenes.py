@@ -6,7 +6,7 @@
 Prompts are captions of two things, of scenes that were not trained on: half of known pairs, half of pairs that never
 met. What is composed are captions of parts ("a scene with a red circle"): those of whole scenes also say that nothing
 else is there, and contradict each other. A judge, trained on scenes of its own, reads the quarters of every sample
-(`ebb.evaluate.scenes`).
+(`ebb.judge.scene_reader`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import ebb
 from ebb.data.scenes import PLACES, Scene, holds, parse, truth
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
-from ebb.evaluate.scenes import judge, obeyed
 from ebb.guide.cfg import Guide
-from ebb.system import System
+from ebb.judge.scene_reader import judge, obeyed
+from ebb.system.system import System
 
 SEEDS = 21, 22
 """Of the scenes whose captions are asked for: neither the data's nor the judge's."""

@@ -29,15 +29,15 @@ from contest import Prepare, contest
 from end_to_end import without_torchvision
 from torch import Tensor, nn
 
-from ebb.assemble import Parts, assemble, facts_of, updates_of
 from ebb.data.scan import Images, Summary
-from ebb.evaluate.cost import gflop
 from ebb.machine import keep_freed_memory, matrix_rate
-from ebb.prepare import prepared
-from ebb.progress import peak_memory_mb
-from ebb.recipe import Recipe
-from ebb.recipes import complete
-from ebb.rehearsal import forward_gflop
+from ebb.recipe.recipe import Recipe
+from ebb.recipe.starting import complete
+from ebb.run.build import Parts, assemble, facts_of, updates_of
+from ebb.run.meter import peak_memory_mb
+from ebb.run.prepare import prepared
+from ebb.run.rehearse import forward_gflop
+from ebb.understand.cost import gflop
 
 Shape = tuple[int, int, int]
 

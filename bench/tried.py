@@ -15,14 +15,13 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from ebb.assemble import Parts
 from ebb.data.loader import Batch, Loader
 from ebb.data.pictures import to_unit
-from ebb.process.denoiser import NetworkDenoiser, Predictor
-from ebb.process.levels import target, target_error
+from ebb.process.denoiser import NetworkDenoiser, Predictor, target_error
 from ebb.process.path import spread
-from ebb.process.predict import determinant
-from ebb.recipe import Recipe, resolved
+from ebb.process.predict import determinant, target
+from ebb.recipe.recipe import Recipe, resolved
+from ebb.run.build import Parts
 from ebb.shapes import Float
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard

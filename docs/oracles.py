@@ -14,7 +14,7 @@ from torch import Tensor
 
 import ebb
 from ebb import testing
-from ebb.guide import cfg, classifier, energy, inpaint, temperature
+from ebb.guide import cfg, energy, inpaint, temperature
 from ebb.process.moment import at
 
 NULL = {"label": torch.tensor([2])}
@@ -212,7 +212,7 @@ class Bayes:
         return self.mixture.joint(x, t)[0]
 
 
-@row("classifier(model, scale)", classifier.ClassifierGuided, "scale 0; 1 is Bayes' rule")
+@row("classifier(model, scale)", classifier_guidance.ClassifierGuided, "scale 0; 1 is Bayes' rule")
 def by_a_classifier(path: ebb.Path) -> float:
     """Bayes on a mixture: the conditional denoiser"""
     x, t, cond = places(path)

@@ -18,8 +18,8 @@ from ebb.process.exact import Gaussian, Mixture
 from ebb.process.moment import at
 from ebb.process.path import Path, spread
 from ebb.process.predict import Prediction, determinant, recover
-from ebb.sample.loop import Solver, trajectory
 from ebb.sample.noise import Noise
+from ebb.sample.trajectory import Solver, trajectory
 from ebb.shapes import Float
 
 

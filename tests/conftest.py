@@ -4,6 +4,7 @@ import functools
 import os
 from itertools import repeat
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from beartype import BeartypeConf, beartype
@@ -49,8 +50,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
+from sklearn.datasets import load_digits  # noqa: E402
 
-from ebb.plan import images_of  # noqa: E402
+from ebb.judge.features import train_classifier  # noqa: E402
+from ebb.run.plan import images_of  # noqa: E402
 
 settings.register_profile("ebb", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("ebb")
@@ -86,8 +89,8 @@ def paced(monkeypatch):
         def timed(recipe, *_):
             return repeat(images_of(recipe) / (speed[recipe.precision] if isinstance(speed, dict) else speed))
 
-        monkeypatch.setattr("ebb.plan.timed", timed)
-        monkeypatch.setattr("ebb.plan.multiplies_bf16", lambda device: True)
+        monkeypatch.setattr("ebb.run.plan.timed", timed)
+        monkeypatch.setattr("ebb.run.plan.multiplies_bf16", lambda device: True)
 
     return paced
 
@@ -103,3 +106,21 @@ def pictures(tmp_path):
             pixels[slice(0, 4) if name == "above" else slice(4, 8)] += 180
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i:02d}.png")
     return tmp_path / "data"
+
+
+class Digits(NamedTuple):
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's 1,797 digits: uint8 [n, 1, 8, 8] and their labels."""
+    found = load_digits()
+    return Digits((found.images * 15.9375).astype(np.uint8)[:, None], found.target.astype(np.int64))
+
+
+@pytest.fixture(scope="session")
+def trained(digits):
+    """A classifier of the digits, and its accuracy."""
+    return train_classifier(*digits, 10, seconds=5)

@@ -16,10 +16,10 @@ from ebb.encode import conditioner
 from ebb.encode.conditioner import Frozen
 from ebb.encode.pretrained_text import PretrainedText
 from ebb.errors import UsageError
-from ebb.evaluate.concepts import concepts
-from ebb.prepare import prepared
-from ebb.recipe import Recipe
-from ebb.system import load
+from ebb.recipe.recipe import Recipe
+from ebb.run.prepare import prepared
+from ebb.system.system import load
+from ebb.understand.concepts import concepts
 
 from .toys import CAPTIONS, sampled, trained, write
 

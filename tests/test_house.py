@@ -16,48 +16,88 @@ from jaxtyping import TypeCheckError
 
 import ebb
 from ebb.cli import Verbs, main
-from ebb.recipe import Recipe, flat
+from ebb.recipe.recipe import Recipe, flat
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "ebb").rglob("*.py"))
 
 RANK = {
-    "errors": 0, "shapes": 0.5, "terminal": 0, "threads": 0, "png": 0, "machine": 0.5, "names": 0.5, "store": 0.5,
-    "limits": 0.5,
-    "checkpoint": 1, "recipe": 1,
-    "process": 1, "networks": 1,
-    "encode": 2, "data": 2, "sample": 2, "guide": 2, "adapt": 2,
-    "system": 3,
-    "train": 4, "evaluate": 4, "exchange": 4,
-    "recipes": 5, "reflow": 4.5, "prepare": 5, "assemble": 5.5, "plan": 6, "progress": 6, "record": 6,
-    "course": 6.5, "run": 7, "rehearsal": 7.5, "samples": 7, "edit": 7, "testing": 7, "studio": 8, "cli": 9,
+    "errors": 0, "terminal": 0, "threads": 0,
+    "shapes": 1, "machine": 1, "recipe": 1,
+    "process": 2, "networks": 2, "store": 2,
+    "data": 3, "encode": 3, "sample": 3, "guide": 3, "adapt": 3,
+    "system": 4, "train": 4, "judge": 4, "testing": 4,
+    "understand": 5, "edit": 5, "exchange": 5, "policy": 5,
+    "doctor": 6,
+    "report": 7,
+    "evaluate": 8, "run": 8,
+    "service": 9, "studio": 10, "cli": 11,
 }  # fmt: skip
 """Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
 
 
+def module(path):
+    """`ebb/data/scan.py` → "data.scan"; a room's own `__init__` has the room's name."""
+    return path.relative_to(ROOT / "ebb").with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in FILES}
+
+
 def room(path):
-    parts = path.relative_to(ROOT / "ebb").with_suffix("").parts
-    return parts[0]
+    return module(path).split(".")[0]
 
 
+@functools.cache
 def imports(path):
-    """Every room of ebb that a file imports, also inside functions."""
+    """Every module of ebb that a file imports, also inside functions."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ebb":
-            parts = node.module.split(".")[1:]
-            yield from [parts[0]] if parts else [alias.name for alias in node.names]
+            home = node.module.removeprefix("ebb").removeprefix(".")
+            inside = {f"{home}.{alias.name}".removeprefix(".") for alias in node.names}
+            found |= {name if name in MODULES else home for name in inside}
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("ebb."))
+            found |= {alias.name[4:] for alias in node.names if alias.name.startswith("ebb.")}
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_imports_flow_one_way(path):
     mine = room(path)
     if mine == "__init__":
-        assert list(imports(path)) == []
+        assert not imports(path)
         return
-    for other in imports(path):
+    for other in {name.split(".")[0] for name in imports(path)}:
         assert other == mine or RANK[other] < RANK[mine], f"{mine} imports {other}"
+
+
+def circle(imported):
+    """Modules that import each other around, among `imported`: {module: what it imports}; none where each has a rank."""
+    left = dict(imported)
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    return set(left)
+
+
+def test_modules_have_ranks_too():
+    """Inside a room as well nothing is imported by what it imports, so that each file can be read after those below."""
+    assert circle({name: imports(path) - {name} for name, path in MODULES.items()}) == set()
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == {"a", "b", "c"}
+
+
+def test_training_knows_nothing_that_measures_a_run():
+    """Networks that look and the page that is drawn at the end are no figures of a run; `evaluate` and `doctor` are."""
+    for path in FILES:
+        if room(path) in ("run", "train"):
+            assert not {name.split(".")[0] for name in imports(path)} & {"evaluate", "doctor"}, path
+
+
+def test_a_module_is_named_once():
+    """One module for a name; the command line's are named after their verbs."""
+    names = [path.stem for path in FILES if path.stem != "__init__" and room(path) != "cli"]
+    assert sorted(names) == sorted(set(names))
 
 
 def names_and_words(path):
@@ -263,6 +303,8 @@ def test_every_name_that_a_page_shows_exists(page):
 
 
 def test_modules_are_reached_from_the_package():
-    program = "import ebb; ebb.testing.check_path(ebb.Cosine()); print(ebb.limits.spelled(3), hasattr(ebb, 'nothing'))"
+    program = (
+        "import ebb; ebb.testing.check_path(ebb.Cosine()); print(ebb.recipe.limits.spelled(3), hasattr(ebb, 'nothing'))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("3 False\n", "")

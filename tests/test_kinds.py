@@ -15,22 +15,22 @@ from rich.console import Console
 from torch import nn
 
 import ebb
-from ebb import checkpoint
 from ebb.edit.editor import Editor
+from ebb.edit.samples import hint, joined, region
 from ebb.encode.autoencoder import Autoencoder
 from ebb.encode.images import settings_of
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
-from ebb.evaluate.concepts import concepts
-from ebb.evaluate.matcher import train_matcher
-from ebb.evaluate.run import as_table, evaluate
-from ebb.evaluate.scenes import judge
+from ebb.evaluate.evaluate import as_table, evaluate
+from ebb.judge.matcher import train_matcher
+from ebb.judge.scene_reader import judge
 from ebb.networks.zero import Zero
-from ebb.prepare import prepared
 from ebb.process.predict import PREDICTIONS
-from ebb.recipe import Recipe, Sampling
-from ebb.samples import hint, joined, region
-from ebb.system import System, load
+from ebb.recipe.recipe import Recipe, Sampling
+from ebb.run.prepare import prepared
+from ebb.store import checkpoint
+from ebb.system.system import System, load
+from ebb.understand.concepts import concepts
 
 from .toys import CAPTIONS, SMALL, sampled, trained, write
 
@@ -167,7 +167,7 @@ def test_an_autoencoder_is_measured_as_a_model_of_its_own(home, tmp_path):
 
 @pytest.mark.parametrize("kind", ["kl", "vq", "latent"])
 def test_each_kind_resumes_bit_for_bit(home, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("ebb.course.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("ebb.run.supervise.CHECKPOINT_EVERY", 0.0)
     asked = {"kind": "autoencoder", "autoencoding": SMALL["autoencoding"] | {"kind": kind, "codes": 8}}
     if kind == "latent":
         asked = {"autoencoder": str(home / "ae")}
@@ -304,7 +304,7 @@ def test_samples_of_captions_are_matched_with_them(tmp_path, monkeypatch):
     (tmp_path / "data" / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     trained(tmp_path / "data", tmp_path / "run")
     quick = partial(train_matcher, seconds=0.05)
-    monkeypatch.setattr("ebb.evaluate.parts.train_matcher", quick)
+    monkeypatch.setattr("ebb.evaluate.analyses.train_matcher", quick)
     found = evaluate(tmp_path / "run", 30, likelihood=0)
     assert (found.matched.count, found.matched.among, found.matched.ceiling) == (30, 20, None)
     assert found.matched_unseen.count == 22
@@ -319,9 +319,9 @@ def test_samples_of_captions_are_matched_with_them(tmp_path, monkeypatch):
 def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.data.scenes.TRAIN", 80)
     monkeypatch.setattr("ebb.data.scenes.HELD_OUT", 20)
-    monkeypatch.setattr("ebb.evaluate.scenes.JUDGED", 200)
-    monkeypatch.setattr("ebb.evaluate.scenes.REAL", 100)
-    monkeypatch.setattr("ebb.evaluate.parts.judge", lambda side: judge(side, seconds=0.05))
+    monkeypatch.setattr("ebb.judge.scene_reader.JUDGED", 200)
+    monkeypatch.setattr("ebb.judge.scene_reader.REAL", 100)
+    monkeypatch.setattr("ebb.evaluate.analyses.judge", lambda side: judge(side, seconds=0.05))
     trained("shapes", tmp_path / "run", steps=2)
     found = evaluate(tmp_path / "run", 10, likelihood=0)
     assert found.obeyed.count == 10

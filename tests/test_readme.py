@@ -59,8 +59,8 @@ def runs(data):
 
 def follow(run, monkeypatch, snippet=SNIPPET):
     """The names that the snippet leaves, with `run` in the place of its own."""
-    load = ebb.system.load
-    monkeypatch.setattr(ebb.system, "load", lambda _: load(run))
+    load = ebb.system.system.load
+    monkeypatch.setattr(ebb.system.system, "load", lambda _: load(run))
     found = {}
     exec(compile(snippet, "README.md", "exec"), found)
     return found

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from ebb.evaluate.doctor.commands import removing
+from ebb.doctor.commands import removing
 from ebb.terminal import command, screen, tell
 
 MAIN = "from ebb.cli import main; main()"

@@ -16,7 +16,7 @@ from ebb.networks.unet import UNet
 from ebb.process.denoiser import CLOCKS, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
-from ebb.recipe import Recipe
+from ebb.recipe.recipe import Recipe
 from ebb.train.muon import Muon
 from ebb.train.objectives.denoising import Denoising
 

@@ -11,9 +11,9 @@ from PIL import Image
 from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ebb.recipe import Recipe
-from ebb.run import train
-from ebb.samples import sample_to
+from ebb.edit.samples import sample_to
+from ebb.recipe.recipe import Recipe
+from ebb.run.train import train
 
 SMALL = {
     "network": {"width": 16, "depth": 1},

@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from train import PROBE, fastest
 
-from ebb.checkpoint import sha256
 from ebb.data.scan import Images, read
 from ebb.encode.images import to_pixels
-from ebb.evaluate.cost import gflop
-from ebb.evaluate.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
 from ebb.evaluate.measure import measure
+from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
-from ebb.system import System, load
+from ebb.store.checkpoint import sha256
+from ebb.system.system import System, load
+from ebb.understand.cost import gflop
 
 BATCH = 250
 

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from ebb.data.pictures import sent
 from ebb.data.scan import read
 from ebb.machine import keep_freed_memory
-from ebb.progress import peak_memory_mb
-from ebb.recipe import from_yaml
-from ebb.system import load
+from ebb.recipe.recipe import from_yaml
+from ebb.run.meter import peak_memory_mb
+from ebb.system.system import load
 
 AHEAD = 20
 """Updates after which a GPU is waited for, so that no more than these are under way when a mark passes."""

@@ -22,7 +22,7 @@ from ebb.cli.sample import Sample
 from ebb.cli.say import saying
 from ebb.cli.train import Train, overlaid
 from ebb.errors import EbbError, ResourceError, memory_is_full
-from ebb.recipe import explained
+from ebb.recipe.recipe import explained
 from ebb.store.failure import REMEDIES, failed
 from ebb.terminal import opened, screen, tell
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from ebb.recipe import Recipe, difference, flat, from_yaml, to_yaml
+from ebb.recipe.recipe import Recipe, difference, flat, from_yaml, to_yaml
 from ebb.terminal import tell
 
 
@@ -34,7 +34,7 @@ class Validate:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print that it is valid, or end with the reason."""
-        from ebb.assemble import names_known
+        from ebb.run.build import names_known
 
         names_known(recipe_of(self.file))
         tell(console, f"{self.file} is a valid recipe")

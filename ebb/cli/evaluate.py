@@ -54,7 +54,7 @@ class Evaluate:
 
     def outlook(self) -> str:
         """What is left of a measurement that was stopped."""
-        from ebb.evaluate.store import waiting
+        from ebb.evaluate.drawn import waiting
 
         count, again = (
             waiting(self.run / "evaluation"),
@@ -65,13 +65,13 @@ class Evaluate:
 
     def alone(self, say: Say, options: dict[str, Any]) -> Rows:
         """The figures of one run."""
-        from ebb.evaluate.run import as_table, evaluate
+        from ebb.evaluate.evaluate import as_table, evaluate
 
         return as_table(evaluate(self.run, self.n, likelihood=self.likelihood, say=say, **options)), ()
 
     def compared(self, say: Say, options: dict[str, Any]) -> Rows:
         """The differences of two runs."""
-        from ebb.evaluate.against import against, as_rows
+        from ebb.evaluate.compare import against, as_rows
 
         found = against(self.run, self.against or self.run, self.n, say=say, **options)
         return as_rows(found), ("", found.run, found.other, "difference", "that is")
@@ -140,13 +140,13 @@ class Doctor:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print every finding; exit code 1 if one of them is an error."""
-        from ebb.evaluate.doctor.finding import diagnose
+        from ebb.doctor.diagnose import diagnose
 
         with saying(console, "examining") as say:
             found = diagnose(self.where, data=self.data, say=say)
         tell(console, str(found))
         if found.kind == "run" and not found.unkept:
-            from ebb.evaluate.report.run import write_report
+            from ebb.report.run_report import write_report
 
             tell(console, f"report   {write_report(Path(self.where))}")
         if any(finding.severity == "error" for finding in found.findings):

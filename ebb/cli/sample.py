@@ -42,7 +42,7 @@ class Sample:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Sample and write."""
-        from ebb.samples import sample_to
+        from ebb.edit.samples import sample_to
 
         how = asdict(self.how)
         sample_to(

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ebb.cli.say import show
 from ebb.errors import UsageError
-from ebb.recipe import Recipe, flat, from_yaml, validated
+from ebb.recipe.recipe import Recipe, flat, from_yaml, validated
 from ebb.terminal import command, tell
 
 
@@ -44,7 +44,7 @@ class Train:
         if self.dry_run:
             self.rehearse(asked, console, began)
             return
-        from ebb.run import train
+        from ebb.run.train import train
 
         folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console, began=began)
         tell(console, f"report   {folder / 'report.html'}")
@@ -54,7 +54,7 @@ class Train:
     def rehearse(self, asked: Recipe, console: Console, began: float) -> None:
         """Measure what training would cost, and print the table."""
         from ebb.machine import seconds_since_start
-        from ebb.rehearsal import as_rows, rehearse
+        from ebb.run.rehearse import as_rows, rehearse
 
         started = time.perf_counter() - (seconds_since_start() or 0.0)
         found = rehearse(self.source, asked, run=self.run, console=console, began=began, started=started)

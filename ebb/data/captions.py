@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from ebb.data.files import DAMAGED, Files, Notes, decoded, shown
+from ebb.data.archive import DAMAGED, Files, Notes, decoded, shown
 from ebb.data.match import Match, folded
 from ebb.data.tables import TABLES, Tables
 

@@ -8,12 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ebb.data.files import Notes, folder, shown
+from ebb.data.archive import Notes, folder, shown
 from ebb.data.listing import pictures_in
 from ebb.data.scan import Summary
-from ebb.png import made_by_ebb
 from ebb.shapes import sides
 from ebb.store.place import expanded
+from ebb.store.png import made_by_ebb
 
 NAMED = 3
 """Files that are named; more are counted."""

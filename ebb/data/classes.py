@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ebb.data.archive import Notes, shown
 from ebb.data.decode import Head
-from ebb.data.files import Notes, shown
 from ebb.data.match import Match, folded
 from ebb.data.splits import Label, Source, Split
 from ebb.data.tables import Tables

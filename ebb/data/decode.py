@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from ebb.data.upright import upright, upright_size
 from ebb.errors import DataError
-from ebb.png import SETTINGS
+from ebb.store.png import SETTINGS
 
 SUFFIXES = {
     ".png": "PNG", ".apng": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".webp": "WEBP",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ebb.data.files import DAMAGED, Files
+from ebb.data.archive import DAMAGED, Files
 from ebb.data.match import Match
 from ebb.data.splits import Allocate, Arrays, Label, Source
 from ebb.errors import DamagedError, DataError, ResourceError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 
+from ebb.data.archive import DAMAGED, Files, Notes
 from ebb.data.decode import CONVERT, FOREIGN, SUFFIXES, seems
-from ebb.data.files import DAMAGED, Files, Notes
 
 LOOKED_INTO, SMALL = 100, 2**24
 """Files that are no pictures by their names and are looked into, and the bytes of the largest such."""

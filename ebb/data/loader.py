@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ebb.data.latents import Rows
 from ebb.data.pictures import Pictures, sent, to_unit
 from ebb.data.scan import Images
 from ebb.errors import DataError
+from ebb.store.shards import Rows
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from ebb.data.archive import shown
 from ebb.data.decode import SUFFIXES
-from ebb.data.files import shown
 
 LITTLE = 0.9
 """A source of which a smaller share could be used is warned of."""

@@ -14,12 +14,12 @@ from typing import IO
 
 import numpy as np
 
-from ebb.data import memory
-from ebb.data.files import DAMAGED, Notes, shown
+from ebb.data.archive import DAMAGED, Notes, shown
 from ebb.data.match import Match
 from ebb.data.splits import Arrays, Label, Source
 from ebb.data.tables import SPELLINGS
 from ebb.errors import DamagedError, DataError
+from ebb.store import memory
 
 Opened = IO[bytes] | BufferedIOBase
 

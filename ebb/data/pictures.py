@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,3 +70,8 @@ def opened(paths: Sequence[str | Path], shape: Shape) -> Float[Tensor, "b c h w"
         if not Path(path).is_file():
             raise DataError(f"there is no picture {path}", "name a file")
     return to_unit(torch.from_numpy(np.stack([read_picture(Path(path), shape)[1] for path in paths])))
+
+
+def batches(pixels: NDArray[np.uint8], size: int = 500) -> Iterator[Float[Tensor, "b c h w"]]:
+    """Images uint8 [n, c, h, w] as float batches in [−1, 1], in order."""
+    return (to_unit(torch.from_numpy(pixels[i : i + size])) for i in range(0, len(pixels), size))

@@ -14,16 +14,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ebb.data import captions, classes, hold, memory
+from ebb.data import captions, classes
+from ebb.data.archive import Notes, shown
 from ebb.data.decode import Head, Shape, cut_off
-from ebb.data.fields import NOTHING, Fields, Told, checked, said_of
-from ebb.data.files import Notes, shown
+from ebb.data.held_out import CHUNK, LEAST, held_back, parted
 from ebb.data.listing import way_out
 from ebb.data.match import Match
+from ebb.data.metadata import NOTHING, Fields, Told, checked, said_of
 from ebb.data.sources import SUPPORTED, locate
-from ebb.data.splits import Allocate, Progress, Source, Split
+from ebb.data.splits import Allocate, Source, Split
 from ebb.errors import DataError, UsageError
 from ebb.shapes import sides
+from ebb.store import memory
+from ebb.store.memory import Progress
 
 SIZES = (64, 32, 16, 8)
 
@@ -103,7 +106,7 @@ def read(
     `size` is a side or (height, width) in pixels, `channels` 1 or 3; arrays over half of the available memory go to
     disk under `cache`; `progress(stage, done, total)` is called while reading.
 
-    Where the source has no test set, 1 in 20 images are held back (`ebb.data.hold`), unless the set is small or
+    Where the source has no test set, 1 in 20 images are held back (`ebb.data.held_out`), unless the set is small or
     `hold_back` is False, as for a run that was trained on all of them.
 
     `numbers` are fields of a metadata.jsonl whose values are numbers, `beside` one that names another picture of the
@@ -168,15 +171,15 @@ def _own_split(
     chosen: dict[str, str], notes: Notes, hold_back: bool,
 ) -> Images:  # fmt: skip
     """The images of a source without a test set, a few of them held back where there are enough."""
-    back = hold.held_back(pixels, classes.numbers_of(source.train, kept, names)) if hold_back else []
+    back = held_back(pixels, classes.numbers_of(source.train, kept, names)) if hold_back else []
     some, back = bool(back), said.fields.unshown(source.train, kept, back)
     if not back:
-        few = len(pixels) < hold.LEAST
+        few = len(pixels) < LEAST
         why = "those that could be stand beside others" if some else "no class can spare one"
-        why = f"fewer than {hold.LEAST} images" if few else why if hold_back else "not asked for"
+        why = f"fewer than {LEAST} images" if few else why if hold_back else "not asked for"
         return _images(source, source.train, pixels, kept, said, names, chosen | {"held out": f"none: {why}"}, notes)
     chosen["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
-    pixels, aside, left = hold.parted(pixels, back)
+    pixels, aside, left = parted(pixels, back)
     own, others = said.take(left), said.take(back)
     checked(where, own, defaultdict(list))  # what is left may say less
     train = _images(source, source.train, pixels, [kept[at] for at in left], own, names, chosen, notes)
@@ -248,7 +251,7 @@ def _pixels(
 
 
 def _chunks(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    return (np.ascontiguousarray(pixels[at : at + hold.CHUNK]) for at in range(0, len(pixels), hold.CHUNK))
+    return (np.ascontiguousarray(pixels[at : at + CHUNK]) for at in range(0, len(pixels), CHUNK))
 
 
 def _grey(pixels: np.ndarray) -> bool:

@@ -7,11 +7,11 @@ import posixpath
 from pathlib import Path
 
 from ebb.data import formats, npz, scenes
+from ebb.data.archive import Files, Notes, Place, folder, shown, tarred, zipped
 from ebb.data.captions import captions
 from ebb.data.classes import common_depth, folder_at, labelled
-from ebb.data.fields import NOTHING, Fields
-from ebb.data.files import Files, Notes, Place, folder, shown, tarred, zipped
 from ebb.data.listing import note_others, pictures_in, way_out
+from ebb.data.metadata import NOTHING, Fields
 from ebb.data.splits import Allocate, ImageFiles, Source
 from ebb.data.tables import METADATA, Tables, read_tables
 from ebb.errors import DataError

@@ -11,10 +11,11 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from PIL import Image
 
+from ebb.data.archive import DAMAGED, MEMBER_LIMIT, Files, Notes
 from ebb.data.decode import MIN_SIDE, Head, Shape, UnusableError, decode, fit, head
-from ebb.data.files import DAMAGED, MEMBER_LIMIT, Files, Notes
 from ebb.data.listing import suffix
 from ebb.data.match import Match
+from ebb.store.memory import Progress
 
 SMALL = 16 * 1024
 """Bytes of a file on average below which one thread reads all."""
@@ -23,7 +24,6 @@ SMALL_PICTURE, EARLY = 64 * 64, 2**28
 """Pixels of a picture that is decoded with its header, where all such take at most so many bytes."""
 
 Label = int | str | None
-Progress = Callable[[str, int, int], None]
 Allocate = Callable[[tuple[int, ...]], np.ndarray]
 T = TypeVar("T")
 R = TypeVar("R")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ebb.data.files import DAMAGED, Files, Notes, Place, decoded, shown
+from ebb.data.archive import DAMAGED, Files, Notes, Place, decoded, shown
 from ebb.data.match import Condition, Match, Names
 from ebb.errors import DamagedError, DataError
 

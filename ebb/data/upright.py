@@ -6,7 +6,7 @@ from io import BufferedIOBase
 
 from PIL import Image
 
-from ebb import png
+from ebb.store import png
 
 ORIENTATION = 0x0112
 """The tag of EXIF and of TIFF."""

@@ -17,17 +17,17 @@ from ebb.edit.translate import direction, translate
 from ebb.errors import EbbError, UsageError
 from ebb.guide.cfg import cfg
 from ebb.guide.operators import Curved, Operator, downsample
-from ebb.limits import real, whole
 from ebb.machine import ready
-from ebb.names import parse
 from ebb.process.denoiser import Cond, Denoiser
-from ebb.recipe import Sampling
+from ebb.recipe.limits import real, whole
+from ebb.recipe.names import parse
+from ebb.recipe.recipe import Sampling
 from ebb.sample.invert import invert
-from ebb.sample.loop import Solver
 from ebb.sample.noise import Noise
-from ebb.sample.table import SOLVERS
+from ebb.sample.solvers import SOLVERS
+from ebb.sample.trajectory import Solver
 from ebb.shapes import Float, batch_of, sides
-from ebb.system import System
+from ebb.system.system import System
 
 Label = str | int | None
 """A label's name or number, or a text where the model hears texts; None says nothing, the null it was trained with."""

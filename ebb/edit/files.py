@@ -14,8 +14,8 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from ebb.data.archive import Notes, folder, shown
 from ebb.data.decode import SUFFIXES, Head, Shape, UnusableError, cut_off, fit, picture_of, refused
-from ebb.data.files import Notes, folder, shown
 from ebb.data.listing import note_others, pictures_in, way_out
 from ebb.data.masks import HALF, read_mask
 from ebb.data.pictures import to_unit
@@ -23,10 +23,10 @@ from ebb.edit.editor import Editor, Label
 from ebb.encode.arriving import arriving
 from ebb.encode.images import form, grid, picture, save_npz, save_png, to_pixels, writable
 from ebb.errors import DataError, UsageError
-from ebb.limits import whole
+from ebb.recipe.limits import whole
 from ebb.shapes import Float, sides
 from ebb.store.place import by_name
-from ebb.system import load, locate
+from ebb.system.system import load, locate
 from ebb.terminal import tell, tell_notes
 
 Opened = Sequence[tuple[Path, Head, np.ndarray]]

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ebb.edit.sdedit import fresh
 from ebb.guide.inpaint import inpaint
-from ebb.limits import whole
 from ebb.process.denoiser import Cond, Denoiser
-from ebb.sample.loop import Solver
+from ebb.recipe.limits import whole
 from ebb.sample.repaint import Resample
+from ebb.sample.trajectory import Solver
 from ebb.shapes import Float
 
 

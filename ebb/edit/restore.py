@@ -14,7 +14,7 @@ from ebb.errors import UsageError
 from ebb.guide.inverse import mmps
 from ebb.guide.operators import Measurement, Operator, blur
 from ebb.process.denoiser import Cond, Denoiser
-from ebb.sample.loop import Solver
+from ebb.sample.trajectory import Solver
 from ebb.shapes import Float
 
 

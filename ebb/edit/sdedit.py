@@ -10,8 +10,8 @@ from torch import Tensor
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.moment import at
-from ebb.sample.loop import Point, Solver, trajectory
 from ebb.sample.noise import START
+from ebb.sample.trajectory import Point, Solver, trajectory
 from ebb.shapes import Float
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from ebb.edit.sdedit import last
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.sample.invert import invert, refuse
-from ebb.sample.loop import Solver, trajectory
+from ebb.sample.trajectory import Solver, trajectory
 from ebb.shapes import Float
 
 

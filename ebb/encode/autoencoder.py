@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ebb.encode.quantise import Codebook
 from ebb.errors import UsageError
-from ebb.networks.autoencoder import Decoder, Encoder, shape_of
+from ebb.networks.convolutional import Decoder, Encoder, shape_of
 from ebb.shapes import Float
 
 LOG_VARIANCE = (-30.0, 20.0)
@@ -122,7 +122,7 @@ def divergence(mean: Float[Tensor, "b *d"], log_variance: Float[Tensor, "b *d"])
 class KL(Autoencoder):
     """A variational autoencoder (Kingma & Welling 2014): the encoder says a mean and a variance for every latent.
 
-    `latent` channels; the other settings are those of `ebb.networks.autoencoder.Encoder`. Latents drawn from N(0, I)
+    `latent` channels; the other settings are those of `ebb.networks.convolutional.Encoder`. Latents drawn from N(0, I)
     decode to images as far as training has weighed the divergence enough.
     """
 
@@ -162,7 +162,7 @@ class VQ(Autoencoder):
     """An autoencoder whose latents are vectors of a codebook (van den Oord et al. 2017).
 
     `latent` channels, `codes` vectors, of which each is a running mean over about 1/(1 − decay) batches; the other
-    settings are those of `ebb.networks.autoencoder.Encoder`. `codebook.learn` moves the codes, nothing else does, and
+    settings are those of `ebb.networks.convolutional.Encoder`. `codebook.learn` moves the codes, nothing else does, and
     until its first call they are all 0.
     """
 

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ebb.encode.beside import Beside
 from ebb.encode.labels import Labels
 from ebb.encode.numbers import Asked, Numbers
+from ebb.encode.picture import Beside
 from ebb.encode.pretrained_text import Joined, PretrainedText
 from ebb.encode.text import Vocabulary, concepts_of
 from ebb.errors import UsageError

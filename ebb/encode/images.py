@@ -18,10 +18,10 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ebb.errors import UsageError
-from ebb.png import SETTINGS, made_by_ebb
 from ebb.shapes import Float
 from ebb.store.failure import told
 from ebb.store.place import beside_something, room_for, room_in
+from ebb.store.png import SETTINGS, made_by_ebb
 from ebb.store.write import replace_bytes
 
 NUMBERED = re.compile(r"\d{6,}\.png")

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ebb.checkpoint import sha256
 from ebb.encode.text import checked
 from ebb.errors import DamagedError, DataError, ResourceError, UsageError, nearest
 from ebb.shapes import Float
+from ebb.store.checkpoint import sha256
 
 AFTER_PADDING = ("roberta", "xlm-roberta", "mpnet")
 """Types that number places from the one after their padding."""

@@ -1,1 +1,1 @@
-"""Figures that say how close samples come to real images, and the page that shows a run."""
+"""A run in figures: how close its samples come to real images, with error bars, floors and comparisons."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.evaluate.distances import Array, Rows, Statistic, once, too_few
-from ebb.evaluate.features import Classifier, Features, vote
+from ebb.judge.distances import Array, Rows, Statistic, once, too_few
+from ebb.judge.features import Classifier, Features, vote
 
 SCORED = 100
 """Images for each class that the class score needs: its logarithm then reads at most 0.005 low."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ebb.errors import DataError, UsageError
-from ebb.evaluate.distances import ROWS
 from ebb.evaluate.figures import LEAST
-from ebb.limits import whole
+from ebb.judge.distances import ROWS
+from ebb.recipe.limits import whole
 from ebb.terminal import command
 
 USUAL = 1000

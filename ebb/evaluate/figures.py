@@ -9,18 +9,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.evaluate import by_class, manifold, sliced, two_sample
-from ebb.evaluate.distances import (
-    Array,
-    Statistic,
-    averaged,
-    estimate,
-    frechet_counted,
-    kernel_counted,
-    once,
-    wilson,
-)
-from ebb.evaluate.features import SIDE, Features, RandomFeatures, batches, blocks, extract, probabilities
+from ebb.data.pictures import batches
+from ebb.evaluate import by_class, two_sample
+from ebb.judge import manifold, sliced
+from ebb.judge.distances import Array, Statistic, averaged, estimate, frechet_counted, kernel_counted, once, wilson
+from ebb.judge.features import SIDE, Features, RandomFeatures, blocks, extract, probabilities
 
 COLUMNS = 10
 """Images for each feature that a Fréchet distance needs: two sets of one distribution then read about a twentieth of

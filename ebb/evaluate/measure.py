@@ -10,13 +10,14 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
+from ebb.data.pictures import batches
 from ebb.errors import DataError, UsageError
-from ebb.evaluate.arrays import Given, indices_of, pictures_of
 from ebb.evaluate.by_class import distance_by_class, label_accuracy
-from ebb.evaluate.distances import averaged, frechet_counted, too_few
-from ebb.evaluate.features import Features, batches, extract
 from ebb.evaluate.figures import Distance, Pile, Sets, measured
-from ebb.limits import whole
+from ebb.judge.arrays import Given, indices_of, pictures_of
+from ebb.judge.distances import averaged, frechet_counted, too_few
+from ebb.judge.features import Features, extract
+from ebb.recipe.limits import whole
 
 __all__ = ["Distance", "Evaluation", "as_table", "label_accuracy", "measure", "split"]
 

@@ -19,28 +19,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebb.data.of_run import data_of
+from ebb.data.pictures import batches
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
 from ebb.errors import EbbError, UsageError
-from ebb.evaluate.cost import counted
-from ebb.evaluate.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
+from ebb.evaluate.by_class import label_accuracy
+from ebb.evaluate.drawn import Say
 from ebb.evaluate.enough import comparable, countable, decisive
-from ebb.evaluate.features import Features, batches, blocks, extract
-from ebb.evaluate.measure import label_accuracy, split
-from ebb.evaluate.report.sweep import write_page
-from ebb.evaluate.run import data_of, features_for, loaded, measuring
-from ebb.evaluate.store import Say
-from ebb.evaluate.wishes import asked_for, labels_of
+from ebb.evaluate.evaluate import features_for, loaded, measuring
+from ebb.evaluate.measure import split
 from ebb.guide.cfg import cfg
-from ebb.names import parse, spell
+from ebb.judge.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
+from ebb.judge.features import Features, blocks, extract
 from ebb.process.times import GRIDS, Given
-from ebb.recipe import Sampling
+from ebb.recipe.names import parse, spell
+from ebb.recipe.recipe import Sampling
+from ebb.report.sweep_section import write_page
 from ebb.sample.noise import Noise
-from ebb.sample.table import SOLVERS
+from ebb.sample.solvers import SOLVERS
 from ebb.sample.tune import StochasticError, tune
 from ebb.store.place import by_name
 from ebb.store.write import replace_text
-from ebb.system import System
+from ebb.system.requests import asked_for, labels_of
+from ebb.system.system import System
+from ebb.understand.cost import counted
 
 NEAR = 1.05
 """The chosen cell's distance is at most this multiple of the smallest."""

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from ebb.evaluate.distances import Array
-from ebb.evaluate.features import BATCH, RATE, Labelled, train_classifier
+from ebb.judge.distances import Array
+from ebb.judge.features import BATCH, RATE, Labelled, train_classifier
 
 WIDTH, EPOCHS = 64, 20
 

@@ -56,7 +56,7 @@ def temperature(tau: float) -> Guide:
     next to nothing for τ < 1, and the reverse SDE s²·τ/(2 − τ); only Langevin steps at every noise level make it s²·τ.
 
     A network is asked beyond its training here: the data that it sees have √τ of the norm which it knows at ν(u). How
-    far x leaves the forward process is told by `ebb.sample.range`. Raises UsageError for τ ≤ 0.
+    far x leaves the forward process is told by `ebb.sample.drift`. Raises UsageError for τ ≤ 0.
     """
     if not 0 < tau < math.inf:
         raise UsageError(f"a temperature is above 0, got {tau:g}", "1 is off; try 0.9")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.blocks import Fourier
-from ebb.networks.text import Text, TextEncoder, TextStates
+from ebb.networks.text_encoder import Text, TextEncoder, TextStates
 from ebb.shapes import Float
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ebb.errors import UsageError
-from ebb.networks.autoencoder import channels_last
+from ebb.networks.convolutional import channels_last
 from ebb.networks.unet import groups
 from ebb.shapes import Float, sides
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ebb.process.moment import at, combine, common, where
 from ebb.process.path import LOUDEST, Path, spread
-from ebb.process.predict import Prediction, recover, recover_factors
+from ebb.process.predict import Prediction, recover, recover_factors, target
 from ebb.shapes import Float
 
 Cond = Mapping[str, Tensor]
@@ -202,3 +202,19 @@ class Retimed:
 def retime(denoiser: Denoiser, path: Path) -> Denoiser:
     """`denoiser`, to be asked in the time of `path`."""
     return Retimed(denoiser, path)
+
+
+def target_error(
+    model: Predictor,
+    x0: Float[Tensor, "b *d"],
+    eps: Float[Tensor, "b *d"],
+    t: Float[Tensor, "b"],
+    cond: Cond,
+    factors: tuple[Tensor, Tensor] | None = None,
+) -> Float[Tensor, "b *d"]:
+    """F_θ(x_t, t) − (a·x0 + b·ε) at x_t = α·x0 + σ·ε: how far the model is from what it is trained to output.
+
+    `factors` are (a, b) at t where the caller has them already.
+    """
+    aim = target(factors or model.prediction(model.path, t), x0, eps)
+    return model.raw(model.path.mix(x0, eps, t), t, cond) - aim

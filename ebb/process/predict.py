@@ -119,3 +119,11 @@ PREDICTIONS: dict[str, Prediction] = {
     "score": score,
     "edm": Preconditioned(),
 }
+
+
+def target(
+    factors: tuple[Tensor, Tensor], x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"]
+) -> Float[Tensor, "b *d"]:
+    """F = a·x0 + b·ε, what a model is trained to output, from the (a, b) of its prediction, [b] each."""
+    a, b = factors
+    return spread(a, x0) * x0 + spread(b, eps) * eps

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
-from ebb.limits import whole
 from ebb.process.path import Path
+from ebb.recipe.limits import whole
 from ebb.shapes import Float
 
 Density = Callable[[Path, Tensor], Tensor]

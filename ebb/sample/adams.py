@@ -22,7 +22,7 @@ from ebb.errors import UsageError
 from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path, jump_factors
-from ebb.sample.loop import Denoise, Draw, Stepped
+from ebb.sample.trajectory import Denoise, Draw, Stepped
 
 Variable = Literal["lam", "nsr", "time"]
 """What the polynomial is in: the fields λ, ν = σ/α and t of a Moment."""

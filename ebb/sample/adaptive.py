@@ -14,7 +14,7 @@ from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.moment import Moment, where
 from ebb.process.path import Path, spread
-from ebb.sample.loop import Denoise, Draw, Stepped
+from ebb.sample.trajectory import Denoise, Draw, Stepped
 from ebb.shapes import Float
 
 Field = Callable[[Tensor, Tensor], Tensor]

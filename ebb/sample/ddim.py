@@ -14,7 +14,7 @@ from ebb.process.denoiser import Cond
 from ebb.process.learned import VarianceDenoiser
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
-from ebb.sample.loop import Denoise, Draw, Stepped
+from ebb.sample.trajectory import Denoise, Draw, Stepped
 
 
 def kept(t: Moment, s: Moment) -> float:

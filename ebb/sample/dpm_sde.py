@@ -22,9 +22,9 @@ from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
 from ebb.sample.adams import Past, averages, spread_over, usable
 from ebb.sample.ddim import kept
-from ebb.sample.loop import Denoise, Draw, Stepped
 from ebb.sample.multistep import midpoint
 from ebb.sample.singlestep import halfway
+from ebb.sample.trajectory import Denoise, Draw, Stepped
 
 
 def noisy(eta: float) -> None:

@@ -21,7 +21,7 @@ from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.moment import at, everywhere
 from ebb.process.path import Path
-from ebb.sample.loop import Denoise, Point, Solver, Stepped, checked
+from ebb.sample.trajectory import Denoise, Point, Solver, Stepped, checked
 from ebb.shapes import Float
 
 PARTS = 64

@@ -10,7 +10,7 @@ from torch import Tensor
 from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
-from ebb.sample.loop import Denoise, Draw, Stepped
+from ebb.sample.trajectory import Denoise, Draw, Stepped
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.moment import at
-from ebb.sample.loop import Point, Solver, checked, trajectory
+from ebb.sample.trajectory import Point, Solver, checked, trajectory
 from ebb.shapes import Float
 
 

@@ -4,82 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.flow_map import FlowMap
 from ebb.process.moment import Moment, at, where
 from ebb.process.path import Path
 from ebb.sample.ddim import diffused
-from ebb.sample.loop import Denoise, Point, checked
+from ebb.sample.trajectory import Denoise, Point, checked
 from ebb.shapes import Float
-
-
-@runtime_checkable
-class FlowMap(Protocol):
-    """A model of two times: the x0 with which the path's jump from x at t lands on the flow's own x_s.
-
-    x_s = r·x + (α_s − r·α_t)·f(x, t, s, cond), r = σ_s/σ_t. At s = 0 it is the flow's end itself, as a consistency
-    model says it (Song et al. 2023, definition 1); at s = t it is E[x0 | x_t]. On α = 1 it is the
-    g of consistency trajectory models (Kim et al. 2024).
-    """
-
-    @property
-    def path(self) -> Path:
-        """The path whose flow it is."""
-        ...
-
-    def __call__(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
-        """x [b, *d], t [b], s [b] → x0 [b, *d]."""
-        ...
-
-    def toward(self, s: float) -> Denoiser:
-        """The same model with its destination fixed: an ordinary denoiser (`Toward(self, s)`)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Toward:
-    """`flow_map` with the destination `s`: guides and solvers take it for a denoiser."""
-
-    flow_map: FlowMap
-    s: float
-
-    @property
-    def path(self) -> Path:
-        """The flow map's own."""
-        return self.flow_map.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
-        """f(x, t, s, cond)."""
-        return self.flow_map(x, t, at(self.path, self.s).shared(len(t)), cond)
-
-
-@dataclass(frozen=True)
-class Straight:
-    """A denoiser as a flow map: the same x0 for every destination, exact for short ways only. Its jumps are DDIM's."""
-
-    denoiser: Denoiser
-
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(
-        self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], s: Float[Tensor, "b"], cond: Cond
-    ) -> Float[Tensor, "b *d"]:
-        """E[x0 | x_t = x, cond], whatever s."""
-        return self.denoiser(x, t, cond)
-
-    def toward(self, s: float) -> Denoiser:
-        """The denoiser."""
-        return self.denoiser
 
 
 def jumps(

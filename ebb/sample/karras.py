@@ -14,7 +14,7 @@ from ebb.process.moment import Moment, where
 from ebb.process.path import Path
 from ebb.sample.ddim import diffused, kept
 from ebb.sample.heun import Heun
-from ebb.sample.loop import Denoise, Draw, Stepped
+from ebb.sample.trajectory import Denoise, Draw, Stepped
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment
 from ebb.process.path import Path
 from ebb.sample.adams import Past, averages, towards, usable
-from ebb.sample.loop import Denoise, Draw, Stepped
+from ebb.sample.trajectory import Denoise, Draw, Stepped
 
 
 def midpoint(s: Moment, past: Past) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
-from ebb.limits import whole
+from ebb.recipe.limits import whole
 
 START = 2**64 - 1
 """The step under which a sample's first noise is drawn: no trajectory has that many."""
@@ -34,7 +34,7 @@ class Noise:
 
     @classmethod
     def of(cls, seed: SupportsIndex, count: SupportsIndex) -> Noise:
-        """The noise of `count` samples seeded seed, seed + 1, …; UsageError for a number outside `ebb.limits`."""
+        """The noise of `count` samples seeded seed, seed + 1, …; UsageError for numbers outside `ebb.recipe.limits`."""
         first = whole("seed of noise", seed)
         return cls(tuple(range(first, first + whole("n", count))))
 

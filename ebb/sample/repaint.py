@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ebb.limits import whole
 from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
+from ebb.recipe.limits import whole
 from ebb.sample.ddim import kept
-from ebb.sample.loop import Denoise, Draw, Solver, Stepped
+from ebb.sample.trajectory import Denoise, Draw, Solver, Stepped
 
 
 @dataclass(frozen=True)

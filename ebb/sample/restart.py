@@ -15,8 +15,8 @@ from ebb.process.moment import Moment, where
 from ebb.process.path import Path
 from ebb.sample.ddim import Euler, diffused, kept
 from ebb.sample.heun import Heun
-from ebb.sample.loop import Denoise, Draw, Solver, Stepped
 from ebb.sample.multistep import DPMpp2M
+from ebb.sample.trajectory import Denoise, Draw, Solver, Stepped
 
 FLOWS: dict[str, Solver] = {"euler": Euler(), "heun": Heun(), "dpmpp_2m": DPMpp2M()}
 """The deterministic solvers that lead down."""

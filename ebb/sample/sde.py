@@ -13,7 +13,7 @@ from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
 from ebb.sample.ddim import DDIM, kept
-from ebb.sample.loop import Denoise, Draw, Solver, Stepped
+from ebb.sample.trajectory import Denoise, Draw, Solver, Stepped
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, where
 from ebb.process.path import Path
-from ebb.sample.loop import Denoise, Draw, Stepped
+from ebb.sample.trajectory import Denoise, Draw, Stepped
 
 
 def halfway(path: Path, t: Moment, s: Moment) -> Moment | None:

@@ -20,7 +20,7 @@ from ebb.process.moment import at, where
 from ebb.process.path import Path
 from ebb.process.times import LogSNR
 from ebb.sample.heun import Heun
-from ebb.sample.loop import Solver, trajectory
+from ebb.sample.trajectory import Solver, trajectory
 from ebb.shapes import Float
 
 

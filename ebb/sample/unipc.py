@@ -11,8 +11,8 @@ from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment
 from ebb.process.path import Path
 from ebb.sample.adams import Past, averages, between, towards, usable
-from ebb.sample.loop import Denoise, Draw, Stepped
 from ebb.sample.multistep import midpoint
+from ebb.sample.trajectory import Denoise, Draw, Stepped
 
 
 class Taken(NamedTuple):

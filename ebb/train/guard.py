@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from ebb.data.loader import Batch
-from ebb.process.levels import BINS, EDGE
+from ebb.process.bins import BINS, EDGE
 
 STRIKES = 3
 """So many bad updates in a row, and it is the weights that are bad, not a batch."""
@@ -124,7 +124,7 @@ def unsound(state: dict[str, dict[str, Tensor]]) -> str | None:
 class Skip:
     """An update that was not made: its step, the first batch it would have used, and what was wrong with it.
 
-    `levels` is the mean loss in each bin of the log-SNR (`ebb.process.levels`), None where there was no sample.
+    `levels` is the mean loss in each bin of the log-SNR (`ebb.process.bins`), None where there was no sample.
     """
 
     step: int

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ebb.data.loader import Batch, Examples, keyed
-from ebb.networks.mode import evaluating
+from ebb.networks.evaluating import evaluating
 from ebb.process.denoiser import Predictor
 from ebb.sample.noise import Noise
 from ebb.train.objectives.denoising import Denoising, drawn

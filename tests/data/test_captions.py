@@ -14,9 +14,9 @@ from rich.console import Console
 from ebb.data.captions import LARGEST
 from ebb.data.scan import read
 from ebb.errors import DataError
-from ebb.prepare import text_of
-from ebb.recipe import TextRecipe
-from ebb.record import show_data
+from ebb.recipe.recipe import TextRecipe
+from ebb.run.folder import show_data
+from ebb.run.prepare import text_of
 
 
 def metadata(folder, texts):

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ebb.data import memory
 from ebb.data.scan import read
+from ebb.edit.samples import write
 from ebb.encode.conditioner import Wishes
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError
-from ebb.samples import write
+from ebb.store import memory
 
 fuzz = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

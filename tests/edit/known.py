@@ -8,8 +8,8 @@ from ebb.networks.unet import UNet
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import Cosine
 from ebb.process.predict import v
-from ebb.recipe import Sampling
-from ebb.system import System
+from ebb.recipe.recipe import Sampling
+from ebb.system.system import System
 
 
 class Given:

@@ -10,7 +10,7 @@ from ebb.process.path import Cosine, Linear
 from ebb.process.times import LogSNR
 from ebb.sample.ddim import DDPM
 from ebb.sample.noise import Noise
-from ebb.sample.table import SOLVERS
+from ebb.sample.solvers import SOLVERS
 
 MEANS = torch.randn(3, 1, 4, 5, generator=torch.Generator().manual_seed(0))
 NEW = torch.zeros(4, 5, dtype=torch.bool)

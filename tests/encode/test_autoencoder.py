@@ -7,7 +7,7 @@ from torch.distributions import Normal, kl_divergence
 from ebb.encode.autoencoder import AUTOENCODERS, Variational, blended, divergence, draw, ramp, starts
 from ebb.encode.quantise import Codebook, perplexity
 from ebb.errors import UsageError
-from ebb.names import parse, spell
+from ebb.recipe.names import parse, spell
 
 
 def made(kind, **settings):

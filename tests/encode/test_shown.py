@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from ebb.encode.beside import Beside
 from ebb.encode.conditioner import Conditioner, Wishes
 from ebb.encode.labels import Labels
 from ebb.encode.numbers import Numbers
+from ebb.encode.picture import Beside
 from ebb.errors import UsageError
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from ebb.evaluate.features import Classifier, train_classifier
+from ebb.judge.features import Classifier, train_classifier
 
 
 class Digits(NamedTuple):

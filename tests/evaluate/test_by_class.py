@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ebb.evaluate.by_class import distance_by_class, judges, label_accuracy, score_counted
-from ebb.evaluate.distances import frechet_counted, once
-from ebb.evaluate.features import Classifier, RandomFeatures
+from ebb.judge.distances import frechet_counted, once
+from ebb.judge.features import Classifier, RandomFeatures
 
 
 def score(p):

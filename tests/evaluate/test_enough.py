@@ -11,10 +11,10 @@ from rich.console import Console
 
 from ebb.errors import UsageError
 from ebb.evaluate.enough import decisive, worthwhile
-from ebb.evaluate.run import evaluate
+from ebb.evaluate.evaluate import evaluate
 from ebb.evaluate.sweep import sweep
-from ebb.recipe import Recipe
-from ebb.run import train
+from ebb.recipe.recipe import Recipe
+from ebb.run.train import train
 
 from ..command import ebb
 
@@ -45,7 +45,7 @@ def nothing_drawn(monkeypatch):
     def drawn(*_, **__):
         raise AssertionError("samples were drawn")
 
-    monkeypatch.setattr("ebb.system.System.make", drawn)
+    monkeypatch.setattr("ebb.system.system.System.make", drawn)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "sweep"])
@@ -66,7 +66,7 @@ def test_what_is_worth_measuring_can_be_measured(some):
 
 
 def test_labelled_pictures_too_small_for_a_classifier_are_judged_without_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("ebb.evaluate.run.parts", lambda _: [])
+    monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda _: [])
     found = evaluate(run_on(tmp_path, 40, side=4, classes=2), 20, likelihood=0)
     assert found.figures.features.startswith("random network")
 

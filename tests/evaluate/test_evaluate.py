@@ -14,20 +14,21 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from ebb import checkpoint
-from ebb.cli import saying
+from ebb.cli.say import saying
+from ebb.data.of_run import data_of
 from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
-from ebb.evaluate import parts, two_sample
-from ebb.evaluate.against import against, as_rows
-from ebb.evaluate.ensemble import train_ensemble
-from ebb.evaluate.features import train_classifier
-from ebb.evaluate.run import as_table, data_of, evaluate
+from ebb.evaluate import two_sample
+from ebb.evaluate.compare import against, as_rows
+from ebb.evaluate.evaluate import as_table, evaluate
 from ebb.evaluate.sweep import sweep
-from ebb.evaluate.wishes import asked_for, labels_of
-from ebb.recipe import Recipe
-from ebb.run import train
-from ebb.system import load
+from ebb.judge.ensemble import train_ensemble
+from ebb.judge.features import train_classifier
+from ebb.recipe.recipe import Recipe
+from ebb.run.train import train
+from ebb.store import checkpoint
+from ebb.system.requests import asked_for, labels_of
+from ebb.system.system import load
 
 from ..command import ebb
 
@@ -58,7 +59,7 @@ def home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Classifiers that learn little: what they say is tested elsewhere."""
-    monkeypatch.setattr("ebb.evaluate.run.train_ensemble", functools.partial(train_ensemble, seconds=0.02))
+    monkeypatch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=0.02))
     monkeypatch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))
 
 
@@ -107,7 +108,7 @@ def test_an_interruption_between_parts_loses_no_part_before_it(run, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "noise", stop)
+        patch.setattr(analyses, "noise", stop)
         with pytest.raises(KeyboardInterrupt):
             evaluate(run, COUNT, likelihood=0)
     assert "memorisation" in figures(run)
@@ -123,7 +124,7 @@ def test_a_part_that_cannot_be_had_is_explained_and_the_others_are_there(run, mo
     def refuse(_):
         raise DataError("too few images for that")
 
-    monkeypatch.setattr(parts, "copies", refuse)
+    monkeypatch.setattr(analyses, "copies", refuse)
     found = evaluate(run, COUNT, likelihood=0)
     assert found.memorisation is None
     assert found.levels is not None
@@ -258,14 +259,14 @@ def test_ctrl_c_while_sampling_says_how_to_go_on(run, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebb.system.System.sample", stop)
+    monkeypatch.setattr("ebb.system.system.System.sample", stop)
     assert ebb("evaluate", run, "--n", COUNT) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
 
 def test_figures_of_samples_drawn_before_say_so_and_fresh_draws_them_anew(run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setattr("ebb.evaluate.run.parts", lambda _: [])
+    monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda _: [])
     old = "20 of the 20 samples were drawn before with the same settings, at "
     command = ("evaluate", run, "--n", COUNT)
     assert ebb(*command) == 0
@@ -287,7 +288,7 @@ def test_a_measurement_stopped_before_it_drew_anything_promises_nothing(run, cap
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebb.evaluate.run.data_of", stop)
+    monkeypatch.setattr("ebb.evaluate.evaluate.data_of", stop)
     assert ebb("evaluate", run, "--n", COUNT) == 130
     assert "no samples were kept" in capsys.readouterr().err
 
@@ -305,7 +306,7 @@ def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
 
 
 def test_the_doctor_ends_with_one_where_something_is_wrong(capsys, monkeypatch, tmp_path):
-    from ebb.evaluate.doctor import finding
+    from ebb.doctor import finding
 
     for severity, code in (("warning", 0), ("error", 1)):
         found = finding.Finding("a", "grey images", "std 0.01", "no training", "ebb train DATA", severity)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ebb.errors import DataError
-from ebb.evaluate.features import RandomFeatures
 from ebb.evaluate.measure import as_table, measure
+from ebb.judge.features import RandomFeatures
 
 
 def _noisy(pixels, amount):

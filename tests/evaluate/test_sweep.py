@@ -8,20 +8,20 @@ import pytest
 import ebb
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.evaluate import two_sample
-from ebb.evaluate.ensemble import train_ensemble
-from ebb.evaluate.features import train_classifier
-from ebb.evaluate.report.sweep import chart
 from ebb.evaluate.sweep import Cell, as_rows, choose, counted, measured, settings_of, sweep
-from ebb.recipe import NetworkRecipe, Recipe, Sampling
-from ebb.run import train
+from ebb.judge.ensemble import train_ensemble
+from ebb.judge.features import train_classifier
+from ebb.recipe.recipe import NetworkRecipe, Recipe, Sampling
+from ebb.report.sweep_section import chart
+from ebb.run.train import train
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Classifiers that learn for a moment, and figures alone: a sweep only needs some features."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ebb.evaluate.run.train_ensemble", functools.partial(train_ensemble, seconds=0.5))
-        patch.setattr("ebb.evaluate.run.parts", lambda _: [])
+        patch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=0.5))
+        patch.setattr("ebb.evaluate.evaluate.parts", lambda _: [])
         patch.setattr("ebb.evaluate.enough.ROWS", 0)  # so few samples choose nothing: what is kept of them is looked at
         patch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))
         yield
@@ -59,7 +59,9 @@ def test_evaluations_are_counted_at_the_network(swept):
 def test_the_run_samples_with_what_was_chosen(run, swept):
     system = ebb.load(run)
     assert system.sampling == swept.chosen.sampling
-    assert ebb.load(ebb.system.locate(run)).sampling != swept.chosen.sampling  # a checkpoint itself is never rewritten
+    assert (
+        ebb.load(ebb.system.system.locate(run)).sampling != swept.chosen.sampling
+    )  # a checkpoint itself is never rewritten
     again = system.sample(4, seed=3)
     explicit = system.sample(4, seed=3, **swept.chosen.sampling.model_dump())
     assert np.array_equal(again.numpy(), explicit.numpy())
@@ -72,7 +74,7 @@ def test_a_sweep_is_a_function_of_run_and_settings(run, swept):
 
 
 def test_the_figure_is_that_of_evaluate(run, swept):
-    from ebb.evaluate.run import evaluate
+    from ebb.evaluate.evaluate import evaluate
 
     cell = sweep(run, ["ddim"], [3], [2.0], 160, search=False).cells[0]
     alone = evaluate(run, 160, likelihood=0, **cell.sampling.model_dump()).figures
@@ -172,7 +174,7 @@ def test_a_mutant_that_counts_calls_and_not_samples_is_caught(run, monkeypatch):
 
 
 def test_settings_search_only_where_it_helps(run):
-    system = ebb.load(ebb.system.locate(run))
+    system = ebb.load(ebb.system.system.locate(run))
     found = list(settings_of(system, ["ddim"], [20], [1.0], True, lambda _: None))
     assert [how.grid for how in found] == ["log_snr"]
 
@@ -190,12 +192,12 @@ def test_one_setting_that_fails_does_not_lose_the_others(run, monkeypatch):
 
 
 def test_settings_named_twice_are_measured_once(run):
-    system = ebb.load(ebb.system.locate(run))
+    system = ebb.load(ebb.system.system.locate(run))
     assert len(list(settings_of(system, ["ddim", "ddim"], [20, 20], [1.0, 1.0], False, lambda _: None))) == 1
 
 
 def test_evaluate_measures_what_sample_samples(run, swept):
-    from ebb.evaluate.run import evaluate
+    from ebb.evaluate.evaluate import evaluate
 
     sweep(run, ["ddim"], [2], [1.0], 16, search=False)
     assert evaluate(run, 16, likelihood=0).figures.settings["solver"] == "ddim"

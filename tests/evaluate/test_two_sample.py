@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from ebb.evaluate.distances import wilson
 from ebb.evaluate.two_sample import taught, told_apart
+from ebb.judge.distances import wilson
 
 
 def check_told_apart(test):

@@ -9,9 +9,9 @@ from ebb.guide.energy import energy
 from ebb.process.moment import at
 from ebb.process.path import PATHS, Cosine, Linear
 from ebb.process.times import uniform_grid
-from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
-from ebb.sample.table import SOLVERS
+from ebb.sample.solvers import SOLVERS
+from ebb.sample.trajectory import trajectory
 
 NORMAL = torch.tensor([1.0, -2.0], dtype=torch.float64)
 CENTRE = torch.tensor([0.3, 0.1], dtype=torch.float64)

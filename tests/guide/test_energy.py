@@ -13,9 +13,9 @@ from ebb.process.moment import at
 from ebb.process.path import PATHS, Cosine, Linear, spread
 from ebb.process.predict import velocity
 from ebb.process.times import uniform_grid
-from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
-from ebb.sample.table import SOLVERS
+from ebb.sample.solvers import SOLVERS
+from ebb.sample.trajectory import trajectory
 
 SLOPE = torch.tensor([0.7, -0.4], dtype=torch.float64)
 PATH_NAMES = list(PATHS)

@@ -15,10 +15,10 @@ from ebb.process.times import uniform_grid
 from ebb.sample import repaint
 from ebb.sample.ddim import DDIM, DDPM
 from ebb.sample.heun import Heun
-from ebb.sample.loop import Denoise, trajectory
 from ebb.sample.noise import Noise
 from ebb.sample.repaint import Resample
-from ebb.sample.table import SOLVERS
+from ebb.sample.solvers import SOLVERS
+from ebb.sample.trajectory import Denoise, trajectory
 
 MASK = torch.tensor([True, False])
 

@@ -13,9 +13,9 @@ from ebb.process.exact import Gaussian, finite
 from ebb.process.moment import at
 from ebb.process.path import PATHS, Cosine, Linear
 from ebb.sample.ddim import DDIM
-from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
-from ebb.sample.table import SOLVERS
+from ebb.sample.solvers import SOLVERS
+from ebb.sample.trajectory import trajectory
 
 N = 6
 MATRIX = torch.randn(4, N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -19,9 +19,9 @@ from ebb.process.moment import at
 from ebb.process.path import EDM, PATHS, Cosine, Linear
 from ebb.process.times import uniform_grid
 from ebb.sample.ddim import DDIM, Euler
-from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
-from ebb.sample.table import SOLVERS
+from ebb.sample.solvers import SOLVERS
+from ebb.sample.trajectory import trajectory
 
 NULL = {"label": torch.tensor([2])}
 LABELS = {"label": torch.tensor([0, 1, 0, 1])}

@@ -12,10 +12,10 @@ from ebb.process.moment import at, where
 from ebb.process.path import EDM, PATHS, Cosine, Linear, spread
 from ebb.process.times import LogSNR
 from ebb.sample.ddim import DDIM
+from ebb.sample.drift import Reading, gauge, warning
 from ebb.sample.heun import Heun
-from ebb.sample.loop import Point, trajectory
 from ebb.sample.noise import Noise
-from ebb.sample.range import Reading, gauge, warning
+from ebb.sample.trajectory import Point, trajectory
 
 
 def tempered(gauss, tau):

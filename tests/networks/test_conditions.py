@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from ebb.errors import UsageError
-from ebb.evaluate.probe import attention_maps
 from ebb.networks import attention
 from ebb.networks.conditions import Conditions, Numbers
-from ebb.networks.text import NEAR, Neighbours, TextEncoder, TextStates
+from ebb.networks.text_encoder import NEAR, Neighbours, TextEncoder, TextStates
+from ebb.understand.probe import attention_maps
 
 from .known import HEARS, NETWORKS, TEXT, lively, told
 

@@ -4,13 +4,13 @@ from torch import nn
 
 from ebb import testing
 from ebb.errors import UsageError
-from ebb.names import parse, spell
 from ebb.networks.blocks import assembled, cropped, cut, padded, patches, unpatch
 from ebb.networks.dit import DiT
+from ebb.networks.kinds import NETWORKS as TABLE
 from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
-from ebb.networks.table import NETWORKS as TABLE
 from ebb.networks.unet import UNet, Whereabouts
+from ebb.recipe.names import parse, spell
 
 from .known import HEARS, NETWORKS, STATES, lively, told
 

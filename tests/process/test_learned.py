@@ -15,8 +15,8 @@ from ebb.process.path import PATHS, Cosine, Linear
 from ebb.process.predict import PREDICTIONS
 from ebb.process.times import LogSNR
 from ebb.sample.ddim import DDPM, kept
-from ebb.sample.loop import Denoise, trajectory
 from ebb.sample.noise import Noise
+from ebb.sample.trajectory import Denoise, trajectory
 
 
 class Knows:

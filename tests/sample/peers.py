@@ -18,8 +18,8 @@ from ebb.sample.adams import DEIS, ExponentialAB
 from ebb.sample.ddim import DDIM, DDPM, Euler
 from ebb.sample.dpm_sde import DPMpp2MSDE, DPMpp3MSDE
 from ebb.sample.heun import Heun
-from ebb.sample.loop import trajectory
 from ebb.sample.multistep import DPMpp2M, DPMpp3M
+from ebb.sample.trajectory import trajectory
 from ebb.sample.unipc import UniPC
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers, the other implementation, is not installed")

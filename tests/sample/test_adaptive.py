@@ -13,8 +13,8 @@ from ebb.process.moment import at
 from ebb.process.path import EDM, PATHS, Cosine, Linear
 from ebb.process.predict import PREDICTIONS
 from ebb.sample.adaptive import Adaptive, flow, follow, tried
-from ebb.sample.loop import Denoise, trajectory
 from ebb.sample.noise import Noise
+from ebb.sample.trajectory import Denoise, trajectory
 
 
 def ends(path):

@@ -5,17 +5,17 @@ import torch
 
 from ebb import testing
 from ebb.errors import UsageError
-from ebb.names import parse
 from ebb.process.exact import finite
 from ebb.process.moment import at
 from ebb.process.path import EDM, PATHS, Cosine, Linear
 from ebb.process.times import Trailing
+from ebb.recipe.names import parse
 from ebb.sample import dpm_sde
 from ebb.sample.dpm_sde import DPMpp2MSDE, DPMpp2SSDE, DPMpp3MSDE
-from ebb.sample.loop import Denoise, trajectory
 from ebb.sample.multistep import DPMpp2M, DPMpp3M
 from ebb.sample.noise import Noise
 from ebb.sample.singlestep import DPMpp2S
+from ebb.sample.trajectory import Denoise, trajectory
 
 from .mutants import Mutant, quiet, repeated
 

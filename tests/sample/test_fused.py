@@ -11,7 +11,7 @@ import torch
 import ebb
 from ebb.process.moment import at
 from ebb.sample.fused import Kind, fused, read
-from ebb.sample.loop import Stepped
+from ebb.sample.trajectory import Stepped
 
 PATHS = {name: path() if isinstance(path, type) else path for name, path in ebb.PATHS.items()}
 LINEAR = [name for name in ebb.SOLVERS if name != "adaptive"]

@@ -13,9 +13,9 @@ from ebb.sample.ddim import DDIM, DDPM
 from ebb.sample.heun import Heun
 from ebb.sample.invert import invert
 from ebb.sample.karras import Churn
-from ebb.sample.loop import trajectory
 from ebb.sample.multistep import DPMpp2M
 from ebb.sample.noise import Noise
+from ebb.sample.trajectory import trajectory
 
 SOLVERS = [DDIM(), Heun(), DPMpp2M()]
 

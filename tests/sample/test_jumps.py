@@ -9,13 +9,14 @@ from ebb.errors import UsageError
 from ebb.guide.cfg import cfg
 from ebb.process.denoiser import Denoiser
 from ebb.process.exact import Gaussian
+from ebb.process.flow_map import FlowMap, Straight, Toward
 from ebb.process.moment import at
 from ebb.process.path import PATHS, Cosine, Linear
 from ebb.process.times import pinned, uniform_grid
 from ebb.sample.ddim import DDIM, diffused
-from ebb.sample.jumps import FlowMap, Straight, Toward, jumps
-from ebb.sample.loop import trajectory
+from ebb.sample.jumps import jumps
 from ebb.sample.noise import Noise
+from ebb.sample.trajectory import trajectory
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Jumping:
         (point,) = jumps(
             Exactly(denoise.denoiser), times, x, cond, renewed=self.renewed, noise=lambda step, like: draw(like)
         )
-        return ebb.sample.loop.Stepped(point.x, point.x0, None)
+        return ebb.sample.trajectory.Stepped(point.x, point.x0, None)
 
 
 def check_renewed(renewed, path):

@@ -6,18 +6,18 @@ import torch
 
 from ebb import testing
 from ebb.errors import UsageError
-from ebb.names import parse, spell
 from ebb.process.exact import finite
 from ebb.process.moment import at, where
 from ebb.process.path import EDM, PATHS, Cosine, DDPMLinear, Linear
 from ebb.process.times import GRIDS, Trailing
+from ebb.recipe.names import parse, spell
 from ebb.sample import adams, multistep
 from ebb.sample.adams import DEIS, IPNDM, ExponentialAB, averages
 from ebb.sample.ddim import DDIM
-from ebb.sample.loop import Denoise, Stepped, trajectory
 from ebb.sample.multistep import DPMpp2M, DPMpp3M
 from ebb.sample.noise import Noise
 from ebb.sample.singlestep import DPMpp2S
+from ebb.sample.trajectory import Denoise, Stepped, trajectory
 from ebb.sample.unipc import UniPC
 
 from .mutants import Mutant

@@ -11,10 +11,10 @@ from ebb.process.path import PATHS, Cosine, DDPMLinear, Linear, Path
 from ebb.process.times import Trailing, uniform_grid
 from ebb.sample.ddim import DDIM, DDPM, Euler
 from ebb.sample.heun import Heun
-from ebb.sample.loop import Denoise, Stepped, trajectory
 from ebb.sample.multistep import DPMpp2M
 from ebb.sample.noise import Noise
-from ebb.sample.table import SOLVERS
+from ebb.sample.solvers import SOLVERS
+from ebb.sample.trajectory import Denoise, Stepped, trajectory
 
 from .mutants import Mutant, quiet
 

@@ -7,18 +7,18 @@ import ebb.sample.karras
 import ebb.sample.sde
 from ebb import testing
 from ebb.errors import UsageError
-from ebb.names import parse
 from ebb.process.exact import finite
 from ebb.process.moment import at, combine
 from ebb.process.path import EDM, PATHS, Cosine, Linear, VarianceExploding
 from ebb.process.times import LogSNR, uniform_grid
+from ebb.recipe.names import parse
 from ebb.sample.ddim import DDIM, DDPM, diffused
 from ebb.sample.heun import Heun
 from ebb.sample.karras import Churn
-from ebb.sample.loop import Denoise, trajectory
 from ebb.sample.noise import Noise
 from ebb.sample.restart import FLOWS, Restart
 from ebb.sample.sde import EulerMaruyama, PredictorCorrector
+from ebb.sample.trajectory import Denoise, trajectory
 
 from .mutants import Mutant, quiet, repeated
 

@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from ebb.errors import UsageError
-from ebb.names import parse, spell
 from ebb.process.exact import Mixture, finite
 from ebb.process.path import Cosine, Linear
 from ebb.process.times import GRIDS, Given, uniform_grid
+from ebb.recipe.names import parse, spell
 from ebb.sample.ddim import DDIM, DDPM
-from ebb.sample.loop import trajectory
 from ebb.sample.multistep import DPMpp2M
 from ebb.sample.noise import Noise
+from ebb.sample.trajectory import trajectory
 from ebb.sample.tune import shortest, tune
 
 

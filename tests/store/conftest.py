@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from ebb.recipe import Recipe
-from ebb.run import train
+from ebb.recipe.recipe import Recipe
+from ebb.run.train import train
 
 SMALL = {"network": {"width": 8, "depth": 1}, "batch": 8, "precision": "fp32", "grids": 1, "sample": {"steps": 1}}
 

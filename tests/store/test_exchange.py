@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ebb import checkpoint
 from ebb.encode.images import settings_of
 from ebb.errors import ResourceError
-from ebb.store import exchange
+from ebb.store import checkpoint, exchange
 from ebb.store.exchange import exchanged, recover
 
 from ..command import ebb

@@ -11,13 +11,13 @@ import time
 import pytest
 import torch
 
-from ebb import checkpoint
-from ebb.data.latents import cached
+from ebb.data.of_run import data_of
 from ebb.errors import EbbError, ResourceError
-from ebb.evaluate.run import data_of, evaluate, measuring
+from ebb.evaluate.evaluate import evaluate, measuring
 from ebb.evaluate.sweep import sweep
-from ebb.store import lock
+from ebb.store import checkpoint, lock
 from ebb.store.lock import MADE, MEASURED, TRAINED, held
+from ebb.store.shards import cached
 
 from ..command import ebb
 from .conftest import contents, trained
@@ -45,7 +45,7 @@ def test_two_first_commands_at_once_do_not_both_work(data, tmp_path, monkeypatch
         second.append(True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebb.run.read", reads)
+    monkeypatch.setattr("ebb.run.train.read", reads)
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "run")
     assert second
@@ -121,8 +121,8 @@ def test_a_measurement_is_of_the_weights_that_it_loaded(run, monkeypatch):
     def measure(*_, settings, **__):
         raise EbbError(settings["checkpoint"])
 
-    monkeypatch.setattr("ebb.evaluate.run.data_of", meanwhile)
-    monkeypatch.setattr("ebb.evaluate.run.measure", measure)
+    monkeypatch.setattr("ebb.evaluate.evaluate.data_of", meanwhile)
+    monkeypatch.setattr("ebb.evaluate.evaluate.measure", measure)
     with pytest.raises(EbbError, match="step-00000001"):
         evaluate(run, 10, steps=1)
 

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from ebb import checkpoint
 from ebb.errors import UsageError
-from ebb.evaluate.store import forget
+from ebb.evaluate.drawn import forget
+from ebb.store import checkpoint
 from ebb.store.owned import OWN, claimable
 
 from .conftest import contents, trained

@@ -12,7 +12,7 @@ from PIL import Image
 from ebb.encode.images import settings_of
 from ebb.errors import ResourceError, UsageError
 from ebb.store.place import by_name, expanded, room_for
-from ebb.system import System
+from ebb.system.system import System
 
 from ..command import ebb
 from .conftest import lengthened
@@ -39,7 +39,7 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("out", ["not/there/a.png", "not/there", "not/there/a.npz"])
 def test_a_chain_of_folders_that_are_not_there_is_refused(run, here, monkeypatch, capsys, verb, out):
     words = ("sample", run) if verb == "sample" else ("edit", "strength", run, "a.png")
-    monkeypatch.setattr("ebb.samples.load", lambda _: pytest.fail("before any work"))
+    monkeypatch.setattr("ebb.edit.samples.load", lambda _: pytest.fail("before any work"))
     monkeypatch.setattr("ebb.edit.files.load", lambda _: pytest.fail("before any work"))
     assert ebb(*words, "--out", out) == 2
     said = capsys.readouterr().err
@@ -51,7 +51,7 @@ def test_a_chain_of_folders_that_are_not_there_is_refused(run, here, monkeypatch
 @pytest.mark.parametrize("out", ["new/a.png", "new/a.npz", "new"])
 def test_one_folder_is_made_when_there_is_something_to_put_into_it(run, here, monkeypatch, out):
     with monkeypatch.context() as patch:
-        patch.setattr("ebb.samples.load", lambda _: (_ for _ in ()).throw(UsageError("no")))
+        patch.setattr("ebb.edit.samples.load", lambda _: (_ for _ in ()).throw(UsageError("no")))
         assert ebb("sample", run, "--out", out) == 2
     assert not Path("new").exists()
     assert ebb("sample", run, "--n", 1, "--steps", 1, "--out", out) == 0
@@ -83,15 +83,15 @@ def stopped(monkeypatch):
         return make(self, *given, **asked | {"batch": 2})
 
     def interrupted(*given):
-        import ebb.sample.loop
+        import ebb.sample.trajectory
 
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return ebb.sample.loop.trajectory(*given)
+        return ebb.sample.trajectory.trajectory(*given)
 
     monkeypatch.setattr(System, "make", batch)
-    monkeypatch.setattr(f"ebb.system.{trajectory}", interrupted)
+    monkeypatch.setattr(f"ebb.system.system.{trajectory}", interrupted)
     return left
 
 
@@ -146,7 +146,7 @@ def test_a_stopped_training_promises_what_is_there(made, tmp_path, monkeypatch, 
     def stop(*_):
         raise KeyboardInterrupt(signal.SIGINT)
 
-    monkeypatch.setattr("ebb.run.follow", stop)
+    monkeypatch.setattr("ebb.run.train.follow", stop)
     small = ["--network.width", 8, "--network.depth", 1, "--batch", 8, "--precision", "fp32", "--grids", 1]
     small += ["--sample.steps", 1, "--steps", 2 if saved else 1]
     for _ in range(2):

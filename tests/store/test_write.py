@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from safetensors import SafetensorError
 
-from ebb import checkpoint
 from ebb.encode.images import save_npz, save_png
 from ebb.errors import ResourceError
-from ebb.evaluate.ensemble import Ensemble, save_ensemble
-from ebb.evaluate.features import Classifier
-from ebb.evaluate.parts import Part
-from ebb.evaluate.store import keep
-from ebb.record import Log
+from ebb.evaluate.analyses import Part
+from ebb.evaluate.drawn import keep
+from ebb.judge.ensemble import Ensemble, save_ensemble
+from ebb.judge.features import Classifier
+from ebb.run.folder import Log
+from ebb.store import checkpoint
 from ebb.store.failure import failed
 from ebb.store.write import append_text, replace_text, replacing
 
@@ -165,8 +165,8 @@ def test_a_run_that_cannot_be_written_to_is_known_before_the_work(data, run, rea
         raise AssertionError("work that is lost")
 
     read_only(run)
-    monkeypatch.setattr("ebb.run.read", work)
-    monkeypatch.setattr("ebb.evaluate.run.read", work)
+    monkeypatch.setattr("ebb.run.train.read", work)
+    monkeypatch.setattr("ebb.evaluate.evaluate.read", work)
     arguments = (verb[0], data, "--run", run) if verb[0] == "train" else (verb[0], run, *verb[1:])
     assert ebb(*arguments) == 4
     said = capsys.readouterr().err
@@ -181,9 +181,9 @@ def test_figures_are_told_where_the_disk_is_full_at_the_end(run, monkeypatch, ca
     def full(path, _):
         raise failed(path, FULL)
 
-    monkeypatch.setattr("ebb.evaluate.run.parts", lambda _: [("nothing", lambda _: Part({}))])
-    monkeypatch.setattr("ebb.evaluate.run.replace_text", full)
-    monkeypatch.setattr("ebb.evaluate.report.run.replace_text", full)
+    monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda _: [("nothing", lambda _: Part({}))])
+    monkeypatch.setattr("ebb.evaluate.evaluate.replace_text", full)
+    monkeypatch.setattr("ebb.report.run_report.replace_text", full)
     monkeypatch.setenv("COLUMNS", "300")
     assert ebb("evaluate", run, "--n", 10, "--steps", 1) == 0
     said = capsys.readouterr().out
@@ -194,14 +194,14 @@ def test_figures_are_told_where_the_disk_is_full_at_the_end(run, monkeypatch, ca
 
 def test_figures_that_have_no_place_are_known_before_the_work(run, monkeypatch, capsys):
     (run / "evaluation.json").mkdir()
-    monkeypatch.setattr("ebb.evaluate.run.read", lambda *_, **__: pytest.fail("work that is lost"))
+    monkeypatch.setattr("ebb.evaluate.evaluate.read", lambda *_, **__: pytest.fail("work that is lost"))
     assert ebb("evaluate", run) == 4
     assert "evaluation.json: Is a directory" in capsys.readouterr().err
 
 
 def test_a_doctor_who_can_keep_nothing_tells_what_was_found(run, monkeypatch, capsys):
-    monkeypatch.setattr("ebb.evaluate.doctor.run.RUN_CHECKS", [])
-    monkeypatch.setattr("ebb.evaluate.doctor.model.MODEL_CHECKS", [])
+    monkeypatch.setattr("ebb.doctor.run_checks.RUN_CHECKS", [])
+    monkeypatch.setattr("ebb.doctor.model_checks.MODEL_CHECKS", [])
     (run / "doctor.json").mkdir()
     assert ebb("doctor", run) == 0
     said = capsys.readouterr().out

@@ -3,14 +3,14 @@ import torch
 
 from ebb.data.loader import Batch
 from ebb.errors import UsageError
-from ebb.guide.classifier import NetworkClassifier, classifier
+from ebb.guide.classifier_guidance import NetworkClassifier, classifier
 from ebb.networks.classifier import PointClassifier
 from ebb.process.exact import Mixture
 from ebb.process.path import Cosine, Linear
 from ebb.process.times import uniform_grid
 from ebb.sample.ddim import DDIM
-from ebb.sample.loop import trajectory
 from ebb.sample.noise import Noise
+from ebb.sample.trajectory import trajectory
 from ebb.train.ema import EMA
 from ebb.train.loop import Training, updates
 from ebb.train.objectives.classify import Classify

@@ -11,8 +11,8 @@ from torch.multiprocessing import get_context
 
 from ebb.data.loader import Batch
 from ebb.networks.mlp import MLP
+from ebb.process.bins import BINS, tally
 from ebb.process.denoiser import NetworkDenoiser
-from ebb.process.levels import BINS, tally
 from ebb.process.path import Linear
 from ebb.process.predict import velocity
 from ebb.train.ema import EMA

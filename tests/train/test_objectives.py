@@ -8,8 +8,8 @@ import ebb
 from ebb import testing
 from ebb.data.loader import Batch
 from ebb.errors import UsageError
+from ebb.process.bins import centres
 from ebb.process.denoiser import NetworkDenoiser
-from ebb.process.levels import centres
 from ebb.process.path import EDM, PATHS, Cosine, Linear
 from ebb.process.predict import PREDICTIONS, Preconditioned, data, determinant, noise, velocity
 from ebb.process.times import DENSITIES, LogitNormal, LogNormal

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from ebb import checkpoint
 from ebb.data.loader import Batch
 from ebb.errors import DamagedError, EbbError, ResourceError
 from ebb.networks.mlp import MLP
@@ -15,6 +14,7 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.exact import Gaussian
 from ebb.process.path import Linear
 from ebb.process.predict import velocity
+from ebb.store import checkpoint
 from ebb.train.ema import EMA
 from ebb.train.loop import Training, updates
 from ebb.train.objectives.denoising import Denoising

@@ -11,13 +11,13 @@ from ebb import testing
 from ebb.data.loader import Batch
 from ebb.data.scan import read
 from ebb.networks.mlp import MLP
-from ebb.prepare import prepared
+from ebb.process.bins import level_of
 from ebb.process.denoiser import NetworkDenoiser
-from ebb.process.levels import level_of
 from ebb.process.path import Cosine, Linear
 from ebb.process.predict import noise, velocity
 from ebb.process.times import LogitNormal, LogNormal, uniform
-from ebb.recipe import Recipe
+from ebb.recipe.recipe import Recipe
+from ebb.run.prepare import prepared
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.weights import simple
 from ebb.train.validate import MOST, Validation, validation_of

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from ebb.data.loader import Batch
 from ebb.errors import UsageError, nearest
-from ebb.guide.classifier import NoisyClassifier
+from ebb.guide.classifier_guidance import NoisyClassifier
 from ebb.process.times import Density, uniform
 from ebb.train.objectives.denoising import spaced
 from ebb.train.objectives.objective import Loss

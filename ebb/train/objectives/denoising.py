@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ebb.data.loader import Batch
-from ebb.names import check_call
-from ebb.process.denoiser import Predictor
-from ebb.process.levels import tally, target_error
+from ebb.process.bins import tally
+from ebb.process.denoiser import Predictor, target_error
 from ebb.process.path import LOUDEST, Path, spread
 from ebb.process.predict import determinant
 from ebb.process.times import Density, LogitNormal
+from ebb.recipe.names import check_call
 from ebb.shapes import Float
 from ebb.train.objectives.coupling import Coupling, independent
 from ebb.train.objectives.objective import Loss

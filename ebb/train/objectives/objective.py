@@ -18,7 +18,7 @@ class Loss(NamedTuple):
     """A scalar to descend, named parts of it to log (detached), and each noise level's share of it (detached).
 
     `levels`, float32 [2, BINS] on the device, holds the sum of the samples' losses in each bin of the log-SNR and their
-    count (`ebb.process.levels.tally`).
+    count (`ebb.process.bins.tally`).
     """
 
     value: Tensor

@@ -1,0 +1,219 @@
+"""What a metadata.jsonl says besides labels and captions, of the fields that are asked for: numbers, and pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebb.data.archive import Notes, shown
+from ebb.data.decode import SUFFIXES, Head, Shape
+from ebb.data.held_out import CHUNK
+from ebb.data.listing import suffix
+from ebb.data.match import Match
+from ebb.data.pictures import Pictures
+from ebb.data.splits import Allocate, ImageFiles, Split
+from ebb.data.tables import METADATA
+from ebb.errors import DataError, UsageError, nearest
+from ebb.shapes import sides
+from ebb.store.memory import Progress
+
+LARGEST = 1e100
+"""A number at least as large is refused: the deviation of such is not a float64."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The fields of a metadata.jsonl that are asked for: `numbers`, and one that names a picture `beside` each."""
+
+    numbers: tuple[str, ...] = ()
+    beside: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.numbers if self.beside is None else (*self.numbers, self.beside)
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a field that is asked for twice, or has a meaning of its own."""
+        if twice := {name for name in self.names if self.names.count(name) > 1}:
+            raise UsageError(f"the field {min(twice)!r} is asked for twice", "name each once")
+        if own := {"file_name", "label", "text"} & {*self.names}:
+            raise UsageError(f"the field {min(own)!r} has a meaning of its own", "name another")
+
+    def check(self, where: str, split: Split) -> None:
+        """Raise DataError for a field that no row of the metadata has."""
+        if self.names and (not isinstance(split, ImageFiles) or split.rows is None):
+            raise DataError(
+                f"{where}: {', '.join(map(repr, self.names))} would be fields of a {METADATA}, and there is none",
+                f'write one beside the images, with lines such as {{"file_name": "a.png", "{self.names[0]}": …}}',
+            )
+        rows = split.rows if isinstance(split, ImageFiles) else None
+        known = list(dict.fromkeys(name for row in rows or () for name in row if name != "file_name"))
+        for name in self.names:
+            if name not in known:
+                raise DataError(f"{where}: no row of {METADATA} has the field {name!r}", nearest(name, known))
+
+    def numbers_of(self, where: str, split: ImageFiles, kept: list[int], notes: Notes) -> NDArray[np.float64]:
+        """The numbers [n, k] of the images `kept`, NaN where they are missing; raises DataError for other values."""
+        found = np.full((len(kept), len(self.numbers)), np.nan)
+        for row, at in zip(found, kept, strict=True):
+            for column, name in enumerate(self.numbers):
+                value = (split.rows or [])[at].get(name)
+                if value is None:
+                    notes[f"without {name}", "learnt without numbers"].append(split.names[at])
+                    continue
+                if type(value) not in (int, float) or not abs(value) < LARGEST:
+                    came = json.dumps(value)
+                    raise DataError(
+                        f"{where}: {name!r} of {shown(split.names[at])} is {came:.60}, not a finite number",
+                        "leave it out, or write null, where there is none",
+                    )
+                row[column] = value
+        return found
+
+    def pictures_of(
+        self, where: str, split: ImageFiles, kept: list[int], own: Mapping[int, Head],
+        shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
+    ) -> Pictures:  # fmt: skip
+        """The picture beside each of the images `kept`, in `shape`, scaled and cropped as its own is.
+
+        In grey unless one has colour, where `shape` leaves the channels open. Raises DataError for one that is not
+        there; one that cannot be read is missing.
+        """
+        paths = {at: path for at in kept if (path := self.path(where, split, at)) is not None}
+        files = ImageFiles(split.files, list(dict.fromkeys(paths.values())), [None] * len(set(paths.values())), None)
+        found: Notes = defaultdict(list)
+        heads = {i: head for i, head in enumerate(files.heads(found, tick)) if head}
+        channels = shape[0] or (3 if any(head.colour for head in heads.values()) else 1)
+        full: Shape = (channels, *shape[1:])
+        none = np.zeros((1, *full), np.uint8)
+        pixels, read = files.pixels(heads, full, found, tick, allocate) if heads else (none, [])
+        for (kind, action), names in found.items():
+            notes[f"{self.beside}: {kind}", action.replace("skipped", "learnt without")] += names
+        place = {files.names[i]: number for number, i in enumerate(read)}
+        head = {files.names[i]: one for i, one in heads.items()}
+        for at in kept:
+            if paths.get(at) not in place:
+                notes[f"without {self.beside}", "learnt without it"].append(split.names[at])
+            elif own[at].width * head[paths[at]].height != own[at].height * head[paths[at]].width:
+                notes[f"{self.beside} of other proportions", "each cropped at its own centre"].append(split.names[at])
+        return Pictures(pixels if read else none, np.array([place.get(paths.get(at, ""), -1) for at in kept], np.int64))
+
+    def unshown(self, split: Split, kept: list[int], back: list[int]) -> list[int]:
+        """Those of the images `back`, places in `kept`, that stand beside none that is left: training sees no other."""
+        if self.beside is None or not isinstance(split, ImageFiles):
+            return back
+        beside = [(split.rows or [])[at].get(self.beside) for at in kept]
+        while True:  # an image that is left after all may have one beside it too
+            held = set(back)
+            shown_too = {path for at, path in enumerate(beside) if at not in held}
+            unseen = [at for at in back if split.names[kept[at]] not in shown_too]
+            if len(unseen) == len(back):
+                return back
+            back = unseen
+
+    def path(self, where: str, split: ImageFiles, at: int) -> str | None:
+        """The picture that is named beside image number `at`; DataError for what is none."""
+        path, image = (split.rows or [])[at].get(str(self.beside)), shown(split.names[at])
+        if path in (None, ""):
+            return None
+        if not isinstance(path, str):
+            raise DataError(f"{where}: {self.beside!r} of {image} is {json.dumps(path):.60}, not the name of a picture")
+        if path not in split.files.sizes or suffix(path) not in SUFFIXES:
+            raise DataError(
+                f"{where}: {self.beside!r} of {image} names {shown(path)}, where there is no picture",
+                f"name it as it is seen from {METADATA}, or write null where there is none",
+            )
+        return path
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What was read of the `fields`: `numbers` float64 [n, k], NaN where missing, and `pictures`; None where not asked
+    for."""
+
+    fields: Fields = Fields()
+    numbers: NDArray[np.float64] | None = None
+    pictures: Pictures | None = None
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Told:
+        """That of some of the images."""
+        index = np.asarray(rows, np.int64)
+        numbers = None if self.numbers is None else self.numbers[index]
+        return replace(self, numbers=numbers, pictures=None if self.pictures is None else self.pictures.take(index))
+
+    def fingerprint(self, images: str) -> str:
+        """sha256 over that of the images and all that is told; where nothing is, that of the images."""
+        if not self.fields.names:
+            return images
+        found = hashlib.sha256(json.dumps([images, self.fields.numbers, self.fields.beside]).encode())
+        if self.numbers is not None:
+            found.update(np.ascontiguousarray(self.numbers, "<f8").data)
+        if self.pictures is not None:
+            pixels, at = self.pictures.pixels, self.pictures.at
+            found.update(json.dumps(pixels.shape[1:]).encode() + (at < 0).data)
+            for first in range(0, len(at), CHUNK):
+                some = at[first : first + CHUNK]
+                found.update(np.ascontiguousarray(pixels[some[some >= 0]]).data)
+        return found.hexdigest()
+
+    def matches(self, notes: Notes) -> Iterator[Match]:
+        """How many of the images have each number and a picture, by the `notes` of those without."""
+        given = dict.fromkeys(self.fields.numbers, 0 if self.numbers is None else len(self.numbers))
+        if self.pictures is not None:
+            given[str(self.fields.beside)] = len(self.pictures)
+        for name, count in given.items():
+            without = [each for (kind, _), names in notes.items() if kind == f"without {name}" for each in names]
+            what, advice = (
+                "images have one",
+                f'give each image a row with "{name}"; those without are learnt without it',
+            )
+            yield Match.of("numbers" if name in self.fields.numbers else "pictures", name, what, count, without, advice)
+
+    def reasons(self) -> dict[str, str]:
+        """What is said of it beside the choices of a scan: how many images have each, and its range or size."""
+        said = dict[str, str]()
+        if self.numbers is not None:
+            columns = [column[~np.isnan(column)] for column in self.numbers.T]
+            told = zip(self.fields.numbers, columns, strict=True)
+            said["numbers"] = ", ".join(
+                f"{name} from {has.min():g} to {has.max():g} ({len(has):,} images)" for name, has in told
+            )
+        if self.pictures is not None:
+            size, has = sides(self.pictures.pixels.shape[2:]), int((self.pictures.at >= 0).sum())
+            said["beside"] = f"{self.fields.beside}: {has:,} images have one, {size}"
+        return said
+
+
+NOTHING = Told()
+
+
+def said_of(
+    fields: Fields, where: str, split: Split, kept: list[int], own: Mapping[int, Head],
+    shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
+) -> Told:  # fmt: skip
+    """What the fields say of the images `kept`, whose headers are `own`; see `Fields` for what is raised."""
+    if not fields.names or not isinstance(split, ImageFiles):
+        return NOTHING
+    numbers = fields.numbers_of(where, split, kept, notes) if fields.numbers else None
+    pictures = None
+    if fields.beside is not None:
+        pictures = fields.pictures_of(where, split, kept, own, shape, notes, tick, allocate)
+    return Told(fields, numbers, pictures)
+
+
+def checked(where: str, told: Told, notes: Notes) -> None:
+    """Raise DataError where a field says nothing of any image; note numbers that never change."""
+    for name, column in zip(told.fields.numbers, () if told.numbers is None else told.numbers.T, strict=True):
+        if np.isnan(column).all():
+            raise DataError(f"{where}: no image that can be used has a number in {name!r}", "leave it out")
+        if np.nanmin(column) == np.nanmax(column):
+            notes["numbers that never change", "kept: they say nothing"].append(name)
+    if told.pictures is not None and not (told.pictures.at >= 0).any():
+        raise DataError(f"{where}: no image that can be used has a picture in {told.fields.beside!r}", "leave it out")

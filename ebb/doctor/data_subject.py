@@ -1,0 +1,201 @@
+"""Data as a doctor sees it: the images with what the scan found, which of them look alike, and what labels they seem
+to deserve."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ebb.data import scan
+from ebb.data.sources import locate
+from ebb.errors import DataError, UsageError
+from ebb.judge.features import fitted, probabilities
+from ebb.store import memory
+
+ALIKE = 0.995
+"""The correlation of all values of two images from which they count as copies. JPEG at quality 80, noise of 4 levels
+and another brightness leave 0.997 and more; the closest two of 20,000 different CIFAR-10 images have 0.99, of MNIST
+0.985."""
+
+THUMB, THUMB_ALIKE = 8, 0.98
+"""Candidates are found on thumbnails of this side, at this correlation; copies have 0.998 there."""
+
+BLOCK, FEW = 2048, 4
+"""Images compared at a time, and pairs kept of each with the others in a block."""
+
+MOST_COMPARED, MOST_HELD_OUT = 20_000, 2_000
+"""Images compared with one another, and held-out images compared with all: about two seconds each."""
+
+MOST_JUDGED, JUDGE_SECONDS = 6_000, 3.0
+"""Images whose labels are judged, and the work put into each of two classifiers (`features.train_classifier`)."""
+
+LEAST_JUDGED = 500
+"""Images below which a classifier cannot judge labels."""
+
+
+@dataclass(frozen=True, eq=False)
+class DataSubject:
+    """Images as read, and the range of the values they came with where they are an array of floats.
+
+    `images` is None for an array that cannot be images; what needs images then raises DataError.
+    """
+
+    name: str
+    images: scan.Images | None
+    floats: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, where: str | NDArray[np.generic] | Tensor) -> DataSubject:
+        """Data by name, as `ebb.data.scan.read` takes it, or as an array [n, c, h, w] or [n, h, w] (or of any shape,
+        of which then only the values are judged). Raises the errors of reading."""
+        if isinstance(where, str):
+            return cls(where, scan.read(where, cache=Path(tempfile.gettempdir()), hold_back=False))
+        array = where.detach().cpu().numpy() if isinstance(where, Tensor) else where
+        name = f"{type(where).__name__} {array.dtype} {list(array.shape)}"
+        if not array.size:
+            raise UsageError(f"expected data, got an empty array of shape {list(array.shape)}")
+        floats = None if array.dtype == np.uint8 else (float(array.min()), float(array.max()))
+        if not (array.ndim == 3 or (array.ndim == 4 and array.shape[1] in (1, 3))) or min(array.shape[-2:]) < 4:
+            return cls(name, None, floats)
+        with tempfile.TemporaryDirectory() as folder:  # read as everything else is: one way in
+            file = os.path.join(folder, "array.npz")
+            np.savez(file, images=as_bytes(array))
+            return cls(name, scan.read(file, hold_back=False), floats)
+
+    @property
+    def read(self) -> scan.Images:
+        """The images; DataError where the data is not images."""
+        if self.images is None:
+            raise DataError(f"{self.name} is not images", "give [n, c, h, w] with 1 or 3 channels, or [n, h, w]")
+        return self.images
+
+    def found(self, *kinds: str) -> tuple[int, str]:
+        """How many images the scan noted under these kinds, and a few of their names."""
+        notes = [note for note in self.read.summary.findings if note.kind in kinds]
+        return sum(note.count for note in notes), ", ".join(name for note in notes for name in note.examples)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What each image is called: its file where it has one and none was skipped, else its number."""
+        images = self.read
+        if "folder" in images.summary.kind:
+            source = locate(self.name, defaultdict(list), partial(memory.allocate, cache=Path(tempfile.gettempdir())))
+            if len(source.train.names) == len(images.pixels):
+                return list(source.train.names)
+        return [f"#{index}" for index in range(len(images.pixels))]
+
+    @cached_property
+    def copies(self) -> tuple[NDArray[np.int64], int]:
+        """Pairs [k, 2] of images alike but not equal, closest first, among the second: how many were compared."""
+        pixels = self.read.pixels
+        chosen = some(len(pixels), MOST_COMPARED)
+        rows = pixels[chosen]
+        pairs = alike(rows)
+        differ = np.array([not np.array_equal(rows[a], rows[b]) for a, b in pairs], bool)
+        return chosen[pairs[differ]], len(chosen)
+
+    @cached_property
+    def leaks(self) -> tuple[NDArray[np.int64], int]:
+        """Pairs [k, 2] of a held-out image and a training image that are alike or equal, closest first, and how many
+        held-out images were compared. DataError without held-out images."""
+        images = self.read
+        if images.held_out is None:
+            raise DataError("the data comes without a test set")
+        held = images.held_out.pixels
+        chosen = some(len(held), MOST_HELD_OUT)
+        pairs = alike(held[chosen], images.pixels)
+        return np.stack([chosen[pairs[:, 0]], pairs[:, 1]], 1), len(chosen)
+
+    @cached_property
+    def judged(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(which images were judged [k], the probability of each class [k, classes] that a classifier gives them which
+        was trained on the other half). DataError where there are no labels, or too few images for a classifier."""
+        images = self.read
+        if images.labels is None or len(images.names) < 2:
+            raise DataError("the images have no labels, or one for all")
+        chosen = some(len(images.pixels), MOST_JUDGED)
+        if len(chosen) < max(LEAST_JUDGED, 20 * len(images.names)) or min(images.pixels.shape[2:]) < 8:
+            raise DataError(f"{len(chosen)} images of {len(images.names)} classes are too few to judge labels by")
+        found = np.zeros((len(chosen), len(images.names)))
+        halves = np.arange(len(chosen)) % 2 == 0
+        for half in (halves, ~halves):
+            seen = images.pixels[chosen[half]], images.labels[chosen[half]]
+            model, rows = fitted(seen, images.pixels[chosen[~half]], len(images.names), seed=0, seconds=JUDGE_SECONDS)
+            found[~half] = probabilities(model, rows)
+        return chosen, found
+
+
+def as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Values as bytes: [−1, 1] or [0, 1] onto 0…255 where they fit, else from the lowest to the highest; NaN is 0."""
+    if array.dtype == np.uint8:
+        return np.asarray(array, np.uint8)
+    values = np.nan_to_num(array.astype(np.float32))
+    low, high = float(values.min()), float(values.max())
+    low, high = (-1.0, 1.0) if -1 <= low < 0 and high <= 1 else (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    levels: NDArray[np.uint8] = np.rint((values - low) * (255 / max(high - low, 1e-30))).astype(np.uint8)
+    return levels
+
+
+def some(count: int, most: int) -> NDArray[np.int64]:
+    """All of `count` places, or `most` of them drawn at random, rising."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def directions(pixels: NDArray[np.uint8], side: int | None = None) -> Tensor:
+    """Images, or their thumbnails of a side, as unit vectors around their own mean, [n, d] float32.
+
+    Their products are correlations. The vector of a constant image is 0.
+    """
+    parts = []
+    for start in range(0, len(pixels), BLOCK):
+        x = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BLOCK])).float()
+        if side is not None and min(x.shape[2:]) > side:
+            x = F.adaptive_avg_pool2d(x, side)
+        x = x.flatten(1)
+        x = x - x.mean(1, keepdim=True)
+        parts.append(x / x.norm(dim=1, keepdim=True).clamp(min=1e-6))
+    return torch.cat(parts)
+
+
+def alike(a: NDArray[np.uint8], b: NDArray[np.uint8] | None = None) -> NDArray[np.int64]:
+    """Pairs (i, j) [k, 2] with a correlation of a[i] and b[j] above ALIKE, closest first; without `b` i < j within `a`.
+
+    Thumbnails propose and whole images decide.
+    """
+    pairs, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
+    for found in proposed(directions(a, THUMB), None if b is None else directions(b, THUMB)):
+        left, right = directions(a[found[:, 0]]), directions((a if b is None else b)[found[:, 1]])
+        score = (left * right).sum(1).double().numpy()
+        pairs.append(found[score > ALIKE])
+        scores.append(score[score > ALIKE])
+    order: NDArray[np.int64] = np.argsort(-np.concatenate(scores), kind="stable")
+    return np.concatenate(pairs)[order]
+
+
+def proposed(a: Tensor, b: Tensor | None) -> Iterator[NDArray[np.int64]]:
+    """Pairs with a product above THUMB_ALIKE, some at a time; of a row the closest few in each block, since of a
+    thousand copies of one image nobody needs all million pairs."""
+    other = a if b is None else b
+    for i in range(0, len(a), BLOCK):
+        for j in range(i if b is None else 0, len(other), BLOCK):
+            close = a[i : i + BLOCK] @ other[j : j + BLOCK].T
+            close = close.triu(1) if b is None and i == j else close
+            rows = (close.amax(1) > THUMB_ALIKE).nonzero()[:, 0]
+            if not len(rows):
+                continue
+            best = close[rows].topk(min(FEW, close.shape[1]), 1)
+            row, place = (best.values > THUMB_ALIKE).nonzero(as_tuple=True)
+            yield torch.stack([rows[row] + i, best.indices[row, place] + j], 1).numpy()

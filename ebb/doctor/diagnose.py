@@ -1,0 +1,120 @@
+"""Look for what is wrong with a run, with data or with a model: every check there is, one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from ebb.doctor.data_checks import DATA_CHECKS
+from ebb.doctor.data_subject import DataSubject
+from ebb.doctor.finding import Diagnosis, Finding, Round, Say
+from ebb.doctor.model_checks import MODEL_CHECKS
+from ebb.doctor.model_subject import ModelSubject
+from ebb.doctor.run_checks import RUN_CHECKS
+from ebb.doctor.run_subject import RunSubject
+from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
+from ebb.process.denoiser import Denoiser
+from ebb.store.place import expanded
+from ebb.store.write import replace_text
+from ebb.system.system import System, load
+from ebb.terminal import command
+
+Subject = str | Path | np.ndarray | Tensor | System | nn.Module | Denoiser
+"""A run folder, a checkpoint folder, data (by name or as an array), a system, a network or a denoiser."""
+
+
+REPORT = "doctor.json"
+
+
+def diagnose(
+    where: Subject,
+    *,
+    shape: tuple[int, ...] | None = None,
+    cond: Mapping[str, Tensor] | None = None,
+    data: str | None = None,
+    say: Say | None = None,
+) -> Diagnosis:
+    """Look for what is wrong with a run, with data or with a model.
+
+    A run folder is examined with its model and its data, which is at `data` if it was moved, and what was found is kept
+    in its `doctor.json`; anything else a name can mean is data, as `ebb.data.scan.read` takes it. Of a network or
+    denoiser, `shape` is that of one sample, without which it cannot be asked anything, and `cond` holds examples of its
+    conditions, [k, …] each, no two rows alike: a condition that changes nothing is found by exchanging them. `say` is
+    told what is being checked.
+
+    Raises DataError where there is nothing to examine.
+    """
+    if isinstance(where, str | Path):
+        folder = expanded(where)
+        if data is not None and not (folder / "run.yaml").is_file():
+            raise UsageError(f"{where} is no run whose data could have been moved", command("doctor", data))
+        if (folder / "run.yaml").is_file():
+            return of_run(folder, data, say)
+        if (folder / "manifest.json").is_file():
+            return of_model(load(folder), str(where), None, None, say)
+        return of_data(str(where), say)
+    if isinstance(where, np.ndarray | Tensor):
+        return of_data(where, say)
+    return of_model(where, type(where).__name__, shape, cond, say)
+
+
+def of_run(folder: Path, data: str | None, say: Say | None) -> Diagnosis:
+    """What is wrong with a run: its own checks, then those of its model. Writes doctor.json, if it can be written."""
+
+    seen = Round(say)
+    run = RunSubject(folder, data)
+    seen.examine(lambda: run.document, (), "the recipe")  # without it most checks cannot be made
+    seen.examine(lambda: run, RUN_CHECKS, "the run")
+    seen.examine(lambda: ModelSubject.of_run(run), MODEL_CHECKS, "the model")
+    found = seen.diagnosis(str(folder), "run")
+    try:
+        replace_text(folder / REPORT, json.dumps(asdict(found), indent=1))
+    except ResourceError as error:
+        return replace(found, unkept=error.what)
+    return found
+
+
+def of_data(where: str | np.ndarray | Tensor, say: Say | None) -> Diagnosis:
+    """What is wrong with data; that it cannot be read is a finding too."""
+
+    seen = Round(say)
+    seen.say("reading the data")
+    try:
+        data = DataSubject.of(where)
+    except (DataError, DamagedError) as error:
+        if not isinstance(where, str) or not expanded(where).exists():
+            raise
+        return Diagnosis(where, "data", ["reading"], [unreadable(error)])
+    seen.examine(lambda: data, DATA_CHECKS, "the data")
+    return seen.diagnosis(data.name, "data")
+
+
+def unreadable(error: EbbError) -> Finding:
+    """The finding of data that is there and cannot be read."""
+    return Finding(
+        "reading",
+        "the data cannot be read",
+        error.what,
+        "it is damaged, or of another kind than it seems",
+        error.hint or "copy or download it again",
+        "error",
+    )
+
+
+def of_model(
+    model: System | nn.Module | Denoiser,
+    name: str,
+    shape: tuple[int, ...] | None,
+    cond: Mapping[str, Tensor] | None,
+    say: Say | None,
+) -> Diagnosis:
+    """What is wrong with a network or a denoiser."""
+
+    seen = Round(say)
+    seen.examine(lambda: ModelSubject.of(model, shape, cond), MODEL_CHECKS, "the model")
+    return seen.diagnosis(name, "model")

@@ -1,0 +1,167 @@
+"""Findings, and how they are found: every check of a list is asked about one subject, and none can stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
+
+from ebb.errors import EbbError, UsageError
+
+S = TypeVar("S")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: what a user sees, the figures that show it, why it happens, and what to do about it.
+
+    `commands` do it in a shell, one after the other, each to be pasted as it is.
+    """
+
+    name: str
+    symptom: str
+    evidence: str
+    cause: str
+    advice: str
+    severity: Literal["error", "warning"] = "warning"
+    commands: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        told = f"{self.severity}: {self.symptom}\n  {self.evidence}\n  because {self.cause}\n  → {self.advice}"
+        return "\n    ".join([told, *self.commands])
+
+
+UNLEARNT = frozenset({
+    "too short", "rate too low", "noise kept", "grey", "samples alike", "colour shift", "brightness shift", "blurry",
+    "grainy", "out of range", "too few steps", "labels missing",
+})  # fmt: skip
+"""What is found of a network that has learnt little, whatever kept it from learning."""
+
+BRINGS_ABOUT: dict[str, frozenset[str]] = {
+    "parameters not finite": frozenset({"not finite at the ends"}),
+    "wrong shape": frozenset({"bottleneck"}),
+    "bottleneck": UNLEARNT | {"average too long", "rate too high"},
+    "time ignored": frozenset({"noise kept"}),
+    "input scale": frozenset({"noise kept", "condition ignored"}),
+    "stopped early": UNLEARNT | {"average too long"},
+    "diverged": UNLEARNT | {"rate too high", "average too long"},
+    "rate too low": UNLEARNT,
+    "rate too high": UNLEARNT,
+    "too short": UNLEARNT,
+}
+"""Causes, and the findings that come with them. Nothing helps against these before the cause is gone, so they stand
+behind it; of several causes the first counts."""
+
+
+def causes_first(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, errors first; behind all others those that another brings about, without advice of their own."""
+    by_name = {finding.name: finding for finding in findings}
+    own, brought = list[Finding](), list[Finding]()
+    for finding in sorted(findings, key=lambda finding: finding.severity != "error"):
+        roots = (by_name[name] for name, more in BRINGS_ABOUT.items() if name in by_name and finding.name in more)
+        cause = next((root for root in roots if root is not finding), None)
+        if cause is None:
+            own.append(finding)
+        else:
+            because = f"it comes of what stands above: {cause.symptom}"
+            brought.append(replace(finding, cause=because, advice="mend that first", commands=()))
+    return own + brought
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was looked at and what was found, JSON-able through dataclasses.asdict.
+
+    `checked` names the checks that were made; `unchecked` those that could not be, each as "name: why".
+    """
+
+    subject: str
+    kind: Literal["run", "data", "model"]
+    checked: list[str]
+    findings: list[Finding]
+    unchecked: list[str] = field(default_factory=list)
+    unkept: str = ""
+    """why it could not be kept in the run"""
+
+    def __str__(self) -> str:
+        found = [str(finding) for finding in self.findings]
+        end = [] if found else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
+        unkept = [f"not kept: {self.unkept}"] if self.unkept else []
+        left = [f"could not check {reason}" for reason in by_reason(self.unchecked)]
+        return "\n".join(found + end + left + unkept)
+
+
+def by_reason(unchecked: Sequence[str]) -> list[str]:
+    """Lines "name: why" with the names of each reason together: "name, name: why"."""
+    names: dict[str, list[str]] = {}
+    for line in unchecked:
+        name, _, why = line.partition(": ")
+        names.setdefault(why, []).append(name)
+    return [f"{', '.join(each)}: {why}" for why, each in names.items()]
+
+
+Check = Callable[[S], Finding | None]
+"""`check_what_is_wrong(subject)`: a finding, or None. Raises an EbbError that says why where it cannot tell."""
+
+
+def called(check: Check[S]) -> str:
+    """The name of a check, from that of its function: `check_time_ignored` → "time ignored"."""
+    return str(getattr(check, "__name__", "check")).removeprefix("check_").replace("_", " ")
+
+
+class NothingToExamineError(UsageError):
+    """What is looked at has no such part, and needs none."""
+
+
+class Round:
+    """A doctor's round: the checks made so far and what they found."""
+
+    def __init__(self, say: Say | None = None) -> None:
+        self.say = say or (lambda text: None)
+        self.checked: list[str] = []
+        self.unchecked: list[str] = []
+        self.findings: list[Finding] = []
+
+    def examine(self, subject: Callable[[], S], checks: Sequence[Check[S]], what: str) -> None:
+        """Make every check of the subject; one that fails is noted, and a subject that cannot be had is a finding."""
+        try:
+            found = subject()
+        except NothingToExamineError as error:
+            self.unchecked.append(f"{what}: {reason(error)}")
+            return
+        except Exception as error:  # whatever is wrong with one part, the others are still worth a look
+            self.findings.append(missing(what, error))
+            return
+        for check in checks:
+            name = called(check)
+            self.say(f"checking: {name}")
+            try:
+                finding = check(found)
+            except Exception as error:
+                self.unchecked.append(f"{name}: {reason(error)}")
+                continue
+            self.checked.append(name)
+            self.findings += [finding] if finding else []
+
+    def diagnosis(self, subject: str, kind: Literal["run", "data", "model"]) -> Diagnosis:
+        """All of it, in the order of `causes_first`."""
+        return Diagnosis(subject, kind, self.checked, causes_first(self.findings), self.unchecked)
+
+
+def missing(what: str, error: Exception) -> Finding:
+    """The finding of a subject that cannot be had: none of its checks were made."""
+    said, hint = (error.what, error.hint) if isinstance(error, EbbError) else (reason(error), "")
+    return Finding(
+        f"{what} missing",
+        f"{what} cannot be examined",
+        said,
+        "a part of it is not there, or damaged",
+        hint or "restore it, or train again",
+        "error",
+    )
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,235 @@
+"""Samples to files: a grid, single pictures or arrays, each with the settings that made it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from ebb.data.decode import cut_off, read_picture
+from ebb.data.masks import read_mask
+from ebb.encode.arriving import arriving
+from ebb.encode.conditioner import Wishes
+from ebb.encode.images import form, grid, save_npz, save_png, to_pixels, writable
+from ebb.errors import UsageError
+from ebb.guide.cfg import Guide
+from ebb.guide.compose import compose
+from ebb.guide.region import regions as regional
+from ebb.recipe.limits import whole
+from ebb.shapes import sides
+from ebb.store.place import by_name
+from ebb.system.system import System, load, locate
+from ebb.terminal import tell, tell_notes
+
+T = TypeVar("T")
+
+
+def sample_to(
+    run: str | Path,
+    out: str | Path,
+    count: int,
+    *,
+    label: str | None,
+    text: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    beside: Sequence[Path] = (),
+    together: bool = False,
+    regions: Sequence[str] = (),
+    seed: int,
+    console: Console,
+    compile: bool = False,
+    **asked: Any,
+) -> None:
+    """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
+
+    Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
+    of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see `told`) and
+    pictures `beside` are taken in turn too. Every PNG carries its settings (run, checkpoint, label, text, numbers,
+    pictures beside, seed and sampling) in its text chunk `ebb`.
+    """
+    run, out = Path(run), Path(out)
+    count, seed = whole("n", count), whole("seed", seed)
+    writable(out)
+    system = load(run)
+    said = told(numbers)
+    wishes = system.conditioner.wishes(
+        count,
+        label=label,
+        text=turns(text, count) or None,
+        numbers={name: turns(values, count) for name, values in said.items()} or None,
+        beside=system.opened(beside)[torch.arange(count) % len(beside)] if beside else None,
+        seed=seed,
+    )
+    hint(system, text, said, beside, regions, console)
+    how = asked | {"compile": compile, "seed": seed}
+    if together or regions:
+        scale = system.settled(**asked).guidance
+        how |= {"guide": joined(system, text, scale, regions), "guidance": 1.0}
+        wishes = replace(wishes, texts=("",) * count)
+    settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump()}
+    given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
+    settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
+    settings |= {"label": label, "seed": seed}
+    make(system, wishes, out, settings, console, **how)
+    tell(console, f"{count} images in {out}")
+
+
+def make(system: System, wishes: Wishes, out: Path, settings: dict[str, Any], console: Console, **how: Any) -> None:
+    """Sample and write: into a folder each batch when it is made, else all in one file at the end."""
+    bar, names = Progress(console=console, transient=True, disable=not console.is_terminal), system.labels.names
+    with arriving(out, len(wishes), console) as some, bar:
+        task = bar.add_task("sampling", total=len(wishes))
+
+        def each(x: Tensor) -> None:
+            for image in to_pixels(x):
+                name = f"{settings['seed'] + len(some):06d}"
+                some.add(image, name, single(len(some), wishes, names, settings))
+            bar.advance(task, len(x))
+
+        system.make(wishes, each=each, **how)
+    if form(out) != "folder":
+        write(out, some.pixels, wishes, names, settings)
+
+
+def turns(given: Sequence[T], count: int) -> list[T]:
+    """What is given, in turn, for `count` images; nothing where nothing is given."""
+    return [given[i % len(given)] for i in range(count)] if given else []
+
+
+def told(numbers: Sequence[str]) -> dict[str, list[float]]:
+    """`["angle=0,90", "size=2"]` → {"angle": [0, 90], "size": [2]}; UsageError for what is not written so."""
+    found = dict[str, list[float]]()
+    for one in numbers:
+        name, _, values = one.rpartition("=")
+        try:
+            read = [float(value) for value in values.split(",")]
+        except ValueError:
+            read = []
+        if not name or not read or name in found:
+            raise UsageError(
+                f"a number is asked for once, as NAME=VALUE, or NAME=VALUE,VALUE in turn; got {one!r}",
+                "such as --numbers angle=0.5 size=2",
+            )
+        found[name] = read
+    return found
+
+
+def write(out: Path, pixels: np.ndarray, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> None:
+    """Images with what they were asked for in a file: arrays, or a grid, with a caption for each where texts differ."""
+    if form(out) == "arrays":
+        known = np.array([i if i < len(names) else -1 for i in wishes.labels] if names else [], np.int64)
+        texts = np.array(wishes.texts if any(wishes.texts) else [], str)
+        named, seeds = settings.get("numbers", {}), np.arange(len(pixels)) + settings["seed"]
+        numbers = np.array([turns(turn, len(pixels)) for turn in named.values()]).T
+        beside = np.array(turns(settings.get("beside", []), len(pixels)), str)
+        asked = {"numbers": numbers, "number_names": np.array(list(named), str), "beside": beside}
+        asked |= {"label_names": np.array(names, str)} if names else {}
+        save_npz(out, {"images": pixels, "labels": known, "texts": texts, "seeds": seeds, **asked})
+    else:
+        turn = len(set(wishes.texts))
+        captions = wishes.texts if turn > 1 else ()
+        columns = turn * math.ceil(math.sqrt(len(pixels)) / turn) if 1 < turn <= 8 else None  # a column for each
+        save_png(grid(pixels, columns, captions), out, settings | {"count": len(pixels)})
+
+
+def single(i: int, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of image i alone."""
+    at = wishes.labels[i]
+    own = settings | {"seed": settings["seed"] + i, "label": names[at] if at < len(names) else None}
+    own |= {"text": wishes.texts[i]} if any(wishes.texts) else {}
+    if "numbers" in settings:
+        own["numbers"] = {name: turn[i % len(turn)] for name, turn in settings["numbers"].items()}
+    if "beside" in settings:
+        own["beside"] = settings["beside"][i % len(settings["beside"])]
+    return own
+
+
+def joined(system: System, texts: Sequence[str], scale: float, regions: Sequence[str] = ()) -> Guide:
+    """The guide towards all texts at once, or towards each in its own region.
+
+    Raises UsageError for fewer texts than two where there are no regions, and for another number of regions than texts.
+    """
+    if regions and len(regions) != len(texts):
+        raise UsageError(f"every prompt has a region, got {len(texts)} prompts and {len(regions)} regions")
+    if len(texts) < 2 and not regions:
+        raise UsageError("several prompts can be asked for together", "give two or more with --text")
+    null = {"text": system.null()["text"]}
+    said = [{"text": system.conditions(Wishes((0,), (text,)))["text"]} for text in texts]
+    if regions:
+        size, (_, *inner) = system.shape[1:], system.inner
+        masks = [F.interpolate(region(one, size)[None, None], inner, mode="area")[0, 0] for one in regions]
+        return regional([(scale, mask, cond) for mask, cond in zip(masks, said, strict=True)], null)
+    return compose([(scale, cond) for cond in said], null)
+
+
+HALVES = {"top": (0, 0), "bottom": (0, 1), "left": (1, 0), "right": (1, 1)}
+"""Each with its axis, and which half of it."""
+
+
+def region(where: str, size: Sequence[int]) -> Tensor:
+    """A part of a picture as a mask [h, w]: 1 where it is, 0 elsewhere.
+
+    `where` is of the words top, bottom, left and right, several of which are what they have in common, or the name of
+    a picture of this size that marks it, such as white on black (`read_mask`). Raises UsageError for anything else.
+    """
+    mask, words = torch.ones(*size), where.split()
+    if set(words) <= HALVES.keys() and words:
+        for axis, half in map(HALVES.__getitem__, words):
+            mask.movedim(axis, 0).tensor_split(2)[1 - half].zero_()
+        if not mask.any():
+            raise UsageError(f"the region {where!r} is nowhere", "such as left, or top left")
+        return mask
+    file = Path(where)
+    if not file.is_file():
+        raise UsageError(
+            f"a region is words such as 'top left', or a picture of {sides(size)}, got {where!r}",
+            f"words: {', '.join(HALVES)}",
+        )
+    found = read_mask(file)
+    if found.size != tuple(size):
+        raise UsageError(f"a region of this model is a picture of {sides(size)}, got {sides(found.size)}")
+    if not found.marked.any():
+        raise UsageError(f"the region {where} is nowhere: the picture marks nothing", "paint the region white")
+    return torch.from_numpy(found.marked / np.float32(255))
+
+
+def hint(
+    system: System,
+    texts: Sequence[str],
+    numbers: Mapping[str, Sequence[float]],
+    beside: Sequence[Path],
+    regions: Sequence[str],
+    console: Console,
+) -> None:
+    """Say which words of the prompts the model never heard, where it stops listening, which numbers lie beyond those
+    that it was trained on, what was done about pictures beside, and what of pictures of regions it is that marks."""
+    hears = system.conditioner
+    for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
+        tell(console, f"beyond what was heard: {what}")
+    for file in beside if hears.beside else ():
+        shape, (found, _) = hears.listens().shape, read_picture(file)
+        tell_notes(console, {note: [file] for note in found.done})
+        if cut := cut_off([found.cut(shape)]):
+            size = sides((found.height, found.width))
+            tell(console, f"{file}: cropped at its centre from {size} to {sides(shape[1:])}{cut}")
+    for file in filter(Path.is_file, map(Path, regions)):
+        mask = read_mask(file)
+        tell_notes(console, {note: [file] for note in mask.done})
+        tell(console, f"{file}: {mask.words} is the region, {mask.marked.mean() / 255:.0%} of the picture")
+    heard = hears.text
+    if heard is None:
+        return
+    if unseen := [word for text in texts for word in heard.unseen(text)]:
+        tell(console, f"no caption that was trained on has: {', '.join(dict.fromkeys(unseen[:8]))}")
+    longest = max((heard.count(text) for text in texts if text.strip()), default=0)
+    if longest > heard.length:
+        tell(console, f"a prompt has {longest:,} pieces; the model hears the first {heard.length}")

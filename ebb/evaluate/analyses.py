@@ -1,0 +1,212 @@
+"""What an evaluation finds out besides the distances: copies, noise levels, likelihood. Each part stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ebb.data.metadata import Told
+from ebb.data.pictures import batches
+from ebb.data.scan import Images
+from ebb.encode.images import grid, picture, save_png, to_pixels
+from ebb.evaluate.drawn import Drawn
+from ebb.judge.ensemble import Ensemble
+from ebb.judge.features import Features, RandomFeatures
+from ebb.judge.matcher import AMONG, retrieval, train_matcher
+from ebb.judge.scene_reader import judge, obeyed
+from ebb.system.requests import wishes_of
+from ebb.system.system import System
+from ebb.understand.bound import bound
+from ebb.understand.levels import levels
+from ebb.understand.likelihood import likelihood
+from ebb.understand.memorise import memorisation, pairs_picture
+from ebb.understand.reconstruction import Reconstruction
+
+PROBED = 64
+"""Training images at which each noise level is looked at."""
+
+HEARD = 500
+"""Unseen captions that are asked for, at most."""
+
+RESTORED = 1000
+"""Images that go through an autoencoder and back, at most."""
+
+SHOWN = 10
+"""Of them, those that are shown."""
+
+IDEAL = 10_000
+"""Training images that the ideal denoiser knows, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A run with its samples, as the parts see it; `labels` and `texts` are those the samples were asked for."""
+
+    run: Path
+    system: System
+    images: Images
+    drawn: Drawn
+    labels: NDArray[np.int64] | None
+    texts: tuple[str, ...]
+    features: Features
+    seed: int
+    coded: int
+    """images whose likelihood is found"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part found, by the name of its field in `Evaluated`, and what a reader must know about it."""
+
+    found: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+def copies(subject: Subject) -> Part:
+    """Samples that lie closer to training images than unseen images do; a picture of the closest pairs.
+
+    Where no image was held out, a random half of the training images stands in for unseen ones: to the other half they
+    are unseen. Copies of that other half are found then, and no others. In pixels alone where the features are a
+    large network.
+    """
+    train, warnings = subject.images.pixels, tuple[str, ...]()
+    if subject.images.held_out is not None:
+        unseen = subject.images.held_out.pixels
+    else:
+        order = np.random.default_rng(subject.seed).permutation(len(train))
+        train, unseen = train[order[::2]], train[order[1::2]]
+        warnings = (
+            "memorisation: no image was held out, so half of the training images stand in for unseen ones;"
+            " copies of that half are not looked for",
+        )
+    pixels = subject.drawn.pixels
+    small = isinstance(subject.features, Ensemble | RandomFeatures)  # every training image goes through it
+    looked = subject.features if small else None
+    result = memorisation(pixels, subject.labels, train, unseen, looked, seed=subject.seed)
+    if result.pairs:
+        sheet = picture(pairs_picture(pixels, train, result.pairs))
+        save_png(sheet, subject.run / "evaluation" / "closest.png", {"pairs": result.pairs})
+    return Part({"memorisation": result}, warnings)
+
+
+def noise(subject: Subject) -> Part:
+    """Loss, gradient norm and output scale at each noise level, beside the trivial and the ideal denoiser.
+
+    Of training images: the ideal denoiser knows them, and is the floor of their loss and of no other's.
+    """
+    system, images = subject.system, subject.images
+    some = np.random.default_rng(subject.seed).permutation(len(images.pixels))[:IDEAL]
+    known = torch.cat([system.encode(x.to(system.device)).cpu() for x in batches(images.pixels[some])])
+    probed, theirs = known[:PROBED].to(system.device), system.conditions(wishes_of(system, images, some))
+    cond = {name: row[:PROBED] for name, row in theirs.items()}
+    found = levels(system.denoiser, probed, cond, known, reference_cond=theirs, seed=subject.seed)
+    return Part({"levels": found})
+
+
+def bits(subject: Subject) -> Part:
+    """Bits per dimension of unseen images by the probability flow, and their variational bound."""
+    known, seed = unseen(subject, subject.coded), subject.seed
+    found = {
+        "likelihood": likelihood(subject.system, *known, seed=seed),
+        "bound": bound(subject.system, *known, seed=seed),
+    }
+    return Part(found, () if held(subject) else ("likelihood: no image was held out; it is that of training images",))
+
+
+def kept(subject: Subject) -> Part:
+    """How pictures come back through the latents, and two rows of pictures: before and after, and between two."""
+    space, system = subject.system.space, subject.system
+    if space is None:
+        return Part({})
+    aside = subject.images.held_out
+    source = (aside or subject.images).pixels
+    pixels = source[np.sort(np.random.default_rng(subject.seed).permutation(len(source))[:RESTORED])]
+    images = [x.to(system.device) for x in batches(pixels, 64)]
+    found = Reconstruction.of(space.autoencoder, images, seed=subject.seed)
+    first, folder = images[0][:SHOWN], subject.run / "evaluation"
+    with torch.no_grad():
+        z = system.encode(first)
+        ways = [torch.lerp(z[i], z[i + 1], share) for i in (0, 2) for share in torch.linspace(0, 1, SHOWN).tolist()]
+        between = system.decode(torch.stack(ways)) if len(z) > 3 else z[:0]
+        after = system.decode(z)
+    save_png(grid(to_pixels(torch.cat([first, after])), len(first)), folder / "reconstructions.png", {})
+    if len(between):
+        save_png(grid(to_pixels(between), SHOWN), folder / "between.png", {})
+    seen = () if aside else ("reconstruction: no image was held out; these are training images",)
+    return Part({"reconstruction": found}, (*found.warnings(), *seen))
+
+
+def heeded(subject: Subject) -> Part:
+    """How many samples of captions that were not trained on show all that these say; as many as were drawn, at most."""
+    pixels, texts = subject.drawn.pixels, subject.texts
+    if subject.images.held_out is not None:
+        pixels, texts, _ = unheard(subject)
+    return Part({"obeyed": obeyed(judge(subject.system.shape[1]), pixels, texts)})
+
+
+def matched(subject: Subject) -> Part:
+    """How often a matcher finds the sample of a caption among those of others: of captions that were trained on, and of
+    unseen ones."""
+    images, captions = subject.images, subject.images.captions or ()
+    judging = train_matcher(images.pixels, captions, seed=subject.seed)
+    some = [at for at, text in enumerate(subject.texts) if text.strip()][:HEARD]
+    pixels, texts = subject.drawn.pixels[some], [subject.texts[at] for at in some]
+    found, aside = {"matched": retrieval(judging, pixels, texts)}, images.held_out
+    if aside is not None and len(set(aside.captions or ())) > AMONG:
+        made, asked, real = unheard(subject)
+        found["matched_unseen"] = retrieval(judging, made, asked, real)
+        shown = np.concatenate([real[:SHOWN], made[:SHOWN]])
+        sheet = grid(shown, min(SHOWN, len(real)), [*asked[:SHOWN], *["sample"] * SHOWN][: len(shown)])
+        save_png(sheet, subject.run / "evaluation" / "captions.png", {"captions": asked[:SHOWN]})
+    return Part(found)
+
+
+def unheard(subject: Subject) -> tuple[NDArray[np.uint8], tuple[str, ...], NDArray[np.uint8]]:
+    """Samples of captions that were not trained on (as many as were drawn, at most), their texts and true pictures."""
+    aside = subject.images.held_out or subject.images
+    told = [at for at, caption in enumerate(aside.captions or ()) if caption.strip()]
+    some = np.random.default_rng(subject.seed).permutation(told)[: min(HEARD, len(subject.drawn.pixels))]
+    asked = wishes_of(subject.system, aside, some)
+    return to_pixels(subject.system.make(asked, seed=subject.seed)), asked.texts, aside.pixels[some]
+
+
+def held(subject: Subject) -> Images | None:
+    """The images held out of training, if there are any, with labels where the training images have them."""
+    images = subject.images.held_out
+    bare = images is not None and images.labels is None and subject.images.labels is not None
+    return None if bare else images
+
+
+def unseen(subject: Subject, most: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, list[str] | None, Told]:
+    """At most `most` held-out images, drawn by the seed, with labels, captions and what else is told of them; training
+    images where none are."""
+    images = held(subject) or subject.images
+    some = np.sort(np.random.default_rng(subject.seed).permutation(len(images.pixels))[:most])
+    captions = None if images.captions is None else [images.captions[i] for i in some]
+    labels = None if images.labels is None else images.labels[some]
+    return images.pixels[some], labels, captions, images.told.take(some)
+
+
+def parts(subject: Subject) -> list[tuple[str, Callable[[Subject], Part]]]:
+    """Every part that its system has, after what is said while it runs, the quickest first.
+
+    Bits are of models of the pictures themselves, and noise levels of what was trained on noise.
+    """
+    coded, latent = subject.coded, subject.system.space is not None
+    hears = subject.system.conditioner.text is not None
+    scenes = subject.images.summary.kind == "shapes" and hears
+    every: list[tuple[str, Callable[[Subject], Part], bool]] = [
+        ("looking for copies of training images", copies, True),
+        ("reading what the samples show", heeded, scenes),
+        ("matching samples with captions", matched, hears and not scenes),
+        ("looking at reconstructions", kept, latent),
+        ("looking at each noise level", noise, not subject.system.is_autoencoder),
+        (f"coding {coded} images", bits, bool(coded) and not latent),
+    ]
+    return [(said, part) for said, part, wanted in every if wanted]

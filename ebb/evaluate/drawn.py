@@ -1,0 +1,135 @@
+"""Samples of a run on disk, in shards, so that a long measurement can be interrupted and go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebb.encode.conditioner import Wishes
+from ebb.encode.images import to_pixels
+from ebb.store.failure import told
+from ebb.store.owned import SAMPLES, SHARDS, delete
+from ebb.store.write import replace_bytes, replace_text
+from ebb.system.system import System
+from ebb.understand.cost import counted
+
+Say = Callable[[str], None]
+
+SHARD = 500
+"""Samples in a file: at most so many are floats at a time, and so many are lost by an interruption."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Samples uint8 [n, c, h, w], where they lie, and what each of them cost, whenever it was drawn."""
+
+    pixels: NDArray[np.uint8]
+    folder: Path
+    seconds: float
+    """for each sample"""
+    evaluations: float
+    """of the network, for each sample"""
+    reused: int = 0
+    """how many were there before"""
+    since: float = 0.0
+    """when the oldest of these were drawn, in seconds of the clock"""
+
+
+def draw(
+    system: System,
+    home: Path,
+    *,
+    wishes: Wishes,
+    seed: int,
+    facts: Mapping[str, Any],
+    say: Say = lambda _: None,
+    **asked: Any,
+) -> Drawn:
+    """A sample of `system` for each wish, from the shards under `home` and, where one is missing, anew.
+
+    The folder `home/samples-<hash>` belongs to the settings, the seed and `facts` (what else the samples depend on:
+    weights and data), so that a set is never taken for another. Sample i depends on seed + i alone: a set that was
+    interrupted goes on at its next shard, and a larger one begins with the smaller one's samples. Once the set is
+    whole, the sets of other settings in `home` are deleted.
+    """
+    about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.settled(**asked).model_dump()}
+    folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    count, shards = len(wishes), listed(folder)
+    pixels = np.empty((count, *system.shape), np.uint8)
+    began, fresh, spent, shown, since = time.perf_counter(), 0, 0.0, 0.0, time.time()
+    for first in range(0, count, SHARD):
+        size, name = min(SHARD, count - first), f"{first // SHARD:05d}.npy"
+        found = shard(folder / name, size, system.shape) if shards.get(name, {}).get("count", 0) >= size else None
+        if found is None:
+            with counted(system.denoiser.network) as seen:
+                start = time.perf_counter()
+                found = to_pixels(system.make(wishes.part(first, size), seed=seed + first, **asked))
+                took = time.perf_counter() - start
+            keep(folder / name, found)
+            shards[name] = {"count": size, "seconds": took, "evaluations": seen[0]}
+            replace_text(folder / "manifest.json", json.dumps(about | {"shards": shards}, indent=1))
+            fresh += size
+        else:
+            since = min(since, (folder / name).stat().st_mtime)
+        pixels[first : first + size] = found
+        share = size / shards[name]["count"]
+        spent, shown = spent + share * shards[name]["seconds"], shown + share * shards[name]["evaluations"]
+        left = (time.perf_counter() - began) / max(1, fresh) * (count - first - size)
+        say(f"sampling: {first + size:,} of {count:,} images" + (f", {left:,.0f} s left" if left and fresh else ""))
+    forget(home, folder)
+    return Drawn(pixels, folder, spent / count, shown / count, count - fresh, since)
+
+
+def sets(home: Path) -> list[Path]:
+    """The folders of samples that were drawn under `home`."""
+    return [path for path in sorted(home.glob("samples-*")) if SAMPLES.fullmatch(path.name) and path.is_dir()]
+
+
+def forget(home: Path, but: Path | None = None) -> None:
+    """Delete the samples that were drawn under `home`, but for one set."""
+    for folder in sets(home):
+        if folder != but:
+            delete(folder, SHARDS)
+
+
+def waiting(home: Path) -> int:
+    """How many samples lie under `home` for a measurement to go on with."""
+    return sum(shard["count"] for folder in sets(home) for shard in listed(folder).values())
+
+
+def listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """The shards of a folder by file name, as its manifest has them; {} where that is absent or cannot be read."""
+    try:
+        shards: dict[str, dict[str, Any]] = json.loads((folder / "manifest.json").read_text(encoding="utf8"))["shards"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return shards
+
+
+def shard(path: Path, size: int, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The first `size` samples of a file; None where it does not hold so many samples of this shape."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = found.dtype == np.uint8 and found.shape[1:] == shape and len(found) >= size
+    return found[:size] if whole else None
+
+
+def keep(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write a shard so that it is whole or absent."""
+    made = BytesIO()
+    np.save(made, pixels, allow_pickle=False)
+    replace_bytes(path, made.getbuffer())

@@ -1,0 +1,300 @@
+"""Measure a run: sample its system, compare with its own data, and write the figures into its report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ebb.data.of_run import data_of
+from ebb.data.scan import Images
+from ebb.encode.conditioner import Wishes
+from ebb.errors import EbbError, ResourceError, UsageError
+from ebb.evaluate.analyses import Subject, parts
+from ebb.evaluate.drawn import Drawn, Say, draw, forget
+from ebb.evaluate.enough import comparable, countable
+from ebb.evaluate.measure import Evaluation, measure
+from ebb.evaluate.measure import as_table as figures_table
+from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
+from ebb.judge.features import SIDE, Features, RandomFeatures
+from ebb.judge.matcher import Retrieval
+from ebb.judge.pretrained import pretrained
+from ebb.judge.scene_reader import Obeyed
+from ebb.report.run_report import write_report
+from ebb.store.lock import MEASURED, held
+from ebb.store.place import room_for, room_in
+from ebb.store.write import replace_text
+from ebb.system.requests import asked_for, labels_of
+from ebb.system.system import System, load, locate
+from ebb.terminal import command
+from ebb.understand.bound import Bound
+from ebb.understand.cost import Cost, cost
+from ebb.understand.levels import Levels
+from ebb.understand.likelihood import BitsPerDim
+from ebb.understand.memorise import Memorisation
+from ebb.understand.reconstruction import Reconstruction
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """All that was found out about a run; None for what could not be had (then `figures.warnings` says why)."""
+
+    figures: Evaluation
+    cost: Cost
+    memorisation: Memorisation | None = None
+    levels: Levels | None = None
+    likelihood: BitsPerDim | None = None
+    bound: Bound | None = None
+    reconstruction: Reconstruction | None = None
+    obeyed: Obeyed | None = None
+    matched: Retrieval | None = None
+    """of captions that were trained on"""
+    matched_unseen: Retrieval | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What evaluation.json holds: the figures, and each of the other parts under its name."""
+        found = {name: asdict(part) for name, part in vars(self).items() if name != "figures" and part is not None}
+        return asdict(self.figures) | found
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A system as it was when it was loaded: a run that is trained meanwhile comes to newer checkpoints."""
+
+    system: System
+    weights: str
+    """ema or model"""
+    checkpoint: str
+    sha256: str
+    """of the file of its weights"""
+
+
+def evaluate(
+    run: str | Path,
+    count: int,
+    *,
+    seed: int = 0,
+    features: str | None = None,
+    weights: str = "ema",
+    likelihood: int = 64,
+    data: str | None = None,
+    fresh: bool = False,
+    say: Say = lambda _: None,
+    **asked: Any,
+) -> Evaluated:
+    """Draw `count` samples from the run at `run` and measure them against its training data.
+
+    Labels are drawn with the frequencies of the data; `asked` may set steps, guidance, solver, grid and precision.
+    `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
+    classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code; `data` is where the
+    run's data is now.
+
+    Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted, unless `fresh`.
+    evaluation.json is written after each part, report.html at the end. Raises UsageError for a folder that is not a run
+    and for weights that it does not hold, DataError where its data has changed or is too little to compare with, and
+    ResourceError where its figures could not be kept or another process measures it; on a full disk a warning says so.
+    """
+    run = Path(run)
+    countable(count, seed, likelihood)
+    with measuring(run, "evaluation.json", "report.html", fresh=fresh, say=say):
+        one, images = loaded(run, weights), data_of(run, data)
+        comparable(run, len(images.pixels))
+        seen, accuracy = features_for(run, images, say, features)
+        wishes = asked_for(one.system, images, count, seed)
+        labels = labels_of(one.system, wishes, images)
+        drawn = drawn_from(run, one, images, wishes, seed=seed, say=say, **asked)
+        say("measuring")
+        figures = measure(
+            drawn.pixels,
+            images.pixels,
+            seen,
+            asked=labels,
+            real_labels=images.labels,
+            class_names=images.names,
+            classifier_accuracy=accuracy,
+            settings=settings_of(one, drawn, seed, **asked),
+            seed=seed,
+        )
+        found = Evaluated(figures, cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked))
+        found = kept(run, warned(found, *old(run, drawn)))
+        subject = Subject(run, one.system, images, drawn, labels, wishes.texts, seen, seed, likelihood)
+        return reported(run, explored(found, subject, say))
+
+
+@contextmanager
+def measuring(run: Path, *files: str, fresh: bool = False, say: Say = lambda _: None) -> Iterator[None]:
+    """Be the only process that measures a run, and know beforehand that these `files` can be written into it.
+
+    With `fresh`, the samples and classifiers of earlier measurements go first. Raises UsageError for a folder that is
+    not a run, and ResourceError where figures could not be kept or another process measures it.
+    """
+    locate(run)
+    try:
+        room_in(run / "evaluation")
+        for file in (*files, "classifier.safetensors"):
+            room_for(run / file)
+    except ResourceError as error:
+        hint = f"{error.hint}; or measure a copy: cp -r {shlex.quote(str(run))} COPY"
+        raise ResourceError(f"what is measured could not be kept: {error.what}", hint) from error
+    with held(run, MEASURED, say):
+        if fresh:
+            forget(run / "evaluation")
+            (run / "classifier.safetensors").unlink(missing_ok=True)
+        yield
+
+
+def old(run: Path, drawn: Drawn) -> list[str]:
+    """A sentence about samples that were drawn before, with the same settings, if some were."""
+    if not drawn.reused:
+        return []
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(drawn.since))
+    again = command("evaluate", run, "--fresh")
+    some = f"{drawn.reused:,} of the {len(drawn.pixels):,} samples"
+    return [f"{some} were drawn before with the same settings, at {when}; {again} draws all anew"]
+
+
+def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
+    """`found` with all other parts that can be had, each written as soon as it is there."""
+    for what, part in parts(subject):
+        say(what)
+        try:
+            result = part(subject)
+            found = replace(warned(found, *result.warnings), **result.found)
+        except EbbError as error:  # such as too few images: the other parts are worth having
+            found = warned(found, f"not done, {what}: {error.what}")
+        found = kept(subject.run, found)
+    return found
+
+
+def warned(found: Evaluated, *more: str) -> Evaluated:
+    """`found` with more warnings in its figures."""
+    return replace(found, figures=replace(found.figures, warnings=[*found.figures.warnings, *more]))
+
+
+def kept(run: Path, found: Evaluated) -> Evaluated:
+    """`found`, written to evaluation.json; where it cannot be, such as on a full disk, it says so and is not lost."""
+    try:
+        replace_text(run / "evaluation.json", json.dumps(found.facts(), indent=1))
+    except ResourceError as error:
+        return unkept(found, error)
+    return found
+
+
+def reported(run: Path, found: Evaluated) -> Evaluated:
+    """`found`, shown in the run's report; where that cannot be written, it says so."""
+    try:
+        write_report(run)
+    except ResourceError as error:
+        return unkept(found, error)
+    return found
+
+
+def unkept(found: Evaluated, error: ResourceError) -> Evaluated:
+    """`found` with a warning, once, that a file of it could not be written."""
+    note = f"not kept: {error.what}"
+    return found if note in found.figures.warnings else warned(found, note)
+
+
+def loaded(run: Path, weights: str) -> Loaded:
+    """The run's system at its newest checkpoint; raises UsageError where that does not hold these weights."""
+    where = locate(run)
+    if weights in ("ema", "model") and not (where / f"{weights}.safetensors").is_file():
+        other = "model" if weights == "ema" else "ema"
+        what = {"ema": "averaged (EMA)", "model": "raw"}[weights]
+        raise UsageError(f"{where} holds no {what} weights", f"measure the others: --weights {other}")
+    system = load(run, weights)
+    if locate(run) != where:  # the run is being trained
+        return loaded(run, weights)
+    files = json.loads((where / "manifest.json").read_text(encoding="utf8"))["files"]
+    return Loaded(system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
+
+
+def drawn_from(run: Path, one: Loaded, images: Images, wishes: Wishes, *, seed: int, say: Say, **asked: Any) -> Drawn:
+    """Samples of the run, kept in its folder under what they depend on."""
+    facts = {"weights": one.sha256, "data": images.summary.fingerprint}
+    return draw(one.system, run / "evaluation", wishes=wishes, seed=seed, facts=facts, say=say, **asked)
+
+
+def settings_of(one: Loaded, drawn: Drawn, seed: int, **asked: Any) -> dict[str, Any]:
+    """What the samples were made with, and how fast."""
+    return one.system.settled(**asked).model_dump() | {
+        "seed": seed,
+        "weights": one.weights,
+        "checkpoint": one.checkpoint,
+        "sampling_seconds": round(drawn.seconds * len(drawn.pixels), 1),
+        "images_per_second": round(1 / max(drawn.seconds, 1e-9), 1),
+    }
+
+
+def features_for(run: Path, images: Images, say: Say, spec: str | None = None) -> tuple[Features, float | None]:
+    """Classifiers of the run's labels (trained once and kept in the run) with their accuracy.
+
+    Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
+    network that it names, and no accuracy.
+    """
+    if spec is not None:
+        return pretrained(spec), None
+    if images.labels is None or len(images.names) < 2 or min(images.pixels.shape[2:]) < SIDE:
+        return RandomFeatures(images.pixels.shape[1]), None
+    file = run / "classifier.safetensors"
+    kept = load_ensemble(file, images.summary.fingerprint) if file.exists() else None
+    if kept is not None:
+        return kept
+    say("training classifiers on the data, once, to judge with")
+    official = images.held_out
+    unseen = (official.pixels, official.labels) if official is not None and official.labels is not None else None
+    ensemble, accuracy = train_ensemble(images.pixels, images.labels, len(images.names), held_out=unseen)
+    save_ensemble(file, ensemble, accuracy, images.summary.fingerprint)
+    return ensemble, accuracy
+
+
+def as_table(found: Evaluated) -> list[tuple[str, str]]:
+    """Rows (what, figure in plain words), for printing: the figures, then what else was found."""
+    table = [row for row in figures_table(found.figures) if row[0] != "note"]
+    if found.memorisation is not None:
+        table.append(("memorisation", found.memorisation.verdict))
+    if found.likelihood is not None:
+        table.append(("likelihood", coded_in_words(found.likelihood)))
+    if found.bound is not None:
+        table.append(("variational bound", coded_in_words(found.bound)))
+    if (back := found.reconstruction) is not None:
+        similar = "" if back.ssim is None else f", SSIM {back.ssim:.3f}"
+        table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} images"))
+    if (heeded := found.obeyed) is not None:
+        new = "" if heeded.novel is None else f", {heeded.novel:.1%} of new pairs"
+        table.append(
+            (
+                "captions",
+                f"{heeded.share:.1%} of the samples show all that was asked{new}; {heeded.things:.1%} of the things are"
+                f" there; of real scenes {heeded.ceiling:.1%}",
+            )
+        )
+    for what, one in (("trained", found.matched), ("unseen", found.matched_unseen)):
+        if one is not None:
+            table.append((f"{what} captions", matched_in_words(one)))
+    spent = found.cost
+    table.append(
+        (
+            "cost",
+            f"{spent.evaluations:.3g} evaluations, {spent.gflop:.3g} GFLOP, {1000 * spent.seconds:.3g} ms a sample;"
+            f" {spent.peak_mb:,.0f} MB for {spent.batch} at once",
+        )
+    )
+    return [*table, *(("note", warning) for warning in found.figures.warnings)]
+
+
+def matched_in_words(found: Retrieval) -> str:
+    """The share of captions whose sample was found, beside what chance and real pictures give."""
+    real = "" if found.ceiling is None else f", real pictures {found.ceiling:.1%}"
+    chance = f"by chance {1 / found.among:.1%}"
+    return f"{found.share:.1%} find their own sample among {found.among} ({chance}{real}); {found.count:,} captions"
+
+
+def coded_in_words(found: BitsPerDim | Bound) -> str:
+    """Bits per dimension with their interval."""
+    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}] {found.unit}, {found.count} images"

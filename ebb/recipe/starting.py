@@ -1,0 +1,262 @@
+"""Named starting points: functions from what is known of the data to a recipe, and the rule that picks one.
+
+Each returns only what it has an opinion on; `complete` fills these into what the user left open and says why.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe, flat, resolved
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice depends on: how many images, shape (c, h, w) of what is denoised, classes, standard deviation."""
+
+    count: int
+    shape: tuple[int, ...]
+    classes: int
+    sigma_data: float
+    vocabulary: int = 0
+    """pieces of texts; 0 where there are none"""
+    states: int = 0
+    """width of the states of frozen encoders; 0 where there are none"""
+    length: int = 0
+    """most pieces of a text"""
+    concepts: int = 0
+    """texts that each text is taken apart into; 0 where it is not"""
+    numbers: int = 0
+    """heard with each picture"""
+    image: int = 0
+    """channels of what is heard beside it"""
+    picture: tuple[int, ...] | None = None
+    """shape of the pictures, where their latents are denoised"""
+
+    @property
+    def hears(self) -> bool:
+        """Whether there are texts."""
+        return self.length > 0
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether anything is heard."""
+        return self.classes > 0 or self.hears or self.numbers > 0 or self.image > 0
+
+    @property
+    def side(self) -> int:
+        """The longer side in pixels."""
+        return max(self.shape[1:])
+
+
+ROOM = 4 / 3
+"""Channels that a network has at least for each number of a patch: those that carry the noise, and a third for more.
+
+Noise has no structure: a network that is to tell all of it lets as many numbers through as there are. Of the 48 in a
+4×4 patch of colours, 32 channels pass two thirds, and the rest of the noise stays in every sample; 64 pass all."""
+
+
+def room(facts: Facts, patch: int) -> int:
+    """The fewest channels through which a patch of patch² places passes, in groups of 16.
+
+    Those of a picture that is heard beside enter too, but do not come out again.
+    """
+    own = facts.shape[0]
+    return 16 * math.ceil(max(ROOM * own, own + facts.image) * patch**2 / 16)
+
+
+def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> NetworkRecipe:
+    """`offered` with a patch that passes through the width that was asked for, and a width that passes the patch.
+
+    Small patches come first: what is asked of a network's width grows with the square of their side. What was asked for
+    stays as it is.
+    """
+    width, patch = resolved(asked.width or offered.width), asked.patch or resolved(offered.patch)
+    if asked.patch is None:
+        largest = next((side for side in range(patch, 0, -1) if room(facts, side) <= width), 1)
+        whole = (side for side in range(largest, largest // 2, -1) if all(n % side == 0 for n in facts.shape[1:]))
+        patch = next(whole, largest)  # what does not divide a picture costs a margin
+    if asked.width is None:
+        width = max(width, room(facts, patch))
+    return offered.model_copy(update={"width": width, "patch": patch})
+
+
+def squeezed(network: NetworkRecipe, facts: Facts) -> str | None:
+    """What is wrong with a network whose width and patch were both asked for; None where nothing is."""
+    width, patch = resolved(network.width), resolved(network.patch)
+    entering = facts.shape[0] * patch**2
+    if width >= entering:
+        return None
+    return (
+        f"{entering} numbers of every patch have to pass through {width} channels: the noise of the others stays in all"
+        f" samples; take --network.width {room(facts, patch)} or more, or a smaller --network.patch than {patch}"
+    )
+
+
+def texts(facts: Facts, *levels: int) -> tuple[int, ...]:
+    """The levels that attend to a text: these where there is one, else none."""
+    return levels if facts.hears else ()
+
+
+def tiny(facts: Facts) -> Recipe:
+    """Up to 16 pixels: every pixel is a place of its own."""
+    network = NetworkRecipe(width=64, multipliers=(1, 2), depth=2, patch=1, attention=(), cross=texts(facts, 1))
+    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=50))
+
+
+def small(facts: Facts) -> Recipe:
+    """Up to 40 pixels, as MNIST and CIFAR-10: 2×2 patches, wide enough to fill the machine's vectors."""
+    width = 64 if facts.shape[0] == 1 else 96
+    network = NetworkRecipe(width=width, multipliers=(1, 2), depth=2, patch=2, attention=(), cross=texts(facts, 1))
+    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=100))
+
+
+def large(facts: Facts) -> Recipe:
+    """Above 40 pixels: 4×4 patches, and levels down to about 4×4 places, so that all of a picture is seen at once."""
+    last = max(2, round(math.log2(facts.side / 16)))
+    network = NetworkRecipe(
+        width=96,
+        multipliers=(1, *(2,) * last),
+        depth=2,
+        patch=4,
+        attention=(),
+        cross=texts(facts, last - 1, last),
+    )
+    return Recipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
+
+
+def transformer(facts: Facts, kind: Literal["dit", "mmdit"] = "dit") -> Recipe:
+    """A transformer whose patches cut the picture into about 8 × 8 tokens."""
+    network = NetworkRecipe(kind=kind, width=192, depth=6, patch=max(1, round(facts.side / 8)))
+    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
+
+
+def coder(facts: Facts) -> Recipe:
+    """An autoencoder."""
+    return Recipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
+
+
+def starting_point(asked: Recipe, facts: Facts) -> tuple[Recipe, str]:
+    """The starting point for these facts, and why."""
+    c, h, w = facts.shape
+    if asked.kind == "autoencoder":
+        return coder(facts), "an autoencoder was asked for"
+    if asked.network.kind != "unet":
+        return transformer(facts, asked.network.kind), "a transformer was asked for"
+    for recipe, limit in ((tiny, 16), (small, 40)):
+        if facts.side <= limit:
+            return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
+    return large(facts), f"large: images of {w}×{h} with {c} channels"
+
+
+def filled(asked: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:
+    """`asked`, with each None replaced by what is offered under the same name."""
+    return {
+        name: filled(value, offered[name]) if isinstance(value, dict) else offered[name] if value is None else value
+        for name, value in asked.items()
+    }
+
+
+TOKENS = 64
+"""Tokens of a transformer at which times are drawn as for any other network."""
+
+
+def shifted(tokens: float) -> str:
+    """Times of the linear path for a transformer of so many tokens (Esser et al. 2024, eq. 23).
+
+    Finer tokens of one picture say the same more often, so that it takes more noise to hide it: t ↦ s·t/(1 + (s − 1)t)
+    with s = √(tokens/TOKENS). Of times whose logit is normal it is the mean that moves, by log s.
+    """
+    return f"logit_normal(mean={round(MEAN + 0.5 * math.log(tokens / TOKENS), 2):g})"
+
+
+MEAN = 0.4
+"""Of the logit of training times on the linear path: a little towards the noise (docs/recipe.md)."""
+
+
+def suited(path: str) -> tuple[dict[str, str], str]:
+    """Prediction, training times and clock that suit a path, and why."""
+    if path.startswith(("edm", "variance_exploding")):
+        parts = {"prediction": "edm", "times": "log_normal", "clock": "quarter_log_nsr"}
+        return parts, "on a path whose noise grows without bound, Karras et al. 2022 scale everything to unit variance"
+    parts = {"prediction": "velocity", "times": f"logit_normal(mean={MEAN})", "clock": "fraction"}
+    if path.startswith("linear"):
+        return parts, "rectified flow as in Esser et al. 2024, a little more often near the noise: see docs/recipe.md"
+    parts |= {"prediction": "v", "times": "logit_normal"}
+    return parts, "v has unit variance all along a path with alpha² + sigma² = 1"
+
+
+def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with everything chosen that needs no measuring, and the reason of each choice by dotted name."""
+    start, why = starting_point(asked, facts)
+    parts, why_parts = suited(asked.path)
+    if asked.network.kind != "unet" and asked.path == "linear":
+        patch = resolved(roomy(asked.network, start.network, facts).patch)
+        parts["times"] = shifted(facts.shape[1] * facts.shape[2] / patch**2)
+    sigma_data = asked.sigma_data or round(facts.sigma_data, 4)
+    fitting = roomy(asked.network, start.network, facts) if asked.kind == "denoiser" else start.network
+    offered = start.model_dump() | parts | {"network": fitting.model_dump()}
+    offered |= {"sigma_data": sigma_data, "batch": min(start.batch or 128, facts.count)}
+    # images of one size that is not square stay as they are: there is no side to name
+    channels, height, width = facts.picture or facts.shape
+    offered["data"] = {"size": height if height == width else None, "channels": channels, "flip": False}
+    if asked.optimiser.kind not in (None, start.optimiser.kind):
+        offered["optimiser"]["lr"] *= ADAMW if asked.optimiser.kind == "adamw" else 1 / ADAMW
+    tree = filled(asked.model_dump(), offered)
+    for name in ("prediction", "weight"):  # a bare `edm` takes the data's own deviation
+        tree[name] = f"edm(sigma_data={sigma_data})" if tree[name] == "edm" else tree[name]
+    tree["label_dropout"] *= facts.conditioned
+    recipe = Recipe.model_validate(tree)
+    reasons = dict.fromkeys(parts, why_parts) | {
+        "sigma_data": "the standard deviation of the data",
+        "weight": "edm, with the standard deviation of the data",
+        "data.size": "the size of the images",
+        "data.channels": "the channels of the images",
+        "batch": "the whole data set" if offered["batch"] == facts.count else why,
+        "label_dropout": "there is nothing to hide: neither labels nor captions",
+    }
+    before, after = flat(asked.model_dump()), flat(recipe.model_dump())
+    return recipe, {name: reasons.get(name, why) for name in after if after[name] != before[name]}
+
+
+ENOUGH = 1500
+"""Updates that a run should make, by the speed of small batches; by that of whole ones it makes 2,000 or more.
+
+Below, a narrower network that makes more of them is nearer to the data."""
+
+NARROWEST = 32
+STEEPNESS = 1.7
+"""The seconds of an update grow with the width to this power, about."""
+
+
+def suited_width(recipe: Recipe, facts: Facts, updates: float) -> tuple[int, str]:
+    """The widest U-Net, up to the usual one, that makes ENOUGH updates, where the usual one makes so many; and why.
+
+    Widths are multiples of 16, the channels in a group, and leave `room` for a patch. Measured: docs/recipe.md.
+    """
+    usual = resolved(recipe.network.width)
+    narrowest = min(usual, max(NARROWEST, room(facts, resolved(recipe.network.patch))))
+    for width in range(usual, narrowest - 1, -16):
+        more = updates * (usual / width) ** STEEPNESS
+        if more >= ENOUGH or width == narrowest:
+            break
+    if width == usual:
+        return usual, ""
+    return width, f"; narrower for about {more:,.0f} updates in {recipe.budget}, where {usual} makes {updates:,.0f}"
+
+
+ADAMW = 0.25
+"""The learning rate of AdamW as a share of Muon's."""
+
+
+def default_budget(facts: Facts, images_per_second: float, spent: float) -> tuple[str, str]:
+    """A budget for a run without one: time to see every image 30 times, but 100,000 to 400,000 in all, within 1 to 60
+    minutes, and the seconds that were `spent` before."""
+    images = min(400_000, max(100_000, 30 * facts.count))
+    training = min(3600.0, max(60.0, images / images_per_second))
+    return (
+        f"{round((training + spent) / 60)}m",
+        f"about {images:,} images at the measured {images_per_second:,.0f} images/s, within 1 to 60 minutes",
+    )

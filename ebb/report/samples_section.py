@@ -1,0 +1,100 @@
+"""The parts of a run's page that show pictures: its samples, and the samples closest to training images."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ebb.report.page import number, table
+from ebb.report.plot import Line, plot
+
+Facts = Mapping[str, Any]
+
+IMAGE_BYTES = 2_000_000
+"""Of embedded images; base64 makes it 2.7 MB, and the page stays below 3.5."""
+
+STRIP = 6
+
+
+class Album:
+    """Pictures for one page, as long as there is room for them."""
+
+    def __init__(self, room: int = IMAGE_BYTES) -> None:
+        self.room, self.omitted = room, 0
+
+    def picture(self, path: Path, caption: str) -> str:
+        """The picture with its caption, inside the page; "" if it is absent or, then counted, too large."""
+        size = path.stat().st_size if path.is_file() else 0
+        if size == 0:
+            return ""
+        if size > self.room:
+            self.omitted += 1
+            return ""
+        self.room -= size
+        code, text = base64.b64encode(path.read_bytes()).decode("ascii"), escape(caption)
+        return f'<figure><img alt="{text}" src="data:image/png;base64,{code}"><figcaption>{text}</figcaption></figure>'
+
+
+def samples(folder: Path, album: Album) -> str:
+    """The last grid large with the real images beside it, and evenly spaced earlier ones, as far as the size allows."""
+    grids = {int(m[1]): path for path in folder.glob("step-*.png") if (m := re.fullmatch(r"step-(\d+)", path.stem))}
+    steps = sorted(grids)
+    earlier = [steps[round(i * (len(steps) - 1) / STRIP)] for i in range(STRIP)] if len(steps) > STRIP else steps[:-1]
+    large = [album.picture(grids[s], f"samples at step {s:,}") for s in steps[-1:]]
+    large.append(album.picture(folder / "data-grid.png", "real images"))
+    small = [album.picture(grids[s], f"step {s:,}") for s in earlier]
+    return (
+        (f'<div class="pair">{"".join(large)}</div>\n' if any(large) else "")
+        + (f'<div class="strip">{"".join(small)}</div>\n' if any(small) else "")
+        + (f'<p class="soft">Too large for this page: {album.omitted} more in samples/.</p>' if album.omitted else "")
+    )
+
+
+def memorisation(found: Facts, run: Path, album: Album) -> str:
+    """The verdict, how near samples and unseen images lie to training images, and the closest pairs."""
+    if not found:
+        return ""
+    rows = [
+        (
+            space["space"],
+            f"{space['closer']:.1%}",
+            f"{space['low']:.1%} … {space['high']:.1%}",
+            f"{space['expected']:.1%}",
+            f"{space['beyond']:.1%}",
+        )
+        for space in found["spaces"]
+    ]
+    drawn = [nearness(space) for space in found["spaces"]]
+    counts = (
+        f"{number(found['n_samples'])} samples and {number(found['n_held_out'])} unseen images, each with the nearest"
+        f" of {number(found['n_train'])} training images."
+    )
+    closest = album.picture(
+        run / "evaluation" / "closest.png",
+        "The closest pairs: samples, and below each the training image nearest to it",
+    )
+    return (
+        f"<p><b>{escape(str(found['verdict']))}</b></p>\n"
+        f'<p class="soft">{escape(counts)}</p>\n'
+        + table(
+            ("nearness in", "nearer than 1 % of unseen images", "95 % interval", "expected", "nearer than all"), rows
+        )
+        + (f'<div class="grid">{"".join(drawn)}</div>\n' if any(drawn) else "")
+        + (f'<div class="closest">{closest}</div>\n' if closest else "")
+    )
+
+
+def nearness(space: Facts) -> str:
+    """How many images are nearer than so much, for samples and for unseen images: their percentiles as two lines."""
+
+    def line(name: str, called: str, colour: str) -> Line:
+        values = space[name]
+        return Line(called, [(float(x), 100 * i / (len(values) - 1)) for i, x in enumerate(values)], colour)
+
+    lines = [line("held_out", "unseen images", "var(--two)"), line("samples", "samples", "var(--mark)")]
+    across = "distance to the nearest training image, over that to the next ones"
+    return plot(lines, f"Images nearer than this in {space['space']}, %", across=across)

@@ -1,0 +1,235 @@
+"""What a run tells of itself: tables on the screen, and the documents of its folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ebb.data.scan import Images
+from ebb.encode.images import grid, save_png
+from ebb.errors import DamagedError
+from ebb.recipe.recipe import Recipe, flat, from_yaml, to_yaml
+from ebb.shapes import sides
+from ebb.store.write import append_text, replace_text
+from ebb.system.system import System
+from ebb.terminal import tell
+
+
+def show_data(images: Images, console: Console, captions: bool = True) -> None:
+    """One table: what was found in the data and what was done about it; and below it a warning of every source of
+    conditions of which little or nothing could be used, of captions only where these are wanted."""
+    s = images.summary
+    table = Table(title=escape(f"{s.name}: {s.count:,} images, {s.kind}"), title_justify="left", show_header=False)
+    for what, reason in s.chosen.items():
+        table.add_row(what, escape(reason))
+    if s.classes:
+        smallest, largest = min(s.classes.values()), max(s.classes.values())
+        table.add_row("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images")
+    figures = ", ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in zip(s.mean, s.std, strict=True))
+    table.add_row("values", f"{figures} (mean ± deviation by channel; black is -1, white 1)")
+    held_out = images.held_out.summary.findings if images.held_out else ()
+    for where, findings in (("", s.findings), ("held out, ", held_out)):
+        for finding in findings:
+            what = f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
+            table.add_row(f"{where}{finding.kind} ({finding.count:,})", escape(what))
+    console.print(table)
+    for match in s.matches:
+        if match.little and (captions or match.condition != "captions"):
+            console.print("[bold yellow]warning[/] ", end="")
+            silence = "; or leave captions out: --text.captions ignored" if match.condition == "captions" else ""
+            tell(console, f"{match}\n  → {match.advice}{silence}")
+
+
+def show_choices(recipe: Recipe, reasons: dict[str, str], console: Console) -> None:
+    """One table: every choice that was left open, and why it was made so."""
+    values = flat(recipe.model_dump(mode="json"))
+    table = Table("chosen", "value", "because", title="the recipe", title_justify="left")
+    for name, reason in reasons.items():
+        table.add_row(name, escape(str(values[name])), escape(reason))
+    console.print(table)
+
+
+def words(asked: Recipe) -> list[str]:
+    """The options that ask for `asked`, as the command line takes them."""
+    out = []
+    for name, value in asked.asked().items():
+        if isinstance(value, bool):
+            group, _, leaf = name.rpartition(".")
+            out.append(f"--{name}" if value else f"--{group}.no-{leaf}")
+        else:
+            out += [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
+    return out
+
+
+def write_documents(
+    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str
+) -> None:
+    """run.yaml, env.json, data.json, choices.json and a labelled grid of the data."""
+    (folder / "samples").mkdir(parents=True)
+    values = flat(recipe.model_dump(mode="json"))
+    choices = {name: {"value": values[name], "reason": reason} for name, reason in reasons.items()}
+    found = asdict(images.summary)
+    if images.held_out is not None:
+        found["held_out"] = asdict(images.held_out.summary)
+    documents = {"env": environment(), "data": found, "choices": choices}
+    for name, document in documents.items():
+        (folder / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf8")
+    some = np.random.default_rng(0).permutation(len(images.pixels))[:25]
+    captions = [images.names[i] for i in images.labels[some]] if images.labels is not None else []
+    sheet = grid(images.pixels[some], 5, captions)
+    save_png(sheet, folder / "samples" / "data-grid.png", {"data": images.summary.name})
+    rest = {
+        "command": shlex.join(["ebb", "train", data, *words(asked)]),
+        "data": str(Path(data).resolve()) if Path(data).exists() else data,
+        "fingerprint": images.summary.fingerprint,
+        "asked": json.loads(json.dumps(asked.asked())),
+    }
+    if images.summary.images != images.summary.fingerprint:
+        rest["images"] = images.summary.images
+    (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
+
+
+def amend(folder: Path, recipe: Recipe, name: str, reason: str) -> None:
+    """Write down that a choice of a run was made anew: `name` is what `recipe` says now, because of `reason`."""
+    _, rest = from_yaml(folder / "run.yaml")
+    choices = json.loads((folder / "choices.json").read_text(encoding="utf8"))
+    choices[name] = {"value": flat(recipe.model_dump(mode="json"))[name], "reason": reason}
+    replace_text(folder / "choices.json", json.dumps(choices, indent=1))
+    replace_text(folder / "run.yaml", to_yaml(recipe, **rest))
+
+
+def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:
+    """The model card; `figures` is the last line of the log."""
+    trained = system.space.autoencoder if system.is_autoencoder and system.space else system.denoiser.network
+    count, what = sum(p.numel() for p in trained.parameters()), "A diffusion model"
+    process = f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
+    if system.is_autoencoder:
+        what, process = "An autoencoder", f"- latents: {sides(system.inner[1:])} of {system.inner[0]} channels\n"
+    names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
+    told = {"texts": hears.text, "numbers": hears.numbers, "beside": hears.beside}
+    heard = "".join(f"- {name}: {what}\n" for name, what in told.items() if what is not None)
+    replace_text(
+        folder / "card.md",
+        f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"
+        f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
+        f"- makes: {sides(system.shape[1:])} of {system.shape[0]} channels, values in [-1, 1]\n"
+        f"- labels: {names}\n{heard}"
+        f"{process}- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
+        f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
+        "Its pictures are made by a machine; say so where you show them.\n",
+    )
+
+
+class Log:
+    """The run's log.jsonl, cut back to `step` so that a resumed run writes every line once."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / "log.jsonl"
+        self.cut(step)
+
+    def cut(self, step: int) -> None:
+        """Drop the lines after `step`, and those that were not written to their end."""
+        lines = self.path.read_text(encoding="utf8").splitlines() if self.path.exists() else []
+        found = [(line, entry) for line in lines if (entry := entry_of(line)) and entry["step"] <= step]
+        self.last: dict[str, Any] = found[-1][1] if found else {}
+        replace_text(self.path, "".join(line + "\n" for line, _ in found))
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """One line, on its way to the disk at once."""
+        append_text(self.path, json.dumps(entry) + "\n")
+        self.last = entry
+
+
+def entry_of(line: str) -> dict[str, Any]:
+    """What a line of the log says; {} for one that was not written to its end."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) and "step" in entry else {}
+
+
+MOST_SKIPS = 1000
+"""So many skipped updates are described one by one; the log counts them all."""
+
+
+class Events:
+    """What the guard did, guard.json: a list of {"step", "what", …}, `what` being skipped, rolled back or stopped.
+
+    Rollbacks stand for good: order and rate of all that follows depend on how many there were. Skipped updates after
+    `step`, where a resumed run goes on, will be met again and are dropped, and so is a stop.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / "guard.json"
+        try:
+            found = json.loads(self.path.read_text(encoding="utf8")) if self.path.exists() else []
+            turned = max((i + 1 for i, event in enumerate(found) if event["what"] == "rolled back"), default=0)
+            late = [event for event in found[turned:] if event["what"] == "skipped" and event["step"] <= step]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(f"{self.path} is not a list of events: {error}", "delete it and run again") from error
+        self.list: list[dict[str, Any]] = found[:turned] + late
+        if self.list != found:
+            self.save()
+
+    def add(self, events: list[dict[str, Any]]) -> None:
+        """Append events; a number that is not finite becomes null."""
+        skips = sum(event["what"] == "skipped" for event in self.list)
+        for event in events:
+            skips += event["what"] == "skipped"
+            if event["what"] != "skipped" or skips <= MOST_SKIPS:
+                self.list.append(strict(event))
+        self.save()
+
+    def save(self) -> None:
+        """Write the file, whole or not at all."""
+        replace_text(self.path, json.dumps(self.list, indent=1))
+
+    @property
+    def rollbacks(self) -> list[dict[str, Any]]:
+        """The rollbacks up to now."""
+        return [event for event in self.list if event["what"] == "rolled back"]
+
+
+def strict(value: Any) -> Any:
+    """A JSON value with null for every number that JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: strict(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [strict(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and code that a run was made with."""
+    git = shutil.which("git")
+    asked = [git or "", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() if git else ""
+    packages = {name: version(name) for name in ("ebb", "torch", "numpy", "pillow", "safetensors", "pydantic")}
+    return packages | {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "git": commit,
+        "argv": sys.argv[1:],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

@@ -1,0 +1,166 @@
+"""What one sees while a run trains: a bar in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from ebb.terminal import tell
+from ebb.train.guard import Skip
+from ebb.train.loop import Step
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held, in MB: of the GPU where it uses one, else resident."""
+    if torch.cuda.is_available() and (most := torch.cuda.max_memory_allocated()):
+        return most / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The steps since the last reading: a line of the log from the good ones (None if none was), and the skipped."""
+
+    entry: dict[str, Any] | None
+    skips: list[Skip]
+
+
+class Meter:
+    """Averages steps into log entries without waiting for the device, and shows them.
+
+    A run that was stopped had made `start` updates of `steps`, in `before` seconds, and seen so many images.
+    An update is of `accumulate` batches.
+    """
+
+    def __init__(
+        self, console: Console, steps: int, start: int = 0, before: float = 0.0, seen: int = 0, accumulate: int = 1
+    ) -> None:
+        self.console, self.steps, self.start, self.before = console, steps, start, before
+        self.seen, self.accumulate = seen, accumulate
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task("training", total=steps, completed=start)
+        self.began = self.last = self.spoke = time.monotonic()
+        self.pending: list[Step] = []
+        self.skipped = 0
+        self.smooth: float | None = None
+        self.worked: list[tuple[int, float]] = []
+
+    def __enter__(self) -> Meter:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def note(self, step: Step) -> None:
+        """Remember one step; nothing of it is read yet."""
+        self.pending.append(step)
+
+    def back(self, step: int, seen: int) -> None:
+        """Go on from an earlier step, at which so many images were seen."""
+        self.pending, self.skipped, self.start, self.seen = [], 0, min(self.start, step), seen
+        self.rested()
+
+    def read(self) -> Reading:
+        """One line of the log, and what was skipped, since the last reading. Waits for the device.
+
+        `loss` and `levels` are means over the updates that were made. Where none was there is no line, and what the
+        next one counts as skipped includes these.
+        """
+        pending, self.pending = self.pending, []
+        if not pending:
+            return Reading(None, [])
+        loss, norm, bad = on_host([torch.stack([s.loss, s.grad_norm, s.skipped]) for s in pending]).T
+        tallies = [s.levels for s in pending if s.levels is not None]
+        levels = on_host(tallies) if len(tallies) == len(pending) else None
+        good = bad == 0
+        skips = [
+            Skip(
+                step=pending[i].number,
+                batch=(pending[i].number - 1) * self.accumulate,
+                loss=float(loss[i]),
+                grad_norm=float(norm[i]),
+                levels=means(levels[i]) if levels is not None else None,
+            )
+            for i in np.flatnonzero(~good)
+        ]
+        self.skipped += len(skips)
+        if not good.any():
+            self.seen = pending[-1].seen
+            self.rested()
+            return Reading(None, skips)
+        entry = self.line(pending[-1], float(loss[good].mean()), float(norm[good][-1]))
+        if levels is not None:
+            entry["levels"] = means(levels[good].sum(0))
+        return Reading(entry, skips)
+
+    def line(self, step: Step, loss: float, norm: float) -> dict[str, Any]:
+        """The figures of one line that every objective has."""
+        now, images = time.monotonic(), step.seen - self.seen
+        entry = {
+            "step": step.number,
+            "images": step.seen,
+            "seconds": round(self.before + now - self.began, 2),
+            "loss": loss,
+            "grad_norm": norm,
+            "lr": step.rate,
+            "images_per_second": round(images / max(1e-9, now - self.last), 1),
+            "memory_mb": round(peak_memory_mb()),
+            "skipped": self.skipped,
+        }
+        self.worked.append((images, now - self.last))
+        self.skipped, self.seen, self.last = 0, step.seen, now
+        return entry
+
+    def speed(self) -> float | None:
+        """Images per second of the last quarter of the readings, or of the last three.
+
+        None before the fourth, since the first only warms up.
+        """
+        if len(self.worked) < 4:
+            return None
+        last = self.worked[-max(3, len(self.worked) // 4) :]
+        return sum(images for images, _ in last) / sum(seconds for _, seconds in last)
+
+    def rested(self) -> None:
+        """Something else was done until now: the speed of updates does not count it."""
+        self.last = time.monotonic()
+
+    def extend(self, steps: int) -> None:
+        """Count to another last step from now on."""
+        self.steps = steps
+        self.bar.update(self.task, total=steps)
+
+    def show(self, entry: dict[str, Any], next_grid: int) -> None:
+        """The smoothed loss, speed, memory and the step of the next grid, beside the bar."""
+        self.smooth = entry["loss"] if self.smooth is None else 0.9 * self.smooth + 0.1 * entry["loss"]
+        line = (
+            f"loss {self.smooth:.4f}  {entry['images_per_second']:,.0f} images/s  {entry['memory_mb']:,} MB"
+            f"  next grid at {next_grid:,}"
+        )
+        self.bar.update(self.task, completed=entry["step"], description=line)
+        if not self.console.is_terminal and self.last - self.spoke > 15:
+            self.spoke = self.last
+            done = entry["step"] - self.start
+            left = (self.last - self.began) / max(1, done) * (self.steps - entry["step"])
+            tell(self.console, f"step {entry['step']:,}/{self.steps:,}  {line}  {left:,.0f} s left")
+
+
+def on_host(tensors: list[Tensor]) -> np.ndarray:
+    """Tensors of one shape as one float64 array [n, …], fetched at once."""
+    return torch.stack(tensors).cpu().double().numpy()
+
+
+def means(tally: np.ndarray) -> list[float | None]:
+    """The mean loss in each bin of a tally [2, bins] of sums and counts (`ebb.process.bins.tally`)."""
+    return [float(total / count) if count else None for total, count in tally.T]

@@ -1,0 +1,305 @@
+"""From what was asked for to a recipe with nothing left open: facts of the data first, then a stopwatch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import repeat
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from ebb.errors import UsageError
+from ebb.machine import multiplies_bf16
+from ebb.recipe.recipe import Recipe, resolved, seconds
+from ebb.recipe.starting import STEEPNESS, Facts, complete, default_budget, squeezed, suited_width
+from ebb.run.build import Parts, assemble, facts_of, updates_of
+from ebb.run.prepare import Prepared
+from ebb.train.optimiser import WarmupDecay
+
+Engine = Literal["eager", "compiled"]
+
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+SLOWER = 1.5
+"""How many times as long as the fastest an update takes that need not be timed a third time."""
+
+RESERVE = 0.96
+"""The share of a budget for planning, updates and sample grids; the rest is for checkpoints, validation and report."""
+
+PROBE = 32
+"""Images of a batch that the precisions are compared on, on a CPU; a GPU takes little longer for whole ones."""
+
+TRIAL = 18 * 60.0
+"""Seconds left, as 20 minutes leave them, for which on a GPU the compiled network is timed too; that takes a minute."""
+
+WORTH = 1.05
+"""How many times as fast the compiled network must be, since every resumed run compiles it anew."""
+
+UNTRIED = "compiling is tried on a GPU, for 20 minutes or more by the clock"
+
+ROUNDS = 3
+"""Updates in each precision, at least, that the faster is chosen by, one fewer where it is SLOWER."""
+
+SPREAD = 0.6
+"""Seconds over which they are spread, so that what another program does for a moment decides nothing."""
+
+DISTURBED = 2.0
+"""How many times as fast as by the first reading updates must be for the width to be chosen anew by the second."""
+
+GRID_IMAGES = 40
+"""About how many samples a grid shows."""
+
+MOST_GRIDS = 10
+
+
+def rate_of(recipe: Recipe) -> WarmupDecay:
+    """The learning rate over the run."""
+    how = recipe.optimiser
+    return WarmupDecay(resolved(how.lr), resolved(recipe.steps), resolved(how.warmup), how.decay)
+
+
+def timed(recipe: Recipe, parts: Parts) -> Iterator[float]:
+    """Seconds of whole updates without end; the first update only warms up."""
+    last = None
+    for step in updates_of(recipe, parts):
+        step.loss.item()  # waits for the device
+        if last is not None:
+            yield time.perf_counter() - last
+        last = time.perf_counter()
+
+
+def while_they_fit(updates: Iterator[float], parts: Parts) -> Iterator[float]:
+    """Seconds of updates, infinitely many from the one on that did not fit in a GPU's memory."""
+    with suppress(torch.OutOfMemoryError):
+        yield from updates
+    parts.training.optimizer.zero_grad()  # of what a backward pass left
+    yield from repeat(math.inf)
+
+
+def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> float:
+    """Images per second: a median over `spend` seconds of updates or three, on a copy that is thrown away."""
+    took = list[float]()
+    for each in timed(recipe, assemble(recipe, data, device)):
+        took.append(each)
+        if len(took) >= 3 and sum(took) > spend:
+            break
+    return images_of(recipe) / float(np.median(took))
+
+
+def fastest(
+    recipe: Recipe, data: Prepared, device: torch.device, began: float, say: Callable[[str], None]
+) -> tuple[Engine, float, str]:
+    """How the network runs fastest of what is open, its images per second, and why.
+
+    Compiling is tried on a GPU where it can pay; there it is no trouble if it fails. Raises ResourceError where it was
+    asked for and fails.
+    """
+    spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
+    if recipe.engine is not None:
+        return recipe.engine, pace(recipe, data, device, spend), ""
+    usual = pace(recipe, data, device, spend)
+    budget = recipe.budget or default_budget(facts_of(data), usual, time.perf_counter() - began)[0]
+    if device.type != "cuda" or recipe.kind != "denoiser" or remaining(budget, began) < TRIAL:
+        return "eager", usual, UNTRIED
+    say("timing the compiled network too: a minute")
+    try:
+        rate = pace(recipe.model_copy(update={"engine": "compiled"}), data, device, spend)
+    except Exception as error:  # whatever it is, the run goes on without
+        return "eager", usual, str(error).partition("\n")[0]
+    found = f"measured eager {usual:,.0f} images/s, compiled {rate:,.0f} images/s"
+    return ("compiled", rate, found) if rate > WORTH * usual else ("eager", usual, found)
+
+
+def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precision, float]:
+    """Images per second in each precision that is open, in small batches on a CPU, which keep the first step near.
+
+    The precisions take turns and each has the time of its fastest update, so that whatever else the machine does in
+    these seconds does not decide between them. One whose updates do not fit in a GPU's memory makes 0; raises
+    OutOfMemoryError where none does. A CPU without instructions for bf16 is not asked to compute in it.
+    """
+    small = recipe.model_copy(update={"batch": probe(recipe, device), "engine": "eager"})
+    parts = assemble(small, data, device)
+    running: dict[Precision, Iterator[float]] = {
+        precision: while_they_fit(timed(small.model_copy(update={"precision": precision}), parts), parts)
+        for precision in possible(recipe, device)
+    }
+    best, turn, spent = dict.fromkeys(running, math.inf), 0, 0.0
+    while turn < ROUNDS or spent < SPREAD:
+        for precision, each in running.items():
+            if turn < 2 or best[precision] <= SLOWER * min(best.values()):
+                took = next(each)
+                best[precision] = took if took == math.inf else min(best[precision], took)
+                spent += took
+        turn += 1
+    if min(best.values()) == math.inf:
+        raise torch.OutOfMemoryError(f"out of memory with {images_of(small)} images in {' and '.join(best)}")
+    return {precision: images_of(small) / least for precision, least in best.items()}
+
+
+def possible(recipe: Recipe, device: torch.device) -> list[Precision]:
+    """The precisions to choose from: the one that was asked for, or those that the device has instructions for."""
+    if recipe.precision:
+        return [recipe.precision]
+    return [precision for precision in PRECISIONS if precision == "fp32" or multiplies_bf16(device)]
+
+
+def probe(recipe: Recipe, device: torch.device) -> int:
+    """The images of a batch that the precisions are compared on."""
+    return min(resolved(recipe.batch), PROBE) if device.type == "cpu" else resolved(recipe.batch)
+
+
+def remaining(budget: str, began: float) -> float:
+    """Seconds for updates and grids from now on, of a budget that began at `began` of `time.perf_counter`."""
+    return began + RESERVE * seconds(budget) - time.perf_counter()
+
+
+def fits(recipe: Recipe, budget: str, began: float, images_per_second: float, grids: int) -> None:
+    """Raise UsageError where not one update fits in what is left of a budget beside so many sample grids."""
+    update, spent = images_of(recipe) / images_per_second, time.perf_counter() - began
+    beside = grids * grid_seconds(recipe, images_per_second)
+    if update + beside > remaining(budget, began):
+        raise UsageError(
+            f"no update fits in a budget of {budget}: one of {images_of(recipe)} images takes {update:.2g} s and"
+            f" {grids} sample grid{'s' * (grids > 1)} {beside:.2g} s, after {spent:.2g} s of preparation",
+            f"for 100 of them try --budget {math.ceil((spent + 100 * update + beside) / RESERVE)}s"
+            + ", or fewer --grids" * (grids > 1),
+        )
+
+
+def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
+    """What one sample grid costs, if a forward pass is a third of an update."""
+    if recipe.kind == "autoencoder":
+        return GRID_IMAGES / images_per_second
+    calls = recipe.sample.steps * (1 if recipe.sample.guidance == 1 else 2)
+    return GRID_IMAGES * calls / (3 * images_per_second)
+
+
+def undecided(recipe: Recipe) -> int:
+    """The updates at the beginning that do not depend on how many there are: the learning rate has not begun to fall.
+
+    0 where a critic is heard from a share of the run on: updates are faster before.
+    """
+    return 0 if recipe.autoencoding.adversarial else min(rate_of(recipe).level, resolved(recipe.steps) - 1)
+
+
+def settled(recipe: Recipe, done: int, left: int) -> Recipe:
+    """The recipe with `left` updates more than the `done` ones, or the fewest that would not have changed these."""
+    found = recipe.model_copy(update={"steps": done + left})
+    while (short := done - undecided(found)) > 0:
+        found = found.model_copy(update={"steps": resolved(found.steps) + short})
+    return found
+
+
+def updates_within(recipe: Recipe, spell: float, images_per_second: float, grids: int) -> int:
+    """How many updates, and so many sample grids beside them, take `spell` seconds; at least one."""
+    left = spell - grids * grid_seconds(recipe, images_per_second)
+    return max(1, int(left * images_per_second / images_of(recipe)))
+
+
+def images_of(recipe: Recipe) -> int:
+    """The images of one update."""
+    return resolved(recipe.batch) * recipe.optimiser.accumulate
+
+
+def length(recipe: Recipe, facts: Facts, rate: float, began: float) -> tuple[dict[str, Any], dict[str, str]]:
+    """Updates, and the budget and grids that are open, at `rate` images per second, with the reasons."""
+    chosen, reasons, budget = dict[str, Any](grids=recipe.grids), dict[str, str](), recipe.budget
+    if budget is None:
+        budget, reasons["budget"] = default_budget(facts, rate, time.perf_counter() - began)
+        chosen["budget"] = budget
+    if recipe.grids is None:
+        one = grid_seconds(recipe, rate)
+        chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * remaining(budget, began) / one)))
+        reasons["grids"] = f"at most {MOST_GRIDS}, for a tenth of the time that is left at about {one:.1f} s each"
+    fits(recipe, budget, began, rate, chosen["grids"])
+    chosen["steps"] = updates_within(recipe, remaining(budget, began), rate, chosen["grids"])
+    passes = chosen["steps"] * images_of(recipe) / facts.count
+    reasons["steps"] = f"{budget} at {rate:,.0f} images/s: {passes:.1f} passes over the data"
+    return chosen, reasons
+
+
+def compared(speeds: Mapping[Precision, float], batch: int) -> str:
+    """Why the faster precision is taken; a speed of 0 is that of one that does not fit."""
+    if len(speeds) == 1:
+        return "this CPU has no instructions for bf16"
+    rates = {name: f"{each:,.0f} images/s" if each else "too large" for name, each in speeds.items()}
+    return f"measured {', '.join(map(' '.join, rates.items()))} in batches of {batch}"
+
+
+def narrowed(recipe: Recipe, data: Prepared, began: float, images_per_second: float) -> tuple[Recipe, str]:
+    """The recipe with the width that suits its budget at the speed of its own width, and why it is another."""
+    usual = updates_within(recipe, remaining(resolved(recipe.budget), began), images_per_second, 0)
+    width, why = suited_width(recipe, facts_of(data), usual)
+    return recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})}), why
+
+
+def by_stopwatch(
+    recipe: Recipe, open_width: bool, data: Prepared, device: torch.device, began: float, say: Callable[[str], None]
+) -> tuple[Recipe, float, dict[str, str]]:
+    """Precision, width and engine where they are open, the images per second (0 where no length depends on them), and
+    the reasons, that of the width to be added to another.
+
+    The width is chosen anew where whole updates turn out far faster than the first ones, which something disturbed.
+    """
+    reasons, rate, engine, why = dict[str, str](), 0.0, recipe.engine or "eager", UNTRIED
+    speeds = dict.fromkeys(possible(recipe, device), 0.0)
+    if len(speeds) > 1 or open_width or recipe.steps is None:
+        say("timing a few steps to choose what is open of precision, width and length")
+    if len(speeds) > 1 or open_width:
+        speeds = paces(recipe, data, device)
+    if recipe.precision is None:
+        reasons["precision"] = compared(speeds, probe(recipe, device))
+        recipe = recipe.model_copy(update={"precision": max(speeds, key=lambda name: speeds[name])})
+    usual, speed = recipe, max(speeds.values())
+    if open_width:
+        recipe, reasons["network.width"] = narrowed(usual, data, began, speed)
+    if recipe.steps is None:
+        engine, rate, why = fastest(recipe, data, device, began, say)
+    if open_width:
+        slower: float = (resolved(recipe.network.width) / resolved(usual.network.width)) ** STEEPNESS
+        if rate * slower > DISTURBED * speed:
+            recipe, reasons["network.width"] = narrowed(usual, data, began, rate * slower)
+            engine, rate, why = fastest(recipe, data, device, began, say)
+    if recipe.engine is None and recipe.kind == "denoiser":
+        reasons["engine"] = why
+    return recipe.model_copy(update={"engine": engine}), rate, reasons
+
+
+def resolve(
+    asked: Recipe, data: Prepared, device: torch.device, say: Callable[[str], None], began: float | None = None
+) -> tuple[Recipe, dict[str, str]]:
+    """The recipe with nothing left open, and the reason of each choice: facts first, then, if precision or length is
+    open, a few timed steps.
+
+    Its budget began at `began`, in seconds of `time.perf_counter`; without it now.
+    """
+    began, facts = time.perf_counter() if began is None else began, facts_of(data)
+    recipe, reasons = complete(asked, facts)
+    if recipe.kind == "denoiser" and (wrong := squeezed(recipe.network, facts)):
+        say(wrong)
+    open_width = recipe.kind == "denoiser" and recipe.network.kind == "unet" and asked.network.width is None
+    open_width &= recipe.budget is not None and recipe.steps is None
+    recipe, rate, measured = by_stopwatch(recipe, open_width, data, device, began, say)
+    if "network.width" in measured:
+        measured["network.width"] = reasons["network.width"] + measured["network.width"]
+    reasons |= measured
+    chosen = dict[str, Any](grids=recipe.grids or MOST_GRIDS)
+    if recipe.sample.precision is None:
+        chosen["sample"] = recipe.sample.model_copy(update={"precision": recipe.precision})
+        reasons["sample.precision"] = "as trained"
+    if recipe.grids is None:
+        reasons["grids"] = f"at most {MOST_GRIDS}"
+    if recipe.steps is None:
+        planned, told = length(recipe, facts, rate, began)
+        chosen, reasons = chosen | planned, reasons | told
+    steps = chosen.get("steps") or resolved(recipe.steps)
+    if asked.optimiser.warmup is None:
+        warmup = min(resolved(recipe.optimiser.warmup), steps // 10)
+        chosen["optimiser"] = recipe.optimiser.model_copy(update={"warmup": warmup})
+        reasons["optimiser.warmup"] += ", at most a tenth of the updates"
+    return recipe.model_copy(update=chosen), reasons

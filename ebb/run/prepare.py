@@ -1,0 +1,247 @@
+"""From images to what a run learns from: the conditions they come with, and their latents where those are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebb.data.loader import Examples
+from ebb.data.pictures import Pictures, batches
+from ebb.data.scan import Images
+from ebb.encode.conditioner import Conditioner, Frozen, Text
+from ebb.encode.labels import Labels
+from ebb.encode.latent import LatentSpace
+from ebb.encode.numbers import Numbers
+from ebb.encode.picture import Beside
+from ebb.encode.statistics import Spread
+from ebb.encode.text import Vocabulary
+from ebb.errors import DataError, UsageError
+from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble
+from ebb.judge.features import train_classifier
+from ebb.judge.pretrained import lpips
+from ebb.recipe.recipe import Recipe, TextRecipe, from_yaml
+from ebb.run.reflow import pairs_of
+from ebb.store import checkpoint
+from ebb.store.failure import told
+from ebb.store.shards import Rows, cached
+from ebb.system.system import load, locate
+from ebb.terminal import command
+from ebb.train.objectives.autoencoding import Features, stages
+
+Say = Callable[[str], None]
+
+CPU = torch.device("cpu")
+
+AT_ONCE = 256
+"""Pictures that are encoded at once."""
+
+LONGEST = 64
+"""The most pieces of a text that are heard, unless the recipe says otherwise."""
+
+ENCODED = 77
+"""The pieces that a frozen encoder hears of a text, as CLIP has it, unless the recipe says otherwise."""
+
+EXAMPLES = 32
+"""Captions that a model keeps, to show what it can be asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a run learns from: its images, and as the network meets them, with their conditions."""
+
+    images: Images
+    conditioner: Conditioner
+    examples: Examples
+    unseen: Examples | None
+    space: LatentSpace | None = None
+    features: Features | None = None
+    """what an autoencoder's pictures are compared by, besides their values"""
+    weights: Mapping[str, Tensor] | None = None
+    """of a denoiser to begin with"""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is denoised: a picture's [c, h, w], or its latent's."""
+        return self.images.summary.shape if self.space is None else self.space.shape(self.images.summary.shape)
+
+
+def prepared(
+    recipe: Recipe,
+    images: Images,
+    device: torch.device = CPU,
+    cache: Path = Path("runs"),
+    say: Say = lambda _: None,
+) -> Prepared:
+    """`images` as the recipe hears and sees them; latents are made once and kept under `cache`.
+
+    Raises DataError for captions that are required and missing, UsageError for an autoencoder that does not fit.
+    """
+    if recipe.kind == "autoencoder":
+        how, seen = recipe.autoencoding, None
+        if how.perceptual:
+            seen = lpips(Path(how.lpips), device) if how.lpips else perceiver(images, device, cache, say)
+        return Prepared(images, Conditioner(), Examples(images.pixels), None, features=seen)
+    if recipe.reflow is not None:
+        system, pairs = pairs_of(recipe, images, device, cache, say)
+        weights = system.denoiser.state_dict()
+        return Prepared(images, system.conditioner, pairs, None, system.space, weights=weights)
+    text, latents = text_of(recipe.text, images, device), None
+    if recipe.autoencoder is not None:
+        latents = latents_of(recipe, images, device, cache, say)
+    factor = latents[0].autoencoder.factor if latents else 1
+    conditioner = Conditioner(Labels(images.names), text, numbers_of(images), beside_of(images, factor))
+
+    def of(some: Images, part: str) -> Examples:
+        count, numbers = len(some.pixels), some.told.numbers
+        cond: dict[str, np.ndarray | Rows | Pictures] = {}
+        if isinstance(text, Frozen):
+            folder = f"{images.summary.name}-{text.fingerprint[:8]}-{part}"
+            cond |= replace(conditioner, text=None).of(count, some.labels, None, numbers)
+            cond["text"] = states_of(text, some, cache / "texts" / folder, say)
+        else:
+            cond |= conditioner.of(count, some.labels, some.captions, numbers)
+        if conditioner.beside is None or some.told.pictures is None:
+            return Examples(some.pixels, cond)
+        return Examples(some.pixels, cond | {"image": some.told.pictures}, folded=conditioner.beside)
+
+    examples, unseen = of(images, "train"), None if images.held_out is None else of(images.held_out, "held-out")
+    if latents is None:
+        return Prepared(images, conditioner, examples, unseen)
+    space, kept = latents
+    examples = replace(examples, x0=kept["x0"], mirrored=kept.get("mirrored"), unit=space.unit)
+    return Prepared(images, conditioner, examples, unseen, space)
+
+
+def numbers_of(images: Images) -> Numbers | None:
+    """The numbers that were read with the images, with their mean and deviation; None where none were."""
+    told = images.told
+    return None if told.numbers is None else Numbers.of(told.fields.numbers, told.numbers)
+
+
+def beside_of(images: Images, factor: int) -> Beside | None:
+    """The pictures that were read beside the images, where what is denoised is `factor` times smaller."""
+    told = images.told
+    if told.pictures is None:
+        return None
+    channels, height, width = told.pictures.pixels.shape[1:]
+    return Beside(str(told.fields.beside), (channels, height, width), factor)
+
+
+def states_of(text: Frozen, images: Images, folder: Path, say: Say) -> Rows:
+    """The states of all captions, made once and kept in `folder` in half precision; anew when a caption or an encoder
+    is another."""
+    captions = images.captions or ("",) * len(images.pixels)
+    said = hashlib.sha256(json.dumps(list(captions)).encode()).hexdigest()
+
+    def made(first: int, last: int) -> dict[str, Tensor]:
+        return {"text": torch.from_numpy(text(captions[first:last])).half()}
+
+    return cached(folder, {"captions": said, "encoders": text.fingerprint}, len(captions), made, say=say)["text"]
+
+
+def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> Text | Frozen | None:
+    """The vocabulary that the captions of `images` teach, or frozen encoders that read them; None where there are none,
+    or they are ignored."""
+    captions = images.captions
+    if recipe.captions == "ignored" or (captions is None and recipe.captions == "heard"):
+        return None
+    missing = [at for at, caption in enumerate(captions or [""]) if not caption.strip()]
+    if recipe.captions == "required" and missing:
+        lost = [str(match) for match in images.summary.matches if match.condition == "captions" and match.little]
+        raise DataError(
+            f"{len(missing):,} of {len(images.pixels):,} images have no caption"
+            if captions
+            else "; ".join(["there are no captions", *lost]),
+            "add a line for each to metadata.jsonl, or let them be learnt without: --text.captions heard",
+        )
+    if recipe.concepts and recipe.encoders:
+        raise UsageError("frozen encoders hear a whole caption", "leave --text.concepts or --text.encoders out")
+    said = [caption for caption in captions or () if caption.strip()]
+    examples = tuple(said[at] for at in np.random.default_rng(0).permutation(len(said))[:EXAMPLES])
+    if recipe.encoders:
+        return Frozen.of(recipe.encoders, recipe.length or ENCODED, device, examples)
+    vocabulary = Vocabulary.learnt(said, size=recipe.vocabulary)
+    whole = Text(vocabulary, LONGEST, examples, recipe.concepts)
+    most = max((whole.count(caption) for caption in said), default=1)
+    return replace(whole, length=recipe.length or min(most, LONGEST))
+
+
+def latents_of(
+    recipe: Recipe, images: Images, device: torch.device, cache: Path, say: Say
+) -> tuple[LatentSpace, Mapping[str, Rows]]:
+    """The latents of all images as the encoder says them, and the space that brings them to unit variance.
+
+    They depend on the images and the autoencoder's weights, and are made anew when one of these changes.
+    """
+    run = Path(str(recipe.autoencoder))
+    found = load(run, device=device).space
+    beside = ["--beside", recipe.beside] if recipe.beside else []  # pictures beside are no examples
+    again = command("train", "DATA", "--kind", "autoencoder", *beside, "--run", f"{run}-2")
+    train = f"train one on these images: {again}"
+    if found is None:
+        raise UsageError(f"{run} is a model without an autoencoder", train)
+    about = locate(run).parent.parent / "run.yaml"
+    known = from_yaml(about)[1] if about.is_file() else {}
+    # what is heard besides does not matter to it; runs of before numbers have one fingerprint
+    if known.get("images", known.get("fingerprint")) != images.summary.images:
+        raise UsageError(
+            f"the autoencoder of {run} was trained on other data, or on this in another size or with other captions",
+            train,
+        )
+    autoencoder, shape = found.autoencoder, found.shape(images.summary.shape)
+
+    def made(first: int, last: int) -> dict[str, Tensor]:
+        found: dict[str, list[Tensor]] = {name: [] for name in ("x0", *["mirrored"] * recipe.data.flip)}
+        with torch.no_grad():
+            for x in batches(images.pixels[first:last], AT_ONCE):
+                for name, parts in found.items():
+                    turned = x.flip(-1) if name == "mirrored" else x
+                    parts.append(autoencoder.encode(turned.to(device)).float().cpu())
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    key = {"data": images.summary.images, "shape": list(shape), "flip": recipe.data.flip}
+    key["autoencoder"] = checkpoint.sha256(locate(run) / "ema.safetensors")
+    kept = cached(cache / "latents" / f"{images.summary.name}-{run.name}", key, len(images.pixels), made, say=say)
+    return LatentSpace.of(autoencoder, *by_channel(kept["x0"])), kept
+
+
+PERCEIVER = 3
+"""The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
+
+
+def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> Features:
+    """The feature maps of a classifier of the images' labels, trained once and kept under `cache`.
+
+    Raises UsageError for images without labels.
+    """
+    if images.labels is None or len(images.names) < 2:
+        raise UsageError(
+            "a perceptual distance is taken in the features of a classifier, and these images have no labels",
+            "leave --autoencoding.perceptual at 0, or give a file of LPIPS with --autoencoding.lpips",
+        )
+    file = cache / f"perceiver-{images.summary.fingerprint[:12]}.safetensors"
+    kept = load_ensemble(file, images.summary.fingerprint)
+    if kept is None:
+        say("training a classifier to compare pictures by, once")
+        classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
+        kept = Ensemble([classifier]), accuracy
+        with told(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        save_ensemble(file, *kept, images.summary.fingerprint)
+    return stages(kept[0].members[0].body.to(device))
+
+
+def by_channel(latents: Rows) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, over all examples and places, in float64."""
+    spread = Spread()
+    for part in latents.parts:
+        for first in range(0, len(part), AT_ONCE):
+            spread.add(part[first : first + AT_ONCE])
+    return spread.channels()

@@ -1,0 +1,102 @@
+"""Reflow: a run that learns from its own pairs of noise and sample, whose paths become straighter (Liu et al. 2023).
+
+Along the flow of a trained model each noise ε goes to one sample x0. Learnt again with these pairs in place of
+independent ones, the average of ε − x0 at a place is over fewer paths, so the new flow bends less and needs fewer
+steps; in the limit one (Liu et al. 2023, theorem 3.7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebb.data.loader import Examples
+from ebb.data.scan import Images
+from ebb.errors import UsageError
+from ebb.recipe.recipe import Recipe, from_yaml
+from ebb.sample.noise import Noise
+from ebb.store import checkpoint
+from ebb.store.shards import cached
+from ebb.system.requests import wishes_of
+from ebb.system.system import System, load, locate
+
+SHARED = (
+    "path", "prediction", "clock", "sigma_data", "label_dropout", "autoencoder", "data", "text", "numbers", "beside",
+    "network",
+)  # fmt: skip
+"""What a run has in common with the one it straightens."""
+
+FIRST = 2**61
+"""The seed of the first pair: none that a user counts up to."""
+
+
+def inherited(asked: Recipe) -> Recipe:
+    """`asked` with what it shares with the run it reflows, and times drawn evenly; as it is where it reflows none.
+
+    Raises UsageError for a run that is not there, another path than the linear one, and settings that differ.
+    """
+    if asked.reflow is None:
+        return asked
+    file = Path(asked.reflow) / "run.yaml"
+    if not file.is_file():
+        raise UsageError(f"there is no run {asked.reflow} to reflow", "train it first: ebb train DATA")
+    base = from_yaml(file)[0]
+    if base.kind != "denoiser" or base.path != "linear":
+        raise UsageError(
+            f"{asked.reflow} is not a denoiser on the linear path, whose flows alone can become straight",
+            "train one: ebb train DATA --path linear",
+        )
+    usual = Recipe()
+    for name in SHARED:
+        own = getattr(asked, name)
+        if own not in (getattr(usual, name), getattr(base, name)):
+            raise UsageError(f"{name} is that of {asked.reflow} when it is reflowed", f"leave --{name} out")
+    shared = {name: getattr(base, name) for name in SHARED}
+    return asked.model_copy(update=shared | {"times": asked.times or "uniform"})
+
+
+def pairs_of(
+    recipe: Recipe,
+    images: Images,
+    device: torch.device,
+    cache: Path,
+    say: Callable[[str], None],
+) -> tuple[System, Examples]:
+    """The run that is reflowed, and the samples it draws for labels and captions of the data, each with its noise.
+
+    They are made once, with the run's own sampling, and kept under `cache`; anew when its weights, its sampling or the
+    data change. Raises UsageError for a run of other data.
+    """
+    run = Path(str(recipe.reflow))
+    if from_yaml(run / "run.yaml")[1].get("fingerprint") != images.summary.fingerprint:
+        raise UsageError(f"{run} was trained on other data", "reflow a run with its own data")
+    system, count = load(run, device=device), recipe.pairs
+    wishes = wishes_of(system, images, np.random.default_rng(recipe.seed).choice(len(images.pixels), count))
+
+    def made(first: int, last: int) -> dict[str, Tensor]:
+        say(f"drawing pairs of noise and sample: {first:,} of {count:,}")
+        drawn = system.make(wishes.part(first, last - first), seed=FIRST + first, encoded=True)
+        return {"x0": drawn.half()}
+
+    key: dict[str, Any] = {
+        "data": images.summary.fingerprint,
+        "weights": checkpoint.sha256(locate(run) / "ema.safetensors"),
+    }
+    key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}
+    kept = cached(cache / "pairs" / run.name, key, count, made, say=say)
+    hears, shape = system.conditioner, system.inner
+    cond: dict[str, Any] = {name: rows.cpu().numpy() for name, rows in replace(hears, beside=None)(wishes).items()}
+    if hears.beside is not None:
+        cond["image"] = wishes.pictures
+
+    def noise(index: np.ndarray) -> Tensor:
+        return Noise(tuple(FIRST + int(at) for at in index)).start(shape)
+
+    examples = Examples(kept["x0"], cond, unit=lambda x: x, noise=noise)
+    return system, examples if hears.beside is None else replace(examples, folded=hears.beside)

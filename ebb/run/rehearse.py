@@ -1,0 +1,241 @@
+"""What a run would cost, measured before it: a few updates, a checkpoint and a sample, none of which is kept."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from ebb.data.scan import Images
+from ebb.errors import ResourceError, memory_is_full
+from ebb.machine import best_device, matrix_rate, ready
+from ebb.recipe.recipe import Recipe, resolved
+from ebb.run.build import Parts, assemble, autocast_of, names_known, updates_of
+from ebb.run.folder import show_choices, write_documents
+from ebb.run.meter import peak_memory_mb
+from ebb.run.plan import rate_of, resolve
+from ebb.run.prepare import prepared
+from ebb.run.reflow import inherited
+from ebb.run.train import looked_at
+from ebb.store import checkpoint
+from ebb.store.place import by_name
+from ebb.terminal import screen, tell
+from ebb.train.objectives.autoencoding import Trainee
+from ebb.understand.cost import gflop
+
+SPEND = 3.0
+"""Seconds of updates that the speed is a median of."""
+
+SAMPLES = 8
+"""Images drawn in the one sample."""
+
+COPIES = 3
+"""Checkpoints on the disk at once: the two that a run keeps, and the one that is being written."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What `rehearse` measured."""
+
+    precision: str
+    batch: int
+    """images in an update, those of all its accumulated batches"""
+    steps: int
+    """updates the run would make"""
+    budget: str | None
+    """wall-clock time of the run; None where the updates were asked for by number"""
+    passes: float
+    """over the data, in `steps` updates"""
+    first_update: float
+    """seconds from the start of the command until the first update was made"""
+    timed: int
+    """updates that the speed is a median of, the first left out"""
+    images_per_second: float
+    """of whole updates: batch, forward, backward, clipping, optimiser, average"""
+    peak_mb: float
+    """10^6 bytes, the most until the sample was drawn: of the GPU where there is one, else resident in this process"""
+    save: float
+    """seconds to save a checkpoint, on the disk and with its hashes"""
+    checkpoint_mb: float
+    """10^6 bytes in the files of a checkpoint"""
+    sample: float
+    """seconds to sample an image with the run's own settings, `sampled` at once"""
+    sampled: int
+    forward_gflop: float
+    """of one image, a multiply-add being 2 (`ebb.understand.cost.gflop`)"""
+    training_gflops: float
+    """10^9 FLOP/s of updates, counted as 3 forward passes: the backward pass makes two products for each of theirs"""
+    matrix_gflops: float
+    """10^9 FLOP/s of a matrix product in the run's precision (`ebb.machine.matrix_rate`)"""
+    share: float
+    """training_gflops / matrix_gflops"""
+    device: str
+    threads: int
+
+
+def rehearse(
+    data: str | Path,
+    asked: Recipe | None = None,
+    *,
+    run: str | Path | None = None,
+    console: Console | None = None,
+    began: float | None = None,
+    started: float | None = None,
+) -> Rehearsal:
+    """Do once what `ebb.run.train.train` with the same arguments does from the beginning, and measure it.
+
+    The recipe is chosen and printed as for the run; two updates and as many more as fit in 3 seconds are made, a
+    checkpoint is saved beside the place of the run, and a few images are sampled. A run that is there is not looked
+    at, and nothing is left. The budget counts from `began` and the first update from `started`, both a
+    `time.perf_counter()`, without them that of the call.
+
+    Raises UsageError for a budget in which no update fits, ResourceError where memory or disk would not do.
+    """
+    called = time.perf_counter()
+    began, started = called if began is None else began, called if started is None else started
+    asked, console = inherited(asked or Recipe()), screen(console)
+    names_known(asked)
+    ready()
+    device = best_device()
+    data = str(data)
+    with workshop(by_name(Path(run)).parent if run else Path("runs")) as folder, enough_memory(asked):
+        images = looked_at(data, asked, folder, console)
+        learnt = prepared(asked, images, device, folder, lambda text: tell(console, text))
+        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)
+        show_choices(recipe, reasons, console)
+        with enough_memory(recipe):
+            write_documents(folder / "run", recipe, asked, reasons, images, data)
+            parts = assemble(recipe, learnt, device)
+            return measured(recipe, images, parts, folder / "run", started)
+
+
+def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, started: float) -> Rehearsal:
+    """The figures of `recipe`: updates first, then what is done beside them, then what they are compared with."""
+    made = made_updates(recipe, parts)
+    took = [later - sooner for sooner, later in pairwise(made)]
+    update, batch = statistics.median(took), resolved(recipe.batch) * recipe.optimiser.accumulate
+    saving = time.perf_counter()
+    size = saved(parts, folder)
+    sampling = time.perf_counter()
+    parts.averaged().sample(SAMPLES, seed=0)
+    sampled = time.perf_counter()
+    peak, device = peak_memory_mb(), parts.loader.device
+    forward, speed, steps = forward_gflop(parts), batch / update, resolved(recipe.steps)
+    matrix = matrix_rate(autocast_of(recipe) or torch.float32, device) / 1e9
+    return Rehearsal(
+        precision=resolved(recipe.precision),
+        batch=batch,
+        steps=steps,
+        budget=recipe.budget,
+        passes=steps * batch / images.summary.count,
+        first_update=made[0] - started,
+        timed=len(took),
+        images_per_second=speed,
+        peak_mb=peak,
+        save=sampling - saving,
+        checkpoint_mb=size / 1e6,
+        sample=(sampled - sampling) / SAMPLES,
+        sampled=SAMPLES,
+        forward_gflop=forward,
+        training_gflops=3 * forward * speed,
+        matrix_gflops=matrix,
+        share=3 * forward * speed / matrix,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        threads=torch.get_num_threads(),
+    )
+
+
+def made_updates(recipe: Recipe, parts: Parts) -> list[float]:
+    """When each update was made: two at least, and as many more as fit in SPEND seconds after the first."""
+    made = list[float]()
+    for step in updates_of(recipe, parts, rate=rate_of(recipe)):
+        step.loss.item()  # waits for the device
+        made.append(time.perf_counter())
+        if len(made) >= 2 and made[-1] - made[0] > SPEND:
+            break
+    return made
+
+
+def saved(parts: Parts, folder: Path) -> int:
+    """Save a checkpoint; the bytes of its files. ResourceError if the disk has no room for all that a run holds."""
+    made = checkpoint.save(folder / "checkpoints", parts.training.step, parts.state(), parts.averaged().contract())
+    size = sum(file.stat().st_size for file in made.iterdir())
+    free = shutil.disk_usage(folder).free + size
+    if free < COPIES * size:
+        raise ResourceError(
+            f"a run holds {COPIES} checkpoints of {size / 1e6:.0f} MB, and {folder.parent.parent} has"
+            f" {free / 1e6:.0f} MB free",
+            "free some space, or choose another place with --run FOLDER",
+        )
+    return size
+
+
+def forward_gflop(parts: Parts) -> float:
+    """The arithmetic of the network for one image."""
+    batch, system = parts.loader(0), parts.system
+    x, cond = batch.x0[:1], {name: value[:1] for name, value in batch.cond.items()}
+    with torch.no_grad():
+        if isinstance(parts.training.model, Trainee):
+            return gflop(lambda: system.decode(system.encode(x)))
+        return gflop(lambda: system.denoiser(x, torch.full((1,), 0.5, device=x.device), cond))
+
+
+@contextmanager
+def workshop(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent` that goes with all that is in it, and so does every folder that was made to hold it."""
+    made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="rehearsal-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for empty in made:
+            if not any(empty.iterdir()):
+                empty.rmdir()
+
+
+@contextmanager
+def enough_memory(recipe: Recipe) -> Iterator[None]:
+    """A failure of the machine's memory or the GPU's as the ResourceError that says what to make smaller."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not memory_is_full(error):
+            raise
+        size = f", such as --batch {recipe.batch // 2}" if recipe.batch and recipe.batch > 1 else ""
+        raise ResourceError("a run would need more memory than there is", f"try a smaller --batch{size}") from error
+
+
+def as_rows(found: Rehearsal) -> list[tuple[str, str, str]]:
+    """The table that is printed: what, how much, and how it was measured."""
+    place = f"CPU, {found.threads} thread{'s' * (found.threads > 1)}" if found.device == "CPU" else found.device
+    within = f" in {found.budget}" if found.budget else ""
+    return [
+        ("the run", f"{found.passes:.3g} passes over the data", f"{found.steps:,} updates of {found.batch}{within}"),
+        ("first update", f"{found.first_update:.1f} s", "after the start of the command"),
+        (
+            "training",
+            f"{found.images_per_second:,.0f} images/s",
+            f"median of {found.timed} updates in {found.precision}",
+        ),
+        ("peak memory", f"{found.peak_mb:,.0f} MB", "on the GPU" if found.device != "CPU" else "resident"),
+        ("checkpoint", f"{found.checkpoint_mb:,.1f} MB", f"saved in {found.save:.2g} s"),
+        ("sample", f"{1000 * found.sample:,.3g} ms an image", f"{found.sampled} at once, first time"),
+        ("forward pass", f"{found.forward_gflop:.3g} GFLOP an image", "a multiply-add is 2"),
+        ("arithmetic", f"{found.training_gflops:,.0f} GFLOP/s", "an update is 3 forward passes"),
+        (
+            "of the machine",
+            f"{100 * found.share:.0f} %",
+            f"of {found.matrix_gflops:,.0f} GFLOP/s, a matrix product in {found.precision} ({place})",
+        ),
+    ]

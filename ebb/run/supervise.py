@@ -1,0 +1,321 @@
+"""A run under way: its updates with what is done beside them, and the way back when they fail."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from ebb.data.loader import Loader
+from ebb.data.pictures import to_unit
+from ebb.encode.images import grid, save_png, to_pixels
+from ebb.errors import EbbError, UsageError
+from ebb.recipe.recipe import Recipe, resolved
+from ebb.run.build import Parts, assemble, autocast_of, updates_of
+from ebb.run.folder import Events, Log, amend
+from ebb.run.meter import Meter
+from ebb.run.plan import GRID_IMAGES, rate_of, remaining, settled, undecided, updates_within
+from ebb.store import checkpoint
+from ebb.store.write import replace_text
+from ebb.system.requests import asked_for
+from ebb.terminal import tell
+from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
+from ebb.train.loop import Step, seed_of
+
+CHECKPOINT_EVERY = 60.0
+"""Seconds between checkpoints, and so the most work that a power cut can cost."""
+
+LEGS = 16
+"""A run looks at the clock after so many parts of it, as long as its length is open."""
+
+TELLING = 0.05
+"""The change of a run's length that one is told, once, when it is settled."""
+
+MOST_ROLLBACKS = 2
+"""After so many rollbacks a run that is in trouble again is stopped."""
+
+SLOWER = 0.5
+"""What each rollback does to the learning rate."""
+
+ORDER = 2**62
+"""The part of a step whose seed is that of the order after a rollback; the others are small numbers."""
+
+
+def follow(folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Console, began: float | None = None) -> None:
+    """Make the updates that are left, with a bar, a log, sample grids and checkpoints, and go back where it must be.
+
+    Where the budget `began` at a time of `time.perf_counter`, the recipe's steps are a first guess. As long as nothing
+    depends on their number, which is until the learning rate falls, the speed so far corrects it.
+    """
+    steps, done = resolved(recipe.steps), parts.training.step
+    before, seen = log.last.get("seconds", 0.0), parts.training.seen
+    meter = Meter(console, steps, done, before, seen, recipe.optimiser.accumulate)
+    with interruptible() as stopped, meter:
+        course = Course(folder, recipe, parts, log, Events(folder, done), console, meter)
+        while began is not None and undecided(course.recipe) - parts.training.step >= course.leg:
+            course.train(stopped, parts.training.step + course.leg)
+            course.settle(began)
+        if abs(course.steps - steps) > TELLING * steps:
+            tell(console, f"{course.steps:,} updates, where {steps:,} were planned: {course.pace}")
+        course.train(stopped, course.steps)
+
+
+@dataclass
+class Course:
+    """A run under way: its updates, what is done beside them, and the way back when they fail."""
+
+    folder: Path
+    recipe: Recipe
+    parts: Parts
+    log: Log
+    events: Events
+    console: Console
+    meter: Meter
+    skips: list[Skip] = field(default_factory=list, init=False)
+    """The last updates that were not made."""
+    saved: float = field(default_factory=lambda: time.monotonic(), init=False)
+    """When the last checkpoint was."""
+    pace: str = field(default="", init=False)
+    """Why there are so many updates, once that was settled."""
+
+    @property
+    def steps(self) -> int:
+        """Updates to make in all."""
+        return resolved(self.recipe.steps)
+
+    @property
+    def leg(self) -> int:
+        """Updates between two looks at the clock; four at least, since fewer tell no speed."""
+        return max(4, min(self.steps // LEGS, undecided(self.recipe)))
+
+    @property
+    def loader(self) -> Loader:
+        """The batches in the order of this attempt; its seed, that of the noise too, is another after each rollback."""
+        turns, first = len(self.events.rollbacks), self.parts.loader
+        return replace(first, seed=seed_of(first.seed, turns, ORDER)) if turns else first
+
+    def train(self, stopped: Callable[[], int], until: int) -> None:
+        """Go on until step `until`, from earlier checkpoints where it must be."""
+        while (trouble := self.attempt(stopped, until)) is not None:
+            self.back(trouble)
+            if signalled := stopped():
+                raise KeyboardInterrupt(signalled)
+
+    def settle(self, began: float) -> None:
+        """Choose how many updates there are, from the speed of those that were made, and write it down."""
+        done, rate, before = self.parts.training.step, self.meter.speed(), self.steps
+        if rate is None:
+            return
+        ahead = sum(number > done for number in grid_steps(resolved(self.recipe.grids), before))
+        left = updates_within(self.recipe, remaining(resolved(self.recipe.budget), began), rate, ahead)
+        self.recipe = settled(self.recipe, done, left)
+        self.pace = f"{self.recipe.budget} at {rate:,.0f} images/s, measured up to update {done:,}"
+        amend(self.folder, self.recipe, "steps", self.pace)
+        self.meter.extend(self.steps)
+
+    def updates(self, until: int) -> Iterator[Step]:
+        """The updates that are left until step `until`, at a rate that each rollback has lowered."""
+        rate, share = rate_of(self.recipe), SLOWER ** len(self.events.rollbacks)
+        return updates_of(
+            self.recipe, self.parts, steps=until, rate=lambda step: rate(step) * share, loader=self.loader
+        )
+
+    def attempt(self, stopped: Callable[[], int], until: int) -> Trouble | None:
+        """Train to step `until` (None) or to where it cannot go on; KeyboardInterrupt, with all saved, once `stopped`.
+
+        Most steps pass unseen. Those with a line of the log, a grid, a validation or a checkpoint are looked at first.
+        """
+        grids, measured = grid_steps(resolved(self.recipe.grids), self.steps), validation_steps(self.recipe, self.parts)
+        every = max(1, self.steps // 500)
+        for step in self.updates(until):
+            self.meter.note(step)
+            number, signalled = step.number, stopped()
+            last, marked = number == self.steps, number in grids or number in measured
+            save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
+            if not (save or marked or number % every == 0):
+                continue
+            now, longest = self.parts.training.guard.rows()
+            reading = self.meter.read()
+            self.note(reading.skips)
+            if (trouble := self.trouble(step, now if last else 0, longest, whole=save or marked)) is not None:
+                return trouble
+            if reading.entry is not None:
+                self.write(reading.entry, next((g for g in grids if g > number), self.steps), number in measured)
+            if number in grids:
+                draw(self.folder, self.parts, number)
+            if save and (last or signalled or not now):  # after a bad update only where it must be
+                state, contract = self.parts.state(), self.parts.averaged().contract()
+                checkpoint.save(self.folder / "checkpoints", number, state, contract)
+                self.saved = time.monotonic()
+            self.meter.rested()
+            if signalled and not last:
+                raise KeyboardInterrupt(signalled)
+        return None
+
+    def note(self, skips: list[Skip]) -> None:
+        """Record updates that were not made, and say so."""
+        if not skips:
+            return
+        usual = self.parts.training.guard.usual()
+        self.skips = [*self.skips, *skips][-STRIKES:]
+        self.events.add([asdict(skip) | {"what": "skipped", "cause": skip.reason(usual)} for skip in skips])
+        steps = f"step {skips[0].step:,}" if len(skips) == 1 else f"{len(skips)} steps up to {skips[-1].step:,}"
+        tell(self.console, f"skipped {steps}: {skips[-1].reason(usual)}")
+
+    def write(self, entry: dict[str, Any], next_grid: int, validate: bool) -> None:
+        """One line of the log, with the validation loss of the weights and of their average where it is due."""
+        validation, training = self.parts.validation, self.parts.training
+        if validate and validation is not None:
+            entry |= {"validation": validation(training.model), "validation_ema": validation(training.ema.model)}  # type: ignore[arg-type]
+        self.log.write(entry)
+        self.meter.show(entry, next_grid)
+
+    def trouble(self, step: Step, now: int, longest: int, *, whole: bool) -> Trouble | None:
+        """Why the run cannot go on after `step`, whose last `now` updates and at some time `longest` in a row were bad.
+
+        None where it can go on. `whole` looks at every weight and moment. At the end a bad update is trouble unless its
+        batch explains it, for no later one can show that the weights are good.
+        """
+        training = self.parts.training
+        fault = unsound(training.state()) if whole else None
+        if fault is None and longest < STRIKES and not now:
+            return None
+        batch_fault = self.batch_fault(self.skips[-1]) if self.skips else None
+        if fault is None and longest < STRIKES and batch_fault is not None:
+            return None
+        return explain(
+            self.skips,
+            usual=training.guard.usual(),
+            usual_levels=self.log.last.get("levels"),
+            fault=fault or unsound(training.state()),
+            batch_fault=batch_fault,
+            autocast=autocast_of(self.recipe),
+            rate=step.rate,
+        )
+
+    def batch_fault(self, skip: Skip) -> str | None:
+        """What is wrong with the batches of a skipped update, if that can be seen in them."""
+        loader, end = self.loader, skip.batch + self.recipe.optimiser.accumulate
+        found = (poisoned(loader(number), loader(end)) for number in range(skip.batch, end))
+        return next((fault for fault in found if fault), None)
+
+    def back(self, trouble: Trouble) -> None:
+        """Return to the last good checkpoint, or to the beginning; EbbError when that did not help before."""
+        training, turns = self.parts.training, self.events.rollbacks
+        at, last = training.step, self.skips[-1:]
+        event: dict[str, Any] = {"step": at, "loss": None, "grad_norm": None, "batch": None, "levels": None}
+        event |= {name: value for skip in last for name, value in asdict(skip).items() if name != "step"}
+        event |= {"cause": trouble.cause}
+        if len(turns) >= MOST_ROLLBACKS:
+            self.events.add([event | {"what": "stopped"}])
+            before = " and ".join(f"{turn['to']:,}" for turn in turns)
+            raise EbbError(f"stopped at step {at:,}, after going back to step {before}: {trouble.cause}", trouble.hint)
+        target = good_checkpoint(self.folder, turns[-1]["to"] if turns else None)
+        if target is not None:
+            restore(self.parts, target)
+        else:
+            again = assemble(self.recipe, self.parts.data, self.parts.loader.device)
+            training.restore(again.training.state())
+        share = SLOWER ** (len(turns) + 1)
+        self.events.add([event | {"what": "rolled back", "to": training.step, "rate": share}])
+        self.log.cut(training.step)
+        self.meter.back(training.step, training.seen)
+        self.skips = []
+        tell(self.console, f"step {at:,}: {trouble.cause}")
+        tell(self.console, f"back to step {training.step:,}, with another order and {share:g} of the learning rate")
+
+
+def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
+    """The newest checkpoint, None if there is none. If it is of step `tried`, which did not help, the one before it."""
+    found = checkpoint.finished(folder / "checkpoints")
+    if len(found) > 1 and int(found[-1].name.removeprefix("step-")) == tried:
+        replace_text(folder / "latest", found[-2].name)
+        checkpoint.remove(found.pop())
+    return found[-1] if found else None
+
+
+def restore(parts: Parts, saved: Path) -> None:
+    """Go on from a checkpoint; DamagedError for one that is not what was saved.
+
+    Raises UsageError where the latents are not those that were trained on.
+    """
+    checkpoint.verify(saved)
+    if (saved / "autoencoder.safetensors").is_file():
+        now, then = parts.state()["autoencoder"], checkpoint.read(saved, "autoencoder")
+        if now.keys() != then.keys() or any(not torch.equal(now[name].cpu(), value) for name, value in then.items()):
+            raise UsageError(
+                f"the autoencoder has been trained anew since {saved.name}", "start anew with its latents: --fresh"
+            )
+    parts.training.restore({part: checkpoint.read(saved, part) for part in ("model", "ema", "optim", "rng")})
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], int]]:
+    """Ctrl-C and SIGTERM, once, are a number that the loop reads after the step (0: none); a second acts at once."""
+    asked: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt(number)
+        asked.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals belong to whoever started us
+        before = {}
+    try:
+        yield lambda: asked[0] if asked else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def grid_steps(count: int, steps: int) -> list[int]:
+    """The steps after which a grid is drawn: `count` of them, denser at first, where most changes; one at the end."""
+    return sorted({max(1, round(steps * (i / count) ** 1.5)) for i in range(1, count + 1)})
+
+
+def validation_steps(recipe: Recipe, parts: Parts) -> set[int]:
+    """The steps after which the validation loss is measured: 3 to 20, evenly, the last at the end; none without images.
+
+    Two validations of n images, of weights and average, cost as much as training on 2n/3: together 1 % of the run.
+    """
+    if parts.validation is None:
+        return set()
+    steps, unseen = resolved(recipe.steps), sum(len(batch.x0) for batch in parts.validation.batches)
+    seen = steps * resolved(recipe.batch) * recipe.optimiser.accumulate
+    count = min(20, max(3, int(0.01 * seen / (unseen * 2 / 3))))
+    return {max(1, round(steps * i / count)) for i in range(1, count + 1)}
+
+
+def draw(folder: Path, parts: Parts, step: int) -> None:
+    """A grid to look at, from the averaged weights, with the same seeds at every step."""
+    made, columns = shown(parts)
+    save_png(grid(to_pixels(made), columns), folder / "samples" / f"step-{step:06d}.png", {"step": step, "seed": 0})
+
+
+def shown(parts: Parts) -> tuple[Tensor, int]:
+    """Samples, and how many columns to show them in; of an autoencoder pictures, and below each what is left of it.
+
+    A model that hears numbers or a picture beside is asked for what is said of images that were held out, if there are.
+    """
+    system, classes = parts.averaged(), len(parts.system.labels.names)
+    if system.is_autoencoder:
+        columns, images = GRID_IMAGES // 4, parts.data.images.held_out or parts.data.images
+        x = to_unit(torch.from_numpy(images.pixels[: 2 * columns])).to(system.device)
+        with torch.no_grad():
+            made = system.decode(system.encode(x))
+        return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
+    if system.conditioner.shown:
+        images = parts.data.images.held_out or parts.data.images
+        return system.make(asked_for(system, images, GRID_IMAGES, seed=0), seed=0), 6
+    columns = classes if 4 <= classes <= 16 else 6
+    return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns

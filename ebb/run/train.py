@@ -1,0 +1,160 @@
+"""A run: from data to a trained system in a folder that holds all that is needed to repeat it."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from ebb.data.changed import changed
+from ebb.data.scan import Images, read
+from ebb.data.sources import named
+from ebb.errors import UsageError
+from ebb.machine import best_device, ready
+from ebb.recipe.recipe import Recipe, difference, from_yaml, resolved
+from ebb.report.run_report import write_report
+from ebb.run.build import assemble, names_known
+from ebb.run.folder import Log, show_choices, show_data, write_card, write_documents
+from ebb.run.plan import resolve, timed
+from ebb.run.prepare import prepared
+from ebb.run.reflow import inherited
+from ebb.run.supervise import follow, restore
+from ebb.store import checkpoint
+from ebb.store.exchange import exchanged, foreign, pending, recover
+from ebb.store.lock import MEASURED, TRAINED, held
+from ebb.store.owned import claimable, is_run, spared
+from ebb.store.place import by_name, expanded, room_in
+from ebb.terminal import screen, tell
+
+
+def train(
+    data: str | Path,
+    asked: Recipe | None = None,
+    *,
+    run: str | Path | None = None,
+    fresh: bool = False,
+    console: Console | None = None,
+    began: float | None = None,
+) -> Path:
+    """Train on `data` (see `ebb.data.scan.read` for what it may be) and return the run folder.
+
+    The same call again resumes, bit for bit; a run folder of another recipe or other data is refused with the
+    difference unless `fresh`, which starts anew. Ctrl-C saves a checkpoint first. The budget counts from `began`, a
+    `time.perf_counter()`, without it from the call.
+
+    Raises ResourceError where another process trains the run, and for what the system does not let be written.
+    """
+    began = time.perf_counter() if began is None else began
+    data, run = str(data), None if run is None else Path(run)
+    asked, console = inherited(asked or Recipe()), screen(console)
+    names_known(asked)
+    ready()
+    folder = by_name(run or Path("runs") / named(data))
+    if not pending(folder):
+        claimable(folder)
+    room_in(folder if folder.exists() else folder.parent)
+    with held(folder, TRAINED, partial(tell, console), instead="choose another place with --run FOLDER"):
+        if said := recover(folder):
+            tell(console, f"{folder}: an interrupted --fresh was found, {said}")
+        if fresh and is_run(folder):
+            spared(folder, sources(data, asked))
+        trained(folder, data, asked, fresh, console, began)
+    return folder
+
+
+def sources(data: str, asked: Recipe) -> dict[str, Path]:
+    """The files and folders that a run reads, by what they are."""
+    named = {
+        "--autoencoder": asked.autoencoder,
+        "--reflow": asked.reflow,
+        "--autoencoding.lpips": asked.autoencoding.lpips,
+    }
+    several = {"the data": [data], "--text.encoders": asked.text.encoders or ()}
+    several |= {what: [path] for what, path in named.items() if path is not None}
+    return {what: expanded(path) for what, paths in several.items() for path in paths}
+
+
+def trained(folder: Path, data: str, asked: Recipe, fresh: bool, console: Console, began: float) -> None:
+    """What `train` does in a folder that is nobody else's."""
+    images = looked_at(data, asked, folder.parent, console)
+    recipe, device = resumed(folder, asked, images, fresh), best_device()
+    learnt = prepared(recipe or asked, images, device, folder.parent, lambda text: tell(console, text))
+    settling = recipe is None and asked.steps is None
+    last = None if recipe is None else checkpoint.newest(folder / "checkpoints")
+    if recipe is None:
+        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)
+        show_choices(recipe, reasons, console)
+        parts = assemble(recipe, learnt, device)
+        if asked.steps is not None and checkpoint.newest(folder / "checkpoints") is not None:
+            next(timed(recipe, assemble(recipe, learnt, device)))  # what cannot be trained fails before an old run goes
+        begin(folder, recipe, asked, reasons, images, data, console)
+    else:
+        where = "from the beginning: it has no checkpoint yet" if last is None else f"on from {last.name}"
+        tell(console, f"{folder} is of this recipe: going {where}")
+        parts = assemble(recipe, learnt, device)
+    if last is not None:
+        restore(parts, last)
+    if parts.training.step >= resolved(recipe.steps):
+        tell(console, f"finished at step {parts.training.step:,}; --fresh starts anew")
+    log = Log(folder, parts.training.step)
+    try:
+        follow(folder, recipe, parts, log, console, began if settling else None)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(*stop.args[:1], checkpoint.outlook(folder / "checkpoints")) from stop
+    write_card(folder, recipe, parts.system, log.last)
+    write_report(folder)
+
+
+def looked_at(data: str, asked: Recipe, cache: Path, console: Console) -> Images:
+    """The images of `data` as they are asked for, read and shown; large ones are kept in `cache`."""
+    with console.status("reading the data") as status:
+        images = read(
+            data,
+            size=asked.data.size,
+            channels=asked.data.channels,
+            numbers=asked.numbers,
+            beside=asked.beside,
+            cache=cache,
+            progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
+        )
+    show_data(images, console, captions=asked.text.captions != "ignored")
+    return images
+
+
+def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe | None:
+    """The resolved recipe of a run that was asked for in the same words on the same data; None to start anew.
+
+    The engine alone may differ, since what is learnt does not depend on it, and is that which is asked for now.
+
+    Raises UsageError, with the difference, for a run of another recipe or other data.
+    """
+    if fresh or not is_run(folder):
+        return None
+    recipe, rest = from_yaml(folder / "run.yaml")
+    words = json.loads(json.dumps(asked.asked()))
+    changes = [line for line in difference(rest.get("asked", {}), words) if not line.startswith("engine:")]
+    if rest.get("fingerprint") != images.summary.fingerprint:
+        where = str(rest.get("data"))
+        changes.append(
+            f"data: {where} → other images ({images.summary.name}): {changed(folder, images.summary, where)}"
+        )
+    if changes:
+        raise UsageError(
+            f"{folder} is a run of another recipe:\n    " + "\n    ".join(changes),
+            "repeat its own command to resume it, --fresh to replace it, or --run FOLDER to keep both",
+        )
+    return recipe if asked.engine is None else recipe.model_copy(update={"engine": asked.engine})
+
+
+def begin(
+    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str, console: Console
+) -> None:
+    """Write the run's documents, in the place of an old run, which goes only when the new one stands."""
+    with held(folder, MEASURED), exchanged(folder) as made:
+        write_documents(made, recipe, asked, reasons, images, data)
+    if left := foreign(folder):
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        tell(console, f"kept in {folder}, for ebb did not make them: {', '.join(left[:5])}{more}")

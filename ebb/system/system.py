@@ -1,0 +1,385 @@
+"""What a checkpoint holds: a denoiser and what is needed to ask it for pictures, with its contract in writing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, SupportsIndex, TypeVar
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from ebb.data.pictures import opened
+from ebb.encode.autoencoder import AUTOENCODERS
+from ebb.encode.conditioner import Conditioner, Wishes, text_from
+from ebb.encode.labels import Labels
+from ebb.encode.latent import LatentSpace
+from ebb.encode.numbers import Asked, Numbers
+from ebb.encode.picture import Beside
+from ebb.errors import DamagedError, EbbError, UsageError
+from ebb.guide.cfg import Guide, cfg
+from ebb.machine import best_device, device_of, multiplies_bf16, ready
+from ebb.networks.kinds import NETWORKS
+from ebb.networks.zero import Zero
+from ebb.process.denoiser import CLOCKS, Autocast, Denoiser, NetworkDenoiser
+from ebb.process.path import PATHS
+from ebb.process.predict import PREDICTIONS, audible
+from ebb.process.times import GRIDS
+from ebb.recipe.limits import real, whole
+from ebb.recipe.names import parse, spell
+from ebb.recipe.recipe import Sampling, explained
+from ebb.sample.fused import fused
+from ebb.sample.noise import Noise
+from ebb.sample.solvers import SOLVERS
+from ebb.sample.trajectory import trajectory
+from ebb.shapes import Float, batch_of, sides
+from ebb.store import checkpoint
+
+M = TypeVar("M", bound=nn.Module)
+
+FORMAT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """A denoiser, the shape of what it makes, what it can be asked for, how to sample it unless told otherwise, and,
+    where it works on latents, their space.
+
+    Its contract (network, path, prediction, clock, scales, shape, value range, labels, vocabulary, numbers, pictures
+    beside, autoencoder) is saved with the weights; on loading everything is rebuilt from it and a mismatch is refused
+    by name.
+    """
+
+    denoiser: NetworkDenoiser
+    shape: tuple[int, ...]
+    conditioner: Conditioner = field(default_factory=Conditioner)
+    sampling: Sampling = field(default_factory=Sampling)
+    space: LatentSpace | None = None
+
+    @property
+    def is_autoencoder(self) -> bool:
+        """Whether it is an autoencoder alone, whose latents need no denoiser."""
+        return isinstance(self.denoiser.network, Zero)
+
+    @property
+    def labels(self) -> Labels:
+        """The names of the labels it can be asked for."""
+        return self.conditioner.labels
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """The shape of what is denoised: `shape`, or that of its latent."""
+        return self.shape if self.space is None else self.space.shape(self.shape)
+
+    def encode(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
+        """What the denoiser works on, from values in [−1, 1]: they themselves, or their latents.
+
+        Raises UsageError, as `decode` does, for a tensor of another kind or with other axes; sides may differ.
+        """
+        batch_of("pictures", x, self.shape[:1], len(self.shape))
+        return x if self.space is None else self.space.encode(x)
+
+    def decode(self, z: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
+        """The inverse of `encode`, in [−1, 1]; approximate for latents."""
+        batch_of("what is denoised", z, self.inner[:1], len(self.inner))
+        return (z if self.space is None else self.space.decode(z)).clamp(-1, 1)
+
+    def contract(self) -> dict[str, Any]:
+        """The contract as JSON; every part is text that `from_contract` turns back into the part."""
+        d, hears = self.denoiser, self.conditioner
+        return {
+            "format": FORMAT,
+            "network": spell(d.network, NETWORKS),
+            "path": spell(d.path, PATHS),
+            "prediction": spell(d.prediction, PREDICTIONS),
+            "clock": spell(d.clock, CLOCKS),
+            "sigma_data": d.sigma_data,
+            "shape": list(self.shape),
+            "values": [-1, 1],
+            "labels": list(self.labels.names),
+            "text": None if hears.text is None else hears.text.to_json(),
+            "numbers": None if hears.numbers is None else hears.numbers.to_json(),
+            "beside": None if hears.beside is None else hears.beside.to_json(),
+            "autoencoder": None if self.space is None else described(self.space),
+            "sampling": self.sampling.model_dump(),
+        }
+
+    @classmethod
+    def from_contract(cls, contract: dict[str, Any]) -> System:
+        """The system a contract describes, with fresh weights; raises DamagedError where it cannot be one."""
+        if contract.get("format") != FORMAT or contract.get("values") != [-1, 1]:
+            raise DamagedError(
+                f"this system has format {contract.get('format')!r} and values {contract.get('values')!r};"
+                f" this ebb reads format {FORMAT} with values [-1, 1]",
+                "load it with the version of ebb named in the run's env.json",
+            )
+        try:
+            network = parse(contract["network"], NETWORKS, "network")
+            denoiser = NetworkDenoiser(
+                network,
+                parse(contract["path"], PATHS, "path"),
+                parse(contract["prediction"], PREDICTIONS, "prediction"),
+                parse(contract["clock"], CLOCKS, "clock"),
+                contract["sigma_data"],
+            )
+            found = contract.get("autoencoder")  # systems of before latents have none
+            space, conditioner = rebuilt(found) if found else None, hearing(contract)
+            sampling = Sampling.model_validate(contract["sampling"])
+            system = cls(in_place(denoiser), tuple(contract["shape"]), conditioner, sampling, space)
+            agreed(system)
+            return system
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedError(f"the system's contract cannot be read: {error}") from error
+
+    @property
+    def device(self) -> torch.device:
+        """Where it samples."""
+        return next(self.denoiser.parameters()).device
+
+    def conditions(self, wishes: Wishes) -> dict[str, Tensor]:
+        """What the denoiser hears of some wishes, on its device."""
+        return {name: row.to(self.device) for name, row in self.conditioner(wishes).items()}
+
+    def null(self) -> dict[str, Tensor]:
+        """One row of conditions that ask for nothing, on its device."""
+        return {name: row.to(self.device) for name, row in self.conditioner.null().items()}
+
+    def sample(
+        self,
+        count: SupportsIndex,
+        *,
+        label: Any = None,
+        text: str | Sequence[str] | None = None,
+        numbers: Asked | None = None,
+        beside: Tensor | str | Path | Sequence[str | Path] | None = None,
+        seed: SupportsIndex = 0,
+        **how: Any,
+    ) -> Float[Tensor, "n *d"]:
+        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for (`wishes`), made by `make`."""
+        wishes = self.wishes(count, label=label, text=text, numbers=numbers, beside=beside, seed=seed)
+        return self.make(wishes, seed=seed, **how)
+
+    def wishes(
+        self,
+        count: SupportsIndex,
+        *,
+        label: Any = None,
+        text: str | Sequence[str] | None = None,
+        numbers: Asked | None = None,
+        beside: Tensor | str | Path | Sequence[str | Path] | None = None,
+        seed: SupportsIndex = 0,
+    ) -> Wishes:
+        """What `count` samples are asked for; `conditions` makes of it what the denoiser hears.
+
+        `label` is a name, an index or a list with one for each image (or a tensor or an array of them), `text` a prompt
+        or such a list, `numbers` holds a number or such a list by name, and `beside` is a picture, a tensor [c, h, w]
+        in [−1, 1] or its file, or one for each. Without any, all labels (or else some texts that the model was trained
+        on) in turn. Raises UsageError for what the model does not hear or know.
+        """
+        shown = beside if beside is None or isinstance(beside, Tensor) else self.opened(beside)
+        return self.conditioner.wishes(
+            whole("n", count), label=label, text=text, numbers=numbers, beside=shown, seed=whole("seed", seed)
+        )
+
+    def opened(self, beside: str | Path | Sequence[str | Path]) -> Tensor:
+        """Pictures of files as the model hears them beside its own, [b, c, h, w] in [−1, 1].
+
+        Raises UsageError for a model that hears none, DataError for what is no picture.
+        """
+        files = [beside] if isinstance(beside, str | Path) else list(beside)
+        return opened(files, self.conditioner.listens().shape)
+
+    def make(
+        self,
+        wishes: Wishes,
+        *,
+        steps: SupportsIndex | None = None,
+        seed: SupportsIndex = 0,
+        guidance: float | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        precision: str | None = None,
+        guide: Guide | None = None,
+        batch: SupportsIndex = 128,
+        compile: bool = False,
+        encoded: bool = False,
+        each: Callable[[Tensor], None] | None = None,
+    ) -> Float[Tensor, "n *d"]:
+        """A sample for each wish, float32 [n, *shape] in [−1, 1]; `encoded` ones are as the denoiser leaves them.
+
+        Image i is a function of (system, settings, seed + i) alone, whatever the batch (to within rounding, which in
+        bf16 is visible to a computer only). `guide` goes around the classifier-free guidance; what is not given comes
+        from the system's own `sampling`. `compile` fuses network, guides and solver for whole batches (`ebb.fused`): it
+        takes a minute first. `each` is given every batch as it is made.
+        """
+        how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid, precision=precision)
+        count, seed, batch = whole("n", len(wishes)), whole("seed", seed), whole("batch", batch)
+        times = self.times(how)
+        method = parse(how.solver, SOLVERS, "solver")
+        asked_for = cfg(how.guidance, self.null())(self.in_precision(how))
+        guided, made = guide(asked_for) if guide else asked_for, []
+        ready()
+        follow = partial(trajectory, guided, method, times)
+        entire = fused(guided, method, times) if compile and count >= batch else follow
+        for first in range(0, count, batch):
+            part = min(batch, count - first)
+            noise = Noise.of(seed + first, part)
+            x, cond = self.start(noise, times), self.conditions(wishes.part(first, part))
+            for point in (entire if part == batch else follow)(x, cond, noise):
+                x = point.x
+            if not bool(torch.isfinite(x).all()):
+                raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
+            with torch.no_grad():
+                made.append((x if encoded else self.decode(x)).cpu())
+            if each:
+                each(made[-1])
+        return torch.cat(made)
+
+    def times(self, how: Sampling) -> Float[Tensor, "n"]:
+        """The grid of some settings, begun where the network can be heard."""
+        path = self.denoiser.path
+        return audible(path, self.denoiser.prediction, parse(how.grid, GRIDS, "grid")(path, how.steps))
+
+    def start(self, noise: Noise, times: Float[Tensor, "n"]) -> Float[Tensor, "b *e"]:
+        """Where trajectories along `times` begin: σ(times[0])·ε of what is denoised, on the system's device."""
+        return noise.start(self.inner).to(self.device) * float(self.denoiser.path.sigma(times[:1]))
+
+    def in_precision(self, how: Sampling) -> Denoiser:
+        """The denoiser with its network in the precision that `how` names."""
+        return Autocast(self.denoiser, torch.bfloat16) if how.precision == "bf16" else self.denoiser
+
+    def settled(self, **asked: Any) -> Sampling:
+        """The system's sampling settings with what was asked for in place; UsageError for what cannot be."""
+        given = {name: value for name, value in asked.items() if value is not None}
+        for name, number in (("steps", partial(whole, "solver steps")), ("guidance", partial(real, "guidance"))):
+            if name in given:
+                given[name] = number(given[name])
+        if self.sampling.grid.startswith("given") and {"steps", "solver"} & {
+            name for name, value in given.items() if value != getattr(self.sampling, name)
+        }:
+            given = {"grid": Sampling().grid} | given  # times that were searched for other steps
+        if self.sampling.precision == "bf16" and not multiplies_bf16(self.device):
+            given = {"precision": "fp32"} | given  # of the machine that it was trained on
+        try:
+            how = Sampling.model_validate(self.sampling.model_dump() | given)
+        except ValidationError as error:
+            raise explained(error, "how to sample") from error
+        if how.guidance != 1 and not self.conditioner.null():
+            raise UsageError(
+                f"guidance {how.guidance:g} needs labels or texts, numbers or a picture, and this model hears none"
+            )
+        return how
+
+
+def hearing(contract: Mapping[str, Any]) -> Conditioner:
+    """What a contract says can be asked for; systems of before texts, numbers or pictures have no such entry."""
+    text, numbers, beside = (contract.get(name) for name in ("text", "numbers", "beside"))
+    return Conditioner(
+        Labels(tuple(contract["labels"])),
+        text_from(text) if text else None,
+        Numbers.from_json(numbers) if numbers else None,
+        Beside.from_json(beside) if beside else None,
+    )
+
+
+def agreed(system: System) -> None:
+    """Raise UsageError where the network was built for other conditions than the system has."""
+    hears, built = system.conditioner, getattr(system.denoiser.network, "settings", {})
+    for name, size in hears.sizes.items():
+        if built.get(name, 0) != size:
+            what = {"classes": "labels", "numbers": "numbers", "image": f"channels beside ({hears.beside})"}
+            mine = what.get(name, f"{name} of {hears.text}")
+            raise UsageError(f"{size} {mine} for a network of {built.get(name, 0)} {name}")
+    if hears.beside is not None:
+        places = tuple(length // hears.beside.factor for length in hears.beside.shape[1:])
+        if places != system.inner[1:]:
+            raise UsageError(f"{sides(places)} places beside, for {list(system.inner)}, by {hears.beside}")
+
+
+def described(space: LatentSpace) -> dict[str, Any]:
+    """A latent space as JSON, but for its weights."""
+    made = spell(space.autoencoder, AUTOENCODERS)
+    return {"network": made, "mean": list(space.mean), "deviation": list(space.deviation)}
+
+
+def rebuilt(found: dict[str, Any]) -> LatentSpace:
+    """The latent space that `described` told of, with fresh weights."""
+    autoencoder = parse(found["network"], AUTOENCODERS, "autoencoder")
+    return LatentSpace(in_place(autoencoder), tuple(found["mean"]), tuple(found["deviation"]))
+
+
+def in_place(module: M) -> M:
+    """Convolution weights laid out channels last, as the fast kernels want them; values are unchanged."""
+    has_planes = any(isinstance(part, nn.Conv2d) for part in module.modules())
+    return module.to(memory_format=torch.channels_last) if has_planes else module  # type: ignore[call-overload]
+
+
+def locate(run: str | Path) -> Path:
+    """The newest checkpoint of a run folder, or the checkpoint folder itself; raises UsageError where there is none."""
+    folder = Path(run)
+    if (folder / "manifest.json").is_file():
+        return folder
+    found = checkpoint.newest(folder / "checkpoints")
+    if found is None:
+        known = (
+            sorted(p.parent.as_posix() for p in folder.parent.glob("*/checkpoints")) if folder.parent.is_dir() else []
+        )
+        there = f"runs beside it: {', '.join(known)}" if known else "train one first: ebb train DATA"
+        raise UsageError(f"{folder} holds no checkpoint", there)
+    return found
+
+
+def load(run: str | Path, weights: str = "ema", device: str | torch.device | None = None) -> System:
+    """The system of a run's newest checkpoint (or of a checkpoint folder), verified against its manifest.
+
+    A run's own default settings, where `ebb sweep` found some, take the place of the recipe's.
+
+    `weights` is "ema", the average one samples from, or "model", the raw weights; `device` where to sample, a GPU if
+    there is one. Raises DamagedError for a file that is not what was saved, UsageError for a folder without a
+    checkpoint and for a device that is not there.
+    """
+    place = best_device() if device is None else device_of(device)
+    if weights not in ("ema", "model"):
+        raise UsageError(f"weights are 'ema' or 'model', got {weights!r}")
+    ready()
+    where = locate(run)
+    checkpoint.verify(where)
+    system = System.from_contract(checkpoint.about(where))
+    for module, state in stored(system, where, weights):
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
+    for module in (system.denoiser, *([] if system.space is None else [system.space.autoencoder])):
+        module.requires_grad_(False).eval().to(place)
+    found = Path(run) / "sampling.json"
+    return dataclasses.replace(system, sampling=read_sampling(found)) if found.is_file() else system
+
+
+TRAINED = "autoencoder."
+"""What the names of an autoencoder's weights begin with, in the checkpoint of a run that trained it."""
+
+
+def stored(system: System, where: Path, weights: str) -> list[tuple[nn.Module, dict[str, Tensor]]]:
+    """The parts of a system with their weights in a checkpoint."""
+    found = checkpoint.read(where, weights)
+    if system.space is None:
+        return [(system.denoiser, found)]
+    autoencoder = system.space.autoencoder
+    if system.is_autoencoder:
+        own = {name.removeprefix(TRAINED): value for name, value in found.items() if name.startswith(TRAINED)}
+        return [(autoencoder, own)]
+    return [(system.denoiser, found), (autoencoder, checkpoint.read(where, "autoencoder"))]
+
+
+def read_sampling(file: Path) -> Sampling:
+    """The settings that a sweep left in a run folder; raises DamagedError for a file that is not such settings."""
+    try:
+        return Sampling.model_validate(json.loads(file.read_text(encoding="utf8"))["sampling"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{file} cannot be read: {error}", "delete it, or run ebb sweep again") from error

@@ -1,0 +1,262 @@
+"""How likely a model finds given data: log p_0(x) along the probability flow, and the bits that 8-bit images take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ebb.data.metadata import NOTHING, Told
+from ebb.data.pictures import to_unit
+from ebb.errors import DataError, UsageError
+from ebb.judge.arrays import Given, array_of, indices_of
+from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
+from ebb.process.moment import Moment, at, where
+from ebb.process.path import spread
+from ebb.process.predict import audible
+from ebb.sample.adaptive import Adaptive, Attempts, Field, integrate, rms
+from ebb.sample.noise import Noise
+from ebb.shapes import Float
+from ebb.system.requests import wishes_from
+from ebb.system.system import System
+
+RULE = Adaptive(1e-4)
+"""About 60 denoiser calls, and 1e-4 nats per dimension, on mixtures."""
+
+COARSE = Adaptive(3e-3)
+"""About 55 calls on a trained U-Net, and within 0.005 bits per dimension of 1e-4, which takes 150."""
+
+WIDTH = 2 / 255
+"""How far apart 8-bit values lie in [−1, 1] (`to_unit`)."""
+
+UNIT = "bits per dimension of 8-bit values"
+
+BATCH = 32  # images that flow together; a batch takes the calls of its slowest
+
+
+class Likelihood(NamedTuple):
+    """log p_0(x) in nats [b], the noise [b, *d] (float64) that x flows to, and the steps on the way."""
+
+    nats: Tensor
+    noise: Tensor
+    attempts: Attempts
+
+
+Traced = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(x [b, *d], t [b]) → (x̂0 [b, *d], tr ∂x̂0/∂x [b]), float64."""
+
+
+def traced(denoiser: Denoiser, cond: Cond, probes: Tensor, weight: float, dtype: torch.dtype) -> Traced:
+    """x̂0 with the trace of its Jacobian, weight·Σ_k v_kᵀ(∂x̂0/∂x)v_k, by one backward pass for each probe [k, b, *d]."""
+
+    def answer(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x = x.detach().to(dtype).requires_grad_()
+            x0 = denoiser(x, t, cond)
+            total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+            for k, probe in enumerate(probes, 1):
+                v = probe.to(x0.dtype)
+                (gradient,) = torch.autograd.grad((v * x0).sum(), x, retain_graph=k < len(probes))
+                total += (gradient * v).flatten(1).double().sum(1)
+        return x0.detach().double(), weight * total
+
+    return answer
+
+
+def augmented(denoiser: Denoiser, answer: Traced, shape: torch.Size) -> Field:
+    """The flow of z = x/√(α² + σ²) in θ = atan ν, with its divergence per dimension as one more element:
+
+    dz/dθ = (cos θ·z − x̂0)/sin θ, ∇·(dz/dθ) = (d·cos θ − tr ∂x̂0/∂z)/sin θ; y is [b, d + 1].
+    """
+    path = denoiser.path
+
+    def field(y: Tensor, angle: Tensor) -> Tensor:
+        z, t = y[:, :-1], path.time(torch.tan(angle))
+        norm = spread(path.norm(t), z)
+        x0, trace = answer((norm * z).reshape(-1, *shape), t)
+        cos, sin = spread(torch.cos(angle), z), spread(torch.sin(angle), z)
+        divergence = cos - norm * trace[:, None] / z.shape[1]
+        return torch.cat([cos * z - x0.flatten(1), divergence], 1) / sin
+
+    return field
+
+
+def prior(answer: Traced, x: Float[Tensor, "b *d"], end: Moment) -> Float[Tensor, "b"]:
+    """log p_end(x): N(0, σ²I), times what is left of the data where α > 0, from the denoiser to second order in α/σ.
+
+    log p(x) − log N(x; 0, σ²I) = α/σ²·∫₀¹ x·D(ux) du + log p(0)/N(0; 0, σ²I), by Tweedie's formula along the line to 0;
+    D is affine there, and the last term is −½(α/σ)²·E[|x0|² | x = 0], E = |D(0)|² + σ²/α·tr ∂D/∂x(0).
+    """
+    flat, t = x.flatten(1), end.shared(len(x))
+    unit = -0.5 * ((flat / end.sigma).square() + math.log(2 * math.pi * end.sigma**2)).sum(1)
+    if end.alpha == 0:
+        return unit
+    middle, trace = answer(torch.zeros_like(x), t)
+    there, _ = answer(x, t)
+    along = end.alpha / end.sigma**2 * (flat * (middle + there).flatten(1) / 2).sum(1)
+    power = middle.flatten(1).square().sum(1) + end.sigma**2 / end.alpha * trace
+    return unit + along - power / (2 * end.nsr**2)
+
+
+def log_density(
+    denoiser: Denoiser,
+    x: Float[Tensor, "b *d"],
+    cond: Cond,
+    *,
+    rule: Adaptive = RULE,
+    nsr_min: float = 0.002,
+    nsr_max: float = math.inf,
+    probes: int = 0,
+    noise: Callable[..., Tensor] | None = None,
+) -> Likelihood:
+    """log p_0(x) = log p_end(x_end) + ∫ ∇·v along the flow v from the data to the noise (Song et al. 2021, eq. 39).
+
+    The divergence is exact with `probes` 0, at d backward passes a call. Else it is estimated with so many Rademacher
+    vectors v, tr J ≈ mean vᵀJv (Hutchinson), one set for the whole way of a sample, drawn from `noise` (`ebb.Noise`):
+    right in the mean, and the same for a sample in any batch.
+
+    At σ = 0 the velocity is 0/0. It vanishes there like θ where the data has a density, so the piece up to nsr_min is
+    θ/2·v(θ), with an error of (nsr_min/std)⁴ for data that varies on the scale std. Data without a density (8-bit
+    values, a finite set, a surface) has no log p_0: the answer is then about that of the data blurred to nsr_min, and
+    changes with it; add noise of the width of one value to the data first (`bits_per_dim`). The end is at nsr_max or
+    the path's own; its density is `prior`. A network that predicts noise needs nsr_max below ∞, say 80.
+
+    The tolerance is on the error of a step, of z and of the nats per dimension. The denoiser must be differentiable in
+    x. Raises UsageError as `Adaptive` does, and for probes without noise.
+    """
+    path, shape, count = denoiser.path, x.shape[1:], len(x)
+    end = min(at(path, path.end), where(path, -math.log(nsr_max)), key=lambda moment: moment.nsr)
+    answer = traced(denoiser, cond, *vectors(x, probes, noise), x.dtype)
+    field = augmented(denoiser, answer, shape)
+    first, last = math.atan(nsr_min), math.atan(end.nsr)
+    angle = torch.full((count,), first, dtype=torch.float64)
+    y = torch.cat([x.double().flatten(1), torch.zeros(count, 1, dtype=torch.float64, device=x.device)], 1)
+    y = y + first / 2 * field(y, angle)
+
+    def norm(error: Tensor) -> Tensor:
+        return torch.maximum(rms(error[:, :-1]), error[:, -1].abs())
+
+    y, _, memory = integrate(field, y, field(y, angle), angle, last, rule, rule.fresh(count), norm)
+    scale, d = end.norm, shape.numel()
+    there = scale * y[:, :-1].reshape(x.shape)
+    nats = prior(answer, there, end) + d * (math.log(scale) + y[:, -1])
+    return Likelihood(nats, there, memory.attempts)
+
+
+def vectors(x: Tensor, probes: int, noise: Callable[..., Tensor] | None) -> tuple[Tensor, float]:
+    """The probes [k, b, *d] of the trace, and the factor of the sum over them: the axes with 1, or signs with 1/k."""
+    if probes == 0:
+        axes = torch.eye(x.shape[1:].numel(), dtype=x.dtype, device=x.device)
+        return axes.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape), 1.0
+    if noise is None or probes < 0:
+        raise UsageError("an estimated divergence needs probes ≥ 1 and noise", "give noise=ebb.Noise.of(seed, count)")
+    return torch.stack([noise(0, x, k).sign() for k in range(probes)]), 1 / probes
+
+
+def bits_per_dim(nats: Float[Tensor, "b"], dims: int, width: float) -> Float[Tensor, "b"]:
+    """−log₂ p/d − log₂ width: bits per dimension of values that lie `width` apart, 2/255 for 8 bits in [−1, 1].
+
+    It bounds the code length of the values from above if each was spread evenly over its width before (Theis et al.
+    2016, §3.1).
+    """
+    return -nats / (dims * math.log(2)) - math.log2(width)
+
+
+@dataclass(frozen=True)
+class BitsPerDim:
+    """The mean of `count` images with a 95 % interval, and what it took: `evaluations` denoiser calls for an image,
+    each with a backward pass for each of the `probes` (0 stands for the exact trace)."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    unit: str
+    probes: int
+    evaluations: float
+
+
+def likelihood(
+    system: System,
+    images: Given,
+    labels: Given | None,
+    captions: Sequence[str] | None = None,
+    told: Told = NOTHING,
+    *,
+    seed: int,
+    probes: int = 1,
+    rule: Adaptive = COARSE,
+) -> BitsPerDim:
+    """Bits per dimension of 8-bit images [n, *d] along the probability flow: −log₂ p_0(x)/d − log₂ WIDTH.
+
+    x is the image on the scale of `to_unit` plus noise uniform within its own value, (u − ½)·WIDTH with u in [0, 1), so
+    the figure bounds from above, in the mean over the noise, the bits that the model needs for the 8-bit values
+    themselves (Theis et al. 2016, §3.1); uniform values cost 8. The divergence is Hutchinson's estimate with `probes`,
+    or with 0 exact, at d backward passes a call: for small d. The interval is over images, and holds the noise of both.
+
+    The network runs in float32, whatever it samples in: derivatives of bfloat16 are noise. Conditions are those
+    of the images; guidance is not applied, since a guided model has no density of its own. Images and labels are
+    tensors or arrays. Raises as `batched` does.
+    """
+    bits, calls, denoiser, images = [], 0, system.denoiser, array_of("images", images)
+    labels = indices_of("labels", labels)
+    uniform = torch.from_numpy(np.random.default_rng([seed, 0]).random(images.shape, dtype=np.float32))
+    for first, x0, cond in batched(system, images, labels, captions, told, BATCH):
+        x = x0 + (uniform[first : first + len(x0)].to(x0.device) - 0.5) * WIDTH
+        noise = Noise.of(seed + first, len(x))
+        found = log_density(denoiser, x, cond, rule=rule, nsr_max=loudest(denoiser), probes=probes, noise=noise)
+        bits.append(bits_per_dim(found.nats, x[0].numel(), WIDTH).cpu())
+        calls += int(found.attempts.calls.sum())
+    return BitsPerDim(*interval(torch.cat(bits)), len(images), UNIT, probes, calls / len(images))
+
+
+def batched(
+    system: System,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64] | None,
+    captions: Sequence[str] | None,
+    told: Told,
+    size: int,
+) -> Iterator[tuple[int, Tensor, Cond]]:
+    """Images with what is said of them, `size` at a time, as the system's denoiser takes them: (index of the first, x0,
+    cond). Images without captions are asked with none.
+
+    Raises DataError for fewer than two images, images of another shape or type, and labels that are not one for each
+    image; UsageError for a system with labels and images without, and for one that works on latents.
+    """
+    names = system.labels.names
+    if system.space is not None:
+        raise UsageError("bits per dimension are of a model of the pictures themselves, and this one works on latents")
+    if images.dtype != np.uint8 or images.shape[1:] != system.shape or len(images) < 2:
+        raise DataError(
+            f"expected 2 or more images, uint8 [n, {', '.join(map(str, system.shape))}], got {images.dtype}"
+            f" {list(images.shape)}"
+        )
+    if names and labels is None:
+        raise UsageError("this model was trained with labels, so images have bits only with theirs", "give labels")
+    fits = labels is None or (labels.shape == images.shape[:1] and labels.min() >= 0 and labels.max() < len(names))
+    if names and not fits:
+        raise DataError(f"expected a label of 0…{len(names) - 1} for each of {len(images)} images, got {labels}")
+    wishes = wishes_from(system, len(images), labels, captions, told)
+    for first in range(0, len(images), size):
+        x0 = to_unit(torch.from_numpy(images[first : first + size]).to(system.device))
+        yield first, x0, system.conditions(wishes.part(first, size))
+
+
+def loudest(denoiser: NetworkDenoiser) -> float:
+    """ν where sampling begins: at the path's end, ∞ on some, or at 80 where the target tells nothing of x0 there."""
+    path = denoiser.path
+    ends = torch.tensor([path.end, 0.0], dtype=torch.float64)
+    return float(path.nsr(audible(path, denoiser.prediction, ends)[:1]))
+
+
+def interval(values: Float[Tensor, "n"]) -> tuple[float, float, float]:
+    """The mean and its 95 % interval, 1.96 standard errors to both sides."""
+    mean, error = float(values.mean()), 1.96 * float(values.std()) / math.sqrt(len(values))
+    return mean, mean - error, mean + error

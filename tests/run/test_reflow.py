@@ -1,0 +1,103 @@
+"""Reflow: the pairs are the model's own, they are what is learnt, and a run of other data or path is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import ebb
+from ebb.data.loader import Batch
+from ebb.errors import UsageError
+from ebb.recipe.recipe import Recipe, from_yaml
+from ebb.run.build import assemble
+from ebb.run.prepare import prepared
+from ebb.run.reflow import inherited
+from ebb.run.train import train
+from ebb.system.system import load
+from ebb.train.objectives.denoising import Denoising
+
+CPU = torch.device("cpu")
+SMALL = {"batch": 8, "precision": "fp32", "grids": 1, "steps": 4, "sample": {"steps": 3}}
+
+
+def data(folder, seed=0):
+    rng = np.random.default_rng(seed)
+    np.savez(folder, images=rng.integers(0, 255, (24, 8, 8), dtype=np.uint8), labels=np.arange(24) % 2)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    root = tmp_path_factory.mktemp("reflow")
+    source = data(root / "data.npz")
+    train(source, Recipe(network={"width": 16, "depth": 1}, **SMALL), run=root / "first")
+    asked = Recipe(reflow=str(root / "first"), pairs=20, **SMALL)
+    train(source, asked, run=root / "second")
+    return root
+
+
+def learnt(root):
+    recipe = inherited(from_yaml(root / "second" / "run.yaml")[0])
+    return recipe, prepared(recipe, ebb.read(str(root / "data.npz")), cache=root)
+
+
+def test_the_pairs_are_samples_of_the_run_with_the_noise_they_began_from(home):
+    recipe, found = learnt(home)
+    loader = assemble(recipe, found, CPU).loader
+    batch, first = loader(0), load(home / "first")
+    times = first.times(first.sampling)
+    solver = ebb.SOLVERS[first.sampling.solver]
+    for point in ebb.trajectory(first.denoiser, solver, times, batch.eps, batch.cond, ebb.Noise.of(0, len(batch.eps))):
+        end = point.x
+    torch.testing.assert_close(end, batch.x0, atol=3e-3, rtol=3e-3)  # pairs are kept in half precision
+    assert not torch.allclose(end, batch.x0.roll(1, 0), atol=0.1), "each with its own"
+    assert len(found.examples.x0) == 20
+    assert recipe.times == "uniform"
+    assert recipe.network.width == 16
+    assert assemble(recipe, found, CPU).validation is None
+
+
+def test_training_begins_with_the_weights_of_the_run(home):
+    recipe, found = learnt(home)
+    begun = assemble(recipe, found, CPU).system.denoiser.state_dict()
+    own = load(home / "first").denoiser.state_dict()
+    assert all(torch.equal(begun[name], own[name]) for name in own)
+    trained = load(home / "second").denoiser.state_dict()
+    assert any(not torch.equal(trained[name], own[name]) for name in own)
+
+
+class Straight:
+    """A denoiser of one pair: its velocity is that pair's ε − x0 everywhere, which only the own noise makes right."""
+
+    path, prediction = ebb.Linear(), staticmethod(ebb.PREDICTIONS["velocity"])
+
+    def __init__(self, x0, eps):
+        self.velocity = eps - x0
+
+    def raw(self, x, t, cond):
+        return self.velocity
+
+
+def test_the_noise_of_a_pair_is_the_one_that_is_learnt(generator):
+    x0, eps = torch.randn(2, 16, 3, generator=generator)
+    model = Straight(x0, eps)
+    assert Denoising()(model, Batch(x0, {}, eps), generator).value.item() == pytest.approx(0, abs=1e-10)
+    assert Denoising()(model, Batch(x0, {}), generator).value.item() > 0.5
+
+
+def test_a_run_of_other_data_another_path_or_other_settings_is_refused(home, tmp_path):
+    asked = Recipe(reflow=str(home / "first"), **SMALL)
+    with pytest.raises(UsageError, match="trained on other data"):
+        train(data(tmp_path / "other.npz", seed=1), asked, run=tmp_path / "run")
+    with pytest.raises(UsageError, match="no run missing to reflow"):
+        inherited(Recipe(reflow="missing"))
+    with pytest.raises(UsageError, match="path is that of"):
+        inherited(asked.model_copy(update={"path": "cosine"}))
+    with pytest.raises(ValueError, match="no flow to straighten"):
+        Recipe(reflow="x", kind="autoencoder")
+    source = str(home / "data.npz")
+    train(source, Recipe(path="cosine", network={"width": 16, "depth": 1}, **SMALL), run=tmp_path / "cosine")
+    with pytest.raises(UsageError, match="not a denoiser on the linear path"):
+        inherited(Recipe(reflow=str(tmp_path / "cosine")))
+    assert inherited(Recipe()) == Recipe()
