@@ -34,7 +34,7 @@ from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.recipe.starting import complete
-from ebb.run.build import assemble, facts_of, updates_of
+from ebb.run.build import build, facts_of, updates_of
 from ebb.run.plan import pace, rate_of
 from ebb.run.prepare import prepared
 from ebb.system.system import System
@@ -116,7 +116,7 @@ def trained(
     steps = steps or max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))
     optimiser = recipe.optimiser.model_copy(update={"warmup": min(resolved(recipe.optimiser.warmup), steps // 10)})
     recipe = recipe.model_copy(update={"steps": steps, "optimiser": optimiser})
-    parts = assemble(recipe, learnt, CPU)
+    parts = build(recipe, learnt, CPU)
     if "change" in settings:
         recipe, parts = CHANGES[settings["change"]](recipe, parts)
     began = time.perf_counter()

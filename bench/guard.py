@@ -33,7 +33,7 @@ from ebb.errors import EbbError
 from ebb.process.bins import tally
 from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe, Sampling
 from ebb.recipe.starting import complete
-from ebb.run.build import Parts, assemble, facts_of
+from ebb.run.build import Built, build, facts_of
 from ebb.run.folder import Log
 from ebb.run.prepare import prepared
 from ebb.system.system import in_place
@@ -123,7 +123,7 @@ class Struck:
         return struck
 
 
-def planted(parts: Parts, fault: Fault | None) -> Parts:
+def planted(parts: Built, fault: Fault | None) -> Built:
     if fault is None:
         return parts
     if fault.where == "batch":
@@ -143,7 +143,7 @@ class End:
 def trained(fault: Fault | None) -> End:
     """One run in a folder of its own, with a checkpoint every quarter of a second."""
     supervise.CHECKPOINT_EVERY = 0.25
-    parts, bad = planted(assemble(recipe(), prepared(recipe(), digits()), torch.device("cpu")), fault), 0
+    parts, bad = planted(build(recipe(), prepared(recipe(), digits()), torch.device("cpu")), fault), 0
     with tempfile.TemporaryDirectory() as name, counted() as saved:
         folder, console = Path(name), Console(file=io.StringIO())
         try:

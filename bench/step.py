@@ -33,7 +33,7 @@ from ebb.data.scan import Images, Summary
 from ebb.machine import keep_freed_memory, matrix_rate
 from ebb.recipe.recipe import Recipe
 from ebb.recipe.starting import complete
-from ebb.run.build import Parts, assemble, facts_of, updates_of
+from ebb.run.build import Built, build, facts_of, updates_of
 from ebb.run.meter import peak_memory_mb
 from ebb.run.prepare import prepared
 from ebb.run.rehearse import forward_gflop
@@ -64,12 +64,12 @@ def pictures(shape: Shape, count: int) -> Images:
     return Images(pixels, rng.integers(0, 10, count), names, summary, None)
 
 
-def default_of_ebb(shape: Shape, batch: int, precision: str, engine: str = "eager") -> tuple[Recipe, Parts]:
+def default_of_ebb(shape: Shape, batch: int, precision: str, engine: str = "eager") -> tuple[Recipe, Built]:
     """What `ebb train` makes of pictures of this shape, in `batch` images, `precision` and `engine`."""
     asked = Recipe(batch=batch, precision=precision, engine=engine, steps=1)
     learnt = prepared(asked, pictures(shape, 8 * batch))
     recipe, _ = complete(asked, facts_of(learnt))
-    return recipe, assemble(recipe, learnt, CPU)
+    return recipe, build(recipe, learnt, CPU)
 
 
 def with_ebb(shape: Shape, batch: int, precision: str, engine: str = "eager") -> Callable[[], object]:

@@ -21,7 +21,7 @@ from ebb.process.denoiser import NetworkDenoiser, Predictor, target_error
 from ebb.process.path import spread
 from ebb.process.predict import determinant, target
 from ebb.recipe.recipe import Recipe, resolved
-from ebb.run.build import Parts
+from ebb.run.build import Built
 from ebb.shapes import Float
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard
@@ -31,7 +31,7 @@ from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Loss, Objective
 from ebb.train.optimiser import AdamW
 
-Change = Callable[[Recipe, Parts], tuple[Recipe, Parts]]
+Change = Callable[[Recipe, Built], tuple[Recipe, Built]]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class SOAP(Muon):
             state["bases"][axis] = torch.linalg.qr(side @ base[:, order])[0]
 
 
-def plain(parts: Parts) -> tuple[ConditionDropout, Denoising]:
+def plain(parts: Built) -> tuple[ConditionDropout, Denoising]:
     """The objective of labelled data, and what it wraps."""
     dropping = parts.objective
     assert isinstance(dropping, ConditionDropout)
@@ -178,13 +178,13 @@ def plain(parts: Parts) -> tuple[ConditionDropout, Denoising]:
     return dropping, dropping.objective
 
 
-def contrastive(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+def contrastive(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
     """Targets of others are stayed away from."""
     dropping, denoising = plain(parts)
     return recipe, replace(parts, objective=replace(dropping, objective=Contrastive(**vars(denoising))))
 
 
-def shifted(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+def shifted(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
     """Only when sampling, the network's output is shifted away from the mean target, as `contrastive` would teach it.
 
     E‖F − u‖² − λE‖F − u′‖² is least at F = ū + (E[u|x] − ū)/(1 − λ), where ū is the mean of u′.
@@ -202,18 +202,18 @@ def shifted(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
     return recipe, parts
 
 
-def transported(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+def transported(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
     """Noise goes to images so that the distances within a batch are shortest."""
     dropping, denoising = plain(parts)
     return recipe, replace(parts, objective=replace(dropping, objective=replace(denoising, coupling=shortest)))
 
 
-def dispersive(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+def dispersive(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
     """Features are pushed apart."""
     return recipe, replace(parts, objective=Dispersive(parts.objective))
 
 
-def growing(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+def growing(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
     """The first half of all images in batches of half the size: half as many updates again for the same images.
 
     The rate falls over the last quarter of the updates, which here have 37 % of the images.
@@ -223,7 +223,7 @@ def growing(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
     return recipe.model_copy(update={"steps": steps + steps // 2}), replace(parts, loader=loader)
 
 
-def rising(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+def rising(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
     """As many updates as before on images of half the sides, and three quarters as many on whole ones.
 
     Where half the sides fit the U-Net the arithmetic is what it was; MNIST's are padded to 16, which makes it 8 % more.
@@ -235,7 +235,7 @@ def rising(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
     return recipe.model_copy(update={"steps": steps + steps * 3 // 4}), replace(parts, loader=loader)
 
 
-def soap(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+def soap(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
     """SOAP in the place of Muon."""
     training, how = parts.training, recipe.optimiser
     training.optimizer = SOAP(training.model, resolved(how.lr), how.weight_decay)
@@ -245,7 +245,7 @@ def soap(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
 def averaged(share: float) -> Change:
     """An average whose half-life is this share of the images seen."""
 
-    def change(recipe: Recipe, parts: Parts) -> tuple[Recipe, Parts]:
+    def change(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
         parts.training.ema = EMA(parts.training.model, recipe.ema_halflife, ramp=share)
         return recipe, parts
 

@@ -62,7 +62,7 @@ _HOMES = {
     "ebb.process.flow_map": ["FlowMap", "Straight"],
     "ebb.sample.jumps": ["jumps"],
     "ebb.sample.invert": ["invert"],
-    "ebb.sample.drift": ["gauge"],
+    "ebb.sample.drift": ["drift"],
     "ebb.sample.solvers": ["SOLVERS"],
     "ebb.sample.tune": ["tune"],
     "ebb.guide.cfg": ["cfg", "cfg_plus_plus"],

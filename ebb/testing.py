@@ -157,7 +157,7 @@ def quantile_flow(mixture: Mixture, x: Float[Tensor, "b 1"], t: Tensor, s: Tenso
 
 
 @dataclass(frozen=True)
-class Order:
+class ConvergenceOrder:
     """A measured order of convergence, and the errors (root mean square) at each number of steps."""
 
     slope: float
@@ -166,7 +166,7 @@ class Order:
 
 def measured_order(
     solver: Solver, denoiser: Denoiser, x: Tensor, exact: Tensor, counts: Sequence[int] = (64, 128, 256)
-) -> Order:
+) -> ConvergenceOrder:
     """The slope of log error against log step size, from the path's noise end to σ = 0, on the `graded` grid."""
     errors = {}
     for count in counts:
@@ -177,7 +177,7 @@ def measured_order(
     steps = torch.tensor(list(errors), dtype=torch.float64).log()
     logs = torch.tensor(list(errors.values()), dtype=torch.float64).log()
     centred = steps - steps.mean()
-    return Order(-float((centred * logs).sum() / (centred**2).sum()), errors)
+    return ConvergenceOrder(-float((centred * logs).sum() / (centred**2).sum()), errors)
 
 
 def check_solver(solver: Solver, path: Path, tolerance: float = 0.3) -> None:
@@ -259,7 +259,7 @@ def columns(
 
 
 @dataclass(frozen=True)
-class Labelled:
+class TwoLabels:
     """An exact denoiser of two labels (0: the first hump, 1: the second, 2: no label), to hold guides against.
 
     Each number of a sample [*d] is a draw of its own.
@@ -293,7 +293,7 @@ def check_guide(
     It keeps the path, the shape and the precision, writes into no argument, answers each sample as if it were alone,
     the same twice, and a time that the batch shares as it would any other. `labels`, in turn, are the conditions asked.
     """
-    plain, t = Labelled(path), inside(path, 6)
+    plain, t = TwoLabels(path), inside(path, 6)
     eps = torch.randn(len(t), 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x, cond = spread(path.norm(t), eps) * eps, {"label": torch.tensor([labels[i % len(labels)] for i in range(len(t))])}
     if off is not None:

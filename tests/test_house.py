@@ -100,6 +100,17 @@ def test_a_module_is_named_once():
     assert sorted(names) == sorted(set(names))
 
 
+def test_a_class_is_named_once():
+    """A public name is one thing in the whole package."""
+    classes = [
+        node.name
+        for path in FILES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted(classes) == sorted(set(classes))
+
+
 def names_and_words(path):
     return set(re.findall(r"[a-z]+", path.read_text().lower()))
 

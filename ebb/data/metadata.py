@@ -134,7 +134,7 @@ class Fields:
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class Metadata:
     """What was read of the `fields`: `numbers` float64 [n, k], NaN where missing, and `pictures`; None where not asked
     for."""
 
@@ -142,7 +142,7 @@ class Told:
     numbers: NDArray[np.float64] | None = None
     pictures: Pictures | None = None
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Told:
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Metadata:
         """That of some of the images."""
         index = np.asarray(rows, np.int64)
         numbers = None if self.numbers is None else self.numbers[index]
@@ -191,13 +191,13 @@ class Told:
         return said
 
 
-NOTHING = Told()
+NOTHING = Metadata()
 
 
 def said_of(
     fields: Fields, where: str, split: Split, kept: list[int], own: Mapping[int, Head],
     shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
-) -> Told:  # fmt: skip
+) -> Metadata:  # fmt: skip
     """What the fields say of the images `kept`, whose headers are `own`; see `Fields` for what is raised."""
     if not fields.names or not isinstance(split, ImageFiles):
         return NOTHING
@@ -205,10 +205,10 @@ def said_of(
     pictures = None
     if fields.beside is not None:
         pictures = fields.pictures_of(where, split, kept, own, shape, notes, tick, allocate)
-    return Told(fields, numbers, pictures)
+    return Metadata(fields, numbers, pictures)
 
 
-def checked(where: str, told: Told, notes: Notes) -> None:
+def checked(where: str, told: Metadata, notes: Notes) -> None:
     """Raise DataError where a field says nothing of any image; note numbers that never change."""
     for name, column in zip(told.fields.numbers, () if told.numbers is None else told.numbers.T, strict=True):
         if np.isnan(column).all():

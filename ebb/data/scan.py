@@ -20,7 +20,7 @@ from ebb.data.decode import Head, Shape, cut_off
 from ebb.data.held_out import CHUNK, LEAST, held_back, parted
 from ebb.data.listing import way_out
 from ebb.data.match import Match
-from ebb.data.metadata import NOTHING, Fields, Told, checked, said_of
+from ebb.data.metadata import NOTHING, Fields, Metadata, checked, said_of
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Source, Split
 from ebb.errors import DataError, UsageError
@@ -35,7 +35,7 @@ MUCH = 0.5
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataNote:
     """Something a user would want to know: what, how often, up to five names, and what was done about it."""
 
     kind: str
@@ -66,7 +66,7 @@ class Summary:
     histogram: list[list[int]]
     fingerprint: str
     chosen: dict[str, str]
-    findings: tuple[Finding, ...]
+    findings: tuple[DataNote, ...]
     captions_distinct: int = 0
     caption_lengths: tuple[int, int] = (0, 0)
     images: str = ""
@@ -87,7 +87,7 @@ class Images:
     summary: Summary
     held_out: Images | None
     captions: tuple[str, ...] | None = None
-    told: Told = NOTHING
+    told: Metadata = NOTHING
 
 
 def read(
@@ -167,7 +167,7 @@ def _read(
 
 
 def _own_split(
-    where: str, source: Source, pixels: np.ndarray, kept: list[int], said: Told, names: tuple[str, ...],
+    where: str, source: Source, pixels: np.ndarray, kept: list[int], said: Metadata, names: tuple[str, ...],
     chosen: dict[str, str], notes: Notes, hold_back: bool,
 ) -> Images:  # fmt: skip
     """The images of a source without a test set, a few of them held back where there are enough."""
@@ -266,7 +266,7 @@ def _note_grey(split: Split, heads: dict[int, Head], kept: list[int], pixels: np
 
 
 def _images(
-    source: Source, split: Split, pixels: np.ndarray, kept: list[int], said: Told, names: tuple[str, ...],
+    source: Source, split: Split, pixels: np.ndarray, kept: list[int], said: Metadata, names: tuple[str, ...],
     chosen: dict[str, str], notes: Notes,
 ) -> Images:  # fmt: skip
     """Sum up one split."""
@@ -279,7 +279,7 @@ def _images(
     mean, std, histogram, fingerprint = _look(pixels, labels, names, texts, called, notes)
     counts = {} if labels is None else classes.count_of(labels, names, notes)
     findings = [
-        Finding(kind, len(found), tuple(map(shown, found[:5])), action)
+        DataNote(kind, len(found), tuple(map(shown, found[:5])), action)
         for (kind, action), found in notes.items()
         if found
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ebb.doctor.run_subject import FINE, FINER, Drawn, RunSubject
+from ebb.doctor.run_subject import FINE, FINER, RunSamples, RunSubject
 from ebb.terminal import command
 
 WANTED = 20_000
@@ -27,7 +27,7 @@ def gentler(run: RunSubject) -> Iterator[dict[str, Any]]:
     yield {"steps": FINER * run.system.sampling.steps}
 
 
-def helping(run: RunSubject, ill: Callable[[Drawn], bool]) -> dict[str, Any] | None:
+def helping(run: RunSubject, ill: Callable[[RunSamples], bool]) -> dict[str, Any] | None:
     """The first of `gentler` settings with which FINE samples from the same noise are no longer ill; None if none
     helps."""
     for settings in gentler(run):
@@ -36,7 +36,7 @@ def helping(run: RunSubject, ill: Callable[[Drawn], bool]) -> dict[str, Any] | N
     return None
 
 
-def remedy(run: RunSubject, ill: Callable[[Drawn], bool]) -> Advice:
+def remedy(run: RunSubject, ill: Callable[[RunSamples], bool]) -> Advice:
     """To sample otherwise where that is seen to help, else to train longer."""
     settings = helping(run, ill)
     return longer(run) if settings is None else sampled_with(run, settings)

@@ -12,7 +12,7 @@ from ebb.data.pictures import batches
 from ebb.doctor.finding import Check, Finding
 from ebb.doctor.looks import contrast, fine_share, variety
 from ebb.doctor.remedies import helping, longer, remedy, sampled_with
-from ebb.doctor.run_subject import FINE, FINER, Drawn, RunSubject, chosen
+from ebb.doctor.run_subject import FINE, FINER, RunSamples, RunSubject, chosen
 from ebb.encode.images import to_pixels
 from ebb.errors import DataError, UsageError
 from ebb.judge.ensemble import load_ensemble
@@ -20,7 +20,7 @@ from ebb.judge.features import Features, extract, vote
 from ebb.process.denoiser import Cond
 from ebb.process.path import Path
 from ebb.recipe.names import parse
-from ebb.sample.drift import gauge
+from ebb.sample.drift import drift
 from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point, trajectory
 from ebb.shapes import Float
@@ -101,7 +101,7 @@ def check_samples_alike(run: RunSubject) -> Finding | None:
     if spread >= FLAT * usual and share <= expected + ALIKE:
         return None
 
-    def ill(drawn: Drawn) -> bool:
+    def ill(drawn: RunSamples) -> bool:
         share, expected = crowded(drawn.samples, real)
         return variety(drawn.samples) < FLAT * usual or share > expected + ALIKE
 
@@ -142,7 +142,7 @@ def check_colour_shift(run: RunSubject) -> Finding | None:
         return None
     tint = len(off) > 1 and float(off.max() - off.min()) > SHIFT
 
-    def ill(drawn: Drawn) -> bool:  # samples from the same noise, so that few of them tell what changed
+    def ill(drawn: RunSamples) -> bool:  # samples from the same noise, so that few of them tell what changed
         changed = drawn.samples.mean((0, 2, 3)) - run.drawn.samples[: len(drawn.samples)].mean((0, 2, 3))
         return bool(((off + changed).abs() > SHIFT).any())
 
@@ -220,7 +220,7 @@ def strays(run: RunSubject, points: list[Point]) -> str:
     """Where x leaves the range of the forward process by NORM, or x̂0 that of the data, in words; "" where neither."""
     system = run.system
     size = float(run.clean.double().square().mean().sqrt())
-    readings = list(gauge(points, system.denoiser.path, size))
+    readings = list(drift(points, system.denoiser.path, size))
     worst = max(readings, key=lambda reading: abs(float(reading.rms) / reading.expected - 1))
     off = float(worst.rms) / worst.expected - 1
     beyond = float((points[-1].x0.abs() > BEYOND).float().mean())

@@ -197,23 +197,23 @@ class RunSubject:
         return labels_of(self.system, self.wishes, self.images)
 
     @cached_property
-    def drawn(self) -> Drawn:
+    def drawn(self) -> RunSamples:
         """DRAWN samples at the run's own settings, with their way there."""
         return self.draw(DRAWN)
 
     @cached_property
-    def finer(self) -> Drawn:
+    def finer(self) -> RunSamples:
         """The first FINE of the samples, from the same noise in FINER times as many steps."""
         settings = self.system.sampling
         grid = "log_snr" if settings.grid.startswith("given") else settings.grid
         return self.draw(FINE, steps=FINER * settings.steps, grid=grid)
 
-    def draw(self, count: int, **settings: Any) -> Drawn:
+    def draw(self, count: int, **settings: Any) -> RunSamples:
         """`count` samples of the system; the first ones whatever the count."""
         points: list[Point] = []
         wishes = self.wishes.part(0, count)
         made = self.system.make(wishes, seed=SEED, batch=count, guide=watched(points), **settings)
-        return Drawn(made, points)
+        return RunSamples(made, points)
 
     @cached_property
     def losses(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
@@ -281,7 +281,7 @@ class Gradients:
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class RunSamples:
     """Samples [n, c, h, w] in [−1, 1], and every question that the solver asked on the way to them."""
 
     samples: Float[Tensor, "n c h w"]

@@ -52,15 +52,15 @@ def sample_to(
     """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
 
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
-    of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see `told`) and
-    pictures `beside` are taken in turn too. Every PNG carries its settings (run, checkpoint, label, text, numbers,
-    pictures beside, seed and sampling) in its text chunk `ebb`.
+    of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
+    `numbers_in`) and pictures `beside` are taken in turn too. Every PNG carries its settings (run, checkpoint, label,
+    text, numbers, pictures beside, seed and sampling) in its text chunk `ebb`.
     """
     run, out = Path(run), Path(out)
     count, seed = whole("n", count), whole("seed", seed)
     writable(out)
     system = load(run)
-    said = told(numbers)
+    said = numbers_in(numbers)
     wishes = system.conditioner.wishes(
         count,
         label=label,
@@ -105,7 +105,7 @@ def turns(given: Sequence[T], count: int) -> list[T]:
     return [given[i % len(given)] for i in range(count)] if given else []
 
 
-def told(numbers: Sequence[str]) -> dict[str, list[float]]:
+def numbers_in(numbers: Sequence[str]) -> dict[str, list[float]]:
     """`["angle=0,90", "size=2"]` → {"angle": [0, 90], "size": [2]}; UsageError for what is not written so."""
     found = dict[str, list[float]]()
     for one in numbers:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ebb.data.metadata import Told
+from ebb.data.metadata import Metadata
 from ebb.data.pictures import batches
 from ebb.data.scan import Images
 from ebb.encode.images import grid, picture, save_png, to_pixels
@@ -45,7 +45,7 @@ IDEAL = 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class Analysed:
     """A run with its samples, as the parts see it; `labels` and `texts` are those the samples were asked for."""
 
     run: Path
@@ -61,14 +61,14 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Part:
+class Result:
     """What a part found, by the name of its field in `Evaluated`, and what a reader must know about it."""
 
     found: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
 
-def copies(subject: Subject) -> Part:
+def copies(subject: Analysed) -> Result:
     """Samples that lie closer to training images than unseen images do; a picture of the closest pairs.
 
     Where no image was held out, a random half of the training images stands in for unseen ones: to the other half they
@@ -92,10 +92,10 @@ def copies(subject: Subject) -> Part:
     if result.pairs:
         sheet = picture(pairs_picture(pixels, train, result.pairs))
         save_png(sheet, subject.run / "evaluation" / "closest.png", {"pairs": result.pairs})
-    return Part({"memorisation": result}, warnings)
+    return Result({"memorisation": result}, warnings)
 
 
-def noise(subject: Subject) -> Part:
+def noise(subject: Analysed) -> Result:
     """Loss, gradient norm and output scale at each noise level, beside the trivial and the ideal denoiser.
 
     Of training images: the ideal denoiser knows them, and is the floor of their loss and of no other's.
@@ -106,24 +106,24 @@ def noise(subject: Subject) -> Part:
     probed, theirs = known[:PROBED].to(system.device), system.conditions(wishes_of(system, images, some))
     cond = {name: row[:PROBED] for name, row in theirs.items()}
     found = levels(system.denoiser, probed, cond, known, reference_cond=theirs, seed=subject.seed)
-    return Part({"levels": found})
+    return Result({"levels": found})
 
 
-def bits(subject: Subject) -> Part:
+def bits(subject: Analysed) -> Result:
     """Bits per dimension of unseen images by the probability flow, and their variational bound."""
     known, seed = unseen(subject, subject.coded), subject.seed
     found = {
         "likelihood": likelihood(subject.system, *known, seed=seed),
         "bound": bound(subject.system, *known, seed=seed),
     }
-    return Part(found, () if held(subject) else ("likelihood: no image was held out; it is that of training images",))
+    return Result(found, () if held(subject) else ("likelihood: no image was held out; it is that of training images",))
 
 
-def kept(subject: Subject) -> Part:
+def reconstructed(subject: Analysed) -> Result:
     """How pictures come back through the latents, and two rows of pictures: before and after, and between two."""
     space, system = subject.system.space, subject.system
     if space is None:
-        return Part({})
+        return Result({})
     aside = subject.images.held_out
     source = (aside or subject.images).pixels
     pixels = source[np.sort(np.random.default_rng(subject.seed).permutation(len(source))[:RESTORED])]
@@ -139,18 +139,18 @@ def kept(subject: Subject) -> Part:
     if len(between):
         save_png(grid(to_pixels(between), SHOWN), folder / "between.png", {})
     seen = () if aside else ("reconstruction: no image was held out; these are training images",)
-    return Part({"reconstruction": found}, (*found.warnings(), *seen))
+    return Result({"reconstruction": found}, (*found.warnings(), *seen))
 
 
-def heeded(subject: Subject) -> Part:
+def heeded(subject: Analysed) -> Result:
     """How many samples of captions that were not trained on show all that these say; as many as were drawn, at most."""
     pixels, texts = subject.drawn.pixels, subject.texts
     if subject.images.held_out is not None:
         pixels, texts, _ = unheard(subject)
-    return Part({"obeyed": obeyed(judge(subject.system.shape[1]), pixels, texts)})
+    return Result({"obeyed": obeyed(judge(subject.system.shape[1]), pixels, texts)})
 
 
-def matched(subject: Subject) -> Part:
+def matched(subject: Analysed) -> Result:
     """How often a matcher finds the sample of a caption among those of others: of captions that were trained on, and of
     unseen ones."""
     images, captions = subject.images, subject.images.captions or ()
@@ -164,10 +164,10 @@ def matched(subject: Subject) -> Part:
         shown = np.concatenate([real[:SHOWN], made[:SHOWN]])
         sheet = grid(shown, min(SHOWN, len(real)), [*asked[:SHOWN], *["sample"] * SHOWN][: len(shown)])
         save_png(sheet, subject.run / "evaluation" / "captions.png", {"captions": asked[:SHOWN]})
-    return Part(found)
+    return Result(found)
 
 
-def unheard(subject: Subject) -> tuple[NDArray[np.uint8], tuple[str, ...], NDArray[np.uint8]]:
+def unheard(subject: Analysed) -> tuple[NDArray[np.uint8], tuple[str, ...], NDArray[np.uint8]]:
     """Samples of captions that were not trained on (as many as were drawn, at most), their texts and true pictures."""
     aside = subject.images.held_out or subject.images
     told = [at for at, caption in enumerate(aside.captions or ()) if caption.strip()]
@@ -176,14 +176,16 @@ def unheard(subject: Subject) -> tuple[NDArray[np.uint8], tuple[str, ...], NDArr
     return to_pixels(subject.system.make(asked, seed=subject.seed)), asked.texts, aside.pixels[some]
 
 
-def held(subject: Subject) -> Images | None:
+def held(subject: Analysed) -> Images | None:
     """The images held out of training, if there are any, with labels where the training images have them."""
     images = subject.images.held_out
     bare = images is not None and images.labels is None and subject.images.labels is not None
     return None if bare else images
 
 
-def unseen(subject: Subject, most: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, list[str] | None, Told]:
+def unseen(
+    subject: Analysed, most: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, list[str] | None, Metadata]:
     """At most `most` held-out images, drawn by the seed, with labels, captions and what else is told of them; training
     images where none are."""
     images = held(subject) or subject.images
@@ -193,7 +195,7 @@ def unseen(subject: Subject, most: int) -> tuple[NDArray[np.uint8], NDArray[np.i
     return images.pixels[some], labels, captions, images.told.take(some)
 
 
-def parts(subject: Subject) -> list[tuple[str, Callable[[Subject], Part]]]:
+def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
     """Every part that its system has, after what is said while it runs, the quickest first.
 
     Bits are of models of the pictures themselves, and noise levels of what was trained on noise.
@@ -201,11 +203,11 @@ def parts(subject: Subject) -> list[tuple[str, Callable[[Subject], Part]]]:
     coded, latent = subject.coded, subject.system.space is not None
     hears = subject.system.conditioner.text is not None
     scenes = subject.images.summary.kind == "shapes" and hears
-    every: list[tuple[str, Callable[[Subject], Part], bool]] = [
+    every: list[tuple[str, Callable[[Analysed], Result], bool]] = [
         ("looking for copies of training images", copies, True),
         ("reading what the samples show", heeded, scenes),
         ("matching samples with captions", matched, hears and not scenes),
-        ("looking at reconstructions", kept, latent),
+        ("looking at reconstructions", reconstructed, latent),
         ("looking at each noise level", noise, not subject.system.is_autoencoder),
         (f"coding {coded} images", bits, bool(coded) and not latent),
     ]

@@ -15,7 +15,7 @@ from ebb.data.of_run import data_of
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Wishes
 from ebb.errors import EbbError, ResourceError, UsageError
-from ebb.evaluate.analyses import Subject, parts
+from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, Say, draw, forget
 from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.measure import Evaluation, measure
@@ -94,10 +94,10 @@ def evaluate(
     classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code; `data` is where the
     run's data is now.
 
-    Samples are kept in RUN/evaluation, so that the same command goes on where it was interrupted, unless `fresh`.
+    Samples are saved in RUN/evaluation, so that the same command goes on where it was interrupted, unless `fresh`.
     evaluation.json is written after each part, report.html at the end. Raises UsageError for a folder that is not a run
     and for weights that it does not hold, DataError where its data has changed or is too little to compare with, and
-    ResourceError where its figures could not be kept or another process measures it; on a full disk a warning says so.
+    ResourceError where its figures could not be saved or another process measures it; on a full disk a warning says so.
     """
     run = Path(run)
     countable(count, seed, likelihood)
@@ -121,8 +121,8 @@ def evaluate(
             seed=seed,
         )
         found = Evaluated(figures, cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked))
-        found = kept(run, warned(found, *old(run, drawn)))
-        subject = Subject(run, one.system, images, drawn, labels, wishes.texts, seen, seed, likelihood)
+        found = saved(run, warned(found, *old(run, drawn)))
+        subject = Analysed(run, one.system, images, drawn, labels, wishes.texts, seen, seed, likelihood)
         return reported(run, explored(found, subject, say))
 
 
@@ -131,7 +131,7 @@ def measuring(run: Path, *files: str, fresh: bool = False, say: Say = lambda _: 
     """Be the only process that measures a run, and know beforehand that these `files` can be written into it.
 
     With `fresh`, the samples and classifiers of earlier measurements go first. Raises UsageError for a folder that is
-    not a run, and ResourceError where figures could not be kept or another process measures it.
+    not a run, and ResourceError where figures could not be saved or another process measures it.
     """
     locate(run)
     try:
@@ -140,7 +140,7 @@ def measuring(run: Path, *files: str, fresh: bool = False, say: Say = lambda _: 
             room_for(run / file)
     except ResourceError as error:
         hint = f"{error.hint}; or measure a copy: cp -r {shlex.quote(str(run))} COPY"
-        raise ResourceError(f"what is measured could not be kept: {error.what}", hint) from error
+        raise ResourceError(f"what is measured could not be saved: {error.what}", hint) from error
     with held(run, MEASURED, say):
         if fresh:
             forget(run / "evaluation")
@@ -158,7 +158,7 @@ def old(run: Path, drawn: Drawn) -> list[str]:
     return [f"{some} were drawn before with the same settings, at {when}; {again} draws all anew"]
 
 
-def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
+def explored(found: Evaluated, subject: Analysed, say: Say) -> Evaluated:
     """`found` with all other parts that can be had, each written as soon as it is there."""
     for what, part in parts(subject):
         say(what)
@@ -167,7 +167,7 @@ def explored(found: Evaluated, subject: Subject, say: Say) -> Evaluated:
             found = replace(warned(found, *result.warnings), **result.found)
         except EbbError as error:  # such as too few images: the other parts are worth having
             found = warned(found, f"not done, {what}: {error.what}")
-        found = kept(subject.run, found)
+        found = saved(subject.run, found)
     return found
 
 
@@ -176,7 +176,7 @@ def warned(found: Evaluated, *more: str) -> Evaluated:
     return replace(found, figures=replace(found.figures, warnings=[*found.figures.warnings, *more]))
 
 
-def kept(run: Path, found: Evaluated) -> Evaluated:
+def saved(run: Path, found: Evaluated) -> Evaluated:
     """`found`, written to evaluation.json; where it cannot be, such as on a full disk, it says so and is not lost."""
     try:
         replace_text(run / "evaluation.json", json.dumps(found.facts(), indent=1))
@@ -196,7 +196,7 @@ def reported(run: Path, found: Evaluated) -> Evaluated:
 
 def unkept(found: Evaluated, error: ResourceError) -> Evaluated:
     """`found` with a warning, once, that a file of it could not be written."""
-    note = f"not kept: {error.what}"
+    note = f"not saved: {error.what}"
     return found if note in found.figures.warnings else warned(found, note)
 
 
@@ -215,7 +215,7 @@ def loaded(run: Path, weights: str) -> Loaded:
 
 
 def drawn_from(run: Path, one: Loaded, images: Images, wishes: Wishes, *, seed: int, say: Say, **asked: Any) -> Drawn:
-    """Samples of the run, kept in its folder under what they depend on."""
+    """Samples of the run, saved in its folder under what they depend on."""
     facts = {"weights": one.sha256, "data": images.summary.fingerprint}
     return draw(one.system, run / "evaluation", wishes=wishes, seed=seed, facts=facts, say=say, **asked)
 
@@ -232,7 +232,7 @@ def settings_of(one: Loaded, drawn: Drawn, seed: int, **asked: Any) -> dict[str,
 
 
 def features_for(run: Path, images: Images, say: Say, spec: str | None = None) -> tuple[Features, float | None]:
-    """Classifiers of the run's labels (trained once and kept in the run) with their accuracy.
+    """Classifiers of the run's labels (trained once and saved in the run) with their accuracy.
 
     Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
     network that it names, and no accuracy.
@@ -242,9 +242,9 @@ def features_for(run: Path, images: Images, say: Say, spec: str | None = None) -
     if images.labels is None or len(images.names) < 2 or min(images.pixels.shape[2:]) < SIDE:
         return RandomFeatures(images.pixels.shape[1]), None
     file = run / "classifier.safetensors"
-    kept = load_ensemble(file, images.summary.fingerprint) if file.exists() else None
-    if kept is not None:
-        return kept
+    saved = load_ensemble(file, images.summary.fingerprint) if file.exists() else None
+    if saved is not None:
+        return saved
     say("training classifiers on the data, once, to judge with")
     official = images.held_out
     unseen = (official.pixels, official.labels) if official is not None and official.labels is not None else None

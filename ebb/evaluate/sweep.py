@@ -79,7 +79,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class SweepResult:
     """All cells, from the cheapest to the dearest; the best, the chosen, and the distance of real images to real."""
 
     cells: tuple[Cell, ...]
@@ -104,7 +104,7 @@ def sweep(
     seed: int = 0,
     data: str | None = None,
     say: Say = lambda _: None,
-) -> Sweep:
+) -> SweepResult:
     """Measure every solver × number of steps × guidance scale of the run at `run`, on its own grid of times and, for up
     to 12 steps of a deterministic solver, on one searched for (unless `search` is False); in `precision`, or the run's.
 
@@ -132,13 +132,13 @@ def sweep(
         found, failed = tried(settings, at, say)
         cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
         best, chosen = choose(cells)
-        rows, statistic = next(rows for cell, rows in found if cell is best), distance_in(features)
-        low, high = bootstrap(statistic, rows, reference, resamples=RESAMPLES, seed=seed)
+        rows, distance = next(rows for cell, rows in found if cell is best), distance_in(features)
+        low, high = bootstrap(distance, rows, reference, resamples=RESAMPLES, seed=seed)
         warnings = [line for line in [too_few(count, widest), overlapping(cells, best, high), *failed] if line]
         about = {"run": by_name(run).name, "checkpoint": one.checkpoint, "count": count, "seed": seed, "kept": keep}
         about |= {"features": features.name, "classifier_accuracy": ceiling, "warnings": warnings}
         about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
-        result = Sweep(tuple(cells), best, chosen, (max(low, 0.0), high), once(statistic, floor, reference), about)
+        result = SweepResult(tuple(cells), best, chosen, (max(low, 0.0), high), once(distance, floor, reference), about)
         store(run, result)
     return result
 
@@ -248,7 +248,7 @@ def overlapping(cells: Sequence[Cell], best: Cell, high: float) -> str | None:
     )
 
 
-def store(run: Path, result: Sweep) -> None:
+def store(run: Path, result: SweepResult) -> None:
     """sweep.json, sweep.html, sweep.png and, for `ebb sample` to start from, sampling.json where it is kept."""
     cells = [cell.facts() for cell in result.cells]
     index = {"best": result.cells.index(result.best), "chosen": result.cells.index(result.chosen)}
@@ -265,7 +265,7 @@ def store(run: Path, result: Sweep) -> None:
     replace_text(run / "sampling.json", json.dumps(chosen, indent=1))
 
 
-def as_rows(result: Sweep) -> list[tuple[str, ...]]:
+def as_rows(result: SweepResult) -> list[tuple[str, ...]]:
     """A row of text for each cell: settings, evaluations, milliseconds, distance, label accuracy, and whether it is the
     best or the default from now on (the cheapest, where none is kept)."""
     found = {"best": result.best, "default" if result.about.get("kept", True) else "cheapest": result.chosen}

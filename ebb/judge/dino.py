@@ -17,7 +17,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's colours, on values of 0…1."""
 
 
-class Block(nn.Module):
+class DinoBlock(nn.Module):
     """Attention, then a hidden layer; each on normalised input, scaled by a learned γ and added to its input."""
 
     def __init__(self, width: int) -> None:
@@ -79,7 +79,7 @@ class Dino(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid**2, width))
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, PATCH, PATCH)})
-        self.blocks = nn.ModuleList([Block(width) for _ in range(depth)])
+        self.blocks = nn.ModuleList([DinoBlock(width) for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     @classmethod

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ebb.errors import DamagedError, UsageError
-from ebb.judge.features import Classifier, Labelled, fitted, hold_out, vote
+from ebb.judge.features import ImageClassifier, Labelled, fitted, hold_out, vote
 from ebb.shapes import Float, Int
 from ebb.store.write import replacing
 
@@ -28,16 +28,16 @@ class Ensemble(nn.Module):
     are different coordinates, and a covariance across them would need as many more images.
     """
 
-    def __init__(self, members: Sequence[Classifier]) -> None:
+    def __init__(self, members: Sequence[ImageClassifier]) -> None:
         super().__init__()
         self.classifiers = nn.ModuleList(members)
         self.name = f"{len(members)} classifiers"
         self.dimension = sum(member.dimension for member in members)
 
     @property
-    def members(self) -> list[Classifier]:
+    def members(self) -> list[ImageClassifier]:
         """The classifiers, in the order of their columns."""
-        return [cast(Classifier, member) for member in self.classifiers]
+        return [cast(ImageClassifier, member) for member in self.classifiers]
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """The features of images in [−1, 1], the members' one after the other."""
@@ -100,7 +100,7 @@ def load_ensemble(path: Path, fingerprint: str) -> tuple[Ensemble, float] | None
                 return None
             sizes = int(facts["channels"]), int(facts["classes"]), int(facts["reduction"])
             with torch.random.fork_rng(devices=[]):
-                ensemble = Ensemble([Classifier(*sizes) for _ in range(int(facts["members"]))])
+                ensemble = Ensemble([ImageClassifier(*sizes) for _ in range(int(facts["members"]))])
             ensemble.classifiers.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
             accuracy = float(facts["accuracy"])
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:

@@ -43,7 +43,7 @@ class Features(Protocol):
         """The features of a batch."""
 
 
-class Classifier(nn.Module):
+class ImageClassifier(nn.Module):
     """A small convolutional network: `forward` gives 128 features, `logits` turns features into class scores.
 
     The first convolution strides by `reduction`, which brings images of any size to about 16×16. The features are
@@ -141,7 +141,7 @@ def blocks(features: Features) -> list[slice]:
 
 
 def _fit(
-    classifier: Classifier, images: Tensor, labels: Tensor, steps: int, shift: int, generator: torch.Generator
+    classifier: ImageClassifier, images: Tensor, labels: Tensor, steps: int, shift: int, generator: torch.Generator
 ) -> None:
     """AdamW under a one-cycle rate; every batch is shifted by up to `shift` in each direction, edges repeated."""
     rate, (height, width) = 3e-3, images.shape[-2:]
@@ -184,7 +184,7 @@ def train_classifier(
     seed: int = 0,
     seconds: float = 45.0,
     held_out: Labelled | None = None,
-) -> tuple[Classifier, float]:
+) -> tuple[ImageClassifier, float]:
     """Train a classifier on images uint8 [n, c, h, w]; returns it with its accuracy on images it has not seen.
 
     `held_out` is an official test set; without one a random sixth is held out, at most 5,000 images.
@@ -217,7 +217,7 @@ def hold_out(
 
 def fitted(
     seen: Labelled, unseen: NDArray[np.uint8], classes: int, *, seed: int, seconds: float
-) -> tuple[Classifier, NDArray[np.float64]]:
+) -> tuple[ImageClassifier, NDArray[np.float64]]:
     """A classifier trained as `train_classifier` does, and the features of the unseen images, by which it is scaled."""
     ready()
     images, labels = torch.from_numpy(seen[0]), torch.from_numpy(seen[1])
@@ -225,7 +225,7 @@ def fitted(
     reduction = max(1, min(images.shape[2:]) // 14)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier(images.shape[1], classes, reduction)
+        classifier = ImageClassifier(images.shape[1], classes, reduction)
     _fit(classifier, images, labels, steps, shift=reduction, generator=torch.Generator().manual_seed(seed))
     classifier.eval().requires_grad_(False)
     rows = extract(classifier, batches(unseen))
@@ -244,7 +244,7 @@ def probabilities(features: Features, rows: NDArray[np.float64]) -> NDArray[np.f
     scores = []
     with torch.inference_mode():
         for member, columns in zip(members(features), blocks(features), strict=True):
-            if not isinstance(member, Classifier):
+            if not isinstance(member, ImageClassifier):
                 raise UsageError(f"only a classifier knows classes, got the features {features.name!r}")
             scores.append(member.logits(torch.from_numpy(rows[:, columns]).to(member.head.weight)).double())
         found: NDArray[np.float64] = torch.stack(scores).softmax(dim=2).mean(dim=0).cpu().numpy()

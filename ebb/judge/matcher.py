@@ -19,7 +19,7 @@ from ebb.data.pictures import batches, to_unit
 from ebb.encode.conditioner import Text
 from ebb.encode.text import Vocabulary
 from ebb.errors import DataError
-from ebb.judge.features import BATCH, RATE, Classifier
+from ebb.judge.features import BATCH, RATE, ImageClassifier
 from ebb.networks.text_encoder import TextEncoder
 from ebb.shapes import Float
 
@@ -39,7 +39,7 @@ class Matcher(nn.Module):
     def __init__(self, channels: int, reduction: int, text: Text) -> None:
         super().__init__()
         self.text = text
-        self.pictures = Classifier(channels, 2, reduction)
+        self.pictures = ImageClassifier(channels, 2, reduction)
         self.texts = TextEncoder(len(text.vocabulary), text.length, WIDTH)
         self.scale = nn.Parameter(torch.tensor(2.3))  # e^2.3 = 10
 

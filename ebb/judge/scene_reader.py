@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ebb.data.pictures import batches
 from ebb.data.scenes import KINDS, Scene, Scenes, parse, seen, truth
 from ebb.errors import DataError
-from ebb.judge.features import Classifier, extract, train_classifier, vote
+from ebb.judge.features import ImageClassifier, extract, train_classifier, vote
 
 CLASSES = 1 + 2 * KINDS
 """Of a quarter: nothing, or one of the kinds, small or large."""
@@ -50,18 +50,18 @@ def quarters(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(cut.reshape(4 * n, c, side // 2, side // 2))
 
 
-def judge(side: int = 32, *, seconds: float = 20.0) -> Classifier:
+def judge(side: int = 32, *, seconds: float = 20.0) -> ImageClassifier:
     """A classifier of quarters, trained on scenes that it has drawn for itself; `seconds` as in `train_classifier`."""
     known = truth(JUDGED, SEED, side=side)
     return train_classifier(quarters(known.pixels), known.cells.reshape(-1), CLASSES, seed=SEED, seconds=seconds)[0]
 
 
-def cells_of(reader: Classifier, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+def cells_of(reader: ImageClassifier, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """What the judge sees at the four places of each image, [n, 4], as `ebb.data.scenes.Scene.cells`."""
     return vote(reader, extract(reader, batches(quarters(pixels)))).reshape(len(pixels), -1)
 
 
-def obeyed(reader: Classifier, pixels: NDArray[np.uint8], captions: Sequence[str]) -> Obeyed:
+def obeyed(reader: ImageClassifier, pixels: NDArray[np.uint8], captions: Sequence[str]) -> Obeyed:
     """How many of the images show what their captions say. Raises UsageError for a caption that says anything else than
     scenes have, DataError for images of another shape."""
     asked, cells = [parse(caption) for caption in captions], cells_of(reader, pixels)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.blocks import Fourier
-from ebb.networks.text_encoder import Text, TextEncoder, TextStates
+from ebb.networks.text_encoder import TextEncoder, TextRows, TextStates
 from ebb.shapes import Float
 
 
@@ -27,7 +27,7 @@ class Heard(NamedTuple):
     seen: Tensor
 
 
-class Numbers(nn.Module):
+class NumbersEmbedding(nn.Module):
     """Numbers [b, k] of about unit size → [b, width] by an MLP; a row with NaN in it has a learned vector instead."""
 
     def __init__(self, count: int, width: int) -> None:
@@ -92,7 +92,7 @@ class Conditions(nn.Module):
         self.concepts = concepts
         self.time = nn.Sequential(Fourier(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None
-        self.numbers = Numbers(numbers, width) if numbers else None
+        self.numbers = NumbersEmbedding(numbers, width) if numbers else None
         self.text: TextEncoder | TextStates | None = TextStates(states, width) if states else None
         if vocabulary:
             self.text = TextEncoder(vocabulary, length, width)
@@ -118,17 +118,17 @@ class Conditions(nn.Module):
             vector = vector + self.pooled(pooled)
         return Heard(F.silu(vector), rows, seen)
 
-    def read(self, encoder: nn.Module, text: Tensor, batch: int) -> Text:
+    def read(self, encoder: nn.Module, text: Tensor, batch: int) -> TextRows:
         """A text; or concepts, each read alone: rows [b, k, m, w], seen [b, k, m], pooled as said above."""
         states, length = self.settings["states"], -self.settings["length"]
         sizes = (*([-self.concepts] if self.concepts else []), length, *([states] if states else []))
         text = fitting("text", text, states > 0, batch, *sizes)
         if not self.concepts:
-            read: Text = encoder(text)
+            read: TextRows = encoder(text)
             return read
         rows, seen, pooled = (torch.unflatten(part, 0, text.shape[:2]) for part in encoder(text.flatten(0, 1)))
         speaks = seen[..., 1:].any(-1)[..., None].to(pooled.dtype)
-        return Text(rows, seen, (speaks * pooled).sum(1) / speaks.sum(1).clamp(min=1))
+        return TextRows(rows, seen, (speaks * pooled).sum(1) / speaks.sum(1).clamp(min=1))
 
     def join(self, x: Float[Tensor, "b c *size"], cond: Mapping[str, Tensor]) -> Float[Tensor, "b d *size"]:
         """x and the image as further channels, a learned value where it is NaN; x itself where there is no image.

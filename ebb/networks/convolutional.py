@@ -27,7 +27,7 @@ class PlaceNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """x + conv(SiLU(norm(conv(SiLU(norm(x)))))); the last convolution starts at 0, so it starts as the identity."""
 
     def __init__(self, width: int) -> None:
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
         self.factor, widths = factor_of(multipliers, patch), [width * m for m in multipliers]
         self.patch = patch
         self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
-        self.levels = nn.ModuleList(nn.Sequential(*(Block(w) for _ in range(depth))) for w in widths)
+        self.levels = nn.ModuleList(nn.Sequential(*(ResidualBlock(w) for _ in range(depth))) for w in widths)
         self.shrink = nn.ModuleList(Shrink(a, b, residual) for a, b in pairwise(widths))
         self.norm = PlaceNorm(widths[-1])
         self.out = nn.Conv2d(widths[-1], out, 3, padding=1)
@@ -182,7 +182,7 @@ class Decoder(nn.Module):
         self.factor, widths = factor_of(multipliers, patch), [width * m for m in reversed(multipliers)]
         self.patch = patch
         self.stem = nn.Conv2d(inside, widths[0], 3, padding=1)
-        self.levels = nn.ModuleList(nn.Sequential(*(Block(w) for _ in range(depth))) for w in widths)
+        self.levels = nn.ModuleList(nn.Sequential(*(ResidualBlock(w) for _ in range(depth))) for w in widths)
         self.grow = nn.ModuleList(Grow(a, b, residual) for a, b in pairwise(widths))
         self.norm = PlaceNorm(widths[-1])
         self.out = nn.Conv2d(widths[-1], channels * patch**2, 3, padding=1)

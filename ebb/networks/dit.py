@@ -26,7 +26,7 @@ def mlp(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
 
-class Block(nn.Module):
+class DiTBlock(nn.Module):
     """Attention and MLP, each shifted, scaled and gated by the vector; the gates start at 0 (adaLN-Zero, §3.2).
 
     With `text` there is attention to its rows between the two, without a gate: its output starts at 0 (Chen et al.
@@ -97,7 +97,7 @@ class DiT(nn.Module):
         tokens = int(torch.tensor(self.grid).prod())
         self.stem = nn.Linear((channels + image) * patch**dims, width)
         self.places = nn.Parameter(0.02 * torch.randn(1, tokens, width)) if positions == "learned" else None
-        self.blocks = nn.ModuleList(Block(width, head, length > 0) for _ in range(depth))
+        self.blocks = nn.ModuleList(DiTBlock(width, head, length > 0) for _ in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, channels * patch**dims))
 

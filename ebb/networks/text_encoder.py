@@ -12,7 +12,7 @@ from ebb.networks.attention import Attention
 from ebb.shapes import Float, Int
 
 
-class Text(NamedTuple):
+class TextRows(NamedTuple):
     """`rows` [b, 1 + n, w], normalised; which of them are `seen`, bool [b, 1 + n]; all in one vector, `pooled` [b, w].
 
     The first row is the network's own and always seen: where nothing is said, it alone speaks.
@@ -64,7 +64,7 @@ class TextBlock(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Ids of pieces [b, n ≤ length], 0 for padding → `Text`: a transformer in which all pieces see each other.
+    """Ids of pieces [b, n ≤ length], 0 for padding → `TextRows`: a transformer in which all pieces see each other.
 
     Places are learned; the first is that of the row put before the pieces, whose output is the pooled text.
     """
@@ -76,18 +76,18 @@ class TextEncoder(nn.Module):
         self.places = nn.Parameter(0.02 * torch.randn(1, 1 + length, width))
         self.blocks = nn.ModuleList(TextBlock(width) for _ in range(depth))
 
-    def forward(self, ids: Int[Tensor, "b n"]) -> Text:
+    def forward(self, ids: Int[Tensor, "b n"]) -> TextRows:
         """The text; padding after it changes nothing."""
         seen = F.pad(ids != 0, (1, 0), value=True)
         x = F.pad(self.pieces(ids), (0, 0, 1, 0)) + self.places[:, : seen.shape[1]]
         for block in self.blocks:
             x = block(x, seen)
         rows = F.layer_norm(x, x.shape[-1:])
-        return Text(rows, seen, rows[:, 0])
+        return TextRows(rows, seen, rows[:, 0])
 
 
 class TextStates(nn.Module):
-    """States of a frozen encoder [b, n, states], rows of 0 for padding → `Text`: a linear map, a learned row before it.
+    """States of a frozen encoder [b, n, states], rows of 0 for padding → `TextRows`: a linear map, a learned row first.
 
     They know their neighbours already; pooled is the mean of the rows that are seen.
     """
@@ -97,11 +97,11 @@ class TextStates(nn.Module):
         self.inside = nn.Linear(states, width)
         self.first = nn.Parameter(0.02 * torch.randn(1, 1, width))
 
-    def forward(self, states: Float[Tensor, "b n s"]) -> Text:
+    def forward(self, states: Float[Tensor, "b n s"]) -> TextRows:
         """The text; padding after it changes nothing."""
         seen = F.pad((states != 0).any(-1), (1, 0), value=True)
         x = self.inside(states.to(self.first.dtype))
         x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
         rows = F.layer_norm(x, x.shape[-1:])
         weight = seen[..., None].to(rows.dtype)
-        return Text(rows, seen, (weight * rows).sum(1) / weight.sum(1))
+        return TextRows(rows, seen, (weight * rows).sum(1) / weight.sum(1))

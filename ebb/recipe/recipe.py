@@ -20,13 +20,13 @@ from ebb.recipe.limits import LIMITS, within
 T = TypeVar("T")
 
 
-class Part(BaseModel):
+class Group(BaseModel):
     """A frozen group of settings that refuses unknown names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataRecipe(Part):
+class DataRecipe(Group):
     """What is done to the images."""
 
     size: int | None = None
@@ -37,7 +37,7 @@ class DataRecipe(Part):
     """mirror half of the images left to right"""
 
 
-class TextRecipe(Part):
+class TextRecipe(Group):
     """What is heard of captions, where the data has any."""
 
     captions: Literal["heard", "required", "ignored"] = "heard"
@@ -52,7 +52,7 @@ class TextRecipe(Part):
     """local folders of frozen CLIP, T5 or BERT-like encoders that read the captions, in place of an own vocabulary"""
 
 
-class AutoencoderRecipe(Part):
+class AutoencoderRecipe(Group):
     """An autoencoder, where `kind` asks for one."""
 
     kind: Literal["kl", "vq"] = "kl"
@@ -83,7 +83,7 @@ class AutoencoderRecipe(Part):
     """weight of a patch critic, heard from a quarter of the run on"""
 
 
-class NetworkRecipe(Part):
+class NetworkRecipe(Group):
     """The network; multipliers, attention and cross belong to the unet, positions to the dit."""
 
     kind: Literal["unet", "dit", "mmdit"] = "unet"
@@ -104,7 +104,7 @@ class NetworkRecipe(Part):
     """dit: how tokens know their place"""
 
 
-class OptimiserRecipe(Part):
+class OptimiserRecipe(Group):
     """The optimiser and its learning rate."""
 
     kind: Literal["muon", "adamw"] | None = None
@@ -123,7 +123,7 @@ class OptimiserRecipe(Part):
     """batches per update"""
 
 
-class Sampling(Part):
+class Sampling(Group):
     """How a system samples unless told otherwise."""
 
     solver: str = "dpmpp_2m"
@@ -138,7 +138,7 @@ class Sampling(Part):
     """of the network's forward pass; None: as trained"""
 
 
-class Recipe(Part):
+class Recipe(Group):
     """Everything a training run is."""
 
     kind: Literal["denoiser", "autoencoder"] = "denoiser"

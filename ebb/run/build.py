@@ -61,7 +61,7 @@ def facts_of(data: Prepared) -> Facts:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Built:
     """The objects a resolved recipe names, ready to train."""
 
     system: System
@@ -120,13 +120,13 @@ def names_known(recipe: Recipe) -> None:
     parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
 
 
-def assemble(recipe: Recipe, data: Prepared, device: torch.device) -> Parts:
+def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
     """Everything the recipe names; the weights depend on its seed alone. UsageError for a name that is not known."""
     torch.manual_seed(recipe.seed)
     return (of_autoencoder if recipe.kind == "autoencoder" else of_denoiser)(recipe, data, device)
 
 
-def of_denoiser(recipe: Recipe, data: Prepared, device: torch.device) -> Parts:
+def of_denoiser(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
     """The parts of a run that trains a denoiser."""
     denoiser = NetworkDenoiser(
         network_of(recipe.network, facts_of(data)),
@@ -151,7 +151,7 @@ def of_denoiser(recipe: Recipe, data: Prepared, device: torch.device) -> Parts:
         objective = Compiled(objective, compiled(denoiser))
     system = System(denoiser, data.images.summary.shape, data.conditioner, recipe.sample, data.space)
     training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
-    return Parts(
+    return Built(
         system,
         training,
         objective,
@@ -169,7 +169,7 @@ def of_denoiser(recipe: Recipe, data: Prepared, device: torch.device) -> Parts:
     )
 
 
-def of_autoencoder(recipe: Recipe, data: Prepared, device: torch.device) -> Parts:
+def of_autoencoder(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
     """The parts of a run that trains an autoencoder: a model that needs no denoiser for its latents.
 
     Its system samples latents with the mean and deviation, by channel, that some training images have.
@@ -192,7 +192,7 @@ def of_autoencoder(recipe: Recipe, data: Prepared, device: torch.device) -> Part
         space = LatentSpace.of(codec, found.mean, found.std)
         return System(prior.to(device), shape, Conditioner(), recipe.sample, space)
 
-    return Parts(
+    return Built(
         system(model.autoencoder),
         training,
         objective,
@@ -231,7 +231,7 @@ def training_of(model: nn.Module, recipe: Recipe) -> Training:
 
 def updates_of(
     recipe: Recipe,
-    parts: Parts,
+    parts: Built,
     *,
     steps: int = 10**9,
     rate: Callable[[int], float] | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from itertools import repeat
 from typing import Any, Literal, get_args
@@ -15,8 +15,8 @@ import torch
 from ebb.errors import UsageError
 from ebb.machine import multiplies_bf16
 from ebb.recipe.recipe import Recipe, resolved, seconds
-from ebb.recipe.starting import STEEPNESS, Facts, complete, default_budget, squeezed, suited_width
-from ebb.run.build import Parts, assemble, facts_of, updates_of
+from ebb.recipe.starting import STEEPNESS, Facts, complete, default_budget, squeezed, suited_batch, suited_width
+from ebb.run.build import Built, build, facts_of, updates_of
 from ebb.run.prepare import Prepared
 from ebb.train.optimiser import WarmupDecay
 
@@ -63,7 +63,7 @@ def rate_of(recipe: Recipe) -> WarmupDecay:
     return WarmupDecay(resolved(how.lr), resolved(recipe.steps), resolved(how.warmup), how.decay)
 
 
-def timed(recipe: Recipe, parts: Parts) -> Iterator[float]:
+def timed(recipe: Recipe, parts: Built) -> Iterator[float]:
     """Seconds of whole updates without end; the first update only warms up."""
     last = None
     for step in updates_of(recipe, parts):
@@ -73,7 +73,7 @@ def timed(recipe: Recipe, parts: Parts) -> Iterator[float]:
         last = time.perf_counter()
 
 
-def while_they_fit(updates: Iterator[float], parts: Parts) -> Iterator[float]:
+def while_they_fit(updates: Iterator[float], parts: Built) -> Iterator[float]:
     """Seconds of updates, infinitely many from the one on that did not fit in a GPU's memory."""
     with suppress(torch.OutOfMemoryError):
         yield from updates
@@ -84,7 +84,7 @@ def while_they_fit(updates: Iterator[float], parts: Parts) -> Iterator[float]:
 def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> float:
     """Images per second: a median over `spend` seconds of updates or three, on a copy that is thrown away."""
     took = list[float]()
-    for each in timed(recipe, assemble(recipe, data, device)):
+    for each in timed(recipe, build(recipe, data, device)):
         took.append(each)
         if len(took) >= 3 and sum(took) > spend:
             break
@@ -123,7 +123,7 @@ def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precisio
     OutOfMemoryError where none does. A CPU without instructions for bf16 is not asked to compute in it.
     """
     small = recipe.model_copy(update={"batch": probe(recipe, device), "engine": "eager"})
-    parts = assemble(small, data, device)
+    parts = build(small, data, device)
     running: dict[Precision, Iterator[float]] = {
         precision: while_they_fit(timed(small.model_copy(update={"precision": precision}), parts), parts)
         for precision in possible(recipe, device)
@@ -239,14 +239,15 @@ def narrowed(recipe: Recipe, data: Prepared, began: float, images_per_second: fl
 
 
 def by_stopwatch(
-    recipe: Recipe, open_width: bool, data: Prepared, device: torch.device, began: float, say: Callable[[str], None]
+    recipe: Recipe, opened: Set[str], data: Prepared, device: torch.device, began: float, say: Callable[[str], None]
 ) -> tuple[Recipe, float, dict[str, str]]:
-    """Precision, width and engine where they are open, the images per second (0 where no length depends on them), and
-    the reasons, that of the width to be added to another.
+    """Precision and engine, and what is `opened` of width and batch; the images per second (0 where no length depends
+    on them), and the reasons, those of width and batch to be added to others.
 
     The width is chosen anew where whole updates turn out far faster than the first ones, which something disturbed.
     """
     reasons, rate, engine, why = dict[str, str](), 0.0, recipe.engine or "eager", UNTRIED
+    open_width = "network.width" in opened
     speeds = dict.fromkeys(possible(recipe, device), 0.0)
     if len(speeds) > 1 or open_width or recipe.steps is None:
         say("timing a few steps to choose what is open of precision, width and length")
@@ -265,6 +266,12 @@ def by_stopwatch(
         if rate * slower > DISTURBED * speed:
             recipe, reasons["network.width"] = narrowed(usual, data, began, rate * slower)
             engine, rate, why = fastest(recipe, data, device, began, say)
+    if "batch" in opened:
+        updates = updates_within(recipe, remaining(resolved(recipe.budget), began), rate, 0)
+        batch, reasons["batch"] = suited_batch(recipe, updates)
+        if batch != recipe.batch:
+            recipe = recipe.model_copy(update={"batch": batch})
+            rate = pace(recipe.model_copy(update={"engine": engine}), data, device, 0.0)
     if recipe.engine is None and recipe.kind == "denoiser":
         reasons["engine"] = why
     return recipe.model_copy(update={"engine": engine}), rate, reasons
@@ -282,11 +289,13 @@ def resolve(
     recipe, reasons = complete(asked, facts)
     if recipe.kind == "denoiser" and (wrong := squeezed(recipe.network, facts)):
         say(wrong)
-    open_width = recipe.kind == "denoiser" and recipe.network.kind == "unet" and asked.network.width is None
-    open_width &= recipe.budget is not None and recipe.steps is None
-    recipe, rate, measured = by_stopwatch(recipe, open_width, data, device, began, say)
-    if "network.width" in measured:
-        measured["network.width"] = reasons["network.width"] + measured["network.width"]
+    opened = set[str]()
+    if recipe.kind == "denoiser" and recipe.budget is not None and recipe.steps is None:
+        opened |= {"network.width"} if recipe.network.kind == "unet" and asked.network.width is None else set()
+        opened |= {"batch"} if asked.batch is None else set()
+    recipe, rate, measured = by_stopwatch(recipe, opened, data, device, began, say)
+    for name in opened:
+        measured[name] = reasons[name] + measured[name]
     reasons |= measured
     chosen = dict[str, Any](grids=recipe.grids or MOST_GRIDS)
     if recipe.sample.precision is None:

@@ -33,7 +33,7 @@ from ebb.store.failure import told
 from ebb.store.shards import Rows, cached
 from ebb.system.system import load, locate
 from ebb.terminal import command
-from ebb.train.objectives.autoencoding import Features, stages
+from ebb.train.objectives.autoencoding import FeatureMaps, stages
 
 Say = Callable[[str], None]
 
@@ -61,7 +61,7 @@ class Prepared:
     examples: Examples
     unseen: Examples | None
     space: LatentSpace | None = None
-    features: Features | None = None
+    features: FeatureMaps | None = None
     """what an autoencoder's pictures are compared by, besides their values"""
     weights: Mapping[str, Tensor] | None = None
     """of a denoiser to begin with"""
@@ -216,7 +216,7 @@ PERCEIVER = 3
 """The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
 
 
-def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> Features:
+def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> FeatureMaps:
     """The feature maps of a classifier of the images' labels, trained once and kept under `cache`.
 
     Raises UsageError for images without labels.

@@ -19,7 +19,7 @@ from ebb.data.scan import Images
 from ebb.errors import ResourceError, memory_is_full
 from ebb.machine import best_device, matrix_rate, ready
 from ebb.recipe.recipe import Recipe, resolved
-from ebb.run.build import Parts, assemble, autocast_of, names_known, updates_of
+from ebb.run.build import Built, autocast_of, build, names_known, updates_of
 from ebb.run.folder import show_choices, write_documents
 from ebb.run.meter import peak_memory_mb
 from ebb.run.plan import rate_of, resolve
@@ -114,11 +114,11 @@ def rehearse(
         show_choices(recipe, reasons, console)
         with enough_memory(recipe):
             write_documents(folder / "run", recipe, asked, reasons, images, data)
-            parts = assemble(recipe, learnt, device)
+            parts = build(recipe, learnt, device)
             return measured(recipe, images, parts, folder / "run", started)
 
 
-def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, started: float) -> Rehearsal:
+def measured(recipe: Recipe, images: Images, parts: Built, folder: Path, started: float) -> Rehearsal:
     """The figures of `recipe`: updates first, then what is done beside them, then what they are compared with."""
     made = made_updates(recipe, parts)
     took = [later - sooner for sooner, later in pairwise(made)]
@@ -154,7 +154,7 @@ def measured(recipe: Recipe, images: Images, parts: Parts, folder: Path, started
     )
 
 
-def made_updates(recipe: Recipe, parts: Parts) -> list[float]:
+def made_updates(recipe: Recipe, parts: Built) -> list[float]:
     """When each update was made: two at least, and as many more as fit in SPEND seconds after the first."""
     made = list[float]()
     for step in updates_of(recipe, parts, rate=rate_of(recipe)):
@@ -165,7 +165,7 @@ def made_updates(recipe: Recipe, parts: Parts) -> list[float]:
     return made
 
 
-def saved(parts: Parts, folder: Path) -> int:
+def saved(parts: Built, folder: Path) -> int:
     """Save a checkpoint; the bytes of its files. ResourceError if the disk has no room for all that a run holds."""
     made = checkpoint.save(folder / "checkpoints", parts.training.step, parts.state(), parts.averaged().contract())
     size = sum(file.stat().st_size for file in made.iterdir())
@@ -179,7 +179,7 @@ def saved(parts: Parts, folder: Path) -> int:
     return size
 
 
-def forward_gflop(parts: Parts) -> float:
+def forward_gflop(parts: Built) -> float:
     """The arithmetic of the network for one image."""
     batch, system = parts.loader(0), parts.system
     x, cond = batch.x0[:1], {name: value[:1] for name, value in batch.cond.items()}

@@ -19,7 +19,7 @@ from ebb.data.pictures import to_unit
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.recipe.recipe import Recipe, resolved
-from ebb.run.build import Parts, assemble, autocast_of, updates_of
+from ebb.run.build import Built, autocast_of, build, updates_of
 from ebb.run.folder import Events, Log, amend
 from ebb.run.meter import Meter
 from ebb.run.plan import GRID_IMAGES, rate_of, remaining, settled, undecided, updates_within
@@ -49,7 +49,7 @@ ORDER = 2**62
 """The part of a step whose seed is that of the order after a rollback; the others are small numbers."""
 
 
-def follow(folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Console, began: float | None = None) -> None:
+def follow(folder: Path, recipe: Recipe, parts: Built, log: Log, console: Console, began: float | None = None) -> None:
     """Make the updates that are left, with a bar, a log, sample grids and checkpoints, and go back where it must be.
 
     Where the budget `began` at a time of `time.perf_counter`, the recipe's steps are a first guess. As long as nothing
@@ -59,7 +59,7 @@ def follow(folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Consol
     before, seen = log.last.get("seconds", 0.0), parts.training.seen
     meter = Meter(console, steps, done, before, seen, recipe.optimiser.accumulate)
     with interruptible() as stopped, meter:
-        course = Course(folder, recipe, parts, log, Events(folder, done), console, meter)
+        course = Supervisor(folder, recipe, parts, log, Events(folder, done), console, meter)
         while began is not None and undecided(course.recipe) - parts.training.step >= course.leg:
             course.train(stopped, parts.training.step + course.leg)
             course.settle(began)
@@ -69,12 +69,12 @@ def follow(folder: Path, recipe: Recipe, parts: Parts, log: Log, console: Consol
 
 
 @dataclass
-class Course:
+class Supervisor:
     """A run under way: its updates, what is done beside them, and the way back when they fail."""
 
     folder: Path
     recipe: Recipe
-    parts: Parts
+    parts: Built
     log: Log
     events: Events
     console: Console
@@ -222,7 +222,7 @@ class Course:
         if target is not None:
             restore(self.parts, target)
         else:
-            again = assemble(self.recipe, self.parts.data, self.parts.loader.device)
+            again = build(self.recipe, self.parts.data, self.parts.loader.device)
             training.restore(again.training.state())
         share = SLOWER ** (len(turns) + 1)
         self.events.add([event | {"what": "rolled back", "to": training.step, "rate": share}])
@@ -242,7 +242,7 @@ def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
     return found[-1] if found else None
 
 
-def restore(parts: Parts, saved: Path) -> None:
+def restore(parts: Built, saved: Path) -> None:
     """Go on from a checkpoint; DamagedError for one that is not what was saved.
 
     Raises UsageError where the latents are not those that were trained on.
@@ -283,7 +283,7 @@ def grid_steps(count: int, steps: int) -> list[int]:
     return sorted({max(1, round(steps * (i / count) ** 1.5)) for i in range(1, count + 1)})
 
 
-def validation_steps(recipe: Recipe, parts: Parts) -> set[int]:
+def validation_steps(recipe: Recipe, parts: Built) -> set[int]:
     """The steps after which the validation loss is measured: 3 to 20, evenly, the last at the end; none without images.
 
     Two validations of n images, of weights and average, cost as much as training on 2n/3: together 1 % of the run.
@@ -296,13 +296,13 @@ def validation_steps(recipe: Recipe, parts: Parts) -> set[int]:
     return {max(1, round(steps * i / count)) for i in range(1, count + 1)}
 
 
-def draw(folder: Path, parts: Parts, step: int) -> None:
+def draw(folder: Path, parts: Built, step: int) -> None:
     """A grid to look at, from the averaged weights, with the same seeds at every step."""
     made, columns = shown(parts)
     save_png(grid(to_pixels(made), columns), folder / "samples" / f"step-{step:06d}.png", {"step": step, "seed": 0})
 
 
-def shown(parts: Parts) -> tuple[Tensor, int]:
+def shown(parts: Built) -> tuple[Tensor, int]:
     """Samples, and how many columns to show them in; of an autoencoder pictures, and below each what is left of it.
 
     A model that hears numbers or a picture beside is asked for what is said of images that were held out, if there are.

@@ -16,7 +16,7 @@ from ebb.errors import UsageError
 from ebb.machine import best_device, ready
 from ebb.recipe.recipe import Recipe, difference, from_yaml, resolved
 from ebb.report.run_report import write_report
-from ebb.run.build import assemble, names_known
+from ebb.run.build import build, names_known
 from ebb.run.folder import Log, show_choices, show_data, write_card, write_documents
 from ebb.run.plan import resolve, timed
 from ebb.run.prepare import prepared
@@ -87,14 +87,14 @@ def trained(folder: Path, data: str, asked: Recipe, fresh: bool, console: Consol
     if recipe is None:
         recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)
         show_choices(recipe, reasons, console)
-        parts = assemble(recipe, learnt, device)
+        parts = build(recipe, learnt, device)
         if asked.steps is not None and checkpoint.newest(folder / "checkpoints") is not None:
-            next(timed(recipe, assemble(recipe, learnt, device)))  # what cannot be trained fails before an old run goes
+            next(timed(recipe, build(recipe, learnt, device)))  # what cannot be trained fails before an old run goes
         begin(folder, recipe, asked, reasons, images, data, console)
     else:
         where = "from the beginning: it has no checkpoint yet" if last is None else f"on from {last.name}"
         tell(console, f"{folder} is of this recipe: going {where}")
-        parts = assemble(recipe, learnt, device)
+        parts = build(recipe, learnt, device)
     if last is not None:
         restore(parts, last)
     if parts.training.step >= resolved(recipe.steps):

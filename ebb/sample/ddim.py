@@ -17,7 +17,7 @@ from ebb.process.path import Path
 from ebb.sample.trajectory import Denoise, Draw, Stepped
 
 
-def kept(t: Moment, s: Moment) -> float:
+def noise_ratio(t: Moment, s: Moment) -> float:
     """ν_s/ν_t, written without dividing by α_t: the share of the noise at s that was already there at t.
 
     Raises UsageError for a step towards the noise, which only deterministic solvers can make.
@@ -29,7 +29,7 @@ def kept(t: Moment, s: Moment) -> float:
 
 def diffused(x: Tensor, s: Moment, u: Moment, z: Tensor) -> Tensor:
     """x_u | x_s ~ N(α_u/α_s·x, σ_u²(1 − (ν_s/ν_u)²)·I), the forward process from s up to u ≥ s; z is unit noise."""
-    return combine((u.alpha / s.alpha, x), (u.sigma * math.sqrt(1 - kept(u, s) ** 2), z))
+    return combine((u.alpha / s.alpha, x), (u.sigma * math.sqrt(1 - noise_ratio(u, s) ** 2), z))
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class DDIM:
         x0 = denoise(x, t, cond)
         if self.eta == 0 or s.sigma == 0:
             return Stepped(t.jump(x, x0, s), x0, None)
-        renewed = self.eta**2 * (1 - kept(t, s) ** 2)
+        renewed = self.eta**2 * (1 - noise_ratio(t, s) ** 2)
         eps = combine((math.sqrt(1 - renewed), t.noise(x, x0)), (math.sqrt(renewed), draw(x)))
         return Stepped(s.mix(x0, eps), x0, None)
 
@@ -97,7 +97,7 @@ class DDPM:
         x0, share = self.ask(denoise, x, t, cond)
         if s.sigma == 0:
             return Stepped(t.jump(x, x0, s), x0, None)
-        old = kept(t, s)
+        old = noise_ratio(t, s)
         z, spare = draw(x), (t.sigma if self.variance == "large" else s.sigma) * math.sqrt(1 - old**2)
         if share is not None:
             z = z * torch.pow(t.sigma / s.sigma, share)  # √β = (σ_t/σ_s)·√β̃

@@ -21,7 +21,7 @@ from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
 from ebb.sample.adams import Past, averages, spread_over, usable
-from ebb.sample.ddim import kept
+from ebb.sample.ddim import noise_ratio
 from ebb.sample.multistep import midpoint
 from ebb.sample.singlestep import halfway
 from ebb.sample.trajectory import Denoise, Draw, Stepped
@@ -35,7 +35,7 @@ def noisy(eta: float) -> None:
 
 def renewal(eta: float, t: Moment, s: Moment) -> tuple[float, float, float]:
     """(r·k^η, α_s − r·k^η·α_t, σ_s·√(1 − k^{2η})): what multiplies x, x̄0 and z."""
-    share = kept(t, s) ** eta if eta else 1.0
+    share = noise_ratio(t, s) ** eta if eta else 1.0
     keep = s.sigma / t.sigma * share
     return keep, s.alpha - keep * t.alpha, s.sigma * math.sqrt(1 - share**2)
 

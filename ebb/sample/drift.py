@@ -16,7 +16,7 @@ from ebb.sample.trajectory import Point
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Drift:
     """A point of a trajectory and what of it the forward process would have.
 
     `rms` is the root mean square of x over the batch, `least` and `most` its smallest and largest value, tensors [] on
@@ -46,8 +46,8 @@ class Reading:
         )
 
 
-def gauge(points: Iterable[Point], path: Path, sigma_data: float, limit: float = math.inf) -> Iterator[Reading]:
-    """A Reading for each point of a trajectory as it is made; `reading.point.x` is x.
+def drift(points: Iterable[Point], path: Path, sigma_data: float, limit: float = math.inf) -> Iterator[Drift]:
+    """A Drift for each point of a trajectory as it is made; `reading.point.x` is x.
 
     `sigma_data` s is the root mean square of the data, and `limit` its largest size (1 for data in [−1, 1], ∞ where it
     has no bound). The forward process has the norm √(α²s² + σ²) at every noise level; guidance at large scales,
@@ -63,10 +63,10 @@ def gauge(points: Iterable[Point], path: Path, sigma_data: float, limit: float =
         loudest = now.sigma * math.sqrt(2 * math.log(1000 * x.numel()))
         bound = now.alpha * limit + loudest if now.alpha else loudest
         norm = torch.linalg.vector_norm(x) / math.sqrt(x.numel())
-        yield Reading(point, norm, least, most, math.hypot(now.alpha * sigma_data, now.sigma), bound)
+        yield Drift(point, norm, least, most, math.hypot(now.alpha * sigma_data, now.sigma), bound)
 
 
-def warning(readings: Iterable[Reading], tolerance: float = 0.1) -> str:
+def warning(readings: Iterable[Drift], tolerance: float = 0.1) -> str:
     """What to tell the user: "" where no step strays, else how many do, the first and the worst, and what to try.
 
     The norm is judged over a batch, and near the data the batch's own norm varies: give it 16 samples or more, or a

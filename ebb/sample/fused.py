@@ -59,7 +59,7 @@ class Recorder:
 
 
 @dataclass(frozen=True)
-class Step:
+class FusedStep:
     """A step as numbers. Each row of `asked` [calls, n] and `left` [2 + memory, n] holds the factors of n tensors:
 
     x, the memory, the draws and the answers. `asked` are the points the denoiser is asked about, at `times`; `left` are
@@ -107,7 +107,7 @@ def close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, atol=1e-9)
 
 
-def read(solver: Solver, path: Path, times: Float[Tensor, "n"]) -> list[Step]:
+def read(solver: Solver, path: Path, times: Float[Tensor, "n"]) -> list[FusedStep]:
     """The steps of `solver` along `times` as numbers, float64.
 
     Raises UsageError for a solver that is not linear, such as `adaptive`: rows that are not unit vectors show other
@@ -125,12 +125,12 @@ def read(solver: Solver, path: Path, times: Float[Tensor, "n"]) -> list[Step]:
         calls, memory = len(recorder.asked), stepped.state
         order = torch.tensor([*range(1 + size), *(place for place, _ in recorder.draws), *recorder.answers])
         parts, when = tuple(part for _, part in recorder.draws), tuple(time for time, _ in recorder.asked)
-        found.append(Step(when, parts, size, numbers[:calls, order], numbers[calls:, order]))
+        found.append(FusedStep(when, parts, size, numbers[:calls, order], numbers[calls:, order]))
     return found
 
 
 @dataclass(frozen=True)
-class Row:
+class FusedRow:
     """Which tensors enter a sum, in any of the steps; `plain` where it is one tensor, itself, in all of them."""
 
     places: tuple[int, ...]
@@ -155,12 +155,12 @@ class Kind:
     """
 
     memory: int
-    asked: tuple[Row, ...]
-    left: tuple[Row, ...]
+    asked: tuple[FusedRow, ...]
+    left: tuple[FusedRow, ...]
     numbers: dict[int, Tensor]
 
     @classmethod
-    def of(cls, steps: dict[int, Step]) -> Kind:
+    def of(cls, steps: dict[int, FusedStep]) -> Kind:
         """The function of `steps`, given by their place in the trajectory."""
         memory, deepest = max(s.memory for s in steps.values()), max(len(s.left) for s in steps.values())
         calls, _ = next(iter(steps.values())).kind
@@ -172,7 +172,7 @@ class Kind:
         for row in range(calls + deepest):
             stated = torch.stack([table[row] for table in tables.values() if row < len(table)])
             places = tuple((stated != 0).any(0).nonzero().flatten().tolist()) or (0,)
-            rows.append(Row(places, len(places) == 1 and bool((stated[:, places[0]] == 1).all())))
+            rows.append(FusedRow(places, len(places) == 1 and bool((stated[:, places[0]] == 1).all())))
         padded = {
             place: torch.nn.functional.pad(table, (0, 0, 0, calls + deepest - len(table))).float()
             for place, table in tables.items()
@@ -197,7 +197,7 @@ class Fused:
     """
 
     denoiser: Denoiser
-    steps: list[Step]
+    steps: list[FusedStep]
     ends: list[float]
     kinds: dict[tuple[int, int], Kind]
     compiled: Callable[..., list[Tensor]]
@@ -226,7 +226,7 @@ def fused(denoiser: Denoiser, solver: Solver, times: Float[Tensor, "n"]) -> Fuse
     for a solver that is not linear in what it is told (`adaptive`, a learned variance).
     """
     steps = read(solver, denoiser.path, times)
-    places: dict[tuple[int, int], dict[int, Step]] = {}
+    places: dict[tuple[int, int], dict[int, FusedStep]] = {}
     for index, step in enumerate(steps):
         places.setdefault(step.kind, {})[index] = step
     kinds = {kind: Kind.of(members) for kind, members in places.items()}

@@ -12,7 +12,7 @@ from ebb.errors import UsageError
 from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, where
 from ebb.process.path import Path
-from ebb.sample.ddim import diffused, kept
+from ebb.sample.ddim import diffused, noise_ratio
 from ebb.sample.heun import Heun
 from ebb.sample.trajectory import Denoise, Draw, Stepped
 
@@ -46,7 +46,7 @@ class Churn:
 
     def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: None, draw: Draw) -> Stepped:
         """Two denoiser calls, one to σ = 0, and one draw where there is churn."""
-        kept(t, s)
+        noise_ratio(t, s)
         u = t
         if self.nsr_min <= t.nsr <= self.nsr_max:
             u = where(denoise.path, t.lam - math.log1p(self.gamma))

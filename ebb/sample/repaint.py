@@ -12,7 +12,7 @@ from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
 from ebb.recipe.limits import whole
-from ebb.sample.ddim import kept
+from ebb.sample.ddim import noise_ratio
 from ebb.sample.trajectory import Denoise, Draw, Solver, Stepped
 
 
@@ -46,7 +46,7 @@ class Resample:
     def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: Any, draw: Draw) -> Stepped:
         """`repeats` steps of the solver, and one draw less than that of noise between them."""
         count = 1 if s.sigma == 0 else self.repeats
-        spare = t.sigma * math.sqrt(1 - kept(t, s) ** 2)
+        spare = t.sigma * math.sqrt(1 - noise_ratio(t, s) ** 2)
 
         for turn in range(count):
             # draws are numbered so that no turn, and no noise put back between two, shares one

@@ -13,7 +13,7 @@ from ebb.errors import UsageError
 from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, where
 from ebb.process.path import Path
-from ebb.sample.ddim import Euler, diffused, kept
+from ebb.sample.ddim import Euler, diffused, noise_ratio
 from ebb.sample.heun import Heun
 from ebb.sample.multistep import DPMpp2M
 from ebb.sample.trajectory import Denoise, Draw, Solver, Stepped
@@ -61,7 +61,7 @@ class Restart:
 
     def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: Any, draw: Draw) -> Stepped:
         """One step of the solver, or the one with the restarts in it: `repeats` draws."""
-        kept(t, s)
+        noise_ratio(t, s)
         flow, low = FLOWS[self.solver], where(denoise.path, -math.log(self.nsr_min))
         if not t.nsr > low.nsr >= s.nsr * (1 - SAME):
             return flow.step(denoise, x, t, s, cond, state, draw)

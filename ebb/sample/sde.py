@@ -12,7 +12,7 @@ from ebb.errors import UsageError
 from ebb.process.denoiser import Cond
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
-from ebb.sample.ddim import DDIM, kept
+from ebb.sample.ddim import DDIM, noise_ratio
 from ebb.sample.trajectory import Denoise, Draw, Solver, Stepped
 
 
@@ -38,7 +38,7 @@ class EulerMaruyama:
 
     def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: None, draw: Draw) -> Stepped:
         """One denoiser call and one draw."""
-        if kept(t, s) == 0:
+        if noise_ratio(t, s) == 0:
             return DDIM(1.0).step(denoise, x, t, s, cond, None, draw)
         x0, h = denoise(x, t, cond), s.lam - t.lam
         p, q = t.alpha / t.norm, (t.sigma / t.norm) ** 2
@@ -78,7 +78,7 @@ class PredictorCorrector:
 
     def step(self, denoise: Denoise, x: Tensor, t: Moment, s: Moment, cond: Cond, state: None, draw: Draw) -> Stepped:
         """1 + corrections denoiser calls, and as many draws; one call and no correction to σ = 0."""
-        kept(t, s)
+        noise_ratio(t, s)
         x, x0, _ = PREDICTORS[self.predictor].step(denoise, x, t, s, cond, None, draw)
         for part in range(1, self.corrections + 1 if s.sigma else 1):
             e = 2 * (self.snr * s.sigma) ** 2

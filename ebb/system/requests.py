@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.data.metadata import Told
+from ebb.data.metadata import Metadata
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Wishes
 from ebb.system.system import System
@@ -27,7 +27,7 @@ def wishes_of(system: System, images: Images, rows: NDArray[np.int64]) -> Wishes
 
 
 def wishes_from(
-    system: System, count: int, labels: NDArray[np.int64] | None, captions: Sequence[str] | None, told: Told
+    system: System, count: int, labels: NDArray[np.int64] | None, captions: Sequence[str] | None, told: Metadata
 ) -> Wishes:
     """What is said of `count` images, null where the model hears what they lack."""
     known = [system.labels.none] * count if labels is None else labels.tolist()

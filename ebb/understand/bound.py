@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ebb.data.metadata import NOTHING, Told
+from ebb.data.metadata import NOTHING, Metadata
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.moment import where
@@ -52,7 +52,7 @@ def bound(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
     captions: Sequence[str] | None = None,
-    told: Told = NOTHING,
+    told: Metadata = NOTHING,
     *,
     seed: int,
     levels: int = 32,

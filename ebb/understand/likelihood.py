@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ebb.data.metadata import NOTHING, Told
+from ebb.data.metadata import NOTHING, Metadata
 from ebb.data.pictures import to_unit
 from ebb.errors import DataError, UsageError
 from ebb.judge.arrays import Given, array_of, indices_of
@@ -187,7 +187,7 @@ def likelihood(
     images: Given,
     labels: Given | None,
     captions: Sequence[str] | None = None,
-    told: Told = NOTHING,
+    told: Metadata = NOTHING,
     *,
     seed: int,
     probes: int = 1,
@@ -221,7 +221,7 @@ def batched(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
     captions: Sequence[str] | None,
-    told: Told,
+    told: Metadata,
     size: int,
 ) -> Iterator[tuple[int, Tensor, Cond]]:
     """Images with what is said of them, `size` at a time, as the system's denoiser takes them: (index of the first, x0,

@@ -35,7 +35,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestImages:
     """How near to the training images samples lie in one space, beside unseen images.
 
     `closer` is the share of samples nearer (in ratio, see `memorisation`) than the nearest hundredth of unseen images,
@@ -69,7 +69,7 @@ class Memorisation:
     """
 
     verdict: str
-    spaces: list[Nearest]
+    spaces: list[NearestImages]
     pairs: list[tuple[int, int, float]]
     by_label: dict[str, float]
     n_samples: int
@@ -244,7 +244,7 @@ def rank(count: int) -> int:
     return max(1, round(SHARE * count))
 
 
-def compared(space: str, mine: Closeness, unseen: Closeness) -> Nearest:
+def compared(space: str, mine: Closeness, unseen: Closeness) -> NearestImages:
     """The figures of one space. Raises DataError where all that is left is near to common images."""
     n, m = int(mine.counts.sum()), int(unseen.counts.sum())
     if n < 1 or m < 1:
@@ -256,7 +256,7 @@ def compared(space: str, mine: Closeness, unseen: Closeness) -> Nearest:
     closer, beyond = (int((mine.ratio < bar).sum()) for bar in (limit(unseen), unseen.ratio.min()))
     chance = 2 * min(surprise(closer, n, r, m), surprise(beyond, n, 1, m))
     percentiles = np.linspace(0, 1, 101)
-    return Nearest(
+    return NearestImages(
         space,
         closer / n,
         r / (m + 1),
@@ -297,7 +297,7 @@ def by_label(asked: NDArray[np.int64], mine: Closeness, threshold: float) -> dic
     return {str(label): float((mine.ratio[asked == label] < threshold).mean()) for label in np.unique(asked).tolist()}
 
 
-def verdict(spaces: list[Nearest], samples: int, unseen: int, identical: int) -> str:
+def verdict(spaces: list[NearestImages], samples: int, unseen: int, identical: int) -> str:
     """In words, of the most surprising space: copies, samples that are near, no sign, or too few images to tell.
 
     There is a sign where `chance` is below SURE. The samples in excess of what is expected are called copies where half

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from ebb.judge.features import Classifier, train_classifier
+from ebb.judge.features import ImageClassifier, train_classifier
 
 
 class Digits(NamedTuple):
@@ -22,5 +22,5 @@ def digits() -> Digits:
 
 
 @pytest.fixture(scope="session")
-def trained(digits: Digits) -> tuple[Classifier, float]:
+def trained(digits: Digits) -> tuple[ImageClassifier, float]:
     return train_classifier(*digits, 10, seconds=5)

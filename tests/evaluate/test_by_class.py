@@ -8,7 +8,7 @@ import torch
 
 from ebb.evaluate.by_class import distance_by_class, judges, label_accuracy, score_counted
 from ebb.judge.distances import frechet_counted, once
-from ebb.judge.features import Classifier, RandomFeatures
+from ebb.judge.features import ImageClassifier, RandomFeatures
 
 
 def score(p):
@@ -87,7 +87,7 @@ def test_distance_by_class_sees_what_all_classes_together_hide():
 
 
 def test_only_classifiers_judge():
-    rows, asked, classifier = np.zeros((3, 128)), np.arange(3), Classifier(1, 3)
+    rows, asked, classifier = np.zeros((3, 128)), np.arange(3), ImageClassifier(1, 3)
     assert judges(classifier)
     assert not judges(RandomFeatures(1))
     assert label_accuracy(RandomFeatures(1), rows, asked, None) == (None, {})

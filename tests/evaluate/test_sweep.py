@@ -105,9 +105,9 @@ def test_the_cheapest_within_five_percent_is_chosen():
 
 def test_the_table_marks_both():
     cells = (cell(1.04, 10), cell(1.0, 50))
-    from ebb.evaluate.sweep import Sweep
+    from ebb.evaluate.sweep import SweepResult
 
-    result = Sweep(cells, cells[1], cells[0], (0.9, 1.1), 0.5, {})
+    result = SweepResult(cells, cells[1], cells[0], (0.9, 1.1), 0.5, {})
     assert [row[-1] for row in as_rows(result)] == ["default", "best"]
     assert [row[-1] for row in as_rows(dataclasses.replace(result, chosen=cells[1]))] == ["", "best, default"]
 

@@ -12,7 +12,7 @@ from ebb.process.moment import at, where
 from ebb.process.path import EDM, PATHS, Cosine, Linear, spread
 from ebb.process.times import LogSNR
 from ebb.sample.ddim import DDIM
-from ebb.sample.drift import Reading, gauge, warning
+from ebb.sample.drift import Drift, drift, warning
 from ebb.sample.heun import Heun
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point, trajectory
@@ -163,7 +163,7 @@ def run(guide, path, count=64, size=16, steps=24):
     points = trajectory(guide(testing.Labelled(path)), DDIM(), LogSNR()(path, steps), x, cond, noise)
     humps = testing.two_humps(path)
     rms = math.sqrt(float(((humps.means[:, 0] ** 2 + humps.stds**2) / 2).sum()))
-    return list(gauge(points, path, rms))
+    return list(drift(points, path, rms))
 
 
 @pytest.mark.parametrize("path", ["linear", "edm", "ddpm_linear"])
@@ -189,7 +189,7 @@ def test_readings_pass_the_points_on_and_say_what_the_forward_process_has():
     path = Linear()
     x = torch.tensor([[3.0, -4.0], [0.0, 0.0]])
     points = [Point(0.5, x, x), Point(0.0, x, x)]
-    first, final = gauge(points, path, 0.6, limit=1.0)
+    first, final = drift(points, path, 0.6, limit=1.0)
     assert first.point is points[0]
     assert (first.rms, first.least, first.most) == (2.5, -4.0, 3.0)
     assert isinstance(first.rms, torch.Tensor)  # nothing waits for it yet
@@ -209,25 +209,25 @@ def test_the_forward_process_itself_does_not_stray_and_neither_bound_is_loose(pa
         eps = torch.randn(128, 32, dtype=torch.float64, generator=generator)
         x = path.mix(x0, eps, torch.full((128,), time, dtype=torch.float64))
         points.append(Point(time, x, x0))
-    readings = list(gauge(points, path, math.sqrt(1 / 3), 1.0))
+    readings = list(drift(points, path, math.sqrt(1 / 3), 1.0))
     assert warning(readings) == ""
     for reading in readings:
         assert max(float(reading.most), -float(reading.least)) > 0.6 * reading.bound
     larger = [Point(p.t, 1.15 * p.x, p.x0) for p in points]
-    assert all(reading.strays(0.1) for reading in gauge(larger, path, math.sqrt(1 / 3), 1.0))
+    assert all(reading.strays(0.1) for reading in drift(larger, path, math.sqrt(1 / 3), 1.0))
     for point in points:
-        point.x[3, 4] = 1.2 * next(gauge([point], path, math.sqrt(1 / 3), 1.0)).bound
-    assert all(reading.strays(0.1) for reading in gauge(points, path, math.sqrt(1 / 3), 1.0))
+        point.x[3, 4] = 1.2 * next(drift([point], path, math.sqrt(1 / 3), 1.0)).bound
+    assert all(reading.strays(0.1) for reading in drift(points, path, math.sqrt(1 / 3), 1.0))
 
 
 def test_what_is_not_a_number_strays_and_bad_arguments_are_named():
     x = torch.full((2, 3), math.nan)
-    assert "at 1 of 1 steps" in warning(gauge([Point(0.5, x, x)], Linear(), 1.0))
+    assert "at 1 of 1 steps" in warning(drift([Point(0.5, x, x)], Linear(), 1.0))
     with pytest.raises(UsageError, match="sigma_data and limit above 0"):
-        next(gauge([], Linear(), 0.0))
+        next(drift([], Linear(), 0.0))
 
 
 def test_a_forward_norm_without_the_noise_is_caught(monkeypatch):
-    monkeypatch.setattr(Reading, "strays", lambda self, tolerance: abs(float(self.rms) / 0.9 - 1) > tolerance)
+    monkeypatch.setattr(Drift, "strays", lambda self, tolerance: abs(float(self.rms) / 0.9 - 1) > tolerance)
     with pytest.raises(AssertionError):
         test_the_forward_process_itself_does_not_stray_and_neither_bound_is_loose("linear")

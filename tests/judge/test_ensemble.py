@@ -9,8 +9,8 @@ from ebb.data.pictures import batches
 from ebb.errors import DamagedError, DataError, UsageError
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
 from ebb.judge.features import (
-    Classifier,
     Features,
+    ImageClassifier,
     RandomFeatures,
     blocks,
     extract,
@@ -31,7 +31,7 @@ def opinionated(*scores):
     """An ensemble whose members give fixed class scores."""
     members = []
     for score in scores:
-        member = Classifier(1, len(score))
+        member = ImageClassifier(1, len(score))
         torch.nn.init.zeros_(member.head.weight)
         member.head.bias.data = torch.tensor(score, dtype=torch.float32)
         members.append(member)

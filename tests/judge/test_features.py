@@ -6,7 +6,7 @@ import torch
 
 from ebb.data.pictures import batches
 from ebb.errors import DataError
-from ebb.judge.features import Classifier, RandomFeatures, extract, train_classifier, vote
+from ebb.judge.features import ImageClassifier, RandomFeatures, extract, train_classifier, vote
 
 
 def test_digits_reach_their_accuracy(trained):
@@ -37,7 +37,7 @@ def test_an_official_held_out_set_is_judged_and_gives_the_scale(digits):
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 20), (4, 64, 64)])
 def test_features_of_any_size(shape):
     images = torch.randn(2, *shape)
-    for features in (Classifier(shape[0], 5, reduction=max(1, min(shape[1:]) // 14)), RandomFeatures(shape[0])):
+    for features in (ImageClassifier(shape[0], 5, reduction=max(1, min(shape[1:]) // 14)), RandomFeatures(shape[0])):
         assert features(images).shape == (2, features.dimension)
 
 

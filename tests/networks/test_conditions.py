@@ -6,7 +6,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from ebb.errors import UsageError
 from ebb.networks import attention
-from ebb.networks.conditions import Conditions, Numbers
+from ebb.networks.conditions import Conditions, NumbersEmbedding
 from ebb.networks.text_encoder import NEAR, Neighbours, TextEncoder, TextStates
 from ebb.understand.probe import attention_maps
 
@@ -99,7 +99,7 @@ def test_states_are_pooled_over_what_is_seen(generator):
 
 
 def test_a_row_of_nan_is_a_learned_vector_and_leaves_the_gradients_alone(generator):
-    numbers = lively(Numbers(2, 8))
+    numbers = lively(NumbersEmbedding(2, 8))
     values = torch.tensor([[0.5, -1.0], [torch.nan, torch.nan], [0.5, torch.nan]], requires_grad=True)
     vectors = numbers(values)
     torch.testing.assert_close(vectors[1:], numbers.null.expand(2, -1))

@@ -14,7 +14,7 @@ from ebb.process.moment import at
 from ebb.process.path import PATHS, Cosine, Linear
 from ebb.process.predict import PREDICTIONS
 from ebb.process.times import LogSNR
-from ebb.sample.ddim import DDPM, kept
+from ebb.sample.ddim import DDPM, noise_ratio
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Denoise, trajectory
 
@@ -34,7 +34,7 @@ class Knows:
         t, s = at(self.path, float(t[0])), at(self.path, self.next[float(t[0])])
         if s.sigma == 0:
             return self(x, t.shared(len(x)), cond), torch.zeros_like(x)
-        share = kept(t, s)
+        share = noise_ratio(t, s)
         small, large = ((m.sigma**2) * (1 - share**2) for m in (s, t))
         aim = s.alpha - s.sigma * share * t.alpha / t.sigma
         total = t.alpha**2 * self.c + t.sigma**2

@@ -10,7 +10,7 @@ import ebb
 from ebb.data.loader import Batch
 from ebb.errors import UsageError
 from ebb.recipe.recipe import Recipe, from_yaml
-from ebb.run.build import assemble
+from ebb.run.build import build
 from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
 from ebb.run.train import train
@@ -44,7 +44,7 @@ def learnt(root):
 
 def test_the_pairs_are_samples_of_the_run_with_the_noise_they_began_from(home):
     recipe, found = learnt(home)
-    loader = assemble(recipe, found, CPU).loader
+    loader = build(recipe, found, CPU).loader
     batch, first = loader(0), load(home / "first")
     times = first.times(first.sampling)
     solver = ebb.SOLVERS[first.sampling.solver]
@@ -55,12 +55,12 @@ def test_the_pairs_are_samples_of_the_run_with_the_noise_they_began_from(home):
     assert len(found.examples.x0) == 20
     assert recipe.times == "uniform"
     assert recipe.network.width == 16
-    assert assemble(recipe, found, CPU).validation is None
+    assert build(recipe, found, CPU).validation is None
 
 
 def test_training_begins_with_the_weights_of_the_run(home):
     recipe, found = learnt(home)
-    begun = assemble(recipe, found, CPU).system.denoiser.state_dict()
+    begun = build(recipe, found, CPU).system.denoiser.state_dict()
     own = load(home / "first").denoiser.state_dict()
     assert all(torch.equal(begun[name], own[name]) for name in own)
     trained = load(home / "second").denoiser.state_dict()

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 
 from ebb.encode.images import save_npz, save_png
 from ebb.errors import ResourceError
-from ebb.evaluate.analyses import Part
+from ebb.evaluate.analyses import Result
 from ebb.evaluate.drawn import keep
 from ebb.judge.ensemble import Ensemble, save_ensemble
-from ebb.judge.features import Classifier
+from ebb.judge.features import ImageClassifier
 from ebb.run.folder import Log
 from ebb.store import checkpoint
 from ebb.store.failure import failed
@@ -62,7 +62,7 @@ WRITERS = {
     "png": lambda path: save_png(Image.effect_noise((99, 99), 50), path, {}),
     "npz": lambda path: save_npz(path, {"a": noise()}),
     "npy": lambda path: keep(path, noise()),
-    "classifiers": lambda path: save_ensemble(path, Ensemble([Classifier(1, 2)]), 0.5, "f"),
+    "classifiers": lambda path: save_ensemble(path, Ensemble([ImageClassifier(1, 2)]), 0.5, "f"),
 }
 
 
@@ -181,7 +181,7 @@ def test_figures_are_told_where_the_disk_is_full_at_the_end(run, monkeypatch, ca
     def full(path, _):
         raise failed(path, FULL)
 
-    monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda _: [("nothing", lambda _: Part({}))])
+    monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda _: [("nothing", lambda _: Result({}))])
     monkeypatch.setattr("ebb.evaluate.evaluate.replace_text", full)
     monkeypatch.setattr("ebb.report.run_report.replace_text", full)
     monkeypatch.setenv("COLUMNS", "300")

@@ -26,7 +26,7 @@ from ebb.encode.images import settings_of
 from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.recipe.recipe import Recipe, from_yaml, validated
-from ebb.run.build import assemble, autocast_of
+from ebb.run.build import autocast_of, build
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
 from ebb.run.supervise import shown
@@ -145,7 +145,7 @@ def test_no_update_waits_for_the_device(home, asked):
     asked, cpu = validated(ALL | asked, "the test"), torch.device("cpu")
     learnt = prepared(asked, read(str(home / "data"), numbers=asked.numbers, beside=asked.beside))
     recipe, _ = resolve(asked, learnt, cpu, lambda _: None)
-    parts, more = assemble(recipe, learnt, cpu), recipe.optimiser.accumulate
+    parts, more = build(recipe, learnt, cpu), recipe.optimiser.accumulate
     batches = [parts.loader(number) for number in range(3 * more)]
     how = {"accumulate": more, "autocast": autocast_of(recipe)}
 
@@ -354,7 +354,7 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
 
 def test_grids_ask_for_what_is_said_of_the_images(home):
     recipe, images = from_yaml(home / "all" / "run.yaml")[0], data_of(home / "all")
-    parts, asked = assemble(recipe, prepared(recipe, images, cache=home), torch.device("cpu")), []
+    parts, asked = build(recipe, prepared(recipe, images, cache=home), torch.device("cpu")), []
     made = System.make
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(System, "make", lambda self, wishes, **how: asked.append(wishes) or made(self, wishes, **how))

@@ -11,7 +11,16 @@ from sklearn.neighbors import NearestNeighbors
 import ebb.understand.memorise as module
 from ebb.errors import DataError, UsageError
 from ebb.judge.features import RandomFeatures
-from ebb.understand.memorise import SURE, Nearest, binomial, memorisation, nearest, pairs_picture, surprise, verdict
+from ebb.understand.memorise import (
+    SURE,
+    NearestImages,
+    binomial,
+    memorisation,
+    nearest,
+    pairs_picture,
+    surprise,
+    verdict,
+)
 
 
 def parts(digits, seed=0):
@@ -170,7 +179,7 @@ def test_a_model_of_nothing_but_copies(digits):
 
 def test_samples_that_are_near_without_being_copies_are_not_called_so():
     """Between the verdicts: more are near than chance allows, and few of them nearer than all unseen images."""
-    near = Nearest("pixels", 0.05, 0.01, 0.04, 0.06, 0.001, 1e-6, [], [], 1.0, 1.0)
+    near = NearestImages("pixels", 0.05, 0.01, 0.04, 0.06, 0.001, 1e-6, [], [], 1.0, 1.0)
     assert verdict([near], 1000, 1000, 0).startswith(
         "some samples lie closer to training images than unseen ones do: 5 %"
     )

@@ -21,7 +21,7 @@ from ebb.train.objectives.objective import Loss
 Distance = Callable[[Tensor, Tensor], Tensor]
 """(x̂, x) → the difference of every element."""
 
-Features = Callable[[Tensor], Sequence[Tensor]]
+FeatureMaps = Callable[[Tensor], Sequence[Tensor]]
 """Images [b, c, h, w] → feature maps [b, k, h', w'], one for each depth, whose squared differences count; frozen."""
 
 
@@ -139,7 +139,7 @@ class Autoencoding:
 
     bottleneck: Bottleneck = Divergence()
     distance: Distance = squared
-    features: Features | None = None
+    features: FeatureMaps | None = None
     perceptual: float = 0.0
     adversarial: float = 0.0
     start: int = 0
@@ -180,7 +180,7 @@ class Autoencoding:
         return min(1.0, max(0.0, int(model.seen) / self.start - 1)) if self.start else 1.0
 
 
-def perceived(features: Features, made: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
+def perceived(features: FeatureMaps, made: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     """Σ over depths of the mean over places of |f(x̂) − f(x)|² (Zhang et al. 2018, eq. 1, whose weights are in f)."""
     with torch.no_grad():
         wanted = features(x)
@@ -196,7 +196,7 @@ def contest(critic: Any, made: Float[Tensor, "b c h w"], x: Float[Tensor, "b c h
     return {"adversarial": fooled, "critic": (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2}
 
 
-def stages(body: nn.Sequential) -> Features:
+def stages(body: nn.Sequential) -> FeatureMaps:
     """The feature maps of `body` after each of its ReLUs, of length 1 over channels; its weights are frozen.
 
     Where a feature is shorter than 1e-3 it is not stretched: it says nothing.
