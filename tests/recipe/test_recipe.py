@@ -15,7 +15,7 @@ from ebb.process.times import DENSITIES
 from ebb.recipe.limits import LIMITS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Recipe, difference, flat, from_yaml, resolved, seconds, to_yaml, validated
-from ebb.recipe.starting import ENOUGH, Facts, complete, default_budget, shifted, suited_width
+from ebb.recipe.starting import ENOUGH, Facts, complete, default_budget, shifted, suited_batch, suited_width
 from ebb.run.plan import fastest, resolve
 from ebb.run.prepare import prepared
 
@@ -172,6 +172,26 @@ def test_a_short_run_has_a_narrower_network_that_makes_more_updates():
     colour = dataclasses.replace(MNIST, shape=(3, 32, 32))
     assert widths(Recipe(budget="1m"), colour) == [96, 96, 80, 32]
     assert "where 64 makes 300" in suited_width(complete(Recipe(budget="1m"), MNIST)[0], MNIST, 300)[1]
+
+
+def test_a_batch_is_smaller_where_few_updates_fit():
+    recipe = Recipe(batch=64, budget="90s")
+    assert [suited_batch(recipe, updates)[0] for updates in (1000, 150, 149, 75, 40, 1)] == [64, 64, 32, 32, 16, 16]
+    assert suited_batch(recipe, 40)[1] == "; smaller for more updates in 90s, where 64 makes 40"
+    assert suited_batch(Recipe(batch=24, budget="1m"), 1) == (24, "")
+
+
+def test_the_batch_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
+    learnt = prepared(Recipe(), read(str(pictures)))  # 46 images, all of them in a batch
+
+    def batch(speed, **asked):
+        paced(speed)
+        return resolve(Recipe(precision="fp32", **asked), learnt, torch.device("cpu"), lambda _: None)[0].batch
+
+    assert batch(100.0, budget="10m") == 46
+    assert batch(100.0, budget="30s") == 23
+    assert batch(100.0, budget="30s", batch=46) == 46
+    assert batch(100.0, steps=5) == batch(100.0) == 46
 
 
 def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
