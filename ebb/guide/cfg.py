@@ -46,7 +46,8 @@ class ClassifierFree:
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0. Raises UsageError for a condition without null."""
-        return self.stretch(*ask(self.denoiser, x, t, (null_for(cond, self.null), cond)), self.scale)
+        null, conditional = ask(self.denoiser, x, t, (null_for(cond, self.null), cond))
+        return self.stretch(null, conditional, self.scale)
 
 
 def cfg(scale: float, null: Cond, stretch: Stretch = torch.lerp) -> Guide:
