@@ -12,10 +12,14 @@ from torch import Tensor, nn
 
 from ebb.encode.latent import LatentSpace
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, NetworkDenoiser
+from ebb.process.denoiser import Autocast, Cond, Denoiser, NetworkDenoiser
+from ebb.process.predict import audible
+from ebb.process.times import GRIDS
+from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
+from ebb.shapes import Float
 
 Draw = Callable[[Cond, Noise], Iterator[Point]]
 """(conditions, noise) → points of which the last one's x is the sample of each; a batch at a time."""
@@ -78,3 +82,22 @@ class Model(ABC):
     def own(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of `module` among those that its training has saved."""
         return dict(trained)
+
+
+def times_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Float[Tensor, "n"]:
+    """The grid of some settings, begun where the network can be heard."""
+    path = denoiser.path
+    return audible(path, denoiser.prediction, parse(sampling.grid, GRIDS, "grid")(path, sampling.steps))
+
+
+def start_of(
+    denoiser: NetworkDenoiser, noise: Noise, shape: tuple[int, ...], times: Float[Tensor, "n"]
+) -> Float[Tensor, "b *e"]:
+    """Where trajectories along `times` begin: σ(times[0])·ε, where the denoiser's weights are."""
+    place = next(denoiser.parameters()).device
+    return noise.start(shape).to(place) * float(denoiser.path.sigma(times[:1]))
+
+
+def precise(denoiser: NetworkDenoiser, sampling: Sampling) -> Denoiser:
+    """The denoiser with its network in the precision that the settings name."""
+    return Autocast(denoiser, torch.bfloat16) if sampling.precision == "bf16" else denoiser

@@ -22,13 +22,14 @@ from ebb.encode.numbers import Asked
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.guide.cfg import Guide, cfg
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
-from ebb.process.denoiser import NetworkDenoiser
+from ebb.process.denoiser import Denoiser, NetworkDenoiser
 from ebb.recipe.limits import real, whole
 from ebb.recipe.recipe import Sampling, explained
 from ebb.sample.noise import Noise
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
 from ebb.system.contract import parts_of, written
+from ebb.system.model import Model, precise, start_of, times_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +194,18 @@ class System:
             if each:
                 each(made[-1])
         return torch.cat(made)
+
+    def times(self, how: Sampling) -> Float[Tensor, "n"]:
+        """The grid of some settings, begun where the network can be heard."""
+        return times_of(self.denoiser, how)
+
+    def start(self, noise: Noise, times: Float[Tensor, "n"]) -> Float[Tensor, "b *e"]:
+        """Where trajectories along `times` begin: σ(times[0])·ε of what is denoised, on the system's device."""
+        return start_of(self.denoiser, noise, self.inner, times)
+
+    def in_precision(self, how: Sampling) -> Denoiser:
+        """The denoiser with its network in the precision that `how` names."""
+        return precise(self.denoiser, how)
 
     def settled(self, **asked: Any) -> Sampling:
         """The system's sampling settings with what was asked for in place; UsageError for what cannot be."""

@@ -18,10 +18,10 @@ from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
 from ebb.networks.mmdit import MMDiT
 from ebb.networks.unet import UNet
-from ebb.process.denoiser import CLOCKS, Autocast, Cond, Denoiser, NetworkDenoiser
+from ebb.process.denoiser import CLOCKS, Cond, NetworkDenoiser
 from ebb.process.path import PATHS
-from ebb.process.predict import PREDICTIONS, audible
-from ebb.process.times import DENSITIES, GRIDS
+from ebb.process.predict import PREDICTIONS
+from ebb.process.times import DENSITIES
 from ebb.recipe.names import parse, spell
 from ebb.recipe.recipe import NetworkRecipe, Recipe, Sampling, resolved
 from ebb.recipe.starting import Facts, squeezed
@@ -29,9 +29,8 @@ from ebb.sample.fused import fused
 from ebb.sample.noise import Noise
 from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point, trajectory
-from ebb.shapes import Float
 from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, facts_of, in_place, training_of
-from ebb.system.model import Draw, Model
+from ebb.system.model import Draw, Model, precise, start_of, times_of
 from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
@@ -67,29 +66,16 @@ class DiffusionModel(Model):
         self, shape: tuple[int, ...], sampling: Sampling, guides: Sequence[Guide] = (), *, compiled: bool = False
     ) -> Draw:
         """The trajectory from σ(t₀)·ε along the grid; raises UsageError for a solver or a grid that is not known."""
-        times, solver = self.times(sampling), parse(sampling.solver, SOLVERS, "solver")
-        guided: Denoiser = self.in_precision(sampling)
+        times, solver = times_of(self.denoiser, sampling), parse(sampling.solver, SOLVERS, "solver")
+        guided = precise(self.denoiser, sampling)
         for guide in guides:
             guided = guide(guided)
-        follow = (fused if compiled else partial(trajectory))(guided, solver, times)
+        follow = fused(guided, solver, times) if compiled else partial(trajectory, guided, solver, times)
 
         def points(cond: Cond, noise: Noise) -> Iterator[Point]:
-            yield from follow(self.start(noise, shape, times), cond, noise)
+            return follow(start_of(self.denoiser, noise, shape, times), cond, noise)
 
         return points
-
-    def times(self, sampling: Sampling) -> Float[Tensor, "n"]:
-        """The grid of some settings, begun where the network can be heard."""
-        path = self.denoiser.path
-        return audible(path, self.denoiser.prediction, parse(sampling.grid, GRIDS, "grid")(path, sampling.steps))
-
-    def start(self, noise: Noise, shape: tuple[int, ...], times: Float[Tensor, "n"]) -> Float[Tensor, "b *e"]:
-        """Where trajectories along `times` begin: σ(times[0])·ε."""
-        return noise.start(shape).to(self.device) * float(self.denoiser.path.sigma(times[:1]))
-
-    def in_precision(self, sampling: Sampling) -> Denoiser:
-        """The denoiser with its network in the precision that the settings name."""
-        return Autocast(self.denoiser, torch.bfloat16) if sampling.precision == "bf16" else self.denoiser
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """x̂0 in the middle of the path."""
