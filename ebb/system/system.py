@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,34 +15,29 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ebb.data.pictures import opened
-from ebb.encode.autoencoder import AUTOENCODERS
-from ebb.encode.conditioner import Conditioner, Wishes, text_from
+from ebb.encode.conditioner import Conditioner, Wishes
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
-from ebb.encode.numbers import Asked, Numbers
-from ebb.encode.picture import Beside
+from ebb.encode.numbers import Asked
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.guide.cfg import Guide, cfg
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
-from ebb.networks.kinds import NETWORKS
 from ebb.networks.zero import Zero
-from ebb.process.denoiser import CLOCKS, Autocast, Denoiser, NetworkDenoiser
-from ebb.process.path import PATHS
-from ebb.process.predict import PREDICTIONS, audible
+from ebb.process.denoiser import Autocast, Denoiser, NetworkDenoiser
+from ebb.process.predict import audible
 from ebb.process.times import GRIDS
 from ebb.recipe.limits import real, whole
-from ebb.recipe.names import parse, spell
+from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling, explained
 from ebb.sample.fused import fused
 from ebb.sample.noise import Noise
 from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import trajectory
-from ebb.shapes import Float, batch_of, sides
+from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
+from ebb.system.contract import parts_of, written
 
 M = TypeVar("M", bound=nn.Module)
-
-FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,51 +85,16 @@ class System:
         return (z if self.space is None else self.space.decode(z)).clamp(-1, 1)
 
     def contract(self) -> dict[str, Any]:
-        """The contract as JSON; every part is text that `from_contract` turns back into the part."""
-        d, hears = self.denoiser, self.conditioner
-        return {
-            "format": FORMAT,
-            "network": spell(d.network, NETWORKS),
-            "path": spell(d.path, PATHS),
-            "prediction": spell(d.prediction, PREDICTIONS),
-            "clock": spell(d.clock, CLOCKS),
-            "sigma_data": d.sigma_data,
-            "shape": list(self.shape),
-            "values": [-1, 1],
-            "labels": list(self.labels.names),
-            "text": None if hears.text is None else hears.text.to_json(),
-            "numbers": None if hears.numbers is None else hears.numbers.to_json(),
-            "beside": None if hears.beside is None else hears.beside.to_json(),
-            "autoencoder": None if self.space is None else described(self.space),
-            "sampling": self.sampling.model_dump(),
-        }
+        """The contract as JSON, from which `from_contract` makes the system again, but for its weights."""
+        return written(self.denoiser, self.shape, self.conditioner, self.sampling, self.space)
 
     @classmethod
     def from_contract(cls, contract: dict[str, Any]) -> System:
         """The system a contract describes, with fresh weights; raises DamagedError where it cannot be one."""
-        if contract.get("format") != FORMAT or contract.get("values") != [-1, 1]:
-            raise DamagedError(
-                f"this system has format {contract.get('format')!r} and values {contract.get('values')!r};"
-                f" this ebb reads format {FORMAT} with values [-1, 1]",
-                "load it with the version of ebb named in the run's env.json",
-            )
-        try:
-            network = parse(contract["network"], NETWORKS, "network")
-            denoiser = NetworkDenoiser(
-                network,
-                parse(contract["path"], PATHS, "path"),
-                parse(contract["prediction"], PREDICTIONS, "prediction"),
-                parse(contract["clock"], CLOCKS, "clock"),
-                contract["sigma_data"],
-            )
-            found = contract.get("autoencoder")  # systems of before latents have none
-            space, conditioner = rebuilt(found) if found else None, hearing(contract)
-            sampling = Sampling.model_validate(contract["sampling"])
-            system = cls(in_place(denoiser), tuple(contract["shape"]), conditioner, sampling, space)
-            agreed(system)
-            return system
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedError(f"the system's contract cannot be read: {error}") from error
+        denoiser, shape, conditioner, sampling, space = parts_of(contract)
+        if space is not None:
+            in_place(space.autoencoder)
+        return cls(in_place(denoiser), shape, conditioner, sampling, space)
 
     @property
     def device(self) -> torch.device:
@@ -274,43 +234,6 @@ class System:
                 f"guidance {how.guidance:g} needs labels or texts, numbers or a picture, and this model hears none"
             )
         return how
-
-
-def hearing(contract: Mapping[str, Any]) -> Conditioner:
-    """What a contract says can be asked for; systems of before texts, numbers or pictures have no such entry."""
-    text, numbers, beside = (contract.get(name) for name in ("text", "numbers", "beside"))
-    return Conditioner(
-        Labels(tuple(contract["labels"])),
-        text_from(text) if text else None,
-        Numbers.from_json(numbers) if numbers else None,
-        Beside.from_json(beside) if beside else None,
-    )
-
-
-def agreed(system: System) -> None:
-    """Raise UsageError where the network was built for other conditions than the system has."""
-    hears, built = system.conditioner, getattr(system.denoiser.network, "settings", {})
-    for name, size in hears.sizes.items():
-        if built.get(name, 0) != size:
-            what = {"classes": "labels", "numbers": "numbers", "image": f"channels beside ({hears.beside})"}
-            mine = what.get(name, f"{name} of {hears.text}")
-            raise UsageError(f"{size} {mine} for a network of {built.get(name, 0)} {name}")
-    if hears.beside is not None:
-        places = tuple(length // hears.beside.factor for length in hears.beside.shape[1:])
-        if places != system.inner[1:]:
-            raise UsageError(f"{sides(places)} places beside, for {list(system.inner)}, by {hears.beside}")
-
-
-def described(space: LatentSpace) -> dict[str, Any]:
-    """A latent space as JSON, but for its weights."""
-    made = spell(space.autoencoder, AUTOENCODERS)
-    return {"network": made, "mean": list(space.mean), "deviation": list(space.deviation)}
-
-
-def rebuilt(found: dict[str, Any]) -> LatentSpace:
-    """The latent space that `described` told of, with fresh weights."""
-    autoencoder = parse(found["network"], AUTOENCODERS, "autoencoder")
-    return LatentSpace(in_place(autoencoder), tuple(found["mean"]), tuple(found["deviation"]))
 
 
 def in_place(module: M) -> M:
