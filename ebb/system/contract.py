@@ -66,7 +66,7 @@ def parts_of(contract: Mapping[str, Any]) -> Parts:
 
 def family_of(contract: Mapping[str, Any]) -> str:
     """The family of a contract; before families an autoencoder was a denoiser whose network answered 0."""
-    return str(contract.get("family") or ("autoencoder" if contract["network"] == "zero" else "denoiser"))
+    return str(contract.get("family") or ("autoencoder" if str(contract["network"]).startswith("zero") else "denoiser"))
 
 
 def conditioner_of(contract: Mapping[str, Any]) -> Conditioner:

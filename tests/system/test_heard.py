@@ -93,7 +93,7 @@ def deaf(system):
         def conditions(self, wishes):
             return {name: row.expand(len(wishes), *row.shape[1:]) for name, row in null.items()}
 
-    return Deaf(system.denoiser, system.shape, system.conditioner, system.sampling, system.space)
+    return Deaf(system.model, system.shape, system.conditioner, system.sampling)
 
 
 def test_a_picture_is_as_light_as_the_number_says(tmp_path):
