@@ -131,8 +131,9 @@ def evaluate(
 def measuring(run: Path, *files: str, fresh: bool = False) -> Iterator[tuple[Event, ...]]:
     """Be the only process that measures a run, and know beforehand that these `files` can be written into it.
 
-    Gives the first events of a measurement. With `fresh`, the samples and classifiers of earlier measurements go first. Raises UsageError for a folder that is
-    not a run, and ResourceError where figures could not be saved or another process measures it.
+    Gives the first events of a measurement. With `fresh`, the samples and classifiers of earlier measurements go first.
+    Raises UsageError for a folder that is not a run, and ResourceError where figures could not be saved or another
+    process measures it.
     """
     locate(run)
     try:
