@@ -274,9 +274,9 @@ def on_a_clock(monkeypatch, speed):
             now[0] += 16 / speed(now[0])
             yield step
 
-    for module in ("plan", "progress"):
+    for module in ("plan", "meter"):
         reads = SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
-        monkeypatch.setattr(f"ebb.{module}.time", reads)
+        monkeypatch.setattr(f"ebb.run.{module}.time", reads)
     monkeypatch.setattr("ebb.run.supervise.updates_of", made)
     return now
 
