@@ -13,11 +13,13 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import wraps
 from queue import SimpleQueue
-from typing import Any, TypeAlias, TypeVar, get_args
+from typing import Any, ParamSpec, TypeAlias, TypeVar, get_args
 
 from ebb.errors import UsageError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -155,6 +157,16 @@ def finished(work: Work[T], sink: Sink = ignored) -> T:
                 result: T = end.value
                 return result
             sink(event)
+
+
+def to_the_end(work: Callable[P, Work[T]]) -> Callable[P, T]:
+    """`work` as a function of the same arguments that gives the result, for who does not read the events."""
+
+    @wraps(work)
+    def result(*arguments: P.args, **options: P.kwargs) -> T:
+        return finished(work(*arguments, **options))
+
+    return result
 
 
 def to_json(event: Event) -> str:
