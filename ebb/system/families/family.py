@@ -16,15 +16,16 @@ from ebb.data.loader import Examples, Loader
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
+from ebb.events import Work
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.recipe.starting import Facts
 from ebb.system.model import Model
 from ebb.train.ema import EMA
 from ebb.train.loop import Training
-from ebb.train.muon import Muon
+from ebb.train.muon import muon
 from ebb.train.objectives.autoencoding import FeatureMaps
 from ebb.train.objectives.objective import Objective
-from ebb.train.optimiser import AdamW
+from ebb.train.optimiser import adamw
 from ebb.train.validate import Validation
 
 
@@ -64,11 +65,10 @@ def facts_of(data: Prepared) -> Facts:
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where what a run learns from is prepared: the device, the folder of what is computed once, and who is told."""
+    """Where what a run learns from is prepared: the device, and the folder of what is computed once."""
 
     device: torch.device = torch.device("cpu")
     cache: Path = Path("runs")
-    say: Callable[[str], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ class Family(ABC):
     def build(self, recipe: Recipe, data: Prepared, device: torch.device) -> Trainable:
         """All that the recipe names, its weights from the global generator; UsageError for what cannot be."""
 
-    def prepared(self, recipe: Recipe, images: Images, shop: Workshop) -> Prepared:
+    def prepared(self, recipe: Recipe, images: Images, shop: Workshop) -> Work[Prepared]:
         """What it learns from of images without all that is said of them, where it is not `conditioned`."""
+        yield from ()
         return Prepared(images, Conditioner(), Examples(images.pixels), None)
 
     def calls(self, recipe: Recipe) -> float:
@@ -125,7 +126,7 @@ class Family(ABC):
         """The model that `Model.contract` describes, in its latent space, with fresh weights."""
 
 
-OPTIMISERS = {"muon": Muon, "adamw": AdamW}
+OPTIMISERS = {"muon": muon, "adamw": adamw}
 """The optimisers that a recipe can name."""
 
 

@@ -17,6 +17,7 @@ from ebb.encode.autoencoder import KL, VQ, Autoencoder
 from ebb.encode.latent import LatentSpace
 from ebb.encode.statistics import latent_statistics
 from ebb.errors import DamagedError, UsageError
+from ebb.events import Message, Work
 from ebb.guide.cfg import Guide
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble
 from ebb.judge.features import train_classifier
@@ -95,12 +96,12 @@ class VariationalFamily(Family):
     name = "autoencoder"
     analyses = ("copies", "reconstruction")
 
-    def prepared(self, recipe: Recipe, images: Images, shop: Workshop) -> Prepared:
+    def prepared(self, recipe: Recipe, images: Images, shop: Workshop) -> Work[Prepared]:
         """The images, and the network in whose features they are compared, where one is asked for."""
         how, features = recipe.autoencoding, None
         if how.perceptual:
-            features = lpips(Path(how.lpips), shop.device) if how.lpips else perceiver(images, shop)
-        return replace(super().prepared(recipe, images, shop), features=features)
+            features = lpips(Path(how.lpips), shop.device) if how.lpips else (yield from perceiver(images, shop))
+        return replace((yield from super().prepared(recipe, images, shop)), features=features)
 
     def calls(self, recipe: Recipe) -> float:
         """As many as an update makes: a grid is of reconstructions."""
@@ -171,7 +172,7 @@ PERCEIVER = 3
 """The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
 
 
-def perceiver(images: Images, shop: Workshop) -> FeatureMaps:
+def perceiver(images: Images, shop: Workshop) -> Work[FeatureMaps]:
     """The feature maps of a classifier of the images' labels, trained once and kept in the workshop.
 
     Raises UsageError for images without labels.
@@ -184,7 +185,7 @@ def perceiver(images: Images, shop: Workshop) -> FeatureMaps:
     file = shop.cache / f"perceiver-{images.summary.fingerprint[:12]}.safetensors"
     kept = load_ensemble(file, images.summary.fingerprint)
     if kept is None:
-        shop.say("training a classifier to compare pictures by, once")
+        yield Message("training a classifier to compare pictures by, once")
         classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
         kept = Ensemble([classifier]), accuracy
         with told(file.parent):
