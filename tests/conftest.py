@@ -45,7 +45,9 @@ def pytest_runtest_call():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="long forms too: tests marked `full`, properties with more examples")
+    parser.addoption(
+        "--full", action="store_true", help="long forms too: tests marked `full`, properties with more examples"
+    )
 
 
 def pytest_configure(config):

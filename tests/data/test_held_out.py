@@ -55,7 +55,7 @@ def test_the_choice_is_not_by_place():
 
 @pytest.mark.parametrize("block", [3, 10, 1000])
 def test_the_rest_moves_up(monkeypatch, block):
-    monkeypatch.setattr(hold, "CHUNK", block)
+    monkeypatch.setattr("ebb.data.held_out.CHUNK", block)
     pixels = drawn(50)[0]
     whole, back = pixels.copy(), [0, 3, 4, 20, 48]
     rest, aside, left = parted(pixels, back)
