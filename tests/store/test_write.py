@@ -200,8 +200,8 @@ def test_figures_that_have_no_place_are_known_before_the_work(run, monkeypatch, 
 
 
 def test_a_doctor_who_can_keep_nothing_tells_what_was_found(run, monkeypatch, capsys):
-    monkeypatch.setattr("ebb.doctor.run_checks.RUN_CHECKS", [])
-    monkeypatch.setattr("ebb.doctor.model_checks.MODEL_CHECKS", [])
+    monkeypatch.setattr("ebb.doctor.diagnose.RUN_CHECKS", [])
+    monkeypatch.setattr("ebb.doctor.diagnose.MODEL_CHECKS", [])
     (run / "doctor.json").mkdir()
     assert ebb("doctor", run) == 0
     said = capsys.readouterr().out
