@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -125,7 +125,7 @@ class CodecRecipe(Group):
     """weight of a patch critic, heard from a quarter of the run on"""
 
     @model_validator(mode="after")
-    def weighed(self) -> Self:
+    def weighed(self) -> CodecRecipe:
         """Refuse features of a term that has no weight."""
         if self.lpips and not self.perceptual:
             raise UsageError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Discriminator, Tag, ValidationError, model_validator
@@ -71,14 +71,14 @@ class Recipe(Group):
     data: DataRecipe = DataRecipe()
     optimiser: OptimiserRecipe = OptimiserRecipe()
 
-    def __new__(cls, **fields: Any) -> Self:
+    def __new__(cls, **fields: Any) -> Recipe:
         """A recipe of the family that `kind` names; the first where it names none."""
         if cls is Recipe:
             cls = RECIPES.get(fields.get("kind", FIRST), DiffusionRecipe)  # type: ignore[assignment]
         return super().__new__(cls)
 
     @model_validator(mode="after")
-    def within_limits(self) -> Self:
+    def within_limits(self) -> Recipe:
         """Refuse a number outside its limits, and a budget that is not a duration; UsageError names the field."""
         if self.budget is not None:
             seconds(self.budget)
@@ -117,7 +117,7 @@ class Recipe(Group):
         """How the network runs in training; None where that is open."""
         return "eager"
 
-    def running(self, engine: Literal["eager", "compiled"]) -> Self:
+    def running(self, engine: Literal["eager", "compiled"]) -> Recipe:
         """The recipe with another engine, where it has one."""
         return self
 
@@ -179,7 +179,7 @@ class DiffusionRecipe(Recipe):
         """`engine`."""
         return self.engine
 
-    def running(self, engine: Literal["eager", "compiled"]) -> Self:
+    def running(self, engine: Literal["eager", "compiled"]) -> DiffusionRecipe:
         """The recipe with this engine."""
         return self.model_copy(update={"engine": engine})
 

@@ -13,7 +13,7 @@ from ebb.data.sources import named
 from ebb.errors import UsageError
 from ebb.events import Done, Event, Message, Progress, Work, streamed
 from ebb.machine import best_device, ready
-from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, from_yaml, resolved
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat, from_yaml, resolved
 from ebb.report.run_report import write_report
 from ebb.run.build import build, names_known
 from ebb.run.folder import Log, chosen_for, found_in, write_card, write_documents
@@ -131,7 +131,8 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
         return None
     recipe, rest = from_yaml(folder / "run.yaml")
     words = json.loads(json.dumps(asked.asked()))
-    changes = [line for line in difference(rest.get("asked", {}), words) if not line.startswith("engine:")]
+    before = {name: value for name, value in rest.get("asked", {}).items() if name in flat(recipe.model_dump())}
+    changes = [line for line in difference(before, words) if not line.startswith("engine:")]
     if rest.get("fingerprint") != images.summary.fingerprint:
         where = str(rest.get("data"))
         changes.append(
