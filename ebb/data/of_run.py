@@ -28,7 +28,7 @@ def data_of(run: Path, place: str | None = None) -> Images:
         size=recipe.data.size,
         channels=recipe.data.channels,
         cache=by_name(run).parent,
-        numbers=recipe.numbers,
+        numbers=recipe.metadata(),
         beside=recipe.beside,
     )
     images = again()

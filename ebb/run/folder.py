@@ -110,7 +110,7 @@ def amend(folder: Path, recipe: Recipe, name: str, reason: str) -> None:
 def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:
     """The model card; `figures` is the last line of the log."""
     count, (what, process) = sum(p.numel() for p in system.model.module.parameters()), system.model.card()
-    names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
+    names, how, hears = ", ".join(system.labels.names) or "none", system.sampling, system.conditioner
     told = {"texts": hears.text, "numbers": hears.numbers, "beside": hears.beside}
     heard = "".join(f"- {name}: {what}\n" for name, what in told.items() if what is not None)
     replace_text(
