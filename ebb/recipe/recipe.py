@@ -74,7 +74,7 @@ class Recipe(Group):
     def __new__(cls, **fields: Any) -> Recipe:
         """A recipe of the family that `kind` names; the first where it names none."""
         if cls is Recipe:
-            cls = RECIPES.get(fields.get("kind", FIRST), DiffusionRecipe)  # type: ignore[assignment]
+            cls = RECIPES.get(fields.get("kind", FIRST), DiffusionRecipe)
         return super().__new__(cls)
 
     @model_validator(mode="after")

@@ -235,9 +235,9 @@ def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, mo
     speeds, failure = {"eager": 100.0, "compiled": 150.0}, list[Exception]()
 
     def pace(recipe, *_):
-        if recipe.engine == "compiled" and failure:
+        if recipe.runs == "compiled" and failure:
             raise failure[0]
-        return speeds[recipe.engine or "eager"]
+        return speeds[recipe.runs or "eager"]
 
     def chosen(device="cuda", spent=0.0, **asked):
         began = time.perf_counter() - spent

@@ -100,6 +100,6 @@ def test_a_run_of_other_data_another_path_or_other_settings_is_refused(home, tmp
         validated({"reflow": "x", "kind": "autoencoder"}, "a file")
     source = str(home / "data.npz")
     finished(train(source, Recipe(path="cosine", network={"width": 16, "depth": 1}, **SMALL), run=tmp_path / "cosine"))
-    with pytest.raises(UsageError, match="not a denoiser on the linear path"):
+    with pytest.raises(UsageError, match="not a diffusion model on the linear path"):
         inherited(Recipe(reflow=str(tmp_path / "cosine")))
     assert inherited(Recipe()) == Recipe()

@@ -146,7 +146,7 @@ def test_the_engine_may_change_when_a_run_goes_on_and_nothing_else(pictures, tmp
     text = (run / "run.yaml").read_text()
     assert text.count("engine: eager") == 1
     (run / "run.yaml").write_text(text.replace("engine: eager", "engine: compiled"))
-    engine = lambda **how: resumed(run, Recipe(**SMALL, steps=12, **how), read(str(pictures)), False).engine  # noqa: E731
+    engine = lambda **how: resumed(run, Recipe(**SMALL, steps=12, **how), read(str(pictures)), False).runs  # noqa: E731
     assert engine() == "compiled"
     assert engine(engine="eager") == "eager", "as the error says that asks for it"
     with pytest.raises(UsageError, match="other recipe:\n    seed: chosen → 1\n"):

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from ebb.data.loader import Loader
+from ebb.data.scan import read
 from ebb.errors import UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.events import finished
 from ebb.recipe.groups import OptimiserRecipe
-from ebb.recipe.recipe import RECIPES, Recipe, from_yaml, resolved
+from ebb.recipe.recipe import RECIPES, Recipe, from_yaml, resolved, validated
 from ebb.recipe.starting import completed
 from ebb.run.train import train
 from ebb.sample.noise import Noise
@@ -118,7 +119,7 @@ def family(monkeypatch):
 
 
 def pictures(folder):
-    """24 grey pictures of 4×4 in uint8, mid-grey on average."""
+    """48 grey pictures of 4×4 in uint8, mid-grey on average."""
     pixels = np.random.default_rng(0).integers(90, 170, (48, 4, 4), dtype=np.uint8)
     np.savez(folder / "data.npz", images=pixels)
     return folder / "data.npz", pixels
@@ -132,28 +133,24 @@ def test_a_family_is_added_in_one_file_trained_sampled_and_measured(family, tmp_
     assert from_yaml(run / "run.yaml")[0].kind == "gaussian"
     assert "A Gaussian" in (run / "card.md").read_text()
     system = load(run, "model")
-    x = finished_data(data)
+    x = flat_images(data)
     mean, covariance = system.model.sums.moments()
     np.testing.assert_allclose(mean, x.mean(0), atol=1e-6)
     np.testing.assert_allclose(covariance, np.cov(x.T, bias=True) + DEPTH * np.eye(16), atol=1e-6)
     eps = Noise.of(3, 5).start((1, 4, 4)).flatten(1).double()
     expected = (mean + eps @ torch.linalg.cholesky(covariance).T).float().reshape(5, 1, 4, 4).clamp(-1, 1)
     torch.testing.assert_close(system.sample(5, seed=3), expected)
-    found = evaluate(run, 16)
+    found = finished(evaluate(run, 16))
     assert found.memorisation is not None
     assert (found.levels, found.likelihood, found.reconstruction) == (None, None, None)
     assert found.cost.evaluations == 0
 
 
-def finished_data(data):
+def flat_images(data):
     """The training images, flat, in [−1, 1]."""
-    import ebb
-
-    return ebb.read(str(data)).pixels.reshape(-1, 16) / 127.5 - 1
+    return read(str(data)).pixels.reshape(-1, 16) / 127.5 - 1
 
 
-def test_what_another_family_has_does_not_exist_for_it(family, tmp_path):
-    from ebb.recipe.recipe import validated
-
+def test_what_another_family_has_does_not_exist_for_it(family):
     with pytest.raises(UsageError, match=r"path is of diffusion; this recipe is of gaussian: --kind diffusion"):
         validated({"kind": "gaussian", "path": "linear"}, "a file")
