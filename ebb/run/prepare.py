@@ -29,7 +29,7 @@ from ebb.judge.pretrained import lpips
 from ebb.recipe.recipe import Recipe, TextRecipe, from_yaml
 from ebb.run.reflow import pairs_of
 from ebb.store import checkpoint
-from ebb.store.failure import told
+from ebb.store.failure import explained
 from ebb.store.shards import Rows, cached
 from ebb.system.families.family import Prepared
 from ebb.system.system import load, locate
@@ -80,7 +80,7 @@ def prepared(
     conditioner = Conditioner(Labels(images.names), text, numbers_of(images), beside_of(images, factor))
 
     def of(some: Images, part: str) -> Examples:
-        count, numbers = len(some.pixels), some.told.numbers
+        count, numbers = len(some.pixels), some.metadata.numbers
         cond: dict[str, np.ndarray | Rows | Pictures] = {}
         if isinstance(text, Frozen):
             folder = f"{images.summary.name}-{text.fingerprint[:8]}-{part}"
@@ -88,9 +88,9 @@ def prepared(
             cond["text"] = states_of(text, some, cache / "texts" / folder, say)
         else:
             cond |= conditioner.of(count, some.labels, some.captions, numbers)
-        if conditioner.beside is None or some.told.pictures is None:
+        if conditioner.beside is None or some.metadata.pictures is None:
             return Examples(some.pixels, cond)
-        return Examples(some.pixels, cond | {"image": some.told.pictures}, folded=conditioner.beside)
+        return Examples(some.pixels, cond | {"image": some.metadata.pictures}, folded=conditioner.beside)
 
     examples, unseen = of(images, "train"), None if images.held_out is None else of(images.held_out, "held-out")
     if latents is None:
@@ -102,17 +102,17 @@ def prepared(
 
 def numbers_of(images: Images) -> Numbers | None:
     """The numbers that were read with the images, with their mean and deviation; None where none were."""
-    told = images.told
-    return None if told.numbers is None else Numbers.of(told.fields.numbers, told.numbers)
+    metadata = images.metadata
+    return None if metadata.numbers is None else Numbers.of(metadata.fields.numbers, metadata.numbers)
 
 
 def beside_of(images: Images, factor: int) -> Beside | None:
     """The pictures that were read beside the images, where what is denoised is `factor` times smaller."""
-    told = images.told
-    if told.pictures is None:
+    metadata = images.metadata
+    if metadata.pictures is None:
         return None
-    channels, height, width = told.pictures.pixels.shape[1:]
-    return Beside(str(told.fields.beside), (channels, height, width), factor)
+    channels, height, width = metadata.pictures.pixels.shape[1:]
+    return Beside(str(metadata.fields.beside), (channels, height, width), factor)
 
 
 def states_of(text: Frozen, images: Images, folder: Path, say: Say) -> Rows:
@@ -213,7 +213,7 @@ def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> Fe
         say("training a classifier to compare pictures by, once")
         classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
         kept = Ensemble([classifier]), accuracy
-        with told(file.parent):
+        with explained(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
         save_ensemble(file, *kept, images.summary.fingerprint)
     return stages(kept[0].members[0].body.to(device))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ebb.errors import ResourceError
-from ebb.store.failure import told
+from ebb.store.failure import explained
 
 Say = Callable[[str], None]
 
@@ -85,7 +85,7 @@ def opened(file: Path, doing: str, say: Say, wait: bool, instead: str) -> int | 
 
 def at(file: Path) -> int:
     """The handle of a file that is made if it is not there, with the folder it lies in."""
-    with told(file.parent):
+    with explained(file.parent):
         while True:
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
