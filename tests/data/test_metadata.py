@@ -61,7 +61,7 @@ def test_they_stay_with_their_images_through_skips_and_the_split(folder, tmp_pat
     assert (len(images.pixels), len(images.held_out.pixels)) == (199, 10)
     assert aligned(images)
     assert aligned(images.held_out)
-    assert not aligned(replace(images, told=images.metadata.take(np.roll(np.arange(199), 1))))
+    assert not aligned(replace(images, metadata=images.metadata.take(np.roll(np.arange(199), 1))))
     assert images.summary.chosen["numbers"] == "size from 0 to 209 (209 images)"
     assert images.summary.chosen["beside"] == "mirror: 209 images have one, 8×8"
 
