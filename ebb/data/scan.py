@@ -110,7 +110,7 @@ def read(
     `hold_back` is False, as for a run that was trained on all of them.
 
     `numbers` are fields of a metadata.jsonl whose values are numbers, `beside` one that names another picture of the
-    same scene, which is scaled and cropped as the image is (`Images.told`), and no example itself.
+    same scene, which is scaled and cropped as the image is (`Images.metadata`), and no example itself.
 
     Raises UsageError for a wrong argument, DataError for data that cannot be used, DamagedError for a broken file and
     ResourceError when memory, disk or scikit-learn is missing.

@@ -5,7 +5,7 @@ from ebb import testing
 from ebb.errors import UsageError
 from ebb.guide import energy as home
 from ebb.guide.cfg import cfg
-from ebb.guide.energy import NSR_MAX, energy, capped, linearised
+from ebb.guide.energy import NSR_MAX, capped, energy, linearised
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.exact import Gaussian

@@ -5,7 +5,7 @@ from ebb import testing
 from ebb.errors import UsageError
 from ebb.guide import inverse as home
 from ebb.guide.cfg import cfg
-from ebb.guide.energy import NSR_MAX, energy, capped
+from ebb.guide.energy import NSR_MAX, capped, energy
 from ebb.guide.inpaint import inpaint
 from ebb.guide.inverse import dps, mmps, pigdm, solved
 from ebb.guide.operators import Curved, Operator, blur, downsample, mask, sensing
