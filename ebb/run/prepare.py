@@ -66,7 +66,7 @@ def prepared(
         how, seen = recipe.autoencoding, None
         if how.perceptual:
             seen = lpips(Path(how.lpips), device) if how.lpips else (yield from perceiver(images, device, cache))
-        return Prepared(images, Conditioner(), Examples(images.pixels), None, features=seen)
+        return Prepared(images, Conditioner(), Examples(images.pixels, unit=images.modality.unit), None, features=seen)
     if recipe.reflow is not None:
         system, pairs = yield from pairs_of(recipe, images, device, cache)
         weights = system.denoiser.state_dict()
@@ -87,7 +87,7 @@ def prepared(
         else:
             cond |= conditioner.of(count, some.labels, some.captions, numbers)
         if conditioner.beside is None or some.told.pictures is None:
-            return Examples(some.pixels, cond)
+            return Examples(some.pixels, cond, unit=images.modality.unit)
         return Examples(some.pixels, cond | {"image": some.told.pictures}, folded=conditioner.beside)
 
     examples = yield from of(images, "train")

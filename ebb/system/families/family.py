@@ -43,7 +43,7 @@ class Prepared:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what is denoised: a picture's [c, h, w], or its latent's."""
+        """Of what is denoised: an example, or its latent."""
         return self.images.summary.shape if self.space is None else self.space.shape(self.images.summary.shape)
 
 
