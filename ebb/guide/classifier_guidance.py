@@ -85,7 +85,7 @@ def classifier(model: NoisyClassifier, scale: float = 1.0, condition: str = "lab
     `scale` is the paper's: 0 is off, and 1 is Bayes' rule, p(x)·p(y | x): what turns an unconditional denoiser into the
     conditional one (scale 1 is not "off" here, as it is where two answers of one model are extrapolated). Above 1 the
     density is p(x)·p(y | x)^scale, sharper about the class. The guide takes the condition for itself: a denoiser that
-    is conditional too gets its label under another name. Where ν > NSR_MAX both are asked at NSR_MAX (`energy.heard`).
+    is conditional too gets its label under another name. Where ν > NSR_MAX both are asked at NSR_MAX (`energy.capped`).
 
     Raises UsageError when `model` was made for another path than the denoiser.
     """
