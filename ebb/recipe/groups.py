@@ -34,7 +34,7 @@ def members(annotation: Any) -> dict[str, type[Group]]:
 
 
 class DataRecipe(Group):
-    """What is done to the images."""
+    """What is done to the data; size, channels and flip belong to pictures, window to tables."""
 
     size: int | None = None
     """side of the square that images are resized to; None: chosen from the images"""
@@ -42,6 +42,8 @@ class DataRecipe(Group):
     """1 for grey, 3 for colour; None: colour if any image has colour"""
     flip: bool = False
     """mirror half of the images left to right"""
+    window: int | None = None
+    """rows of a table that are one example, a window of a series; 0: each row is one; None: as the table looks"""
 
 
 class TextRecipe(Group):
@@ -76,7 +78,7 @@ class UNetRecipe(PatchRecipe):
     tokens: ClassVar[bool] = False
     """whether it is a transformer, whose tokens see all others at once"""
     kind: Literal["unet"] = "unet"
-    """unet, dit, or mmdit for texts"""
+    """unet, dit, mmdit for texts, or mlp for rows of numbers, which have no places for the others"""
     multipliers: tuple[int, ...] | None = None
     """width of each level, as a multiple of width"""
     attention: tuple[int, ...] | None = None
@@ -101,7 +103,19 @@ class MMDiTRecipe(PatchRecipe):
     kind: Literal["mmdit"] = "mmdit"
 
 
-NetworkRecipe = UNetRecipe | DiTRecipe | MMDiTRecipe
+class MLPRecipe(Group):
+    """A perceptron, for rows of numbers: they have no places."""
+
+    tokens: ClassVar[bool] = False
+    patch: ClassVar[int] = 1
+    kind: Literal["mlp"] = "mlp"
+    width: int | None = None
+    """numbers between layers"""
+    depth: int | None = None
+    """layers between the first and the last"""
+
+
+NetworkRecipe = UNetRecipe | DiTRecipe | MMDiTRecipe | MLPRecipe
 
 
 class CodecRecipe(Group):

@@ -20,6 +20,7 @@ from ebb.recipe.groups import (
     DiTRecipe,
     Group,
     KLRecipe,
+    MLPRecipe,
     MMDiTRecipe,
     OptimiserRecipe,
     TextRecipe,
@@ -155,7 +156,10 @@ class DiffusionRecipe(Recipe):
     """how a denoiser's network runs in training; None: eager, or on a GPU the faster, for 20 minutes or more"""
     text: TextRecipe = TextRecipe()
     network: Annotated[
-        Annotated[UNetRecipe, Tag("unet")] | Annotated[DiTRecipe, Tag("dit")] | Annotated[MMDiTRecipe, Tag("mmdit")],
+        Annotated[UNetRecipe, Tag("unet")]
+        | Annotated[DiTRecipe, Tag("dit")]
+        | Annotated[MMDiTRecipe, Tag("mmdit")]
+        | Annotated[MLPRecipe, Tag("mlp")],
         Discriminator(kind_or("unet")),
     ] = UNetRecipe()
     sample: Sampling = Sampling()

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ebb.recipe.groups import NetworkRecipe, OptimiserRecipe, UNetRecipe
+from ebb.errors import UsageError
+from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
 from ebb.recipe.recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, flat, resolved
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choice depends on: how many images, shape (c, h, w) of what is denoised, classes, standard deviation."""
+    """What the choice depends on: count of examples, shape (c, *size) of what is denoised, classes, deviation."""
 
     count: int
     shape: tuple[int, ...]
@@ -66,7 +67,8 @@ def room(facts: Facts, patch: int) -> int:
     Those of a picture that is heard beside enter too, but do not come out again.
     """
     own = facts.shape[0]
-    return 16 * math.ceil(max(ROOM * own, own + facts.image) * patch**2 / 16)
+    places: int = patch ** len(facts.shape[1:])
+    return 16 * math.ceil(max(ROOM * own, own + facts.image) * places / 16)
 
 
 def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> NetworkRecipe:
@@ -82,13 +84,14 @@ def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> Network
         patch = next(whole, largest)  # what does not divide a picture costs a margin
     if asked.width is None:
         width = max(width, room(facts, patch))
-    return offered.model_copy(update={"width": width, "patch": patch})
+    update = {"width": width, "patch": patch}
+    return offered.model_copy(update={name: update[name] for name in update.keys() & type(offered).model_fields})
 
 
 def squeezed(network: NetworkRecipe, facts: Facts) -> str | None:
     """What is wrong with a network whose width and patch were both asked for; None where nothing is."""
     width, patch = resolved(network.width), resolved(network.patch)
-    entering = facts.shape[0] * patch**2
+    entering = facts.shape[0] * patch ** len(facts.shape[1:])
     if width >= entering:
         return None
     return (
@@ -129,10 +132,29 @@ def large(facts: Facts) -> DiffusionRecipe:
     return DiffusionRecipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
 
 
-def transformer(facts: Facts, network: NetworkRecipe) -> DiffusionRecipe:
+def transformer(facts: Facts, network: DiTRecipe | MMDiTRecipe) -> DiffusionRecipe:
     """A transformer, of the kind of `network`, whose patches cut the picture into about 8 × 8 tokens."""
     usual = type(network)(width=192, depth=6, patch=max(1, round(facts.side / 8)))
     return DiffusionRecipe(batch=128, network=usual, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
+
+
+def rows(facts: Facts) -> DiffusionRecipe:
+    """Rows of numbers: a perceptron, wider for longer rows."""
+    width = min(512, max(128, 16 * math.ceil(facts.shape[0] / 4)))
+    network = MLPRecipe(width=width, depth=4)
+    return DiffusionRecipe(batch=256, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
+
+
+def series(facts: Facts) -> DiffusionRecipe:
+    """Series: patches and levels down to about 8 places, so that all of a series is seen at once."""
+    patch = 1 if facts.side <= 64 else 2 if facts.side <= 256 else 4
+    halvings = max(1, min(4, round(math.log2(max(2, facts.side / patch / 8)))))
+    multipliers = (1, *(2,) * halvings)
+    last = len(multipliers) - 1
+    network = UNetRecipe(
+        width=32, multipliers=multipliers, depth=2, patch=patch, attention=(last,), cross=texts(facts, last)
+    )
+    return DiffusionRecipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
 
 
 def coder() -> AutoencoderRecipe:
@@ -142,13 +164,29 @@ def coder() -> AutoencoderRecipe:
 
 def starting_point(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
     """The starting point of diffusion for these facts, and why."""
+    if (axes := len(facts.shape)) < 3:
+        return fewer_axes(asked, facts, axes)
     c, h, w = facts.shape
-    if asked.network.tokens:
+    if isinstance(asked.network, MLPRecipe):
+        raise UsageError("an mlp is of rows of numbers, and this data has places", "leave --network.kind out")
+    if isinstance(asked.network, DiTRecipe | MMDiTRecipe):
         return transformer(facts, asked.network), "a transformer was asked for"
     for recipe, limit in ((tiny, 16), (small, 40)):
         if facts.side <= limit:
             return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
     return large(facts), f"large: images of {w}×{h} with {c} channels"
+
+
+def fewer_axes(asked: DiffusionRecipe, facts: Facts, axes: int) -> tuple[DiffusionRecipe, str]:
+    """The starting point for rows and series, and why; UsageError for what is of pictures."""
+    if asked.network.tokens:
+        raise UsageError(f"a {asked.network.kind} is of pictures, and this data has none", "leave the option out")
+    if axes == 1:
+        return rows(facts), f"rows: {facts.shape[0]} numbers each, which have no order that a U-Net could use"
+    if isinstance(asked.network, MLPRecipe):
+        raise UsageError("an mlp is of rows of numbers, and series have times", "leave --network.kind out")
+    channels, times = facts.shape
+    return series(facts), f"series: {times} times of {channels} channel{'s' * (channels > 1)}"
 
 
 def filled(asked: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:
@@ -212,11 +250,17 @@ def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dic
             tree[name] = spelled if tree[name] == "edm" else tree[name]
         tree["label_dropout"] *= facts.conditioned
 
+    if start.network.kind != asked.network.kind:  # data without places
+        same = type(start.network)(width=asked.network.width, depth=asked.network.depth)
+        recipe, told = completed(asked.model_copy(update={"network": same}), facts, offered, why, reasons, suit)
+        return recipe, told | {"network.kind": why}
     return completed(asked, facts, offered, why, reasons, suit)
 
 
 def complete_coder(asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderRecipe, dict[str, str]]:
-    """The same of an autoencoder."""
+    """The same of an autoencoder; UsageError for data that is no pictures."""
+    if len(facts.shape) < 3:
+        raise UsageError("an autoencoder is of pictures, and this data has none", "leave the option out")
     return completed(asked, facts, coder().model_dump(), "an autoencoder was asked for")
 
 
@@ -235,8 +279,12 @@ def completed(
         share = ADAMW if asked.optimiser.kind == "adamw" else 1 / ADAMW
         offered["optimiser"] = usual | {"lr": usual["lr"] * share}
     # images of one size that is not square stay as they are: there is no side to name
-    channels, height, width = facts.picture or facts.shape
-    offered["data"] = {"size": height if height == width else None, "channels": channels, "flip": False}
+    offered["data"] = {"size": None, "channels": None, "flip": False, "window": None}
+    if len(facts.shape) == 3:
+        channels, height, width = facts.picture or facts.shape
+        offered["data"] |= {"size": height if height == width else None, "channels": channels}
+    elif asked.data.flip:
+        raise UsageError("pictures are mirrored, and this data has none", "leave --data.flip out")
     tree = filled(asked.model_dump(), offered)
     suit(tree)
     recipe = type(asked).model_validate(tree)

@@ -294,7 +294,7 @@ def resolve(
     recipe, reasons = family.complete(asked, facts)
     if wrong := family.concern(recipe, facts):
         yield Message(wrong)
-    opened = family.timed(asked) if recipe.budget is not None and recipe.steps is None else set()
+    opened = family.timed(asked, recipe) if recipe.budget is not None and recipe.steps is None else set()
     recipe, rate, measured = yield from by_stopwatch(recipe, opened, data, device, began)
     for name in opened:
         measured[name] = reasons[name] + measured[name]

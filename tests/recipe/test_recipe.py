@@ -116,6 +116,7 @@ def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
     values = flat(recipe.model_dump())
     open_ones = {name for name, value in values.items() if value is None}
     assert open_ones <= {
+        "data.window",
         "autoencoder",
         "beside",
         "reflow",
@@ -227,7 +228,8 @@ def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
     assert width(steps=5) == (64, False)
     assert width() == (64, False)
     assert width(budget="10s", network={"kind": "dit"}) == (192, False)
-    assert not FAMILIES["autoencoder"].timed(Recipe(kind="autoencoder"))
+    coder = Recipe(kind="autoencoder")
+    assert not FAMILIES["autoencoder"].timed(coder, coder)
 
 
 def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, monkeypatch):

@@ -16,13 +16,14 @@ from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
+from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import CLOCKS, Cond, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
 from ebb.process.times import DENSITIES, GRIDS
-from ebb.recipe.groups import DiTRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
+from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
 from ebb.recipe.names import parse, spell
 from ebb.recipe.recipe import DiffusionRecipe, Sampling, resolved
 from ebb.recipe.starting import Facts, complete, squeezed
@@ -139,10 +140,10 @@ class DiffusionFamily(Family[DiffusionRecipe]):
         """One for each step, and with guidance two."""
         return recipe.sample.steps * (1 if recipe.sample.guidance == 1 else 2)
 
-    def timed(self, asked: DiffusionRecipe) -> set[str]:
+    def timed(self, asked: DiffusionRecipe, recipe: DiffusionRecipe) -> set[str]:
         """The batch, and of a U-Net the width."""
-        width = not asked.network.tokens and asked.network.width is None
-        return super().timed(asked) | ({"network.width"} if width else set())
+        width = isinstance(recipe.network, UNetRecipe) and asked.network.width is None
+        return super().timed(asked, recipe) | ({"network.width"} if width else set())
 
     def concern(self, recipe: DiffusionRecipe, facts: Facts) -> str | None:
         """A network through which a patch does not pass."""
@@ -234,8 +235,13 @@ def shared(recipe: NetworkRecipe, facts: Facts) -> dict[str, Any]:
 def unet_of(recipe: UNetRecipe, facts: Facts) -> UNet:
     """A U-Net, which may attend to each of several concepts alone."""
     levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    levels |= {"cross": resolved(recipe.cross), "concepts": facts.concepts}
+    levels |= {"cross": resolved(recipe.cross), "concepts": facts.concepts, "dims": len(facts.shape) - 1}
     return UNet(facts.shape[0], **levels, **shared(recipe, facts))
+
+
+def mlp_of(recipe: MLPRecipe, facts: Facts) -> MLP:
+    """A perceptron."""
+    return MLP(facts.shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), classes=facts.classes)
 
 
 def dit_of(recipe: DiTRecipe, facts: Facts) -> DiT:
@@ -257,5 +263,10 @@ def whole_texts(recipe: NetworkRecipe, facts: Facts) -> None:
         raise UsageError(f"a {recipe.kind} attends to whole texts", "leave --text.concepts out, or take a unet")
 
 
-BUILDERS: dict[str, Callable[[Any, Facts], nn.Module]] = {"unet": unet_of, "dit": dit_of, "mmdit": mmdit_of}
+BUILDERS: dict[str, Callable[[Any, Facts], nn.Module]] = {
+    "unet": unet_of,
+    "dit": dit_of,
+    "mmdit": mmdit_of,
+    "mlp": mlp_of,
+}
 """How each network of a recipe is built."""

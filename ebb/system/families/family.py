@@ -45,7 +45,7 @@ class Prepared:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what is denoised: a picture's [c, h, w], or its latent's."""
+        """Of what is denoised: an example, or its latent."""
         return self.images.summary.shape if self.space is None else self.space.shape(self.images.summary.shape)
 
 
@@ -107,7 +107,7 @@ class Family(ABC, Generic[R]):
     def prepared(self, recipe: R, images: Images, shop: Workshop) -> Work[Prepared]:
         """What it learns from of images without all that is said of them, where it is not `conditioned`."""
         yield from ()
-        return Prepared(images, Conditioner(), Examples(images.pixels), None)
+        return Prepared(images, Conditioner(), Examples(images.pixels, unit=images.modality.unit), None)
 
     @abstractmethod
     def complete(self, asked: R, facts: Facts) -> tuple[R, dict[str, str]]:
@@ -129,8 +129,8 @@ class Family(ABC, Generic[R]):
         """Whether nothing but the learning rate depends on how many updates there will be."""
         return True
 
-    def timed(self, asked: R) -> set[str]:
-        """The open fields of a recipe that are chosen anew by the speed of updates, of "batch" and "network.width"."""
+    def timed(self, asked: R, recipe: R) -> set[str]:
+        """What of "batch" and "network.width" is chosen anew by the speed of updates, since it was not asked for."""
         return {"batch"} if asked.batch is None else set()
 
     def concern(self, recipe: R, facts: Facts) -> str | None:

@@ -118,7 +118,7 @@ class VariationalFamily(Family[AutoencoderRecipe]):
         """Not with a critic, which is asked from a share of the run on: updates are faster before."""
         return not recipe.autoencoding.adversarial
 
-    def timed(self, asked: AutoencoderRecipe) -> set[str]:
+    def timed(self, asked: AutoencoderRecipe, recipe: AutoencoderRecipe) -> set[str]:
         """Nothing."""
         return set()
 
