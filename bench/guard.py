@@ -41,7 +41,7 @@ from ebb.system.system import in_place
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard, unsound
 from ebb.train.loop import Step, Training, updates
-from ebb.train.muon import Muon
+from ebb.train.muon import muon
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss, Objective
 
@@ -212,7 +212,7 @@ def mnist_loop(guarded: bool) -> Iterator[Step]:
     torch.manual_seed(0)
     network = ebb.UNet(1, width=64, multipliers=(1, 2), depth=2, patch=2, attention=(), classes=10)
     model = in_place(ebb.NetworkDenoiser(network, ebb.Linear(), ebb.velocity))
-    training = Training(model, Muon(model, 6e-3), EMA(model), guard=Guard() if guarded else Asleep())
+    training = Training(model, muon(model, 6e-3), EMA(model), guard=Guard() if guarded else Asleep())
     batch = Batch(torch.rand(128, 1, 28, 28) * 2 - 1, {"label": torch.arange(128) % 10})
     return updates(training, Denoising(), lambda _: batch, steps=10**6)
 

@@ -298,6 +298,7 @@ def test_words_that_were_never_heard_and_long_prompts_are_named(home, tmp_path):
     assert Image.open(tmp_path / "x.png").size[0] > 0
 
 
+@pytest.mark.full
 def test_samples_of_captions_are_matched_with_them(tmp_path, monkeypatch):
     write(tmp_path / "data", count=440)
     lines = [{"file_name": f"{i:02d}.png", "text": f"the {i}th {CAPTIONS[i % 2]}"} for i in range(440)]
@@ -316,6 +317,7 @@ def test_samples_of_captions_are_matched_with_them(tmp_path, monkeypatch):
     assert settings_of(tmp_path / "run" / "evaluation" / "captions.png")["captions"][0].startswith("the ")
 
 
+@pytest.mark.full
 def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.data.scenes.TRAIN", 80)
     monkeypatch.setattr("ebb.data.scenes.HELD_OUT", 20)

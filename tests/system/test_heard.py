@@ -97,6 +97,7 @@ def deaf(system):
     return Deaf(system.denoiser, system.shape, system.conditioner, system.sampling, system.space)
 
 
+@pytest.mark.full
 def test_a_picture_is_as_light_as_the_number_says(tmp_path):
     write(tmp_path / "data", lambda i, _: np.full((8, 8), 60 + 3 * i, np.uint8))
     run(tmp_path / "data", tmp_path / "run", numbers=("light",), **QUICK | {"steps": 80})
@@ -338,6 +339,7 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
     assert settings_of(tmp_path / "a.png")["together"]
 
 
+@pytest.mark.full
 def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     system, images = load(home / "all"), data_of(home / "all")
     wishes = asked_for(system, images, 6, seed=0)

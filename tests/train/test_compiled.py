@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 COMPILED = """
 import copy, torch, ebb
 from functorch.compile import make_boxed_func
@@ -14,7 +16,7 @@ from ebb.networks.dit import DiT
 from ebb.networks.unet import UNet
 from ebb.train.ema import EMA
 from ebb.train.loop import Training, updates
-from ebb.train.muon import Muon
+from ebb.train.muon import muon
 from ebb.train.objectives.compiled import Compiled, compiled, compiling
 from ebb.train.objectives.denoising import Denoising
 
@@ -24,7 +26,7 @@ heard = ebb.NetworkDenoiser(DiT(1, width=32, depth=1, patch=4, classes=2), ebb.L
 batch = Batch(torch.rand(8, 1, 8, 8) * 2 - 1, {"label": torch.arange(8) % 2})
 
 def begun(denoiser):
-    return Training(denoiser, Muon(denoiser, 0.01), EMA(denoiser))
+    return Training(denoiser, muon(denoiser, 0.01), EMA(denoiser))
 
 def losses(engine, denoiser, training=None, steps=4, **how):
     training = training or begun(denoiser)
@@ -73,6 +75,7 @@ for forward, backward in ((none, none), (kernel, none)):
 """
 
 
+@pytest.mark.full
 def test_it_learns_as_the_same_network_does_and_says_where_it_cannot_be_compiled():
     """In a process of its own: what checks shapes under test is not for a compiler."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
