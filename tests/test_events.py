@@ -148,7 +148,7 @@ def trained_whole(data, run, steps=2):
     assert [dict(event.figures) for event in updates] == log(run)
     assert {event.of for event in updates} == {steps}
     titles = [event.title for event in events if isinstance(event, Overview)]
-    assert [title.partition(":")[0] for title in titles] == ["data.npz", "the recipe"]
+    assert [title.partition(":")[0] for title in titles] == ["data", "the recipe"]
     assert [event.file for event in events if isinstance(event, Preview)] == [
         str(run / "samples" / f"step-{steps:06d}.png")
     ]

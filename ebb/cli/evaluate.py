@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
-from ebb.cli.screen import LogKind, Reader, Rows, echo, reported, table
+from ebb.cli.output import LogKind, Reader, Rows, echo, reported, table
 from ebb.events import Progress
 from ebb.terminal import command
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from ebb.cli.screen import LogKind, echo, reported, table
+from ebb.cli.output import LogKind, echo, reported, table
 from ebb.errors import UsageError
 from ebb.recipe.recipe import Recipe, flat, from_yaml, validated
 from ebb.terminal import command
