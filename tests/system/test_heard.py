@@ -95,7 +95,7 @@ def deaf(system):
         def conditions(self, wishes):
             return {name: row.expand(len(wishes), *row.shape[1:]) for name, row in null.items()}
 
-    return Deaf(system.denoiser, system.shape, system.conditioner, system.sampling, system.space)
+    return Deaf(system.model, system.shape, system.conditioner, system.sampling)
 
 
 @pytest.mark.full
