@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
+from ebb.data.images import PICTURES
 from ebb.edit.between import Between, blend, frames
 from ebb.edit.fill import canvas, fill
 from ebb.edit.restore import restore, softened
@@ -61,6 +62,8 @@ class Editor:
 
         Raises UsageError for settings or a label that the system does not have, and for guidance towards nothing.
         """
+        if system.modality != PICTURES:
+            raise UsageError(f"this model makes {system.modality.things}, and what is edited is pictures")
         how = system.settled(**asked)
         if label is None and asked.get("guidance") not in (None, 1):
             raise UsageError(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebb.encode.images import settings_of
+from ebb.data.images import settings_of
 from ebb.errors import ResourceError, UsageError
 from ebb.store.place import by_name, expanded, room_for
 from ebb.system.system import System
