@@ -105,6 +105,10 @@ class Recipe(Group):
         """The files and folders that a run reads besides its data, by the option that names them."""
         return {}
 
+    def origins(self) -> dict[Literal["teacher", "autoencoder"], str]:
+        """The run that this one stands on, by what it is for."""
+        return {}
+
     def metadata(self) -> tuple[str, ...]:
         """The fields of metadata.jsonl whose numbers are read with the data."""
         return ()
@@ -169,6 +173,12 @@ class DiffusionRecipe(Recipe):
         named = {"--autoencoder": self.autoencoder, "--reflow": self.reflow}
         found = {option: (path,) for option, path in named.items() if path is not None}
         return found | {"--text.encoders": self.text.encoders}
+
+    def origins(self) -> dict[Literal["teacher", "autoencoder"], str]:
+        """`reflow`, which has the autoencoder too, or `autoencoder`."""
+        if self.reflow is not None:
+            return {"teacher": self.reflow}
+        return {} if self.autoencoder is None else {"autoencoder": self.autoencoder}
 
     def metadata(self) -> tuple[str, ...]:
         """`numbers`."""
