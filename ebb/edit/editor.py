@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import SupportsIndex, Unpack
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from ebb.sample.noise import Noise
 from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Solver
 from ebb.shapes import Float, batch_of, sides
+from ebb.system.sampler import Sampler, Settings
 from ebb.system.system import System
 
 Label = str | int | None
@@ -55,14 +56,14 @@ class Editor:
         label: Label = None,
         batch: SupportsIndex = 64,
         progress: Callable[[int], None] | None = None,
-        **asked: Any,
+        **settings: Unpack[Settings],
     ) -> Editor:
         """An editor with the system's own sampling settings, but those that are asked for (steps, guidance, solver, …).
 
         Raises UsageError for settings or a label that the system does not have, and for guidance towards nothing.
         """
-        how = system.settled(**asked)
-        if label is None and asked.get("guidance") not in (None, 1):
+        how = system.settled(**settings)
+        if label is None and settings.get("guidance") not in (None, 1):
             raise UsageError(
                 f"guidance {how.guidance:g} needs a label or a text to guide towards", "name one with --label or --text"
             )
@@ -85,7 +86,7 @@ class Editor:
     @property
     def times(self) -> Float[Tensor, "n"]:
         """The grid of the settings, begun where the network can be heard."""
-        return self.system.times(self.how)
+        return Sampler(self.system).plain(self.how).times
 
     def cond(self, label: Label, count: int) -> Cond:
         """The conditions of `count` pictures; UsageError for a label that the system does not know."""
@@ -96,7 +97,7 @@ class Editor:
     @property
     def plain(self) -> Denoiser:
         """The denoiser in the precision of the settings, without guidance."""
-        return self.system.in_precision(self.how)
+        return Sampler(self.system).plain(self.how).denoiser
 
     @property
     def guided(self) -> Denoiser:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -21,12 +21,13 @@ from ebb.encode.arriving import arriving
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import form, grid, save_npz, save_png, to_pixels, writable
 from ebb.errors import UsageError
-from ebb.guide.cfg import Guide
+from ebb.guide.cfg import Guide, unguided
 from ebb.guide.compose import compose
 from ebb.guide.region import regions as regional
 from ebb.recipe.limits import whole
 from ebb.shapes import sides
 from ebb.store.place import by_name
+from ebb.system.sampler import Request, Sampler, Settings
 from ebb.system.system import System, load, locate
 from ebb.terminal import tell, tell_notes
 
@@ -47,7 +48,7 @@ def sample_to(
     seed: int,
     console: Console,
     compile: bool = False,
-    **asked: Any,
+    **asked: Unpack[Settings],
 ) -> None:
     """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
 
@@ -70,32 +71,39 @@ def sample_to(
         seed=seed,
     )
     hint(system, text, said, beside, regions, console)
-    how = asked | {"compile": compile, "seed": seed}
+    sampling = system.settled(**asked)
+    settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
+    guide: Guide = unguided
     if together or regions:
-        scale = system.settled(**asked).guidance
-        how |= {"guide": joined(system, text, scale, regions), "guidance": 1.0}
+        guide = joined(system, text, sampling.guidance, regions)
+        sampling = sampling.model_copy(update={"guidance": 1.0})
         wishes = replace(wishes, texts=("",) * count)
-    settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump()}
     given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
     settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
     settings |= {"label": label, "seed": seed}
-    make(system, wishes, out, settings, console, **how)
+    parts = Sampler(system, compiled=compile).parts(Request(wishes, sampling, seed), guide)
+    make(parts, wishes, system.labels.names, out, settings, console)
     tell(console, f"{count} images in {out}")
 
 
-def make(system: System, wishes: Wishes, out: Path, settings: dict[str, Any], console: Console, **how: Any) -> None:
-    """Sample and write: into a folder each batch when it is made, else all in one file at the end."""
-    bar, names = Progress(console=console, transient=True, disable=not console.is_terminal), system.labels.names
+def make(
+    parts: Iterable[Tensor],
+    wishes: Wishes,
+    names: Sequence[str],
+    out: Path,
+    settings: dict[str, Any],
+    console: Console,
+) -> None:
+    """Write samples: into a folder each batch when it is made, else all in one file at the end."""
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     with arriving(out, len(wishes), console) as some, bar:
         task = bar.add_task("sampling", total=len(wishes))
 
-        def each(x: Tensor) -> None:
+        for x in parts:
             for image in to_pixels(x):
                 name = f"{settings['seed'] + len(some):06d}"
                 some.add(image, name, single(len(some), wishes, names, settings))
             bar.advance(task, len(x))
-
-        system.make(wishes, each=each, **how)
     if form(out) != "folder":
         write(out, some.pixels, wishes, names, settings)
 
