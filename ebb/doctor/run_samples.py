@@ -20,6 +20,7 @@ from ebb.judge.features import Features, extract, vote
 from ebb.process.denoiser import Cond
 from ebb.process.path import Path
 from ebb.sample.drift import drift
+from ebb.sample.scheme import last
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float
 from ebb.system.sampler import Sampler
@@ -289,7 +290,7 @@ def adds_noise(system: System) -> bool:
         return torch.zeros_like(like)
 
     scheme = Sampler(system).plain(system.sampling).guided(lambda denoiser: Nought(denoiser.path))
-    scheme.fresh(torch.ones(1, 1), {}, noise)
+    last(scheme(torch.ones(1, 1), {}, noise))
     return bool(draws)
 
 
