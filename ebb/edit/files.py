@@ -208,7 +208,7 @@ class Job:
 
         Every PNG carries its settings in its text chunk `ebb`, as those of `ebb sample` do.
         """
-        own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.how.model_dump()}
+        own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.sampling.model_dump()}
         own, made = own | {"label": self.editor.label, **settings}, list[Tensor]()
         with arriving(self.out, len(given), self.console) as some:
             for part in self.editor.parts(given):
