@@ -107,7 +107,7 @@ class Conditions(nn.Module):
                 f"this network takes the conditions {self.expected}, got {sorted(cond)}",
                 f"it was built with {built}" if built else "it was built without conditions",
             )
-        vector, batch = self.time(time), len(time)
+        vector, batch = self.time(time), time.shape[0]
         rows, seen = vector.new_zeros(batch, 0, vector.shape[1]), vector.new_zeros(batch, 0, dtype=torch.bool)
         if self.label is not None:
             vector = vector + self.label(fitting("label", cond["label"], False, batch))
@@ -137,14 +137,14 @@ class Conditions(nn.Module):
         """
         if self.blank is None:
             return x
-        image = fitting("image", cond["image"], True, len(x), len(self.blank), *x.shape[2:])
+        image = fitting("image", cond["image"], True, x.shape[0], len(self.blank), *x.shape[2:])
         blank = self.blank.reshape(1, -1, *(1,) * (x.ndim - 2))
         return torch.cat([x, torch.where(image.isnan(), blank, image).to(x.dtype)], 1)
 
 
 def fitting(name: str, value: Tensor, floating: bool, batch: int, *sizes: int) -> Tensor:
     """`value`, where it is [batch, *sizes] of that kind; a size of −n is any up to n. Raises UsageError else."""
-    fits = value.is_floating_point() == floating and value.ndim == 1 + len(sizes) and len(value) == batch
+    fits = value.is_floating_point() == floating and value.ndim == 1 + len(sizes) and value.shape[0] == batch
     if not fits or any(got > -n if n < 0 else got != n for got, n in zip(value.shape[1:], sizes, strict=True)):
         expected = ", ".join([str(batch), *(str(n) if n >= 0 else f"≤ {-n}" for n in sizes)])
         raise UsageError(

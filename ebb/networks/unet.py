@@ -120,7 +120,7 @@ class ConceptAttention(nn.Module):
         """x + Σ_k g_k·attention(GN(x) + where, rows_k)."""
         count, rows, seen = heard.rows.shape[1], heard.rows.flatten(0, 1), heard.seen.flatten(0, 1)
         each = self.attention(self.where(self.norm(x)).repeat_interleave(count, 0), rows, seen)
-        answers = torch.unflatten(each, 0, (len(x), count))
+        answers = torch.unflatten(each, 0, (x.shape[0], count))
         speaks = heard.seen[..., 1:].any(-1)[..., None, None]
         scores = self.gate(answers).float().masked_fill(~speaks, -math.inf)
         share = torch.softmax(F.pad(scores, (0, 0, 0, 0, 1, 0)), 1)[:, 1:].to(answers.dtype)
