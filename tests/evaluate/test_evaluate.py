@@ -322,8 +322,9 @@ def test_the_doctor_ends_with_one_where_something_is_wrong(capsys, monkeypatch, 
     assert "nothing found in 2 checks" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("measured", [evaluate, lambda run, n, **settings: against(run, run, n, **settings)])
-def test_a_misspelt_setting_is_refused_before_anything_is_read(run, measured):
-    with pytest.raises(UsageError, match="no sampling setting 'stesp'") as caught:
-        measured(run, COUNT, stesp=5)
-    assert "did you mean 'steps'" in str(caught.value)
+def test_a_misspelt_setting_is_refused_before_anything_is_judged_or_drawn(run, other):
+    for measured in (evaluate, functools.partial(against, other)):
+        with pytest.raises(UsageError, match=r"(?s)no sampling setting 'stesp'.*did you mean 'steps'"):
+            measured(run, COUNT, stesp=5)
+    assert not (run / "classifier.safetensors").exists()
+    assert not any((run / "evaluation").glob("*"))
