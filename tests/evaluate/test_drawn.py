@@ -13,6 +13,7 @@ from ebb.encode.images import to_pixels
 from ebb.encode.labels import Labels
 from ebb.evaluate import drawn as module
 from ebb.evaluate.drawn import draw
+from ebb.events import finished, ignored
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
@@ -59,9 +60,9 @@ def calls(monkeypatch):
     return made
 
 
-def drawn(system, home, count=COUNT, seed=3, facts=None, say=lambda _: None, **settings):
+def drawn(system, home, count=COUNT, seed=3, facts=None, sink=ignored, **settings):
     system, wishes = replace(system, sampling=system.settled(**settings)), WISHES.part(0, count)
-    return draw(system, home, wishes=wishes, seed=seed, facts=facts or {"weights": "abc"}, say=say)
+    return finished(draw(system, home, wishes=wishes, seed=seed, facts=facts or {"weights": "abc"}), sink)
 
 
 def test_the_samples_are_those_of_the_system(system, tmp_path):
@@ -153,10 +154,10 @@ def test_a_manifest_that_cannot_be_read_costs_the_samples_and_no_more(system, tm
 
 def test_the_progress_says_how_many_and_how_long(system, tmp_path):
     said = []
-    drawn(system, tmp_path, say=said.append)
-    assert said[0].startswith("sampling: 8 of 22 images, ")
-    assert said[0].endswith(" s left")
-    assert said[-1].startswith("sampling: 22 of 22 images")
+    drawn(system, tmp_path, sink=said.append)
+    assert [(event.what, event.done, event.of) for event in said] == [("sampling", at, 22) for at in (8, 16, 22)]
+    assert said[0].left > 0
+    assert said[-1].left == 0
     said.clear()
-    drawn(system, tmp_path, say=said.append)
-    assert not any("left" in text for text in said)
+    drawn(system, tmp_path, sink=said.append)
+    assert {event.left for event in said} == {None}
