@@ -77,8 +77,8 @@ class ModelSubject:
         """
         if not isinstance(model, System):
             return cls(model, shape, cond)
-        if model.is_autoencoder:
-            raise NothingToExamineError("an autoencoder has no denoiser to be asked")
+        if model.model.denoiser is None:
+            raise NothingToExamineError(f"{model.model.card()[0].lower()} has no denoiser to be asked")
         examples = {name: rows.to(model.device) for name, rows in model.conditioner.examples().items()}
         return cls(model.denoiser, model.inner, examples)
 

@@ -20,6 +20,7 @@ from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import Features, RandomFeatures
 from ebb.judge.matcher import AMONG, retrieval, train_matcher
 from ebb.judge.scene_reader import judge, obeyed
+from ebb.system.families.families import FAMILIES
 from ebb.system.requests import wishes_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System
@@ -198,19 +199,20 @@ def unseen(
 
 
 def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
-    """Every part that its system has, after what is said while it runs, the quickest first.
+    """Every analysis that its family knows and its data allows, after what it does in words, the quickest first.
 
-    Bits are of models of the pictures themselves, and noise levels of what was trained on noise.
+    Bits are of models of the pictures themselves.
     """
     coded, latent = subject.coded, subject.system.space is not None
     hears = subject.system.conditioner.text is not None
     scenes = subject.images.summary.kind == "shapes" and hears
-    every: list[tuple[str, Callable[[Analysed], Result], bool]] = [
-        ("looking for copies of training images", copies, True),
-        ("reading what the samples show", heeded, scenes),
-        ("matching samples with captions", matched, hears and not scenes),
-        ("looking at reconstructions", reconstructed, latent),
-        ("looking at each noise level", noise, not subject.system.is_autoencoder),
-        (f"coding {coded} images", bits, bool(coded) and not latent),
-    ]
-    return [(said, part) for said, part, wanted in every if wanted]
+    every: dict[str, tuple[str, Callable[[Analysed], Result], bool]] = {
+        "copies": ("looking for copies of training images", copies, True),
+        "scenes": ("reading what the samples show", heeded, scenes),
+        "captions": ("matching samples with captions", matched, hears and not scenes),
+        "reconstruction": ("looking at reconstructions", reconstructed, latent),
+        "levels": ("looking at each noise level", noise, True),
+        "bits": (f"coding {coded} images", bits, bool(coded) and not latent),
+    }
+    known = FAMILIES[subject.system.model.family].analyses
+    return [(what, part) for name, (what, part, wanted) in every.items() if wanted and name in known]

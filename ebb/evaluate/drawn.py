@@ -74,7 +74,7 @@ def draw(
         size, name = min(SHARD, count - first), f"{first // SHARD:05d}.npy"
         found = shard(folder / name, size, system.shape) if shards.get(name, {}).get("count", 0) >= size else None
         if found is None:
-            with counted(system.denoiser.network) as seen:
+            with counted(system.model.network) as seen:
                 start = time.perf_counter()
                 found = to_pixels(sampler(request.part(first, size)))
                 took = time.perf_counter() - start

@@ -19,7 +19,7 @@ from ebb.errors import ResourceError, memory_is_full
 from ebb.events import Work
 from ebb.machine import best_device, matrix_rate, ready
 from ebb.recipe.recipe import Recipe, resolved
-from ebb.run.build import build, names_known, updates_of
+from ebb.run.build import Built, build, names_known, updates_of
 from ebb.run.folder import chosen_for, write_documents
 from ebb.run.meter import peak_memory_mb
 from ebb.run.plan import rate_of, resolve
@@ -28,8 +28,7 @@ from ebb.run.reflow import inherited
 from ebb.run.train import looked_at
 from ebb.store import checkpoint
 from ebb.store.place import by_name
-from ebb.system.families.family import Built, autocast_of
-from ebb.train.objectives.autoencoding import Trainee
+from ebb.system.families.family import autocast_of
 from ebb.understand.cost import gflop
 
 SPEND = 3.0
@@ -180,12 +179,10 @@ def saved(parts: Built, folder: Path) -> int:
 
 def forward_gflop(parts: Built) -> float:
     """The arithmetic of the network for one image."""
-    batch, system = parts.loader(0), parts.system
+    batch = parts.loader(0)
     x, cond = batch.x0[:1], {name: value[:1] for name, value in batch.cond.items()}
     with torch.no_grad():
-        if isinstance(parts.training.model, Trainee):
-            return gflop(lambda: system.decode(system.encode(x)))
-        return gflop(lambda: system.denoiser(x, torch.full((1,), 0.5, device=x.device), cond))
+        return gflop(lambda: parts.system.model.forward(x, cond))
 
 
 @contextmanager

@@ -331,7 +331,7 @@ def test_a_check_that_fails_does_not_stop_the_others(monkeypatch):
     def check_the_weather(model):
         raise ZeroDivisionError("it rained")
 
-    monkeypatch.setattr(checks, "MODEL_CHECKS", [check_the_weather, *checks.MODEL_CHECKS])
+    monkeypatch.setattr("ebb.doctor.diagnose.MODEL_CHECKS", [check_the_weather, *checks.MODEL_CHECKS])
     found = examined(PLANTED["samples mixed"]())
     assert found.unchecked == ["the weather: it rained"]
     assert names(found) == {"samples mixed"}

@@ -9,6 +9,7 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import Cosine
 from ebb.process.predict import v
 from ebb.recipe.recipe import Sampling
+from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.system import System
 
 
@@ -35,4 +36,4 @@ def system(classes=3, shape=(1, 8, 8), network=None):
         for p in network.parameters():
             p.add_(0.05 * torch.randn_like(p))
     denoiser = NetworkDenoiser(network, Cosine(), v, sigma_data=0.5).requires_grad_(False).eval()
-    return System(denoiser, shape, Conditioner(Labels(tuple("abc"[:classes]))), Sampling(steps=4))
+    return System(DiffusionModel(denoiser), shape, Conditioner(Labels(tuple("abc"[:classes]))), Sampling(steps=4))

@@ -52,6 +52,7 @@ def test_a_constant_column_does_no_harm_and_the_seed_decides():
     assert torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.full
 def test_a_classifier_learns_what_its_labels_say(digits):
     order = np.random.default_rng(0).permutation(len(digits.pixels))
     pixels, labels = digits.pixels[order], digits.labels[order]

@@ -95,9 +95,10 @@ def deaf(system):
         def conditions(self, wishes):
             return {name: row.expand(len(wishes), *row.shape[1:]) for name, row in null.items()}
 
-    return Deaf(system.denoiser, system.shape, system.conditioner, system.sampling, system.space)
+    return Deaf(system.model, system.shape, system.conditioner, system.sampling)
 
 
+@pytest.mark.full
 def test_a_picture_is_as_light_as_the_number_says(tmp_path):
     write(tmp_path / "data", lambda i, _: np.full((8, 8), 60 + 3 * i, np.uint8))
     run(tmp_path / "data", tmp_path / "run", numbers=("light",), **QUICK | {"steps": 80})
@@ -339,6 +340,7 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
     assert settings_of(tmp_path / "a.png")["together"]
 
 
+@pytest.mark.full
 def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     system, images = load(home / "all"), data_of(home / "all")
     wishes = asked_for(system, images, 6, seed=0)

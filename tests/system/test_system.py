@@ -17,6 +17,8 @@ from ebb.process.predict import PREDICTIONS, v
 from ebb.recipe.recipe import Sampling
 from ebb.sample.solvers import SOLVERS
 from ebb.store import checkpoint
+from ebb.system.families.diffusion import DiffusionModel
+from ebb.system.model import scheme_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load
 from ebb.train.ema import EMA
@@ -31,9 +33,8 @@ def system(classes=3, shape=(1, 8, 8)):
         for p in network.parameters():
             p.add_(0.05 * torch.randn_like(p))
     names = tuple("abc"[:classes])
-    return System(
-        NetworkDenoiser(network, Cosine(), v, sigma_data=0.5), shape, Conditioner(Labels(names)), Sampling(steps=4)
-    )
+    model = DiffusionModel(NetworkDenoiser(network, Cosine(), v, sigma_data=0.5))
+    return System(model, shape, Conditioner(Labels(names)), Sampling(steps=4))
 
 
 def saved(folder, made):
@@ -152,7 +153,7 @@ def test_every_prediction_samples_on_every_path(name, path):
 
     network = Small()
     for clock in CLOCKS.values():
-        made = System(NetworkDenoiser(network, PATHS[path], PREDICTIONS[name], clock, 0.5), (1, 8, 8))
+        made = System(DiffusionModel(NetworkDenoiser(network, PATHS[path], PREDICTIONS[name], clock, 0.5)), (1, 8, 8))
         for grid, steps in (("uniform", 100), ("log_snr", 5), ("trailing", 1)):
             assert torch.isfinite(made.sample(1, grid=grid, steps=steps, solver="ddim")).all()
 
@@ -165,7 +166,7 @@ def test_what_a_silent_target_samples_is_the_data():
         def forward(self, x, told, cond):
             return Linear().noise(x, exact(x, told.double(), {}), told.double())
 
-    made = System(NetworkDenoiser(Exact(), Linear(), PREDICTIONS["noise"]), (2,))
+    made = System(DiffusionModel(NetworkDenoiser(Exact(), Linear(), PREDICTIONS["noise"])), (2,))
     made.denoiser.register_parameter("anchor", torch.nn.Parameter(torch.zeros(1)))
     x = Sampler(made, 4000)(made.request(made.wishes(4000), steps=50, grid="uniform"))
     # values are clipped to [-1, 1], which leaves the median where it is: at the mean of the Gaussian
@@ -300,7 +301,7 @@ def test_a_device_that_is_not_there_is_named(tmp_path):
 
 @pytest.mark.parametrize("path", ["linear", "edm", "variance_exploding"])
 def test_a_trajectory_starts_at_the_noise_of_its_first_time(path):
-    made = dataclasses.replace(system(), denoiser=NetworkDenoiser(UNet(1, width=8, depth=1), PATHS[path], v))
-    noise, scheme = ebb.Noise.of(3, 2), Sampler(made).scheme(made.settled(steps=2))
+    made = System(DiffusionModel(NetworkDenoiser(UNet(1, width=8, depth=1), PATHS[path], v)), (1, 8, 8))
+    noise, scheme = ebb.Noise.of(3, 2), scheme_of(made.denoiser, made.settled(steps=2))
     expected = noise.start((1, 8, 8)) * float(PATHS[path].sigma(scheme.times[:1]))
     assert torch.equal(scheme.start(noise, torch.empty(2, 1, 8, 8)), expected)

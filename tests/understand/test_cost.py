@@ -12,6 +12,7 @@ from ebb.encode.labels import Labels
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
+from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.system import System
 from ebb.understand.cost import ON_CPU, Live, cost, counted
 
@@ -78,7 +79,10 @@ def test_memory_that_was_there_before_is_not_counted():
 def system(network, shape, names=(), **how):
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), parse("velocity", PREDICTIONS, "prediction"))
     return System(
-        denoiser, shape, Conditioner(Labels(names)), Sampling(**{"solver": "ddim", "steps": 6, "guidance": 1.0} | how)
+        DiffusionModel(denoiser),
+        shape,
+        Conditioner(Labels(names)),
+        Sampling(**{"solver": "ddim", "steps": 6, "guidance": 1.0} | how),
     )
 
 
