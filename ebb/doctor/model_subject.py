@@ -18,7 +18,7 @@ from ebb.doctor.finding import NothingToExamineError
 from ebb.doctor.run_subject import RunSubject
 from ebb.errors import DataError, EbbError
 from ebb.networks.evaluating import evaluating
-from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser, input_scale
+from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser, compute_dtype, input_scale
 from ebb.process.path import Path, spread
 from ebb.system.system import System
 from ebb.understand.probe import Passage, narrowest
@@ -204,11 +204,11 @@ def answering(model: Any) -> Ask:
     places = [each for each in takes if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     most = 3 if any(each.kind == each.VAR_POSITIONAL for each in takes) else len(places)
     least = sum(each.default is each.empty for each in places)
-    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    dtype = compute_dtype(model) if isinstance(model, nn.Module) else None
 
     def ask(x: Tensor, told: Tensor, cond: Cond) -> Tensor:
         given = min(most, max(least, 3 if cond else 2))
-        answer = model(*(x if weight is None else x.to(weight.dtype), told, cond)[:given])
+        answer = model(*(x if dtype is None else x.to(dtype), told, cond)[:given])
         answer = getattr(answer, "sample", answer)
         first: Tensor = answer[0] if isinstance(answer, tuple | list) else answer
         return first.float()

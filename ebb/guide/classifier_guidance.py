@@ -44,7 +44,7 @@ class NetworkClassifier(nn.Module):
         self.network, self.path, self.clock, self.sigma_data = network, path, clock, sigma_data
 
     def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b k"]:
-        """Logits in float32; the network runs in its own precision."""
+        """Logits in float32; the network runs in its own precision (`ebb.process.denoiser.compute_dtype`)."""
         return asked(self.network, self.path, self.clock, self.sigma_data, x, t)
 
 
