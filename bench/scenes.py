@@ -27,7 +27,7 @@ from ebb.data.scenes import PLACES, Scene, holds, parse, truth
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
 from ebb.guide.cfg import Guide
-from ebb.judge.scene_reader import judge, obeyed
+from ebb.judge.scene_reader import agreement, judge
 from ebb.system.system import System
 
 SEEDS = 21, 22
@@ -117,7 +117,7 @@ def main() -> None:
         wishes = Wishes((0,) * len(texts), tuple(asked))
         made = ebb.Sampler(system, len(texts))(system.request(wishes, steps=given.steps), guide)
         seconds = (time.perf_counter() - began) / len(texts)
-        found = obeyed(reader, to_pixels(made), texts)
+        found = agreement(reader, to_pixels(made), texts)
         row = f"{found.share:.1%} | {found.novel:.1%} | {found.things:.1%} | {seconds:.3f}"
         print(f"| {name} | {row} |", flush=True)
         line = {"run": given.run.name, "way": name, "guidance": given.guidance, "seconds": seconds, **asdict(found)}

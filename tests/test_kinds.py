@@ -324,8 +324,8 @@ def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.evaluate.analyses.judge", lambda side: judge(side, seconds=0.05))
     trained("shapes", tmp_path / "run", steps=2)
     found = finished(evaluate(tmp_path / "run", 10, likelihood=0))
-    assert found.obeyed.count == 10
-    assert 0 <= found.obeyed.share <= found.obeyed.ceiling <= 1
+    assert found.agreement.count == 10
+    assert 0 <= found.agreement.share <= found.agreement.ceiling <= 1
     assert any(row[0] == "captions" for row in as_table(found))
 
 

@@ -59,10 +59,10 @@ class Fields:
             if name not in known:
                 raise DataError(f"{where}: no row of {METADATA} has the field {name!r}", nearest(name, known))
 
-    def numbers_of(self, where: str, split: ImageFiles, kept: list[int], notes: Notes) -> NDArray[np.float64]:
-        """The numbers [n, k] of the images `kept`, NaN where they are missing; raises DataError for other values."""
-        found = np.full((len(kept), len(self.numbers)), np.nan)
-        for row, at in zip(found, kept, strict=True):
+    def numbers_of(self, where: str, split: ImageFiles, usable: list[int], notes: Notes) -> NDArray[np.float64]:
+        """The numbers [n, k] of the images `usable`, NaN where they are missing; raises DataError for other values."""
+        found = np.full((len(usable), len(self.numbers)), np.nan)
+        for row, at in zip(found, usable, strict=True):
             for column, name in enumerate(self.numbers):
                 value = (split.rows or [])[at].get(name)
                 if value is None:
@@ -78,15 +78,15 @@ class Fields:
         return found
 
     def pictures_of(
-        self, where: str, split: ImageFiles, kept: list[int], own: Mapping[int, Head],
+        self, where: str, split: ImageFiles, usable: list[int], own: Mapping[int, Head],
         shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
     ) -> Pictures:  # fmt: skip
-        """The picture beside each of the images `kept`, in `shape`, scaled and cropped as its own is.
+        """The picture beside each of the images `usable`, in `shape`, scaled and cropped as its own is.
 
         In grey unless one has colour, where `shape` leaves the channels open. Raises DataError for one that is not
         there; one that cannot be read is missing.
         """
-        paths = {at: path for at in kept if (path := self.path(where, split, at)) is not None}
+        paths = {at: path for at in usable if (path := self.path(where, split, at)) is not None}
         files = ImageFiles(split.files, list(dict.fromkeys(paths.values())), [None] * len(set(paths.values())), None)
         found: Notes = defaultdict(list)
         heads = {i: head for i, head in enumerate(files.heads(found, tick)) if head}
@@ -98,22 +98,24 @@ class Fields:
             notes[f"{self.beside}: {kind}", action.replace("skipped", "learnt without")] += names
         place = {files.names[i]: number for number, i in enumerate(read)}
         head = {files.names[i]: one for i, one in heads.items()}
-        for at in kept:
+        for at in usable:
             if paths.get(at) not in place:
                 notes[f"without {self.beside}", "learnt without it"].append(split.names[at])
             elif own[at].width * head[paths[at]].height != own[at].height * head[paths[at]].width:
                 notes[f"{self.beside} of other proportions", "each cropped at its own centre"].append(split.names[at])
-        return Pictures(pixels if read else none, np.array([place.get(paths.get(at, ""), -1) for at in kept], np.int64))
+        return Pictures(
+            pixels if read else none, np.array([place.get(paths.get(at, ""), -1) for at in usable], np.int64)
+        )
 
-    def unshown(self, split: Split, kept: list[int], back: list[int]) -> list[int]:
-        """Those of the images `back`, places in `kept`, that stand beside none that is left: training sees no other."""
+    def unshown(self, split: Split, usable: list[int], back: list[int]) -> list[int]:
+        """Those of `back`, places in `usable`, that stand beside no image that is left: training sees no other."""
         if self.beside is None or not isinstance(split, ImageFiles):
             return back
-        beside = [(split.rows or [])[at].get(self.beside) for at in kept]
+        beside = [(split.rows or [])[at].get(self.beside) for at in usable]
         while True:  # an image that is left after all may have one beside it too
             held = set(back)
             shown_too = {path for at, path in enumerate(beside) if at not in held}
-            unseen = [at for at in back if split.names[kept[at]] not in shown_too]
+            unseen = [at for at in back if split.names[usable[at]] not in shown_too]
             if len(unseen) == len(back):
                 return back
             back = unseen
@@ -181,9 +183,9 @@ class Metadata:
         said = dict[str, str]()
         if self.numbers is not None:
             columns = [column[~np.isnan(column)] for column in self.numbers.T]
-            told = zip(self.fields.numbers, columns, strict=True)
+            ranges = zip(self.fields.numbers, columns, strict=True)
             said["numbers"] = ", ".join(
-                f"{name} from {has.min():g} to {has.max():g} ({len(has):,} images)" for name, has in told
+                f"{name} from {has.min():g} to {has.max():g} ({len(has):,} images)" for name, has in ranges
             )
         if self.pictures is not None:
             size, has = sides(self.pictures.pixels.shape[2:]), int((self.pictures.at >= 0).sum())
@@ -194,26 +196,30 @@ class Metadata:
 NOTHING = Metadata()
 
 
-def said_of(
-    fields: Fields, where: str, split: Split, kept: list[int], own: Mapping[int, Head],
+def metadata_of(
+    fields: Fields, where: str, split: Split, usable: list[int], own: Mapping[int, Head],
     shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
 ) -> Metadata:  # fmt: skip
-    """What the fields say of the images `kept`, whose headers are `own`; see `Fields` for what is raised."""
+    """What the fields say of the images `usable`, whose headers are `own`; see `Fields` for what is raised."""
     if not fields.names or not isinstance(split, ImageFiles):
         return NOTHING
-    numbers = fields.numbers_of(where, split, kept, notes) if fields.numbers else None
+    numbers = fields.numbers_of(where, split, usable, notes) if fields.numbers else None
     pictures = None
     if fields.beside is not None:
-        pictures = fields.pictures_of(where, split, kept, own, shape, notes, tick, allocate)
+        pictures = fields.pictures_of(where, split, usable, own, shape, notes, tick, allocate)
     return Metadata(fields, numbers, pictures)
 
 
-def checked(where: str, told: Metadata, notes: Notes) -> None:
+def checked(where: str, metadata: Metadata, notes: Notes) -> None:
     """Raise DataError where a field says nothing of any image; note numbers that never change."""
-    for name, column in zip(told.fields.numbers, () if told.numbers is None else told.numbers.T, strict=True):
+    for name, column in zip(
+        metadata.fields.numbers, () if metadata.numbers is None else metadata.numbers.T, strict=True
+    ):
         if np.isnan(column).all():
             raise DataError(f"{where}: no image that can be used has a number in {name!r}", "leave it out")
         if np.nanmin(column) == np.nanmax(column):
             notes["numbers that never change", "kept: they say nothing"].append(name)
-    if told.pictures is not None and not (told.pictures.at >= 0).any():
-        raise DataError(f"{where}: no image that can be used has a picture in {told.fields.beside!r}", "leave it out")
+    if metadata.pictures is not None and not (metadata.pictures.at >= 0).any():
+        raise DataError(
+            f"{where}: no image that can be used has a picture in {metadata.fields.beside!r}", "leave it out"
+        )

@@ -153,7 +153,7 @@ class ModelSubject:
             return x
         return spread(input_scale(self.core.path, self.core.sigma_data, self.time(nsr)), x) * x
 
-    def told(self, nsr: float) -> Tensor:
+    def clocked(self, nsr: float) -> Tensor:
         """What the network is told of the time at ν: what its clock says, else the time itself."""
         t = self.time(nsr)
         if isinstance(self.core, NetworkDenoiser):
@@ -169,20 +169,24 @@ class ModelSubject:
         return found
 
     def output(
-        self, nsr: float, *, told: float | None = None, cond: Cond | None = None, ask: Ask | None = None
+        self, nsr: float, *, clocked: float | None = None, cond: Cond | None = None, ask: Ask | None = None
     ) -> Tensor:
-        """What `ask` (the model's own) says of the noisy data at ν, when told the time of `told` (ν as well)."""
+        """What `ask` (the model's own) says of the noisy data at ν, when told the time of `clocked` (ν as well)."""
         cond = self.rows() if cond is None else cond
-        return (ask or self.ask)(self.seen(nsr), self.told(nsr if told is None else told), cond)
+        return (ask or self.ask)(self.seen(nsr), self.clocked(nsr if clocked is None else clocked), cond)
 
     @cached_property
     def passage(self) -> Passage | None:
         """The narrowest layer that all goes through, if it is narrower than a sample."""
         if self.network is None:
             return None
-        x, told, cond = self.seen(1.0)[:1], self.told(1.0)[:1], {name: rows[:1] for name, rows in self.rows().items()}
+        x, clocked, cond = (
+            self.seen(1.0)[:1],
+            self.clocked(1.0)[:1],
+            {name: rows[:1] for name, rows in self.rows().items()},
+        )
         with self.at_rest():
-            return narrowest(self.network, lambda x: self.ask(x, told, cond), x)
+            return narrowest(self.network, lambda x: self.ask(x, clocked, cond), x)
 
     @cached_property
     def shaken(self) -> Ask | None:
@@ -206,9 +210,9 @@ def answering(model: Any) -> Ask:
     least = sum(each.default is each.empty for each in places)
     dtype = compute_dtype(model) if isinstance(model, nn.Module) else None
 
-    def ask(x: Tensor, told: Tensor, cond: Cond) -> Tensor:
+    def ask(x: Tensor, clocked: Tensor, cond: Cond) -> Tensor:
         given = min(most, max(least, 3 if cond else 2))
-        answer = model(*(x if dtype is None else x.to(dtype), told, cond)[:given])
+        answer = model(*(x if dtype is None else x.to(dtype), clocked, cond)[:given])
         answer = getattr(answer, "sample", answer)
         first: Tensor = answer[0] if isinstance(answer, tuple | list) else answer
         return first.float()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
 from ebb.events import Progress, Work
-from ebb.store.failure import told
+from ebb.store.failure import explained
 from ebb.store.owned import SAMPLES, SHARDS, delete
 from ebb.store.write import replace_bytes, replace_text
 from ebb.system.sampler import Request, Sampler
@@ -64,7 +64,7 @@ def draw(
     """
     about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.sampling.model_dump()}
     folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
-    with told(folder):
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     request, sampler = Request(wishes, system.sampling, seed), Sampler(system)
     count, shards = len(wishes), listed(folder)

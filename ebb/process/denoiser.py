@@ -66,7 +66,7 @@ CLOCKS: dict[str, Clock] = {"fraction": fraction, "quarter_log_nsr": quarter_log
 class NetworkDenoiser(nn.Module):
     """A network read as a denoiser: network + path + prediction + clock + input scale.
 
-    `network(x [b, *d], told [b], cond) → F [b, *d]`. With `sigma_data` s the network sees x/√(α²s² + σ²), of unit
+    `network(x [b, *d], clocked [b], cond) → F [b, *d]`. With `sigma_data` s the network sees x/√(α²s² + σ²), of unit
     variance (c_in of Karras et al. 2022, table 1); without, it sees x. The network runs in its own precision
     (`compute_dtype`); x̂0 and the path's algebra are float32. Where a batch shares its time, its coefficients are
     numbers, found once. Raises UsageError as `one_type_or_stated` does.

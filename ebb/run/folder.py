@@ -29,7 +29,7 @@ from ebb.store.write import append_text, replace_text
 from ebb.system.system import System
 
 
-def found_in(images: Images, captions: bool = True) -> Iterator[Event]:
+def data_overview(images: Images, captions: bool = True) -> Iterator[Event]:
     """What was found in the data and what was done about it; and a warning of every source of conditions of which
     little or nothing could be used, of captions only where these are wanted."""
     s = images.summary

@@ -72,7 +72,7 @@ def prepared(
     conditioner = Conditioner(Labels(images.names), text, numbers_of(images), beside_of(images, factor))
 
     def of(some: Images, part: str) -> Work[Examples]:
-        count, numbers = len(some.pixels), some.told.numbers
+        count, numbers = len(some.pixels), some.metadata.numbers
         cond: dict[str, np.ndarray | Rows | Pictures] = {}
         if isinstance(text, Frozen):
             folder = f"{images.summary.name}-{text.fingerprint[:8]}-{part}"
@@ -80,9 +80,9 @@ def prepared(
             cond["text"] = yield from states_of(text, some, cache / "texts" / folder)
         else:
             cond |= conditioner.of(count, some.labels, some.captions, numbers)
-        if conditioner.beside is None or some.told.pictures is None:
+        if conditioner.beside is None or some.metadata.pictures is None:
             return Examples(some.pixels, cond)
-        return Examples(some.pixels, cond | {"image": some.told.pictures}, folded=conditioner.beside)
+        return Examples(some.pixels, cond | {"image": some.metadata.pictures}, folded=conditioner.beside)
 
     examples = yield from of(images, "train")
     unseen = None if images.held_out is None else (yield from of(images.held_out, "held-out"))
@@ -95,17 +95,17 @@ def prepared(
 
 def numbers_of(images: Images) -> Numbers | None:
     """The numbers that were read with the images, with their mean and deviation; None where none were."""
-    told = images.told
-    return None if told.numbers is None else Numbers.of(told.fields.numbers, told.numbers)
+    metadata = images.metadata
+    return None if metadata.numbers is None else Numbers.of(metadata.fields.numbers, metadata.numbers)
 
 
 def beside_of(images: Images, factor: int) -> Beside | None:
     """The pictures that were read beside the images, where what is denoised is `factor` times smaller."""
-    told = images.told
-    if told.pictures is None:
+    metadata = images.metadata
+    if metadata.pictures is None:
         return None
-    channels, height, width = told.pictures.pixels.shape[1:]
-    return Beside(str(told.fields.beside), (channels, height, width), factor)
+    channels, height, width = metadata.pictures.pixels.shape[1:]
+    return Beside(str(metadata.fields.beside), (channels, height, width), factor)
 
 
 def states_of(text: Frozen, images: Images, folder: Path) -> Work[Rows]:

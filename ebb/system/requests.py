@@ -23,16 +23,16 @@ def wishes_of(system: System, images: Images, rows: NDArray[np.int64]) -> Wishes
     """What is said of some of the images."""
     labels = None if images.labels is None else images.labels[rows]
     captions = None if images.captions is None else [images.captions[row] for row in rows]
-    return wishes_from(system, len(rows), labels, captions, images.told.take(rows))
+    return wishes_from(system, len(rows), labels, captions, images.metadata.take(rows))
 
 
 def wishes_from(
-    system: System, count: int, labels: NDArray[np.int64] | None, captions: Sequence[str] | None, told: Metadata
+    system: System, count: int, labels: NDArray[np.int64] | None, captions: Sequence[str] | None, metadata: Metadata
 ) -> Wishes:
     """What is said of `count` images, null where the model hears what they lack."""
     known = [system.labels.none] * count if labels is None else labels.tolist()
-    numbers = () if told.numbers is None else tuple(map(tuple, told.numbers.tolist()))
-    return Wishes(tuple(known), tuple(captions or [""] * count), numbers, told.pictures)
+    numbers = () if metadata.numbers is None else tuple(map(tuple, metadata.numbers.tolist()))
+    return Wishes(tuple(known), tuple(captions or [""] * count), numbers, metadata.pictures)
 
 
 def labels_of(system: System, wishes: Wishes, images: Images) -> NDArray[np.int64] | None:

@@ -140,7 +140,7 @@ def test_without_a_checkpoint_or_a_log_the_reason_is_given(run):
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"recipe:\n\tsteps: 1", b"recipe: 3", b"- recipe"])
 def test_a_recipe_that_cannot_be_read_is_an_error_and_hides_nothing_else(run, monkeypatch, text):
-    monkeypatch.setattr("ebb.doctor.model_checks.MODEL_CHECKS", [])
+    monkeypatch.setattr("ebb.doctor.diagnose.MODEL_CHECKS", [])
     monkeypatch.setattr("ebb.doctor.run_checks.RUN_CHECKS", [CHECKS["damaged checkpoint"]])
     assert not any(finding.severity == "error" for finding in diagnose(run).findings)
     (run / "run.yaml").write_bytes(text)

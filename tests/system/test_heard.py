@@ -244,7 +244,7 @@ def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
     found = finished(prepared(recipe, images, cache=home))
     index, turned = np.arange(4), torch.tensor([True, False, True, False])
     heard = found.examples.conditions(index, torch.device("cpu"), turned)["image"]
-    masks = to_unit(torch.from_numpy(images.told.pictures.pixels[images.told.pictures.at[:4]]))
+    masks = to_unit(torch.from_numpy(images.metadata.pictures.pixels[images.metadata.pictures.at[:4]]))
     masks[turned] = masks[turned].flip(-1)
     assert torch.equal(torch.nn.functional.pixel_shuffle(heard, 2), masks)
     fewer = read(str(home / "data"), beside="mask")
@@ -345,8 +345,8 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     system, images = load(home / "all"), data_of(home / "all")
     wishes = asked_for(system, images, 6, seed=0)
     rows = np.random.default_rng(0).choice(len(images.pixels), 6)
-    assert np.array_equal(wishes.numbers, images.told.numbers[rows], equal_nan=True)
-    assert np.array_equal(wishes.pictures[:], images.told.pictures[rows], equal_nan=True)
+    assert np.array_equal(wishes.numbers, images.metadata.numbers[rows], equal_nan=True)
+    assert np.array_equal(wishes.pictures[:], images.metadata.pictures[rows], equal_nan=True)
     assert wishes.part(2, 3) == replace(
         wishes, labels=wishes.labels[2:5], texts=wishes.texts[2:5], numbers=wishes.numbers[2:5]
     )
@@ -364,7 +364,7 @@ def test_grids_ask_for_what_is_said_of_the_images(home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "__call__", lambda self, request: asked.append(request.given) or made(self, request))
         assert shown(parts)[0].shape == (40, 1, 8, 8)
-    drawn = images.told.take(np.random.default_rng(0).choice(len(images.pixels), 40))
+    drawn = images.metadata.take(np.random.default_rng(0).choice(len(images.pixels), 40))
     assert np.array_equal(asked[0].numbers, drawn.numbers, equal_nan=True)
     assert len({*asked[0].labels}) > 1, "the mutant: images in their order, which is that of the classes"
 

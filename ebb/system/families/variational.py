@@ -27,7 +27,7 @@ from ebb.process.denoiser import Cond
 from ebb.recipe.recipe import AutoencoderRecipe, Recipe, Sampling, resolved
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
-from ebb.store.failure import told
+from ebb.store.failure import explained
 from ebb.system.families.family import Family, Prepared, Trainable, Workshop, in_place, training_of
 from ebb.system.model import Draw, Model
 from ebb.train.objectives.autoencoding import (
@@ -188,7 +188,7 @@ def perceiver(images: Images, shop: Workshop) -> Work[FeatureMaps]:
         yield Message("training a classifier to compare pictures by, once")
         classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
         kept = Ensemble([classifier]), accuracy
-        with told(file.parent):
+        with explained(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
         save_ensemble(file, *kept, images.summary.fingerprint)
     return stages(kept[0].members[0].body.to(shop.device))
