@@ -90,8 +90,7 @@ def evaluate(
 ) -> Work[Evaluated]:
     """Draw `count` samples from the run at `run` and measure them against its training data; the result is all figures.
 
-    Labels are drawn with the frequencies of the data; `settings` are of the sampling (steps, guidance, …), in place of
-    the run's own.
+    Labels are drawn with the frequencies of the data; `settings` are of the sampling, in place of the run's own.
     `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
     classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code; `data` is where the
     run's data is now.
