@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ebb.data.images import settings_of
 from ebb.data.scan import read
 from ebb.edit.editor import Editor
 from ebb.edit.samples import hint, joined, region
 from ebb.encode.autoencoder import Autoencoder
-from ebb.encode.images import settings_of
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.evaluate import as_table, evaluate

@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.data.of_run import data_of
-from ebb.data.pictures import to_unit
 from ebb.data.scan import Images
 from ebb.doctor.commands import length_of, resuming, training_again
 from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, UsageError
 from ebb.guide.cfg import Guide
 from ebb.networks.evaluating import differentiable, evaluating
-from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser, target_error
-from ebb.process.path import Path as Trail
+from ebb.process.denoiser import Cond, NetworkDenoiser, Wrapped, answer, target_error
+from ebb.process.moment import Time, each
 from ebb.process.times import DENSITIES, Density
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Recipe, Sampling, from_yaml, resolved
@@ -180,7 +179,7 @@ class RunSubject:
     @cached_property
     def real(self) -> Float[Tensor, "m c h w"]:
         """At most REAL training images in [−1, 1], drawn by the seed."""
-        return to_unit(torch.from_numpy(self.images.pixels[chosen(len(self.images.pixels), REAL)]))
+        return self.images.x(chosen(len(self.images.pixels), REAL))
 
     @cached_property
     def clean(self) -> Float[Tensor, "m *d"]:
@@ -225,7 +224,7 @@ class RunSubject:
     def some(self, images: Images, count: int) -> tuple[Float[Tensor, "n c h w"], Cond]:
         """At most `count` of the images as they are denoised, drawn by the seed, with their conditions."""
         index = chosen(len(images.pixels), count)
-        x0 = to_unit(torch.from_numpy(images.pixels[index])).to(self.system.device)
+        x0 = images.x(index).to(self.system.device)
         return self.system.encode(x0), self.system.conditions(wishes_of(self.system, images, index))
 
     def loss_of(self, model: NetworkDenoiser, x0: Tensor, cond: Cond, seed: int = SEED) -> Float[Tensor, "n"]:
@@ -289,21 +288,15 @@ class RunSamples:
 
 
 @dataclass(frozen=True)
-class Watched:
+class Watched(Wrapped):
     """`denoiser`, noting each question and its answer in `points`."""
 
-    denoiser: Denoiser
     points: list[Point]
 
-    @property
-    def path(self) -> Trail:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0, unchanged."""
-        x0 = self.denoiser(x, t, cond)
-        self.points.append(Point(float(t[0]), x, x0))
+        x0 = answer(self.denoiser, x, t, cond)
+        self.points.append(Point(float(each(t, 1)[0]), x, x0))
         return x0
 
 

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ebb.data.arriving import arriving
 from ebb.data.decode import cut_off, read_picture
+from ebb.data.images import form, save_npz, save_png, writable
 from ebb.data.masks import read_mask
-from ebb.encode.arriving import arriving
+from ebb.data.modality import Modality
 from ebb.encode.conditioner import Wishes
-from ebb.encode.images import form, grid, save_npz, save_png, to_pixels, writable
 from ebb.errors import UsageError
 from ebb.events import Message, Progress, Sink, ignored, noted
 from ebb.guide.cfg import Guide
@@ -26,6 +27,7 @@ from ebb.guide.region import regions as regional
 from ebb.recipe.limits import whole
 from ebb.shapes import sides
 from ebb.store.place import by_name
+from ebb.store.write import replace_text
 from ebb.system.sampler import Request, Sampler, Settings
 from ebb.system.system import System, load, locate
 
@@ -48,7 +50,8 @@ def sample_to(
     compile: bool = False,
     **asked: Unpack[Settings],
 ) -> None:
-    """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
+    """Sample `count` examples from `run` into `out`: a .png grid, a .npz, a .csv table, or a folder of single .png
+    files, as its modality is written.
 
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
     of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
@@ -57,8 +60,8 @@ def sample_to(
     """
     run, out = Path(run), Path(out)
     count, seed = whole("n", count), whole("seed", seed)
-    writable(out)
     system = load(run)
+    writable(out, system.modality.forms)
     said = numbers_in(numbers)
     wishes = system.conditioner.wishes(
         count,
@@ -80,28 +83,29 @@ def sample_to(
     settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
     settings |= {"label": label, "seed": seed}
     parts = Sampler(system, compiled=compile).parts(Request(wishes, sampling, seed), guide)
-    make(parts, wishes, system.labels.names, out, settings, progress)
-    progress(Message(f"{count} images in {out}"))
+    make(system, parts, wishes, out, settings, progress)
+    progress(Message(f"{count} {system.modality.things} in {out}"))
 
 
 def make(
+    system: System,
     parts: Iterable[Tensor],
     wishes: Wishes,
-    names: Sequence[str],
     out: Path,
     settings: dict[str, Any],
     progress: Sink,
 ) -> None:
     """Write samples: into a folder each batch when it is made, else all in one file at the end."""
+    names = system.labels.names
     progress(Progress("sampling", 0, len(wishes)))
     with arriving(out, len(wishes), progress) as some:
         for x in parts:
-            for image in to_pixels(x):
+            for image in system.modality.stored(x):
                 name = f"{settings['seed'] + len(some):06d}"
                 some.add(image, name, single(len(some), wishes, names, settings))
             progress(Progress("sampling", len(some), len(wishes)))
     if form(out) != "folder":
-        write(out, some.pixels, wishes, names, settings)
+        write(out, system.modality, some.pixels, wishes, names, settings)
 
 
 def turns(given: Sequence[T], count: int) -> list[T]:
@@ -127,22 +131,26 @@ def numbers_in(numbers: Sequence[str]) -> dict[str, list[float]]:
     return found
 
 
-def write(out: Path, pixels: np.ndarray, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> None:
-    """Images with what they were asked for in a file: arrays, or a grid, with a caption for each where texts differ."""
+def write(
+    out: Path, modality: Modality, stored: np.ndarray, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]
+) -> None:
+    """Samples with what they were asked for in a file: arrays, a table, or a grid, with captions where texts differ."""
     if form(out) == "arrays":
         known = np.array([i if i < len(names) else -1 for i in wishes.labels] if names else [], np.int64)
         texts = np.array(wishes.texts if any(wishes.texts) else [], str)
-        named, seeds = settings.get("numbers", {}), np.arange(len(pixels)) + settings["seed"]
-        numbers = np.array([turns(turn, len(pixels)) for turn in named.values()]).T
-        beside = np.array(turns(settings.get("beside", []), len(pixels)), str)
+        named, seeds = settings.get("numbers", {}), np.arange(len(stored)) + settings["seed"]
+        numbers = np.array([turns(turn, len(stored)) for turn in named.values()]).T
+        beside = np.array(turns(settings.get("beside", []), len(stored)), str)
         asked = {"numbers": numbers, "number_names": np.array(list(named), str), "beside": beside}
         asked |= {"label_names": np.array(names, str)} if names else {}
-        save_npz(out, {"images": pixels, "labels": known, "texts": texts, "seeds": seeds, **asked})
+        save_npz(out, {**modality.arrays(stored), "labels": known, "texts": texts, "seeds": seeds, **asked})
+    elif form(out) == "table":
+        replace_text(out, modality.table(stored, [names[i] if i < len(names) else "" for i in wishes.labels]))
     else:
         turn = len(set(wishes.texts))
         captions = wishes.texts if turn > 1 else ()
-        columns = turn * math.ceil(math.sqrt(len(pixels)) / turn) if 1 < turn <= 8 else None  # a column for each
-        save_png(grid(pixels, columns, captions), out, settings | {"count": len(pixels)})
+        columns = turn * math.ceil(math.sqrt(len(stored)) / turn) if 1 < turn <= 8 else None  # a column for each
+        save_png(modality.sheet(stored, columns, captions), out, settings | {"count": len(stored)})
 
 
 def single(i: int, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:

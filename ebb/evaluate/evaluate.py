@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from ebb.data.images import PICTURES
 from ebb.data.of_run import data_of
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Wishes
@@ -216,6 +217,10 @@ def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
         what = {"ema": "averaged (EMA)", "model": "raw"}[weights]
         raise UsageError(f"{where} holds no {what} weights", f"measure the others: --weights {other}")
     system = load(run, weights)
+    if system.modality != PICTURES:
+        raise UsageError(
+            f"{run} makes {system.modality.things}; what is measured so far is pictures", command("doctor", run)
+        )
     if locate(run) != where:  # the run is being trained
         return loaded(run, weights, **settings)
     system = replace(system, sampling=system.settled(**settings))

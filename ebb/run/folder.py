@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ebb.data.images import save_png
 from ebb.data.scan import Images
-from ebb.encode.images import grid, save_png
 from ebb.errors import DamagedError
 from ebb.events import Event, Message, Overview, RolledBack, Update, strict
 from ebb.recipe.recipe import Recipe, flat, from_yaml, to_yaml
-from ebb.shapes import sides
 from ebb.store.write import append_text, replace_text
 from ebb.system.system import System
 
@@ -36,15 +35,16 @@ def data_overview(images: Images, captions: bool = True) -> Iterator[Event]:
     rows = list(s.chosen.items())
     if s.classes:
         smallest, largest = min(s.classes.values()), max(s.classes.values())
-        rows.append(("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images"))
-    figures = ", ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in zip(s.mean, s.std, strict=True))
-    rows.append(("values", f"{figures} (mean ± deviation by channel; black is -1, white 1)"))
+        rows.append(("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} {images.modality.things}"))
+    if s.histogram:
+        figures = ", ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in zip(s.mean, s.std, strict=True))
+        rows.append(("values", f"{figures} (mean ± deviation by channel; black is -1, white 1)"))
     held_out = images.held_out.summary.findings if images.held_out else ()
     for where, findings in (("", s.findings), ("held out, ", held_out)):
         for finding in findings:
             what = f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
             rows.append((f"{where}{finding.kind} ({finding.count:,})", what))
-    yield Overview(f"{s.name}: {s.count:,} images, {s.kind}", tuple(rows))
+    yield Overview(f"{s.name}: {s.count:,} {images.modality.things}, {s.kind}", tuple(rows))
     for match in s.matches:
         if match.little and (captions or match.condition != "captions"):
             silence = "; or leave captions out: --text.captions ignored" if match.condition == "captions" else ""
@@ -85,7 +85,7 @@ def write_documents(
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf8")
     some = np.random.default_rng(0).permutation(len(images.pixels))[:25]
     captions = [images.names[i] for i in images.labels[some]] if images.labels is not None else []
-    sheet = grid(images.pixels[some], 5, captions)
+    sheet = images.modality.sheet(images.pixels[some], 5, captions)
     save_png(sheet, folder / "samples" / "data-grid.png", {"data": images.summary.name})
     rest = {
         "command": shlex.join(["ebb", "train", data, *words(asked)]),
@@ -109,6 +109,7 @@ def amend(folder: Path, recipe: Recipe, name: str, reason: str) -> None:
 
 def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:
     """The model card; `figures` is the last line of the log."""
+    axes = ", ".join(f"{name} {size}" for name, size in zip(system.modality.axes, system.shape, strict=True))
     count, (what, process) = sum(p.numel() for p in system.model.module.parameters()), system.model.card()
     names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
     told = {"texts": hears.text, "numbers": hears.numbers, "beside": hears.beside}
@@ -117,11 +118,11 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
         folder / "card.md",
         f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
-        f"- makes: {sides(system.shape[1:])} of {system.shape[0]} channels, values in [-1, 1]\n"
+        f"- makes: {system.modality.things}, {axes}\n"
         f"- labels: {names}\n{heard}"
         f"- {process}\n- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
         f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
-        "Its pictures are made by a machine; say so where you show them.\n",
+        "What it makes is made by a machine; say so where you show it.\n",
     )
 
 

@@ -81,7 +81,7 @@ def prepared(
         else:
             cond |= conditioner.of(count, some.labels, some.captions, numbers)
         if conditioner.beside is None or some.metadata.pictures is None:
-            return Examples(some.pixels, cond)
+            return Examples(some.pixels, cond, unit=images.modality.unit)
         return Examples(some.pixels, cond | {"image": some.metadata.pictures}, folded=conditioner.beside)
 
     examples = yield from of(images, "train")

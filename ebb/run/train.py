@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ebb.data.changed import changed
-from ebb.data.scan import Images, read
+from ebb.data.reading import as_asked
+from ebb.data.scan import Images
 from ebb.data.sources import named
 from ebb.errors import UsageError
 from ebb.events import Done, Event, Message, Progress, Work, streamed
@@ -109,17 +110,11 @@ def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -
 
 
 def looked_at(data: str, asked: Recipe, cache: Path) -> Work[Images]:
-    """The images of `data` as they are asked for, read and reported; large ones are kept in `cache`."""
+    """The examples of `data` as they are asked for, read and reported; large ones are kept in `cache`."""
     yield Progress("reading the data")
     images = yield from streamed(
-        lambda progress: read(
-            data,
-            size=asked.data.size,
-            channels=asked.data.channels,
-            numbers=asked.numbers,
-            beside=asked.beside,
-            cache=cache,
-            progress=lambda what, done, of: progress(Progress(what, done, of)),
+        lambda progress: as_asked(
+            data, asked, cache, progress=lambda what, done, of: progress(Progress(what, done, of))
         )
     )
     yield from data_overview(images, captions=asked.text.captions != "ignored")

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from ebb.data.images import form, save_png, writable
 from ebb.edit.editor import Editor
 from ebb.edit.files import Job, listed
-from ebb.encode.images import form, save_png, writable
 from ebb.errors import DataError, UsageError
 
 from .known import system

@@ -15,6 +15,7 @@ from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
+from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import CLOCKS, Cond, NetworkDenoiser
@@ -179,8 +180,10 @@ def denoiser_of(recipe: Recipe, data: Prepared) -> NetworkDenoiser:
     return denoiser
 
 
-def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT | MMDiT:
+def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT | MMDiT | MLP:
     """The network, with fresh weights from the global generator."""
+    if recipe.kind == "mlp":
+        return MLP(facts.shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), classes=facts.classes)
     shared: dict[str, Any] = {
         "width": resolved(recipe.width),
         "depth": resolved(recipe.depth),
@@ -200,4 +203,5 @@ def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT | MMDiT:
         size = facts.shape[1:] if recipe.positions == "learned" else ()
         return DiT(facts.shape[0], positions=recipe.positions, size=size, **shared)
     levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    return UNet(facts.shape[0], **levels, cross=resolved(recipe.cross), concepts=facts.concepts, **shared)
+    levels |= {"cross": resolved(recipe.cross), "dims": len(facts.shape) - 1}
+    return UNet(facts.shape[0], **levels, concepts=facts.concepts, **shared)
