@@ -82,8 +82,8 @@ def sample_to(
     given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
     settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
     settings |= {"label": label, "seed": seed}
-    parts = Sampler(system, compiled=compile).parts(Request(wishes, sampling, seed), guide)
-    make(system, parts, wishes, out, settings, progress)
+    made = Sampler(system, compiled=compile).parts(Request(wishes, sampling, seed), guide)
+    make(system, made, wishes, out, settings, progress)
     progress(Message(f"{count} {system.modality.things} in {out}"))
 
 
