@@ -58,8 +58,7 @@ def sample_to(
     `numbers_in`) and pictures `beside` are taken in turn too. Every PNG carries its settings (run, checkpoint, label,
     text, numbers, pictures beside, seed and sampling) in its text chunk `ebb`.
     """
-    run, out = Path(run), Path(out)
-    count, seed = whole("n", count), whole("seed", seed)
+    run, out, count, seed = Path(run), Path(out), whole("n", count), whole("seed", seed)
     system = load(run)
     writable(out, system.modality.forms)
     said = numbers_in(numbers)

@@ -295,7 +295,8 @@ def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
 def restore(parts: Built, saved: Path) -> None:
     """Go on from a checkpoint; DamagedError for one that is not what was saved.
 
-    Raises UsageError where the latents are not those that were trained on.
+    Raises UsageError where the latents are not those that were trained on, which runs without origins tell by this
+    alone.
     """
     checkpoint.verify(saved)
     if (saved / "autoencoder.safetensors").is_file():

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from ebb.cli import output
 from ebb.data.images import settings_of
 from ebb.data.of_run import data_of
 from ebb.data.pictures import opened, to_unit
@@ -70,7 +71,7 @@ def write(folder, image, count=64, others=False):
 
 def run(data, folder, /, **asked):
     said = io.StringIO()
-    shown(train(str(data), Recipe.model_validate(asked), run=folder), Console(file=said, width=150))
+    output.shown(train(str(data), Recipe.model_validate(asked), run=folder), Console(file=said, width=150))
     return said.getvalue()
 
 
