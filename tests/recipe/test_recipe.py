@@ -61,7 +61,7 @@ def test_a_file_reads_back(tmp_path):
         ),
         ({"kind": "autoencoder", "autoencoding": {"codes": 3}}, "codes is of vq; this autoencoding is of kl"),
         ({"kind": "gan"}, "no kind of recipe called 'gan'"),
-        ({"network": {"kind": "mlp"}}, r"network\.kind: input should be one of 'unet', 'dit', 'mmdit'"),
+        ({"network": {"kind": "cnn"}}, r"network\.kind: input should be one of 'unet', 'dit', 'mmdit'"),
         ({"batch": "many"}, "batch: input should be a valid integer"),
         ({"batch": 0}, "batch must be between 1"),
         ({"precision": "fp8"}, "precision: input should be 'fp32' or 'bf16'"),
