@@ -28,6 +28,7 @@ from ebb.recipe.recipe import DiffusionRecipe, Sampling, resolved
 from ebb.recipe.starting import Facts, complete, squeezed
 from ebb.sample.fused import fused
 from ebb.sample.noise import Noise
+from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point
 from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, facts_of, in_place, training_of
 from ebb.system.model import Draw, Model, scheme_of
