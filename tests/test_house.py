@@ -174,12 +174,14 @@ def open_ended(path):
 
 
 def test_options_have_names_and_types():
-    """Nobody passes on what he does not know; what torch calls has torch's signature, and a run.yaml says anything."""
+    """Nobody passes on what he does not know. What torch calls has torch's signature, a run.yaml says anything, and a
+    recipe is of the family that its options name, which refuses the others by name."""
     found = {(module(path), name) for path in FILES for name in open_ended(path)}
     assert found == {
         ("understand.cost", "attention_flop"),
         ("understand.probe", "see"),
         ("recipe.recipe", "to_yaml"),
+        ("recipe.recipe", "__new__"),
     }
 
 
