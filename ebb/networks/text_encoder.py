@@ -101,7 +101,7 @@ class TextStates(nn.Module):
         """The text; padding after it changes nothing."""
         seen = F.pad((states != 0).any(-1), (1, 0), value=True)
         x = self.inside(states.to(self.first.dtype))
-        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1)
         rows = F.layer_norm(x, x.shape[-1:])
         weight = seen[..., None].to(rows.dtype)
         return TextRows(rows, seen, (weight * rows).sum(1) / weight.sum(1))
