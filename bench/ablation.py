@@ -34,9 +34,10 @@ from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.recipe.starting import complete
-from ebb.run.build import build, facts_of, updates_of
+from ebb.run.build import build, updates_of
 from ebb.run.plan import pace, rate_of
 from ebb.run.prepare import prepared
+from ebb.system.families.family import facts_of
 from ebb.system.system import System
 
 CPU = torch.device("cpu")

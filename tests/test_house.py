@@ -26,12 +26,13 @@ RANK = {
     "shapes": 1, "machine": 1, "recipe": 1,
     "process": 2, "networks": 2, "store": 2,
     "data": 3, "encode": 3, "sample": 3, "guide": 3, "adapt": 3,
-    "system": 4, "train": 4, "judge": 4, "testing": 4,
-    "understand": 5, "edit": 5, "exchange": 5, "policy": 5,
-    "doctor": 6,
-    "report": 7,
-    "evaluate": 8, "run": 8,
-    "service": 9, "studio": 10, "cli": 11,
+    "train": 4, "judge": 4, "testing": 4,
+    "system": 5,
+    "understand": 6, "edit": 6, "exchange": 6, "policy": 6,
+    "doctor": 7,
+    "report": 8,
+    "evaluate": 9, "run": 9,
+    "service": 10, "studio": 11, "cli": 12,
 }  # fmt: skip
 """Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
 

@@ -9,9 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ebb.errors import UsageError, nearest
+from ebb.errors import UsageError
+from ebb.guide.ask import ask, null_for
 from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import at, common, repeated
+from ebb.process.moment import at, common
 from ebb.process.path import Path, spread
 from ebb.shapes import Float
 
@@ -23,21 +24,6 @@ Stretch = Callable[[Tensor, Tensor, float], Tensor]
 `torch.lerp` goes straight: low + scale·(high − low). `Rescaled` (ebb.guide.rescale) and `Projected` (ebb.guide.apg) do
 not.
 """
-
-
-def both(
-    denoiser: Denoiser, null: Cond, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond
-) -> tuple[Float[Tensor, "b *d"], Float[Tensor, "b *d"]]:
-    """x̂0 without and with the condition, from one batched call.
-
-    Raises UsageError where a condition has no null to compare with.
-    """
-    for name in cond:
-        if name not in null:
-            raise UsageError(f"guidance has no null for the condition {name!r}", nearest(name, null))
-    pairs = {name: torch.cat([null[name].expand_as(value), value]) for name, value in cond.items()}
-    without, conditional = denoiser(torch.cat([x, x]), repeated(t, 2), pairs).chunk(2)
-    return without, conditional
 
 
 @dataclass(frozen=True)
@@ -59,8 +45,9 @@ class ClassifierFree:
         return self.denoiser.path
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
-        """The guided x̂0. Raises UsageError as `both` does."""
-        return self.stretch(*both(self.denoiser, self.null, x, t, cond), self.scale)
+        """The guided x̂0. Raises UsageError for a condition without null."""
+        null, conditional = ask(self.denoiser, x, t, (null_for(cond, self.null), cond))
+        return self.stretch(null, conditional, self.scale)
 
 
 def cfg(scale: float, null: Cond, stretch: Stretch = torch.lerp) -> Guide:
@@ -100,8 +87,8 @@ class PlusPlus:
         return self.scale / (1 - at(self.path, s).nsr / at(self.path, time).nsr)
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
-        """The guided x̂0. Raises UsageError as `both` does."""
-        null, conditional = both(self.denoiser, self.null, x, t, cond)
+        """The guided x̂0. Raises UsageError for a condition without null."""
+        null, conditional = ask(self.denoiser, x, t, (null_for(cond, self.null), cond))
         time = common(t)
         if time is not None:
             return torch.lerp(null, conditional, self.reach(time))

@@ -6,25 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ebb.errors import UsageError, nearest
+from ebb.guide.ask import ask, null_for
 from ebb.guide.cfg import Guide
 from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import combine, repeated
+from ebb.process.moment import combine
 from ebb.process.path import Path
 from ebb.shapes import Float
-
-
-def rows(name: str, value: Tensor, count: int) -> Tensor:
-    """`value` [count, …], or [1, …] for all. Raises UsageError for another number of rows."""
-    if len(value) not in (1, count):
-        raise UsageError(
-            f"the condition {name!r} has {len(value)} rows for a batch of {count}",
-            "give one row for all, or one for each sample",
-        )
-    return value.expand(count, *value.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +29,9 @@ class Composed:
         return self.denoiser.path
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
-        """The composed x̂0; conditions that no term names stay as given. Raises UsageError as `rows` does."""
+        """The composed x̂0; conditions that no term names stay as given. Raises UsageError as `ask` does."""
         weights, conds = zip(*self.terms, strict=True)
-        asked = [{**cond, **term} for term in conds]
-        batch = {name: torch.cat([rows(name, one[name], len(x)) for one in asked]) for name in asked[0]}
-        answers = self.denoiser(torch.cat([x] * len(asked)), repeated(t, len(asked)), batch).chunk(len(asked))
+        answers = ask(self.denoiser, x, t, [{**cond, **term} for term in conds])
         return combine(*zip(weights, answers, strict=True))
 
 
@@ -60,9 +47,7 @@ def compose(terms: Sequence[tuple[float, Cond]], null: Cond) -> Guide:
     kinds. Of the conditions given when sampling, only names that `null` has not are used. One term is `cfg` with a
     fixed condition, off at w = 1; an answer of weight 0 is not asked for. Raises UsageError for a name without null.
     """
-    for name in (name for _, cond in terms for name in cond):
-        if name not in null:
-            raise UsageError(f"composition has no null for the condition {name!r}", nearest(name, null))
+    null_for((name for _, cond in terms for name in cond), null)
     base = 1 - math.fsum(scale for scale, _ in terms)
     weighted = ((base if abs(base) > 1e-12 else 0.0, null), *((scale, {**null, **cond}) for scale, cond in terms))
     return lambda denoiser: Composed(denoiser, tuple(term for term in weighted if term[0] != 0))

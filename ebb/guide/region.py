@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebb.errors import UsageError, nearest
+from ebb.errors import UsageError
+from ebb.guide.ask import ask, null_for
 from ebb.guide.cfg import Guide
-from ebb.guide.compose import rows
 from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import repeated
 from ebb.process.path import Path
 from ebb.shapes import Float
 
@@ -31,13 +30,12 @@ class Regional:
         return self.denoiser.path
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
-        """The composed x̂0; conditions that no term names stay as given. Raises UsageError as `rows` does, and for a
+        """The composed x̂0; conditions that no term names stay as given. Raises UsageError as `ask` does, and for a
         mask that does not fit x."""
         asked = [{**cond, **self.null}, *({**cond, **term} for _, _, term in self.terms)]
-        batch = {name: torch.cat([rows(name, one[name], len(x)) for one in asked]) for name in asked[0]}
-        answers = self.denoiser(torch.cat([x] * len(asked)), repeated(t, len(asked)), batch).chunk(len(asked))
-        found = null = answers[0]
-        for (scale, mask, _), answer in zip(self.terms, answers[1:], strict=True):
+        null, *answers = ask(self.denoiser, x, t, asked)
+        found = null
+        for (scale, mask, _), answer in zip(self.terms, answers, strict=True):
             here = fitting(mask, x)
             found = torch.addcmul(found, scale * here, answer - null)
         return found
@@ -66,8 +64,6 @@ def regions(terms: Sequence[tuple[float, Tensor, Cond]], null: Cond) -> Guide:
 
     Conditions are as in `compose`. Raises UsageError for a name without null.
     """
-    for name in (name for _, _, cond in terms for name in cond):
-        if name not in null:
-            raise UsageError(f"composition has no null for the condition {name!r}", nearest(name, null))
+    null_for((name for _, _, cond in terms for name in cond), null)
     full = tuple((scale, mask, {**null, **cond}) for scale, mask, cond in terms)
     return lambda denoiser: Regional(denoiser, full, null)

@@ -16,8 +16,8 @@ from ebb.errors import UsageError
 from ebb.machine import multiplies_bf16
 from ebb.recipe.recipe import Recipe, resolved, seconds
 from ebb.recipe.starting import STEEPNESS, Facts, complete, default_budget, squeezed, suited_batch, suited_width
-from ebb.run.build import Built, build, facts_of, updates_of
-from ebb.run.prepare import Prepared
+from ebb.run.build import build, updates_of
+from ebb.system.families.family import Built, Prepared, facts_of
 from ebb.train.optimiser import WarmupDecay
 
 Engine = Literal["eager", "compiled"]

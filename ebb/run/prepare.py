@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from ebb.run.reflow import pairs_of
 from ebb.store import checkpoint
 from ebb.store.failure import told
 from ebb.store.shards import Rows, cached
+from ebb.system.families.family import Prepared
 from ebb.system.system import load, locate
 from ebb.terminal import command
 from ebb.train.objectives.autoencoding import FeatureMaps, stages
@@ -50,26 +51,6 @@ ENCODED = 77
 
 EXAMPLES = 32
 """Captions that a model keeps, to show what it can be asked for."""
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """What a run learns from: its images, and as the network meets them, with their conditions."""
-
-    images: Images
-    conditioner: Conditioner
-    examples: Examples
-    unseen: Examples | None
-    space: LatentSpace | None = None
-    features: FeatureMaps | None = None
-    """what an autoencoder's pictures are compared by, besides their values"""
-    weights: Mapping[str, Tensor] | None = None
-    """of a denoiser to begin with"""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of what is denoised: a picture's [c, h, w], or its latent's."""
-        return self.images.summary.shape if self.space is None else self.space.shape(self.images.summary.shape)
 
 
 def prepared(

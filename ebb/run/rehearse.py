@@ -19,7 +19,7 @@ from ebb.data.scan import Images
 from ebb.errors import ResourceError, memory_is_full
 from ebb.machine import best_device, matrix_rate, ready
 from ebb.recipe.recipe import Recipe, resolved
-from ebb.run.build import Built, autocast_of, build, names_known, updates_of
+from ebb.run.build import build, names_known, updates_of
 from ebb.run.folder import show_choices, write_documents
 from ebb.run.meter import peak_memory_mb
 from ebb.run.plan import rate_of, resolve
@@ -28,6 +28,7 @@ from ebb.run.reflow import inherited
 from ebb.run.train import looked_at
 from ebb.store import checkpoint
 from ebb.store.place import by_name
+from ebb.system.families.family import Built, autocast_of
 from ebb.terminal import screen, tell
 from ebb.train.objectives.autoencoding import Trainee
 from ebb.understand.cost import gflop

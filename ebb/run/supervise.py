@@ -19,12 +19,13 @@ from ebb.data.pictures import to_unit
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.recipe.recipe import Recipe, resolved
-from ebb.run.build import Built, autocast_of, build, updates_of
+from ebb.run.build import build, updates_of
 from ebb.run.folder import Events, Log, amend
 from ebb.run.meter import Meter
 from ebb.run.plan import GRID_IMAGES, rate_of, remaining, settled, undecided, updates_within
 from ebb.store import checkpoint
 from ebb.store.write import replace_text
+from ebb.system.families.family import Built, autocast_of
 from ebb.system.requests import asked_for
 from ebb.terminal import tell
 from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound

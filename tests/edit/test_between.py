@@ -76,7 +76,7 @@ def test_noise_along_a_line_is_too_quiet(monkeypatch):
 def test_a_blend_is_one_condition_at_each_end_and_their_mean_in_the_middle():
     path, null = Linear(), {"label": torch.tensor([2])}
     first, second = {"label": torch.tensor([0])}, {"label": torch.tensor([1])}
-    plain, x, t = testing.Labelled(path), torch.linspace(-1, 1, 6).double()[:, None], at(path, 0.6).shared(6)
+    plain, x, t = testing.TwoLabels(path), torch.linspace(-1, 1, 6).double()[:, None], at(path, 0.6).shared(6)
     one, other, nothing = (plain(x, t, {"label": torch.full((6,), k)}) for k in (0, 1, 2))
     for scale in (1.0, 2.5):
         ends = [blend(first, second, share, null, scale)(plain)(x, t, {}) for share in (0.0, 0.25, 1.0)]

@@ -39,7 +39,7 @@ def check_counterpart(path, source, target):
     """From one hump to the other, the picture that lies as far out in standard deviations."""
     humps, x0 = testing.two_humps(path), torch.linspace(-1.8, 0.2, 5, dtype=torch.float64)[:, None]
     under, towards = ({"label": torch.full((5,), label)} for label in (source, target))
-    labelled = testing.Labelled(path)
+    labelled = testing.TwoLabels(path)
     made = translate(labelled, labelled, Heun(), testing.graded(path, 20), x0, under, towards)
     expected = humps.means[1] + humps.stds[1] / humps.stds[0] * (x0 - humps.means[0])
     testing.close("the counterpart", made, expected, 1e-2)

@@ -16,12 +16,12 @@ def test_cfg_keeps_the_contract_of_guides(path):
 
 
 def test_scale_one_is_the_denoiser_itself():
-    plain = testing.Labelled(Cosine())
+    plain = testing.TwoLabels(Cosine())
     assert cfg(1, NULL)(plain) is plain
 
 
 def test_scale_zero_ignores_the_condition():
-    plain, t = testing.Labelled(Cosine()), torch.full((4,), 0.6, dtype=torch.float64)
+    plain, t = testing.TwoLabels(Cosine()), torch.full((4,), 0.6, dtype=torch.float64)
     x = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None]
     null = plain(x, t, {"label": torch.full((4,), 2)})
     torch.testing.assert_close(cfg(0, NULL)(plain)(x, t, {"label": torch.tensor([0, 1, 0, 1])}), null)
@@ -33,7 +33,7 @@ def test_mixing_any_prediction_is_mixing_x0(name):
     prediction = PREDICTIONS[name]
     path, t = Linear(), torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
     x = torch.tensor([[0.3], [-0.8], [1.2]], dtype=torch.float64)
-    plain, cond = testing.Labelled(path), {"label": torch.tensor([0, 1, 1])}
+    plain, cond = testing.TwoLabels(path), {"label": torch.tensor([0, 1, 1])}
     guided = cfg(2.5, NULL)(plain)(x, t, cond)
 
     def network(label):
@@ -47,7 +47,7 @@ def test_mixing_any_prediction_is_mixing_x0(name):
 
 
 def test_guidance_moves_towards_the_condition():
-    plain, t = testing.Labelled(Cosine()), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    plain, t = testing.TwoLabels(Cosine()), torch.tensor([0.5, 0.5], dtype=torch.float64)
     x, cond = torch.zeros(2, 1, dtype=torch.float64), {"label": torch.tensor([0, 1])}
     strong, plainly = cfg(3.0, NULL)(plain)(x, t, cond), plain(x, t, cond)
     assert strong[0] < plainly[0]  # the first hump lies below
@@ -69,7 +69,7 @@ def test_both_answers_come_from_one_call():
 
 
 def test_a_condition_without_a_null_is_named():
-    plain = testing.Labelled(Cosine())
+    plain = testing.TwoLabels(Cosine())
     with pytest.raises(UsageError, match="no null for the condition 'text'"):
         cfg(2, NULL)(plain)(torch.zeros(1, 1), torch.ones(1).double() / 2, {"text": torch.zeros(1)})
 

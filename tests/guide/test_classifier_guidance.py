@@ -40,7 +40,7 @@ def places(path):
 def off_bayes(path, scale=1.0):
     """How far the guided unconditional denoiser is from the conditional one, at each time [9]."""
     x, t = places(path)
-    labelled, plain = testing.Labelled(path), testing.two_humps(path)
+    labelled, plain = testing.TwoLabels(path), testing.two_humps(path)
     guided = classifier(Exact(path), scale)(plain)(x, t, BOTH)
     return (guided - labelled(x, t, BOTH)).abs().reshape(2, 9).amax(0)
 
@@ -79,7 +79,7 @@ def test_a_shared_time_at_alpha_zero_gives_the_limit_without_a_graph():
         with torch.no_grad():
             x0 = classifier(Exact(path))(plain)(x, at(path, time).shared(18), BOTH)
         assert not x0.requires_grad
-        exact = testing.Labelled(path)(x, torch.full((18,), time, dtype=torch.float64), BOTH)
+        exact = testing.TwoLabels(path)(x, torch.full((18,), time, dtype=torch.float64), BOTH)
         torch.testing.assert_close(x0, exact, rtol=0, atol=2 / LOUD if time == 1 else 1e-9)
 
 
@@ -113,8 +113,8 @@ def test_a_conditional_denoiser_keeps_its_label_under_another_name():
     path = Cosine()
     x, t = places(path)
     cond = {"label": BOTH["label"], "class": torch.full((18,), 2)}
-    guided = classifier(Exact(path), condition="class")(cfg(2.0, {"label": torch.tensor([2])})(testing.Labelled(path)))
-    inner = cfg(2.0, {"label": torch.tensor([2])})(testing.Labelled(path))(x, t, BOTH)
+    guided = classifier(Exact(path), condition="class")(cfg(2.0, {"label": torch.tensor([2])})(testing.TwoLabels(path)))
+    inner = cfg(2.0, {"label": torch.tensor([2])})(testing.TwoLabels(path))(x, t, BOTH)
     torch.testing.assert_close(guided(x, t, cond)[:8], inner[:8])
 
 
@@ -135,7 +135,7 @@ def test_a_classifier_of_another_path_or_a_missing_label_is_refused():
         classifier(Exact(EDM()))(plain)
     x, t = places(EDM())
     guided = classifier(Exact(EDM()))(retime(plain, EDM()))(x, t, BOTH)
-    right = (guided - testing.Labelled(EDM())(x, t, BOTH)).abs() < 1e-9
+    right = (guided - testing.TwoLabels(EDM())(x, t, BOTH)).abs() < 1e-9
     assert right[EDM().nsr(t) <= LOUD].all()
     with pytest.raises(UsageError, match="needs the condition 'label'"):
         classifier(Exact(Linear()))(plain)(*places(Linear()), {"text": torch.zeros(18)})

@@ -70,7 +70,7 @@ def test_a_negation_undoes_a_conjunction():
 
 
 def test_negation_moves_away_from_the_condition():
-    path, plain = Linear(), testing.Labelled(Linear())
+    path, plain = Linear(), testing.TwoLabels(Linear())
     x, t = torch.zeros(1, 1, dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
     null = plain(x, t, {"label": torch.tensor([2])})
     assert compose([(-1.0, ONE)], NULL)(plain)(x, t, {}) > null  # the first hump lies below

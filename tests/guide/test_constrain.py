@@ -110,7 +110,7 @@ def test_balls_and_half_spaces_take_samples_of_any_shape():
 
 def test_it_composes_with_cfg_and_energies():
     path, null = Linear(), {"label": torch.tensor([2])}
-    plain, t = testing.Labelled(path), testing.inside(path, 6)
+    plain, t = testing.TwoLabels(path), testing.inside(path, 6)
     x, cond = torch.linspace(-2, 2, 6, dtype=torch.float64)[:, None], {"label": torch.tensor([0, 1] * 3)}
     box = constrain(Box(-0.5, 0.5))
     around = box(cfg(4.0, null)(plain))(x, t, cond)

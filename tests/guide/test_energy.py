@@ -117,7 +117,7 @@ def test_a_guided_denoiser_can_be_differentiated_by_the_next_guide():
 
 def test_it_composes_with_cfg_either_way_round():
     """Both are affine in the denoiser when the energy is linear, so the order does not matter."""
-    plain, path = testing.Labelled(Linear()), Linear()
+    plain, path = testing.TwoLabels(Linear()), Linear()
     t, x = testing.inside(path, 5), torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
     cond, null = {"label": torch.tensor([0, 1, 0, 1, 0])}, {"label": torch.tensor([2])}
     pull = energy(lambda x0: -x0.sum(1), 0.5)

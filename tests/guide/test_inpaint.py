@@ -163,7 +163,7 @@ def test_resampling_towards_the_noise_or_zero_times_is_refused():
 
 def test_it_composes_with_cfg_inside_and_outside():
     path = Linear()
-    plain, null = testing.Labelled(path), {"label": torch.tensor([2])}
+    plain, null = testing.TwoLabels(path), {"label": torch.tensor([2])}
     known, mask = torch.tensor([[0.1], [0.2], [0.3]]).double(), torch.tensor([[1], [0], [1]])
     t, x = testing.inside(path, 3), torch.zeros(3, 1, dtype=torch.float64)
     cond = {"label": torch.tensor([0, 1, 1])}

@@ -288,7 +288,7 @@ def test_every_solver_agrees_with_the_measurement(solver, guide):
 
 def test_a_measurement_for_each_sample_is_repeated_as_cfg_repeats_the_batch():
     path, null = Linear(), {"label": torch.tensor([2])}
-    plain, t = testing.Labelled(path), testing.inside(path, 3)
+    plain, t = testing.TwoLabels(path), testing.inside(path, 3)
     x, cond = torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None], {"label": torch.tensor([0, 1, 0])}
     y = torch.tensor([[0.1], [0.5], [-0.4]], dtype=torch.float64)
     guide = mmps(y, sensing(torch.eye(1)), 0.5, iterations=1)

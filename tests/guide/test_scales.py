@@ -46,7 +46,7 @@ class Shifted:
         self.path, self.by = path, by
 
     def __call__(self, x, t, cond):
-        return testing.Labelled(self.path)(x, t, cond) - self.by
+        return testing.TwoLabels(self.path)(x, t, cond) - self.by
 
 
 def grid(path):
@@ -163,7 +163,7 @@ def sampled(guide, plain, times, x, cond, solver):
 @pytest.mark.parametrize("scale", [0.0, 0.6, 1.0])
 def test_cfg_plus_plus_with_ddim_is_the_papers_algorithm(path, scale):
     path = PATHS[path]
-    plain, times = testing.Labelled(path), grid(path)
+    plain, times = testing.TwoLabels(path), grid(path)
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2) * float(path.sigma(times[:1]))
     expected = written_out(plain, times, x, LABELS, scale)
     for solver in (DDIM(), Euler()):
@@ -172,7 +172,7 @@ def test_cfg_plus_plus_with_ddim_is_the_papers_algorithm(path, scale):
 
 
 def test_cfg_plus_plus_at_one_is_not_off():
-    plain, times = testing.Labelled(Cosine()), grid(Cosine())
+    plain, times = testing.TwoLabels(Cosine()), grid(Cosine())
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
     got, off = (
         sampled(guide, plain, times, x, LABELS, DDIM()) for guide in (cfg_plus_plus(1.0, NULL, times), cfg(1.0, NULL))
@@ -181,7 +181,7 @@ def test_cfg_plus_plus_at_one_is_not_off():
 
 
 def test_cfg_plus_plus_between_and_below_the_times_takes_the_next_below():
-    guided = cfg_plus_plus(0.5, NULL, torch.tensor([1.0, 0.6, 0.2]))(testing.Labelled(Linear()))
+    guided = cfg_plus_plus(0.5, NULL, torch.tensor([1.0, 0.6, 0.2]))(testing.TwoLabels(Linear()))
     ratio = [0.2 / 0.8, 0.6 / 0.4]  # ν at 0.2 and at 0.6
     assert guided.reach(0.5) == pytest.approx(0.5 / (1 - ratio[0] / 1.0))
     assert guided.reach(0.6) == pytest.approx(0.5 / (1 - ratio[0] / ratio[1]))
@@ -201,7 +201,7 @@ def test_cfg_plus_plus_names_what_is_wrong(scale, times, match):
 
 def test_outside_of_the_interval_the_denoiser_is_called_once_as_it_is():
     path = Linear()
-    plain = Asked(testing.Labelled(path))
+    plain = Asked(testing.TwoLabels(path))
     guided = within(cfg(4.0, NULL), 0.5, 2.0)(plain)
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
     for nsr, size in ((0.5, 4), (0.51, 8), (2.0, 8), (2.01, 4), (math.inf, 4)):
@@ -214,7 +214,7 @@ def test_outside_of_the_interval_the_denoiser_is_called_once_as_it_is():
 
 
 def test_samples_on_both_sides_of_the_interval_each_get_their_own():
-    plain, t = testing.Labelled(Linear()), torch.tensor([0.1, 0.5, 0.9, 0.6], dtype=torch.float64)
+    plain, t = testing.TwoLabels(Linear()), torch.tensor([0.1, 0.5, 0.9, 0.6], dtype=torch.float64)
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
     got = within(cfg(4.0, NULL), 0.5, 2.0)(plain)(x, t, LABELS)
     guided, off = cfg(4.0, NULL)(plain)(x, t, LABELS), plain(x, t, LABELS)
@@ -239,14 +239,14 @@ def test_autoguidance_undoes_the_error_that_two_models_share():
     path, t = Cosine(), testing.inside(Cosine(), 4)
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
     got = autoguide(Shifted(path, 0.4), 2.0)(Shifted(path, 0.2))(x, t, LABELS)
-    torch.testing.assert_close(got, testing.Labelled(path)(x, t, LABELS))
+    torch.testing.assert_close(got, testing.TwoLabels(path)(x, t, LABELS))
 
 
 def test_the_weak_model_may_live_on_another_path():
     t = testing.inside(Cosine(), 4)
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
     here, there = (
-        autoguide(Shifted(path), 3.0)(testing.Labelled(Cosine()))(x, t, LABELS) for path in (Cosine(), EDM())
+        autoguide(Shifted(path), 3.0)(testing.TwoLabels(Cosine()))(x, t, LABELS) for path in (Cosine(), EDM())
     )
     torch.testing.assert_close(here, there)
 
@@ -315,7 +315,7 @@ def combinations(times):
 @pytest.mark.parametrize("name", combinations(uniform_grid(Linear(), 4)))
 def test_guides_compose_in_any_order_and_serve_every_solver(name):
     path, times = Linear(), uniform_grid(Linear(), 4)
-    guided = combinations(times)[name](testing.Labelled(path))
+    guided = combinations(times)[name](testing.TwoLabels(path))
     noise = Noise.of(0, 4)
     assert guided.path == path
     for solver in SOLVERS.values():
@@ -328,13 +328,13 @@ def test_guides_compose_in_any_order_and_serve_every_solver(name):
 @pytest.mark.parametrize("name", combinations(uniform_grid(Linear(), 4)))
 def test_a_shared_time_reaches_the_network_as_one_number(name):
     path, times = Linear(), uniform_grid(Linear(), 4)
-    asked = Asked(testing.Labelled(path))
+    asked = Asked(testing.TwoLabels(path))
     combinations(times)[name](asked)(torch.ones(4, 2, dtype=torch.float64), at(path, 0.75).shared(4), LABELS)
     assert set(asked.strides) == {0}
 
 
 def test_guidance_within_all_noise_is_guidance():
-    plain, t = testing.Labelled(Linear()), testing.inside(Linear(), 4)
+    plain, t = testing.TwoLabels(Linear()), testing.inside(Linear(), 4)
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
     got = within(cfg(3.0, NULL))(plain)(x, t, LABELS)
     torch.testing.assert_close(got, cfg(3.0, NULL)(plain)(x, t, LABELS))
@@ -446,7 +446,7 @@ def test_a_projection_onto_the_wrong_answer_is_caught(monkeypatch):
 
 
 def test_classifier_free_guidance_takes_a_stretch():
-    plain, t = testing.Labelled(Cosine()), testing.inside(Cosine(), 4)
+    plain, t = testing.TwoLabels(Cosine()), testing.inside(Cosine(), 4)
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
     null = plain(x, t, {"label": torch.full((4,), 2)})
     got = ClassifierFree(plain, 3.0, NULL, Rescaled(0.5))(x, t, LABELS)

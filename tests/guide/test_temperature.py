@@ -160,7 +160,7 @@ def run(guide, path, count=64, size=16, steps=24):
     noise = Noise.of(0, count)
     cond = {"label": torch.arange(count) % 2}
     x = noise.start((size,)).double() * float(path.sigma(torch.tensor([path.end])))
-    points = trajectory(guide(testing.Labelled(path)), DDIM(), LogSNR()(path, steps), x, cond, noise)
+    points = trajectory(guide(testing.TwoLabels(path)), DDIM(), LogSNR()(path, steps), x, cond, noise)
     humps = testing.two_humps(path)
     rms = math.sqrt(float(((humps.means[:, 0] ** 2 + humps.stds**2) / 2).sum()))
     return list(drift(points, path, rms))

@@ -8,9 +8,9 @@ import torch
 from ebb.data.scan import read
 from ebb.recipe.recipe import Recipe
 from ebb.recipe.starting import Facts, complete, room, squeezed, suited_width
-from ebb.run.build import network_of
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
+from ebb.system.families.diffusion import network_of
 
 SIDES, CHANNELS = (8, 16, 28, 32, 40, 41, 48, 56, 64, 96, 128, 256, 1024), (1, 3, 4, 8, 16, 32)
 

@@ -143,7 +143,7 @@ def test_samples_do_not_see_each_other():
 
 def test_conditions_stay_with_their_samples():
     path, x = Cosine(), unit(6, 1)
-    plain, label = testing.Labelled(path), torch.tensor([0, 1, 2, 0, 1, 2])
+    plain, label = testing.TwoLabels(path), torch.tensor([0, 1, 2, 0, 1, 2])
     together = follow(plain, Adaptive(), *ends(path), x, {"label": label})[0]
     for i in range(6):
         alone = follow(plain, Adaptive(), *ends(path), x[i : i + 1], {"label": label[i : i + 1]})[0]

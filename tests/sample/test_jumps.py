@@ -129,7 +129,7 @@ def test_consistency_sampling_goes_to_the_data_and_up_again():
 
 
 def test_a_guide_wraps_the_map_with_its_destination():
-    plain, null = testing.Labelled(Cosine()), {"label": torch.tensor([2])}
+    plain, null = testing.TwoLabels(Cosine()), {"label": torch.tensor([2])}
     x, cond = torch.randn(4, 1).double(), {"label": torch.tensor([0, 1, 0, 1])}
     times = uniform_grid(Cosine(), 4)
     *_, guided = jumps(Straight(plain), times, x, cond, cfg(2.0, null))

@@ -26,12 +26,13 @@ from ebb.encode.images import settings_of
 from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.recipe.recipe import Recipe, from_yaml, validated
-from ebb.run.build import autocast_of, build
+from ebb.run.build import build
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
 from ebb.run.supervise import shown
 from ebb.run.train import train
 from ebb.store import checkpoint
+from ebb.system.families.family import autocast_of
 from ebb.system.requests import asked_for
 from ebb.system.system import System, load
 from ebb.train.loop import updates

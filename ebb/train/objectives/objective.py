@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ebb.data.loader import Batch
-from ebb.errors import UsageError, nearest
+from ebb.errors import UsageError
+from ebb.guide.ask import null_for
 from ebb.process.denoiser import Cond
 
 
@@ -58,11 +59,9 @@ class ConditionDropout:
         count = len(batch.cond)
         shape = 1 + count * (count > 1), len(batch.x0)
         drops = torch.rand(shape, generator=generator, device=generator.device) < self.rate
-        cond = {}
+        cond, null = {}, null_for(batch.cond, self.null)
         for i, (name, value) in enumerate(batch.cond.items(), 1):
-            if name not in self.null:
-                raise UsageError(f"there is no null for the condition {name!r}", nearest(name, self.null))
             drop = drops[0] | drops[i] if count > 1 else drops[0]
             row = drop.to(value.device).reshape((-1,) + (1,) * (value.ndim - 1))
-            cond[name] = torch.where(row, self.null[name].to(value.device), value)
+            cond[name] = torch.where(row, null[name].to(value.device), value)
         return self.objective(model, replace(batch, cond=cond), generator)

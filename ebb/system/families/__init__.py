@@ -1,0 +1,1 @@
+"""Families: what is trained and how it draws, one a file."""
