@@ -20,6 +20,7 @@ from ebb.encode.picture import Beside
 from ebb.encode.pretrained_text import Joined, PretrainedText
 from ebb.encode.text import Vocabulary, concepts_of
 from ebb.errors import UsageError
+from ebb.networks.ports import ClassPort, MapPort, PiecesPort, Port, StatesPort, VectorPort
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,9 @@ class Text:
     concepts: int = 0
 
     @property
-    def size(self) -> dict[str, int]:
-        """What a network that hears it is built with."""
-        whole = {"vocabulary": len(self.vocabulary), "length": self.length}
-        return whole | ({"concepts": self.concepts} if self.concepts else {})
+    def port(self) -> Port:
+        """What a network hears it by."""
+        return PiecesPort(len(self.vocabulary), self.length, self.concepts)
 
     def __str__(self) -> str:
         each = f"up to {self.concepts} concepts of " if self.concepts else ""
@@ -110,9 +110,9 @@ class Frozen:
         return joined
 
     @property
-    def size(self) -> dict[str, int]:
-        """What a network that hears it is built with."""
-        return {"states": self.width, "length": self.length}
+    def port(self) -> Port:
+        """What a network hears it by."""
+        return StatesPort(self.width, self.length)
 
     def __str__(self) -> str:
         return f"{self.length} states of {', '.join(Path(folder).name for folder in self.folders)}"
@@ -195,12 +195,12 @@ class Conditioner:
     beside: Beside | None = None
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """What a network that hears all of it is built with."""
-        text = {} if self.text is None else self.text.size
-        numbers = 0 if self.numbers is None else len(self.numbers.names)
-        image = 0 if self.beside is None else self.beside.channels
-        return {"classes": len(self.labels.names), **text, "numbers": numbers, "image": image}
+    def ports(self) -> dict[str, Port]:
+        """What a network hears all of it by."""
+        ports: dict[str, Port] = {"label": ClassPort(len(self.labels.names))} if self.labels.names else {}
+        ports |= {} if self.numbers is None else {"numbers": VectorPort(len(self.numbers.names))}
+        ports |= {} if self.text is None else {"text": self.text.port}
+        return ports | ({} if self.beside is None else {self.beside.name: MapPort(self.beside.channels)})
 
     @property
     def shown(self) -> bool:
@@ -209,7 +209,7 @@ class Conditioner:
 
     def __call__(self, wishes: Wishes) -> dict[str, Tensor]:
         """The conditions of a batch, of these what the model hears: {"label": int64 [b], "text": [b, n] or [b, n, w],
-        "numbers": float32 [b, k], "image": float32 [b, c, h, w]}.
+        "numbers": float32 [b, k]}, and the picture beside by its name, float32 [b, c, h, w].
 
         Texts are int64 ids of pieces, or float32 states.
         """
@@ -221,7 +221,7 @@ class Conditioner:
             cond["numbers"] = told
         if self.beside is not None:
             shown = None if wishes.pictures is None else wishes.pictures[:]
-            cond["image"] = self.beside.null(len(wishes)) if shown is None else self.beside(shown)
+            cond[self.beside.name] = self.beside.null(len(wishes)) if shown is None else self.beside(shown)
         return cond
 
     def null(self) -> dict[str, Tensor]:
@@ -237,7 +237,7 @@ class Conditioner:
             found["numbers"] = torch.from_numpy(self.numbers([self.numbers.least, self.numbers.most]))
         if self.beside is not None:
             shades = torch.tensor([-1.0, 1.0])[:, None, None, None]
-            found["image"] = self.beside(shades.expand(2, *self.beside.shape))
+            found[self.beside.name] = self.beside(shades.expand(2, *self.beside.shape))
         return found
 
     def wishes(

@@ -17,7 +17,7 @@ from ebb.shapes import Float
 
 
 class Embedded(NamedTuple):
-    """What every layer may use: one `vector` [b, w], and `rows` [b, m, w] of texts with the mask of those `seen` [b, m].
+    """What every layer may use: one `vector` [b, w], and the `rows` [b, m, w] of texts with the mask of those `seen`.
 
     The vector has passed SiLU, ready to be mapped to shifts and scales. With concepts, rows are [b, k, m, w] and seen
     is [b, k, m]; without text there are no rows (m = 0).
@@ -50,7 +50,7 @@ class Embedder(nn.Module):
         self.maps = nn.ModuleList(port.build(width) for port in self.mapped.values())
         self.time = nn.Sequential(Fourier(width), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.layers = nn.ModuleList(port.build(width) for port in self.others.values())
-        self.register_load_state_dict_pre_hook(renamed)
+        self.register_load_state_dict_pre_hook(renamed)  # type: ignore[no-untyped-call]
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class MMDiT(nn.Module):
     dimension and size.
 
     The text's rows and the patches are two streams with separate weights and one attention over both; patches are
-    turned by their place. What else may be said in `cond` modulates both, with the pooled text: see `ebb.networks.ports`.
-    A port of pieces or states is needed. Outputs start at 0.
+    turned by their place. What else may be said in `cond` (see `ebb.networks.ports`) modulates both, with the pooled
+    text. A port of pieces or states is needed. Outputs start at 0.
     """
 
     def __init__(

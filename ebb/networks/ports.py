@@ -1,7 +1,7 @@
 """Ports: what a network can be asked for besides x and the time, each a frozen description that builds its layers.
 
-A network has ports by name, and `cond` holds a tensor for each of them, batch first. Every kind of port has one row that
-says nothing; what a network hears then is learned: it is what dropout trains for guidance.
+A network has ports by name, and `cond` holds a tensor for each of them, batch first. Every kind of port has one row
+that says nothing; what a network hears then is learned: it is what dropout trains for guidance.
 """
 
 from __future__ import annotations

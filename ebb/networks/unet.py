@@ -151,8 +151,8 @@ class UNet(nn.Module):
     Level i works at 1/(patch·2^i) of the resolution with width·multipliers[i] channels and `depth` residual blocks on
     the way down and as many on the way up; after each block, levels listed in `attention` attend to themselves and
     those in `cross` to the text. `patch` > 1 moves patch^dims blocks into the channels first, which trades detail for
-    speed at high resolution. What may be said in `cond`, and the settings from `vocabulary` to `image`: see
-    `Conditions`; with `concepts`, a text is up to that many texts, each attended to alone. Outputs start at 0.
+    speed at high resolution. What may be said in `cond`: see `ebb.networks.ports`; with `concepts`, a text is up to
+    that many texts, each attended to alone. Outputs start at 0.
     """
 
     def __init__(

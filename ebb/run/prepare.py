@@ -90,7 +90,7 @@ def prepared(
             cond |= conditioner.of(count, some.labels, some.captions, numbers)
         if conditioner.beside is None or some.told.pictures is None:
             return Examples(some.pixels, cond)
-        return Examples(some.pixels, cond | {"image": some.told.pictures}, folded=conditioner.beside)
+        return Examples(some.pixels, cond | {conditioner.beside.name: some.told.pictures}, folded=conditioner.beside)
 
     examples, unseen = of(images, "train"), None if images.held_out is None else of(images.held_out, "held-out")
     if latents is None:

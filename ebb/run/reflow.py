@@ -93,7 +93,7 @@ def pairs_of(
     hears, shape = system.conditioner, system.inner
     cond: dict[str, Any] = {name: rows.cpu().numpy() for name, rows in replace(hears, beside=None)(wishes).items()}
     if hears.beside is not None:
-        cond["image"] = wishes.pictures
+        cond[hears.beside.name] = wishes.pictures
 
     def noise(index: np.ndarray) -> Tensor:
         return Noise(tuple(FIRST + int(at) for at in index)).start(shape)

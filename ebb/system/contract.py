@@ -13,14 +13,16 @@ from ebb.encode.numbers import Numbers
 from ebb.encode.picture import Beside
 from ebb.errors import DamagedError, UsageError
 from ebb.networks.kinds import NETWORKS
+from ebb.networks.ports import PORTS
 from ebb.process.denoiser import CLOCKS, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
-from ebb.recipe.names import parse, spell
+from ebb.recipe.names import parse, spell, split
 from ebb.recipe.recipe import Sampling
 from ebb.shapes import sides
 
-FORMAT = 2
+FORMER, FORMAT = 2, 3
+"""Of contracts that are read, the last of which is written."""
 
 Parts = tuple[NetworkDenoiser, tuple[int, ...], Conditioner, Sampling, LatentSpace | None]
 """What a system consists of: denoiser, shape, conditioner, sampling and latent space."""
@@ -56,13 +58,15 @@ def written(
 def parts_of(contract: Mapping[str, Any]) -> Parts:
     """The parts that a contract describes, with fresh weights; raises DamagedError where it cannot be one, UsageError
     where the network was built for other conditions than the rest."""
-    if contract.get("format") != FORMAT or contract.get("values") != [-1, 1]:
+    form, values = contract.get("format"), contract.get("values")
+    if form not in (FORMER, FORMAT) or values != [-1, 1]:
         raise DamagedError(
-            f"this system has format {contract.get('format')!r} and values {contract.get('values')!r};"
-            f" this ebb reads format {FORMAT} with values [-1, 1]",
+            f"this system has format {form!r} and values {values!r};"
+            f" this ebb reads formats {FORMER} and {FORMAT} with values [-1, 1]",
             "load it with the version of ebb named in the run's env.json",
         )
     try:
+        contract = upgraded(contract) if form == FORMER else contract
         denoiser = NetworkDenoiser(
             parse(contract["network"], NETWORKS, "network"),
             parse(contract["path"], PATHS, "path"),
@@ -91,16 +95,42 @@ def conditioner_of(contract: Mapping[str, Any]) -> Conditioner:
 
 def agreed(denoiser: NetworkDenoiser, hears: Conditioner, inner: tuple[int, ...]) -> None:
     """Raise UsageError where the network was built for other conditions than can be asked for."""
-    built = getattr(denoiser.network, "settings", {})
-    for name, size in hears.sizes.items():
-        if built.get(name, 0) != size:
-            what = {"classes": "labels", "numbers": "numbers", "image": f"channels beside ({hears.beside})"}
-            mine = what.get(name, f"{name} of {hears.text}")
-            raise UsageError(f"{size} {mine} for a network of {built.get(name, 0)} {name}")
+    built = getattr(denoiser.network, "settings", {}).get("ports", {})
+    asked = {name: spell(port, PORTS) for name, port in hears.ports.items()}
+    for name in [*built, *asked]:
+        if built.get(name) != asked.get(name):
+            raise UsageError(f"{name} is {asked.get(name, 'nothing')}, for a network of {built.get(name, 'nothing')}")
     if hears.beside is not None:
         places = tuple(length // hears.beside.factor for length in hears.beside.shape[1:])
         if places != inner[1:]:
             raise UsageError(f"{sides(places)} places beside, for {list(inner)}, by {hears.beside}")
+
+
+def upgraded(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """A contract of FORMER as one of FORMAT: networks had sizes, one for each kind of condition, and no ports."""
+    kind, fields = split(contract["network"], "network")
+    sizes = {name: fields.pop(name, 0) for name in SIZES}
+    ports = {
+        name: f"{port}({', '.join(f'{field}={sizes[size]}' for field, size in by.items())})"
+        for name, port, by in FORMER_PORTS
+        if sizes[next(iter(by.values()))]
+    }
+    if "picture" in ports:
+        ports[contract["beside"]["name"]] = ports.pop("picture")
+    fields |= {"ports": ports} if kind != "zero" else {}
+    return {**contract, "format": FORMAT, "network": f"{kind}({', '.join(f'{k}={v!r}' for k, v in fields.items())})"}
+
+
+FORMER_PORTS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("label", "classes", {"count": "classes"}),
+    ("numbers", "vector", {"count": "numbers"}),
+    ("text", "pieces", {"vocabulary": "vocabulary", "length": "length", "concepts": "concepts"}),
+    ("text", "states", {"width": "states", "length": "length"}),
+    ("picture", "map", {"channels": "image"}),
+)
+"""Name and kind of each port, and its sizes as networks of FORMER called them."""
+
+SIZES = {size for _, _, by in FORMER_PORTS for size in by.values()}
 
 
 def described(space: LatentSpace) -> dict[str, Any]:

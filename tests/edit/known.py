@@ -30,7 +30,9 @@ def axes(n):
 def system(classes=3, shape=(1, 8, 8), network=None):
     """A system that answers something, with weights that are no one's."""
     torch.manual_seed(0)
-    network = network or UNet(shape[0], width=8, multipliers=(1, 2), depth=1, classes=classes)
+    network = network or UNet(
+        shape[0], width=8, multipliers=(1, 2), depth=1, ports=Conditioner(Labels(tuple("abc"[:classes]))).ports
+    )
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.05 * torch.randn_like(p))

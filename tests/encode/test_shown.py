@@ -15,6 +15,7 @@ from ebb.encode.labels import Labels
 from ebb.encode.numbers import Numbers
 from ebb.encode.picture import Beside
 from ebb.errors import UsageError
+from ebb.networks.ports import ClassPort, MapPort, VectorPort
 
 RNG = np.random.default_rng(0)
 DATA = np.stack([1.7e9 + 60 * RNG.standard_normal(500), RNG.uniform(0, 2, 500)], 1)
@@ -73,20 +74,20 @@ def test_nothing_asked_is_the_null_in_every_condition():
     assert {name: list(row.shape) for name, row in null.items()} == {
         "label": [1],
         "numbers": [1, 2],
-        "image": [1, 4, 2, 3],
+        "mask": [1, 4, 2, 3],
     }
     assert null["numbers"].isnan().all()
-    assert null["image"].isnan().all()
+    assert null["mask"].isnan().all()
     bare = Conditioner(numbers=HEARS, beside=MASK)
     for name, row in bare(bare.wishes(3)).items():
         assert torch.equal(row.isnan(), null[name].expand_as(row).isnan())
     assert silent["label"].item() == 0
-    assert EVERY.sizes == {"classes": 2, "numbers": 2, "image": 4}
+    assert EVERY.ports == {"label": ClassPort(2), "numbers": VectorPort(2), "mask": MapPort(4)}
 
 
 def test_examples_differ_in_every_condition():
     examples = EVERY.examples()
-    assert {name: len(rows) for name, rows in examples.items()} == {"label": 2, "numbers": 2, "image": 2}
+    assert {name: len(rows) for name, rows in examples.items()} == {"label": 2, "numbers": 2, "mask": 2}
     assert all(not torch.equal(rows[0], rows[1]) for rows in examples.values())
     assert not any(rows.isnan().any() for rows in examples.values())
 
@@ -98,11 +99,11 @@ def test_numbers_and_pictures_are_asked_for_one_for_all_or_one_for_each():
     assert wishes.numbers == ((1.7e9, 0.0), (1.7e9, 1.0), (1.7e9, 2.0))
     cond = EVERY(wishes.part(1, 2))
     assert np.array_equal(cond["numbers"].numpy(), HEARS([[1.7e9, 1], [1.7e9, 2]]))
-    assert torch.equal(cond["image"], MASK(shown[None]).expand(2, -1, -1, -1))
+    assert torch.equal(cond["mask"], MASK(shown[None]).expand(2, -1, -1, -1))
     assert len(EVERY(Wishes((0, 1)))["numbers"]) == 2
     assert EVERY.wishes(1, numbers={"size": np.float32(0.5), "time": torch.tensor(1)}).numbers == ((1.0, 0.5),)
     each = torch.stack([shown, -shown])
-    assert torch.equal(EVERY(EVERY.wishes(2, beside=each))["image"], MASK(each))
+    assert torch.equal(EVERY(EVERY.wishes(2, beside=each))["mask"], MASK(each))
 
 
 @pytest.mark.parametrize(

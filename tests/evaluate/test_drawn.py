@@ -25,7 +25,7 @@ WISHES = Wishes(tuple(i % 2 for i in range(COUNT)))
 def system():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = ebb.UNet(1, width=8, depth=1, classes=2)
+        network = ebb.UNet(1, width=8, depth=1, ports={"label": "classes(count=2)"})
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), parse("velocity", PREDICTIONS, "prediction"))

@@ -208,7 +208,7 @@ def test_what_is_missing_is_said_and_learnt_without(home, tmp_path):
     recipe, images = from_yaml(tmp_path / "run" / "run.yaml")[0], data_of(tmp_path / "run")
     cond = prepared(recipe, images, cache=home).examples.conditions(np.arange(8), torch.device("cpu"))
     assert cond["numbers"].isnan().all(1).tolist() == [at in (3, 5) for at in range(8)]
-    assert cond["image"].flatten(1).isnan().all(1).tolist() == [at in (4, 5) for at in range(8)]
+    assert cond["mask"].flatten(1).isnan().all(1).tolist() == [at in (4, 5) for at in range(8)]
     assert all(
         torch.isfinite(value).all()
         for value in checkpoint.read(checkpoint.newest(home / "all" / "checkpoints"), "model").values()
@@ -224,9 +224,9 @@ def test_a_contract_says_all_that_is_heard_and_a_mismatch_is_refused_by_name(hom
         assert system.conditioner.numbers.names == ("light", "dark")
     wrong = contract["beside"] | {"factor": 1}
     for change, said in (
-        ({"numbers": None}, "0 numbers for a network of 2"),
-        ({"beside": None}, r"0 channels beside \(None\) for a network of 4"),
-        ({"beside": wrong}, "1 channels beside.*for a network of 4"),
+        ({"numbers": None}, r"numbers is nothing, for a network of vector\(count=2\)"),
+        ({"beside": None}, r"mask is nothing, for a network of map\(channels=4\)"),
+        ({"beside": wrong}, r"mask is map\(channels=1\), for a network of map\(channels=4\)"),
         ({"beside": contract["beside"] | {"shape": [1, 4, 8]}}, "4×2 places beside"),
     ):
         with pytest.raises(DamagedError, match=said):
@@ -240,7 +240,7 @@ def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
     recipe, images = from_yaml(home / "latent" / "run.yaml")[0], data_of(home / "latent")
     found = prepared(recipe, images, cache=home)
     index, turned = np.arange(4), torch.tensor([True, False, True, False])
-    heard = found.examples.conditions(index, torch.device("cpu"), turned)["image"]
+    heard = found.examples.conditions(index, torch.device("cpu"), turned)["mask"]
     masks = to_unit(torch.from_numpy(images.told.pictures.pixels[images.told.pictures.at[:4]]))
     masks[turned] = masks[turned].flip(-1)
     assert torch.equal(torch.nn.functional.pixel_shuffle(heard, 2), masks)

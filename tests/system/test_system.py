@@ -25,7 +25,9 @@ from ebb.train.optimiser import AdamW
 
 def system(classes=3, shape=(1, 8, 8)):
     torch.manual_seed(0)
-    network = UNet(shape[0], width=8, multipliers=(1, 2), depth=1, classes=classes)
+    network = UNet(
+        shape[0], width=8, multipliers=(1, 2), depth=1, ports=Conditioner(Labels(tuple("abc"[:classes]))).ports
+    )
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.05 * torch.randn_like(p))
@@ -111,7 +113,7 @@ def test_the_contract_rebuilds_the_system_and_ema_is_what_one_gets(tmp_path):
         ("network", "unet(channels=1, widht=3)", "did you mean 'width'"),
         ("network", "os.system('true')", "not of the form"),
         ("sampling", {"speed": 3}, "speed"),
-        ("network", "unet(channels=1, width=16, classes=3)", "do not fit its contract"),
+        ("network", "unet(channels=1, width=16, ports={'label': 'classes(count=3)'})", "do not fit its contract"),
         ("labels", ["a"], "1 labels.*3 classes"),
     ],
 )

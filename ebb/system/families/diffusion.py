@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ebb.data.loader import Loader
-from ebb.errors import UsageError
 from ebb.networks.dit import DiT
 from ebb.networks.mmdit import MMDiT
+from ebb.networks.ports import NO_PORTS, Ports
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import CLOCKS, NetworkDenoiser
 from ebb.process.path import PATHS
@@ -18,8 +18,7 @@ from ebb.process.predict import PREDICTIONS
 from ebb.process.times import DENSITIES
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import NetworkRecipe, Recipe, resolved
-from ebb.recipe.starting import Facts
-from ebb.system.families.family import Built, Prepared, autocast_of, facts_of, training_of
+from ebb.system.families.family import Built, Prepared, autocast_of, training_of
 from ebb.system.system import System, in_place
 from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
@@ -76,7 +75,7 @@ def denoiser_of(recipe: Recipe, data: Prepared) -> NetworkDenoiser:
     """The denoiser that a recipe names, with fresh weights, or those that the data brings."""
     denoiser = in_place(
         NetworkDenoiser(
-            network_of(recipe.network, facts_of(data)),
+            network_of(recipe.network, data.shape, data.conditioner.ports),
             parse(recipe.path, PATHS, "path"),
             parse(resolved(recipe.prediction), PREDICTIONS, "prediction"),
             parse(resolved(recipe.clock), CLOCKS, "clock"),
@@ -88,25 +87,18 @@ def denoiser_of(recipe: Recipe, data: Prepared) -> NetworkDenoiser:
     return denoiser
 
 
-def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT | MMDiT:
-    """The network, with fresh weights from the global generator."""
+def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS) -> UNet | DiT | MMDiT:
+    """The network for what has this shape, with fresh weights from the global generator."""
     shared: dict[str, Any] = {
         "width": resolved(recipe.width),
         "depth": resolved(recipe.depth),
         "patch": resolved(recipe.patch),
-        "classes": facts.classes,
-        "vocabulary": facts.vocabulary,
-        "states": facts.states,
-        "length": facts.length,
-        "numbers": facts.numbers,
-        "image": facts.image,
+        "ports": ports,
     }
-    if recipe.kind != "unet" and facts.concepts:
-        raise UsageError(f"a {recipe.kind} attends to whole texts", "leave --text.concepts out, or take a unet")
     if recipe.kind == "mmdit":
-        return MMDiT(facts.shape[0], **shared)
+        return MMDiT(shape[0], **shared)
     if recipe.kind == "dit":
-        size = facts.shape[1:] if recipe.positions == "learned" else ()
-        return DiT(facts.shape[0], positions=recipe.positions, size=size, **shared)
+        size = shape[1:] if recipe.positions == "learned" else ()
+        return DiT(shape[0], positions=recipe.positions, size=size, **shared)
     levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    return UNet(facts.shape[0], **levels, cross=resolved(recipe.cross), concepts=facts.concepts, **shared)
+    return UNet(shape[0], **levels, cross=resolved(recipe.cross), **shared)
