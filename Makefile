@@ -1,6 +1,7 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
 # make demo-text: text to image from nothing: scenes of shapes, trained, asked for by prompts, read by a judge; ten minutes.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
+# make stub: ebb/__init__.pyi from the table in ebb/__init__.py, after a name was added there.
 # make bench-quality MNIST=mnist/ CIFAR10=cifar10-train.zip: ebb against its peers at equal seconds, into RESULTS=runs/quality
 #   (nine hours of training and half as many of sampling; the same command goes on where it stopped).
 # make bench-step: a training step against peers: images/s at equal arithmetic, memory, time to the first update.
@@ -11,7 +12,7 @@ BIN := .venv/bin
 RESULTS := runs/quality
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo demo-text test lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures tables clean
+.PHONY: demo demo-text test lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures tables stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -87,6 +88,9 @@ bench-cures: .venv/dev
 
 tables: .venv/dev
 	$(BIN)/python docs/tables.py
+
+stub: .venv/dev
+	$(BIN)/python docs/stub.py
 
 # peers install what they can; denoising-diffusion-pytorch asks for torchvision, which its sampler does not use
 .venv-bench/done: pyproject.toml bench/requirements.txt

@@ -33,6 +33,7 @@ from ebb.errors import EbbError
 from ebb.process.bins import tally
 from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe, Sampling
 from ebb.recipe.starting import complete
+from ebb.run import supervise
 from ebb.run.build import build
 from ebb.run.folder import Log
 from ebb.run.prepare import prepared

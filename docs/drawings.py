@@ -13,7 +13,10 @@ from torch import Tensor
 
 import ebb
 from ebb import testing
+from ebb.guide.constrain import Ball
+from ebb.guide.operators import mask
 from ebb.process.moment import at
+from ebb.sample.adaptive import follow
 
 FINE = 2
 """Everything is drawn this much larger and then shrunk, which smooths it."""
@@ -91,8 +94,8 @@ def panels() -> Iterator[tuple[str, ebb.Guide, int]]:
 
     yield "classifier, scale 1", by_classifier, 0
     yield "temperature(0.3)", ebb.temperature(0.3), 1
-    yield "mmps, seen: x = 0.3 ± 0.1", ebb.mmps(one, ebb.mask(torch.tensor([True, False])), 0.1), 1
-    yield "constrain(Ball(0, 1))", ebb.constrain(ebb.Ball(0.0, 1.0)), 1
+    yield "mmps, seen: x = 0.3 ± 0.1", ebb.mmps(one, mask(torch.tensor([True, False])), 0.1), 1
+    yield "constrain(Ball(0, 1))", ebb.constrain(Ball(0.0, 1.0)), 1
 
 
 def under_guides(file: File) -> None:
@@ -146,7 +149,7 @@ def curve(name: str) -> list[tuple[float, float]]:
     for share in range(15):
         if isinstance(solver, ebb.Adaptive):
             rule = ebb.Adaptive(10 ** (-1 - share / 2.5))
-            there, attempts = ebb.follow(data, rule, at(PATH, 1.0), at(PATH, 0.0), x, {})
+            there, attempts = follow(data, rule, at(PATH, 1.0), at(PATH, 0.0), x, {})
             found.append((float(attempts.calls.double().mean()), root(there - exact)))
             continue
         steps = round(4 * 2 ** (share * 3 / 7)) // (2 if name == "heun" else 1)

@@ -14,7 +14,9 @@ from torch import Tensor
 
 import ebb
 from ebb import testing
-from ebb.guide import cfg, energy, inpaint, temperature
+from ebb.guide import cfg, classifier_guidance, energy, inpaint, temperature
+from ebb.guide.constrain import Ball, Box, HalfSpace, Intersection
+from ebb.guide.operators import mask, sensing
 from ebb.process.moment import at
 
 NULL = {"label": torch.tensor([2])}
@@ -275,7 +277,7 @@ def moment_matched(path: ebb.Path) -> float:
     """the conditional Gaussian"""
     x, t, _ = places(path)
     data = Labelled(path)[0]
-    got = ebb.mmps(MEASURED, ebb.sensing(SENSED), 0.3)(data)(x, t, {})
+    got = ebb.mmps(MEASURED, sensing(SENSED), 0.3)(data)(x, t, {})
     return apart(got, conditional(data, SENSED, MEASURED, 0.3)(x, t, {}))
 
 
@@ -284,7 +286,7 @@ def pseudo_inverted(path: ebb.Path) -> float:
     """the conditional Gaussian, data N(m, data_std²·I)"""
     x, t, _ = places(path)
     data = ebb.Gaussian(path, MEANS[0], 0.49 * torch.eye(2, dtype=torch.float64))
-    got = ebb.pigdm(MEASURED, ebb.sensing(SENSED), 0.3, 0.7)(data)(x, t, {})
+    got = ebb.pigdm(MEASURED, sensing(SENSED), 0.3, 0.7)(data)(x, t, {})
     return apart(got, conditional(data, SENSED, MEASURED, 0.3)(x, t, {}))
 
 
@@ -295,7 +297,7 @@ def posterior_sampled(path: ebb.Path) -> float:
     data = Labelled(path)[0]
     e = MEASURED - data(x, t, {}) @ SENSED.T
     pull = (left_over(data, t) @ (e @ SENSED)[..., None])[..., 0] / e.norm(dim=1, keepdim=True)
-    got = ebb.dps(MEASURED, ebb.sensing(SENSED), 0.8)(data)(x, t, {})
+    got = ebb.dps(MEASURED, sensing(SENSED), 0.8)(data)(x, t, {})
     return apart(got, data(x, t, {}) + 1.6 * pull)
 
 
@@ -304,9 +306,9 @@ def into_a_set(path: ebb.Path) -> float:
     """nearest points: ⟨x̂0 − P, z − P⟩ ≤ 0 for all z of box, ball, half-space and their intersection"""
     x, t, cond = places(path)
     data = Labelled(path)
-    sets = ebb.Box(-0.2, 0.4), ebb.Ball(0.1, 0.5), ebb.HalfSpace(torch.tensor([1.0, -2.0]), 0.1)
+    sets = Box(-0.2, 0.4), Ball(0.1, 0.5), HalfSpace(torch.tensor([1.0, -2.0]), 0.1)
     worst, scattered = 0.0, 2 * torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for project in (*sets, ebb.Intersection(sets)):
+    for project in (*sets, Intersection(sets)):
         x0, nearest, others = data(x, t, cond), ebb.constrain(project)(data)(x, t, cond), project(scattered)
         angles = (x0 - nearest) @ others.T - ((x0 - nearest) * nearest).sum(1, keepdim=True)
         worst = max(worst, float(angles.max()))
@@ -331,7 +333,7 @@ def inpainted(solver: ebb.Solver, guide: ebb.Guide, steps: int = 60) -> tuple[fl
 def heuristics() -> Iterable[Sequence[str]]:
     """Ways to fill in the unknown half of a Gaussian, against the conditional N(0.9·1.5, 1 − 0.9²)."""
     known, first = torch.tensor([1.5, 0.0], dtype=torch.float64), torch.tensor([True, False])
-    y, operator, solver = known[:1], ebb.mask(first), ebb.DPMpp2SSDE()
+    y, operator, solver = known[:1], mask(first), ebb.DPMpp2SSDE()
     yield "x₁ = 1.5 is known", "mean of x₂", "its standard deviation"
     yield "exact", f"{0.9 * 1.5:.3f}", f"{(1 - 0.9**2) ** 0.5:.3f}"
     ways: dict[str, tuple[ebb.Solver, ebb.Guide]] = {

@@ -25,6 +25,7 @@ from torch import Tensor
 import ebb
 from ebb import testing
 from ebb.process.moment import at
+from ebb.sample.adaptive import follow
 
 DOCS = File(__file__).parent
 STEPS = (50, 200)
@@ -97,7 +98,7 @@ def order(solver: ebb.Solver, denoiser: ebb.Denoiser, x: Tensor, exact: Tensor) 
     begin, end = at(denoiser.path, denoiser.path.end), at(denoiser.path, 0.0)
     logs = []
     for tolerance in (1e-4, 1e-5, 1e-6):
-        there, attempts = ebb.follow(denoiser, replace(solver, tolerance=tolerance), begin, end, x, {})
+        there, attempts = follow(denoiser, replace(solver, tolerance=tolerance), begin, end, x, {})
         logs.append([attempts.calls.double().mean().log(), (there - exact).pow(2).mean().sqrt().log()])
     cost, error = (torch.tensor(logs) - torch.tensor(logs).mean(0)).T
     return -float((cost * error).sum() / (cost * cost).sum())

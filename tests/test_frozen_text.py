@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-import ebb
+from ebb.data.scan import read
 from ebb.encode import conditioner
 from ebb.encode.conditioner import Frozen
 from ebb.encode.pretrained_text import PretrainedText
@@ -88,7 +88,7 @@ def test_a_model_hears_the_states_of_its_encoders(home):
 
 def test_captions_are_read_once_and_again_when_one_changes(home, tmp_path):
     recipe = Recipe(text={"encoders": [str(home / "one")], "length": 4})
-    images = ebb.read(str(home / "data"))
+    images = read(str(home / "data"))
     READ.clear()
     first = prepared(recipe, images, cache=tmp_path)
     assert len(READ) == 32
@@ -102,7 +102,7 @@ def test_captions_are_read_once_and_again_when_one_changes(home, tmp_path):
     shutil.copytree(home / "data", tmp_path / "data")
     (tmp_path / "data" / "metadata.jsonl").write_text(lines)
     READ.clear()
-    prepared(recipe, ebb.read(str(tmp_path / "data")), cache=tmp_path)
+    prepared(recipe, read(str(tmp_path / "data")), cache=tmp_path)
     assert "another ground" in READ
 
 

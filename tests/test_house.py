@@ -3,12 +3,15 @@
 import ast
 import functools
 import importlib
+import inspect
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import mypy.api
 import pytest
 import torch
 import tyro
@@ -32,7 +35,7 @@ RANK = {
     "doctor": 7,
     "report": 8,
     "evaluate": 9, "run": 9,
-    "service": 10, "studio": 11, "cli": 12,
+    "verbs": 10, "service": 10, "studio": 11, "cli": 12,
 }  # fmt: skip
 """Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
 
@@ -180,6 +183,48 @@ def test_every_exported_name_exists_and_has_a_docstring():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ebb.nothing
     assert not set(ebb.__all__) & {room(path) for path in FILES}, "a room would hide the name"
+    assert len(ebb.__all__) < 110, "what is less general is imported from its room"
+
+
+def run_by(program):
+    """What a process of its own prints."""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_stub_is_what_make_stub_writes():
+    assert (ROOT / "ebb" / "__init__.pyi").read_text() == runpy.run_path(str(ROOT / "docs" / "stub.py"))["stub"]()
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ebb"]
+    assert {"py.typed", "__init__.pyi"} <= set(data)
+
+
+def test_a_users_program_is_typed(tmp_path):
+    """A name has its own type, not Any, and one that does not exist is found; verbs are functions beside their rooms."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import ebb\nimport ebb.train.loop\nfrom ebb.verbs import train\n"
+        "reveal_type(ebb.Linear().alpha)\nreveal_type(ebb.verbs.edit)\nreveal_type(train)\nebb.Linaer\nebb.Linear().alhpa\n"
+    )
+    out, _, _ = mypy.api.run(["--cache-dir", str(ROOT / ".mypy_cache"), "--strict", "--no-pretty", str(program)])
+    lines = [line.partition("program.py:")[2] for line in out.splitlines()]
+    assert re.match(r"4: note: .*def \(t: .*Tensor\) -> .*Tensor", lines[0])
+    assert re.match(r"5: note: .*-> ebb\.edit\.editor\.Editor", lines[1])
+    assert re.match(r"6: note: .*def \(data: str \| .*Path", lines[2])
+    assert re.match(r'7: error: Module has no attribute "Linaer"', lines[3])
+    assert re.match(r'8: error: "Linear" has no attribute "alhpa"', lines[4])
+    assert len(lines) == 6
+
+
+def test_verbs_are_functions_though_rooms_have_their_names():
+    """Every room is imported by now: `ebb.train` is one, and `ebb.verbs.train` is still the function."""
+    assert inspect.ismodule(ebb.train)
+    assert all(map(inspect.isfunction, (ebb.verbs.train, ebb.verbs.evaluate, ebb.verbs.edit, ebb.verbs.diagnose)))
+
+
+def test_importing_the_package_imports_nothing_that_takes_time():
+    assert (
+        run_by("import sys, ebb; print(sorted({'torch', 'numpy', 'pydantic', 'rich', 'tyro'} & sys.modules.keys()))")
+        == "[]\n"
+    )
 
 
 OPTIONS = {

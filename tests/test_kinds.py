@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 import ebb
+from ebb.data.scan import read
 from ebb.edit.editor import Editor
 from ebb.edit.samples import hint, joined, region
 from ebb.encode.autoencoder import Autoencoder
@@ -73,16 +74,16 @@ def test_transformers_hear_captions_too(home, tmp_path, kind):
 
 def test_missing_captions_are_learnt_without_or_refused_by_choice(tmp_path):
     data = write(tmp_path / "data", missing=5)
-    learnt = prepared(Recipe(), ebb.read(str(data)))
+    learnt = prepared(Recipe(), read(str(data)))
     silent = (learnt.examples.cond["text"] == 0).all(1).sum()
     assert silent == 5
     with pytest.raises(DataError, match=r"5 of 32 images have no caption"):
-        prepared(Recipe(text={"captions": "required"}), ebb.read(str(data)))
-    assert prepared(Recipe(text={"captions": "ignored"}), ebb.read(str(data))).conditioner.text is None
+        prepared(Recipe(text={"captions": "required"}), read(str(data)))
+    assert prepared(Recipe(text={"captions": "ignored"}), read(str(data))).conditioner.text is None
     (data / "metadata.jsonl").unlink()
-    assert prepared(Recipe(), ebb.read(str(data))).conditioner.text is None
+    assert prepared(Recipe(), read(str(data))).conditioner.text is None
     with pytest.raises(DataError, match="no captions"):
-        prepared(Recipe(text={"captions": "required"}), ebb.read(str(data)))
+        prepared(Recipe(text={"captions": "required"}), read(str(data)))
 
 
 def test_an_autoencoder_reconstructs_and_samples_from_its_prior(home):
@@ -126,7 +127,7 @@ def test_the_prior_is_sampled_with_the_mean_and_deviation_of_the_latents():
 
 
 def test_latents_have_unit_variance_and_are_made_once(home):
-    recipe, images, said = Recipe(autoencoder=str(home / "ae")), ebb.read(str(home / "data")), []
+    recipe, images, said = Recipe(autoencoder=str(home / "ae")), read(str(home / "data")), []
     learnt = prepared(recipe, images, cache=home, say=said.append)
     z = learnt.examples.read(np.arange(len(images.pixels)), torch.device("cpu"))
     assert z.shape[1:] == (3, 4, 4)
@@ -138,7 +139,7 @@ def test_latents_have_unit_variance_and_are_made_once(home):
 
 
 def test_mirrored_latents_are_those_of_mirrored_pictures(home, tmp_path):
-    recipe, images = Recipe(autoencoder=str(home / "ae"), data={"flip": True}), ebb.read(str(home / "data"))
+    recipe, images = Recipe(autoencoder=str(home / "ae"), data={"flip": True}), read(str(home / "data"))
     learnt = prepared(recipe, images, cache=tmp_path)
     x = torch.from_numpy(images.pixels[:4]).flip(-1) / 127.5 - 1
     mirrored = learnt.examples.read(np.arange(4), torch.device("cpu"), mirrored=True)

@@ -77,7 +77,7 @@ def measure(
     if not callable(features) or not isinstance(getattr(features, "dimension", None), int):
         raise UsageError(
             f"expected features, a function of images with a name and a dimension, got {features!r:.60}",
-            "such as ebb.train_ensemble(pixels, labels, classes)[0]",
+            "such as ebb.judge.ensemble.train_ensemble(pixels, labels, classes)[0]",
         )
     asked, real_labels = indices_of("the labels asked for", asked), indices_of("the real labels", real_labels)
     images, truth = pictures_of("samples", samples), pictures_of("real images", real)

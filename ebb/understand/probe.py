@@ -47,10 +47,10 @@ def attention_maps(network: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     computed a second time from the arguments of `F.scaled_dot_product_attention`. Names are those of the modules in
     which it was called. Attention written in another way is not seen, nor what runs inside a compiled graph.
 
-    Raises UsageError while scores are changed (`ebb.rescored`), which torch computes in another way.
+    Raises UsageError while scores are changed (`ebb.networks.attention.rescored`), which torch computes in another way.
     """
     if attention.CHANGE is not None:
-        raise UsageError("changed scores of attention cannot be watched", "leave ebb.rescored first")
+        raise UsageError("changed scores of attention cannot be watched", "leave ebb.networks.attention.rescored first")
     maps, within = dict[str, list[Tensor]](), list[str]()
 
     def see(*args: Any, **kwargs: Any) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebb.data import held_out
 from ebb.data.held_out import CLASS_SHARE, LEAST, MOST, SHARE, held_back, parted
 from ebb.data.scan import read
 from ebb.store import memory
@@ -55,7 +56,7 @@ def test_the_choice_is_not_by_place():
 
 @pytest.mark.parametrize("block", [3, 10, 1000])
 def test_the_rest_moves_up(monkeypatch, block):
-    monkeypatch.setattr(hold, "CHUNK", block)
+    monkeypatch.setattr(held_out, "CHUNK", block)
     pixels = drawn(50)[0]
     whole, back = pixels.copy(), [0, 3, 4, 20, 48]
     rest, aside, left = parted(pixels, back)

@@ -21,6 +21,7 @@ from ebb.doctor.model_noise import readings
 from ebb.doctor.model_subject import NSR, ModelSubject
 from ebb.doctor.run_checks import RUN_CHECKS
 from ebb.networks.mmdit import MMDiT
+from ebb.process.denoiser import fraction
 from ebb.process.path import PATHS, spread
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.starting import suited
@@ -68,7 +69,7 @@ class Around(nn.Module):
 def healthy(path="linear", prediction=None):
     parts = suited(path)[0]
     path, prediction = PATHS[path], PREDICTIONS[prediction or parts["prediction"]]
-    clock = {"fraction": ebb.fraction, "quarter_log_nsr": ebb.quarter_log_nsr}[parts["clock"]]
+    clock = {"fraction": fraction, "quarter_log_nsr": ebb.quarter_log_nsr}[parts["clock"]]
     return ebb.NetworkDenoiser(Right(path, prediction, clock), path, prediction, clock, SIGMA_DATA)
 
 

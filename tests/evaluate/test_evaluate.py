@@ -18,7 +18,7 @@ from ebb.cli.say import saying
 from ebb.data.of_run import data_of
 from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
-from ebb.evaluate import two_sample
+from ebb.evaluate import analyses, two_sample
 from ebb.evaluate.compare import against, as_rows
 from ebb.evaluate.evaluate import as_table, evaluate
 from ebb.evaluate.sweep import sweep

@@ -9,7 +9,7 @@ import torch
 import ebb
 from ebb.errors import UsageError
 from ebb.networks import attention
-from ebb.networks.attention import Attention, CrossAttention, JointAttention, attend, rotate, rotation
+from ebb.networks.attention import Attention, CrossAttention, JointAttention, attend, rescored, rotate, rotation
 
 from .known import lively
 
@@ -97,7 +97,7 @@ def test_scores_are_changed_in_every_attention_and_only_while_it_lasts(generator
     def near(score, b, h, n, m):
         return score - (h + 1) * (n - m).abs()
 
-    with ebb.rescored(near):
+    with rescored(near):
         answer, whole = attend(q, k, v, SEEN), attend(q, k, v)
     torch.testing.assert_close(answer, by_hand(q, k, v, SEEN, near), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(whole, by_hand(q, k, v, torch.ones_like(SEEN), near), atol=1e-5, rtol=1e-5)
@@ -107,12 +107,12 @@ def test_scores_are_changed_in_every_attention_and_only_while_it_lasts(generator
 
 
 COMPILED = """
-import torch, ebb
-from ebb.networks.attention import attend
+import torch
+from ebb.networks.attention import attend, rescored
 q, k, v = torch.randn(3, 2, 2, 3, 4)
 whole = torch.compile(attend, fullgraph=True, backend="eager")
 torch.testing.assert_close(whole(q, k, v), attend(q, k, v))
-with ebb.rescored(lambda score, b, h, i, j: score - (i - j).abs()):
+with rescored(lambda score, b, h, i, j: score - (i - j).abs()):
     near = attend(q, k, v)
     torch.testing.assert_close(whole(q, k, v), near)
 assert not torch.allclose(whole(q, k, v), near, atol=1e-3)
@@ -128,7 +128,7 @@ def test_attention_compiles_as_one_graph_with_changed_scores_and_without():
 
 def test_changed_scores_are_not_watched():
     maps = ebb.attention_maps(torch.nn.Identity())
-    with ebb.rescored(lambda score, *at: score), pytest.raises(UsageError, match="watched"):
+    with rescored(lambda score, *at: score), pytest.raises(UsageError, match="watched"):
         maps.__enter__()
 
 
@@ -136,7 +136,7 @@ def test_a_word_that_is_turned_down_is_not_heard():
     torch.manual_seed(0)
     layer, x, rows = lively(CrossAttention(8, 6, head=4)), torch.randn(1, 4, 8), torch.randn(1, 3, 6)
     without = torch.tensor([[True, False, True]])
-    with torch.no_grad(), ebb.rescored(lambda score, b, h, n, m: torch.where(m == 1, -torch.inf, score)):
+    with torch.no_grad(), rescored(lambda score, b, h, n, m: torch.where(m == 1, -torch.inf, score)):
         deaf = layer(x, rows, torch.ones(1, 3, dtype=torch.bool))
     torch.testing.assert_close(deaf, layer(x, rows, without), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(deaf, layer(x, rows, torch.ones(1, 3, dtype=torch.bool)), atol=1e-3)
@@ -144,7 +144,7 @@ def test_a_word_that_is_turned_down_is_not_heard():
 
 def test_changed_scores_have_no_gradients_on_a_cpu():
     q = torch.randn(1, 1, 2, 4, requires_grad=True)
-    with ebb.rescored(lambda score, *at: score), pytest.raises(UsageError, match=r"torch\.no_grad"):
+    with rescored(lambda score, *at: score), pytest.raises(UsageError, match=r"torch\.no_grad"):
         attend(q, q, q)
 
 

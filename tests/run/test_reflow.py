@@ -8,6 +8,7 @@ import torch
 
 import ebb
 from ebb.data.loader import Batch
+from ebb.data.scan import read
 from ebb.errors import UsageError
 from ebb.recipe.recipe import Recipe, from_yaml
 from ebb.run.build import build
@@ -39,7 +40,7 @@ def home(tmp_path_factory):
 
 def learnt(root):
     recipe = inherited(from_yaml(root / "second" / "run.yaml")[0])
-    return recipe, prepared(recipe, ebb.read(str(root / "data.npz")), cache=root)
+    return recipe, prepared(recipe, read(str(root / "data.npz")), cache=root)
 
 
 def test_the_pairs_are_samples_of_the_run_with_the_noise_they_began_from(home):

@@ -7,7 +7,7 @@ import torch
 
 import ebb
 from ebb import testing
-from ebb.encode.conditioner import Conditioner
+from ebb.encode.conditioner import Conditioner, Wishes
 from ebb.encode.labels import Labels
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.networks.unet import UNet
@@ -275,8 +275,8 @@ def test_one_label_for_all_may_be_a_number_of_numpy_or_torch(label):
         (lambda s: s.sample(1, precision="fp16"), "how to sample: precision"),
         (lambda s: s.labels([3, 4]), "indices of labels are whole numbers from 0 to 3"),
         (lambda s: s.labels(["a"]), "indices of labels are whole numbers"),
-        (lambda s: s.make(ebb.Wishes(())), "n must be between 1"),
-        (lambda s: ebb.Wishes((0, 1), ("a text",)), "one text for each of 2 samples, got 1"),
+        (lambda s: s.make(Wishes(())), "n must be between 1"),
+        (lambda s: Wishes((0, 1), ("a text",)), "one text for each of 2 samples, got 1"),
         (lambda s: s.encode(torch.zeros(1, 8, 8)), r"\[b, 1, …, …\], got \[1, 8, 8\](?s:.)*x\[None\]"),
         (lambda s: s.encode(torch.zeros(2, 3, 8, 8)), r"got \[2, 3, 8, 8\]"),
         (lambda s: s.encode(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), "got torch.uint8"),

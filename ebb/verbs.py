@@ -1,0 +1,23 @@
+"""What the command line does, as functions: `from ebb.verbs import train, evaluate, edit, diagnose`."""
+
+# Not `ebb.train(…)`: `train`, `evaluate` and `edit` are rooms too, and Python puts a room in the place of a function of
+# its name once anything in it is imported. Here a verb is a function in every order of imports and to type checkers.
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ebb.doctor.diagnose import diagnose as diagnose
+from ebb.edit.editor import Editor, Label
+from ebb.evaluate.evaluate import evaluate as evaluate
+from ebb.run.train import train as train
+from ebb.system.system import load
+
+
+def edit(run: str | Path, label: Label = None) -> Editor:
+    """An `Editor` with a run's model and its own sampling settings, towards a label or text, or none.
+
+    Raises UsageError for a folder that is not a run and for a label that its model does not know, DamagedError for
+    files that are not as they were written.
+    """
+    return Editor.of(load(run), label=label)
