@@ -167,7 +167,7 @@ def normalised(x: Float[Tensor, "*b d"], norm: nn.RMSNorm) -> Float[Tensor, "*b 
 
 
 def rotation(grid: Sequence[int], head: int, device: torch.device) -> Tensor:
-    """Rotary angles as complex numbers [n, head/2] for tokens on a grid of any dimension (Su et al. 2021, axial).
+    """Rotary positions of tokens on a grid of any dimension: (cos, sin) [n, head/2, 2] (Su et al. 2021, axial).
 
     Each axis turns an equal share of the pairs, with periods from 2π to 2π·100 tokens; pairs left over stay still.
     """
@@ -175,9 +175,18 @@ def rotation(grid: Sequence[int], head: int, device: torch.device) -> Tensor:
     speed = 100.0 ** -torch.linspace(0, 1, share, device=device)
     places = torch.cartesian_prod(*(torch.arange(size, device=device) for size in grid)).reshape(-1, len(grid))
     angles = (places[..., None] * speed).flatten(1)
-    return torch.polar(torch.ones((), device=device), F.pad(angles, (0, head // 2 - angles.shape[1])))
+    angles = F.pad(angles, (0, head // 2 - angles.shape[1]))
+    return torch.stack([torch.cos(angles), torch.sin(angles)], -1)
 
 
 def rotate(x: Tensor, by: Tensor) -> Tensor:
-    """Neighbouring pairs of the last axis, read as complex numbers, turned by `by`."""
-    return torch.view_as_real(torch.view_as_complex(torch.unflatten(x.float(), -1, (-1, 2))) * by).flatten(-2)
+    """Neighbouring pairs (a, b) of the last axis, turned: (a·cos − b·sin, a·sin + b·cos), (cos, sin) in `by`; float32.
+
+    That is a product of complex numbers, for which torch has one vectorised pass on a CPU, ten times as fast as the
+    sums. Compilers fuse the sums, and what a network is exported to has no complex numbers.
+    """
+    pairs = torch.unflatten(x.float(), -1, (-1, 2))
+    if not torch.compiler.is_compiling():
+        return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(by)).flatten(-2)
+    (a, b), (cos, sin) = pairs.unbind(-1), by.unbind(-1)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)

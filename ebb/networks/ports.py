@@ -95,8 +95,7 @@ class VectorPort(Port):
 class PiecesPort(Port):
     """A text as ids of pieces: int64 [b, n ≤ length], 0 for padding; a text of nothing else says nothing.
 
-    With `concepts` there is an axis of up to that many texts after the batch, and what is pooled is the mean of those
-    that say something.
+    With `concepts` there is an axis of up to that many texts after the batch.
     """
 
     vocabulary: int
@@ -120,11 +119,12 @@ class PiecesPort(Port):
 
 @dataclass(frozen=True)
 class StatesPort(Port):
-    """A text as states of a frozen encoder: float [b, n ≤ length, width], rows of 0 for padding; nothing else says
-    nothing."""
+    """A text as states of a frozen encoder: float [b, n ≤ length, width], rows of 0 for padding; a text of nothing
+    else says nothing. `concepts` as in `PiecesPort`."""
 
     width: int
     length: int
+    concepts: int = 0
 
     @property
     def rows(self) -> int:  # type: ignore[override]
@@ -132,12 +132,12 @@ class StatesPort(Port):
         return self.length
 
     def sizes(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """The states."""
-        return (-self.length, self.width)
+        """The states, of each concept."""
+        return (*([-self.concepts] if self.concepts else []), -self.length, self.width)
 
     def build(self, width: int) -> nn.Module:
         """A linear map of the states."""
-        return TextEmbedding(TextStates(self.width, width), width)
+        return TextEmbedding(TextStates(self.width, width), width, self.concepts > 0)
 
 
 @dataclass(frozen=True)

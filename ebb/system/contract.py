@@ -125,7 +125,7 @@ FORMER_PORTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("label", "classes", {"count": "classes"}),
     ("numbers", "vector", {"count": "numbers"}),
     ("text", "pieces", {"vocabulary": "vocabulary", "length": "length", "concepts": "concepts"}),
-    ("text", "states", {"width": "states", "length": "length"}),
+    ("text", "states", {"width": "states", "length": "length", "concepts": "concepts"}),
     ("picture", "map", {"channels": "image"}),
 )
 """Name and kind of each port, and its sizes as networks of FORMER called them."""

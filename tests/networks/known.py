@@ -1,5 +1,7 @@
 """What the tests of the networks share: small ones of every kind, and conditions of every kind to ask them with."""
 
+from dataclasses import replace
+
 import torch
 
 from ebb.networks.dit import DiT
@@ -19,9 +21,8 @@ def unet(ports=REST, **settings):
 
 
 def apart(ports, **settings):
-    """A U-Net that hears texts of pieces in concepts."""
-    text = ports["text"]
-    return unet({**ports, "text": PiecesPort(11, text.length, 2) if isinstance(text, PiecesPort) else text}, **settings)
+    """A U-Net that hears texts in concepts."""
+    return unet({**ports, "text": replace(ports["text"], concepts=2)}, **settings)
 
 
 NETWORKS = {
@@ -42,10 +43,11 @@ def told(network, shape, n=3):
     def one(port):
         if isinstance(port, ClassPort):
             return torch.arange(1, n + 1) % (port.count + 1)
-        if isinstance(port, PiecesPort):
-            return torch.stack([text, text.roll(1, 0)], 1) if port.concepts else text
-        if isinstance(port, StatesPort):
-            return torch.where(text[..., None] > 0, torch.randn(n, 5, port.width, generator=generator), 0.0)
+        if isinstance(port, PiecesPort | StatesPort):
+            value = text
+            if isinstance(port, StatesPort):
+                value = torch.where(text[..., None] > 0, torch.randn(n, 5, port.width, generator=generator), 0.0)
+            return torch.stack([value, value.roll(1, 0)], 1) if port.concepts else value
         value = torch.randn(n, *port.sizes(shape[1:]), generator=generator)
         value[1] = torch.nan
         return value
