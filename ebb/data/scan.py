@@ -99,7 +99,7 @@ def read(
     progress: Callable[[str, int, int], None] | None = None,
     hold_back: bool = True,
     numbers: Sequence[str] = (),
-    beside: str | None = None,
+    beside: str | Sequence[str] = (),
 ) -> Images:
     """Read a folder, zip, idx, npz, npy, CIFAR-10, `digits` or `shapes`; everything not given is chosen from the data.
 
@@ -109,8 +109,8 @@ def read(
     Where the source has no test set, 1 in 20 images are held back (`ebb.data.held_out`), unless the set is small or
     `hold_back` is False, as for a run that was trained on all of them.
 
-    `numbers` are fields of a metadata.jsonl whose values are numbers, `beside` one that names another picture of the
-    same scene, which is scaled and cropped as the image is (`Images.told`), and no example itself.
+    `numbers` are fields of a metadata.jsonl whose values are numbers, `beside` those that name other pictures of the
+    same scene, which are scaled and cropped as the image is (`Images.told`), and no examples themselves.
 
     Raises UsageError for a wrong argument, DataError for data that cannot be used, DamagedError for a broken file and
     ResourceError when memory, disk or scikit-learn is missing.
@@ -120,11 +120,12 @@ def read(
         raise UsageError(f"size is a positive side, or (height, width) in pixels; got {size}")
     if channels not in (None, 1, 3):
         raise UsageError(f"channels is 1 (grey) or 3 (colour), got {channels}")
+    fields = Fields(tuple(numbers), (beside,) if isinstance(beside, str) else tuple(beside))
     tick = progress or (lambda stage, done, total: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns about becomes a finding here
         place = None if cache is None else Path(cache)
-        return _read(str(where), Fields(tuple(numbers), beside), side, channels, place, tick, hold_back)
+        return _read(str(where), fields, side, channels, place, tick, hold_back)
 
 
 def _read(

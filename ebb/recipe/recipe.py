@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from ebb.errors import UsageError, nearest
 from ebb.recipe.limits import LIMITS, within
@@ -151,8 +151,8 @@ class Recipe(Group):
     """reflow: how many pairs"""
     numbers: tuple[str, ...] = ()
     """fields of metadata.jsonl whose values are numbers, to be heard"""
-    beside: str | None = None
-    """field of metadata.jsonl that names another picture of the same scene (a mask, a drawing, …), to be heard"""
+    beside: tuple[str, ...] = ()
+    """fields of metadata.jsonl that name other pictures of the same scene (a mask, a drawing, …), to be heard"""
     budget: str | None = None
     """wall-clock time to train for, e.g. 90s, 10m, 2h; None: chosen from data and machine"""
     steps: int | None = None
@@ -191,6 +191,12 @@ class Recipe(Group):
     autoencoding: AutoencoderRecipe = AutoencoderRecipe()
     optimiser: OptimiserRecipe = OptimiserRecipe()
     sample: Sampling = Sampling()
+
+    @field_validator("beside", mode="before")
+    @classmethod
+    def several(cls, value: Any) -> Any:
+        """A run.yaml of before there could be several pictures has the name of one, or null."""
+        return () if value is None else (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def within_limits(self) -> Recipe:

@@ -123,8 +123,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     if system.is_autoencoder:
         what, process = "An autoencoder", f"- latents: {sides(system.inner[1:])} of {system.inner[0]} channels\n"
     names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
-    told = {"texts": hears.text, "numbers": hears.numbers, "beside": hears.beside}
-    heard = "".join(f"- {name}: {what}\n" for name, what in told.items() if what is not None)
+    heard = "".join(f"- {name}: {what}\n" for name, what in hears.conditions.items() if name != "label")
     replace_text(
         folder / "card.md",
         f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from ebb.data.loader import Examples
-from ebb.data.pictures import Pictures, batches
+from ebb.data.pictures import batches
 from ebb.data.scan import Images
-from ebb.encode.conditioner import Conditioner, Frozen, Text
+from ebb.encode.condition import Condition
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
 from ebb.encode.numbers import Numbers
-from ebb.encode.picture import Beside
+from ebb.encode.picture import Picture
+from ebb.encode.pretrained_text import FrozenText
 from ebb.encode.statistics import Spread
-from ebb.encode.text import Vocabulary
+from ebb.encode.text import Text, Vocabulary
 from ebb.errors import DataError, UsageError
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble
 from ebb.judge.features import train_classifier
@@ -32,6 +34,7 @@ from ebb.store import checkpoint
 from ebb.store.failure import told
 from ebb.store.shards import Rows, cached
 from ebb.system.families.family import Prepared
+from ebb.system.requests import heard, values_of
 from ebb.system.system import load, locate
 from ebb.terminal import command
 from ebb.train.objectives.autoencoding import FeatureMaps, stages
@@ -77,20 +80,14 @@ def prepared(
     if recipe.autoencoder is not None:
         latents = latents_of(recipe, images, device, cache, say)
     factor = latents[0].autoencoder.factor if latents else 1
-    conditioner = Conditioner(Labels(images.names), text, numbers_of(images), beside_of(images, factor))
+    conditioner = conditioner_of(images, text, factor)
 
     def of(some: Images, part: str) -> Examples:
-        count, numbers = len(some.pixels), some.told.numbers
-        cond: dict[str, np.ndarray | Rows | Pictures] = {}
-        if isinstance(text, Frozen):
+        ready: dict[str, Rows] = {}
+        if isinstance(text, FrozenText):
             folder = f"{images.summary.name}-{text.fingerprint[:8]}-{part}"
-            cond |= replace(conditioner, text=None).of(count, some.labels, None, numbers)
-            cond["text"] = states_of(text, some, cache / "texts" / folder, say)
-        else:
-            cond |= conditioner.of(count, some.labels, some.captions, numbers)
-        if conditioner.beside is None or some.told.pictures is None:
-            return Examples(some.pixels, cond)
-        return Examples(some.pixels, cond | {conditioner.beside.name: some.told.pictures}, folded=conditioner.beside)
+            ready["text"] = states_of(text, some, cache / "texts" / folder, say)
+        return replace(Examples(some.pixels), **heard(conditioner, values_of(some), len(some.pixels), ready))
 
     examples, unseen = of(images, "train"), None if images.held_out is None else of(images.held_out, "held-out")
     if latents is None:
@@ -100,34 +97,33 @@ def prepared(
     return Prepared(images, conditioner, examples, unseen, space)
 
 
-def numbers_of(images: Images) -> Numbers | None:
-    """The numbers that were read with the images, with their mean and deviation; None where none were."""
-    told = images.told
-    return None if told.numbers is None else Numbers.of(told.fields.numbers, told.numbers)
+def conditioner_of(images: Images, text: Text | FrozenText | None, factor: int) -> Conditioner:
+    """What a model of the images can be asked for, where what is denoised is `factor` times smaller."""
+    read = images.told
+    conditions: dict[str, Condition] = {"label": Labels(images.names)} if images.names else {}
+    if read.numbers is not None:
+        conditions["numbers"] = Numbers.of(read.fields.numbers, read.numbers)
+    if text is not None:
+        conditions["text"] = text
+    for name, pictures in read.pictures.items():
+        channels, height, width = pictures.pixels.shape[1:]
+        conditions[name] = Picture((channels, height, width), factor)
+    return Conditioner(conditions)
 
 
-def beside_of(images: Images, factor: int) -> Beside | None:
-    """The pictures that were read beside the images, where what is denoised is `factor` times smaller."""
-    told = images.told
-    if told.pictures is None:
-        return None
-    channels, height, width = told.pictures.pixels.shape[1:]
-    return Beside(str(told.fields.beside), (channels, height, width), factor)
-
-
-def states_of(text: Frozen, images: Images, folder: Path, say: Say) -> Rows:
+def states_of(text: FrozenText, images: Images, folder: Path, say: Say) -> Rows:
     """The states of all captions, made once and kept in `folder` in half precision; anew when a caption or an encoder
     is another."""
     captions = images.captions or ("",) * len(images.pixels)
     said = hashlib.sha256(json.dumps(list(captions)).encode()).hexdigest()
 
     def made(first: int, last: int) -> dict[str, Tensor]:
-        return {"text": torch.from_numpy(text(captions[first:last])).half()}
+        return {"text": text(captions[first:last]).half()}
 
     return cached(folder, {"captions": said, "encoders": text.fingerprint}, len(captions), made, say=say)["text"]
 
 
-def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> Text | Frozen | None:
+def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> Text | FrozenText | None:
     """The vocabulary that the captions of `images` teach, or frozen encoders that read them; None where there are none,
     or they are ignored."""
     captions = images.captions
@@ -147,7 +143,7 @@ def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> T
     said = [caption for caption in captions or () if caption.strip()]
     examples = tuple(said[at] for at in np.random.default_rng(0).permutation(len(said))[:EXAMPLES])
     if recipe.encoders:
-        return Frozen.of(recipe.encoders, recipe.length or ENCODED, device, examples)
+        return FrozenText.of(recipe.encoders, recipe.length or ENCODED, device, examples)
     vocabulary = Vocabulary.learnt(said, size=recipe.vocabulary)
     whole = Text(vocabulary, LONGEST, examples, recipe.concepts)
     most = max((whole.count(caption) for caption in said), default=1)
@@ -163,7 +159,7 @@ def latents_of(
     """
     run = Path(str(recipe.autoencoder))
     found = load(run, device=device).space
-    beside = ["--beside", recipe.beside] if recipe.beside else []  # pictures beside are no examples
+    beside = ["--beside", *recipe.beside] if recipe.beside else []  # pictures beside are no examples
     again = command("train", "DATA", "--kind", "autoencoder", *beside, "--run", f"{run}-2")
     train = f"train one on these images: {again}"
     if found is None:

@@ -23,7 +23,7 @@ from ebb.recipe.recipe import Recipe, from_yaml
 from ebb.sample.noise import Noise
 from ebb.store import checkpoint
 from ebb.store.shards import cached
-from ebb.system.requests import wishes_of
+from ebb.system.requests import heard, values_of
 from ebb.system.system import System, load, locate
 
 SHARED = (
@@ -77,7 +77,7 @@ def pairs_of(
     if from_yaml(run / "run.yaml")[1].get("fingerprint") != images.summary.fingerprint:
         raise UsageError(f"{run} was trained on other data", "reflow a run with its own data")
     system, count = load(run, device=device), recipe.pairs
-    wishes = wishes_of(system, images, np.random.default_rng(recipe.seed).choice(len(images.pixels), count))
+    given = values_of(images, np.random.default_rng(recipe.seed).choice(len(images.pixels), count))
 
     def made(first: int, last: int) -> dict[str, Tensor]:
         say(f"drawing pairs of noise and sample: {first:,} of {count:,}")
@@ -90,13 +90,10 @@ def pairs_of(
     }
     key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}
     kept = cached(cache / "pairs" / run.name, key, count, made, say=say)
-    hears, shape = system.conditioner, system.inner
-    cond: dict[str, Any] = {name: rows.cpu().numpy() for name, rows in replace(hears, beside=None)(wishes).items()}
-    if hears.beside is not None:
-        cond[hears.beside.name] = wishes.pictures
+    shape = system.inner
 
     def noise(index: np.ndarray) -> Tensor:
         return Noise(tuple(FIRST + int(at) for at in index)).start(shape)
 
-    examples = Examples(kept["x0"], cond, unit=lambda x: x, noise=noise)
-    return system, examples if hears.beside is None else replace(examples, folded=hears.beside)
+    examples = Examples(kept["x0"], unit=lambda x: x, noise=noise)
+    return system, replace(examples, **heard(system.conditioner, given, count))
