@@ -30,6 +30,7 @@ from ebb.process.predict import PREDICTIONS
 from ebb.recipe.recipe import Recipe, Sampling
 from ebb.run.prepare import prepared
 from ebb.store import checkpoint
+from ebb.system.sampler import Sampler
 from ebb.system.system import System, load
 from ebb.understand.concepts import concepts
 
@@ -121,7 +122,7 @@ def test_the_prior_is_sampled_with_the_mean_and_deviation_of_the_latents():
     space = LatentSpace(Half(), (0.1, -0.2), (0.2, 0.05))
     denoiser = ebb.NetworkDenoiser(Zero(), ebb.Cosine(), PREDICTIONS["v"])
     system = System(denoiser, (2, 1, 1), sampling=Sampling(), space=space)
-    x = system.sample(4000, batch=4000).flatten(1)
+    x = Sampler(system, 4000)(system.request(system.wishes(4000))).flatten(1)
     torch.testing.assert_close(x.mean(0), torch.tensor([0.1, -0.2]), atol=0.01, rtol=0)
     torch.testing.assert_close(x.std(0), torch.tensor([0.2, 0.05]), atol=0, rtol=0.04)
 

@@ -199,15 +199,18 @@ NOTHING = Metadata()
 
 
 def said_of(
-    fields: Fields, where: str, split: Split, kept: list[int], own: Mapping[int, Head],
-    shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
+    fields: Fields, where: str, split: Split, kept: list[int], own: Mapping[int, Head], size: tuple[int, int],
+    notes: Notes, tick: Progress, allocate: Allocate, like: Metadata = NOTHING,
 ) -> Metadata:  # fmt: skip
-    """What the fields say of the images `kept`, whose headers are `own`; see `Fields` for what is raised."""
+    """What the fields say of the images `kept`, whose headers are `own`, pictures with the channels of those `like`
+    which they are; see `Fields` for what is raised."""
     if not fields.names or not isinstance(split, ImageFiles):
         return NOTHING
     numbers = fields.numbers_of(where, split, kept, notes) if fields.numbers else None
+    depth = {name: pictures.pixels.shape[1] for name, pictures in like.pictures.items()}
     pictures = {
-        name: fields.pictures_of(name, where, split, kept, own, shape, notes, tick, allocate) for name in fields.beside
+        name: fields.pictures_of(name, where, split, kept, own, (depth.get(name), *size), notes, tick, allocate)
+        for name in fields.beside
     }
     return Metadata(fields, numbers, pictures)
 

@@ -149,7 +149,7 @@ def _read(
     chosen |= source.reasons | {"labels": why_labels}
     if isinstance(pixels, np.memmap):
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
-    said = said_of(fields, where, source.train, kept, heads, (None, height, width), notes, tick, allocate)
+    said = said_of(fields, where, source.train, kept, heads, (height, width), notes, tick, allocate)
     checked(where, said, notes)
     chosen |= said.reasons()
     source = replace(source, matches=(*source.matches, *partly, *said.matches(notes)))
@@ -162,8 +162,7 @@ def _read(
     heads = classes.known(source.held_out, _heads(where, source.held_out, notes, tick), names, notes)
     pixels, kept = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
     _note_grey(source.held_out, heads, kept, pixels, notes)
-    deep = said.pictures.pixels.shape[1] if said.pictures else None
-    said = said_of(fields, where, source.held_out, kept, heads, (deep, height, width), notes, tick, allocate)
+    said = said_of(fields, where, source.held_out, kept, heads, (height, width), notes, tick, allocate, said)
     return replace(train, held_out=_images(source, source.held_out, pixels, kept, said, names, chosen, notes))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 
 from ebb.data import formats, npz, scenes
@@ -152,7 +153,9 @@ def _image_files(files: Files, place: Place, images: list[str], notes: Notes, fi
 def _examples(tables: Tables, images: list[str], beside: Sequence[str], where: str, notes: Notes) -> list[str]:
     """The images that have a row of their own: where some stand beside others, one that no row names may as well."""
     named = {str(row.get(field)) for row in tables.rows.values() for field in beside}
-    notes["no row names it", f"ignored: it may be a {' or '.join(beside)}"] += sorted({*images} - named - tables.rows.keys())
+    notes["no row names it", f"ignored: it may be a {' or '.join(beside)}"] += sorted(
+        {*images} - named - tables.rows.keys()
+    )
     found = [image for image in images if image in tables.rows]
     if not found:
         raise DataError(f"{where}: no image has a row in {METADATA}", 'write {"file_name": "a.png", …}, one a line')

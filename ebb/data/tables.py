@@ -120,9 +120,9 @@ def _joined(
             continue
         if path is None:
             other.append(f"{shown(name)} as {shown(found)}")
-        for field in beside:
-            if row.get(field) and isinstance(row[field], str):
-                row[field] = names.exactly(row[field]) or names.loosely(row[field]) or names.path(row[field])
+        for key in beside:
+            if row.get(key) and isinstance(row[key], str):
+                row[key] = names.exactly(row[key]) or names.loosely(row[key]) or names.path(row[key])
         old, new = every.get(found, {}), {key: value for key, value in row.items() if value is not None}
         if any(old[key] != new[key] for key in old.keys() & new.keys() - {"file_name"}):
             notes["several rows for one image", "the last is used"].append(found)

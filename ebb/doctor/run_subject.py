@@ -19,7 +19,7 @@ from ebb.data.of_run import data_of
 from ebb.data.pictures import to_unit
 from ebb.data.scan import Images
 from ebb.doctor.commands import length_of, resuming, training_again
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Values, part
 from ebb.errors import DataError, EbbError, UsageError
 from ebb.guide.cfg import Guide
 from ebb.networks.evaluating import differentiable, evaluating
@@ -27,11 +27,12 @@ from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser, target_error
 from ebb.process.path import Path as Trail
 from ebb.process.times import DENSITIES, Density
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, from_yaml, resolved
+from ebb.recipe.recipe import Recipe, Sampling, from_yaml, resolved
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float
-from ebb.system.requests import asked_for, labels_of, wishes_of
+from ebb.system.requests import asked_for, labels_of, values_of
+from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System, load, locate
 
 DRAWN = 96
@@ -187,33 +188,32 @@ class RunSubject:
         return torch.cat([self.system.encode(x.to(self.system.device)).cpu() for x in self.real.split(64)])  # type: ignore[no-untyped-call]
 
     @cached_property
-    def wishes(self) -> Wishes:
+    def given(self) -> Values:
         """What the samples are asked for, drawn from the data."""
         return asked_for(self.system, self.images, DRAWN, SEED)
 
     @property
     def asked(self) -> NDArray[np.int64] | None:
         """The labels of the samples; None where the data has none."""
-        return labels_of(self.system, self.wishes, self.images)
+        return labels_of(self.system, self.given, self.images)
 
     @cached_property
     def drawn(self) -> RunSamples:
         """DRAWN samples at the run's own settings, with their way there."""
-        return self.draw(DRAWN)
+        return self.draw(DRAWN, self.system.settled())
 
     @cached_property
     def finer(self) -> RunSamples:
         """The first FINE of the samples, from the same noise in FINER times as many steps."""
         settings = self.system.sampling
         grid = "log_snr" if settings.grid.startswith("given") else settings.grid
-        return self.draw(FINE, steps=FINER * settings.steps, grid=grid)
+        return self.draw(FINE, self.system.settled(steps=FINER * settings.steps, grid=grid))
 
-    def draw(self, count: int, **settings: Any) -> RunSamples:
+    def draw(self, count: int, sampling: Sampling) -> RunSamples:
         """`count` samples of the system; the first ones whatever the count."""
         points: list[Point] = []
-        wishes = self.wishes.part(0, count)
-        made = self.system.make(wishes, seed=SEED, batch=count, guide=watched(points), **settings)
-        return RunSamples(made, points)
+        request = Request(part(self.given, 0, count), count, sampling, SEED)
+        return RunSamples(Sampler(self.system, count)(request, watched(points)), points)
 
     @cached_property
     def losses(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
@@ -226,7 +226,7 @@ class RunSubject:
         """At most `count` of the images as they are denoised, drawn by the seed, with their conditions."""
         index = chosen(len(images.pixels), count)
         x0 = to_unit(torch.from_numpy(images.pixels[index])).to(self.system.device)
-        return self.system.encode(x0), self.system.conditions(wishes_of(self.system, images, index))
+        return self.system.encode(x0), self.system.conditions(values_of(images, index), len(index))
 
     def loss_of(self, model: NetworkDenoiser, x0: Tensor, cond: Cond, seed: int = SEED) -> Float[Tensor, "n"]:
         """The mean squared error of the model's target for each image, at noise that depends on the seed alone.

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ebb.errors import DataError, UsageError
 from ebb.recipe.limits import whole
 from ebb.shapes import Float, sides
 from ebb.store.place import by_name
+from ebb.system.sampler import Settings
 from ebb.system.system import load, locate
 from ebb.terminal import tell, tell_notes
 
@@ -126,7 +127,13 @@ class Job:
 
     @classmethod
     def of(
-        cls, run: Path, out: Path, console: Console, say: Callable[[str], None], label: Label = None, **asked: Any
+        cls,
+        run: Path,
+        out: Path,
+        console: Console,
+        say: Callable[[str], None],
+        label: Label = None,
+        **asked: Unpack[Settings],
     ) -> Job:
         """The job of `ebb edit` with these sampling settings.
 
@@ -201,7 +208,7 @@ class Job:
 
         Every PNG carries its settings in its text chunk `ebb`, as those of `ebb sample` do.
         """
-        own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.how.model_dump()}
+        own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.sampling.model_dump()}
         own, made = own | {"label": self.editor.label, **settings}, list[Tensor]()
         with arriving(self.out, len(given), self.console) as some:
             for part in self.editor.parts(given):

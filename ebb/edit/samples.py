@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -18,15 +17,16 @@ from torch import Tensor
 from ebb.data.decode import cut_off, read_picture
 from ebb.data.masks import read_mask
 from ebb.encode.arriving import arriving
-from ebb.encode.conditioner import Wishes
 from ebb.encode.images import form, grid, save_npz, save_png, to_pixels, writable
+from ebb.encode.labels import Labels
 from ebb.errors import UsageError
-from ebb.guide.cfg import Guide
+from ebb.guide.cfg import Guide, unguided
 from ebb.guide.compose import compose
 from ebb.guide.region import regions as regional
 from ebb.recipe.limits import whole
 from ebb.shapes import sides
 from ebb.store.place import by_name
+from ebb.system.sampler import Request, Sampler, Settings
 from ebb.system.system import System, load, locate
 from ebb.terminal import tell, tell_notes
 
@@ -47,7 +47,7 @@ def sample_to(
     seed: int,
     console: Console,
     compile: bool = False,
-    **asked: Any,
+    **asked: Unpack[Settings],
 ) -> None:
     """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
 
@@ -60,44 +60,50 @@ def sample_to(
     count, seed = whole("n", count), whole("seed", seed)
     writable(out)
     system = load(run)
-    said = numbers_in(numbers)
-    wishes = system.conditioner.wishes(
-        count,
-        label=label,
-        text=turns(text, count) or None,
-        numbers={name: turns(values, count) for name, values in said.items()} or None,
-        beside=system.opened(beside)[torch.arange(count) % len(beside)] if beside else None,
-        seed=seed,
-    )
-    hint(system, text, said, beside, regions, console)
-    how = asked | {"compile": compile, "seed": seed}
+    said, shown = numbers_in(numbers), pictures_in(beside, system)
+    asked_of = {
+        "label": label,
+        "text": turns(text, count) or None,
+        "numbers": {name: turns(values, count) for name, values in said.items()} or None,
+        **{name: turns(files, count) for name, files in shown.items()},
+    }
+    given = system.given(count, asked_of, seed)
+    hint(system, text, said, shown, regions, console)
+    sampling = system.settled(**asked)
+    settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
+    guide: Guide = unguided
     if together or regions:
-        scale = system.settled(**asked).guidance
-        how |= {"guide": joined(system, text, scale, regions), "guidance": 1.0}
-        wishes = replace(wishes, texts=("",) * count)
-    settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump()}
-    given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
-    settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
+        guide = joined(system, text, sampling.guidance, regions)
+        sampling = sampling.model_copy(update={"guidance": 1.0})
+        given["text"] = [None] * count
+    known = {"text": list(text), "numbers": said, "beside": shown, "regions": list(regions)}
+    settings |= {name: what for name, what in known.items() if what} | ({"together": together} if text else {})
     settings |= {"label": label, "seed": seed}
-    make(system, wishes, out, settings, console, **how)
+    request = Request(given, count, sampling, seed)
+    make(Sampler(system, compiled=compile).parts(request, guide), request, system.labels, out, settings, console)
     tell(console, f"{count} images in {out}")
 
 
-def make(system: System, wishes: Wishes, out: Path, settings: dict[str, Any], console: Console, **how: Any) -> None:
-    """Sample and write: into a folder each batch when it is made, else all in one file at the end."""
-    bar, names = Progress(console=console, transient=True, disable=not console.is_terminal), system.labels.names
-    with arriving(out, len(wishes), console) as some, bar:
-        task = bar.add_task("sampling", total=len(wishes))
+def make(
+    parts: Iterable[Tensor],
+    request: Request,
+    labels: Labels,
+    out: Path,
+    settings: dict[str, Any],
+    console: Console,
+) -> None:
+    """Write samples: into a folder each batch when it is made, else all in one file at the end."""
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    with arriving(out, len(request), console) as some, bar:
+        task = bar.add_task("sampling", total=len(request))
 
-        def each(x: Tensor) -> None:
+        for x in parts:
             for image in to_pixels(x):
                 name = f"{settings['seed'] + len(some):06d}"
-                some.add(image, name, single(len(some), wishes, names, settings))
+                some.add(image, name, single(len(some), request, settings))
             bar.advance(task, len(x))
-
-        system.make(wishes, each=each, **how)
     if form(out) != "folder":
-        write(out, some.pixels, wishes, names, settings)
+        write(out, some.pixels, request, labels, settings)
 
 
 def turns(given: Sequence[T], count: int) -> list[T]:
@@ -123,33 +129,56 @@ def numbers_in(numbers: Sequence[str]) -> dict[str, list[float]]:
     return found
 
 
-def write(out: Path, pixels: np.ndarray, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> None:
+def pictures_in(beside: Sequence[Path], system: System) -> dict[str, list[str]]:
+    """`["depth=a.png", "edges=b.png"]` → {"depth": ["a.png"], "edges": ["b.png"]}, the files of each in turn.
+
+    A file alone is of the only picture that the model hears; UsageError where there are several, or none.
+    """
+    names, found = list(system.conditioner.pictures), dict[str, list[str]]()
+    for one in map(str, beside):
+        name, _, file = one.partition("=")
+        if name not in names and len(names) != 1:
+            raise UsageError(
+                f"this model was trained with the pictures {', '.join(names)} beside its own; {one} names none of them"
+                if names
+                else "this model was trained without a picture beside its own, so it cannot be given one",
+                f"such as --beside {' '.join(f'{each}=FILE' for each in names)}"
+                if names
+                else "train one that hears some: ebb train DATA --beside FIELD",
+            )
+        found.setdefault(*((name, []) if name in names else (names[0], []))).append(file if name in names else one)
+    return found
+
+
+def write(out: Path, pixels: np.ndarray, request: Request, labels: Labels, settings: dict[str, Any]) -> None:
     """Images with what they were asked for in a file: arrays, or a grid, with a caption for each where texts differ."""
+    texts = [text or "" for text in request.given.get("text", ())]
     if form(out) == "arrays":
-        known = np.array([i if i < len(names) else -1 for i in wishes.labels] if names else [], np.int64)
-        texts = np.array(wishes.texts if any(wishes.texts) else [], str)
-        named, seeds = settings.get("numbers", {}), np.arange(len(pixels)) + settings["seed"]
-        numbers = np.array([turns(turn, len(pixels)) for turn in named.values()]).T
-        beside = np.array(turns(settings.get("beside", []), len(pixels)), str)
-        asked = {"numbers": numbers, "number_names": np.array(list(named), str), "beside": beside}
-        asked |= {"label_names": np.array(names, str)} if names else {}
-        save_npz(out, {"images": pixels, "labels": known, "texts": texts, "seeds": seeds, **asked})
+        known = [-1 if name is None else labels.index(name) for name in request.given.get("label", ())]
+        named, shown = settings.get("numbers", {}), settings.get("beside", {})
+        seeds, count = np.arange(len(pixels)) + settings["seed"], len(pixels)
+        asked = {
+            "numbers": np.array([turns(turn, count) for turn in named.values()]).T,
+            "number_names": np.array(list(named), str),
+            "beside": np.array([turns(files, count) for files in shown.values()], str).T,
+            "beside_names": np.array(list(shown), str),
+        }
+        asked |= {"label_names": np.array(labels.names, str)} if labels.names else {}
+        known_array, texts_array = np.array(known, np.int64), np.array(texts if any(texts) else [], str)
+        save_npz(out, {"images": pixels, "labels": known_array, "texts": texts_array, "seeds": seeds, **asked})
     else:
-        turn = len(set(wishes.texts))
-        captions = wishes.texts if turn > 1 else ()
+        turn = len(set(texts))
+        captions = texts if turn > 1 else ()
         columns = turn * math.ceil(math.sqrt(len(pixels)) / turn) if 1 < turn <= 8 else None  # a column for each
         save_png(grid(pixels, columns, captions), out, settings | {"count": len(pixels)})
 
 
-def single(i: int, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+def single(i: int, request: Request, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of image i alone."""
-    at = wishes.labels[i]
-    own = settings | {"seed": settings["seed"] + i, "label": names[at] if at < len(names) else None}
-    own |= {"text": wishes.texts[i]} if any(wishes.texts) else {}
-    if "numbers" in settings:
-        own["numbers"] = {name: turn[i % len(turn)] for name, turn in settings["numbers"].items()}
-    if "beside" in settings:
-        own["beside"] = settings["beside"][i % len(settings["beside"])]
+    label, text = (request.given[name][i] if name in request.given else None for name in ("label", "text"))
+    own = settings | {"seed": settings["seed"] + i, "label": label} | ({"text": text} if text else {})
+    for name in {"numbers", "beside"} & settings.keys():
+        own[name] = {each: turn[i % len(turn)] for each, turn in settings[name].items()}
     return own
 
 
@@ -163,7 +192,7 @@ def joined(system: System, texts: Sequence[str], scale: float, regions: Sequence
     if len(texts) < 2 and not regions:
         raise UsageError("several prompts can be asked for together", "give two or more with --text")
     null = {"text": system.null()["text"]}
-    said = [{"text": system.conditions(Wishes((0,), (text,)))["text"]} for text in texts]
+    said = [{"text": system.conditions({"text": [text]}, 1)["text"]} for text in texts]
     if regions:
         size, (_, *inner) = system.shape[1:], system.inner
         masks = [F.interpolate(region(one, size)[None, None], inner, mode="area")[0, 0] for one in regions]
@@ -206,7 +235,7 @@ def hint(
     system: System,
     texts: Sequence[str],
     numbers: Mapping[str, Sequence[float]],
-    beside: Sequence[Path],
+    beside: Mapping[str, Sequence[str]],
     regions: Sequence[str],
     console: Console,
 ) -> None:
@@ -215,8 +244,8 @@ def hint(
     hears = system.conditioner
     for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
         tell(console, f"beyond what was heard: {what}")
-    for file in beside if hears.beside else ():
-        shape, (found, _) = hears.listens().shape, read_picture(file)
+    for name, file in ((name, Path(file)) for name, files in beside.items() for file in files):
+        shape, (found, _) = hears.pictures[name].shape, read_picture(file)
         tell_notes(console, {note: [file] for note in found.done})
         if cut := cut_off([found.cut(shape)]):
             size = sides((found.height, found.width))

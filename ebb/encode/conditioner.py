@@ -17,11 +17,22 @@ from ebb.encode.text import Text
 from ebb.errors import UsageError, nearest
 from ebb.networks.ports import Port
 
-Given = Mapping[str, Sequence[Any]]
+Values = Mapping[str, Sequence[Any]]
 """A value for each of some samples, by the name of what they are asked for; what is left out asks for nothing."""
 
-CONDITIONS: dict[str, Any] = {"labels": Labels, "text": Text, "frozen_text": FrozenText, "numbers": Numbers, "picture": Picture}
+CONDITIONS: dict[str, Any] = {
+    "labels": Labels,
+    "text": Text,
+    "frozen_text": FrozenText,
+    "numbers": Numbers,
+    "picture": Picture,
+}
 """The kinds of condition that a contract can name; each has `to_json` and `from_json`."""
+
+
+def part(given: Values, first: int, count: int) -> Values:
+    """What samples `first`, `first` + 1, …, at most `count` of them, are asked for."""
+    return {name: values[first : first + count] for name, values in given.items()}
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,27 @@ class Conditioner:
         return found if isinstance(found, Text | FrozenText) else None
 
     @property
+    def numbers(self) -> Numbers | None:
+        """What is asked for as "numbers"; None where nothing can be."""
+        found = self.conditions.get("numbers")
+        return found if isinstance(found, Numbers) else None
+
+    @property
+    def pictures(self) -> dict[str, Picture]:
+        """The pictures beside its own that can be asked for."""
+        return {name: found for name, found in self.conditions.items() if isinstance(found, Picture)}
+
+    @property
+    def shown(self) -> bool:
+        """Whether it hears what samples can only be asked for with examples, such as numbers, or a picture."""
+        return any(not condition.turns for condition in self.conditions.values())
+
+    @property
     def ports(self) -> dict[str, Port]:
         """What a network hears all of it by."""
         return {name: condition.port for name, condition in self.conditions.items()}
 
-    def __call__(self, given: Given, count: int) -> dict[str, Tensor]:
+    def __call__(self, given: Values, count: int) -> dict[str, Tensor]:
         """The conditions [count, …] of `count` samples, of all that the model hears; what else is given is not heard.
 
         Raises UsageError for values that are not one for each sample.

@@ -20,7 +20,8 @@ from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import Features, RandomFeatures
 from ebb.judge.matcher import AMONG, retrieval, train_matcher
 from ebb.judge.scene_reader import judge, obeyed
-from ebb.system.requests import wishes_of
+from ebb.system.requests import values_of
+from ebb.system.sampler import Sampler
 from ebb.system.system import System
 from ebb.understand.bound import bound
 from ebb.understand.levels import levels
@@ -103,7 +104,7 @@ def noise(subject: Analysed) -> Result:
     system, images = subject.system, subject.images
     some = np.random.default_rng(subject.seed).permutation(len(images.pixels))[:IDEAL]
     known = torch.cat([system.encode(x.to(system.device)).cpu() for x in batches(images.pixels[some])])
-    probed, theirs = known[:PROBED].to(system.device), system.conditions(wishes_of(system, images, some))
+    probed, theirs = known[:PROBED].to(system.device), system.conditions(values_of(images, some), len(some))
     cond = {name: row[:PROBED] for name, row in theirs.items()}
     found = levels(system.denoiser, probed, cond, known, reference_cond=theirs, seed=subject.seed)
     return Result({"levels": found})
@@ -172,8 +173,9 @@ def unheard(subject: Analysed) -> tuple[NDArray[np.uint8], tuple[str, ...], NDAr
     aside = subject.images.held_out or subject.images
     told = [at for at, caption in enumerate(aside.captions or ()) if caption.strip()]
     some = np.random.default_rng(subject.seed).permutation(told)[: min(HEARD, len(subject.drawn.pixels))]
-    asked = wishes_of(subject.system, aside, some)
-    return to_pixels(subject.system.make(asked, seed=subject.seed)), asked.texts, aside.pixels[some]
+    asked = values_of(aside, some)
+    made = Sampler(subject.system)(subject.system.request(asked, len(some), subject.seed))
+    return to_pixels(made), tuple(asked["text"]), aside.pixels[some]
 
 
 def held(subject: Analysed) -> Images | None:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Values
 from ebb.encode.images import to_pixels
 from ebb.store.failure import told
 from ebb.store.owned import SAMPLES, SHARDS, delete
 from ebb.store.write import replace_bytes, replace_text
+from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System
 from ebb.understand.cost import counted
 
@@ -48,25 +49,27 @@ class Drawn:
 def draw(
     system: System,
     home: Path,
+    given: Values,
+    count: int,
     *,
-    wishes: Wishes,
     seed: int,
     facts: Mapping[str, Any],
     say: Say = lambda _: None,
-    **asked: Any,
 ) -> Drawn:
-    """A sample of `system` for each wish, from the shards under `home` and, where one is missing, anew.
+    """A sample of `system`, by its own sampling, for each wish, from the shards under `home` and, where one is missing,
+    anew.
 
     The folder `home/samples-<hash>` belongs to the settings, the seed and `facts` (what else the samples depend on:
     weights and data), so that a set is never taken for another. Sample i depends on seed + i alone: a set that was
     interrupted goes on at its next shard, and a larger one begins with the smaller one's samples. Once the set is
     whole, the sets of other settings in `home` are deleted.
     """
-    about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.settled(**asked).model_dump()}
+    about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.sampling.model_dump()}
     folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    count, shards = len(wishes), listed(folder)
+    request, sampler = Request(given, count, system.sampling, seed), Sampler(system)
+    shards = listed(folder)
     pixels = np.empty((count, *system.shape), np.uint8)
     began, fresh, spent, shown, since = time.perf_counter(), 0, 0.0, 0.0, time.time()
     for first in range(0, count, SHARD):
@@ -75,7 +78,7 @@ def draw(
         if found is None:
             with counted(system.denoiser.network) as seen:
                 start = time.perf_counter()
-                found = to_pixels(system.make(wishes.part(first, size), seed=seed + first, **asked))
+                found = to_pixels(sampler(request.part(first, size)))
                 took = time.perf_counter() - start
             keep(folder / name, found)
             shards[name] = {"count": size, "seconds": took, "evaluations": seen[0]}

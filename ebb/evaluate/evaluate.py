@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ebb.data.of_run import data_of
 from ebb.data.scan import Images
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, Say, draw, forget
@@ -30,6 +30,7 @@ from ebb.store.lock import MEASURED, held
 from ebb.store.place import room_for, room_in
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of
+from ebb.system.sampler import Settings
 from ebb.system.system import System, load, locate
 from ebb.terminal import command
 from ebb.understand.bound import Bound
@@ -85,11 +86,12 @@ def evaluate(
     data: str | None = None,
     fresh: bool = False,
     say: Say = lambda _: None,
-    **asked: Any,
+    **settings: Unpack[Settings],
 ) -> Evaluated:
     """Draw `count` samples from the run at `run` and measure them against its training data.
 
-    Labels are drawn with the frequencies of the data; `asked` may set steps, guidance, solver, grid and precision.
+    Labels are drawn with the frequencies of the data; `settings` are of the sampling (steps, guidance, …), in place of
+    the run's own.
     `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
     classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code; `data` is where the
     run's data is now.
@@ -102,12 +104,12 @@ def evaluate(
     run = Path(run)
     countable(count, seed, likelihood)
     with measuring(run, "evaluation.json", "report.html", fresh=fresh, say=say):
-        one, images = loaded(run, weights), data_of(run, data)
+        one, images = loaded(run, weights, **settings), data_of(run, data)
         comparable(run, len(images.pixels))
         seen, accuracy = features_for(run, images, say, features)
-        wishes = asked_for(one.system, images, count, seed)
-        labels = labels_of(one.system, wishes, images)
-        drawn = drawn_from(run, one, images, wishes, seed=seed, say=say, **asked)
+        given = asked_for(one.system, images, count, seed)
+        labels = labels_of(one.system, given, images)
+        drawn = drawn_from(run, one, images, given, count, seed=seed, say=say)
         say("measuring")
         figures = measure(
             drawn.pixels,
@@ -117,12 +119,12 @@ def evaluate(
             real_labels=images.labels,
             class_names=images.names,
             classifier_accuracy=accuracy,
-            settings=settings_of(one, drawn, seed, **asked),
+            settings=settings_of(one, drawn, seed),
             seed=seed,
         )
-        found = Evaluated(figures, cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked))
+        found = Evaluated(figures, cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations)))
         found = saved(run, warned(found, *old(run, drawn)))
-        subject = Analysed(run, one.system, images, drawn, labels, wishes.texts, seen, seed, likelihood)
+        subject = Analysed(run, one.system, images, drawn, labels, tuple(given.get("text", ())), seen, seed, likelihood)
         return reported(run, explored(found, subject, say))
 
 
@@ -200,8 +202,9 @@ def unkept(found: Evaluated, error: ResourceError) -> Evaluated:
     return found if note in found.figures.warnings else warned(found, note)
 
 
-def loaded(run: Path, weights: str) -> Loaded:
-    """The run's system at its newest checkpoint; raises UsageError where that does not hold these weights."""
+def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
+    """The run's system at its newest checkpoint, with these settings in its sampling; raises UsageError where that does
+    not hold these weights, and for settings that there are not or cannot be."""
     where = locate(run)
     if weights in ("ema", "model") and not (where / f"{weights}.safetensors").is_file():
         other = "model" if weights == "ema" else "ema"
@@ -209,20 +212,21 @@ def loaded(run: Path, weights: str) -> Loaded:
         raise UsageError(f"{where} holds no {what} weights", f"measure the others: --weights {other}")
     system = load(run, weights)
     if locate(run) != where:  # the run is being trained
-        return loaded(run, weights)
+        return loaded(run, weights, **settings)
+    system = replace(system, sampling=system.settled(**settings))
     files = json.loads((where / "manifest.json").read_text(encoding="utf8"))["files"]
     return Loaded(system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
 
 
-def drawn_from(run: Path, one: Loaded, images: Images, wishes: Wishes, *, seed: int, say: Say, **asked: Any) -> Drawn:
+def drawn_from(run: Path, one: Loaded, images: Images, given: Values, count: int, *, seed: int, say: Say) -> Drawn:
     """Samples of the run, saved in its folder under what they depend on."""
     facts = {"weights": one.sha256, "data": images.summary.fingerprint}
-    return draw(one.system, run / "evaluation", wishes=wishes, seed=seed, facts=facts, say=say, **asked)
+    return draw(one.system, run / "evaluation", given, count, seed=seed, facts=facts, say=say)
 
 
-def settings_of(one: Loaded, drawn: Drawn, seed: int, **asked: Any) -> dict[str, Any]:
+def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
     """What the samples were made with, and how fast."""
-    return one.system.settled(**asked).model_dump() | {
+    return one.system.sampling.model_dump() | {
         "seed": seed,
         "weights": one.weights,
         "checkpoint": one.checkpoint,

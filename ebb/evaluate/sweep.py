@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Values
 from ebb.encode.images import to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
@@ -29,19 +29,18 @@ from ebb.evaluate.drawn import Say
 from ebb.evaluate.enough import comparable, countable, decisive
 from ebb.evaluate.evaluate import features_for, loaded, measuring
 from ebb.evaluate.measure import split
-from ebb.guide.cfg import cfg
 from ebb.judge.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
 from ebb.judge.features import Features, blocks, extract
 from ebb.process.times import GRIDS, Given
 from ebb.recipe.names import parse, spell
 from ebb.recipe.recipe import Sampling
 from ebb.report.sweep_section import write_page
-from ebb.sample.noise import Noise
 from ebb.sample.solvers import SOLVERS
 from ebb.sample.tune import StochasticError, tune
 from ebb.store.place import by_name
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of
+from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System
 from ebb.understand.cost import counted
 
@@ -115,9 +114,9 @@ def sweep(
     run = Path(run)
     countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json", say=say):
-        began, one, images = time.perf_counter(), loaded(run, "ema"), data_of(run, data)
+        began, one, images = time.perf_counter(), loaded(run, "ema", precision=precision), data_of(run, data)
         comparable(run, len(images.pixels))
-        system = replace(one.system, sampling=one.system.settled(precision=precision))
+        system = one.system
         scales = list(guidance) or sorted({1.0, system.sampling.guidance})
         possible(system, solvers, steps, scales)
         features, ceiling = features_for(run, images, say)
@@ -125,10 +124,12 @@ def sweep(
         if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing
             decisive(run, count, len(parts[1]), widest)
         settings = list(settings_of(system, solvers, steps, scales, search, say))
-        wishes = asked_for(system, images, count, seed)
-        labels = labels_of(system, wishes, images)
+        given = asked_for(system, images, count, seed)
+        labels = labels_of(system, given, images)
         floor, reference = (extract(features, batches(part)) for part in parts)
-        at = partial(measured, system, wishes=wishes, labels=labels, seed=seed, features=features, reference=reference)
+        at = partial(
+            measured, system, given=given, count=count, labels=labels, seed=seed, features=features, reference=reference
+        )
         found, failed = tried(settings, at, say)
         cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
         best, chosen = choose(cells)
@@ -182,31 +183,31 @@ def settings_of(
         grids = [own]
         if search and count <= FEW:
             say(f"searching times for {solver} in {count} steps")
-            found = searched(system, solver, own, count, min(scales, key=lambda scale: abs(scale - 1)))
+            least = min(scales, key=lambda scale: abs(scale - 1))
+            found = searched(system, system.settled(solver=solver, grid=own, steps=count, guidance=least))
             grids += [found] if found else []
         for grid, scale in product(grids, dict.fromkeys(scales)):
             yield system.settled(solver=solver, grid=grid, steps=count, guidance=scale)
 
 
-def searched(system: System, solver: str, grid: str, steps: int, scale: float) -> str | None:
-    """The spelled grid that `tune` finds for the system; None for a solver that draws noise."""
-    path = system.denoiser.path
-    start = system.times(system.settled(solver=solver, grid=grid, steps=steps))
-    x = system.start(Noise.of(2**32, WARM_UP), start)
-    cond, null = system.conditions(system.conditioner.wishes(WARM_UP)), system.null()
-    denoiser = cfg(scale if null else 1.0, null)(system.in_precision(system.sampling))
+def searched(system: System, sampling: Sampling) -> str | None:
+    """The spelled grid that `tune` finds for these settings, from their own on; None for a solver that draws noise."""
+    sampler = Sampler(system)
+    scheme = sampler.scheme(sampling)
+    x, cond, _ = sampler.begun(scheme, Request(system.given(WARM_UP), WARM_UP, sampling, 2**32))
     try:
-        times = tune(denoiser, parse(solver, SOLVERS, "solver"), start, x, cond).times
+        times = tune(scheme.denoiser, scheme.solver, scheme.times, x, cond).times
     except StochasticError:
         return None
-    return spell(Given(tuple(float(f"{time:.6g}") for time in (times / path.end).tolist())), GRIDS)
+    return spell(Given(tuple(float(f"{time:.6g}") for time in (times / scheme.denoiser.path.end).tolist())), GRIDS)
 
 
 def measured(
     system: System,
     how: Sampling,
     *,
-    wishes: Wishes,
+    given: Values,
+    count: int,
     labels: NDArray[np.int64] | None,
     seed: int,
     features: Features,
@@ -215,11 +216,10 @@ def measured(
     """One cell, and the features of its samples."""
     with counted(system.denoiser.network) as evaluations:
         began = time.perf_counter()
-        made = to_pixels(system.make(wishes, seed=seed, **how.model_dump()))
+        made = to_pixels(Sampler(system)(Request(given, count, how, seed)))
         took = time.perf_counter() - began
     rows = extract(features, batches(made))
     accuracy, _ = label_accuracy(features, rows, labels, None)
-    count = len(wishes)
     cost = evaluations[0] / count
     found = once(distance_in(features), rows, reference)
     return Cell(how, found, accuracy, cost, took / count, made[:SHOWN]), rows

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from ebb.data.loader import Examples
 from ebb.data.scan import Images
+from ebb.encode.conditioner import part
 from ebb.errors import UsageError
 from ebb.recipe.recipe import Recipe, from_yaml
 from ebb.sample.noise import Noise
 from ebb.store import checkpoint
 from ebb.store.shards import cached
 from ebb.system.requests import heard, values_of
+from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
 
 SHARED = (
@@ -81,8 +83,8 @@ def pairs_of(
 
     def made(first: int, last: int) -> dict[str, Tensor]:
         say(f"drawing pairs of noise and sample: {first:,} of {count:,}")
-        drawn = system.make(wishes.part(first, last - first), seed=FIRST + first, encoded=True)
-        return {"x0": drawn.half()}
+        request = system.request(part(given, first, last - first), last - first, FIRST + first)
+        return {"x0": torch.cat([x.half().cpu() for x in Sampler(system).encoded(request)])}
 
     key: dict[str, Any] = {
         "data": images.summary.fingerprint,

@@ -27,6 +27,7 @@ from ebb.store import checkpoint
 from ebb.store.write import replace_text
 from ebb.system.families.family import Built, autocast_of
 from ebb.system.requests import asked_for
+from ebb.system.sampler import Sampler
 from ebb.terminal import tell
 from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
 from ebb.train.loop import Step, seed_of
@@ -317,6 +318,7 @@ def shown(parts: Built) -> tuple[Tensor, int]:
         return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
     if system.conditioner.shown:
         images = parts.data.images.held_out or parts.data.images
-        return system.make(asked_for(system, images, GRID_IMAGES, seed=0), seed=0), 6
+        given = asked_for(system, images, GRID_IMAGES, seed=0)
+        return Sampler(system)(system.request(given, GRID_IMAGES)), 6
     columns = classes if 4 <= classes <= 16 else 6
     return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebb.encode.autoencoder import AUTOENCODERS
-from ebb.encode.conditioner import Conditioner, text_from
-from ebb.encode.labels import Labels
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
-from ebb.encode.numbers import Numbers
-from ebb.encode.picture import Beside
 from ebb.errors import DamagedError, UsageError
 from ebb.networks.kinds import NETWORKS
 from ebb.networks.ports import PORTS
@@ -36,7 +33,6 @@ def written(
     space: LatentSpace | None,
 ) -> dict[str, Any]:
     """The contract of a system of these parts; each is text or JSON that `parts_of` turns back into it."""
-    text, numbers, beside = conditioner.text, conditioner.numbers, conditioner.beside
     return {
         "format": FORMAT,
         "network": spell(denoiser.network, NETWORKS),
@@ -46,10 +42,7 @@ def written(
         "sigma_data": denoiser.sigma_data,
         "shape": list(shape),
         "values": [-1, 1],
-        "labels": list(conditioner.labels.names),
-        "text": None if text is None else text.to_json(),
-        "numbers": None if numbers is None else numbers.to_json(),
-        "beside": None if beside is None else beside.to_json(),
+        "conditions": conditioner.to_json(),
         "autoencoder": None if space is None else described(space),
         "sampling": sampling.model_dump(),
     }
@@ -75,22 +68,14 @@ def parts_of(contract: Mapping[str, Any]) -> Parts:
             contract["sigma_data"],
         )
         description, shape = contract.get("autoencoder"), tuple(contract["shape"])  # before latents there was none
-        space, conditioner = rebuilt(description) if description else None, conditioner_of(contract)
+        space, conditioner = (
+            rebuilt(description) if description else None,
+            Conditioner.from_json(contract["conditions"]),
+        )
         agreed(denoiser, conditioner, shape if space is None else space.shape(shape))
         return denoiser, shape, conditioner, Sampling.model_validate(contract["sampling"]), space
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"the system's contract cannot be read: {error}") from error
-
-
-def conditioner_of(contract: Mapping[str, Any]) -> Conditioner:
-    """What a contract says can be asked for; systems of before texts, numbers or pictures have no such entry."""
-    text, numbers, beside = (contract.get(name) for name in ("text", "numbers", "beside"))
-    return Conditioner(
-        Labels(tuple(contract["labels"])),
-        text_from(text) if text else None,
-        Numbers.from_json(numbers) if numbers else None,
-        Beside.from_json(beside) if beside else None,
-    )
 
 
 def agreed(denoiser: NetworkDenoiser, hears: Conditioner, inner: tuple[int, ...]) -> None:
@@ -100,37 +85,32 @@ def agreed(denoiser: NetworkDenoiser, hears: Conditioner, inner: tuple[int, ...]
     for name in [*built, *asked]:
         if built.get(name) != asked.get(name):
             raise UsageError(f"{name} is {asked.get(name, 'nothing')}, for a network of {built.get(name, 'nothing')}")
-    if hears.beside is not None:
-        places = tuple(length // hears.beside.factor for length in hears.beside.shape[1:])
+    for name, picture in hears.pictures.items():
+        places = tuple(length // picture.factor for length in picture.shape[1:])
         if places != inner[1:]:
-            raise UsageError(f"{sides(places)} places beside, for {list(inner)}, by {hears.beside}")
+            raise UsageError(f"{name} has {sides(places)} places, for {list(inner)}, by {picture}")
 
 
 def upgraded(contract: Mapping[str, Any]) -> dict[str, Any]:
-    """A contract of FORMER as one of FORMAT: networks had sizes, one for each kind of condition, and no ports."""
+    """A contract of FORMER as one of FORMAT: there was one condition of each kind at most, and networks had sizes in
+    place of ports. Systems of before texts, numbers or pictures have no such entry."""
+    text, numbers, beside = (contract.get(name) for name in ("text", "numbers", "beside"))
+    conditions = {"label": {"kind": "labels", "names": contract["labels"]}} if contract["labels"] else {}
+    conditions |= {"numbers": {"kind": "numbers", **numbers}} if numbers else {}
+    conditions |= {"text": {"kind": "frozen_text" if "folders" in text else "text", **text}} if text else {}
+    conditions |= {beside["name"]: {"kind": "picture", **beside}} if beside else {}
+    ports = {name: spell(port, PORTS) for name, port in Conditioner.from_json(conditions).ports.items()}
     kind, fields = split(contract["network"], "network")
     sizes = {name: fields.pop(name, 0) for name in SIZES}
-    ports = {
-        name: f"{port}({', '.join(f'{field}={sizes[size]}' for field, size in by.items())})"
-        for name, port, by in FORMER_PORTS
-        if sizes[next(iter(by.values()))]
-    }
-    if "picture" in ports:
-        ports[contract["beside"]["name"]] = ports.pop("picture")
+    if any(sizes.values()) != bool(ports):
+        raise ValueError(f"conditions {sorted(ports)} for a network of {sizes}")
     fields |= {"ports": ports} if kind != "zero" else {}
-    return {**contract, "format": FORMAT, "network": f"{kind}({', '.join(f'{k}={v!r}' for k, v in fields.items())})"}
+    network = f"{kind}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+    return {**contract, "format": FORMAT, "network": network, "conditions": conditions}
 
 
-FORMER_PORTS: tuple[tuple[str, str, dict[str, str]], ...] = (
-    ("label", "classes", {"count": "classes"}),
-    ("numbers", "vector", {"count": "numbers"}),
-    ("text", "pieces", {"vocabulary": "vocabulary", "length": "length", "concepts": "concepts"}),
-    ("text", "states", {"width": "states", "length": "length", "concepts": "concepts"}),
-    ("picture", "map", {"channels": "image"}),
-)
-"""Name and kind of each port, and its sizes as networks of FORMER called them."""
-
-SIZES = {size for _, _, by in FORMER_PORTS for size in by.values()}
+SIZES = ("classes", "vocabulary", "states", "length", "numbers", "image", "concepts")
+"""The settings of networks of FORMER in place of ports."""
 
 
 def described(space: LatentSpace) -> dict[str, Any]:

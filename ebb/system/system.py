@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, SupportsIndex, TypeVar
+from typing import Any, SupportsIndex, TypeVar, Unpack
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ebb.data.pictures import opened
-from ebb.encode.conditioner import Conditioner, Wishes
+from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
-from ebb.encode.numbers import Asked
-from ebb.errors import DamagedError, EbbError, UsageError
-from ebb.guide.cfg import Guide, cfg
+from ebb.errors import DamagedError, UsageError, nearest
+from ebb.guide.cfg import Guide, unguided
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
 from ebb.networks.zero import Zero
-from ebb.process.denoiser import Autocast, Denoiser, NetworkDenoiser
-from ebb.process.predict import audible
-from ebb.process.times import GRIDS
+from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.limits import real, whole
-from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling, explained
-from ebb.sample.fused import fused
-from ebb.sample.noise import Noise
-from ebb.sample.solvers import SOLVERS
-from ebb.sample.trajectory import trajectory
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
 from ebb.system.contract import parts_of, written
+from ebb.system.sampler import Request, Sampler, Settings
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -101,9 +93,9 @@ class System:
         """Where it samples."""
         return next(self.denoiser.parameters()).device
 
-    def conditions(self, wishes: Wishes) -> dict[str, Tensor]:
-        """What the denoiser hears of some wishes, on its device."""
-        return {name: row.to(self.device) for name, row in self.conditioner(wishes).items()}
+    def conditions(self, given: Values, count: int) -> dict[str, Tensor]:
+        """What the denoiser hears where `count` samples are asked for this, on its device."""
+        return {name: row.to(self.device) for name, row in self.conditioner(given, count).items()}
 
     def null(self) -> dict[str, Tensor]:
         """One row of conditions that ask for nothing, on its device."""
@@ -115,107 +107,42 @@ class System:
         *,
         label: Any = None,
         text: str | Sequence[str] | None = None,
-        numbers: Asked | None = None,
-        beside: Tensor | str | Path | Sequence[str | Path] | None = None,
+        given: Mapping[str, Any] | None = None,
         seed: SupportsIndex = 0,
-        **how: Any,
+        guide: Guide = unguided,
+        **settings: Unpack[Settings],
     ) -> Float[Tensor, "n *d"]:
-        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for (`wishes`), made by `make`."""
-        wishes = self.wishes(count, label=label, text=text, numbers=numbers, beside=beside, seed=seed)
-        return self.make(wishes, seed=seed, **how)
+        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for (`given`), by the system's own
+        sampling but for the settings given here (`settled`); `guide` goes around the classifier-free guidance.
 
-    def wishes(
-        self,
-        count: SupportsIndex,
-        *,
-        label: Any = None,
-        text: str | Sequence[str] | None = None,
-        numbers: Asked | None = None,
-        beside: Tensor | str | Path | Sequence[str | Path] | None = None,
-        seed: SupportsIndex = 0,
-    ) -> Wishes:
-        """What `count` samples are asked for; `conditions` makes of it what the denoiser hears.
-
-        `label` is a name, an index or a list with one for each image (or a tensor or an array of them), `text` a prompt
-        or such a list, `numbers` holds a number or such a list by name, and `beside` is a picture, a tensor [c, h, w]
-        in [−1, 1] or its file, or one for each. Without any, all labels (or else some texts that the model was trained
-        on) in turn. Raises UsageError for what the model does not hear or know.
+        `Sampler` does it in other batches, compiled, or step by step.
         """
-        shown = beside if beside is None or isinstance(beside, Tensor) else self.opened(beside)
-        return self.conditioner.wishes(
-            whole("n", count), label=label, text=text, numbers=numbers, beside=shown, seed=whole("seed", seed)
-        )
+        values = self.given(count, {"label": label, "text": text, **(given or {})}, seed)
+        return Sampler(self)(self.request(values, count, seed, **settings), guide)
 
-    def opened(self, beside: str | Path | Sequence[str | Path]) -> Tensor:
-        """Pictures of files as the model hears them beside its own, [b, c, h, w] in [−1, 1].
+    def request(
+        self, given: Values, count: SupportsIndex, seed: SupportsIndex = 0, **settings: Unpack[Settings]
+    ) -> Request:
+        """The request for what is `given`, by the system's own sampling but for some settings (`settled`)."""
+        return Request(given, whole("n", count), self.settled(**settings), whole("seed", seed))
 
-        Raises UsageError for a model that hears none, DataError for what is no picture.
+    def given(
+        self, count: SupportsIndex, asked: Mapping[str, Any] | None = None, seed: SupportsIndex = 0
+    ) -> dict[str, Sequence[Any]]:
+        """A value for each of `count` samples, by the name of what is asked for; `conditions` makes tensors of it.
+
+        `asked` holds of each name one value for all, or a list with one for each: "label" a name or an index (or a
+        tensor or an array of them), "text" a prompt, "numbers" a mapping of names to numbers or such lists, and each
+        picture by its name its file, or a tensor [c, h, w] in [−1, 1]. Without any, all labels (or else some texts that
+        the model was trained on) in turn. Raises UsageError for what the model does not hear or know.
         """
-        files = [beside] if isinstance(beside, str | Path) else list(beside)
-        return opened(files, self.conditioner.listens().shape)
+        return self.conditioner.given(whole("n", count), asked or {}, whole("seed", seed))
 
-    def make(
-        self,
-        wishes: Wishes,
-        *,
-        steps: SupportsIndex | None = None,
-        seed: SupportsIndex = 0,
-        guidance: float | None = None,
-        solver: str | None = None,
-        grid: str | None = None,
-        precision: str | None = None,
-        guide: Guide | None = None,
-        batch: SupportsIndex = 128,
-        compile: bool = False,
-        encoded: bool = False,
-        each: Callable[[Tensor], None] | None = None,
-    ) -> Float[Tensor, "n *d"]:
-        """A sample for each wish, float32 [n, *shape] in [−1, 1]; `encoded` ones are as the denoiser leaves them.
-
-        Image i is a function of (system, settings, seed + i) alone, whatever the batch (to within rounding, which in
-        bf16 is visible to a computer only). `guide` goes around the classifier-free guidance; what is not given comes
-        from the system's own `sampling`. `compile` fuses network, guides and solver for whole batches (`ebb.fused`): it
-        takes a minute first. `each` is given every batch as it is made.
-        """
-        how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid, precision=precision)
-        count, seed, batch = whole("n", len(wishes)), whole("seed", seed), whole("batch", batch)
-        times = self.times(how)
-        method = parse(how.solver, SOLVERS, "solver")
-        asked_for = cfg(how.guidance, self.null())(self.in_precision(how))
-        guided, made = guide(asked_for) if guide else asked_for, []
-        ready()
-        follow = partial(trajectory, guided, method, times)
-        entire = fused(guided, method, times) if compile and count >= batch else follow
-        for first in range(0, count, batch):
-            part = min(batch, count - first)
-            noise = Noise.of(seed + first, part)
-            x, cond = self.start(noise, times), self.conditions(wishes.part(first, part))
-            for point in (entire if part == batch else follow)(x, cond, noise):
-                x = point.x
-            if not bool(torch.isfinite(x).all()):
-                raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
-            with torch.no_grad():
-                made.append((x if encoded else self.decode(x)).cpu())
-            if each:
-                each(made[-1])
-        return torch.cat(made)
-
-    def times(self, how: Sampling) -> Float[Tensor, "n"]:
-        """The grid of some settings, begun where the network can be heard."""
-        path = self.denoiser.path
-        return audible(path, self.denoiser.prediction, parse(how.grid, GRIDS, "grid")(path, how.steps))
-
-    def start(self, noise: Noise, times: Float[Tensor, "n"]) -> Float[Tensor, "b *e"]:
-        """Where trajectories along `times` begin: σ(times[0])·ε of what is denoised, on the system's device."""
-        return noise.start(self.inner).to(self.device) * float(self.denoiser.path.sigma(times[:1]))
-
-    def in_precision(self, how: Sampling) -> Denoiser:
-        """The denoiser with its network in the precision that `how` names."""
-        return Autocast(self.denoiser, torch.bfloat16) if how.precision == "bf16" else self.denoiser
-
-    def settled(self, **asked: Any) -> Sampling:
-        """The system's sampling settings with what was asked for in place; UsageError for what cannot be."""
-        given = {name: value for name, value in asked.items() if value is not None}
+    def settled(self, **settings: Unpack[Settings]) -> Sampling:
+        """The system's own sampling with some settings in place; UsageError for what there is not or cannot be."""
+        for name in settings.keys() - Sampling.model_fields.keys():
+            raise UsageError(f"there is no sampling setting {name!r}", nearest(name, Sampling.model_fields))
+        given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
         for name, number in (("steps", partial(whole, "solver steps")), ("guidance", partial(real, "guidance"))):
             if name in given:
                 given[name] = number(given[name])

@@ -45,7 +45,7 @@ def nothing_drawn(monkeypatch):
     def drawn(*_, **__):
         raise AssertionError("samples were drawn")
 
-    monkeypatch.setattr("ebb.system.system.System.make", drawn)
+    monkeypatch.setattr("ebb.system.sampler.Sampler.__call__", drawn)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "sweep"])

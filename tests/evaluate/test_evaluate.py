@@ -259,7 +259,7 @@ def test_ctrl_c_while_sampling_says_how_to_go_on(run, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebb.system.system.System.sample", stop)
+    monkeypatch.setattr("ebb.system.sampler.Sampler.__call__", stop)
     assert ebb("evaluate", run, "--n", COUNT) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
@@ -320,3 +320,11 @@ def test_the_doctor_ends_with_one_where_something_is_wrong(capsys, monkeypatch, 
     monkeypatch.setattr(finding, "diagnose", lambda where, **_: finding.Diagnosis(where, "data", ["a", "b"], []))
     assert ebb("doctor", tmp_path) == 0
     assert "nothing found in 2 checks" in capsys.readouterr().out
+
+
+def test_a_misspelt_setting_is_refused_before_anything_is_judged_or_drawn(run, other):
+    for measured in (evaluate, functools.partial(against, other)):
+        with pytest.raises(UsageError, match=r"(?s)no sampling setting 'stesp'.*did you mean 'steps'"):
+            measured(run, COUNT, stesp=5)
+    assert not (run / "classifier.safetensors").exists()
+    assert not any((run / "evaluation").glob("*"))

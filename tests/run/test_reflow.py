@@ -15,6 +15,8 @@ from ebb.run.build import build
 from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
 from ebb.run.train import train
+from ebb.sample.scheme import last
+from ebb.system.sampler import Sampler
 from ebb.system.system import load
 from ebb.train.objectives.denoising import Denoising
 
@@ -47,10 +49,7 @@ def test_the_pairs_are_samples_of_the_run_with_the_noise_they_began_from(home):
     recipe, found = learnt(home)
     loader = build(recipe, found, CPU).loader
     batch, first = loader(0), load(home / "first")
-    times = first.times(first.sampling)
-    solver = ebb.SOLVERS[first.sampling.solver]
-    for point in ebb.trajectory(first.denoiser, solver, times, batch.eps, batch.cond, ebb.Noise.of(0, len(batch.eps))):
-        end = point.x
+    end = last(Sampler(first).plain(first.sampling)(batch.eps, batch.cond, ebb.Noise.of(0, len(batch.eps))))
     torch.testing.assert_close(end, batch.x0, atol=3e-3, rtol=3e-3)  # pairs are kept in half precision
     assert not torch.allclose(end, batch.x0.roll(1, 0), atol=0.1), "each with its own"
     assert len(found.examples.x0) == 20
