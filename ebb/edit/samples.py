@@ -154,7 +154,8 @@ def write(out: Path, pixels: np.ndarray, request: Request, labels: Labels, setti
     """Images with what they were asked for in a file: arrays, or a grid, with a caption for each where texts differ."""
     texts = [text or "" for text in request.given.get("text", ())]
     if form(out) == "arrays":
-        known = [-1 if name is None else labels.index(name) for name in request.given.get("label", ())]
+        asked_for = request.given.get("label", [None] * len(pixels)) if labels.names else ()
+        known = [-1 if name is None else labels.index(name) for name in asked_for]
         named, shown = settings.get("numbers", {}), settings.get("beside", {})
         seeds, count = np.arange(len(pixels)) + settings["seed"], len(pixels)
         asked = {

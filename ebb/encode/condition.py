@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import UnionType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from ebb.errors import UsageError
 from ebb.networks.ports import Port
 
 
+@runtime_checkable
 class Condition(Protocol):
     """One kind of thing that a model can be asked for; a frozen object. A model has conditions by name.
 

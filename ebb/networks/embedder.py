@@ -54,8 +54,9 @@ class Embedder(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The ports as text."""
-        return {"ports": {name: spell(port, PORTS) for name, port in self.ports.items()}}
+        """The ports as text, but for those that no file can name."""
+        known = tuple(PORTS.values())
+        return {"ports": {n: spell(port, PORTS) if type(port) in known else port for n, port in self.ports.items()}}
 
     def forward(self, time: Float[Tensor, "b"], cond: Mapping[str, Tensor]) -> Embedded:
         """What is heard, but for channels. Raises UsageError unless `cond` is what the network has ports for."""

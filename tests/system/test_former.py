@@ -23,7 +23,11 @@ from ebb.train.objectives.denoising import Denoising
 HOME = Path(__file__).parent / "former"
 EXPECTED = np.load(HOME / "expected.npz")
 MASK = torch.linspace(-1, 1, 64).reshape(1, 8, 8)
-ASKED = {"label": "a", "text": "a red dot, and a blue square", "numbers": {"light": 3, "dark": 4}, "beside": MASK}
+ASKED = {
+    "label": "a",
+    "text": "a red dot, and a blue square",
+    "given": {"numbers": {"light": 3, "dark": 4}, "mask": MASK},
+}
 
 
 def same(made, name):
@@ -34,7 +38,7 @@ def test_what_was_saved_samples_what_it_sampled():
     system = load(HOME / "all")
     same(system.sample(2, **ASKED, guidance=2.0), "all")
     same(system.sample(2, label=None, text=""), "none")
-    same(load(HOME / "latent").sample(2, text="", beside=MASK), "latent")
+    same(load(HOME / "latent").sample(2, text="", given={"depth": MASK}), "latent")
     assert list(system.conditioner.ports) == ["label", "numbers", "text", "mask"]
 
 
@@ -47,8 +51,8 @@ def test_a_run_goes_on_with_its_optimiser():
     data = torch.linspace(-1, 1, 256).reshape(4, 1, 8, 8)
     texts = ["a red dot, and a blue square", "", "a blue dot", "a red square"]
     numbers = {"light": [1, 2, 3, 4.0], "dark": 5}
-    wishes = system.wishes(4, label=[0, 1, "a", "b"], text=texts, numbers=numbers, beside=data)
-    cond = system.conditions(wishes)
+    asked = {"label": [0, 1, "a", "b"], "text": texts, "numbers": numbers, "mask": data}
+    cond = system.conditions(system.given(4, asked), 4)
     (_,) = updates(training, Denoising(), lambda step: Batch(data.roll(step, 0), cond), steps=3, rate=lambda _: 1e-2)
     weights = torch.cat([p.detach().flatten() for p in training.model.parameters()])[::7]
     same(weights, "next")

@@ -7,7 +7,7 @@ import torch
 
 import ebb
 from ebb import testing
-from ebb.encode.conditioner import Conditioner, Wishes
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.networks.unet import UNet
@@ -27,14 +27,21 @@ from ebb.train.optimiser import AdamW
 def system(classes=3, shape=(1, 8, 8)):
     torch.manual_seed(0)
     network = UNet(
-        shape[0], width=8, multipliers=(1, 2), depth=1, ports=Conditioner(Labels(tuple("abc"[:classes]))).ports
+        shape[0],
+        width=8,
+        multipliers=(1, 2),
+        depth=1,
+        ports=Conditioner({"label": Labels(tuple("abc"[:classes]))} if classes else {}).ports,
     )
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.05 * torch.randn_like(p))
     names = tuple("abc"[:classes])
     return System(
-        NetworkDenoiser(network, Cosine(), v, sigma_data=0.5), shape, Conditioner(Labels(names)), Sampling(steps=4)
+        NetworkDenoiser(network, Cosine(), v, sigma_data=0.5),
+        shape,
+        Conditioner({"label": Labels(names)} if names else {}),
+        Sampling(steps=4),
     )
 
 
@@ -58,7 +65,7 @@ def test_image_i_is_the_same_in_batches_of_one_three_and_eight(solver, guidance)
         return made.sample(n, seed=40 + first, solver=solver, guidance=guidance)
 
     testing.same_by_batch(sample, 8, 1e-4)
-    in_parts = Sampler(made, batch=3)(made.request(made.wishes(8, seed=40), 40))
+    in_parts = Sampler(made, batch=3)(made.request(made.given(8, seed=40), 8, 40))
     torch.testing.assert_close(in_parts, made.sample(8, seed=40), atol=1e-4, rtol=0)
 
 
@@ -89,10 +96,10 @@ def test_samples_are_float_images_in_range():
 
 def test_labels_are_asked_by_name_number_or_each():
     made = system()
-    assert made.conditioner.wishes(3, label="c").labels == (2, 2, 2)
-    assert made.conditioner.wishes(3, label=1).labels == (1, 1, 1)
-    assert made.conditioner.wishes(3, label=[2, 0, 1]).labels == (2, 0, 1)
-    assert made.conditioner.wishes(4, seed=2).labels == (2, 0, 1, 2)
+    assert made.given(3, {"label": "c"}) == {"label": ["c", "c", "c"]}
+    assert made.given(3, {"label": 1}) == {"label": ["b", "b", "b"]}
+    assert made.given(3, {"label": [2, 0, 1]}) == {"label": ["c", "a", "b"]}
+    assert made.given(4, seed=2) == {"label": ["c", "a", "b", "c"]}
     assert not torch.allclose(made.sample(1, label="a"), made.sample(1, label="b"))
 
 
@@ -169,7 +176,7 @@ def test_what_a_silent_target_samples_is_the_data():
 
     made = System(NetworkDenoiser(Exact(), Linear(), PREDICTIONS["noise"]), (2,))
     made.denoiser.register_parameter("anchor", torch.nn.Parameter(torch.zeros(1)))
-    x = Sampler(made, 4000)(made.request(made.wishes(4000), steps=50, grid="uniform"))
+    x = Sampler(made, 4000)(made.request(made.given(4000), 4000, steps=50, grid="uniform"))
     # values are clipped to [-1, 1], which leaves the median where it is: at the mean of the Gaussian
     assert (x.median(0).values - exact.mean).abs().max() < 0.06
 
@@ -256,12 +263,12 @@ def test_guides_compute_in_float32_whatever_the_networks_precision():
     ],
 )
 def test_labels_may_be_tensors_arrays_and_lists_of_either(label):
-    assert system().wishes(2, label=label).labels == (2, 0)
+    assert system().given(2, {"label": label}) == {"label": ["c", "a"]}
 
 
 @pytest.mark.parametrize("label", [torch.tensor(1), np.int64(1), np.array("b"), np.str_("b")])
 def test_one_label_for_all_may_be_a_number_of_numpy_or_torch(label):
-    assert system().wishes(np.int64(2), label=label, seed=torch.tensor(0)).labels == (1, 1)
+    assert system().given(np.int64(2), {"label": label}, torch.tensor(0)) == {"label": ["b", "b"]}
 
 
 @pytest.mark.parametrize(
@@ -278,8 +285,8 @@ def test_one_label_for_all_may_be_a_number_of_numpy_or_torch(label):
         (lambda s: s.sample(1, precision="fp16"), "how to sample: precision"),
         (lambda s: s.labels([3, 4]), "indices of labels are whole numbers from 0 to 3"),
         (lambda s: s.labels(["a"]), "indices of labels are whole numbers"),
-        (lambda s: Sampler(s)(s.request(Wishes(()))), "n must be between 1"),
-        (lambda s: Wishes((0, 1), ("a text",)), "one text for each of 2 samples, got 1"),
+        (lambda s: Sampler(s)(s.request({}, 0)), "n must be between 1"),
+        (lambda s: s.conditions({"label": ["a"]}, 2), "one label for each of 2 samples, got 1"),
         (lambda s: s.encode(torch.zeros(1, 8, 8)), r"\[b, 1, …, …\], got \[1, 8, 8\](?s:.)*x\[None\]"),
         (lambda s: s.encode(torch.zeros(2, 3, 8, 8)), r"got \[2, 3, 8, 8\]"),
         (lambda s: s.encode(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), "got torch.uint8"),

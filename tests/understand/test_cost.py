@@ -78,7 +78,10 @@ def test_memory_that_was_there_before_is_not_counted():
 def system(network, shape, names=(), **how):
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), parse("velocity", PREDICTIONS, "prediction"))
     return System(
-        denoiser, shape, Conditioner(Labels(names)), Sampling(**{"solver": "ddim", "steps": 6, "guidance": 1.0} | how)
+        denoiser,
+        shape,
+        Conditioner({"label": Labels(names)} if names else {}),
+        Sampling(**{"solver": "ddim", "steps": 6, "guidance": 1.0} | how),
     )
 
 
