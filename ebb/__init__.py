@@ -64,7 +64,7 @@ _HOMES = {
     "ebb.train.objectives.denoising": ["Denoising"],
     "ebb.train.loop": ["Training", "updates"],
     "ebb.train.ema": ["EMA"],
-    "ebb.train.muon": ["Muon"],
+    "ebb.train.muon": ["muon"],
     "ebb.system.sampler": ["Request", "Sampler"],
     "ebb.system.system": ["System", "load"],
     "ebb.edit.editor": ["Editor"],

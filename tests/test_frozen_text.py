@@ -15,7 +15,7 @@ from ebb.data.scan import read
 from ebb.encode import pretrained_text
 from ebb.encode.pretrained_text import FrozenText, PretrainedText
 from ebb.errors import UsageError
-from ebb.networks.ports import StatesPort
+from ebb.events import finished
 from ebb.recipe.recipe import Recipe
 from ebb.run.prepare import prepared
 from ebb.system.system import load
@@ -73,7 +73,7 @@ def home(tmp_path_factory):
 
 def test_a_model_hears_the_states_of_its_encoders(home):
     system = load(home / "run")
-    assert system.conditioner.text.port == StatesPort(WIDTH, 8)
+    assert system.conditioner.text.size == {"states": WIDTH, "length": 8}
     heard = system.conditions({"text": [CAPTIONS[0]]}, 1)["text"]
     own = torch.cat([Encoder(home / name, 4).states([CAPTIONS[0]]) for name in ("one", "two")], 1)
     assert torch.equal(heard, own), "one after the other"
@@ -89,9 +89,9 @@ def test_captions_are_read_once_and_again_when_one_changes(home, tmp_path):
     recipe = Recipe(text={"encoders": [str(home / "one")], "length": 4})
     images = read(str(home / "data"))
     READ.clear()
-    first = prepared(recipe, images, cache=tmp_path)
+    first = finished(prepared(recipe, images, cache=tmp_path))
     assert len(READ) == 32
-    again = prepared(recipe, images, cache=tmp_path)
+    again = finished(prepared(recipe, images, cache=tmp_path))
     assert len(READ) == 32, "from the files"
     index, device = np.arange(5), torch.device("cpu")
     own = Encoder(home / "one", 4).states(images.captions[:5])
@@ -101,7 +101,7 @@ def test_captions_are_read_once_and_again_when_one_changes(home, tmp_path):
     shutil.copytree(home / "data", tmp_path / "data")
     (tmp_path / "data" / "metadata.jsonl").write_text(lines)
     READ.clear()
-    prepared(recipe, read(str(tmp_path / "data")), cache=tmp_path)
+    finished(prepared(recipe, read(str(tmp_path / "data")), cache=tmp_path))
     assert "another ground" in READ
 
 

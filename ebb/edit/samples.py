@@ -10,8 +10,6 @@ from typing import Any, TypeVar, Unpack
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from ebb.data.decode import cut_off, read_picture
@@ -20,6 +18,7 @@ from ebb.encode.arriving import arriving
 from ebb.encode.images import form, grid, save_npz, save_png, to_pixels, writable
 from ebb.encode.labels import Labels
 from ebb.errors import UsageError
+from ebb.events import Message, Progress, Sink, ignored, noted
 from ebb.guide.cfg import Guide, unguided
 from ebb.guide.compose import compose
 from ebb.guide.region import regions as regional
@@ -28,7 +27,6 @@ from ebb.shapes import sides
 from ebb.store.place import by_name
 from ebb.system.sampler import Request, Sampler, Settings
 from ebb.system.system import System, load, locate
-from ebb.terminal import tell, tell_notes
 
 T = TypeVar("T")
 
@@ -45,7 +43,7 @@ def sample_to(
     together: bool = False,
     regions: Sequence[str] = (),
     seed: int,
-    console: Console,
+    progress: Sink = ignored,
     compile: bool = False,
     **asked: Unpack[Settings],
 ) -> None:
@@ -68,7 +66,7 @@ def sample_to(
         **{name: turns(files, count) for name, files in shown.items()},
     }
     given = system.given(count, asked_of, seed)
-    hint(system, text, said, shown, regions, console)
+    hint(system, text, said, shown, regions, progress)
     sampling = system.settled(**asked)
     settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
     guide: Guide = unguided
@@ -80,8 +78,8 @@ def sample_to(
     settings |= {name: what for name, what in known.items() if what} | ({"together": together} if text else {})
     settings |= {"label": label, "seed": seed}
     request = Request(given, count, sampling, seed)
-    make(Sampler(system, compiled=compile).parts(request, guide), request, system.labels, out, settings, console)
-    tell(console, f"{count} images in {out}")
+    make(Sampler(system, compiled=compile).parts(request, guide), request, system.labels, out, settings, progress)
+    progress(Message(f"{count} images in {out}"))
 
 
 def make(
@@ -90,18 +88,16 @@ def make(
     labels: Labels,
     out: Path,
     settings: dict[str, Any],
-    console: Console,
+    progress: Sink,
 ) -> None:
     """Write samples: into a folder each batch when it is made, else all in one file at the end."""
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-    with arriving(out, len(request), console) as some, bar:
-        task = bar.add_task("sampling", total=len(request))
-
+    progress(Progress("sampling", 0, len(request)))
+    with arriving(out, len(request), progress) as some:
         for x in parts:
             for image in to_pixels(x):
                 name = f"{settings['seed'] + len(some):06d}"
                 some.add(image, name, single(len(some), request, settings))
-            bar.advance(task, len(x))
+            progress(Progress("sampling", len(some), len(request)))
     if form(out) != "folder":
         write(out, some.pixels, request, labels, settings)
 
@@ -238,28 +234,28 @@ def hint(
     numbers: Mapping[str, Sequence[float]],
     beside: Mapping[str, Sequence[str]],
     regions: Sequence[str],
-    console: Console,
+    progress: Sink,
 ) -> None:
     """Say which words of the prompts the model never heard, where it stops listening, which numbers lie beyond those
     that it was trained on, what was done about pictures beside, and what of pictures of regions it is that marks."""
     hears = system.conditioner
     for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
-        tell(console, f"beyond what was heard: {what}")
+        progress(Message(f"beyond what was heard: {what}"))
     for name, file in ((name, Path(file)) for name, files in beside.items() for file in files):
         shape, (found, _) = hears.pictures[name].shape, read_picture(file)
-        tell_notes(console, {note: [file] for note in found.done})
+        noted({note: [file] for note in found.done}, progress)
         if cut := cut_off([found.cut(shape)]):
             size = sides((found.height, found.width))
-            tell(console, f"{file}: cropped at its centre from {size} to {sides(shape[1:])}{cut}")
+            progress(Message(f"{file}: cropped at its centre from {size} to {sides(shape[1:])}{cut}"))
     for file in filter(Path.is_file, map(Path, regions)):
         mask = read_mask(file)
-        tell_notes(console, {note: [file] for note in mask.done})
-        tell(console, f"{file}: {mask.words} is the region, {mask.marked.mean() / 255:.0%} of the picture")
+        noted({note: [file] for note in mask.done}, progress)
+        progress(Message(f"{file}: {mask.words} is the region, {mask.marked.mean() / 255:.0%} of the picture"))
     heard = hears.text
     if heard is None:
         return
     if unseen := [word for text in texts for word in heard.unseen(text)]:
-        tell(console, f"no caption that was trained on has: {', '.join(dict.fromkeys(unseen[:8]))}")
+        progress(Message(f"no caption that was trained on has: {', '.join(dict.fromkeys(unseen[:8]))}"))
     longest = max((heard.count(text) for text in texts if text.strip()), default=0)
     if longest > heard.length:
-        tell(console, f"a prompt has {longest:,} pieces; the model hears the first {heard.length}")
+        progress(Message(f"a prompt has {longest:,} pieces; the model hears the first {heard.length}"))

@@ -7,7 +7,6 @@ steps; in the limit one (Liu et al. 2023, theorem 3.7).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ebb.data.loader import Examples
 from ebb.data.scan import Images
 from ebb.encode.conditioner import part
 from ebb.errors import UsageError
+from ebb.events import Work
 from ebb.recipe.recipe import Recipe, from_yaml
 from ebb.sample.noise import Noise
 from ebb.store import checkpoint
@@ -68,8 +68,7 @@ def pairs_of(
     images: Images,
     device: torch.device,
     cache: Path,
-    say: Callable[[str], None],
-) -> tuple[System, Examples]:
+) -> Work[tuple[System, Examples]]:
     """The run that is reflowed, and the samples it draws for labels and captions of the data, each with its noise.
 
     They are made once, with the run's own sampling, and kept under `cache`; anew when its weights, its sampling or the
@@ -82,7 +81,6 @@ def pairs_of(
     given = values_of(images, np.random.default_rng(recipe.seed).choice(len(images.pixels), count))
 
     def made(first: int, last: int) -> dict[str, Tensor]:
-        say(f"drawing pairs of noise and sample: {first:,} of {count:,}")
         request = system.request(part(given, first, last - first), last - first, FIRST + first)
         return {"x0": torch.cat([x.half().cpu() for x in Sampler(system).encoded(request)])}
 
@@ -91,7 +89,7 @@ def pairs_of(
         "weights": checkpoint.sha256(locate(run) / "ema.safetensors"),
     }
     key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}
-    kept = cached(cache / "pairs" / run.name, key, count, made, say=say)
+    kept = yield from cached(cache / "pairs" / run.name, key, count, made, what="drawing pairs of noise and sample")
     shape = system.inner
 
     def noise(index: np.ndarray) -> Tensor:

@@ -13,6 +13,7 @@ from ebb.encode.images import to_pixels
 from ebb.encode.labels import Labels
 from ebb.evaluate import drawn as module
 from ebb.evaluate.drawn import draw
+from ebb.events import finished, ignored
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
@@ -27,7 +28,7 @@ GIVEN = {"label": ["ab"[i % 2] for i in range(COUNT)]}
 def system():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = ebb.UNet(1, width=8, depth=1, ports={"label": "classes(count=2)"})
+        network = ebb.UNet(1, width=8, depth=1, classes=2)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), parse("velocity", PREDICTIONS, "prediction"))
@@ -59,9 +60,11 @@ def calls(monkeypatch):
     return made
 
 
-def drawn(system, home, count=COUNT, seed=3, facts=None, say=lambda _: None, **settings):
+def drawn(system, home, count=COUNT, seed=3, facts=None, sink=ignored, **settings):
     system = replace(system, sampling=system.settled(**settings))
-    return draw(system, home, part(GIVEN, 0, count), count, seed=seed, facts=facts or {"weights": "abc"}, say=say)
+    return finished(
+        draw(system, home, part(GIVEN, 0, count), count, seed=seed, facts=facts or {"weights": "abc"}), sink
+    )
 
 
 def test_the_samples_are_those_of_the_system(system, tmp_path):
@@ -153,10 +156,10 @@ def test_a_manifest_that_cannot_be_read_costs_the_samples_and_no_more(system, tm
 
 def test_the_progress_says_how_many_and_how_long(system, tmp_path):
     said = []
-    drawn(system, tmp_path, say=said.append)
-    assert said[0].startswith("sampling: 8 of 22 images, ")
-    assert said[0].endswith(" s left")
-    assert said[-1].startswith("sampling: 22 of 22 images")
+    drawn(system, tmp_path, sink=said.append)
+    assert [(event.what, event.done, event.of) for event in said] == [("sampling", at, 22) for at in (8, 16, 22)]
+    assert said[0].left > 0
+    assert said[-1].left == 0
     said.clear()
-    drawn(system, tmp_path, say=said.append)
-    assert not any("left" in text for text in said)
+    drawn(system, tmp_path, sink=said.append)
+    assert {event.left for event in said} == {None}
