@@ -30,6 +30,7 @@ from ebb.data.scan import Images, read
 from ebb.encode.images import to_pixels
 from ebb.errors import EbbError
 from ebb.evaluate.measure import measure
+from ebb.events import finished
 from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
 from ebb.recipe.recipe import Recipe, resolved
@@ -112,7 +113,7 @@ def trained(
     """The system after `steps` updates, else as many as fit in `seconds` by the pace of a few that are thrown away."""
     fields = {name: value for name, value in settings.items() if name != "change"}
     asked = Recipe.model_validate({"seed": seed, "precision": "bf16"} | fields)
-    learnt = prepared(asked, images)
+    learnt = finished(prepared(asked, images))
     recipe, _ = complete(asked, facts_of(learnt))
     steps = steps or max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))
     optimiser = recipe.optimiser.model_copy(update={"warmup": min(resolved(recipe.optimiser.warmup), steps // 10)})

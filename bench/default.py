@@ -27,6 +27,7 @@ from ebb.evaluate.compare import gap_of
 from ebb.evaluate.evaluate import features_for
 from ebb.evaluate.measure import split
 from ebb.evaluate.sweep import distance_in
+from ebb.events import finished
 from ebb.judge.distances import Array, estimate, once
 from ebb.judge.features import extract
 from ebb.recipe.recipe import Sampling
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="the steps of DDPM, which takes minutes at first")
     given = parser.parse_args()
     system, images = ebb.load(given.run), data_of(given.run)
-    features, _ = features_for(given.run, images, print)
+    features, _ = finished(features_for(given.run, images))
     wishes = asked_for(system, images, given.n, given.seed)
     floor, real = (extract(features, batches(part)) for part in split(images.pixels, given.n, given.seed))
     settings = {named(system.sampling): system.sampling} | {

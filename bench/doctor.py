@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ebb.doctor.diagnose import Subject, diagnose
 from ebb.errors import EbbError, UsageError
+from ebb.events import finished
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe
 from ebb.run.train import train
@@ -71,7 +72,7 @@ def trained(name: str, data: str = "digits", **fields: Any) -> Path:
     folder = SCRATCH / name
     recipe = Recipe.model_validate(COMMON | fields)
     try:
-        return train(data, recipe, run=folder, console=QUIET)
+        return finished(train(data, recipe, run=folder))
     except UsageError:
         raise
     except EbbError:  # training gave up: what it left is examined

@@ -10,12 +10,11 @@ are ratios of medians of interleaved updates in one process.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,13 +22,13 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 import ebb
 from ebb.data.loader import Batch, Loader
 from ebb.data.scan import Images, read
 from ebb.errors import EbbError
+from ebb.events import finished
 from ebb.process.bins import tally
 from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe, Sampling
 from ebb.recipe.starting import complete
@@ -42,7 +41,7 @@ from ebb.system.system import in_place
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard, unsound
 from ebb.train.loop import Step, Training, updates
-from ebb.train.muon import Muon
+from ebb.train.muon import muon
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss, Objective
 
@@ -67,7 +66,7 @@ def recipe() -> Recipe:
         optimiser=OptimiserRecipe(lr=2e-3, warmup=20),
         sample=Sampling(steps=1, precision="fp32"),
     )
-    return complete(asked, facts_of(prepared(asked, digits())))[0]
+    return complete(asked, facts_of(finished(prepared(asked, digits()))))[0]
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,11 @@ class End:
 def trained(fault: Fault | None) -> End:
     """One run in a folder of its own, with a checkpoint every quarter of a second."""
     supervise.CHECKPOINT_EVERY = 0.25
-    parts, bad = planted(build(recipe(), prepared(recipe(), digits()), torch.device("cpu")), fault), 0
+    parts, bad = planted(build(recipe(), finished(prepared(recipe(), digits())), torch.device("cpu")), fault), 0
     with tempfile.TemporaryDirectory() as name, counted() as saved:
-        folder, console = Path(name), Console(file=io.StringIO())
+        folder = Path(name)
         try:
-            supervise.follow(folder, recipe(), parts, Log(folder, 0), console)
+            deque(supervise.follow(folder, recipe(), parts, Log(folder, 0)), 0)
             loss = parts.validation(parts.training.ema.model) if parts.validation else None
         except EbbError:
             loss = None
@@ -215,7 +214,7 @@ def mnist_loop(guarded: bool) -> Iterator[Step]:
         1, width=64, multipliers=(1, 2), depth=2, patch=2, attention=(), ports={"label": "classes(count=10)"}
     )
     model = in_place(ebb.NetworkDenoiser(network, ebb.Linear(), ebb.velocity))
-    training = Training(model, Muon(model, 6e-3), EMA(model), guard=Guard() if guarded else Asleep())
+    training = Training(model, muon(model, 6e-3), EMA(model), guard=Guard() if guarded else Asleep())
     batch = Batch(torch.rand(128, 1, 28, 28) * 2 - 1, {"label": torch.arange(128) % 10})
     return updates(training, Denoising(), lambda _: batch, steps=10**6)
 

@@ -16,6 +16,7 @@ from ebb.encode.images import to_pixels
 from ebb.evaluate.evaluate import features_for
 from ebb.evaluate.measure import split
 from ebb.evaluate.sweep import distance_in
+from ebb.events import finished
 from ebb.judge.distances import once
 from ebb.judge.features import extract
 from ebb.system.requests import asked_for
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000)
     given = parser.parse_args()
     images = data_of(given.runs[0])
-    features, _ = features_for(given.runs[0], images, print)
+    features, _ = finished(features_for(given.runs[0], images))
     floor, real = (extract(features, batches(part)) for part in split(images.pixels, given.n, 0))
     distance = distance_in(features)
     truth = once(distance, floor, real)

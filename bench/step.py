@@ -30,6 +30,7 @@ from end_to_end import without_torchvision
 from torch import Tensor, nn
 
 from ebb.data.scan import Images, Summary
+from ebb.events import finished
 from ebb.machine import keep_freed_memory, matrix_rate
 from ebb.recipe.recipe import Recipe
 from ebb.recipe.starting import complete
@@ -68,7 +69,7 @@ def pictures(shape: Shape, count: int) -> Images:
 def default_of_ebb(shape: Shape, batch: int, precision: str, engine: str = "eager") -> tuple[Recipe, Built]:
     """What `ebb train` makes of pictures of this shape, in `batch` images, `precision` and `engine`."""
     asked = Recipe(batch=batch, precision=precision, engine=engine, steps=1)
-    learnt = prepared(asked, pictures(shape, 8 * batch))
+    learnt = finished(prepared(asked, pictures(shape, 8 * batch)))
     recipe, _ = complete(asked, facts_of(learnt))
     return recipe, build(recipe, learnt, CPU)
 

@@ -25,11 +25,11 @@ from ebb.shapes import Float
 from ebb.system.families.family import Built
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard
-from ebb.train.muon import Muon
+from ebb.train.muon import for_matrices
 from ebb.train.objectives.coupling import independent
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Loss, Objective
-from ebb.train.optimiser import AdamW
+from ebb.train.optimiser import Memory, Pairs
 
 Change = Callable[[Recipe, Built], tuple[Recipe, Built]]
 
@@ -126,22 +126,25 @@ class Rising(Loader):
         return batch if step >= self.whole_from else replace(batch, x0=F.avg_pool2d(batch.x0, 2))
 
 
-class SOAP(Muon):
-    """What Muon moves is moved by Adam in the eigenbases of both sides of its gradients (Vyas et al. 2024, alg. 3)."""
+@dataclass(frozen=True, kw_only=True)
+class SOAP:
+    """A rule for matrices: Adam in the eigenbases of both sides of their gradients (Vyas et al. 2024, alg. 3)."""
 
-    every, first, second = 10, 0.95, 0.95
-    """updates between two rounds of orthogonal iteration, and the rates β of both moments"""
+    weight_decay: float = 0.0
+    every: int = 10
+    """updates between two rounds of orthogonal iteration"""
+    first: float = 0.95
+    second: float = 0.95
+    """the rates β of both moments"""
 
-    def move(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]], bad: Tensor) -> None:
-        if "momentum" not in group:
-            AdamW.move(self, group, pairs, bad)
-        elif not bad:
+    def move(self, pairs: Pairs, lr: float, memory: Memory, bad: Tensor) -> None:
+        if not bad:
             for p, whole in pairs:
-                self.turned(p, whole.reshape(len(whole), -1), group)
+                self.turned(p, whole.reshape(len(whole), -1), lr, memory[p])
 
-    def turned(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+    def turned(self, p: Tensor, grad: Tensor, lr: float, state: dict[str, Any]) -> None:
         """One matrix by its gradient; the first that is not 0 only shows the bases."""
-        state, first, second = self.state[p], self.first, self.second
+        first, second = self.first, self.second
         sides = grad @ grad.mT, grad.mT @ grad
         if not state:
             if grad.any():
@@ -155,8 +158,8 @@ class SOAP(Muon):
         state["square"].lerp_((left.mT @ grad @ right).square(), 1 - second)
         mean = left.mT @ state["mean"] @ right / (1 - first ** state["n"])
         step = mean / ((state["square"] / (1 - second ** state["n"])).sqrt() + 1e-8)
-        p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.sub_((left @ step @ right.mT).reshape(p.shape) * group["lr"])
+        p.mul_(1 - lr * self.weight_decay)
+        p.sub_((left @ step @ right.mT).reshape(p.shape) * lr)
         for old, side in zip(state["sides"], sides, strict=True):
             old.lerp_(side, 1 - second)
         if state["n"] % self.every == 0:
@@ -238,7 +241,8 @@ def rising(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
 def soap(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
     """SOAP in the place of Muon."""
     training, how = parts.training, recipe.optimiser
-    training.optimizer = SOAP(training.model, resolved(how.lr), how.weight_decay)
+    rule = SOAP(weight_decay=how.weight_decay)
+    training.optimizer = for_matrices(rule, training.model, resolved(how.lr), how.weight_decay)
     return recipe, parts
 
 

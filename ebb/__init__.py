@@ -63,7 +63,7 @@ _HOMES = {
     "ebb.train.objectives.denoising": ["Denoising"],
     "ebb.train.loop": ["Training", "updates"],
     "ebb.train.ema": ["EMA"],
-    "ebb.train.muon": ["Muon"],
+    "ebb.train.muon": ["muon"],
     "ebb.system.system": ["System", "load"],
     "ebb.edit.editor": ["Editor"],
     "ebb.judge.features": ["Features"],

@@ -95,7 +95,7 @@ from ebb.system.system import load as load
 from ebb.train.ema import EMA as EMA
 from ebb.train.loop import Training as Training
 from ebb.train.loop import updates as updates
-from ebb.train.muon import Muon as Muon
+from ebb.train.muon import muon as muon
 from ebb.train.objectives.denoising import Denoising as Denoising
 from ebb.train.objectives.objective import ConditionDropout as ConditionDropout
 from ebb.train.objectives.objective import Loss as Loss

@@ -1,4 +1,4 @@
-"""Saying something on a terminal without changing it, whatever characters the terminal has."""
+"""Words for a terminal: text in the characters that it has, commands as a shell takes them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import os
 import shlex
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from rich.console import Console
 
 PLAIN = {
     "→": "->", "←": "<-", "…": "...", "–": "-", "—": "-", "−": "-", "‑": "-", "·": ".", "•": "*",
@@ -51,33 +48,11 @@ def nearest_ascii(character: str) -> str:
     return character.encode("ascii", "backslashreplace").decode()
 
 
-def screen(console: Console | None = None, stderr: bool = False) -> Console:
-    """The console, or one on stdout or stderr, that prints what it can of any text and never fails for its encoding."""
-    console = console or Console(stderr=stderr)
-    stream = console.file
-    if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors=LENIENT)
-    return console
-
-
 def opened() -> None:
     """Put the null device where stdout or stderr is closed, so that no file we open takes its number."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf8"))  # noqa: SIM115
-
-
-def tell(console: Console, text: str) -> None:
-    """Print `text` as it is: no markup, no colours, no line breaks of ours, so that paths and YAML survive."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def tell_notes(console: Console, notes: Mapping[tuple[str, str], Sequence[object]]) -> None:
-    """One line for each (kind, action): the first it was found in, how many more, and what was done."""
-    for (kind, action), names in notes.items():
-        if names:
-            others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-            tell(console, f"{names[0]}{others}: {kind}, {action}")
 
 
 def command(verb: str, *words: object) -> str:

@@ -2,6 +2,8 @@
 
 # Not `ebb.train(…)`: `train`, `evaluate` and `edit` are rooms too, and Python puts a room in the place of a function of
 # its name once anything in it is imported. Here a verb is a function in every order of imports and to type checkers.
+# Training and evaluating run to their end and give the result; what they report on the way is read from the generators
+# `ebb.run.train.train` and `ebb.evaluate.evaluate.evaluate`.
 
 from __future__ import annotations
 
@@ -9,9 +11,13 @@ from pathlib import Path
 
 from ebb.doctor.diagnose import diagnose as diagnose
 from ebb.edit.editor import Editor, Label
-from ebb.evaluate.evaluate import evaluate as evaluate
-from ebb.run.train import train as train
+from ebb.evaluate import evaluate as measuring
+from ebb.events import to_the_end
+from ebb.run import train as training
 from ebb.system.system import load
+
+train = to_the_end(training.train)
+evaluate = to_the_end(measuring.evaluate)
 
 
 def edit(run: str | Path, label: Label = None) -> Editor:

@@ -16,6 +16,7 @@ from ebb.encode import conditioner
 from ebb.encode.conditioner import Frozen
 from ebb.encode.pretrained_text import PretrainedText
 from ebb.errors import UsageError
+from ebb.events import finished
 from ebb.networks.ports import StatesPort
 from ebb.recipe.recipe import Recipe
 from ebb.run.prepare import prepared
@@ -90,9 +91,9 @@ def test_captions_are_read_once_and_again_when_one_changes(home, tmp_path):
     recipe = Recipe(text={"encoders": [str(home / "one")], "length": 4})
     images = read(str(home / "data"))
     READ.clear()
-    first = prepared(recipe, images, cache=tmp_path)
+    first = finished(prepared(recipe, images, cache=tmp_path))
     assert len(READ) == 32
-    again = prepared(recipe, images, cache=tmp_path)
+    again = finished(prepared(recipe, images, cache=tmp_path))
     assert len(READ) == 32, "from the files"
     index, device = np.arange(5), torch.device("cpu")
     own = Encoder(home / "one", 4).states(images.captions[:5])
@@ -102,7 +103,7 @@ def test_captions_are_read_once_and_again_when_one_changes(home, tmp_path):
     shutil.copytree(home / "data", tmp_path / "data")
     (tmp_path / "data" / "metadata.jsonl").write_text(lines)
     READ.clear()
-    prepared(recipe, read(str(tmp_path / "data")), cache=tmp_path)
+    finished(prepared(recipe, read(str(tmp_path / "data")), cache=tmp_path))
     assert "another ground" in READ
 
 

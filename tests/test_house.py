@@ -26,7 +26,7 @@ FILES = sorted((ROOT / "ebb").rglob("*.py"))
 
 RANK = {
     "errors": 0, "terminal": 0, "threads": 0,
-    "shapes": 1, "machine": 1, "recipe": 1,
+    "events": 1, "shapes": 1, "machine": 1, "recipe": 1,
     "process": 2, "networks": 2, "store": 2,
     "data": 3, "encode": 3, "sample": 3, "guide": 3, "adapt": 3,
     "train": 4, "judge": 4, "testing": 4,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from functools import partial
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import nn
 
 import ebb
@@ -23,6 +21,7 @@ from ebb.encode.images import settings_of
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.evaluate import as_table, evaluate
+from ebb.events import finished
 from ebb.judge.matcher import train_matcher
 from ebb.judge.scene_reader import judge
 from ebb.networks.zero import Zero
@@ -74,16 +73,16 @@ def test_transformers_hear_captions_too(home, tmp_path, kind):
 
 def test_missing_captions_are_learnt_without_or_refused_by_choice(tmp_path):
     data = write(tmp_path / "data", missing=5)
-    learnt = prepared(Recipe(), read(str(data)))
+    learnt = finished(prepared(Recipe(), read(str(data))))
     silent = (learnt.examples.cond["text"] == 0).all(1).sum()
     assert silent == 5
     with pytest.raises(DataError, match=r"5 of 32 images have no caption"):
-        prepared(Recipe(text={"captions": "required"}), read(str(data)))
-    assert prepared(Recipe(text={"captions": "ignored"}), read(str(data))).conditioner.text is None
+        finished(prepared(Recipe(text={"captions": "required"}), read(str(data))))
+    assert finished(prepared(Recipe(text={"captions": "ignored"}), read(str(data)))).conditioner.text is None
     (data / "metadata.jsonl").unlink()
-    assert prepared(Recipe(), read(str(data))).conditioner.text is None
+    assert finished(prepared(Recipe(), read(str(data)))).conditioner.text is None
     with pytest.raises(DataError, match="no captions"):
-        prepared(Recipe(text={"captions": "required"}), read(str(data)))
+        finished(prepared(Recipe(text={"captions": "required"}), read(str(data))))
 
 
 def test_an_autoencoder_reconstructs_and_samples_from_its_prior(home):
@@ -128,7 +127,7 @@ def test_the_prior_is_sampled_with_the_mean_and_deviation_of_the_latents():
 
 def test_latents_have_unit_variance_and_are_made_once(home):
     recipe, images, said = Recipe(autoencoder=str(home / "ae")), read(str(home / "data")), []
-    learnt = prepared(recipe, images, cache=home, say=said.append)
+    learnt = finished(prepared(recipe, images, cache=home), said.append)
     z = learnt.examples.read(np.arange(len(images.pixels)), torch.device("cpu"))
     assert z.shape[1:] == (3, 4, 4)
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
@@ -140,7 +139,7 @@ def test_latents_have_unit_variance_and_are_made_once(home):
 
 def test_mirrored_latents_are_those_of_mirrored_pictures(home, tmp_path):
     recipe, images = Recipe(autoencoder=str(home / "ae"), data={"flip": True}), read(str(home / "data"))
-    learnt = prepared(recipe, images, cache=tmp_path)
+    learnt = finished(prepared(recipe, images, cache=tmp_path))
     x = torch.from_numpy(images.pixels[:4]).flip(-1) / 127.5 - 1
     mirrored = learnt.examples.read(np.arange(4), torch.device("cpu"), mirrored=True)
     torch.testing.assert_close(mirrored, learnt.space.encode(x), atol=1e-4, rtol=1e-4)
@@ -151,7 +150,7 @@ def test_a_latent_run_holds_its_autoencoder_and_is_measured(home, tmp_path):
     system = load(run)
     assert system.inner == (3, 4, 4)
     assert system.sample(2).shape == (2, 1, 8, 8)
-    found = evaluate(run, 10, likelihood=2)
+    found = finished(evaluate(run, 10, likelihood=2))
     assert found.reconstruction.count > 0
     assert found.levels is not None
     assert found.likelihood is None
@@ -161,7 +160,7 @@ def test_a_latent_run_holds_its_autoencoder_and_is_measured(home, tmp_path):
 
 def test_an_autoencoder_is_measured_as_a_model_of_its_own(home, tmp_path):
     run = shutil.copytree(home / "ae", tmp_path / "ae")
-    found = evaluate(run, 10)
+    found = finished(evaluate(run, 10))
     assert found.levels is None
     assert found.reconstruction.evidence.kl > 0
 
@@ -263,9 +262,9 @@ def test_a_region_is_what_was_drawn_on_nothing_and_it_is_said(home, tmp_path):
     strokes.paste((255, 255), (0, 4, 8, 8))
     strokes.save(tmp_path / "strokes.png")
     assert torch.equal(region(str(tmp_path / "strokes.png"), (8, 8)), region("bottom", (8, 8)))
-    said = io.StringIO()
-    hint(load(home / "text"), CAPTIONS[:1], {}, [], [str(tmp_path / "strokes.png")], Console(file=said, width=200))
-    assert "what is drawn on the transparent ground is the region, 50% of the picture" in said.getvalue()
+    said = []
+    hint(load(home / "text"), CAPTIONS[:1], {}, [], [str(tmp_path / "strokes.png")], said.append)
+    assert "what is drawn on the transparent ground is the region, 50% of the picture" in said[0].text
     Image.new("LA", (8, 8), (255, 0)).save(tmp_path / "clear.png")
     with pytest.raises(UsageError, match="marks nothing"):
         region(str(tmp_path / "clear.png"), (8, 8))
@@ -306,7 +305,7 @@ def test_samples_of_captions_are_matched_with_them(tmp_path, monkeypatch):
     trained(tmp_path / "data", tmp_path / "run")
     quick = partial(train_matcher, seconds=0.05)
     monkeypatch.setattr("ebb.evaluate.analyses.train_matcher", quick)
-    found = evaluate(tmp_path / "run", 30, likelihood=0)
+    found = finished(evaluate(tmp_path / "run", 30, likelihood=0))
     assert (found.matched.count, found.matched.among, found.matched.ceiling) == (30, 20, None)
     assert found.matched_unseen.count == 22
     assert 0 <= found.matched_unseen.share <= 1
@@ -324,7 +323,7 @@ def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.judge.scene_reader.REAL", 100)
     monkeypatch.setattr("ebb.evaluate.analyses.judge", lambda side: judge(side, seconds=0.05))
     trained("shapes", tmp_path / "run", steps=2)
-    found = evaluate(tmp_path / "run", 10, likelihood=0)
+    found = finished(evaluate(tmp_path / "run", 10, likelihood=0))
     assert found.obeyed.count == 10
     assert 0 <= found.obeyed.share <= found.obeyed.ceiling <= 1
     assert any(row[0] == "captions" for row in as_table(found))

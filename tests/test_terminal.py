@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
+from ebb.cli.screen import echo, screen
 from ebb.doctor.commands import removing
-from ebb.terminal import command, screen, tell
+from ebb.terminal import command
 
 MAIN = "from ebb.cli import main; main()"
 
@@ -29,7 +30,7 @@ def printed(encoding, show, terminal=False):
 
 @given(st.text(), st.sampled_from(["ascii", "cp1252", "latin-1", "cp437", "utf-8", "shift_jis"]))
 def test_any_text_is_printed_in_any_encoding(text, encoding):
-    printed(encoding, lambda console: tell(console, text + "\udcff"))
+    printed(encoding, lambda console: echo(console, text + "\udcff"))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_any_text_is_printed_in_any_encoding(text, encoding):
     ],
 )
 def test_what_a_terminal_lacks_stands_in_plain_characters_and_the_rest_stays(encoding, expected):
-    assert printed(encoding, lambda console: tell(console, "0.1 ± 0.2 × 3 → 写真.png \udcff é")) == expected
+    assert printed(encoding, lambda console: echo(console, "0.1 ± 0.2 × 3 → 写真.png \udcff é")) == expected
 
 
 def test_tables_and_spinners_are_drawn_without_their_signs():

@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ebb.cli.screen import Reader, shown
 from ebb.edit.samples import sample_to
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
@@ -65,11 +66,12 @@ def trained(data, run, fresh=False, **asked):
     said, all_of = io.StringIO(), SMALL | asked
     if asked.get("kind") != "autoencoder":
         all_of.pop("autoencoding")
-    train(str(data), Recipe.model_validate(all_of), run=run, fresh=fresh, console=Console(file=said))
+    shown(train(str(data), Recipe.model_validate(all_of), run=run, fresh=fresh), Console(file=said))
     return said.getvalue()
 
 
 def sampled(run, out, *asked, **options):
     said = io.StringIO()
-    sample_to(run, out, 4, label=None, seed=0, console=Console(file=said, width=200), text=asked, **options)
+    with Reader(Console(file=said, width=200)) as reader:
+        sample_to(run, out, 4, label=None, seed=0, progress=reader.show, text=asked, **options)
     return said.getvalue()

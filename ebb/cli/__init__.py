@@ -19,14 +19,14 @@ from ebb.cli.edit import EditVerb
 from ebb.cli.evaluate import Doctor, Evaluate, Sweep
 from ebb.cli.options import check_options
 from ebb.cli.sample import Sample
-from ebb.cli.say import saying
+from ebb.cli.screen import echo, screen
 from ebb.cli.train import Train, overlaid
 from ebb.errors import EbbError, ResourceError, memory_is_full
 from ebb.recipe.recipe import explained
 from ebb.store.failure import REMEDIES, failed
-from ebb.terminal import opened, screen, tell
+from ebb.terminal import opened
 
-__all__ = ["Verbs", "given_in", "main", "overlaid", "saying"]
+__all__ = ["Verbs", "given_in", "main", "overlaid"]
 
 Verbs = (
     Annotated[Train, tyro.conf.subcommand("train")]
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
                 number = signal.Signals(what)
             else:
                 said.append(str(what))
-        tell(errors, "; ".join(["stopped", *said]))
+        echo(errors, "; ".join(["stopped", *said]))
         sys.exit(128 + number)
 
 
@@ -92,5 +92,5 @@ def spoken(arguments: list[str], console: Console) -> None:
 def fail(console: Console, error: EbbError) -> None:
     """Print the message and end with its code."""
     console.print("[bold red]error[/] ", end="")
-    tell(console, str(error))
+    echo(console, str(error))
     sys.exit(error.code)

@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from ebb.cli.screen import echo
 from ebb.recipe.recipe import Recipe, difference, flat, from_yaml, to_yaml
-from ebb.terminal import tell
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Show:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print YAML."""
-        tell(console, to_yaml(recipe_of(self.what) if self.what else Recipe()).rstrip())
+        echo(console, to_yaml(recipe_of(self.what) if self.what else Recipe()).rstrip())
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Validate:
         from ebb.run.build import names_known
 
         names_known(recipe_of(self.file))
-        tell(console, f"{self.file} is a valid recipe")
+        echo(console, f"{self.file} is a valid recipe")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Diff:
         """One line for each field that differs."""
         old, new = (flat(recipe_of(path).model_dump()) for path in (self.a, self.b))
         for line in difference(old, new) or ["no difference"]:
-            tell(console, line)
+            echo(console, line)
 
 
 Config = Annotated[

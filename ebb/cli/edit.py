@@ -12,9 +12,9 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
-from ebb.cli.say import saying
+from ebb.cli.screen import Reader, echo
 from ebb.errors import UsageError
-from ebb.terminal import tell
+from ebb.events import Progress
 
 Run = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="run folder, or one of its checkpoints")]
 Pictures = Annotated[
@@ -59,8 +59,9 @@ class Towards:
             raise UsageError("an edit is towards a label or a text, got both", "give one of them")
         how = asdict(self.how)
         how["steps"] = steps if self.how.steps is None else self.how.steps
-        with saying(console, "reading the run") as say:
-            yield Job.of(run, self.out, console, say, label=self.label if self.text is None else self.text, **how)
+        with Reader(console) as reader:
+            reader.show(Progress("reading the run"))
+            yield Job.of(run, self.out, reader.show, label=self.label if self.text is None else self.text, **how)
 
 
 @dataclass(frozen=True)
@@ -312,7 +313,7 @@ def agreement(console: Console, how: str, operator: Any, made: Any, y: Any) -> N
     """Say how far what was made is from the picture when the operator is applied to it, in grey levels."""
     from ebb.edit.restore import disagreement
 
-    tell(
+    echo(
         console,
         f"{how} again, they differ from the pictures by {127.5 * disagreement(operator, made, y):.1f} of 255 (rms)",
     )

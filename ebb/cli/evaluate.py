@@ -11,8 +11,9 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
-from ebb.cli.say import Rows, Say, saying, show
-from ebb.terminal import command, tell
+from ebb.cli.screen import Reader, Rows, echo, shown, table
+from ebb.events import Progress
+from ebb.terminal import command
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,12 @@ class Evaluate:
         how = {"seed": self.seed, "features": self.features, "weights": self.weights}
         options = how | {"data": self.data, "fresh": self.fresh} | asdict(self.how)
         try:
-            with saying(console, "reading the run") as say:
-                rows, heads = self.alone(say, options) if self.against is None else self.compared(say, options)
+            rows, heads = self.alone(console, options) if self.against is None else self.compared(console, options)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(self.outlook()) from stop
-        show(console, rows, str(self.run), heads)
+        table(console, rows, str(self.run), heads)
         if (self.run / "report.html").is_file():
-            tell(console, f"report   {self.run / 'report.html'}")
+            echo(console, f"report   {self.run / 'report.html'}")
 
     def outlook(self) -> str:
         """What is left of a measurement that was stopped."""
@@ -63,17 +63,17 @@ class Evaluate:
         kept = f"{count:,} samples are kept; {again} goes on with those of its settings"
         return kept if count else "no samples were kept"
 
-    def alone(self, say: Say, options: dict[str, Any]) -> Rows:
+    def alone(self, console: Console, options: dict[str, Any]) -> Rows:
         """The figures of one run."""
         from ebb.evaluate.evaluate import as_table, evaluate
 
-        return as_table(evaluate(self.run, self.n, likelihood=self.likelihood, say=say, **options)), ()
+        return as_table(shown(evaluate(self.run, self.n, likelihood=self.likelihood, **options), console)), ()
 
-    def compared(self, say: Say, options: dict[str, Any]) -> Rows:
+    def compared(self, console: Console, options: dict[str, Any]) -> Rows:
         """The differences of two runs."""
         from ebb.evaluate.compare import against, as_rows
 
-        found = against(self.run, self.against or self.run, self.n, say=say, **options)
+        found = shown(against(self.run, self.against or self.run, self.n, **options), console)
         return as_rows(found), ("", found.run, found.other, "difference", "that is")
 
 
@@ -106,27 +106,26 @@ class Sweep:
         """Measure, print table and notes, and write sweep.json, .html and .png and sampling.json into the run."""
         from ebb.evaluate.sweep import as_rows, sweep
 
-        with saying(console, "reading the run") as say:
-            result = sweep(
-                self.run,
-                self.solvers,
-                self.steps,
-                self.guidance,
-                self.n,
-                search=self.search,
-                keep=self.keep,
-                precision=self.precision,
-                seed=self.seed,
-                data=self.data,
-                say=say,
-            )
+        work = sweep(
+            self.run,
+            self.solvers,
+            self.steps,
+            self.guidance,
+            self.n,
+            search=self.search,
+            keep=self.keep,
+            precision=self.precision,
+            seed=self.seed,
+            data=self.data,
+        )
+        result = shown(work, console)
         heads = ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", "")
-        show(console, as_rows(result), str(self.run), heads)
-        tell(console, f"real images against real images: {result.floor:.4f}")
+        table(console, as_rows(result), str(self.run), heads)
+        echo(console, f"real images against real images: {result.floor:.4f}")
         for warning in result.about["warnings"]:
-            tell(console, f"note     {warning}")
-        tell(console, f"report   {self.run / 'sweep.html'}")
-        tell(console, f"sample   {command('sample', self.run)}")
+            echo(console, f"note     {warning}")
+        echo(console, f"report   {self.run / 'sweep.html'}")
+        echo(console, f"sample   {command('sample', self.run)}")
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,13 @@ class Doctor:
         """Print every finding; exit code 1 if one of them is an error."""
         from ebb.doctor.diagnose import diagnose
 
-        with saying(console, "examining") as say:
-            found = diagnose(self.where, data=self.data, say=say)
-        tell(console, str(found))
+        with Reader(console) as reader:
+            reader.show(Progress("examining"))
+            found = diagnose(self.where, data=self.data, progress=reader.show)
+        echo(console, str(found))
         if found.kind == "run" and not found.unkept:
             from ebb.report.run_report import write_report
 
-            tell(console, f"report   {write_report(Path(self.where))}")
+            echo(console, f"report   {write_report(Path(self.where))}")
         if any(finding.severity == "error" for finding in found.findings):
             sys.exit(1)

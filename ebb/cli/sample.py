@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
+from ebb.cli.screen import Reader
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,19 @@ class Sample:
         from ebb.edit.samples import sample_to
 
         how = asdict(self.how)
-        sample_to(
-            self.run,
-            self.out,
-            self.n,
-            label=self.label,
-            text=self.text,
-            numbers=self.numbers,
-            beside=self.beside,
-            together=self.together,
-            regions=self.regions,
-            seed=self.seed,
-            compile=self.compile,
-            console=console,
-            **how,
-        )
+        with Reader(console) as reader:
+            sample_to(
+                self.run,
+                self.out,
+                self.n,
+                label=self.label,
+                text=self.text,
+                numbers=self.numbers,
+                beside=self.beside,
+                together=self.together,
+                regions=self.regions,
+                seed=self.seed,
+                compile=self.compile,
+                progress=reader.show,
+                **how,
+            )

@@ -11,10 +11,10 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from ebb.cli.say import show
+from ebb.cli.screen import echo, shown, table
 from ebb.errors import UsageError
 from ebb.recipe.recipe import Recipe, flat, from_yaml, validated
-from ebb.terminal import command, tell
+from ebb.terminal import command
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Train:
             return
         from ebb.run.train import train
 
-        folder = train(self.source, asked, run=self.run, fresh=self.fresh, console=console, began=began)
-        tell(console, f"report   {folder / 'report.html'}")
-        tell(console, f"sample   {command('sample', folder, '--n', 16, '--out', 'samples.png')}")
-        tell(console, advice(folder))
+        folder = shown(train(self.source, asked, run=self.run, fresh=self.fresh, began=began), console)
+        echo(console, f"report   {folder / 'report.html'}")
+        echo(console, f"sample   {command('sample', folder, '--n', 16, '--out', 'samples.png')}")
+        echo(console, advice(folder))
 
     def rehearse(self, asked: Recipe, console: Console, began: float) -> None:
         """Measure what training would cost, and print the table."""
@@ -57,9 +57,9 @@ class Train:
         from ebb.run.rehearse import as_rows, rehearse
 
         started = time.perf_counter() - (seconds_since_start() or 0.0)
-        found = rehearse(self.source, asked, run=self.run, console=console, began=began, started=started)
-        show(console, as_rows(found), f"{self.source}, rehearsed")
-        tell(console, "nothing was kept; without --dry-run the same command trains")
+        found = shown(rehearse(self.source, asked, run=self.run, began=began, started=started), console)
+        table(console, as_rows(found), f"{self.source}, rehearsed")
+        echo(console, "nothing was kept; without --dry-run the same command trains")
 
 
 def advice(folder: Path) -> str:

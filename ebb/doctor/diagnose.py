@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from ebb.doctor.data_checks import DATA_CHECKS
 from ebb.doctor.data_subject import DataSubject
-from ebb.doctor.finding import Diagnosis, Finding, Round, Say
+from ebb.doctor.finding import Diagnosis, Finding, Round
 from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
 from ebb.doctor.run_checks import RUN_CHECKS
 from ebb.doctor.run_subject import RunSubject
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
+from ebb.events import Progress, Sink, ignored
 from ebb.process.denoiser import Denoiser
 from ebb.store.place import expanded
 from ebb.store.write import replace_text
@@ -37,15 +38,15 @@ def diagnose(
     shape: tuple[int, ...] | None = None,
     cond: Mapping[str, Tensor] | None = None,
     data: str | None = None,
-    say: Say | None = None,
+    progress: Sink = ignored,
 ) -> Diagnosis:
     """Look for what is wrong with a run, with data or with a model.
 
     A run folder is examined with its model and its data, which is at `data` if it was moved, and what was found is kept
     in its `doctor.json`; anything else a name can mean is data, as `ebb.data.scan.read` takes it. Of a network or
     denoiser, `shape` is that of one sample, without which it cannot be asked anything, and `cond` holds examples of its
-    conditions, [k, …] each, no two rows alike: a condition that changes nothing is found by exchanging them. `say` is
-    told what is being checked.
+    conditions, [k, …] each, no two rows alike: a condition that changes nothing is found by exchanging them. `progress`
+    is told what is being checked.
 
     Raises DataError where there is nothing to examine.
     """
@@ -54,19 +55,19 @@ def diagnose(
         if data is not None and not (folder / "run.yaml").is_file():
             raise UsageError(f"{where} is no run whose data could have been moved", command("doctor", data))
         if (folder / "run.yaml").is_file():
-            return of_run(folder, data, say)
+            return of_run(folder, data, progress)
         if (folder / "manifest.json").is_file():
-            return of_model(load(folder), str(where), None, None, say)
-        return of_data(str(where), say)
+            return of_model(load(folder), str(where), None, None, progress)
+        return of_data(str(where), progress)
     if isinstance(where, np.ndarray | Tensor):
-        return of_data(where, say)
-    return of_model(where, type(where).__name__, shape, cond, say)
+        return of_data(where, progress)
+    return of_model(where, type(where).__name__, shape, cond, progress)
 
 
-def of_run(folder: Path, data: str | None, say: Say | None) -> Diagnosis:
+def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     """What is wrong with a run: its own checks, then those of its model. Writes doctor.json, if it can be written."""
 
-    seen = Round(say)
+    seen = Round(progress)
     run = RunSubject(folder, data)
     seen.examine(lambda: run.document, (), "the recipe")  # without it most checks cannot be made
     seen.examine(lambda: run, RUN_CHECKS, "the run")
@@ -79,11 +80,11 @@ def of_run(folder: Path, data: str | None, say: Say | None) -> Diagnosis:
     return found
 
 
-def of_data(where: str | np.ndarray | Tensor, say: Say | None) -> Diagnosis:
+def of_data(where: str | np.ndarray | Tensor, progress: Sink) -> Diagnosis:
     """What is wrong with data; that it cannot be read is a finding too."""
 
-    seen = Round(say)
-    seen.say("reading the data")
+    seen = Round(progress)
+    progress(Progress("reading the data"))
     try:
         data = DataSubject.of(where)
     except (DataError, DamagedError) as error:
@@ -111,10 +112,10 @@ def of_model(
     name: str,
     shape: tuple[int, ...] | None,
     cond: Mapping[str, Tensor] | None,
-    say: Say | None,
+    progress: Sink,
 ) -> Diagnosis:
     """What is wrong with a network or a denoiser."""
 
-    seen = Round(say)
+    seen = Round(progress)
     seen.examine(lambda: ModelSubject.of(model, shape, cond), MODEL_CHECKS, "the model")
     return seen.diagnosis(name, "model")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from ebb.errors import EbbError, UsageError
+from ebb.events import Progress, Sink, ignored
 
 S = TypeVar("S")
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class NothingToExamineError(UsageError):
 class Round:
     """A doctor's round: the checks made so far and what they found."""
 
-    def __init__(self, say: Say | None = None) -> None:
-        self.say = say or (lambda text: None)
+    def __init__(self, progress: Sink = ignored) -> None:
+        self.progress = progress
         self.checked: list[str] = []
         self.unchecked: list[str] = []
         self.findings: list[Finding] = []
@@ -135,7 +135,7 @@ class Round:
             return
         for check in checks:
             name = called(check)
-            self.say(f"checking: {name}")
+            self.progress(Progress(f"checking: {name}"))
             try:
                 finding = check(found)
             except Exception as error:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
 from ebb.data.archive import Notes, folder, shown
@@ -23,11 +22,11 @@ from ebb.edit.editor import Editor, Label
 from ebb.encode.arriving import arriving
 from ebb.encode.images import form, grid, picture, save_npz, save_png, to_pixels, writable
 from ebb.errors import DataError, UsageError
+from ebb.events import Message, Progress, Sink, noted
 from ebb.recipe.limits import whole
 from ebb.shapes import Float, sides
 from ebb.store.place import by_name
 from ebb.system.system import load, locate
-from ebb.terminal import tell, tell_notes
 
 Opened = Sequence[tuple[Path, Head, np.ndarray]]
 """Picture files, with what they are and their pixels."""
@@ -58,7 +57,7 @@ def _inside(root: Path, notes: Notes) -> list[Path]:
     return [root / name for name in names]
 
 
-def opened(paths: Sequence[Path], shape: Shape | None, console: Console) -> Opened:
+def opened(paths: Sequence[Path], shape: Shape | None, progress: Sink) -> Opened:
     """The pictures of files and folders, in `shape` or as large as they are, and a line for each kind of thing that had
     to be done about them. One of several that cannot be read is left out.
 
@@ -78,7 +77,7 @@ def opened(paths: Sequence[Path], shape: Shape | None, console: Console) -> Open
             notes[note].append(str(file))
     if not found and last is not None:
         raise last
-    tell_notes(console, {note: [*map(shown, names)] for note, names in notes.items()})
+    noted({note: [*map(shown, names)] for note, names in notes.items()}, progress)
     return found
 
 
@@ -103,14 +102,14 @@ def versions(x0: Float[Tensor, "b *d"], count: int) -> Float[Tensor, "n *d"]:
     return x0.repeat_interleave(whole("n", count), 0)
 
 
-def tally(say: Callable[[str], None]) -> Callable[[int], None]:
-    """Something to be told of every few pictures, that says how many they are in all."""
+def tally(progress: Sink) -> Callable[[int], None]:
+    """Something to be told of every few pictures, that reports how many they are in all."""
     made = 0
 
     def more(count: int) -> None:
         nonlocal made
         made += count
-        say(f"{made} pictures made")
+        progress(Progress(f"{made} pictures made"))
 
     return more
 
@@ -121,23 +120,21 @@ class Job:
 
     run: Path
     out: Path
-    console: Console
+    progress: Sink
     editor: Editor
 
     @classmethod
-    def of(
-        cls, run: Path, out: Path, console: Console, say: Callable[[str], None], label: Label = None, **asked: Any
-    ) -> Job:
+    def of(cls, run: Path, out: Path, progress: Sink, label: Label = None, **asked: Any) -> Job:
         """The job of `ebb edit` with these sampling settings.
 
         Raises UsageError for a name to write to that cannot be, for a run that is no model of pictures, and as
         `Editor.of` does: all before anything is made.
         """
         writable(out)
-        editor = Editor.of(load(run), label=label, progress=tally(say), **asked)
+        editor = Editor.of(load(run), label=label, progress=tally(progress), **asked)
         if len(editor.system.shape) != 3 or editor.system.shape[0] not in (1, 3):
             raise UsageError(f"ebb edit is for models of pictures, this one makes {list(editor.system.shape)}")
-        return cls(run, out, console, editor)
+        return cls(run, out, progress, editor)
 
     @property
     def shape(self) -> Shape:
@@ -147,24 +144,24 @@ class Job:
 
     def read(self, paths: Sequence[Path]) -> Float[Tensor, "b c h w"]:
         """Pictures in [−1, 1] as the model makes them; says what had to be changed about them."""
-        return self.taken(opened(paths, self.shape, self.console))
+        return self.taken(opened(paths, self.shape, self.progress))
 
     def taken(self, pictures: Opened) -> Float[Tensor, "b c h w"]:
         """Opened pictures in [−1, 1]; says what the model does not see of them."""
         if done := changed(pictures, self.shape):
-            tell(self.console, done)
+            self.progress(Message(done))
         return to_unit(torch.from_numpy(np.stack([pixels for _, _, pixels in pictures])))
 
     def small(self, paths: Sequence[Path]) -> Float[Tensor, "b c h w"]:
         """Pictures as large as they are, grey or in colour as the model makes them; UsageError unless all are alike."""
-        pictures = opened(paths, None, self.console)
+        pictures = opened(paths, None, self.progress)
         sizes = [(head.height, head.width) for _, head, _ in pictures]
         if len(set(sizes)) > 1:
             every = ", ".join(f"{path} {sides(size)}" for (path, _, _), size in zip(pictures, sizes, strict=True))
             raise UsageError(f"pictures to enlarge together are of one size, got {every}", "give them one by one")
         shape = self.shape[0], *sizes[0]
         if done := changed(pictures, shape):
-            tell(self.console, done)
+            self.progress(Message(done))
         return to_unit(torch.from_numpy(np.stack([fit(picture(pixels), shape) for _, _, pixels in pictures])))
 
     def masked(self, file: Path, paths: Sequence[Path]) -> tuple[Tensor, Float[Tensor, "b c h w"]]:
@@ -175,7 +172,7 @@ class Job:
         """
         if not file.is_file():
             raise DataError(f"there is no {file}", "name a picture that is white where it is made new")
-        mask, pictures = read_mask(file), opened(paths, self.shape, self.console)
+        mask, pictures = read_mask(file), opened(paths, self.shape, self.progress)
         for path, head, _ in pictures:
             if (head.height, head.width) != mask.size:
                 raise UsageError(
@@ -184,8 +181,8 @@ class Job:
                 )
         new = torch.from_numpy(mask.fitted(*self.shape[1:]) >= HALF)
         share = "nothing is kept" if new.all() else f"{float(new.float().mean()):.0%} of the picture"
-        tell_notes(self.console, {note: [file] for note in mask.done})
-        tell(self.console, f"{file}: {mask.words} is made new, {share}")
+        noted({note: [file] for note in mask.done}, self.progress)
+        self.progress(Message(f"{file}: {mask.words} is made new, {share}"))
         return new, self.taken(pictures)
 
     def make(
@@ -203,7 +200,7 @@ class Job:
         """
         own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.how.model_dump()}
         own, made = own | {"label": self.editor.label, **settings}, list[Tensor]()
-        with arriving(self.out, len(given), self.console) as some:
+        with arriving(self.out, len(given), self.progress) as some:
             for part in self.editor.parts(given):
                 made.append(change(part, (seed or 0) + len(some)))
                 for image in to_pixels(made[-1]):
@@ -211,7 +208,7 @@ class Job:
                     some.add(image, f"{len(some):06d}", own | {"seed": number})
         if form(self.out) != "folder":
             self.write(some.pixels, None if before is None else to_pixels(before), own | {"seed": seed})
-        tell(self.console, f"{len(some)} images in {self.out}")
+        self.progress(Message(f"{len(some)} images in {self.out}"))
         return torch.cat(made)
 
     def write(self, after: np.ndarray, before: np.ndarray | None, settings: dict[str, Any]) -> None:

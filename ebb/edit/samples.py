@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from ebb.data.decode import cut_off, read_picture
@@ -21,6 +19,7 @@ from ebb.encode.arriving import arriving
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import form, grid, save_npz, save_png, to_pixels, writable
 from ebb.errors import UsageError
+from ebb.events import Message, Progress, Sink, ignored, noted
 from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
 from ebb.guide.region import regions as regional
@@ -28,7 +27,6 @@ from ebb.recipe.limits import whole
 from ebb.shapes import sides
 from ebb.store.place import by_name
 from ebb.system.system import System, load, locate
-from ebb.terminal import tell, tell_notes
 
 T = TypeVar("T")
 
@@ -45,7 +43,7 @@ def sample_to(
     together: bool = False,
     regions: Sequence[str] = (),
     seed: int,
-    console: Console,
+    progress: Sink = ignored,
     compile: bool = False,
     **asked: Any,
 ) -> None:
@@ -69,7 +67,7 @@ def sample_to(
         beside=system.opened(beside)[torch.arange(count) % len(beside)] if beside else None,
         seed=seed,
     )
-    hint(system, text, said, beside, regions, console)
+    hint(system, text, said, beside, regions, progress)
     how = asked | {"compile": compile, "seed": seed}
     if together or regions:
         scale = system.settled(**asked).guidance
@@ -79,21 +77,21 @@ def sample_to(
     given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
     settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
     settings |= {"label": label, "seed": seed}
-    make(system, wishes, out, settings, console, **how)
-    tell(console, f"{count} images in {out}")
+    make(system, wishes, out, settings, progress, **how)
+    progress(Message(f"{count} images in {out}"))
 
 
-def make(system: System, wishes: Wishes, out: Path, settings: dict[str, Any], console: Console, **how: Any) -> None:
+def make(system: System, wishes: Wishes, out: Path, settings: dict[str, Any], progress: Sink, **how: Any) -> None:
     """Sample and write: into a folder each batch when it is made, else all in one file at the end."""
-    bar, names = Progress(console=console, transient=True, disable=not console.is_terminal), system.labels.names
-    with arriving(out, len(wishes), console) as some, bar:
-        task = bar.add_task("sampling", total=len(wishes))
+    names = system.labels.names
+    progress(Progress("sampling", 0, len(wishes)))
+    with arriving(out, len(wishes), progress) as some:
 
         def each(x: Tensor) -> None:
             for image in to_pixels(x):
                 name = f"{settings['seed'] + len(some):06d}"
                 some.add(image, name, single(len(some), wishes, names, settings))
-            bar.advance(task, len(x))
+            progress(Progress("sampling", len(some), len(wishes)))
 
         system.make(wishes, each=each, **how)
     if form(out) != "folder":
@@ -208,28 +206,28 @@ def hint(
     numbers: Mapping[str, Sequence[float]],
     beside: Sequence[Path],
     regions: Sequence[str],
-    console: Console,
+    progress: Sink,
 ) -> None:
     """Say which words of the prompts the model never heard, where it stops listening, which numbers lie beyond those
     that it was trained on, what was done about pictures beside, and what of pictures of regions it is that marks."""
     hears = system.conditioner
     for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
-        tell(console, f"beyond what was heard: {what}")
+        progress(Message(f"beyond what was heard: {what}"))
     for file in beside if hears.beside else ():
         shape, (found, _) = hears.listens().shape, read_picture(file)
-        tell_notes(console, {note: [file] for note in found.done})
+        noted({note: [file] for note in found.done}, progress)
         if cut := cut_off([found.cut(shape)]):
             size = sides((found.height, found.width))
-            tell(console, f"{file}: cropped at its centre from {size} to {sides(shape[1:])}{cut}")
+            progress(Message(f"{file}: cropped at its centre from {size} to {sides(shape[1:])}{cut}"))
     for file in filter(Path.is_file, map(Path, regions)):
         mask = read_mask(file)
-        tell_notes(console, {note: [file] for note in mask.done})
-        tell(console, f"{file}: {mask.words} is the region, {mask.marked.mean() / 255:.0%} of the picture")
+        noted({note: [file] for note in mask.done}, progress)
+        progress(Message(f"{file}: {mask.words} is the region, {mask.marked.mean() / 255:.0%} of the picture"))
     heard = hears.text
     if heard is None:
         return
     if unseen := [word for text in texts for word in heard.unseen(text)]:
-        tell(console, f"no caption that was trained on has: {', '.join(dict.fromkeys(unseen[:8]))}")
+        progress(Message(f"no caption that was trained on has: {', '.join(dict.fromkeys(unseen[:8]))}"))
     longest = max((heard.count(text) for text in texts if text.strip()), default=0)
     if longest > heard.length:
-        tell(console, f"a prompt has {longest:,} pieces; the model hears the first {heard.length}")
+        progress(Message(f"a prompt has {longest:,} pieces; the model hears the first {heard.length}"))

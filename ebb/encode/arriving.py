@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from ebb.encode.images import form, picture, save_png
-from ebb.terminal import tell
+from ebb.events import Message, Sink
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +38,15 @@ class Arriving:
 
 
 @contextmanager
-def arriving(out: Path, count: int, console: Console) -> Iterator[Arriving]:
-    """Pictures for `out`; where making them ends before there are `count`, it is said what was written."""
+def arriving(out: Path, count: int, progress: Sink) -> Iterator[Arriving]:
+    """Pictures for `out`; where making them ends before there are `count`, `progress` is told what was written."""
     some = Arriving(out)
     try:
         yield some
     except BaseException as error:
         written = len(some) if form(out) == "folder" else 0
         if written:
-            tell(console, f"{written} of {count} images are in {out}")
+            progress(Message(f"{written} of {count} images are in {out}"))
         elif isinstance(error, KeyboardInterrupt):
-            tell(console, f"nothing was written to {out}")
+            progress(Message(f"nothing was written to {out}"))
         raise

@@ -18,11 +18,12 @@ from ebb.data.scan import Images
 from ebb.errors import UsageError
 from ebb.evaluate import figures
 from ebb.evaluate.by_class import judges, score_counted
-from ebb.evaluate.drawn import Drawn, Say
+from ebb.evaluate.drawn import Drawn
 from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.evaluate import drawn_from, features_for, loaded, measuring, old, settings_of
 from ebb.evaluate.figures import Distance, Pile, Sets
 from ebb.evaluate.measure import split
+from ebb.events import Done, Figure, Progress, Work
 from ebb.judge import manifold, sliced
 from ebb.judge.distances import DEVIATES, Array, Rows, Statistic, averaged, estimate, once
 from ebb.judge.features import Features, extract, probabilities, vote
@@ -73,9 +74,8 @@ def against(
     weights: str = "ema",
     data: str | None = None,
     fresh: bool = False,
-    say: Say = lambda _: None,
     **asked: Any,
-) -> Comparison:
+) -> Work[Comparison]:
     """Compare `count` samples of two runs that were trained on the same images; written to RUN/against-OTHER.json.
 
     Sample i of both is made from the same noise for the same label, and both meet the same real images in the same
@@ -88,17 +88,18 @@ def against(
     countable(count, seed)
     same_data(run, other)
     file = f"against-{other.resolve().name}.json"
-    with measuring(run, file, "report.html", fresh=fresh, say=say), measuring(other, fresh=fresh, say=say):
+    with measuring(run, file, "report.html", fresh=fresh) as mine, measuring(other, fresh=fresh) as others:
+        yield from (*mine, *others)
         ones, images = [loaded(folder, weights) for folder in (run, other)], data_of(run, data)
         comparable(run, len(images.pixels))
-        seen, _ = features_for(run, images, say, features)
+        seen, _ = yield from features_for(run, images, features)
         wishes = asked_for(ones[0].system, images, count, seed)
         labels = labels_of(ones[0].system, wishes, images)
-        drawn = [
-            drawn_from(folder, one, images, wishes, seed=seed, say=telling(say, folder), **asked)
-            for folder, one in zip((run, other), ones, strict=True)
-        ]
-        say("comparing")
+        drawn = list[Drawn]()
+        for folder, one in zip((run, other), ones, strict=True):
+            what = f"{folder.name}: sampling"
+            drawn.append((yield from drawn_from(folder, one, images, wishes, seed=seed, what=what, **asked)))
+        yield Progress("comparing")
         names, settings = (
             called(run, other),
             [settings_of(one, d, seed, **asked) for one, d in zip(ones, drawn, strict=True)],
@@ -108,6 +109,8 @@ def against(
         result = Comparison(*names, count, seed, seen.name, found, warnings, settings[0], settings[1])
         replace_text(run / file, json.dumps(asdict(result), indent=1))
         write_report(run)
+    yield Figure(file.removesuffix(".json"), asdict(result))
+    yield Done(str(run))
     return result
 
 
@@ -145,11 +148,6 @@ def called(run: Path, other: Path) -> tuple[str, str]:
     """What the runs are called in words: their names, or their paths where these are the same."""
     names = run.resolve().name, other.resolve().name
     return names if names[0] != names[1] else (str(run), str(other))
-
-
-def telling(say: Say, folder: Path) -> Say:
-    """`say` with the name of a run before it."""
-    return lambda text: say(f"{folder.name}: {text}")
 
 
 def differences(one: Sets, two: Sets, names: tuple[str, str]) -> tuple[dict[str, Difference], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 
 from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
+from ebb.events import Progress, Work
 from ebb.store.failure import told
 from ebb.store.owned import SAMPLES, SHARDS, delete
 from ebb.store.write import replace_bytes, replace_text
 from ebb.system.system import System
 from ebb.understand.cost import counted
-
-Say = Callable[[str], None]
 
 SHARD = 500
 """Samples in a file: at most so many are floats at a time, and so many are lost by an interruption."""
@@ -52,10 +51,11 @@ def draw(
     wishes: Wishes,
     seed: int,
     facts: Mapping[str, Any],
-    say: Say = lambda _: None,
+    what: str = "sampling",
     **asked: Any,
-) -> Drawn:
-    """A sample of `system` for each wish, from the shards under `home` and, where one is missing, anew.
+) -> Work[Drawn]:
+    """A sample of `system` for each wish, from the shards under `home` and, where one is missing, anew; `what` it is in
+    words.
 
     The folder `home/samples-<hash>` belongs to the settings, the seed and `facts` (what else the samples depend on:
     weights and data), so that a set is never taken for another. Sample i depends on seed + i alone: a set that was
@@ -87,7 +87,7 @@ def draw(
         share = size / shards[name]["count"]
         spent, shown = spent + share * shards[name]["seconds"], shown + share * shards[name]["evaluations"]
         left = (time.perf_counter() - began) / max(1, fresh) * (count - first - size)
-        say(f"sampling: {first + size:,} of {count:,} images" + (f", {left:,.0f} s left" if left and fresh else ""))
+        yield Progress(what, first + size, count, left if fresh else None)
     forget(home, folder)
     return Drawn(pixels, folder, spent / count, shown / count, count - fresh, since)
 

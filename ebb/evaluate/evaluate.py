@@ -16,10 +16,11 @@ from ebb.data.scan import Images
 from ebb.encode.conditioner import Wishes
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
-from ebb.evaluate.drawn import Drawn, Say, draw, forget
+from ebb.evaluate.drawn import Drawn, draw, forget
 from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.measure import Evaluation, measure
 from ebb.evaluate.measure import as_table as figures_table
+from ebb.events import Done, Event, Figure, Progress, Work
 from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.judge.features import SIDE, Features, RandomFeatures
 from ebb.judge.matcher import Retrieval
@@ -84,10 +85,9 @@ def evaluate(
     likelihood: int = 64,
     data: str | None = None,
     fresh: bool = False,
-    say: Say = lambda _: None,
     **asked: Any,
-) -> Evaluated:
-    """Draw `count` samples from the run at `run` and measure them against its training data.
+) -> Work[Evaluated]:
+    """Draw `count` samples from the run at `run` and measure them against its training data; the result is all figures.
 
     Labels are drawn with the frequencies of the data; `asked` may set steps, guidance, solver, grid and precision.
     `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
@@ -101,14 +101,15 @@ def evaluate(
     """
     run = Path(run)
     countable(count, seed, likelihood)
-    with measuring(run, "evaluation.json", "report.html", fresh=fresh, say=say):
+    with measuring(run, "evaluation.json", "report.html", fresh=fresh) as begun:
+        yield from begun
         one, images = loaded(run, weights), data_of(run, data)
         comparable(run, len(images.pixels))
-        seen, accuracy = features_for(run, images, say, features)
+        seen, accuracy = yield from features_for(run, images, features)
         wishes = asked_for(one.system, images, count, seed)
         labels = labels_of(one.system, wishes, images)
-        drawn = drawn_from(run, one, images, wishes, seed=seed, say=say, **asked)
-        say("measuring")
+        drawn = yield from drawn_from(run, one, images, wishes, seed=seed, **asked)
+        yield Progress("measuring")
         figures = measure(
             drawn.pixels,
             images.pixels,
@@ -120,18 +121,19 @@ def evaluate(
             settings=settings_of(one, drawn, seed, **asked),
             seed=seed,
         )
-        found = Evaluated(figures, cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked))
-        found = saved(run, warned(found, *old(run, drawn)))
+        spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked)
+        found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
         subject = Analysed(run, one.system, images, drawn, labels, wishes.texts, seen, seed, likelihood)
-        return reported(run, explored(found, subject, say))
+        return (yield from reported(run, (yield from explored(found, subject))))
 
 
 @contextmanager
-def measuring(run: Path, *files: str, fresh: bool = False, say: Say = lambda _: None) -> Iterator[None]:
+def measuring(run: Path, *files: str, fresh: bool = False) -> Iterator[tuple[Event, ...]]:
     """Be the only process that measures a run, and know beforehand that these `files` can be written into it.
 
-    With `fresh`, the samples and classifiers of earlier measurements go first. Raises UsageError for a folder that is
-    not a run, and ResourceError where figures could not be saved or another process measures it.
+    Gives the first events of a measurement. With `fresh`, the samples and classifiers of earlier measurements go first.
+    Raises UsageError for a folder that is not a run, and ResourceError where figures could not be saved or another
+    process measures it.
     """
     locate(run)
     try:
@@ -141,11 +143,11 @@ def measuring(run: Path, *files: str, fresh: bool = False, say: Say = lambda _: 
     except ResourceError as error:
         hint = f"{error.hint}; or measure a copy: cp -r {shlex.quote(str(run))} COPY"
         raise ResourceError(f"what is measured could not be saved: {error.what}", hint) from error
-    with held(run, MEASURED, say):
+    with held(run, MEASURED) as notes:
         if fresh:
             forget(run / "evaluation")
             (run / "classifier.safetensors").unlink(missing_ok=True)
-        yield
+        yield (*notes, Progress("reading the run"))
 
 
 def old(run: Path, drawn: Drawn) -> list[str]:
@@ -158,13 +160,16 @@ def old(run: Path, drawn: Drawn) -> list[str]:
     return [f"{some} were drawn before with the same settings, at {when}; {again} draws all anew"]
 
 
-def explored(found: Evaluated, subject: Analysed, say: Say) -> Evaluated:
-    """`found` with all other parts that can be had, each written as soon as it is there."""
+def explored(found: Evaluated, subject: Analysed) -> Work[Evaluated]:
+    """`found` with all other parts that can be had, each written and reported as soon as it is there."""
+    yield Figure("figures", asdict(found.figures))
     for what, part in parts(subject):
-        say(what)
+        yield Progress(what)
         try:
             result = part(subject)
             found = replace(warned(found, *result.warnings), **result.found)
+            for name, figures in result.found.items():
+                yield Figure(name, asdict(figures))
         except EbbError as error:  # such as too few images: the other parts are worth having
             found = warned(found, f"not done, {what}: {error.what}")
         found = saved(subject.run, found)
@@ -185,12 +190,13 @@ def saved(run: Path, found: Evaluated) -> Evaluated:
     return found
 
 
-def reported(run: Path, found: Evaluated) -> Evaluated:
+def reported(run: Path, found: Evaluated) -> Work[Evaluated]:
     """`found`, shown in the run's report; where that cannot be written, it says so."""
     try:
         write_report(run)
     except ResourceError as error:
-        return unkept(found, error)
+        found = unkept(found, error)
+    yield Done(str(run))
     return found
 
 
@@ -214,10 +220,13 @@ def loaded(run: Path, weights: str) -> Loaded:
     return Loaded(system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
 
 
-def drawn_from(run: Path, one: Loaded, images: Images, wishes: Wishes, *, seed: int, say: Say, **asked: Any) -> Drawn:
+def drawn_from(
+    run: Path, one: Loaded, images: Images, wishes: Wishes, *, seed: int, what: str = "sampling", **asked: Any
+) -> Work[Drawn]:
     """Samples of the run, saved in its folder under what they depend on."""
     facts = {"weights": one.sha256, "data": images.summary.fingerprint}
-    return draw(one.system, run / "evaluation", wishes=wishes, seed=seed, facts=facts, say=say, **asked)
+    home = run / "evaluation"
+    return (yield from draw(one.system, home, wishes=wishes, seed=seed, facts=facts, what=what, **asked))
 
 
 def settings_of(one: Loaded, drawn: Drawn, seed: int, **asked: Any) -> dict[str, Any]:
@@ -231,7 +240,7 @@ def settings_of(one: Loaded, drawn: Drawn, seed: int, **asked: Any) -> dict[str,
     }
 
 
-def features_for(run: Path, images: Images, say: Say, spec: str | None = None) -> tuple[Features, float | None]:
+def features_for(run: Path, images: Images, spec: str | None = None) -> Work[tuple[Features, float | None]]:
     """Classifiers of the run's labels (trained once and saved in the run) with their accuracy.
 
     Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
@@ -245,7 +254,7 @@ def features_for(run: Path, images: Images, say: Say, spec: str | None = None) -
     saved = load_ensemble(file, images.summary.fingerprint) if file.exists() else None
     if saved is not None:
         return saved
-    say("training classifiers on the data, once, to judge with")
+    yield Progress("training classifiers on the data, once, to judge with")
     official = images.held_out
     unseen = (official.pixels, official.labels) if official is not None and official.labels is not None else None
     ensemble, accuracy = train_ensemble(images.pixels, images.labels, len(images.names), held_out=unseen)

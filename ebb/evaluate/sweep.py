@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -25,10 +25,10 @@ from ebb.encode.conditioner import Wishes
 from ebb.encode.images import to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
-from ebb.evaluate.drawn import Say
 from ebb.evaluate.enough import comparable, countable, decisive
 from ebb.evaluate.evaluate import features_for, loaded, measuring
 from ebb.evaluate.measure import split
+from ebb.events import Done, Figure, Progress, Work
 from ebb.guide.cfg import cfg
 from ebb.judge.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
 from ebb.judge.features import Features, blocks, extract
@@ -103,8 +103,7 @@ def sweep(
     precision: str | None = None,
     seed: int = 0,
     data: str | None = None,
-    say: Say = lambda _: None,
-) -> SweepResult:
+) -> Work[SweepResult]:
     """Measure every solver × number of steps × guidance scale of the run at `run`, on its own grid of times and, for up
     to 12 steps of a deterministic solver, on one searched for (unless `search` is False); in `precision`, or the run's.
 
@@ -114,22 +113,22 @@ def sweep(
     """
     run = Path(run)
     countable(count, seed)
-    with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json", say=say):
+    with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
+        yield from begun
         began, one, images = time.perf_counter(), loaded(run, "ema"), data_of(run, data)
         comparable(run, len(images.pixels))
         system = replace(one.system, sampling=one.system.settled(precision=precision))
         scales = list(guidance) or sorted({1.0, system.sampling.guidance})
         possible(system, solvers, steps, scales)
-        features, ceiling = features_for(run, images, say)
+        features, ceiling = yield from features_for(run, images)
         parts, widest = split(images.pixels, count, seed), max(part.stop - part.start for part in blocks(features))
         if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing
             decisive(run, count, len(parts[1]), widest)
-        settings = list(settings_of(system, solvers, steps, scales, search, say))
         wishes = asked_for(system, images, count, seed)
         labels = labels_of(system, wishes, images)
         floor, reference = (extract(features, batches(part)) for part in parts)
         at = partial(measured, system, wishes=wishes, labels=labels, seed=seed, features=features, reference=reference)
-        found, failed = tried(settings, at, say)
+        found, failed = yield from tried((yield from settings_of(system, solvers, steps, scales, search)), at)
         cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
         best, chosen = choose(cells)
         rows, distance = next(rows for cell, rows in found if cell is best), distance_in(features)
@@ -140,19 +139,21 @@ def sweep(
         about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
         result = SweepResult(tuple(cells), best, chosen, (max(low, 0.0), high), once(distance, floor, reference), about)
         store(run, result)
-    return result
+        yield Done(str(run))
+        return result
 
 
 def tried(
-    settings: Sequence[Sampling], at: Callable[[Sampling], tuple[Cell, Array]], say: Say
-) -> tuple[list[tuple[Cell, Array]], list[str]]:
+    settings: Sequence[Sampling], at: Callable[[Sampling], tuple[Cell, Array]]
+) -> Work[tuple[list[tuple[Cell, Array]], list[str]]]:
     """What `at` finds of each setting, and why it failed at others; EbbError where it did at all."""
     found, failed = list[tuple[Cell, Array]](), list[str]()
-    for number, how in enumerate(settings, 1):
+    for number, how in enumerate(settings):
         named = f"{how.solver}, {how.steps} steps, guidance {how.guidance:g}"
-        say(f"cell {number} of {len(settings)}: {named}")
+        yield Progress(named, number, len(settings))
         try:
             found.append(at(how))
+            yield Figure("cell", found[-1][0].facts())
         except EbbError as error:  # such as values that are not finite: the other cells are worth having
             failed.append(f"{named}: {error}".splitlines()[0])
     if not found:
@@ -173,19 +174,21 @@ def possible(system: System, solvers: Sequence[str], steps: Sequence[int], scale
 
 
 def settings_of(
-    system: System, solvers: Sequence[str], steps: Sequence[int], scales: Sequence[float], search: bool, say: Say
-) -> Iterator[Sampling]:
+    system: System, solvers: Sequence[str], steps: Sequence[int], scales: Sequence[float], search: bool
+) -> Work[list[Sampling]]:
     """Every combination on the system's own grid, and on one searched for, at the scale nearest 1, where it helps."""
     possible(system, solvers, steps, scales)
     own = system.sampling.grid if not system.sampling.grid.startswith("given") else Sampling().grid
+    found = list[Sampling]()
     for solver, count in product(dict.fromkeys(solvers), dict.fromkeys(steps)):
         grids = [own]
         if search and count <= FEW:
-            say(f"searching times for {solver} in {count} steps")
-            found = searched(system, solver, own, count, min(scales, key=lambda scale: abs(scale - 1)))
-            grids += [found] if found else []
+            yield Progress(f"searching times for {solver} in {count} steps")
+            better = searched(system, solver, own, count, min(scales, key=lambda scale: abs(scale - 1)))
+            grids += [better] if better else []
         for grid, scale in product(grids, dict.fromkeys(scales)):
-            yield system.settled(solver=solver, grid=grid, steps=count, guidance=scale)
+            found.append(system.settled(solver=solver, grid=grid, steps=count, guidance=scale))
+    return found
 
 
 def searched(system: System, solver: str, grid: str, steps: int, scale: float) -> str | None:

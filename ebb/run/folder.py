@@ -1,9 +1,8 @@
-"""What a run tells of itself: tables on the screen, and the documents of its folder."""
+"""What a run reports of its data and its recipe, and the documents of its folder."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import shlex
@@ -11,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,52 +18,44 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ebb.data.scan import Images
 from ebb.encode.images import grid, save_png
 from ebb.errors import DamagedError
+from ebb.events import Event, Message, Overview, RolledBack, Update, strict
 from ebb.recipe.recipe import Recipe, flat, from_yaml, to_yaml
 from ebb.shapes import sides
 from ebb.store.write import append_text, replace_text
 from ebb.system.system import System
-from ebb.terminal import tell
 
 
-def show_data(images: Images, console: Console, captions: bool = True) -> None:
-    """One table: what was found in the data and what was done about it; and below it a warning of every source of
-    conditions of which little or nothing could be used, of captions only where these are wanted."""
+def found_in(images: Images, captions: bool = True) -> Iterator[Event]:
+    """What was found in the data and what was done about it; and a warning of every source of conditions of which
+    little or nothing could be used, of captions only where these are wanted."""
     s = images.summary
-    table = Table(title=escape(f"{s.name}: {s.count:,} images, {s.kind}"), title_justify="left", show_header=False)
-    for what, reason in s.chosen.items():
-        table.add_row(what, escape(reason))
+    rows = list(s.chosen.items())
     if s.classes:
         smallest, largest = min(s.classes.values()), max(s.classes.values())
-        table.add_row("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images")
+        rows.append(("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images"))
     figures = ", ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in zip(s.mean, s.std, strict=True))
-    table.add_row("values", f"{figures} (mean ± deviation by channel; black is -1, white 1)")
+    rows.append(("values", f"{figures} (mean ± deviation by channel; black is -1, white 1)"))
     held_out = images.held_out.summary.findings if images.held_out else ()
     for where, findings in (("", s.findings), ("held out, ", held_out)):
         for finding in findings:
             what = f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
-            table.add_row(f"{where}{finding.kind} ({finding.count:,})", escape(what))
-    console.print(table)
+            rows.append((f"{where}{finding.kind} ({finding.count:,})", what))
+    yield Overview(f"{s.name}: {s.count:,} images, {s.kind}", tuple(rows))
     for match in s.matches:
         if match.little and (captions or match.condition != "captions"):
-            console.print("[bold yellow]warning[/] ", end="")
             silence = "; or leave captions out: --text.captions ignored" if match.condition == "captions" else ""
-            tell(console, f"{match}\n  → {match.advice}{silence}")
+            yield Message(f"{match}\n  → {match.advice}{silence}", warning=True)
 
 
-def show_choices(recipe: Recipe, reasons: dict[str, str], console: Console) -> None:
-    """One table: every choice that was left open, and why it was made so."""
+def chosen_for(recipe: Recipe, reasons: dict[str, str]) -> Overview:
+    """Every choice that was left open, and why it was made so."""
     values = flat(recipe.model_dump(mode="json"))
-    table = Table("chosen", "value", "because", title="the recipe", title_justify="left")
-    for name, reason in reasons.items():
-        table.add_row(name, escape(str(values[name])), escape(reason))
-    console.print(table)
+    rows = tuple((name, str(values[name]), reason) for name, reason in reasons.items())
+    return Overview("the recipe", rows, ("chosen", "value", "because"))
 
 
 def words(asked: Recipe) -> list[str]:
@@ -138,7 +130,10 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
 
 
 class Log:
-    """The run's log.jsonl, cut back to `step` so that a resumed run writes every line once."""
+    """The run's log.jsonl, a reader of events: every update is a line, and what was rolled back is cut off.
+
+    At first it is cut back to `step`, so that a resumed run writes every line once.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / "log.jsonl"
@@ -151,10 +146,13 @@ class Log:
         self.last: dict[str, Any] = found[-1][1] if found else {}
         replace_text(self.path, "".join(line + "\n" for line, _ in found))
 
-    def write(self, entry: dict[str, Any]) -> None:
-        """One line, on its way to the disk at once."""
-        append_text(self.path, json.dumps(entry) + "\n")
-        self.last = entry
+    def read(self, event: Event) -> None:
+        """Write down what concerns the log; a line is on its way to the disk at once."""
+        if isinstance(event, Update):
+            self.last = dict(event.figures)
+            append_text(self.path, json.dumps(self.last) + "\n")
+        elif isinstance(event, RolledBack):
+            self.cut(event.to)
 
 
 def entry_of(line: str) -> dict[str, Any]:
@@ -170,7 +168,7 @@ MOST_SKIPS = 1000
 """So many skipped updates are described one by one; the log counts them all."""
 
 
-class Events:
+class GuardRecord:
     """What the guard did, guard.json: a list of {"step", "what", …}, `what` being skipped, rolled back or stopped.
 
     Rollbacks stand for good: order and rate of all that follows depend on how many there were. Skipped updates after
@@ -206,15 +204,6 @@ class Events:
     def rollbacks(self) -> list[dict[str, Any]]:
         """The rollbacks up to now."""
         return [event for event in self.list if event["what"] == "rolled back"]
-
-
-def strict(value: Any) -> Any:
-    """A JSON value with null for every number that JSON has no word for."""
-    if isinstance(value, dict):
-        return {name: strict(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [strict(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def environment() -> dict[str, Any]:

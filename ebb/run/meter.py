@@ -1,4 +1,4 @@
-"""What one sees while a run trains: a bar in a terminal, a line now and then elsewhere."""
+"""Steps of training averaged into the lines of a log, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from ebb.terminal import tell
 from ebb.train.guard import Skip
 from ebb.train.loop import Step
 
@@ -35,32 +32,19 @@ class Reading:
 
 
 class Meter:
-    """Averages steps into log entries without waiting for the device, and shows them.
+    """Averages steps into log entries without waiting for the device.
 
     A run that was stopped had made `start` updates of `steps`, in `before` seconds, and seen so many images.
     An update is of `accumulate` batches.
     """
 
-    def __init__(
-        self, console: Console, steps: int, start: int = 0, before: float = 0.0, seen: int = 0, accumulate: int = 1
-    ) -> None:
-        self.console, self.steps, self.start, self.before = console, steps, start, before
+    def __init__(self, steps: int, start: int = 0, before: float = 0.0, seen: int = 0, accumulate: int = 1) -> None:
+        self.steps, self.start, self.before = steps, start, before
         self.seen, self.accumulate = seen, accumulate
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        self.task = self.bar.add_task("training", total=steps, completed=start)
-        self.began = self.last = self.spoke = time.monotonic()
+        self.began = self.last = time.monotonic()
         self.pending: list[Step] = []
         self.skipped = 0
-        self.smooth: float | None = None
         self.worked: list[tuple[int, float]] = []
-
-    def __enter__(self) -> Meter:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
 
     def note(self, step: Step) -> None:
         """Remember one step; nothing of it is read yet."""
@@ -136,24 +120,9 @@ class Meter:
         """Something else was done until now: the speed of updates does not count it."""
         self.last = time.monotonic()
 
-    def extend(self, steps: int) -> None:
-        """Count to another last step from now on."""
-        self.steps = steps
-        self.bar.update(self.task, total=steps)
-
-    def show(self, entry: dict[str, Any], next_grid: int) -> None:
-        """The smoothed loss, speed, memory and the step of the next grid, beside the bar."""
-        self.smooth = entry["loss"] if self.smooth is None else 0.9 * self.smooth + 0.1 * entry["loss"]
-        line = (
-            f"loss {self.smooth:.4f}  {entry['images_per_second']:,.0f} images/s  {entry['memory_mb']:,} MB"
-            f"  next grid at {next_grid:,}"
-        )
-        self.bar.update(self.task, completed=entry["step"], description=line)
-        if not self.console.is_terminal and self.last - self.spoke > 15:
-            self.spoke = self.last
-            done = entry["step"] - self.start
-            left = (self.last - self.began) / max(1, done) * (self.steps - entry["step"])
-            tell(self.console, f"step {entry['step']:,}/{self.steps:,}  {line}  {left:,.0f} s left")
+    def left(self, step: int) -> float:
+        """Seconds from a step to the last, at the speed since this meter was made."""
+        return (self.last - self.began) / max(1, step - self.start) * (self.steps - step)
 
 
 def on_host(tensors: list[Tensor]) -> np.ndarray:

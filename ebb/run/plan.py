@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from itertools import repeat
 from typing import Any, Literal, get_args
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ebb.errors import UsageError
+from ebb.events import Message, Work
 from ebb.machine import multiplies_bf16
 from ebb.recipe.recipe import Recipe, resolved, seconds
 from ebb.recipe.starting import STEEPNESS, Facts, complete, default_budget, squeezed, suited_batch, suited_width
@@ -91,9 +92,7 @@ def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> 
     return images_of(recipe) / float(np.median(took))
 
 
-def fastest(
-    recipe: Recipe, data: Prepared, device: torch.device, began: float, say: Callable[[str], None]
-) -> tuple[Engine, float, str]:
+def fastest(recipe: Recipe, data: Prepared, device: torch.device, began: float) -> Work[tuple[Engine, float, str]]:
     """How the network runs fastest of what is open, its images per second, and why.
 
     Compiling is tried on a GPU where it can pay; there it is no trouble if it fails. Raises ResourceError where it was
@@ -106,7 +105,7 @@ def fastest(
     budget = recipe.budget or default_budget(facts_of(data), usual, time.perf_counter() - began)[0]
     if device.type != "cuda" or recipe.kind != "denoiser" or remaining(budget, began) < TRIAL:
         return "eager", usual, UNTRIED
-    say("timing the compiled network too: a minute")
+    yield Message("timing the compiled network too: a minute")
     try:
         rate = pace(recipe.model_copy(update={"engine": "compiled"}), data, device, spend)
     except Exception as error:  # whatever it is, the run goes on without
@@ -239,8 +238,8 @@ def narrowed(recipe: Recipe, data: Prepared, began: float, images_per_second: fl
 
 
 def by_stopwatch(
-    recipe: Recipe, opened: Set[str], data: Prepared, device: torch.device, began: float, say: Callable[[str], None]
-) -> tuple[Recipe, float, dict[str, str]]:
+    recipe: Recipe, opened: Set[str], data: Prepared, device: torch.device, began: float
+) -> Work[tuple[Recipe, float, dict[str, str]]]:
     """Precision and engine, and what is `opened` of width and batch; the images per second (0 where no length depends
     on them), and the reasons, those of width and batch to be added to others.
 
@@ -250,7 +249,7 @@ def by_stopwatch(
     open_width = "network.width" in opened
     speeds = dict.fromkeys(possible(recipe, device), 0.0)
     if len(speeds) > 1 or open_width or recipe.steps is None:
-        say("timing a few steps to choose what is open of precision, width and length")
+        yield Message("timing a few steps to choose what is open of precision, width and length")
     if len(speeds) > 1 or open_width:
         speeds = paces(recipe, data, device)
     if recipe.precision is None:
@@ -260,12 +259,12 @@ def by_stopwatch(
     if open_width:
         recipe, reasons["network.width"] = narrowed(usual, data, began, speed)
     if recipe.steps is None:
-        engine, rate, why = fastest(recipe, data, device, began, say)
+        engine, rate, why = yield from fastest(recipe, data, device, began)
     if open_width:
         slower: float = (resolved(recipe.network.width) / resolved(usual.network.width)) ** STEEPNESS
         if rate * slower > DISTURBED * speed:
             recipe, reasons["network.width"] = narrowed(usual, data, began, rate * slower)
-            engine, rate, why = fastest(recipe, data, device, began, say)
+            engine, rate, why = yield from fastest(recipe, data, device, began)
     if "batch" in opened:
         updates = updates_within(recipe, remaining(resolved(recipe.budget), began), rate, 0)
         batch, reasons["batch"] = suited_batch(recipe, updates)
@@ -278,8 +277,8 @@ def by_stopwatch(
 
 
 def resolve(
-    asked: Recipe, data: Prepared, device: torch.device, say: Callable[[str], None], began: float | None = None
-) -> tuple[Recipe, dict[str, str]]:
+    asked: Recipe, data: Prepared, device: torch.device, began: float | None = None
+) -> Work[tuple[Recipe, dict[str, str]]]:
     """The recipe with nothing left open, and the reason of each choice: facts first, then, if precision or length is
     open, a few timed steps.
 
@@ -288,12 +287,12 @@ def resolve(
     began, facts = time.perf_counter() if began is None else began, facts_of(data)
     recipe, reasons = complete(asked, facts)
     if recipe.kind == "denoiser" and (wrong := squeezed(recipe.network, facts)):
-        say(wrong)
+        yield Message(wrong)
     opened = set[str]()
     if recipe.kind == "denoiser" and recipe.budget is not None and recipe.steps is None:
         opened |= {"network.width"} if recipe.network.kind == "unet" and asked.network.width is None else set()
         opened |= {"batch"} if asked.batch is None else set()
-    recipe, rate, measured = by_stopwatch(recipe, opened, data, device, began, say)
+    recipe, rate, measured = yield from by_stopwatch(recipe, opened, data, device, began)
     for name in opened:
         measured[name] = reasons[name] + measured[name]
     reasons |= measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from ebb.encode.picture import Beside
 from ebb.encode.statistics import Spread
 from ebb.encode.text import Vocabulary
 from ebb.errors import DataError, UsageError
+from ebb.events import Message, Work
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble
 from ebb.judge.features import train_classifier
 from ebb.judge.pretrained import lpips
@@ -35,8 +36,6 @@ from ebb.system.families.family import Prepared
 from ebb.system.system import load, locate
 from ebb.terminal import command
 from ebb.train.objectives.autoencoding import FeatureMaps, stages
-
-Say = Callable[[str], None]
 
 CPU = torch.device("cpu")
 
@@ -58,8 +57,7 @@ def prepared(
     images: Images,
     device: torch.device = CPU,
     cache: Path = Path("runs"),
-    say: Say = lambda _: None,
-) -> Prepared:
+) -> Work[Prepared]:
     """`images` as the recipe hears and sees them; latents are made once and kept under `cache`.
 
     Raises DataError for captions that are required and missing, UsageError for an autoencoder that does not fit.
@@ -67,32 +65,33 @@ def prepared(
     if recipe.kind == "autoencoder":
         how, seen = recipe.autoencoding, None
         if how.perceptual:
-            seen = lpips(Path(how.lpips), device) if how.lpips else perceiver(images, device, cache, say)
+            seen = lpips(Path(how.lpips), device) if how.lpips else (yield from perceiver(images, device, cache))
         return Prepared(images, Conditioner(), Examples(images.pixels), None, features=seen)
     if recipe.reflow is not None:
-        system, pairs = pairs_of(recipe, images, device, cache, say)
+        system, pairs = yield from pairs_of(recipe, images, device, cache)
         weights = system.denoiser.state_dict()
         return Prepared(images, system.conditioner, pairs, None, system.space, weights=weights)
     text, latents = text_of(recipe.text, images, device), None
     if recipe.autoencoder is not None:
-        latents = latents_of(recipe, images, device, cache, say)
+        latents = yield from latents_of(recipe, images, device, cache)
     factor = latents[0].autoencoder.factor if latents else 1
     conditioner = Conditioner(Labels(images.names), text, numbers_of(images), beside_of(images, factor))
 
-    def of(some: Images, part: str) -> Examples:
+    def of(some: Images, part: str) -> Work[Examples]:
         count, numbers = len(some.pixels), some.told.numbers
         cond: dict[str, np.ndarray | Rows | Pictures] = {}
         if isinstance(text, Frozen):
             folder = f"{images.summary.name}-{text.fingerprint[:8]}-{part}"
             cond |= replace(conditioner, text=None).of(count, some.labels, None, numbers)
-            cond["text"] = states_of(text, some, cache / "texts" / folder, say)
+            cond["text"] = yield from states_of(text, some, cache / "texts" / folder)
         else:
             cond |= conditioner.of(count, some.labels, some.captions, numbers)
         if conditioner.beside is None or some.told.pictures is None:
             return Examples(some.pixels, cond)
         return Examples(some.pixels, cond | {conditioner.beside.name: some.told.pictures}, folded=conditioner.beside)
 
-    examples, unseen = of(images, "train"), None if images.held_out is None else of(images.held_out, "held-out")
+    examples = yield from of(images, "train")
+    unseen = None if images.held_out is None else (yield from of(images.held_out, "held-out"))
     if latents is None:
         return Prepared(images, conditioner, examples, unseen)
     space, kept = latents
@@ -115,7 +114,7 @@ def beside_of(images: Images, factor: int) -> Beside | None:
     return Beside(str(told.fields.beside), (channels, height, width), factor)
 
 
-def states_of(text: Frozen, images: Images, folder: Path, say: Say) -> Rows:
+def states_of(text: Frozen, images: Images, folder: Path) -> Work[Rows]:
     """The states of all captions, made once and kept in `folder` in half precision; anew when a caption or an encoder
     is another."""
     captions = images.captions or ("",) * len(images.pixels)
@@ -124,7 +123,8 @@ def states_of(text: Frozen, images: Images, folder: Path, say: Say) -> Rows:
     def made(first: int, last: int) -> dict[str, Tensor]:
         return {"text": torch.from_numpy(text(captions[first:last])).half()}
 
-    return cached(folder, {"captions": said, "encoders": text.fingerprint}, len(captions), made, say=say)["text"]
+    key = {"captions": said, "encoders": text.fingerprint}
+    return (yield from cached(folder, key, len(captions), made, what="encoding captions"))["text"]
 
 
 def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> Text | Frozen | None:
@@ -155,8 +155,8 @@ def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> T
 
 
 def latents_of(
-    recipe: Recipe, images: Images, device: torch.device, cache: Path, say: Say
-) -> tuple[LatentSpace, Mapping[str, Rows]]:
+    recipe: Recipe, images: Images, device: torch.device, cache: Path
+) -> Work[tuple[LatentSpace, Mapping[str, Rows]]]:
     """The latents of all images as the encoder says them, and the space that brings them to unit variance.
 
     They depend on the images and the autoencoder's weights, and are made anew when one of these changes.
@@ -189,7 +189,8 @@ def latents_of(
 
     key = {"data": images.summary.images, "shape": list(shape), "flip": recipe.data.flip}
     key["autoencoder"] = checkpoint.sha256(locate(run) / "ema.safetensors")
-    kept = cached(cache / "latents" / f"{images.summary.name}-{run.name}", key, len(images.pixels), made, say=say)
+    place, count = cache / "latents" / f"{images.summary.name}-{run.name}", len(images.pixels)
+    kept = yield from cached(place, key, count, made, what="encoding latents")
     return LatentSpace.of(autoencoder, *by_channel(kept["x0"])), kept
 
 
@@ -197,7 +198,7 @@ PERCEIVER = 3
 """The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
 
 
-def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> FeatureMaps:
+def perceiver(images: Images, device: torch.device, cache: Path) -> Work[FeatureMaps]:
     """The feature maps of a classifier of the images' labels, trained once and kept under `cache`.
 
     Raises UsageError for images without labels.
@@ -210,7 +211,7 @@ def perceiver(images: Images, device: torch.device, cache: Path, say: Say) -> Fe
     file = cache / f"perceiver-{images.summary.fingerprint[:12]}.safetensors"
     kept = load_ensemble(file, images.summary.fingerprint)
     if kept is None:
-        say("training a classifier to compare pictures by, once")
+        yield Message("training a classifier to compare pictures by, once")
         classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
         kept = Ensemble([classifier]), accuracy
         with told(file.parent):

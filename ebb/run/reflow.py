@@ -7,7 +7,6 @@ steps; in the limit one (Liu et al. 2023, theorem 3.7).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from ebb.data.loader import Examples
 from ebb.data.scan import Images
 from ebb.errors import UsageError
+from ebb.events import Work
 from ebb.recipe.recipe import Recipe, from_yaml
 from ebb.sample.noise import Noise
 from ebb.store import checkpoint
@@ -66,8 +66,7 @@ def pairs_of(
     images: Images,
     device: torch.device,
     cache: Path,
-    say: Callable[[str], None],
-) -> tuple[System, Examples]:
+) -> Work[tuple[System, Examples]]:
     """The run that is reflowed, and the samples it draws for labels and captions of the data, each with its noise.
 
     They are made once, with the run's own sampling, and kept under `cache`; anew when its weights, its sampling or the
@@ -80,7 +79,6 @@ def pairs_of(
     wishes = wishes_of(system, images, np.random.default_rng(recipe.seed).choice(len(images.pixels), count))
 
     def made(first: int, last: int) -> dict[str, Tensor]:
-        say(f"drawing pairs of noise and sample: {first:,} of {count:,}")
         drawn = system.make(wishes.part(first, last - first), seed=FIRST + first, encoded=True)
         return {"x0": drawn.half()}
 
@@ -89,7 +87,7 @@ def pairs_of(
         "weights": checkpoint.sha256(locate(run) / "ema.safetensors"),
     }
     key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}
-    kept = cached(cache / "pairs" / run.name, key, count, made, say=say)
+    kept = yield from cached(cache / "pairs" / run.name, key, count, made, what="drawing pairs of noise and sample")
     hears, shape = system.conditioner, system.inner
     cond: dict[str, Any] = {name: rows.cpu().numpy() for name, rows in replace(hears, beside=None)(wishes).items()}
     if hears.beside is not None:

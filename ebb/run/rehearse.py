@@ -13,14 +13,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from ebb.data.scan import Images
 from ebb.errors import ResourceError, memory_is_full
+from ebb.events import Work
 from ebb.machine import best_device, matrix_rate, ready
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.build import build, names_known, updates_of
-from ebb.run.folder import show_choices, write_documents
+from ebb.run.folder import chosen_for, write_documents
 from ebb.run.meter import peak_memory_mb
 from ebb.run.plan import rate_of, resolve
 from ebb.run.prepare import prepared
@@ -29,7 +29,6 @@ from ebb.run.train import looked_at
 from ebb.store import checkpoint
 from ebb.store.place import by_name
 from ebb.system.families.family import Built, autocast_of
-from ebb.terminal import screen, tell
 from ebb.train.objectives.autoencoding import Trainee
 from ebb.understand.cost import gflop
 
@@ -88,13 +87,12 @@ def rehearse(
     asked: Recipe | None = None,
     *,
     run: str | Path | None = None,
-    console: Console | None = None,
     began: float | None = None,
     started: float | None = None,
-) -> Rehearsal:
+) -> Work[Rehearsal]:
     """Do once what `ebb.run.train.train` with the same arguments does from the beginning, and measure it.
 
-    The recipe is chosen and printed as for the run; two updates and as many more as fit in 3 seconds are made, a
+    The recipe is chosen and reported as for the run; two updates and as many more as fit in 3 seconds are made, a
     checkpoint is saved beside the place of the run, and a few images are sampled. A run that is there is not looked
     at, and nothing is left. The budget counts from `began` and the first update from `started`, both a
     `time.perf_counter()`, without them that of the call.
@@ -103,16 +101,16 @@ def rehearse(
     """
     called = time.perf_counter()
     began, started = called if began is None else began, called if started is None else started
-    asked, console = inherited(asked or Recipe()), screen(console)
+    asked = inherited(asked or Recipe())
     names_known(asked)
     ready()
     device = best_device()
     data = str(data)
     with workshop(by_name(Path(run)).parent if run else Path("runs")) as folder, enough_memory(asked):
-        images = looked_at(data, asked, folder, console)
-        learnt = prepared(asked, images, device, folder, lambda text: tell(console, text))
-        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)
-        show_choices(recipe, reasons, console)
+        images = yield from looked_at(data, asked, folder)
+        learnt = yield from prepared(asked, images, device, folder)
+        recipe, reasons = yield from resolve(asked, learnt, device, began)
+        yield chosen_for(recipe, reasons)
         with enough_memory(recipe):
             write_documents(folder / "run", recipe, asked, reasons, images, data)
             parts = build(recipe, learnt, device)

@@ -5,29 +5,28 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from ebb.data.loader import Loader
 from ebb.data.pictures import to_unit
 from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
+from ebb.events import Event, Message, Preview, RolledBack, Saved, Skipped, Update, Work
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.build import build, updates_of
-from ebb.run.folder import Events, Log, amend
+from ebb.run.folder import GuardRecord, Log, amend
 from ebb.run.meter import Meter
 from ebb.run.plan import GRID_IMAGES, rate_of, remaining, settled, undecided, updates_within
 from ebb.store import checkpoint
 from ebb.store.write import replace_text
 from ebb.system.families.family import Built, autocast_of
 from ebb.system.requests import asked_for
-from ebb.terminal import tell
 from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
 from ebb.train.loop import Step, seed_of
 
@@ -50,23 +49,51 @@ ORDER = 2**62
 """The part of a step whose seed is that of the order after a rollback; the others are small numbers."""
 
 
-def follow(folder: Path, recipe: Recipe, parts: Built, log: Log, console: Console, began: float | None = None) -> None:
-    """Make the updates that are left, with a bar, a log, sample grids and checkpoints, and go back where it must be.
+def follow(folder: Path, recipe: Recipe, parts: Built, log: Log, began: float | None = None) -> Iterator[Event]:
+    """Make the updates that are left, with a log, sample grids and checkpoints, and go back where it must be.
 
     Where the budget `began` at a time of `time.perf_counter`, the recipe's steps are a first guess. As long as nothing
     depends on their number, which is until the learning rate falls, the speed so far corrects it.
+
+    Closed, it saves a checkpoint of the last update that it reported, as the first Ctrl-C does after the next one.
     """
+    with closing(supervised(folder, recipe, parts, log, began)) as events:
+        for event in events:
+            log.read(event)
+            yield event
+
+
+def supervised(folder: Path, recipe: Recipe, parts: Built, log: Log, began: float | None) -> Work[None]:
+    """What `follow` does, but for the log, of which it knows the last line."""
     steps, done = resolved(recipe.steps), parts.training.step
     before, seen = log.last.get("seconds", 0.0), parts.training.seen
-    meter = Meter(console, steps, done, before, seen, recipe.optimiser.accumulate)
-    with interruptible() as stopped, meter:
-        course = Supervisor(folder, recipe, parts, log, Events(folder, done), console, meter)
+    meter = Meter(steps, done, before, seen, recipe.optimiser.accumulate)
+    with interruptible() as stopped:
+        course = Supervisor(folder, recipe, parts, log, GuardRecord(folder, done), meter)
         while began is not None and undecided(course.recipe) - parts.training.step >= course.leg:
-            course.train(stopped, parts.training.step + course.leg)
+            yield from course.train(stopped, parts.training.step + course.leg)
             course.settle(began)
         if abs(course.steps - steps) > TELLING * steps:
-            tell(console, f"{course.steps:,} updates, where {steps:,} were planned: {course.pace}")
-        course.train(stopped, course.steps)
+            yield Message(f"{course.steps:,} updates, where {steps:,} were planned: {course.pace}")
+        yield from course.train(stopped, course.steps)
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is to be done after an update, besides what every reported update has."""
+
+    grid: bool
+    validation: bool
+    checkpoint: bool
+    surely: bool
+    """the checkpoint also after an update that was not made: it is the last"""
+    preview: int
+    """the step of the next grid"""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every weight and moment is looked at first."""
+        return self.grid or self.validation or self.checkpoint
 
 
 @dataclass
@@ -77,8 +104,7 @@ class Supervisor:
     recipe: Recipe
     parts: Built
     log: Log
-    events: Events
-    console: Console
+    guarded: GuardRecord
     meter: Meter
     skips: list[Skip] = field(default_factory=list, init=False)
     """The last updates that were not made."""
@@ -100,13 +126,13 @@ class Supervisor:
     @property
     def loader(self) -> Loader:
         """The batches in the order of this attempt; its seed, that of the noise too, is another after each rollback."""
-        turns, first = len(self.events.rollbacks), self.parts.loader
+        turns, first = len(self.guarded.rollbacks), self.parts.loader
         return replace(first, seed=seed_of(first.seed, turns, ORDER)) if turns else first
 
-    def train(self, stopped: Callable[[], int], until: int) -> None:
+    def train(self, stopped: Callable[[], int], until: int) -> Work[None]:
         """Go on until step `until`, from earlier checkpoints where it must be."""
-        while (trouble := self.attempt(stopped, until)) is not None:
-            self.back(trouble)
+        while (trouble := (yield from self.attempt(stopped, until))) is not None:
+            yield self.back(trouble)
             if signalled := stopped():
                 raise KeyboardInterrupt(signalled)
 
@@ -120,16 +146,16 @@ class Supervisor:
         self.recipe = settled(self.recipe, done, left)
         self.pace = f"{self.recipe.budget} at {rate:,.0f} images/s, measured up to update {done:,}"
         amend(self.folder, self.recipe, "steps", self.pace)
-        self.meter.extend(self.steps)
+        self.meter.steps = self.steps
 
     def updates(self, until: int) -> Iterator[Step]:
         """The updates that are left until step `until`, at a rate that each rollback has lowered."""
-        rate, share = rate_of(self.recipe), SLOWER ** len(self.events.rollbacks)
+        rate, share = rate_of(self.recipe), SLOWER ** len(self.guarded.rollbacks)
         return updates_of(
             self.recipe, self.parts, steps=until, rate=lambda step: rate(step) * share, loader=self.loader
         )
 
-    def attempt(self, stopped: Callable[[], int], until: int) -> Trouble | None:
+    def attempt(self, stopped: Callable[[], int], until: int) -> Work[Trouble | None]:
         """Train to step `until` (None) or to where it cannot go on; KeyboardInterrupt, with all saved, once `stopped`.
 
         Most steps pass unseen. Those with a line of the log, a grid, a validation or a checkpoint are looked at first.
@@ -139,45 +165,70 @@ class Supervisor:
         for step in self.updates(until):
             self.meter.note(step)
             number, signalled = step.number, stopped()
-            last, marked = number == self.steps, number in grids or number in measured
+            last, preview = number == self.steps, next((g for g in grids if g > number), self.steps)
             save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
-            if not (save or marked or number % every == 0):
+            due = Due(number in grids, number in measured, save, last or bool(signalled), preview)
+            if not (due.whole or number % every == 0):
                 continue
-            now, longest = self.parts.training.guard.rows()
-            reading = self.meter.read()
-            self.note(reading.skips)
-            if (trouble := self.trouble(step, now if last else 0, longest, whole=save or marked)) is not None:
+            try:
+                trouble = yield from self.report(step, due)
+            except GeneratorExit:
+                self.leave(step)
+                raise
+            if trouble is not None:
                 return trouble
-            if reading.entry is not None:
-                self.write(reading.entry, next((g for g in grids if g > number), self.steps), number in measured)
-            if number in grids:
-                draw(self.folder, self.parts, number)
-            if save and (last or signalled or not now):  # after a bad update only where it must be
-                state, contract = self.parts.state(), self.parts.averaged().contract()
-                checkpoint.save(self.folder / "checkpoints", number, state, contract)
-                self.saved = time.monotonic()
             self.meter.rested()
             if signalled and not last:
                 raise KeyboardInterrupt(signalled)
         return None
 
-    def note(self, skips: list[Skip]) -> None:
-        """Record updates that were not made, and say so."""
+    def report(self, step: Step, due: Due) -> Work[Trouble | None]:
+        """What there is to report of the updates up to `step`, and what is due after it; why it cannot go on, if so."""
+        now, longest = self.parts.training.guard.rows()
+        reading = self.meter.read()
+        skipped = self.note(reading.skips)
+        trouble = self.trouble(step, now if step.number == self.steps else 0, longest, whole=due.whole)
+        if reading.entry is not None and trouble is None:
+            yield self.line(step, reading.entry, due)
+        if skipped is not None:
+            yield skipped
+        if trouble is not None:
+            return trouble
+        if due.grid:
+            yield Preview(step.number, str(draw(self.folder, self.parts, step.number)))
+        if due.checkpoint and (due.surely or not now):  # after a bad update only where it must be
+            yield self.save(step.number)
+        return None
+
+    def note(self, skips: list[Skip]) -> Skipped | None:
+        """Record updates that were not made."""
         if not skips:
-            return
+            return None
         usual = self.parts.training.guard.usual()
         self.skips = [*self.skips, *skips][-STRIKES:]
-        self.events.add([asdict(skip) | {"what": "skipped", "cause": skip.reason(usual)} for skip in skips])
-        steps = f"step {skips[0].step:,}" if len(skips) == 1 else f"{len(skips)} steps up to {skips[-1].step:,}"
-        tell(self.console, f"skipped {steps}: {skips[-1].reason(usual)}")
+        self.guarded.add([asdict(skip) | {"what": "skipped", "cause": skip.reason(usual)} for skip in skips])
+        return Skipped(tuple(skip.step for skip in skips), skips[-1].reason(usual))
 
-    def write(self, entry: dict[str, Any], next_grid: int, validate: bool) -> None:
+    def line(self, step: Step, figures: dict[str, Any], due: Due) -> Update:
         """One line of the log, with the validation loss of the weights and of their average where it is due."""
         validation, training = self.parts.validation, self.parts.training
-        if validate and validation is not None:
-            entry |= {"validation": validation(training.model), "validation_ema": validation(training.ema.model)}  # type: ignore[arg-type]
-        self.log.write(entry)
-        self.meter.show(entry, next_grid)
+        left = self.meter.left(step.number)
+        if due.validation and validation is not None:
+            figures |= {"validation": validation(training.model), "validation_ema": validation(training.ema.model)}  # type: ignore[arg-type]
+        return Update(step.number, self.steps, figures, due.preview, left)
+
+    def save(self, number: int) -> Saved:
+        """A checkpoint of the last update."""
+        state, contract = self.parts.state(), self.parts.averaged().contract()
+        made = checkpoint.save(self.folder / "checkpoints", number, state, contract)
+        self.saved = time.monotonic()
+        return Saved(number, str(made))
+
+    def leave(self, step: Step) -> None:
+        """Save a checkpoint where nobody asks for more, unless the weights are not good."""
+        now, longest = self.parts.training.guard.rows()
+        if self.trouble(step, now if step.number == self.steps else 0, longest, whole=True) is None:
+            self.save(step.number)
 
     def trouble(self, step: Step, now: int, longest: int, *, whole: bool) -> Trouble | None:
         """Why the run cannot go on after `step`, whose last `now` updates and at some time `longest` in a row were bad.
@@ -208,15 +259,15 @@ class Supervisor:
         found = (poisoned(loader(number), loader(end)) for number in range(skip.batch, end))
         return next((fault for fault in found if fault), None)
 
-    def back(self, trouble: Trouble) -> None:
+    def back(self, trouble: Trouble) -> RolledBack:
         """Return to the last good checkpoint, or to the beginning; EbbError when that did not help before."""
-        training, turns = self.parts.training, self.events.rollbacks
+        training, turns = self.parts.training, self.guarded.rollbacks
         at, last = training.step, self.skips[-1:]
         event: dict[str, Any] = {"step": at, "loss": None, "grad_norm": None, "batch": None, "levels": None}
         event |= {name: value for skip in last for name, value in asdict(skip).items() if name != "step"}
         event |= {"cause": trouble.cause}
         if len(turns) >= MOST_ROLLBACKS:
-            self.events.add([event | {"what": "stopped"}])
+            self.guarded.add([event | {"what": "stopped"}])
             before = " and ".join(f"{turn['to']:,}" for turn in turns)
             raise EbbError(f"stopped at step {at:,}, after going back to step {before}: {trouble.cause}", trouble.hint)
         target = good_checkpoint(self.folder, turns[-1]["to"] if turns else None)
@@ -226,12 +277,10 @@ class Supervisor:
             again = build(self.recipe, self.parts.data, self.parts.loader.device)
             training.restore(again.training.state())
         share = SLOWER ** (len(turns) + 1)
-        self.events.add([event | {"what": "rolled back", "to": training.step, "rate": share}])
-        self.log.cut(training.step)
+        self.guarded.add([event | {"what": "rolled back", "to": training.step, "rate": share}])
         self.meter.back(training.step, training.seen)
         self.skips = []
-        tell(self.console, f"step {at:,}: {trouble.cause}")
-        tell(self.console, f"back to step {training.step:,}, with another order and {share:g} of the learning rate")
+        return RolledBack(at, training.step, share, trouble.cause)
 
 
 def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
@@ -297,10 +346,12 @@ def validation_steps(recipe: Recipe, parts: Built) -> set[int]:
     return {max(1, round(steps * i / count)) for i in range(1, count + 1)}
 
 
-def draw(folder: Path, parts: Built, step: int) -> None:
-    """A grid to look at, from the averaged weights, with the same seeds at every step."""
+def draw(folder: Path, parts: Built, step: int) -> Path:
+    """The file of a grid to look at, from the averaged weights, with the same seeds at every step."""
     made, columns = shown(parts)
-    save_png(grid(to_pixels(made), columns), folder / "samples" / f"step-{step:06d}.png", {"step": step, "seed": 0})
+    file = folder / "samples" / f"step-{step:06d}.png"
+    save_png(grid(to_pixels(made), columns), file, {"step": step, "seed": 0})
+    return file
 
 
 def shown(parts: Built) -> tuple[Tensor, int]:

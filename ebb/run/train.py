@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-
-from rich.console import Console
 
 from ebb.data.changed import changed
 from ebb.data.scan import Images, read
 from ebb.data.sources import named
 from ebb.errors import UsageError
+from ebb.events import Done, Event, Message, Progress, Work, streamed
 from ebb.machine import best_device, ready
 from ebb.recipe.recipe import Recipe, difference, from_yaml, resolved
 from ebb.report.run_report import write_report
 from ebb.run.build import build, names_known
-from ebb.run.folder import Log, show_choices, show_data, write_card, write_documents
+from ebb.run.folder import Log, chosen_for, found_in, write_card, write_documents
 from ebb.run.plan import resolve, timed
 from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
@@ -27,7 +26,6 @@ from ebb.store.exchange import exchanged, foreign, pending, recover
 from ebb.store.lock import MEASURED, TRAINED, held
 from ebb.store.owned import claimable, is_run, spared
 from ebb.store.place import by_name, expanded, room_in
-from ebb.terminal import screen, tell
 
 
 def train(
@@ -36,32 +34,34 @@ def train(
     *,
     run: str | Path | None = None,
     fresh: bool = False,
-    console: Console | None = None,
     began: float | None = None,
-) -> Path:
-    """Train on `data` (see `ebb.data.scan.read` for what it may be) and return the run folder.
+) -> Work[Path]:
+    """Train on `data` (see `ebb.data.scan.read` for what it may be); the result is the run folder.
 
     The same call again resumes, bit for bit; a run folder of another recipe or other data is refused with the
-    difference unless `fresh`, which starts anew. Ctrl-C saves a checkpoint first. The budget counts from `began`, a
-    `time.perf_counter()`, without it from the call.
+    difference unless `fresh`, which starts anew. Ctrl-C saves a checkpoint first, and so does closing this generator
+    at an update that it reported. The budget counts from `began`, a `time.perf_counter()`, without it from the first
+    event that is asked for.
 
     Raises ResourceError where another process trains the run, and for what the system does not let be written.
     """
     began = time.perf_counter() if began is None else began
     data, run = str(data), None if run is None else Path(run)
-    asked, console = inherited(asked or Recipe()), screen(console)
+    asked = inherited(asked or Recipe())
     names_known(asked)
     ready()
     folder = by_name(run or Path("runs") / named(data))
     if not pending(folder):
         claimable(folder)
     room_in(folder if folder.exists() else folder.parent)
-    with held(folder, TRAINED, partial(tell, console), instead="choose another place with --run FOLDER"):
-        if said := recover(folder):
-            tell(console, f"{folder}: an interrupted --fresh was found, {said}")
+    with held(folder, TRAINED, instead="choose another place with --run FOLDER") as notes:
+        yield from notes
+        if repaired := recover(folder):
+            yield Message(f"{folder}: an interrupted --fresh was found, {repaired}")
         if fresh and is_run(folder):
             spared(folder, sources(data, asked))
-        trained(folder, data, asked, fresh, console, began)
+        yield from trained(folder, data, asked, fresh, began)
+    yield Done(str(folder))
     return folder
 
 
@@ -77,50 +77,52 @@ def sources(data: str, asked: Recipe) -> dict[str, Path]:
     return {what: expanded(path) for what, paths in several.items() for path in paths}
 
 
-def trained(folder: Path, data: str, asked: Recipe, fresh: bool, console: Console, began: float) -> None:
+def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -> Work[None]:
     """What `train` does in a folder that is nobody else's."""
-    images = looked_at(data, asked, folder.parent, console)
+    images = yield from looked_at(data, asked, folder.parent)
     recipe, device = resumed(folder, asked, images, fresh), best_device()
-    learnt = prepared(recipe or asked, images, device, folder.parent, lambda text: tell(console, text))
+    learnt = yield from prepared(recipe or asked, images, device, folder.parent)
     settling = recipe is None and asked.steps is None
     last = None if recipe is None else checkpoint.newest(folder / "checkpoints")
     if recipe is None:
-        recipe, reasons = resolve(asked, learnt, device, lambda text: tell(console, text), began)
-        show_choices(recipe, reasons, console)
+        recipe, reasons = yield from resolve(asked, learnt, device, began)
+        yield chosen_for(recipe, reasons)
         parts = build(recipe, learnt, device)
         if asked.steps is not None and checkpoint.newest(folder / "checkpoints") is not None:
             next(timed(recipe, build(recipe, learnt, device)))  # what cannot be trained fails before an old run goes
-        begin(folder, recipe, asked, reasons, images, data, console)
+        yield from begin(folder, recipe, asked, reasons, images, data)
     else:
         where = "from the beginning: it has no checkpoint yet" if last is None else f"on from {last.name}"
-        tell(console, f"{folder} is of this recipe: going {where}")
+        yield Message(f"{folder} is of this recipe: going {where}")
         parts = build(recipe, learnt, device)
     if last is not None:
         restore(parts, last)
     if parts.training.step >= resolved(recipe.steps):
-        tell(console, f"finished at step {parts.training.step:,}; --fresh starts anew")
+        yield Message(f"finished at step {parts.training.step:,}; --fresh starts anew")
     log = Log(folder, parts.training.step)
     try:
-        follow(folder, recipe, parts, log, console, began if settling else None)
+        yield from follow(folder, recipe, parts, log, began if settling else None)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(*stop.args[:1], checkpoint.outlook(folder / "checkpoints")) from stop
     write_card(folder, recipe, parts.system, log.last)
     write_report(folder)
 
 
-def looked_at(data: str, asked: Recipe, cache: Path, console: Console) -> Images:
-    """The images of `data` as they are asked for, read and shown; large ones are kept in `cache`."""
-    with console.status("reading the data") as status:
-        images = read(
+def looked_at(data: str, asked: Recipe, cache: Path) -> Work[Images]:
+    """The images of `data` as they are asked for, read and reported; large ones are kept in `cache`."""
+    yield Progress("reading the data")
+    images = yield from streamed(
+        lambda progress: read(
             data,
             size=asked.data.size,
             channels=asked.data.channels,
             numbers=asked.numbers,
             beside=asked.beside,
             cache=cache,
-            progress=lambda what, done, of: status.update(f"{what}: {done:,} of {of:,}"),
+            progress=lambda what, done, of: progress(Progress(what, done, of)),
         )
-    show_data(images, console, captions=asked.text.captions != "ignored")
+    )
+    yield from found_in(images, captions=asked.text.captions != "ignored")
     return images
 
 
@@ -150,11 +152,12 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
 
 
 def begin(
-    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str, console: Console
-) -> None:
+    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str
+) -> Iterator[Event]:
     """Write the run's documents, in the place of an old run, which goes only when the new one stands."""
-    with held(folder, MEASURED), exchanged(folder) as made:
+    with held(folder, MEASURED) as notes, exchanged(folder) as made:
+        yield from notes
         write_documents(made, recipe, asked, reasons, images, data)
     if left := foreign(folder):
         more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-        tell(console, f"kept in {folder}, for ebb did not make them: {', '.join(left[:5])}{more}")
+        yield Message(f"kept in {folder}, for ebb did not make them: {', '.join(left[:5])}{more}")

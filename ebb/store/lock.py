@@ -9,15 +9,14 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ebb.errors import ResourceError
+from ebb.events import Message, Work
 from ebb.store.failure import told
-
-Say = Callable[[str], None]
 
 TRAINED, MEASURED, MADE = "trained", "measured", "made"
 """What a folder can be by one process at a time: each has its lock, so that a run is measured while it is trained."""
@@ -32,22 +31,25 @@ PATIENCE = 0.2
 """Seconds between two looks at a lock that is waited for."""
 
 
+class BusyError(ResourceError):
+    """Another process is at work there."""
+
+
 @contextmanager
-def held(
-    folder: Path, doing: str, say: Say = lambda _: None, *, wait: bool = False, instead: str = ""
-) -> Iterator[None]:
+def held(folder: Path, doing: str, *, instead: str = "") -> Iterator[tuple[Message, ...]]:
     """Be the only process by which `folder` is `doing` (TRAINED, …) within the block; the folder is made for it.
 
-    Where another is, raises the ResourceError that says which, and what to do `instead`; or, with `wait`, says so and
-    waits for it. Where the file system has no locks, says so and goes on. What was made for it is gone afterwards, but
-    for folders that came to hold something. Raises ResourceError for a folder that cannot be written to.
+    Where another is, raises the BusyError that says which, and what to do `instead`. Where the file system has no
+    locks, goes on, and gives a message that says so. What was made for it is gone afterwards, but for folders that came
+    to hold something. Raises ResourceError for a folder that cannot be written to.
     """
     file = folder / f".{doing}.lock"
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    handle = opened(file, doing, say, wait, instead)
+    handle = locked(file, doing, instead)
+    lockless = f"{folder}: this file system has no locks, so see to it that no second process writes there"
     try:
         signed(handle)
-        yield
+        yield (Message(lockless),) if handle is None else ()
     finally:
         if handle is not None:
             with suppress(OSError):  # while it is still held, so that nobody locks a file that is about to go
@@ -58,9 +60,23 @@ def held(
                 each.rmdir()
 
 
-def opened(file: Path, doing: str, say: Say, wait: bool, instead: str) -> int | None:
+def turn(folder: Path, doing: str) -> Work[ExitStack]:
+    """Wait until no other process is `doing` with the folder, and report by which it is: `held`, entered."""
+    waited = False
+    while True:
+        holding = ExitStack()
+        try:
+            yield from holding.enter_context(held(folder, doing))
+            return holding
+        except BusyError as error:
+            if not waited:
+                yield Message(f"{error.what}: waiting for it")
+            waited = True
+            time.sleep(PATIENCE)
+
+
+def locked(file: Path, doing: str, instead: str) -> int | None:
     """The handle of a locked file; None where the file system has no locks."""
-    said = False
     while True:
         handle = at(file)
         try:
@@ -68,18 +84,11 @@ def opened(file: Path, doing: str, say: Say, wait: bool, instead: str) -> int | 
             if stands(file, handle):
                 return handle
         except OSError as error:
-            if error.errno not in TAKEN:
-                os.close(handle)
-                say(f"{file.parent}: this file system has no locks, so see to it that no second process writes there")
+            found = busy(file, doing, instead) if error.errno in TAKEN else None
+            os.close(handle)
+            if found is None:
                 return None
-            found = busy(file, doing, instead)
-            if not wait:
-                os.close(handle)
-                raise found from error
-            if not said:
-                say(f"{found.what}: waiting for it")
-            said = True
-            time.sleep(PATIENCE)
+            raise found from error
         os.close(handle)
 
 
@@ -130,7 +139,7 @@ def signed(handle: int | None) -> None:
         os.write(handle, json.dumps(holder).encode())
 
 
-def busy(file: Path, doing: str, instead: str) -> ResourceError:
+def busy(file: Path, doing: str, instead: str) -> BusyError:
     """The error that says by which process a folder is `doing`."""
     try:
         holder: dict[str, Any] = json.loads(file.read_text(encoding="utf8"))
@@ -142,4 +151,4 @@ def busy(file: Path, doing: str, instead: str) -> ResourceError:
         who, stop = "another process", "stop it"
     ways = ["wait until it is done", stop, *([instead] if instead else [])]
     hint = f"{', '.join(ways[:-1])}, or {ways[-1]}"
-    return ResourceError(f"{file.parent} is being {doing} by {who}", hint)
+    return BusyError(f"{file.parent} is being {doing} by {who}", hint)

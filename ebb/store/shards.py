@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ebb.errors import EbbError, ResourceError, UsageError
+from ebb.events import Message, Progress, Work
 from ebb.shapes import Int
 from ebb.store import memory
 from ebb.store.checkpoint import sha256
-from ebb.store.lock import MADE, held
-from ebb.store.memory import Progress
+from ebb.store.lock import MADE, turn
 from ebb.store.write import PARTIAL, replace_bytes, replace_text
 
 INDEX = "index.json"
@@ -65,19 +65,18 @@ def cached(
     make: Make,
     *,
     rows: int = 1024,
-    say: Callable[[str], None] = lambda _: None,
-    progress: Progress = lambda stage, done, total: None,
-) -> Mapping[str, Rows]:
+    what: str = "making shards",
+) -> Work[Mapping[str, Rows]]:
     """The tensors `make` gives for `count` items, from the shards in `folder`, and made where they are not there.
 
     `make(first, last)` gives tensors by name, each with last − first rows, as a function of `key` and the items alone:
     `key` is JSON and holds all that they depend on (the fingerprints of the data and of the network, the settings).
     A shard holds `rows` items; it is written whole or not at all, so an interrupted call goes on where it was. Where
     `key`, `count` or `rows` differ from what the folder was made of, or a shard is not what was written (size,
-    sha256), it is made anew, and `say` is told so. What comes back is in memory where it takes less than half of what
+    sha256), it is made anew, which is reported. What comes back is in memory where it takes less than half of what
     is available, and mapped from the files where not.
 
-    One process at a time makes what is missing; others wait for it.
+    One process at a time makes what is missing; others wait for it. What is being made is reported in words as `what`.
 
     Raises UsageError for a count or key that cannot be, and for a folder with shards that ebb did not make, EbbError
     where `make` gives rows that do not fit or are not finite, and ResourceError for a full disk; the shards that were
@@ -90,22 +89,20 @@ def cached(
     except (TypeError, ValueError) as error:
         raise UsageError(f"expected a key of plain JSON values, got {dict(key)!r:.120}: {error}") from error
     about["fingerprint"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    with alone(folder := Path(folder), say):
-        return _made(folder, about, make, say, progress)
+    with (yield from alone(folder := Path(folder))):
+        return (yield from _made(folder, about, make, what))
 
 
-def alone(folder: Path, say: Callable[[str], None]) -> AbstractContextManager[None]:
+def alone(folder: Path) -> Work[AbstractContextManager[object]]:
     """Be the only process that makes this folder's shards; where it cannot be written to, there are none to make."""
     if folder.is_dir() and not os.access(folder, os.W_OK):
         return nullcontext()
-    return held(folder, MADE, say, wait=True)
+    return (yield from turn(folder, MADE))
 
 
-def _made(
-    folder: Path, about: dict[str, Any], make: Make, say: Callable[[str], None], progress: Progress
-) -> Mapping[str, Rows]:
+def _made(folder: Path, about: dict[str, Any], make: Make, what: str) -> Work[Mapping[str, Rows]]:
     """What `cached` gives, in a folder that is nobody else's."""
-    count, rows, listed = about["count"], about["rows"], _listed(folder, about, say)
+    count, rows, listed = about["count"], about["rows"], (yield from _listed(folder, about))
     for left in folder.iterdir():
         if HALF.fullmatch(left.name):  # by a process that was killed
             left.unlink()
@@ -113,17 +110,17 @@ def _made(
     kind: dict[str, Any] | None = None
     for number, file in enumerate(files):
         first, last = number * rows, min((number + 1) * rows, count)
-        if not _whole(folder / file, listed.get(file), say):
+        if not (yield from _whole(folder / file, listed.get(file))):
+            yield Progress(what, first, count)
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in make(first, last).items()}
             kind = _checked(tensors, first, last, kind)
             listed[file] = _keep(folder, file, tensors, about, listed)
         else:
             kind = kind or _kind(load_file(folder / file))
-        progress("latents", last, count)
     return _opened(folder, files, rows)
 
 
-def _listed(folder: Path, about: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any]:
+def _listed(folder: Path, about: dict[str, Any]) -> Work[dict[str, Any]]:
     """The shards of a folder by name, if its index says they were made of the same; else none, and they are deleted."""
     found: Any = {}
     try:
@@ -132,20 +129,20 @@ def _listed(folder: Path, about: dict[str, Any], say: Callable[[str], None]) -> 
             return dict(found["shards"])
         before, now = ({"count": one["count"], "rows": one["rows"], **one["key"]} for one in (found, about))
         differ = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-        say(f"{folder} was made of other things ({', '.join(differ)}): making it anew")
+        yield Message(f"{folder} was made of other things ({', '.join(differ)}): making it anew")
     except FileNotFoundError:
         if strange := next((file for file in sorted(folder.iterdir()) if SHARD.fullmatch(file.name)), None):
             what = f"{strange} has no {INDEX} beside it, so it may be yours and would be replaced"
             raise UsageError(what, "move it elsewhere, or delete it") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        say(f"{folder / INDEX} cannot be read: making its tensors anew")
+        yield Message(f"{folder / INDEX} cannot be read: making its tensors anew")
     for file in folder.iterdir():
         if SHARD.fullmatch(file.name):
             file.unlink()
     return {}
 
 
-def _whole(path: Path, expected: Any, say: Callable[[str], None]) -> bool:
+def _whole(path: Path, expected: Any) -> Work[bool]:
     """Whether a shard is what the index says was written."""
     if expected is None:
         return False
@@ -154,7 +151,7 @@ def _whole(path: Path, expected: Any, say: Callable[[str], None]) -> bool:
             return True
     except (OSError, LookupError, TypeError):
         pass
-    say(f"{path} is damaged or missing: making it anew")
+    yield Message(f"{path} is damaged or missing: making it anew")
     return False
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ebb.machine import multiplies_bf16
-from ebb.train.optimiser import AdamW, by_decay
+from ebb.train.optimiser import AdamW, Grouped, Memory, Pairs, Rule, by_decay
 
 NARROWEST = 32
 """A weight with fewer inputs or outputs is at the edge of the network, and not moved as a matrix."""
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic X ← aX + b(XXᵀ)X + c(XXᵀ)²X, whose fifth power brings singular values near 1 (Jordan 2024)."""
-
-
-MOMENTUM = 0.95
 
 
 def orthogonal(x: Tensor, rounds: int = 5) -> Tensor:
@@ -46,39 +43,46 @@ def matrices(model: nn.Module) -> list[nn.Parameter]:
     ]
 
 
-class Muon(AdamW):
-    """Matrices move by lr·0.2·√max(rows, columns)·orthogonal(momentum), all others by AdamW.
+@dataclass(frozen=True, kw_only=True)
+class Muon:
+    """The rule for matrices: they move by lr·0.2·√max(rows, columns)·orthogonal(momentum).
 
     The factor gives an update the size of AdamW's (Liu et al. 2025, eq. 4), so one learning rate and one decay serve
     both.
     """
 
-    def groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-        """The matrices, then the others."""
-        inside = matrices(model)
-        seen = {id(p) for p in inside}
-        others = by_decay((p for p in model.parameters() if id(p) not in seen), weight_decay)
-        return [{"params": inside, "weight_decay": weight_decay, "momentum": MOMENTUM}, *others]
+    weight_decay: float = 0.0
+    momentum: float = 0.95
 
-    def move(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]], bad: Tensor) -> None:
-        """The matrices, those of one shape together; the others as AdamW does."""
-        if "momentum" not in group:
-            super().move(group, pairs, bad)
-            return
+    def move(self, pairs: Pairs, lr: float, memory: Memory, bad: Tensor) -> None:
+        """As `Rule` says, matrices of one shape together; the memory of a parameter is its "momentum"."""
         shapes = defaultdict[tuple[int, int], list[tuple[Tensor, Tensor]]](list)
         skip, fine = bad > 0, 1 - bad  # here, not for each matrix: every line is a launch
-        share, kept = (1 - group["momentum"]) * fine, 1 - group["lr"] * group["weight_decay"] * fine
+        share, remaining = (1 - self.momentum) * fine, 1 - lr * self.weight_decay * fine
         for p, grad in pairs:
-            if not self.state[p]:
-                self.state[p]["momentum"] = torch.zeros_like(p)
-            memory = self.state[p]["momentum"]
-            grad = torch.where(skip, memory, grad)
-            memory.lerp_(grad, share)
-            ahead = grad.lerp(memory, group["momentum"])  # Nesterov's
+            if not memory[p]:
+                memory[p]["momentum"] = torch.zeros_like(p)
+            momentum = memory[p]["momentum"]
+            grad = torch.where(skip, momentum, grad)
+            momentum.lerp_(grad, share)
+            ahead = grad.lerp(momentum, self.momentum)  # Nesterov's
             shapes[p.shape[0], p[0].numel()].append((p, ahead.reshape(len(p), -1)))
         for (rows, columns), alike in shapes.items():
-            size = group["lr"] * 0.2 * max(rows, columns) ** 0.5 * fine
+            size = lr * 0.2 * max(rows, columns) ** 0.5 * fine
             turned = orthogonal(torch.stack([ahead for _, ahead in alike]))
             for (p, _), update in zip(alike, turned, strict=True):
-                p.mul_(kept)
+                p.mul_(remaining)
                 p.sub_(update.reshape(p.shape) * size)
+
+
+def for_matrices(rule: Rule, model: nn.Module, lr: float, weight_decay: float) -> Grouped:
+    """`rule` for the `matrices` of a model, AdamW with this weight decay for everything else."""
+    inside = matrices(model)
+    seen = {id(p) for p in inside}
+    rest = by_decay((p for p in model.parameters() if id(p) not in seen), AdamW(weight_decay=weight_decay))
+    return Grouped([(inside, rule), *rest], lr)
+
+
+def muon(model: nn.Module, lr: float, weight_decay: float = 0.0) -> Grouped:
+    """`Muon` for the `matrices` of a model, AdamW for everything else."""
+    return for_matrices(Muon(weight_decay=weight_decay), model, lr, weight_decay)

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+Pairs = list[tuple[Tensor, Tensor]]
+"""Parameters with their gradients."""
 
-class AdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov & Hutter 2019), fused into one pass; biases and norms are not decayed.
+Memory = Mapping[Tensor, dict[str, Any]]
+"""What is remembered of each parameter, by name; {} before its first update."""
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """How parameters move by their gradients: settings, which are frozen; what it remembers is the optimiser's."""
+
+    def move(self, pairs: Pairs, lr: float, memory: Memory, bad: Tensor) -> None:
+        """Each parameter by its gradient, at the rate `lr`; nothing changes where `bad` [] is 1."""
+        ...
+
+
+class Grouped(torch.optim.Optimizer):
+    """Parameters in groups, each moved by a rule of its own: `Grouped([(matrices, Muon()), (rest, AdamW())], lr)`.
 
     It obeys `found_inf` as fused optimisers do: a bad update changes nothing, and nothing waits for it.
     """
@@ -27,31 +42,37 @@ class AdamW(torch.optim.Optimizer):
     state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
-    def __init__(self, model: nn.Module, lr: float, weight_decay: float = 0.0, beta2: float = 0.99) -> None:
-        defaults = {"lr": lr, "betas": (0.9, beta2), "eps": 1e-8}
+    def __init__(self, parts: Iterable[tuple[Sequence[nn.Parameter], Rule]], lr: float) -> None:
+        groups, self.rules = zip(*parts, strict=True)
         # "fused" brings the counts of a checkpoint to the device
-        super().__init__(self.groups(model, weight_decay), defaults | {"fused": True})
-
-    def groups(self, model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-        """All parameters, as `torch.optim.Optimizer` takes them."""
-        return by_decay(model.parameters(), weight_decay)
+        super().__init__([{"params": list(group)} for group in groups], {"lr": lr, "fused": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
-        for group in self.param_groups:
+        for group, rule in zip(self.param_groups, self.rules, strict=True):
             pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
             if pairs:
-                self.move(group, pairs, getattr(self, "found_inf", torch.zeros((), device=pairs[0][0].device)))
+                bad = getattr(self, "found_inf", torch.zeros((), device=pairs[0][0].device))
+                rule.move(pairs, group["lr"], self.state, bad)
 
-    def move(self, group: dict[str, Any], pairs: list[tuple[Tensor, Tensor]], bad: Tensor) -> None:
-        """The parameters of a group by their gradients, unless the update is `bad`."""
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW:
+    """The rule of AdamW (Loshchilov & Hutter 2019), fused into one pass."""
+
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+
+    def move(self, pairs: Pairs, lr: float, memory: Memory, bad: Tensor) -> None:
+        """As `Rule` says; the memory of a parameter is its "step" and two moments."""
         moved, grads = ([pair[i] for pair in pairs] for i in (0, 1))
         for p in moved:
-            if not self.state[p]:
+            if not memory[p]:
                 moments = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
-                self.state[p] |= {"step": torch.zeros((), device=p.device), **moments}
-        mean, square, steps = ([self.state[p][name] for p in moved] for name in ("exp_avg", "exp_avg_sq", "step"))
+                memory[p] |= {"step": torch.zeros((), device=p.device), **moments}
+        mean, square, steps = ([memory[p][name] for p in moved] for name in ("exp_avg", "exp_avg_sq", "step"))
         torch._foreach_add_(steps, 1)
         torch._fused_adamw_(
             moved,
@@ -60,11 +81,11 @@ class AdamW(torch.optim.Optimizer):
             square,
             [],
             steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
+            lr=lr,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=self.weight_decay,
+            eps=self.eps,
             amsgrad=False,
             maximize=False,
             found_inf=bad,
@@ -72,13 +93,17 @@ class AdamW(torch.optim.Optimizer):
         torch._foreach_sub_(steps, [bad] * len(steps))  # one tensor alone would be read, which waits for the device
 
 
-def by_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: the parameters that are decayed, and biases and norms, which are not."""
+def by_decay(parameters: Iterable[nn.Parameter], rule: AdamW) -> list[tuple[list[nn.Parameter], AdamW]]:
+    """Two groups: the parameters that decay as `rule` says, and biases and norms, which do not decay."""
     every = list(parameters)
-    return [
-        {"params": [p for p in every if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    level = replace(rule, weight_decay=0.0)
+    return [([p for p in every if p.ndim > 1], rule), ([p for p in every if p.ndim <= 1], level)]
+
+
+def adamw(model: nn.Module, lr: float, weight_decay: float = 0.0, beta2: float = 0.99) -> Grouped:
+    """AdamW for all of a model; biases and norms are not decayed."""
+    rule = AdamW(weight_decay=weight_decay, betas=(0.9, beta2))
+    return Grouped(by_decay(model.parameters(), rule), lr)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The command line as a room, and `ebb edit` on a run: what is written, and every mistake on the way."""
 
-import io
 import json
 import re
 import resource
@@ -11,11 +10,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from ebb.encode.images import save_png, settings_of
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.evaluate import evaluate
+from ebb.events import finished
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 
@@ -32,7 +31,7 @@ def run(tmp_path_factory):
         (folder / "data" / name).mkdir(parents=True)
         for i in range(16):
             Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / "data" / name / f"{i}.png")
-    return train(str(folder / "data"), RECIPE, run=folder / "run", console=Console(file=io.StringIO()))
+    return finished(train(str(folder / "data"), RECIPE, run=folder / "run"))
 
 
 @pytest.fixture
@@ -57,19 +56,19 @@ def pixels(path):
 
 def test_samples_do_not_become_data_and_a_picture_that_came_is_named(run, tmp_path, monkeypatch):
     """The commands of a user who works inside the folder of pictures."""
-    data, quiet = tmp_path / "data", Console(file=io.StringIO())
+    data = tmp_path / "data"
     shutil.copytree(run.parent / "data", data)
     monkeypatch.chdir(data)
-    made = train(".", RECIPE, console=quiet)
+    made = finished(train(".", RECIPE))
     assert ebb("sample", made, "--n", 4) == 0
-    assert train(".", RECIPE, console=quiet) == made, "samples.png beside the class folders changes nothing"
+    assert finished(train(".", RECIPE)) == made, "samples.png beside the class folders changes nothing"
     began = json.loads((made / "env.json").read_text())
     (made / "env.json").write_text(json.dumps(began | {"started": "2020-01-01T00:00:00+0000"}))
     Image.new("L", (8, 8), 7).save("above/new.png")
     with pytest.raises(UsageError, match=r"33 images now, 32 then; added or changed since: above/new.png"):
-        train(".", RECIPE, console=quiet)
+        finished(train(".", RECIPE))
     with pytest.raises(DataError, match="33 images now, 32 then"):
-        evaluate(made, 10)
+        finished(evaluate(made, 10))
 
 
 def test_a_picture_of_ones_own_is_not_written_over_by_the_default_name(run, here, capsys):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ebb.data.scan import read
 from ebb.encode.images import to_pixels
+from ebb.events import finished
 from ebb.judge.ensemble import save_ensemble, train_ensemble
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
@@ -53,7 +52,7 @@ def bars(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def trained(folder: Path, data: Path, **changes: Any) -> Path:
     """A run of RECIPE with some of its fields changed."""
     recipe = Recipe.model_validate(RECIPE | changes)
-    return train(str(data), recipe, run=folder, fresh=True, console=Console(file=io.StringIO()))
+    return finished(train(str(data), recipe, run=folder, fresh=True))
 
 
 def healthy(folder: Path) -> Path:

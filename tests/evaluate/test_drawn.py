@@ -12,6 +12,7 @@ from ebb.encode.images import to_pixels
 from ebb.encode.labels import Labels
 from ebb.evaluate import drawn as module
 from ebb.evaluate.drawn import draw
+from ebb.events import finished, ignored
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
@@ -57,8 +58,9 @@ def calls(monkeypatch):
     return made
 
 
-def drawn(system, home, count=COUNT, seed=3, facts=None, **asked):
-    return draw(system, home, wishes=WISHES.part(0, count), seed=seed, facts=facts or {"weights": "abc"}, **asked)
+def drawn(system, home, count=COUNT, seed=3, facts=None, sink=ignored, **asked):
+    facts = facts or {"weights": "abc"}
+    return finished(draw(system, home, wishes=WISHES.part(0, count), seed=seed, facts=facts, **asked), sink)
 
 
 def test_the_samples_are_those_of_the_system(system, tmp_path):
@@ -150,10 +152,10 @@ def test_a_manifest_that_cannot_be_read_costs_the_samples_and_no_more(system, tm
 
 def test_the_progress_says_how_many_and_how_long(system, tmp_path):
     said = []
-    drawn(system, tmp_path, say=said.append)
-    assert said[0].startswith("sampling: 8 of 22 images, ")
-    assert said[0].endswith(" s left")
-    assert said[-1].startswith("sampling: 22 of 22 images")
+    drawn(system, tmp_path, sink=said.append)
+    assert [(event.what, event.done, event.of) for event in said] == [("sampling", at, 22) for at in (8, 16, 22)]
+    assert said[0].left > 0
+    assert said[-1].left == 0
     said.clear()
-    drawn(system, tmp_path, say=said.append)
-    assert not any("left" in text for text in said)
+    drawn(system, tmp_path, sink=said.append)
+    assert {event.left for event in said} == {None}

@@ -1,18 +1,17 @@
 """Data or samples too few for a figure: said before anything is drawn, with what can be done instead."""
 
 import functools
-import io
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from ebb.errors import UsageError
 from ebb.evaluate.enough import decisive, worthwhile
 from ebb.evaluate.evaluate import evaluate
 from ebb.evaluate.sweep import sweep
+from ebb.events import finished
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 
@@ -27,7 +26,7 @@ def run_on(folder, count, side=8, classes=1):
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (side, side), dtype=np.uint8)).save(place / f"{i}.png")
     recipe = Recipe(network={"width": 8, "depth": 1}, batch=8, precision="fp32", steps=1, grids=1, sample={"steps": 1})
-    return train(folder / "data", recipe, run=folder / "run", console=Console(file=io.StringIO()))
+    return finished(train(folder / "data", recipe, run=folder / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +59,22 @@ def test_a_run_of_three_pictures_is_not_measured_and_it_is_said_at_once(verb, fe
 
 def test_what_is_worth_measuring_can_be_measured(some):
     assert (worthwhile(19), worthwhile(20), worthwhile(60_000)) == (None, 10, 1000)
-    found = evaluate(str(some), worthwhile(40), likelihood=0)
+    found = finished(evaluate(str(some), worthwhile(40), likelihood=0))
     assert "kernel distance" in found.figures.distances
     assert not any("the floor has" in warning for warning in found.figures.warnings)
 
 
 def test_labelled_pictures_too_small_for_a_classifier_are_judged_without_one(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda _: [])
-    found = evaluate(run_on(tmp_path, 40, side=4, classes=2), 20, likelihood=0)
+    found = finished(evaluate(run_on(tmp_path, 40, side=4, classes=2), 20, likelihood=0))
     assert found.figures.features.startswith("random network")
 
 
 def test_a_sweep_of_few_samples_keeps_no_default(some, nothing_drawn):
     with pytest.raises(UsageError, match=r"(?s)16 samples rank settings by chance.*256 samples or more.*--no-keep"):
-        sweep(some, ["ddim"], [1], [1.0], 16)
+        finished(sweep(some, ["ddim"], [1], [1.0], 16))
     with pytest.raises(UsageError, match=r"(?s)20 real images to compare with.*more images than features.*--no-keep"):
-        sweep(some, ["ddim"], [1], [1.0], 300)
+        finished(sweep(some, ["ddim"], [1], [1.0], 300))
     assert not (some / "sampling.json").exists()
 
 

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from ebb.cli.say import saying
+from ebb.cli.screen import Reader
 from ebb.data.of_run import data_of
 from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
@@ -22,6 +22,7 @@ from ebb.evaluate import analyses, two_sample
 from ebb.evaluate.compare import against, as_rows
 from ebb.evaluate.evaluate import as_table, evaluate
 from ebb.evaluate.sweep import sweep
+from ebb.events import Progress, finished
 from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
 from ebb.recipe.recipe import Recipe
@@ -47,12 +48,7 @@ def home(tmp_path_factory):
             Image.fromarray(pixels).save(root / "data" / name / f"{i:02d}.png")
     small = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", "grids": 1, "sample": {"steps": 2}}
     for name, seed in (("one", 0), ("two", 1)):
-        train(
-            str(root / "data"),
-            Recipe(**small, steps=4, seed=seed),
-            run=root / name,
-            console=Console(file=io.StringIO()),
-        )
+        finished(train(str(root / "data"), Recipe(**small, steps=4, seed=seed), run=root / name))
     return root
 
 
@@ -79,7 +75,7 @@ def figures(run):
 
 def test_everything_is_measured_and_written(run):
     said = []
-    found = evaluate(run, COUNT, likelihood=2, say=said.append)
+    found = finished(evaluate(run, COUNT, likelihood=2), said.append)
     written = figures(run)
     assert written == json.loads(json.dumps(found.facts()))
     assert {"memorisation", "levels", "likelihood", "bound", "cost", "distances", "settings"} <= set(written)
@@ -90,7 +86,7 @@ def test_everything_is_measured_and_written(run):
     page = (run / "report.html").read_text()
     for title in ("Figures", "Noise levels", "Memorisation", "Likelihood", "Cost of a sample"):
         assert f"<h2>{title}</h2>" in page
-    assert any(text.startswith("sampling: 20 of 20") for text in said)
+    assert any(event == Progress("sampling", 20, 20, 0.0) for event in said)
     table = dict(as_table(found))
     assert table["memorisation"] == found.memorisation.verdict
     assert "2 evaluations" in table["cost"]
@@ -98,7 +94,7 @@ def test_everything_is_measured_and_written(run):
 
 
 def test_without_held_out_images_it_says_what_it_did_instead(run):
-    warnings = evaluate(run, COUNT, likelihood=2).figures.warnings
+    warnings = finished(evaluate(run, COUNT, likelihood=2)).figures.warnings
     for part in ("memorisation", "likelihood"):
         assert any(text.startswith(f"{part}: no image was held out") for text in warnings)
 
@@ -110,12 +106,12 @@ def test_an_interruption_between_parts_loses_no_part_before_it(run, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(analyses, "noise", stop)
         with pytest.raises(KeyboardInterrupt):
-            evaluate(run, COUNT, likelihood=0)
+            finished(evaluate(run, COUNT, likelihood=0))
     assert "memorisation" in figures(run)
     assert "levels" not in figures(run)
     assert figures(run)["n_samples"] == COUNT
     before = sorted((run / "evaluation").glob("samples-*/*.npy"))
-    evaluate(run, COUNT, likelihood=0)
+    finished(evaluate(run, COUNT, likelihood=0))
     assert "levels" in figures(run)
     assert sorted((run / "evaluation").glob("samples-*/*.npy")) == before
 
@@ -125,7 +121,7 @@ def test_a_part_that_cannot_be_had_is_explained_and_the_others_are_there(run, mo
         raise DataError("too few images for that")
 
     monkeypatch.setattr(analyses, "copies", refuse)
-    found = evaluate(run, COUNT, likelihood=0)
+    found = finished(evaluate(run, COUNT, likelihood=0))
     assert found.memorisation is None
     assert found.levels is not None
     assert any("too few images for that" in text for text in found.figures.warnings)
@@ -133,7 +129,7 @@ def test_a_part_that_cannot_be_had_is_explained_and_the_others_are_there(run, mo
 
 
 def test_raw_weights_are_other_samples_and_say_so(run):
-    averaged, raw = (evaluate(run, COUNT, likelihood=0, weights=w) for w in ("ema", "model"))
+    averaged, raw = (finished(evaluate(run, COUNT, likelihood=0, weights=w)) for w in ("ema", "model"))
     assert raw.figures.settings["weights"] == "model"
     assert raw.figures.distances != averaged.figures.distances
 
@@ -141,7 +137,7 @@ def test_raw_weights_are_other_samples_and_say_so(run):
 def test_a_run_without_averaged_weights_says_what_to_do(run):
     (checkpoint.newest(run / "checkpoints") / "ema.safetensors").unlink()
     with pytest.raises(UsageError, match=r"(?s)no averaged.*--weights model"):
-        evaluate(run, COUNT)
+        finished(evaluate(run, COUNT))
 
 
 def test_labels_of_more_samples_begin_with_those_of_fewer(home):
@@ -159,7 +155,7 @@ def test_changed_images_are_refused(run, home, tmp_path):
     assert data_of(run).summary.count == 48
     Image.new("L", (8, 8), 77).save(data / "above" / "new.png")
     with pytest.raises(DataError, match="is not what"):
-        evaluate(run, COUNT)
+        finished(evaluate(run, COUNT))
 
 
 def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
@@ -173,7 +169,7 @@ def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
             with pytest.raises(DataError, match=r"(?s)the data of .* is not at .*→ .*--data PLACE"):
                 measured(run, *how, data=place)
     assert data_of(run, str(moved)).summary.count == 48
-    assert len(evaluate(run, COUNT, likelihood=0, data=str(moved)).figures.distances) > 1
+    assert len(finished(evaluate(run, COUNT, likelihood=0, data=str(moved))).figures.distances) > 1
     Image.new("L", (8, 8), 77).save(moved / "above" / "new.png")
     with pytest.raises(DataError, match=r"(?s)is not what.*--data PLACE"):
         data_of(run, str(moved))
@@ -193,7 +189,7 @@ def test_a_run_that_was_trained_before_images_were_held_back_can_still_be_measur
 
 def test_a_copy_of_a_run_is_as_good_as_the_run(run, tmp_path):
     twin = shutil.copytree(run, tmp_path / "twin")
-    found = against(run, twin, COUNT)
+    found = finished(against(run, twin, COUNT))
     for name, gap in found.differences.items():
         assert gap.difference == 0, name
         assert gap.says == "no difference that 20 images can show"
@@ -202,14 +198,14 @@ def test_a_copy_of_a_run_is_as_good_as_the_run(run, tmp_path):
 
 
 def test_two_runs_meet_the_same_images_with_the_same_seeds(run, other):
-    found = against(run, other, COUNT)
+    found = finished(against(run, other, COUNT))
     assert json.loads((run / "against-two.json").read_text())["differences"].keys() == found.differences.keys()
     assert "<h3>Against two</h3>" in (run / "report.html").read_text()
-    alone = evaluate(run, COUNT, likelihood=0).figures
+    alone = finished(evaluate(run, COUNT, likelihood=0)).figures
     for name in ("kernel distance", "precision", "coverage", "sliced Wasserstein distance", "two-sample test"):
         assert found.differences[name].value == pytest.approx(alone.distances[name].value, rel=1e-6), name
     assert found.differences["label accuracy"].value == pytest.approx(alone.label_accuracy)
-    back = against(other, run, COUNT)
+    back = finished(against(other, run, COUNT))
     for name, gap in back.differences.items():
         assert gap.value == pytest.approx(found.differences[name].other, rel=0.02), name  # features are its own
     assert any("Fréchet distance: left out" in text for text in found.warnings)
@@ -218,11 +214,11 @@ def test_two_runs_meet_the_same_images_with_the_same_seeds(run, other):
 
 def test_runs_that_do_not_compare_are_refused_by_name(run, other):
     with pytest.raises(UsageError, match="compared with itself"):
-        against(run, run, COUNT)
+        finished(against(run, run, COUNT))
     tree = yaml.safe_load((other / "run.yaml").read_text())
     (other / "run.yaml").write_text(yaml.safe_dump(tree | {"fingerprint": "0" * 64}))
     with pytest.raises(UsageError, match=r"two was trained on other images than .*one"):
-        against(run, other, COUNT)
+        finished(against(run, other, COUNT))
 
 
 def test_the_command_line_measures_compares_and_examines(run, other, capsys, monkeypatch):
@@ -294,14 +290,14 @@ def test_a_measurement_stopped_before_it_drew_anything_promises_nothing(run, cap
 
 
 def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
-    monkeypatch.setattr("ebb.cli.say.QUIET", -1.0)
+    monkeypatch.setattr("ebb.cli.screen.QUIET", -1.0)
     console = Console(file=io.StringIO(), width=100)
-    with saying(console, "a [bold] start") as say:
-        say("sampling runs/[bold]it: 5 of 10")
+    with Reader(console) as reader:
+        reader.show(Progress("sampling runs/[bold]it", 5, 10))
     assert console.file.getvalue().splitlines() == ["sampling runs/[bold]it: 5 of 10"]
-    monkeypatch.setattr("ebb.cli.say.QUIET", 60.0)
-    with saying(console, "") as say:
-        say("again")
+    monkeypatch.setattr("ebb.cli.screen.QUIET", 60.0)
+    with Reader(console) as reader:
+        reader.show(Progress("again"))
     assert "again" not in console.file.getvalue()
 
 

@@ -9,6 +9,7 @@ import ebb
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.evaluate import two_sample
 from ebb.evaluate.sweep import Cell, as_rows, choose, counted, measured, settings_of, sweep
+from ebb.events import finished
 from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
 from ebb.recipe.recipe import NetworkRecipe, Recipe, Sampling
@@ -32,13 +33,13 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
     pytest.importorskip("sklearn")
     network = NetworkRecipe(width=16, depth=1)
-    train("digits", Recipe(steps=30, grids=1, precision="fp32", network=network), run=folder)
+    finished(train("digits", Recipe(steps=30, grids=1, precision="fp32", network=network), run=folder))
     return folder
 
 
 @pytest.fixture(scope="module")
 def swept(run):
-    return sweep(run, ["ddim", "ddpm"], [3, 4], [1.0, 2.0], 64)
+    return finished(sweep(run, ["ddim", "ddpm"], [3, 4], [1.0, 2.0], 64))
 
 
 def test_every_setting_is_measured_once_with_and_without_a_search(swept):
@@ -68,7 +69,7 @@ def test_the_run_samples_with_what_was_chosen(run, swept):
 
 
 def test_a_sweep_is_a_function_of_run_and_settings(run, swept):
-    again = sweep(run, ["ddim"], [3], [2.0], 64, search=False)
+    again = finished(sweep(run, ["ddim"], [3], [2.0], 64, search=False))
     one = next(c for c in swept.cells if c.sampling == again.cells[0].sampling)
     assert again.cells[0].distance == pytest.approx(one.distance, rel=1e-9)
 
@@ -76,13 +77,13 @@ def test_a_sweep_is_a_function_of_run_and_settings(run, swept):
 def test_the_figure_is_that_of_evaluate(run, swept):
     from ebb.evaluate.evaluate import evaluate
 
-    cell = sweep(run, ["ddim"], [3], [2.0], 160, search=False).cells[0]
-    alone = evaluate(run, 160, likelihood=0, **cell.sampling.model_dump()).figures
+    cell = finished(sweep(run, ["ddim"], [3], [2.0], 160, search=False)).cells[0]
+    alone = finished(evaluate(run, 160, likelihood=0, **cell.sampling.model_dump())).figures
     assert alone.distances["Fréchet distance"].value == pytest.approx(cell.distance, rel=1e-6)
 
 
 def test_the_files_it_leaves(run, swept):
-    sweep(run, ["ddim"], [2], [1.0], 32, search=False)
+    finished(sweep(run, ["ddim"], [2], [1.0], 32, search=False))
     document = json.loads((run / "sweep.json").read_text())
     assert len(document["cells"]) == 1
     page = (run / "sweep.html").read_text()
@@ -133,7 +134,7 @@ def test_mistakes_are_named_before_anything_is_measured(run, change, message):
     asked = {"solvers": ["ddim"], "steps": [2], "guidance": [1.0], "count": 16} | change
     before = (run / "sweep.json").read_bytes() if (run / "sweep.json").exists() else None
     with pytest.raises(UsageError, match=message):
-        sweep(run, **asked)
+        finished(sweep(run, **asked))
     assert ((run / "sweep.json").read_bytes() if (run / "sweep.json").exists() else None) == before
 
 
@@ -170,12 +171,12 @@ def test_a_mutant_that_counts_calls_and_not_samples_is_caught(run, monkeypatch):
 
     monkeypatch.setattr("ebb.evaluate.sweep.counted", calls)
     with pytest.raises(AssertionError):
-        test_evaluations_are_counted_at_the_network(sweep(run, ["ddim"], [3], [2.0], 32, search=False))
+        test_evaluations_are_counted_at_the_network(finished(sweep(run, ["ddim"], [3], [2.0], 32, search=False)))
 
 
 def test_settings_search_only_where_it_helps(run):
     system = ebb.load(ebb.system.system.locate(run))
-    found = list(settings_of(system, ["ddim"], [20], [1.0], True, lambda _: None))
+    found = finished(settings_of(system, ["ddim"], [20], [1.0], True))
     assert [how.grid for how in found] == ["log_snr"]
 
 
@@ -186,18 +187,18 @@ def test_one_setting_that_fails_does_not_lose_the_others(run, monkeypatch):
         return measured(system, how, **given)
 
     monkeypatch.setattr("ebb.evaluate.sweep.measured", failing)
-    result = sweep(run, ["ddim"], [2], [1.0, 3.0], 16, search=False)
+    result = finished(sweep(run, ["ddim"], [2], [1.0, 3.0], 16, search=False))
     assert [c.sampling.guidance for c in result.cells] == [1.0]
     assert any("guidance 3" in warning for warning in result.about["warnings"])
 
 
 def test_settings_named_twice_are_measured_once(run):
     system = ebb.load(ebb.system.system.locate(run))
-    assert len(list(settings_of(system, ["ddim", "ddim"], [20, 20], [1.0, 1.0], False, lambda _: None))) == 1
+    assert len(finished(settings_of(system, ["ddim", "ddim"], [20, 20], [1.0, 1.0], False))) == 1
 
 
 def test_evaluate_measures_what_sample_samples(run, swept):
     from ebb.evaluate.evaluate import evaluate
 
-    sweep(run, ["ddim"], [2], [1.0], 16, search=False)
-    assert evaluate(run, 16, likelihood=0).figures.settings["solver"] == "ddim"
+    finished(sweep(run, ["ddim"], [2], [1.0], 16, search=False))
+    assert finished(evaluate(run, 16, likelihood=0)).figures.settings["solver"] == "ddim"

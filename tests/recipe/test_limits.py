@@ -1,14 +1,12 @@
 """Numbers outside their limits, on the command line and in Python: one message with the option and the limits."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 from ebb.errors import UsageError
+from ebb.events import finished
 from ebb.recipe.limits import EVERY, real, spelled, whole
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
@@ -25,7 +23,7 @@ def run(tmp_path_factory):
     for i in range(24):
         Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / "data" / f"{i}.png")
     recipe = Recipe(network={"width": 8, "depth": 1}, batch=8, precision="fp32", steps=1, grids=1, sample={"steps": 1})
-    train(folder / "data", recipe, run=str(folder / "run"), console=Console(file=io.StringIO()))
+    finished(train(folder / "data", recipe, run=str(folder / "run")))
     return folder / "run"
 
 

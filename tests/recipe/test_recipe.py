@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ebb.data.scan import read
 from ebb.errors import ResourceError, UsageError
+from ebb.events import finished
 from ebb.process.path import PATHS
 from ebb.process.times import DENSITIES
 from ebb.recipe.limits import LIMITS
@@ -182,11 +183,11 @@ def test_a_batch_is_smaller_where_few_updates_fit():
 
 
 def test_the_batch_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
-    learnt = prepared(Recipe(), read(str(pictures)))  # 46 images, all of them in a batch
+    learnt = finished(prepared(Recipe(), read(str(pictures))))  # 46 images, all of them in a batch
 
     def batch(speed, **asked):
         paced(speed)
-        return resolve(Recipe(precision="fp32", **asked), learnt, torch.device("cpu"), lambda _: None)[0].batch
+        return finished(resolve(Recipe(precision="fp32", **asked), learnt, torch.device("cpu")))[0].batch
 
     assert batch(100.0, budget="10m") == 46
     assert batch(100.0, budget="30s") == 23
@@ -196,11 +197,11 @@ def test_the_batch_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
 
 def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
     paced(100.0)
-    learnt = prepared(Recipe(), read(str(pictures)))
+    learnt = finished(prepared(Recipe(), read(str(pictures))))
 
     def width(**asked):
         asked = Recipe(precision="fp32", **asked)
-        recipe, reasons = resolve(asked, learnt, torch.device("cpu"), lambda _: None)
+        recipe, reasons = finished(resolve(asked, learnt, torch.device("cpu")))
         return recipe.network.width, "narrower" in reasons.get("network.width", "")
 
     assert width(budget="10s") == (32, True)
@@ -213,7 +214,7 @@ def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
 
 
 def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, monkeypatch):
-    learnt = prepared(Recipe(), read(str(pictures)))
+    learnt = finished(prepared(Recipe(), read(str(pictures))))
     speeds, failure = {"eager": 100.0, "compiled": 150.0}, list[Exception]()
 
     def pace(recipe, *_):
@@ -223,7 +224,7 @@ def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, mo
 
     def chosen(device="cuda", spent=0.0, **asked):
         began = time.perf_counter() - spent
-        return fastest(Recipe(**asked), learnt, torch.device(device), began, lambda _: None)
+        return finished(fastest(Recipe(**asked), learnt, torch.device(device), began))
 
     monkeypatch.setattr("ebb.run.plan.pace", pace)
     assert chosen(budget="20m") == ("compiled", 150.0, "measured eager 100 images/s, compiled 150 images/s")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ebb.data.scan import read
+from ebb.events import finished
 from ebb.recipe.recipe import Recipe
 from ebb.recipe.starting import Facts, complete, room, squeezed, suited_width
 from ebb.run.plan import resolve
@@ -95,13 +96,13 @@ def test_large_pictures_have_more_levels_instead_of_larger_patches():
 
 @pytest.fixture
 def learnt(pictures):
-    return prepared(Recipe(), read(str(pictures)))
+    return finished(prepared(Recipe(), read(str(pictures))))
 
 
 def told(learnt, **asked):
     lines = []
-    found = resolve(Recipe(precision="fp32", **asked), learnt, torch.device("cpu"), lines.append)
-    return found, lines
+    found = finished(resolve(Recipe(precision="fp32", **asked), learnt, torch.device("cpu")), lines.append)
+    return found, [event.text for event in lines]
 
 
 def test_a_network_asked_for_too_narrow_is_made_and_told_of(learnt, paced):
@@ -138,6 +139,6 @@ def test_a_cpu_without_bf16_is_not_asked_for_it(learnt, monkeypatch, paced):
     paced({"fp32": 100.0, "bf16": 200.0})
     for can, precision, reason in ((True, "bf16", "measured"), (False, "fp32", "no instructions for bf16")):
         monkeypatch.setattr("ebb.run.plan.multiplies_bf16", lambda device, can=can: can)
-        recipe, reasons = resolve(Recipe(steps=2), learnt, torch.device("cpu"), lambda _: None)
+        recipe, reasons = finished(resolve(Recipe(steps=2), learnt, torch.device("cpu")))
         assert recipe.precision == precision
         assert reason in reasons["precision"]

@@ -10,6 +10,7 @@ import ebb
 from ebb.data.loader import Batch
 from ebb.data.scan import read
 from ebb.errors import UsageError
+from ebb.events import finished
 from ebb.recipe.recipe import Recipe, from_yaml
 from ebb.run.build import build
 from ebb.run.prepare import prepared
@@ -32,15 +33,15 @@ def data(folder, seed=0):
 def home(tmp_path_factory):
     root = tmp_path_factory.mktemp("reflow")
     source = data(root / "data.npz")
-    train(source, Recipe(network={"width": 16, "depth": 1}, **SMALL), run=root / "first")
+    finished(train(source, Recipe(network={"width": 16, "depth": 1}, **SMALL), run=root / "first"))
     asked = Recipe(reflow=str(root / "first"), pairs=20, **SMALL)
-    train(source, asked, run=root / "second")
+    finished(train(source, asked, run=root / "second"))
     return root
 
 
 def learnt(root):
     recipe = inherited(from_yaml(root / "second" / "run.yaml")[0])
-    return recipe, prepared(recipe, read(str(root / "data.npz")), cache=root)
+    return recipe, finished(prepared(recipe, read(str(root / "data.npz")), cache=root))
 
 
 def test_the_pairs_are_samples_of_the_run_with_the_noise_they_began_from(home):
@@ -90,7 +91,7 @@ def test_the_noise_of_a_pair_is_the_one_that_is_learnt(generator):
 def test_a_run_of_other_data_another_path_or_other_settings_is_refused(home, tmp_path):
     asked = Recipe(reflow=str(home / "first"), **SMALL)
     with pytest.raises(UsageError, match="trained on other data"):
-        train(data(tmp_path / "other.npz", seed=1), asked, run=tmp_path / "run")
+        finished(train(data(tmp_path / "other.npz", seed=1), asked, run=tmp_path / "run"))
     with pytest.raises(UsageError, match="no run missing to reflow"):
         inherited(Recipe(reflow="missing"))
     with pytest.raises(UsageError, match="path is that of"):
@@ -98,7 +99,7 @@ def test_a_run_of_other_data_another_path_or_other_settings_is_refused(home, tmp
     with pytest.raises(ValueError, match="no flow to straighten"):
         Recipe(reflow="x", kind="autoencoder")
     source = str(home / "data.npz")
-    train(source, Recipe(path="cosine", network={"width": 16, "depth": 1}, **SMALL), run=tmp_path / "cosine")
+    finished(train(source, Recipe(path="cosine", network={"width": 16, "depth": 1}, **SMALL), run=tmp_path / "cosine"))
     with pytest.raises(UsageError, match="not a denoiser on the linear path"):
         inherited(Recipe(reflow=str(tmp_path / "cosine")))
     assert inherited(Recipe()) == Recipe()

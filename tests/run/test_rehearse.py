@@ -1,7 +1,6 @@
 """What a run would cost: figures that are right, from a rehearsal that leaves nothing behind."""
 
 import dataclasses
-import io
 import re
 import subprocess
 import sys
@@ -11,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from ebb import machine
 from ebb.data.scan import read
 from ebb.errors import ResourceError
+from ebb.events import finished
 from ebb.recipe.recipe import Recipe
 from ebb.run import rehearse as module
 from ebb.run.folder import write_documents
@@ -37,8 +36,7 @@ def known_machine(monkeypatch, paced):
 
 
 def rehearsed(data, run, started=None, **asked):
-    quiet = Console(file=io.StringIO())
-    return rehearse(str(data), Recipe.model_validate(SMALL | asked), run=run, console=quiet, started=started)
+    return finished(rehearse(str(data), Recipe.model_validate(SMALL | asked), run=run, started=started))
 
 
 def everything_in(folder):

@@ -11,10 +11,11 @@ from rich.console import Console
 
 import ebb.run.supervise
 from ebb.cli import main
+from ebb.cli.screen import shown
 from ebb.data.loader import Batch, Loader
 from ebb.errors import DamagedError
 from ebb.recipe.recipe import Recipe
-from ebb.run.folder import Events
+from ebb.run.folder import GuardRecord
 from ebb.run.meter import Meter
 from ebb.run.supervise import good_checkpoint
 from ebb.run.train import train
@@ -47,7 +48,7 @@ def data(tmp_path):
 
 def trained(data, run):
     console = Console(file=io.StringIO(), width=150)
-    train(str(data), Recipe(**SMALL), run=run, console=console)
+    shown(train(str(data), Recipe(**SMALL), run=run), console)
     return console.file.getvalue()
 
 
@@ -248,8 +249,8 @@ def test_a_stop_between_fault_and_notice_goes_back_first(data, tmp_path, monkeyp
 
 def test_events_are_cut_back_to_where_a_run_goes_on(tmp_path):
     written = [(3, "skipped"), (9, "skipped"), (10, "rolled back"), (4, "skipped"), (8, "skipped"), (9, "stopped")]
-    Events(tmp_path, 0).add([{"step": step, "what": what, "loss": NAN} for step, what in written])
-    left = Events(tmp_path, 5)
+    GuardRecord(tmp_path, 0).add([{"step": step, "what": what, "loss": NAN} for step, what in written])
+    left = GuardRecord(tmp_path, 5)
     assert [(event["step"], event["what"]) for event in left.list] == written[:4]
     assert left.list == events(tmp_path)
     assert left.list[0]["loss"] is None
@@ -257,7 +258,7 @@ def test_events_are_cut_back_to_where_a_run_goes_on(tmp_path):
     for text in ("{", "3", '[{"what": "skipped"}]'):
         (tmp_path / "guard.json").write_text(text)
         with pytest.raises(DamagedError, match=r"guard\.json is not a list of events"):
-            Events(tmp_path, 5)
+            GuardRecord(tmp_path, 5)
 
 
 def test_the_checkpoint_that_did_not_help_is_not_taken_twice(tmp_path):
@@ -287,7 +288,7 @@ def step_of(number, loss, skipped, tally=None):
 
 
 def test_a_line_of_the_log_is_the_mean_of_the_updates_that_were_made():
-    meter = Meter(Console(file=io.StringIO()), 10, accumulate=2)
+    meter = Meter(10, accumulate=2)
     tally = torch.zeros(2, 16)
     tally[0, 3], tally[1, 3] = 6.0, 2.0
     for step in (step_of(1, 2.0, False, tally), step_of(2, NAN, True, tally * NAN), step_of(3, 4.0, False, 3 * tally)):
@@ -305,7 +306,7 @@ def test_a_line_of_the_log_is_the_mean_of_the_updates_that_were_made():
 
 
 def test_the_speed_is_that_of_the_last_readings_and_never_of_one():
-    meter = Meter(Console(file=io.StringIO()), 10, start=5, seen=80)
+    meter = Meter(10, start=5, seen=80)
     meter.note(step_of(6, 1.0, False))
     meter.read()
     assert meter.worked[0][0] == 16, "what was seen before a stop is not counted"

@@ -27,10 +27,12 @@ from rich.console import Console
 
 from ebb.cli import Verbs, given_in
 from ebb.cli.sample import Sample
+from ebb.cli.screen import shown
 from ebb.cli.train import Train, overlaid
 from ebb.data.scan import read
 from ebb.encode.images import settings_of
 from ebb.errors import ResourceError, UsageError
+from ebb.events import finished
 from ebb.judge.ensemble import train_ensemble
 from ebb.recipe.recipe import Recipe, from_yaml, to_yaml, validated
 from ebb.recipe.starting import complete
@@ -54,7 +56,7 @@ def quiet():
 
 def trained(data, run, steps=12, budget=None, **kwargs):
     console = quiet()
-    folder = train(str(data), Recipe(**SMALL, steps=steps, budget=budget), run=run, console=console, **kwargs)
+    folder = shown(train(str(data), Recipe(**SMALL, steps=steps, budget=budget), run=run, **kwargs), console)
     return folder, console.file.getvalue()
 
 
@@ -154,7 +156,7 @@ def test_fresh_keeps_the_old_run_until_the_new_one_stands(pictures, tmp_path, mo
     run, _ = trained(pictures, tmp_path / "run")
     impossible = Recipe(**SMALL | {"network": {"attention": (7,)}}, steps=2)
     with pytest.raises(UsageError, match="attention levels"):
-        train(str(pictures), impossible, run=run, fresh=True, console=quiet())
+        finished(train(str(pictures), impossible, run=run, fresh=True))
     assert checkpoint.newest(run / "checkpoints").name == "step-00000012"
 
     def full(*_):
@@ -197,16 +199,16 @@ def test_a_budget_is_kept_with_grids_and_all(pictures, monkeypatch, paced):
     """The plan adds up: updates and grids at the measured speed take the budget, whatever the machine."""
     monkeypatch.setattr("ebb.run.plan.time", SimpleNamespace(perf_counter=lambda: 7.0))
     paced({"fp32": 50.0, "bf16": 80.0})
-    learnt = prepared(Recipe(), read(str(pictures)))
+    learnt = finished(prepared(Recipe(), read(str(pictures))))
     for budget in (30, 300):
         asked = Recipe(budget=f"{budget}s", batch=16, network={"width": 8})
-        recipe, reasons = resolve(asked, learnt, torch.device("cpu"), lambda _: None)
+        recipe, reasons = finished(resolve(asked, learnt, torch.device("cpu")))
         grid = 40 * 16 / (3 * 80.0)
         planned = recipe.steps * 16 / 80.0 + recipe.grids * grid
         assert planned == pytest.approx(RESERVE * budget, rel=0.02)
         assert recipe.grids == (1 if budget == 30 else 10)
         assert "tenth of the time that is left" in reasons["grids"]
-        late, _ = resolve(asked, learnt, torch.device("cpu"), lambda _: None, began=7 - budget / 3)
+        late, _ = finished(resolve(asked, learnt, torch.device("cpu"), began=7 - budget / 3))
         planned = late.steps * 16 / 80.0 + late.grids * grid
         assert planned == pytest.approx((RESERVE - 1 / 3) * budget, rel=0.02)
         assert late.grids == (1 if budget == 30 else 7)
@@ -232,7 +234,7 @@ def test_precisions_take_turns_and_the_fastest_update_decides(pictures, monkeypa
 
     monkeypatch.setattr("ebb.run.plan.timed", clock)
     monkeypatch.setattr("ebb.run.plan.multiplies_bf16", lambda device: True)
-    learnt = prepared(Recipe(), read(str(pictures)))
+    learnt = finished(prepared(Recipe(), read(str(pictures))))
     found = paces(complete(Recipe(batch=16), facts_of(learnt))[0], learnt, torch.device("cpu"))
     assert max(found, key=found.get) == faster
     assert (made["bf16"], made["fp32"]) == timed
@@ -252,12 +254,12 @@ def test_a_precision_that_does_not_fit_is_not_chosen(pictures, monkeypatch, full
 
     monkeypatch.setattr("ebb.run.plan.timed", clock)
     monkeypatch.setattr("ebb.run.plan.multiplies_bf16", lambda device: True)
-    given = Recipe(batch=16, steps=2), prepared(Recipe(), read(str(pictures))), torch.device("cpu"), lambda _: None
+    given = Recipe(batch=16, steps=2), finished(prepared(Recipe(), read(str(pictures)))), torch.device("cpu")
     if len(full) == 2:
         with pytest.raises(torch.OutOfMemoryError, match="16 images in fp32 and bf16"):
-            resolve(*given)
+            finished(resolve(*given))
     else:
-        recipe, reasons = resolve(*given)
+        recipe, reasons = finished(resolve(*given))
         assert recipe.precision not in full
         assert f"{full[0]} too large" in reasons["precision"]
         assert "133 images/s" in reasons["precision"]
@@ -272,9 +274,9 @@ def on_a_clock(monkeypatch, speed):
             now[0] += 16 / speed(now[0])
             yield step
 
-    for module in ("plan", "progress"):
+    for module in ("plan", "meter"):
         reads = SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
-        monkeypatch.setattr(f"ebb.{module}.time", reads)
+        monkeypatch.setattr(f"ebb.run.{module}.time", reads)
     monkeypatch.setattr("ebb.run.supervise.updates_of", made)
     return now
 
@@ -297,7 +299,7 @@ def test_the_clock_settles_how_many_updates_there_are(pictures, tmp_path, monkey
     paced(30.0)
     asked, console = Recipe(**SMALL, budget="30s"), quiet()
     now = on_a_clock(monkeypatch, speed)
-    run = train(str(pictures), asked, run=tmp_path / "run", console=console, began=0.0)
+    run = shown(train(str(pictures), asked, run=tmp_path / "run", began=0.0), console)
     recipe, about = from_yaml(run / "run.yaml")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert now[0] + grid_seconds(recipe, speed(now[0])) == pytest.approx(RESERVE * 30, rel=misses)
@@ -311,10 +313,10 @@ def test_the_clock_settles_how_many_updates_there_are(pictures, tmp_path, monkey
     assert console.file.getvalue().count("were planned: 30s at") == 1
     assert about["asked"] == json.loads(json.dumps(asked.asked()))
     again = quiet()
-    train(str(pictures), asked, run=run, console=again)
+    shown(train(str(pictures), asked, run=run), again)
     assert f"finished at step {recipe.steps}" in again.file.getvalue()
     if speed(0.0) != speed(30.0):
-        same = train(str(pictures), recipe, run=tmp_path / "same", console=quiet())
+        same = finished(train(str(pictures), recipe, run=tmp_path / "same"))
         for part, tensors in weights(run).items():
             for name, value in tensors.items():
                 assert torch.equal(weights(same)[part][name], value), f"{part} {name}"
@@ -326,7 +328,7 @@ def test_a_run_ends_with_its_budget_however_its_rate_goes(pictures, tmp_path, mo
     now, grids = on_a_clock(monkeypatch, lambda _: 10.0), []
     monkeypatch.setattr("ebb.run.supervise.draw", lambda *_: grids.append(now[0]))
     asked = Recipe(**SMALL, budget="60s", optimiser=optimiser)
-    run = train(str(pictures), asked, run=tmp_path / "run", console=quiet(), began=0.0)
+    run = finished(train(str(pictures), asked, run=tmp_path / "run", began=0.0))
     recipe, _ = from_yaml(run / "run.yaml")
     grid = grid_seconds(recipe, 10 * recipe.optimiser.accumulate)
     assert now[0] + grid == pytest.approx(RESERVE * 60, rel=0.05)
@@ -339,7 +341,7 @@ def test_checkpoints_do_not_wait_until_the_length_is_settled(pictures, tmp_path,
     now, saved = on_a_clock(monkeypatch, lambda _: 5.0), []
     monkeypatch.setattr("ebb.run.supervise.time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr("ebb.run.supervise.checkpoint.save", lambda folder, number, *_: saved.append(now[0]))
-    train(str(pictures), Recipe(**SMALL, budget="4m"), run=tmp_path / "run", console=quiet(), began=0.0)
+    finished(train(str(pictures), Recipe(**SMALL, budget="4m"), run=tmp_path / "run", began=0.0))
     assert np.diff([0, *saved]).max() < CHECKPOINT_EVERY + 5
 
 
@@ -348,7 +350,7 @@ def test_a_budget_that_is_over_before_the_first_update_is_refused(pictures, tmp_
     began = time.perf_counter() - 9
     said = r"budget of 10s: one of 16 images takes 2 s and 1 sample grid 6\.7 s, after 9"
     with pytest.raises(UsageError, match=said) as refused:
-        train(str(pictures), Recipe(**SMALL, budget="10s"), run=tmp_path / "run", console=quiet(), began=began)
+        finished(train(str(pictures), Recipe(**SMALL, budget="10s"), run=tmp_path / "run", began=began))
     assert re.search(r"try --budget 22[56]s", str(refused.value))
     assert not (tmp_path / "run").exists()
 

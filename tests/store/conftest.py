@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from ebb.cli.screen import shown
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 
@@ -19,7 +20,7 @@ def trained(data, run, **asked):
     """The run folder after training, and what was said."""
     fresh, console = asked.pop("fresh", False), Console(file=io.StringIO(), width=200)
     recipe = Recipe(**SMALL | {"steps": 1} | asked)
-    return train(str(data), recipe, run=run, fresh=fresh, console=console), console.file.getvalue()
+    return shown(train(str(data), recipe, run=run, fresh=fresh), console), console.file.getvalue()
 
 
 def lengthened(run):

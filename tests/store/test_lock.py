@@ -15,6 +15,7 @@ from ebb.data.of_run import data_of
 from ebb.errors import EbbError, ResourceError
 from ebb.evaluate.evaluate import evaluate, measuring
 from ebb.evaluate.sweep import sweep
+from ebb.events import Message, finished
 from ebb.store import checkpoint, lock
 from ebb.store.lock import MADE, MEASURED, TRAINED, held
 from ebb.store.shards import cached
@@ -97,7 +98,7 @@ def test_a_run_is_measured_while_it_is_trained_but_by_one_process(run):
     with held(run, TRAINED), measuring(run):
         pass
     with measuring(run):
-        for measure in (lambda: evaluate(run, 10), lambda: sweep(run, ["ddim"], [1], count=10)):
+        for measure in (lambda: finished(evaluate(run, 10)), lambda: finished(sweep(run, ["ddim"], [1], count=10))):
             with pytest.raises(ResourceError, match="is being measured by process"):
                 measure()
 
@@ -124,7 +125,7 @@ def test_a_measurement_is_of_the_weights_that_it_loaded(run, monkeypatch):
     monkeypatch.setattr("ebb.evaluate.evaluate.data_of", meanwhile)
     monkeypatch.setattr("ebb.evaluate.evaluate.measure", measure)
     with pytest.raises(EbbError, match="step-00000001"):
-        evaluate(run, 10, steps=1)
+        finished(evaluate(run, 10, steps=1))
 
 
 def test_a_second_process_waits_for_what_the_first_makes(tmp_path):
@@ -145,9 +146,8 @@ def test_a_second_process_waits_for_what_the_first_makes(tmp_path):
         time.sleep(0.01)
     threading.Timer(0.3, free.set).start()
     began = time.monotonic()
-    cached(tmp_path, {"data": "a"}, 4, make, say=said.append)
+    finished(cached(tmp_path, {"data": "a"}, 4, make), said.append)
     holder.join()
     assert time.monotonic() - began > 0.25
-    assert "waiting for it" in said[0]
-    assert len(said) == 1
+    assert ["waiting for it" in event.text for event in said if isinstance(event, Message)] == [True]
     assert asked == [(0, 4)]

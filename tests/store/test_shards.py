@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ebb.errors import EbbError, ResourceError, UsageError
+from ebb.events import Message, Progress, finished
 from ebb.store import memory, write
 from ebb.store.shards import cached
 
@@ -41,8 +42,8 @@ def whole(found, count=23):
 def made(folder, make=None, **changes):
     options = {"key": KEY, "count": 23, "rows": 5} | changes
     said = []
-    found = cached(folder, make=make or Made(), say=said.append, **options)
-    return found, said
+    found = finished(cached(folder, make=make or Made(), **options), said.append)
+    return found, [event.text for event in said if isinstance(event, Message)]
 
 
 SHARDS = [(0, 5), (5, 10), (10, 15), (15, 20), (20, 23)]
@@ -50,18 +51,18 @@ SHARDS = [(0, 5), (5, 10), (10, 15), (15, 20), (20, 23)]
 
 def test_it_is_made_once_and_equal_to_what_was_made(tmp_path):
     make, calls = Made(), []
-    found = cached(tmp_path / "z", KEY, 23, make, rows=5, progress=lambda *call: calls.append(call))
+    found = finished(cached(tmp_path / "z", KEY, 23, make, rows=5, what="latents"), calls.append)
     assert make.asked == SHARDS
-    assert calls == [("latents", last, 23) for _, last in SHARDS]
+    assert calls == [Progress("latents", first, 23) for first, _ in SHARDS]
     assert whole(found)
-    assert not whole(cached(tmp_path / "other", KEY, 23, Made(shift=1.0), rows=5))
+    assert not whole(finished(cached(tmp_path / "other", KEY, 23, Made(shift=1.0), rows=5)))
     assert found["z"][np.array([2])].dtype == torch.float16
     assert len(found["z"]) == 23
     again = Made()
-    assert whole(cached(tmp_path / "z", KEY, 23, again, rows=5))
+    assert whole(finished(cached(tmp_path / "z", KEY, 23, again, rows=5)))
     assert again.asked == []
     reordered = dict(reversed(KEY.items()))
-    cached(tmp_path / "z", reordered, 23, again, rows=5)
+    finished(cached(tmp_path / "z", reordered, 23, again, rows=5))
     assert again.asked == [], "the order of a key's entries says nothing"
 
 
@@ -85,7 +86,9 @@ def test_rows_that_are_not_there(tmp_path, monkeypatch, room, index):
 
 def test_bfloat16_and_plain_numbers_come_back(tmp_path):
     rows = {"a": torch.randn(4, 3).bfloat16(), "b": torch.arange(4), "c": torch.tensor([True, False, True, True])}
-    found = cached(tmp_path, {}, 4, lambda first, last: {name: x[first:last] for name, x in rows.items()}, rows=3)
+    found = finished(
+        cached(tmp_path, {}, 4, lambda first, last: {name: x[first:last] for name, x in rows.items()}, rows=3)
+    )
     assert all(torch.equal(found[name][torch.arange(4)], x) for name, x in rows.items())
 
 

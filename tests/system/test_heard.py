@@ -25,6 +25,7 @@ from ebb.edit.samples import hint, sample_to
 from ebb.encode.images import settings_of
 from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.evaluate.evaluate import evaluate
+from ebb.events import finished
 from ebb.recipe.recipe import Recipe, from_yaml, validated
 from ebb.run.build import build
 from ebb.run.plan import resolve
@@ -68,7 +69,7 @@ def write(folder, image, count=64, others=False):
 
 def run(data, folder, /, **asked):
     said = io.StringIO()
-    train(str(data), Recipe.model_validate(asked), run=folder, console=Console(file=said, width=150))
+    shown(train(str(data), Recipe.model_validate(asked), run=folder), Console(file=said, width=150))
     return said.getvalue()
 
 
@@ -144,8 +145,8 @@ def home(tmp_path_factory):
 def test_no_update_waits_for_the_device(home, asked):
     """As a GPU would be waited for; on a CPU nothing tells but the questions."""
     asked, cpu = validated(ALL | asked, "the test"), torch.device("cpu")
-    learnt = prepared(asked, read(str(home / "data"), numbers=asked.numbers, beside=asked.beside))
-    recipe, _ = resolve(asked, learnt, cpu, lambda _: None)
+    learnt = finished(prepared(asked, read(str(home / "data"), numbers=asked.numbers, beside=asked.beside)))
+    recipe, _ = finished(resolve(asked, learnt, cpu))
     parts, more = build(recipe, learnt, cpu), recipe.optimiser.accumulate
     batches = [parts.loader(number) for number in range(3 * more)]
     how = {"accumulate": more, "autocast": autocast_of(recipe)}
@@ -206,7 +207,7 @@ def test_what_is_missing_is_said_and_learnt_without(home, tmp_path):
     assert "without dark (1)" in said
     assert "without mask (2)" in said
     recipe, images = from_yaml(tmp_path / "run" / "run.yaml")[0], data_of(tmp_path / "run")
-    cond = prepared(recipe, images, cache=home).examples.conditions(np.arange(8), torch.device("cpu"))
+    cond = finished(prepared(recipe, images, cache=home)).examples.conditions(np.arange(8), torch.device("cpu"))
     assert cond["numbers"].isnan().all(1).tolist() == [at in (3, 5) for at in range(8)]
     assert cond["mask"].flatten(1).isnan().all(1).tolist() == [at in (4, 5) for at in range(8)]
     assert all(
@@ -238,7 +239,7 @@ def test_a_contract_says_all_that_is_heard_and_a_mismatch_is_refused_by_name(hom
 
 def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
     recipe, images = from_yaml(home / "latent" / "run.yaml")[0], data_of(home / "latent")
-    found = prepared(recipe, images, cache=home)
+    found = finished(prepared(recipe, images, cache=home))
     index, turned = np.arange(4), torch.tensor([True, False, True, False])
     heard = found.examples.conditions(index, torch.device("cpu"), turned)["mask"]
     masks = to_unit(torch.from_numpy(images.told.pictures.pixels[images.told.pictures.at[:4]]))
@@ -246,7 +247,7 @@ def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
     assert torch.equal(torch.nn.functional.pixel_shuffle(heard, 2), masks)
     fewer = read(str(home / "data"), beside="mask")
     told = []
-    prepared(recipe.model_copy(update={"numbers": ()}), fewer, cache=home, say=told.append)
+    finished(prepared(recipe.model_copy(update={"numbers": ()}), fewer, cache=home), told.append)
     assert told == []  # the latents do not depend on what is heard besides
 
 
@@ -346,7 +347,7 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     assert wishes.part(2, 3) == replace(
         wishes, labels=wishes.labels[2:5], texts=wishes.texts[2:5], numbers=wishes.numbers[2:5]
     )
-    found = evaluate(home / "all", 10, likelihood=2)
+    found = finished(evaluate(home / "all", 10, likelihood=2))
     assert found.likelihood is not None
     assert found.levels is not None
     assert ebb("doctor", home / "all") in (0, 1)
@@ -355,7 +356,7 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
 
 def test_grids_ask_for_what_is_said_of_the_images(home):
     recipe, images = from_yaml(home / "all" / "run.yaml")[0], data_of(home / "all")
-    parts, asked = build(recipe, prepared(recipe, images, cache=home), torch.device("cpu")), []
+    parts, asked = build(recipe, finished(prepared(recipe, images, cache=home)), torch.device("cpu")), []
     made = System.make
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(System, "make", lambda self, wishes, **how: asked.append(wishes) or made(self, wishes, **how))

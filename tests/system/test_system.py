@@ -20,7 +20,7 @@ from ebb.store import checkpoint
 from ebb.system.system import System, load
 from ebb.train.ema import EMA
 from ebb.train.loop import Training
-from ebb.train.optimiser import AdamW
+from ebb.train.optimiser import adamw
 
 
 def system(classes=3, shape=(1, 8, 8)):
@@ -38,7 +38,7 @@ def system(classes=3, shape=(1, 8, 8)):
 
 
 def saved(folder, made):
-    training = Training(made.denoiser, AdamW(made.denoiser, 1e-3), EMA(made.denoiser))
+    training = Training(made.denoiser, adamw(made.denoiser, 1e-3), EMA(made.denoiser))
     with torch.no_grad():
         next(training.ema.model.parameters()).add_(0.1)
     return checkpoint.save(folder / "checkpoints", 5, training.state(), made.contract())

@@ -23,7 +23,7 @@ from ebb.train.objectives.autoencoding import (
     stages,
 )
 from ebb.train.objectives.objective import Objective
-from ebb.train.optimiser import AdamW, WarmupDecay
+from ebb.train.optimiser import WarmupDecay, adamw
 
 
 def seeded(seed=0):
@@ -31,7 +31,7 @@ def seeded(seed=0):
 
 
 def training_of(model, lr):
-    return Training(model, AdamW(model, lr), EMA(model))
+    return Training(model, adamw(model, lr), EMA(model))
 
 
 def train(model, objective, batches, steps, lr):

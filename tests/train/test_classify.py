@@ -15,7 +15,7 @@ from ebb.train.ema import EMA
 from ebb.train.loop import Training, updates
 from ebb.train.objectives.classify import Classify
 from ebb.train.objectives.objective import Objective
-from ebb.train.optimiser import AdamW, WarmupDecay
+from ebb.train.optimiser import WarmupDecay, adamw
 
 PATH = Cosine()
 CLUSTERS = Mixture(
@@ -39,7 +39,7 @@ def trained():
     torch.manual_seed(0)
     network = PointClassifier(2, 2, width=32, depth=1)
     model = NetworkClassifier(network, PATH)
-    training = Training(model, AdamW(model, 5e-3), EMA(model, ramp=0.2))
+    training = Training(model, adamw(model, 5e-3), EMA(model, ramp=0.2))
     rate = WarmupDecay(5e-3, 250, 10)
     for step in updates(training, Classify(), lambda n: labelled(256, n), steps=250, rate=rate):
         last = step

@@ -14,7 +14,7 @@ from ebb.networks.dit import DiT
 from ebb.networks.unet import UNet
 from ebb.train.ema import EMA
 from ebb.train.loop import Training, updates
-from ebb.train.muon import Muon
+from ebb.train.muon import muon
 from ebb.train.objectives.compiled import Compiled, compiled, compiling
 from ebb.train.objectives.denoising import Denoising
 
@@ -24,7 +24,7 @@ heard = ebb.NetworkDenoiser(DiT(1, width=32, depth=1, patch=4, ports={"label": "
 batch = Batch(torch.rand(8, 1, 8, 8) * 2 - 1, {"label": torch.arange(8) % 2})
 
 def begun(denoiser):
-    return Training(denoiser, Muon(denoiser, 0.01), EMA(denoiser))
+    return Training(denoiser, muon(denoiser, 0.01), EMA(denoiser))
 
 def losses(engine, denoiser, training=None, steps=4, **how):
     training = training or begun(denoiser)

@@ -18,11 +18,11 @@ from ebb.process.predict import velocity
 from ebb.train.ema import EMA
 from ebb.train.guard import FAINT, LEAST, RATE, WIDE, Guard, Skip, explain, poisoned, unsound
 from ebb.train.loop import Training, updates
-from ebb.train.muon import Muon
+from ebb.train.muon import muon
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss
 from ebb.train.objectives.weights import WEIGHTS
-from ebb.train.optimiser import AdamW, WarmupDecay
+from ebb.train.optimiser import WarmupDecay, adamw
 
 from ..toys import Reads
 
@@ -134,8 +134,8 @@ def test_all_processes_decide_alike(tmp_path):
 
 
 OPTIMISERS = {
-    "adamw, fused": lambda model: AdamW(model, 1e-2, 0.1),
-    "muon": lambda model: Muon(model, 1e-2, 0.1),
+    "adamw, fused": lambda model: adamw(model, 1e-2, 0.1),
+    "muon": lambda model: muon(model, 1e-2, 0.1),
     "adam": lambda model: torch.optim.Adam(model.parameters(), 1e-2, foreach=False),
     "sgd with momentum": lambda model: torch.optim.SGD(model.parameters(), 1e-2, momentum=0.9),
 }

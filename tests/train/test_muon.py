@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from ebb.train import muon
+from ebb.train import muon as room
+from ebb.train.ema import EMA
 from ebb.train.guard import update_unless
-from ebb.train.muon import Muon, matrices, orthogonal
-from ebb.train.optimiser import AdamW
+from ebb.train.loop import Training
+from ebb.train.muon import matrices, muon, orthogonal
+from ebb.train.optimiser import adamw
 
 
 class Network(nn.Module):
@@ -73,7 +77,7 @@ def agrees_with_torch(make):
 
 
 def test_agreement_with_torch():
-    assert agrees_with_torch(lambda network: Muon(network, 0.02, 0.1))
+    assert agrees_with_torch(lambda network: muon(network, 0.02, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -87,14 +91,14 @@ def test_agreement_with_torch():
 )
 def test_the_agreement_catches_mutants(monkeypatch, wrong):
     for name, value in wrong.items():
-        monkeypatch.setattr(muon, name, value)
-    assert not agrees_with_torch(lambda network: Muon(network, 0.02, 0.1))
+        monkeypatch.setattr(room, name, value)
+    assert not agrees_with_torch(lambda network: muon(network, 0.02, 0.1))
 
 
 def test_a_convolution_moves_as_the_matrix_of_everything_that_enters():
     network = with_gradients(Network(), 0)
     before, grad = network.conv.weight.detach().clone(), network.conv.weight.grad.clone()
-    Muon(network, 0.01).step()
+    muon(network, 0.01).step()
     update = orthogonal(grad.reshape(1, 32, -1))[0].float().reshape(grad.shape)  # momentum only scales the first one
     expected = before - 0.01 * 0.2 * (32 * 9) ** 0.5 * update
     assert torch.allclose(network.conv.weight, expected, atol=1e-3)
@@ -112,7 +116,7 @@ def torchs_adamw(network):
 
 def test_everything_else_moves_as_by_adamw():
     ours, theirs = Network(), Network()
-    moved(ours, Muon(ours, 0.01, 0.1))
+    moved(ours, muon(ours, 0.01, 0.1))
     moved(theirs, torchs_adamw(theirs))
     for a, b in ((ours.stem, theirs.stem), (ours.table, theirs.table), (ours.norm, theirs.norm)):
         assert torch.equal(a.weight, b.weight)
@@ -129,12 +133,12 @@ def moves_as_torchs(make):
 
 
 def test_adamw_is_torchs_bit_for_bit():
-    assert moves_as_torchs(lambda network: AdamW(network, 0.01, 0.1))
+    assert moves_as_torchs(lambda network: adamw(network, 0.01, 0.1))
 
 
 @pytest.mark.parametrize("wrong", [(0.01, 0.0), (0.01, 0.1, 0.999), (0.02, 0.1)], ids=["decay", "beta2", "rate"])
 def test_that_catches_mutants(wrong):
-    assert not moves_as_torchs(lambda network: AdamW(network, *wrong))
+    assert not moves_as_torchs(lambda network: adamw(network, *wrong))
 
 
 COMPILER = """
@@ -142,9 +146,9 @@ import sys, torch
 from torch import nn
 from ebb.train.ema import EMA
 from ebb.train.loop import Training
-from ebb.train.muon import Muon
-from ebb.train.optimiser import AdamW
-for kind in (AdamW, Muon):
+from ebb.train.muon import muon
+from ebb.train.optimiser import adamw
+for kind in (adamw, muon):
     model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 2))
     training = Training(model, kind(model, 0.1), EMA(model))
     model(torch.ones(1, 64)).sum().backward()
@@ -164,10 +168,10 @@ def test_training_does_not_load_the_compiler():
 
 def test_a_bad_update_changes_nothing_and_the_next_goes_on_as_if_it_had_not_been():
     network = Network()
-    optimizer = Muon(network, 0.01, 0.1)
+    optimizer = muon(network, 0.01, 0.1)
     moved(network, optimizer)
     twin = copy.deepcopy(network)
-    other = Muon(twin, 0.01, 0.1)
+    other = muon(twin, 0.01, 0.1)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for p in network.parameters():
         p.grad = torch.full_like(p, float("nan"))
@@ -182,7 +186,35 @@ def test_a_bad_update_changes_nothing_and_the_next_goes_on_as_if_it_had_not_been
 def test_what_is_restored_lies_where_the_parameter_does():
     """The count of updates too, which has not the parameter's shape: on a GPU it must not stay behind."""
     model = nn.Linear(3, 2, device="meta")
-    muon = Muon(model, 1e-3)
+    optimizer = muon(model, 1e-3)
     state = {i: {"step": torch.tensor(3.0)} for i in range(2)}
-    muon.load_state_dict(muon.state_dict() | {"state": state})
-    assert {kept["step"].device.type for kept in muon.state.values()} == {"meta"}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    assert {kept["step"].device.type for kept in optimizer.state.values()} == {"meta"}
+
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 32), nn.Linear(32, 32, bias=False), nn.LayerNorm(32))
+
+
+def test_a_state_saved_by_an_earlier_version_goes_on_where_it_was():
+    """The file holds the weights after four updates (as `moved` makes them), the memory, and the weights after six."""
+    saved = load_file(Path(__file__).parent / "muon_before_groups.safetensors")
+    later = [value for name, value in saved.items() if name.startswith("later.")]
+    memory = {name.removeprefix("optim."): value for name, value in saved.items() if name.startswith("optim.")}
+
+    def resumed(memory):
+        network = small()
+        network.load_state_dict({name: saved[f"weights.{name}"] for name in network.state_dict()})
+        optimizer = muon(network, 0.01, 0.1)
+        training = Training(network, optimizer, EMA(network))
+        training.restore(training.state() | {"optim": memory})
+        assert training.state()["optim"].keys() == memory.keys()
+        for step in (4, 5):
+            with_gradients(network, step)
+            optimizer.step()
+        return [saved_as.detach() for _, saved_as in sorted(network.named_parameters())]
+
+    for there, then, forgetful in zip(resumed(memory), later, resumed({}), strict=True):
+        torch.testing.assert_close(there, then, atol=1e-4, rtol=0)
+        assert not torch.allclose(forgetful, then, atol=1e-3)

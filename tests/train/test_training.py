@@ -19,7 +19,7 @@ from ebb.train.ema import EMA
 from ebb.train.loop import Training, updates
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss
-from ebb.train.optimiser import AdamW, WarmupDecay
+from ebb.train.optimiser import WarmupDecay, adamw
 
 
 def fresh(dropout=0.0):
@@ -27,7 +27,7 @@ def fresh(dropout=0.0):
     model = NetworkDenoiser(nn.Sequential(), Linear(), velocity)
     model.network = MLP(2, width=16, depth=1)
     model.network.out = nn.Sequential(nn.Dropout(dropout), nn.Linear(16, 2))  # uses torch's global generator
-    return Training(model, AdamW(model, 1e-2, 0.1), EMA(model, ramp=0.2))
+    return Training(model, adamw(model, 1e-2, 0.1), EMA(model, ramp=0.2))
 
 
 def batches(step):

@@ -20,10 +20,10 @@ from ebb.store.checkpoint import State
 from ebb.system.system import System
 from ebb.train.ema import EMA
 from ebb.train.loop import Training
-from ebb.train.muon import Muon
+from ebb.train.muon import muon
 from ebb.train.objectives.autoencoding import FeatureMaps
 from ebb.train.objectives.objective import Objective
-from ebb.train.optimiser import AdamW
+from ebb.train.optimiser import adamw
 from ebb.train.validate import Validation
 
 
@@ -95,7 +95,7 @@ class Family(Protocol):
         ...
 
 
-OPTIMISERS = {"muon": Muon, "adamw": AdamW}
+OPTIMISERS = {"muon": muon, "adamw": adamw}
 """The optimisers that a recipe can name."""
 
 
