@@ -17,7 +17,7 @@ from ebb.store import checkpoint
 from ebb.system.system import System, load
 from ebb.train.ema import EMA
 from ebb.train.loop import Training, updates
-from ebb.train.muon import Muon
+from ebb.train.muon import muon
 from ebb.train.objectives.denoising import Denoising
 
 HOME = Path(__file__).parent / "former"
@@ -46,7 +46,7 @@ def test_a_run_goes_on_with_its_optimiser():
     """Moments are kept by the place of their parameter, so the order of parameters is the same."""
     where = checkpoint.newest(HOME / "all" / "checkpoints")
     system = System.from_contract(checkpoint.about(where))
-    training = Training(system.denoiser, Muon(system.denoiser, 1e-2, 0.01), EMA(system.denoiser, 1000))
+    training = Training(system.denoiser, muon(system.denoiser, 1e-2, 0.01), EMA(system.denoiser, 1000))
     training.restore({part: checkpoint.read(where, part) for part in ("model", "ema", "optim", "rng")})
     data = torch.linspace(-1, 1, 256).reshape(4, 1, 8, 8)
     texts = ["a red dot, and a blue square", "", "a blue dot", "a red square"]

@@ -123,7 +123,7 @@ def test_the_contract_rebuilds_the_system_and_ema_is_what_one_gets(tmp_path):
         ("network", "os.system('true')", "not of the form"),
         ("sampling", {"speed": 3}, "speed"),
         ("network", "unet(channels=1, width=16, ports={'label': 'classes(count=3)'})", "do not fit its contract"),
-        ("labels", ["a"], "1 labels.*3 classes"),
+        ("labels", ["a"], r"label is classes\(count=1\), for a network of classes\(count=3\)"),
     ],
 )
 def test_a_contract_that_does_not_hold_is_refused_by_name(tmp_path, field, value, message):
