@@ -1,4 +1,5 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
+# make test-full: the long forms too (more examples, sizes and whole runs).  make test-long: these alone.
 # make demo-text: text to image from nothing: scenes of shapes, trained, asked for by prompts, read by a judge; ten minutes.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
 # make stub: ebb/__init__.pyi from the table in ebb/__init__.py, after a name was added there.
@@ -12,7 +13,7 @@ BIN := .venv/bin
 RESULTS := runs/quality
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo demo-text test lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures tables stub clean
+.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures tables stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -35,6 +36,12 @@ demo-text: .venv/demo
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-full: lint types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --full
+
+test-long: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --full -m full
 
 lint: .venv/dev
 	$(BIN)/ruff check

@@ -257,7 +257,7 @@ FAULTS: dict[str, tuple[set[str], Callable[[], Subject]]] = {
         {"samples mixed"},
         lambda: spoilt(lambda net, x, time, cond: net(x - 0.1 * x.mean(0), time, cond)),
     ),
-    "model: velocity read as noise": ({"noise kept"}, misread),
+    "model: velocity read as noise": ({"noise left"}, misread),
     "data: bytes from 0 to 1": ({"values not in range"}, lambda: saved("dark", images=photographs() // 128)),
     "data: contrast doubled": ({"clipped"}, clipped),
     "data: 5 % of the labels wrong": ({"mislabelled"}, mislabelled),

@@ -33,11 +33,10 @@ from ebb.process.bins import tally
 from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe, Sampling
 from ebb.recipe.starting import complete
 from ebb.run import supervise
-from ebb.run.build import build
+from ebb.run.build import Built, build
 from ebb.run.folder import Log
 from ebb.run.prepare import prepared
-from ebb.system.families.family import Built, facts_of
-from ebb.system.system import in_place
+from ebb.system.families.family import facts_of, in_place
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard, unsound
 from ebb.train.loop import Step, Training, updates

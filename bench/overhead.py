@@ -21,7 +21,7 @@ from ebb.machine import keep_freed_memory
 from ebb.process.moment import at
 from ebb.sample.fused import Fused
 from ebb.sample.trajectory import Denoise
-from ebb.system.system import in_place
+from ebb.system.families.family import in_place
 
 STEPS = 20
 

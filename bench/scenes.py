@@ -26,7 +26,7 @@ import ebb
 from ebb.data.scenes import PLACES, Scene, holds, parse, truth
 from ebb.encode.images import to_pixels
 from ebb.guide.cfg import Guide
-from ebb.judge.scene_reader import judge, obeyed
+from ebb.judge.scene_reader import agreement, judge
 from ebb.system.system import System
 
 SEEDS = 21, 22
@@ -115,7 +115,7 @@ def main() -> None:
         began = time.perf_counter()
         made = ebb.Sampler(system, len(texts))(system.request({"text": asked}, len(texts), steps=given.steps), guide)
         seconds = (time.perf_counter() - began) / len(texts)
-        found = obeyed(reader, to_pixels(made), texts)
+        found = agreement(reader, to_pixels(made), texts)
         row = f"{found.share:.1%} | {found.novel:.1%} | {found.things:.1%} | {seconds:.3f}"
         print(f"| {name} | {row} |", flush=True)
         line = {"run": given.run.name, "way": name, "guidance": given.guidance, "seconds": seconds, **asdict(found)}

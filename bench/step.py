@@ -34,11 +34,11 @@ from ebb.events import finished
 from ebb.machine import keep_freed_memory, matrix_rate
 from ebb.recipe.recipe import Recipe
 from ebb.recipe.starting import complete
-from ebb.run.build import build, updates_of
+from ebb.run.build import Built, build, updates_of
 from ebb.run.meter import peak_memory_mb
 from ebb.run.prepare import prepared
 from ebb.run.rehearse import forward_gflop
-from ebb.system.families.family import Built, facts_of
+from ebb.system.families.family import facts_of
 from ebb.understand.cost import gflop
 
 Shape = tuple[int, int, int]

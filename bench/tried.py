@@ -21,8 +21,8 @@ from ebb.process.denoiser import NetworkDenoiser, Predictor, target_error
 from ebb.process.path import spread
 from ebb.process.predict import determinant, target
 from ebb.recipe.recipe import Recipe, resolved
+from ebb.run.build import Built
 from ebb.shapes import Float
-from ebb.system.families.family import Built
 from ebb.train.ema import EMA
 from ebb.train.guard import Guard
 from ebb.train.muon import for_matrices

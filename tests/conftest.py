@@ -44,6 +44,24 @@ def pytest_runtest_call():
     pytest_runtest_setup()
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--full", action="store_true", help="long forms too: tests marked `full`, properties with more examples"
+    )
+
+
+def pytest_configure(config):
+    settings.load_profile("full" if config.getoption("--full") else "short")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --full the long forms are left out; each has a shorter one beside it that asks the same."""
+    if not config.getoption("--full"):
+        long = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
 install_import_hook("ebb", f"sys.modules[{__name__!r}].checked")
 
 import numpy as np  # noqa: E402
@@ -55,8 +73,8 @@ from sklearn.datasets import load_digits  # noqa: E402
 from ebb.judge.features import train_classifier  # noqa: E402
 from ebb.run.plan import images_of  # noqa: E402
 
-settings.register_profile("ebb", deadline=None, max_examples=30, derandomize=True)
-settings.load_profile("ebb")
+settings.register_profile("short", deadline=None, max_examples=10, derandomize=True)
+settings.register_profile("full", deadline=None, max_examples=30, derandomize=True)
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

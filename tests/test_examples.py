@@ -44,6 +44,7 @@ def test_minimal_states_the_same_mathematics():
     torch.testing.assert_close(made, last.x, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.full
 def test_own_tensors_in_few_lines(capsys):
     lines = [
         line for line in (EXAMPLES / "own_tensors.py").read_text().splitlines() if line and not line.startswith('"""')

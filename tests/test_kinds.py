@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-import ebb
 from ebb.data.scan import read
 from ebb.edit.editor import Editor
 from ebb.edit.samples import hint, joined, region
@@ -24,11 +23,10 @@ from ebb.evaluate.evaluate import as_table, evaluate
 from ebb.events import finished
 from ebb.judge.matcher import train_matcher
 from ebb.judge.scene_reader import judge
-from ebb.networks.zero import Zero
-from ebb.process.predict import PREDICTIONS
 from ebb.recipe.recipe import Recipe, Sampling
 from ebb.run.prepare import prepared
 from ebb.store import checkpoint
+from ebb.system.families.variational import LatentPrior
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load
 from ebb.understand.concepts import concepts
@@ -88,7 +86,7 @@ def test_missing_captions_are_learnt_without_or_refused_by_choice(tmp_path):
 
 def test_an_autoencoder_reconstructs_and_samples_from_its_prior(home):
     system = load(home / "ae")
-    assert system.is_autoencoder
+    assert system.model.family == "autoencoder"
     assert system.inner == (3, 4, 4)
     assert system.sample(3).shape == (3, 1, 8, 8)
     x = torch.zeros(2, 1, 8, 8)
@@ -119,8 +117,7 @@ def test_an_autoencoder_may_have_shortcuts_around_every_change_of_resolution(hom
 
 def test_the_prior_is_sampled_with_the_mean_and_deviation_of_the_latents():
     space = LatentSpace(Half(), (0.1, -0.2), (0.2, 0.05))
-    denoiser = ebb.NetworkDenoiser(Zero(), ebb.Cosine(), PREDICTIONS["v"])
-    system = System(denoiser, (2, 1, 1), sampling=Sampling(), space=space)
+    system = System(LatentPrior(space), (2, 1, 1), sampling=Sampling())
     x = Sampler(system, 4000)(system.request(system.given(4000), 4000)).flatten(1)
     torch.testing.assert_close(x.mean(0), torch.tensor([0.1, -0.2]), atol=0.01, rtol=0)
     torch.testing.assert_close(x.std(0), torch.tensor([0.2, 0.05]), atol=0, rtol=0.04)
@@ -296,6 +293,7 @@ def test_words_that_were_never_heard_and_long_prompts_are_named(home, tmp_path):
     assert Image.open(tmp_path / "x.png").size[0] > 0
 
 
+@pytest.mark.full
 def test_samples_of_captions_are_matched_with_them(tmp_path, monkeypatch):
     write(tmp_path / "data", count=440)
     lines = [{"file_name": f"{i:02d}.png", "text": f"the {i}th {CAPTIONS[i % 2]}"} for i in range(440)]
@@ -314,6 +312,7 @@ def test_samples_of_captions_are_matched_with_them(tmp_path, monkeypatch):
     assert settings_of(tmp_path / "run" / "evaluation" / "captions.png")["captions"][0].startswith("the ")
 
 
+@pytest.mark.full
 def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.data.scenes.TRAIN", 80)
     monkeypatch.setattr("ebb.data.scenes.HELD_OUT", 20)
@@ -322,8 +321,8 @@ def test_samples_of_shapes_are_read_by_a_judge(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.evaluate.analyses.judge", lambda side: judge(side, seconds=0.05))
     trained("shapes", tmp_path / "run", steps=2)
     found = finished(evaluate(tmp_path / "run", 10, likelihood=0))
-    assert found.obeyed.count == 10
-    assert 0 <= found.obeyed.share <= found.obeyed.ceiling <= 1
+    assert found.agreement.count == 10
+    assert 0 <= found.agreement.share <= found.agreement.ceiling <= 1
     assert any(row[0] == "captions" for row in as_table(found))
 
 

@@ -31,6 +31,7 @@ def ran(keep, **environment):
     return said, int(faults)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_what_a_step_frees_serves_the_next():
     """The kernel is asked for pages once and not at every step."""
@@ -41,6 +42,7 @@ def test_what_a_step_frees_serves_the_next():
     assert kept < usual / 10
 
 
+@pytest.mark.full
 def test_a_choice_in_the_environment_stands():
     assert ran(True, MALLOC_TRIM_THRESHOLD_="131072")[0] == "False"
 

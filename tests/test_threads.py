@@ -102,6 +102,7 @@ print(alone, beside, sleeps(), torch.equal(first, second))
 
 
 @needs_libgomp
+@pytest.mark.full
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a single core")
 def test_beside_a_sleeping_team_threads_sleep_while_they_wait_and_compute_the_same():
     """Voluntary switches of context count how often a thread slept; libgomp spins for 3 ms before it does."""

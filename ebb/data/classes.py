@@ -74,18 +74,18 @@ def few(strays: int, inside: int) -> bool:
     return strays <= max(STRAYS, inside // STRAY_SHARE) and strays * LABELLED_EACH <= inside
 
 
-def names_of(source: Source, kept: Sequence[int], notes: Notes) -> tuple[tuple[str, ...], str, tuple[Match, ...]]:
-    """The labels of the training images `kept` in order, integers by value and strings by the alphabet; where they come
-    from; and how many images have one where some have none, since then no label is used."""
+def names_of(source: Source, usable: Sequence[int], notes: Notes) -> tuple[tuple[str, ...], str, tuple[Match, ...]]:
+    """The labels of the training images `usable` in order, integers by value and strings by the alphabet; where they
+    come from; and how many images have one where some have none, since then no label is used."""
     called, every = source.train.names, source.train.labels
-    given = {every[at] for at in kept} - {None}
+    given = {every[at] for at in usable} - {None}
     origin = source.reasons.get("labels", f"{len(given)} classes, stored with the images")
     if not given:
         return (), source.reasons.get("labels", "none: the images come without"), ()
-    if without := [called[at] for at in kept if every[at] is None]:
+    if without := [called[at] for at in usable if every[at] is None]:
         notes["without a label", "the labels of the others not used"] += without
         advice = "give every image a label, or take those without away: labels are used where all images have one"
-        some = Match.of("labels", f"labels, {origin}", "images have one", len(kept), without, advice)
+        some = Match.of("labels", f"labels, {origin}", "images have one", len(usable), without, advice)
         return (), "none: some images have no label", (replace(some, used=0),)
     if gone := {shown(str(label)) for label in {*every} - given - {None}}:
         notes["class without an image", "no label: none of its files can be used"] += sorted(gone)
@@ -101,9 +101,9 @@ def names_of(source: Source, kept: Sequence[int], notes: Notes) -> tuple[tuple[s
     return names, origin, ()
 
 
-def numbers_of(split: Split, kept: Sequence[int], names: Sequence[str]) -> np.ndarray | None:
-    """The labels of the images `kept` as places in `names`; None unless all have one."""
-    given = [split.labels[at] for at in kept]
+def numbers_of(split: Split, usable: Sequence[int], names: Sequence[str]) -> np.ndarray | None:
+    """The labels of the images `usable` as places in `names`; None unless all have one."""
+    given = [split.labels[at] for at in usable]
     if not names or None in given:
         return None
     numbers = {name: number for number, name in enumerate(names)}

@@ -59,10 +59,10 @@ class Fields:
             if name not in known:
                 raise DataError(f"{where}: no row of {METADATA} has the field {name!r}", nearest(name, known))
 
-    def numbers_of(self, where: str, split: ImageFiles, kept: list[int], notes: Notes) -> NDArray[np.float64]:
-        """The numbers [n, k] of the images `kept`, NaN where they are missing; raises DataError for other values."""
-        found = np.full((len(kept), len(self.numbers)), np.nan)
-        for row, at in zip(found, kept, strict=True):
+    def numbers_of(self, where: str, split: ImageFiles, usable: list[int], notes: Notes) -> NDArray[np.float64]:
+        """The numbers [n, k] of the images `usable`, NaN where they are missing; raises DataError for other values."""
+        found = np.full((len(usable), len(self.numbers)), np.nan)
+        for row, at in zip(found, usable, strict=True):
             for column, name in enumerate(self.numbers):
                 value = (split.rows or [])[at].get(name)
                 if value is None:
@@ -78,16 +78,16 @@ class Fields:
         return found
 
     def pictures_of(
-        self, name: str, where: str, split: ImageFiles, kept: list[int], own: Mapping[int, Head],
+        self, name: str, where: str, split: ImageFiles, usable: list[int], own: Mapping[int, Head],
         shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
     ) -> Pictures:  # fmt: skip
-        """The picture that the field `name` names beside each of the images `kept`, in `shape`, scaled and cropped as
+        """The picture that the field `name` names beside each of the images `usable`, in `shape`, scaled and cropped as
         its own is.
 
         In grey unless one has colour, where `shape` leaves the channels open. Raises DataError for one that is not
         there; one that cannot be read is missing.
         """
-        paths = {at: path for at in kept if (path := self.path(name, where, split, at)) is not None}
+        paths = {at: path for at in usable if (path := self.path(name, where, split, at)) is not None}
         files = ImageFiles(split.files, list(dict.fromkeys(paths.values())), [None] * len(set(paths.values())), None)
         found: Notes = defaultdict(list)
         heads = {i: head for i, head in enumerate(files.heads(found, tick)) if head}
@@ -99,22 +99,24 @@ class Fields:
             notes[f"{name}: {kind}", action.replace("skipped", "learnt without")] += files_of
         place = {files.names[i]: number for number, i in enumerate(read)}
         head = {files.names[i]: one for i, one in heads.items()}
-        for at in kept:
+        for at in usable:
             if paths.get(at) not in place:
                 notes[f"without {name}", "learnt without it"].append(split.names[at])
             elif own[at].width * head[paths[at]].height != own[at].height * head[paths[at]].width:
                 notes[f"{name} of other proportions", "each cropped at its own centre"].append(split.names[at])
-        return Pictures(pixels if read else none, np.array([place.get(paths.get(at, ""), -1) for at in kept], np.int64))
+        return Pictures(
+            pixels if read else none, np.array([place.get(paths.get(at, ""), -1) for at in usable], np.int64)
+        )
 
-    def unshown(self, split: Split, kept: list[int], back: list[int]) -> list[int]:
-        """Those of the images `back`, places in `kept`, that stand beside none that is left: training sees no other."""
+    def unshown(self, split: Split, usable: list[int], back: list[int]) -> list[int]:
+        """Those of `back`, places in `usable`, that stand beside no image that is left: training sees no other."""
         if not self.beside or not isinstance(split, ImageFiles):
             return back
-        beside = [[(split.rows or [])[at].get(name) for name in self.beside] for at in kept]
+        beside = [[(split.rows or [])[at].get(name) for name in self.beside] for at in usable]
         while True:  # an image that is left after all may have one beside it too
             held = set(back)
             shown_too = {path for at, paths in enumerate(beside) if at not in held for path in paths}
-            unseen = [at for at in back if split.names[kept[at]] not in shown_too]
+            unseen = [at for at in back if split.names[usable[at]] not in shown_too]
             if len(unseen) == len(back):
                 return back
             back = unseen
@@ -183,9 +185,9 @@ class Metadata:
         said = dict[str, str]()
         if self.numbers is not None:
             columns = [column[~np.isnan(column)] for column in self.numbers.T]
-            told = zip(self.fields.numbers, columns, strict=True)
+            ranges = zip(self.fields.numbers, columns, strict=True)
             said["numbers"] = ", ".join(
-                f"{name} from {has.min():g} to {has.max():g} ({len(has):,} images)" for name, has in told
+                f"{name} from {has.min():g} to {has.max():g} ({len(has):,} images)" for name, has in ranges
             )
         if self.pictures:
             said["beside"] = "; ".join(
@@ -198,30 +200,32 @@ class Metadata:
 NOTHING = Metadata()
 
 
-def said_of(
-    fields: Fields, where: str, split: Split, kept: list[int], own: Mapping[int, Head], size: tuple[int, int],
+def metadata_of(
+    fields: Fields, where: str, split: Split, usable: list[int], own: Mapping[int, Head], size: tuple[int, int],
     notes: Notes, tick: Progress, allocate: Allocate, like: Metadata = NOTHING,
 ) -> Metadata:  # fmt: skip
-    """What the fields say of the images `kept`, whose headers are `own`, pictures with the channels of those `like`
+    """What the fields say of the images `usable`, whose headers are `own`, pictures with the channels of those `like`
     which they are; see `Fields` for what is raised."""
     if not fields.names or not isinstance(split, ImageFiles):
         return NOTHING
-    numbers = fields.numbers_of(where, split, kept, notes) if fields.numbers else None
+    numbers = fields.numbers_of(where, split, usable, notes) if fields.numbers else None
     depth = {name: pictures.pixels.shape[1] for name, pictures in like.pictures.items()}
     pictures = {
-        name: fields.pictures_of(name, where, split, kept, own, (depth.get(name), *size), notes, tick, allocate)
+        name: fields.pictures_of(name, where, split, usable, own, (depth.get(name), *size), notes, tick, allocate)
         for name in fields.beside
     }
     return Metadata(fields, numbers, pictures)
 
 
-def checked(where: str, told: Metadata, notes: Notes) -> None:
+def checked(where: str, metadata: Metadata, notes: Notes) -> None:
     """Raise DataError where a field says nothing of any image; note numbers that never change."""
-    for name, column in zip(told.fields.numbers, () if told.numbers is None else told.numbers.T, strict=True):
+    for name, column in zip(
+        metadata.fields.numbers, () if metadata.numbers is None else metadata.numbers.T, strict=True
+    ):
         if np.isnan(column).all():
             raise DataError(f"{where}: no image that can be used has a number in {name!r}", "leave it out")
         if np.nanmin(column) == np.nanmax(column):
             notes["numbers that never change", "kept: they say nothing"].append(name)
-    for name, pictures in told.pictures.items():
+    for name, pictures in metadata.pictures.items():
         if not (pictures.at >= 0).any():
             raise DataError(f"{where}: no image that can be used has a picture in {name!r}", "leave it out")

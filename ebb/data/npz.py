@@ -160,8 +160,8 @@ def arrays(path: Path, name: str, notes: Notes) -> Source:
     try:
         with zipfile.ZipFile(path) as file:
             archive = Archive.of(path, file)
-            images, labels = _told(archive, TRAIN) or _by_shape(archive)
-            labels, test = labels or archive.called(*LABELS), _told(archive, TEST)
+            images, labels = _paired(archive, TRAIN) or _by_shape(archive)
+            labels, test = labels or archive.called(*LABELS), _paired(archive, TEST)
             texts = archive.called(*SPELLINGS["text"])
             train, matches = _split(archive, images, labels, notes), list[Match]()
             if texts is not None and not archive.empty(texts):
@@ -180,7 +180,7 @@ def arrays(path: Path, name: str, notes: Notes) -> Source:
         raise DamagedError(f"{path} cannot be read: {error}", AGAIN) from error
 
 
-def _told(archive: Archive, pairs: Sequence[tuple[str, str]]) -> tuple[str, str | None] | None:
+def _paired(archive: Archive, pairs: Sequence[tuple[str, str]]) -> tuple[str, str | None] | None:
     """The first pair of images and labels whose images are there."""
     found = ((archive.called(images), archive.called(labels)) for images, labels in pairs)
     return next(((images, labels) for images, labels in found if images is not None), None)

@@ -20,7 +20,7 @@ from ebb.data.decode import Head, Shape, cut_off
 from ebb.data.held_out import CHUNK, LEAST, held_back, parted
 from ebb.data.listing import way_out
 from ebb.data.match import Match
-from ebb.data.metadata import NOTHING, Fields, Metadata, checked, said_of
+from ebb.data.metadata import NOTHING, Fields, Metadata, checked, metadata_of
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Source, Split
 from ebb.errors import DataError, UsageError
@@ -77,8 +77,8 @@ class Summary:
 class Images:
     """A data set in memory: `pixels` uint8 [n, c, h, w], `labels` int64 [n] indexing `names`, None when unlabelled.
 
-    `captions` has one for each image, "" where it is missing; None where the source has none. `told` is what further
-    fields of a metadata.jsonl say, where they are asked for.
+    `captions` has one for each image, "" where it is missing; None where the source has none. `metadata` is what
+    further fields of a metadata.jsonl say, where they are asked for.
     """
 
     pixels: np.ndarray
@@ -87,7 +87,7 @@ class Images:
     summary: Summary
     held_out: Images | None
     captions: tuple[str, ...] | None = None
-    told: Metadata = NOTHING
+    metadata: Metadata = NOTHING
 
 
 def read(
@@ -110,7 +110,7 @@ def read(
     `hold_back` is False, as for a run that was trained on all of them.
 
     `numbers` are fields of a metadata.jsonl whose values are numbers, `beside` those that name other pictures of the
-    same scene, which are scaled and cropped as the image is (`Images.told`), and no examples themselves.
+    same scene, which are scaled and cropped as the image is (`Images.metadata`), and no examples themselves.
 
     Raises UsageError for a wrong argument, DataError for data that cannot be used, DamagedError for a broken file and
     ResourceError when memory, disk or scikit-learn is missing.
@@ -134,60 +134,63 @@ def _read(
 ) -> Images:  # fmt: skip
     notes: Notes = defaultdict(list)
     allocate = partial(memory.allocate, cache=cache)
-    source, heads = _found(where, fields, notes, tick, allocate)
+    source, heads = _located(where, fields, notes, tick, allocate)
     (height, width), why_size = _size(heads.values(), side)
     depth = channels or (3 if any(head.colour for head in heads.values()) else 1)
-    pixels, kept = _pixels(where, source.train, heads, (depth, height, width), notes, tick, allocate)
+    pixels, usable = _pixels(where, source.train, heads, (depth, height, width), notes, tick, allocate)
     why_channels = "asked for" if channels else "some images have colour"
     if not channels and _grey(pixels):
         pixels, why_channels = pixels[:, :1], "no image has colour"
         if not isinstance(pixels, np.memmap):
             pixels = np.ascontiguousarray(pixels)
-    _note_grey(source.train, heads, kept, pixels, notes)
-    names, why_labels, partly = classes.names_of(source, kept, notes)
+    _note_grey(source.train, heads, usable, pixels, notes)
+    names, why_labels, partly = classes.names_of(source, usable, notes)
     chosen = {"size": f"{sides((height, width))}: {why_size}", "channels": f"{pixels.shape[1]}: {why_channels}"}
     chosen |= source.reasons | {"labels": why_labels}
     if isinstance(pixels, np.memmap):
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
-    said = said_of(fields, where, source.train, kept, heads, (height, width), notes, tick, allocate)
-    checked(where, said, notes)
-    chosen |= said.reasons()
-    source = replace(source, matches=(*source.matches, *partly, *said.matches(notes)))
+    metadata = metadata_of(fields, where, source.train, usable, heads, (height, width), notes, tick, allocate)
+    checked(where, metadata, notes)
+    chosen |= metadata.reasons()
+    source = replace(source, matches=(*source.matches, *partly, *metadata.matches(notes)))
     source = classes.comparable(source, names, notes)
     if source.held_out is None:
-        return _own_split(where, source, pixels, kept, said, names, chosen, notes, hold_back)
+        return _own_split(where, source, pixels, usable, metadata, names, chosen, notes, hold_back)
     chosen.setdefault("held out", f"{len(source.held_out.names):,} images: the test set that comes with the data")
-    train = _images(source, source.train, pixels, kept, said, names, chosen, notes)
+    train = _images(source, source.train, pixels, usable, metadata, names, chosen, notes)
     notes = defaultdict(list)
     heads = classes.known(source.held_out, _heads(where, source.held_out, notes, tick), names, notes)
-    pixels, kept = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
-    _note_grey(source.held_out, heads, kept, pixels, notes)
-    said = said_of(fields, where, source.held_out, kept, heads, (height, width), notes, tick, allocate, said)
-    return replace(train, held_out=_images(source, source.held_out, pixels, kept, said, names, chosen, notes))
+    pixels, usable = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
+    _note_grey(source.held_out, heads, usable, pixels, notes)
+    size = height, width
+    metadata = metadata_of(fields, where, source.held_out, usable, heads, size, notes, tick, allocate, metadata)
+    return replace(train, held_out=_images(source, source.held_out, pixels, usable, metadata, names, chosen, notes))
 
 
 def _own_split(
-    where: str, source: Source, pixels: np.ndarray, kept: list[int], said: Metadata, names: tuple[str, ...],
+    where: str, source: Source, pixels: np.ndarray, usable: list[int], metadata: Metadata, names: tuple[str, ...],
     chosen: dict[str, str], notes: Notes, hold_back: bool,
 ) -> Images:  # fmt: skip
     """The images of a source without a test set, a few of them held back where there are enough."""
-    back = held_back(pixels, classes.numbers_of(source.train, kept, names)) if hold_back else []
-    some, back = bool(back), said.fields.unshown(source.train, kept, back)
+    back = held_back(pixels, classes.numbers_of(source.train, usable, names)) if hold_back else []
+    some, back = bool(back), metadata.fields.unshown(source.train, usable, back)
     if not back:
         few = len(pixels) < LEAST
         why = "those that could be stand beside others" if some else "no class can spare one"
         why = f"fewer than {LEAST} images" if few else why if hold_back else "not asked for"
-        return _images(source, source.train, pixels, kept, said, names, chosen | {"held out": f"none: {why}"}, notes)
+        return _images(
+            source, source.train, pixels, usable, metadata, names, chosen | {"held out": f"none: {why}"}, notes
+        )
     chosen["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
     pixels, aside, left = parted(pixels, back)
-    own, others = said.take(left), said.take(back)
+    own, others = metadata.take(left), metadata.take(back)
     checked(where, own, defaultdict(list))  # what is left may say less
-    train = _images(source, source.train, pixels, [kept[at] for at in left], own, names, chosen, notes)
-    unseen = _images(source, source.train, aside, [kept[at] for at in back], others, names, chosen, defaultdict(list))
+    train = _images(source, source.train, pixels, [usable[at] for at in left], own, names, chosen, notes)
+    unseen = _images(source, source.train, aside, [usable[at] for at in back], others, names, chosen, defaultdict(list))
     return replace(train, held_out=unseen)
 
 
-def _found(
+def _located(
     where: str, fields: Fields, notes: Notes, tick: Progress, allocate: Allocate
 ) -> tuple[Source, dict[int, Head]]:
     """What is at a place, and the headers of its training images; samples that ebb wrote among others are left out."""
@@ -237,17 +240,17 @@ def _pixels(
     where: str, split: Split, heads: dict[int, Head], shape: Shape, notes: Notes, tick: Progress, allocate: Allocate
 ) -> tuple[np.ndarray, list[int]]:
     """Decode the usable images of a split, and note which of them had another size."""
-    pixels, kept = split.pixels(heads, shape, notes, tick, allocate)
-    if not kept:
+    pixels, usable = split.pixels(heads, shape, notes, tick, allocate)
+    if not usable:
         raise _nothing(where, notes)
     names, sizes = split.names, {at: (head.height, head.width) for at, head in heads.items()}
     kind = "mixed sizes" if len(set(sizes.values())) > 1 else "another size"
     action = f"resized to {sides(shape[1:])} (centre crop)"
-    notes[kind, action] += [names[at] for at in kept if sizes[at] != shape[1:]]
-    cuts = {at: heads[at].cut(shape) for at in kept}
-    if most := [names[at] for at in kept if cuts[at] >= MUCH]:
+    notes[kind, action] += [names[at] for at in usable if sizes[at] != shape[1:]]
+    cuts = {at: heads[at].cut(shape) for at in usable}
+    if most := [names[at] for at in usable if cuts[at] >= MUCH]:
         notes["mostly cut off", f"kept: resized to {sides(shape[1:])}{cut_off(list(cuts.values()))}"] += most
-    return pixels, kept
+    return pixels, usable
 
 
 def _chunks(pixels: np.ndarray) -> Iterator[np.ndarray]:
@@ -259,20 +262,20 @@ def _grey(pixels: np.ndarray) -> bool:
     return all(bool((chunk == chunk[:, :1]).all()) for chunk in _chunks(pixels))
 
 
-def _note_grey(split: Split, heads: dict[int, Head], kept: list[int], pixels: np.ndarray, notes: Notes) -> None:
+def _note_grey(split: Split, heads: dict[int, Head], usable: list[int], pixels: np.ndarray, notes: Notes) -> None:
     if pixels.shape[1] == 3:
         names = split.names
-        notes["grey", "repeated to 3 channels"] += [names[at] for at in kept if not heads[at].colour]
+        notes["grey", "repeated to 3 channels"] += [names[at] for at in usable if not heads[at].colour]
 
 
 def _images(
-    source: Source, split: Split, pixels: np.ndarray, kept: list[int], said: Metadata, names: tuple[str, ...],
+    source: Source, split: Split, pixels: np.ndarray, usable: list[int], metadata: Metadata, names: tuple[str, ...],
     chosen: dict[str, str], notes: Notes,
 ) -> Images:  # fmt: skip
     """Sum up one split."""
     every = split.names
-    called, labels = [every[at] for at in kept], classes.numbers_of(split, kept, names)
-    texts = None if split.captions is None else tuple(split.captions[at] for at in kept)
+    called, labels = [every[at] for at in usable], classes.numbers_of(split, usable, names)
+    texts = None if split.captions is None else tuple(split.captions[at] for at in usable)
     if texts is not None:
         captions.note(called, texts, notes)
     lengths = [len(text) for text in texts or () if text]
@@ -285,10 +288,10 @@ def _images(
     ]
     summary = Summary(
         source.kind, source.name, len(pixels), pixels.shape[1:], counts, len(lengths), mean, std, histogram,
-        said.fingerprint(fingerprint), chosen, tuple(findings), len({*(texts or ())} - {""}),
+        metadata.fingerprint(fingerprint), chosen, tuple(findings), len({*(texts or ())} - {""}),
         (min(lengths, default=0), max(lengths, default=0)), fingerprint, source.matches,
     )  # fmt: skip
-    return Images(pixels, labels, names, summary, None, texts, said)
+    return Images(pixels, labels, names, summary, None, texts, metadata)
 
 
 def _look(

@@ -217,7 +217,7 @@ def whole(rng: np.random.Generator, novel: bool) -> Scene:
             return found
 
 
-def said(scene: Scene, rng: np.random.Generator) -> Scene:
+def mentioned(scene: Scene, rng: np.random.Generator) -> Scene:
     """What a caption says of a whole scene: half of the sizes, and all places, a relation or neither.
 
     Four in ten tell a part: mostly one of the things, with its place seven times in ten, or else a place that is empty.
@@ -310,7 +310,7 @@ def truth(count: int, seed: int, *, novel: bool = False, side: int = SIDE) -> Sc
     scenes, captions = list[Scene](), list[str]()
     for at in range(count):
         scenes.append(whole(rng, novel))
-        captions.append(said(scenes[-1], rng).caption)
+        captions.append(mentioned(scenes[-1], rng).caption)
         pixels[at] = draw(scenes[-1], rng, side)
     return Scenes(pixels, tuple(scenes), tuple(captions))
 

@@ -204,17 +204,17 @@ def _json(text: str) -> Iterator[Raw]:
         yield from _rows(found)
 
 
-def _by_name(found: dict[str, Any]) -> bool:
+def _by_name(parsed: dict[str, Any]) -> bool:
     """Whether an object is a table by name, and no row itself."""
-    return bool(found) and not {*SPELLINGS["file_name"]} & {*map(bare, found)}
+    return bool(parsed) and not {*SPELLINGS["file_name"]} & {*map(bare, parsed)}
 
 
-def _rows(found: Any) -> Iterator[Raw]:
-    if isinstance(found, dict):
-        for name, value in found.items():
+def _rows(parsed: Any) -> Iterator[Raw]:
+    if isinstance(parsed, dict):
+        for name, value in parsed.items():
             yield f"{shown(name)}", {"file_name": name} | (value if isinstance(value, dict) else {"text": value})
     else:
-        for number, value in enumerate(found if isinstance(found, list) else (), 1):
+        for number, value in enumerate(parsed if isinstance(parsed, list) else (), 1):
             yield f"row {number}", value
 
 

@@ -19,13 +19,13 @@ TURNS = {
 """What brings a picture of each orientation upright (EXIF 2.32, §4.6.5); those above 4 lie on their side."""
 
 
-SAYING = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+TAGGED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 """Where Pillow keeps what a file says, in `info`; TIFF has tags of its own."""
 
 
 def orientation(image: Image.Image) -> int:
     """1 to 8, as the EXIF or else the XMP says; 1 where neither does, or what is said cannot be read."""
-    if image.format != "TIFF" and SAYING.isdisjoint(image.info):
+    if image.format != "TIFF" and TAGGED.isdisjoint(image.info):
         return 1
     try:
         found = Image.Image.getexif(image).get(ORIENTATION)  # PNG's own would decode it
@@ -36,7 +36,7 @@ def orientation(image: Image.Image) -> int:
 
 def upright_size(image: Image.Image, file: BufferedIOBase) -> tuple[int, int]:
     """Width and height of an image that is open and not read yet, once it is upright."""
-    if image.format == "PNG" and _said_late(file):
+    if image.format == "PNG" and _tagged_late(file):
         image.load()
     width, height = image.size
     # Pillow has exchanged the sides by the tag of a TIFF, not by its XMP
@@ -44,7 +44,7 @@ def upright_size(image: Image.Image, file: BufferedIOBase) -> tuple[int, int]:
     return (height, width) if lies else (width, height)
 
 
-def _said_late(file: BufferedIOBase) -> bool:
+def _tagged_late(file: BufferedIOBase) -> bool:
     """Whether a PNG has EXIF or text behind its pixels, which Pillow only meets when it has decoded them."""
     place, pixels, late = file.tell(), False, False
     for kind, _ in png.chunks(file):

@@ -44,7 +44,7 @@ def check_captions_missing(data: DataSubject) -> Finding | None:
 
 def check_rows_unreadable(data: DataSubject) -> Finding | None:
     """Any row of a table, or text beside an image, that had to be left out."""
-    count, names = data.found("broken row", "unreadable caption")
+    count, names = data.noted("broken row", "unreadable caption")
     if not count:
         return None
     return Finding(
@@ -58,7 +58,7 @@ def check_rows_unreadable(data: DataSubject) -> Finding | None:
 
 def check_rows_conflicting(data: DataSubject) -> Finding | None:
     """Any image of which several rows say different things."""
-    count, names = data.found("several rows for one image")
+    count, names = data.noted("several rows for one image")
     if not count:
         return None
     return Finding(
@@ -73,7 +73,7 @@ def check_rows_conflicting(data: DataSubject) -> Finding | None:
 def check_labels_lost(data: DataSubject) -> Finding | None:
     """Labels that were given, and of which none are used."""
     lost = little(data, "labels")
-    if not lost or data.found("without a label")[0]:
+    if not lost or data.noted("without a label")[0]:
         return None
     return Finding(
         "labels lost",
@@ -87,7 +87,7 @@ def check_labels_lost(data: DataSubject) -> Finding | None:
 
 def check_images_beside_classes(data: DataSubject) -> Finding | None:
     """Images that are left out since they lie beside the class folders."""
-    count, names = data.found("beside the class folders")
+    count, names = data.noted("beside the class folders")
     if not count or data.read.labels is None:
         return None
     return Finding(
@@ -101,7 +101,7 @@ def check_images_beside_classes(data: DataSubject) -> Finding | None:
 
 def check_class_empty(data: DataSubject) -> Finding | None:
     """A class of which no image could be used."""
-    count, names = data.found("class without an image")
+    count, names = data.noted("class without an image")
     if not count:
         return None
     return Finding(
@@ -116,7 +116,7 @@ def check_class_empty(data: DataSubject) -> Finding | None:
 
 def check_classes_alike(data: DataSubject) -> Finding | None:
     """Classes whose names differ by the case of letters or by blanks only."""
-    count, names = data.found("classes of like names")
+    count, names = data.noted("classes of like names")
     if not count:
         return None
     return Finding(

@@ -70,7 +70,7 @@ def check_values_not_in_range(data: DataSubject) -> Finding | None:
 
 def check_corrupt(data: DataSubject) -> Finding | None:
     """Any image that had to be left out; an error from 1 in 100."""
-    count, names = data.found(*SKIPPED)
+    count, names = data.noted(*SKIPPED)
     if not count:
         return None
     return Finding(
@@ -85,7 +85,7 @@ def check_corrupt(data: DataSubject) -> Finding | None:
 
 def check_exact_duplicates(data: DataSubject) -> Finding | None:
     """Images equal to an earlier one, from 1 in 1,000."""
-    count, names = data.found("exact duplicate")
+    count, names = data.noted("exact duplicate")
     if count * 1000 < len(data.read.pixels) or not count:
         return None
     return Finding(
@@ -135,7 +135,7 @@ def check_leaked(data: DataSubject) -> Finding | None:
 
 def check_constant(data: DataSubject) -> Finding | None:
     """Any image of one colour."""
-    count, names = data.found("constant")
+    count, names = data.noted("constant")
     if not count:
         return None
     return Finding(
@@ -164,7 +164,7 @@ def check_class_imbalance(data: DataSubject) -> Finding | None:
 
 def check_labels_partial(data: DataSubject) -> Finding | None:
     """Any image without a label where others have one, since then no label is used."""
-    count, names = data.found("without a label")
+    count, names = data.noted("without a label")
     if not count:
         return None
     return Finding(
@@ -228,7 +228,7 @@ def check_too_few_images(data: DataSubject) -> Finding | None:
 
 def check_mixed_sizes(data: DataSubject) -> Finding | None:
     """Images of different sizes, of which some were resized."""
-    count, names = data.found("mixed sizes")
+    count, names = data.noted("mixed sizes")
     if not count:
         return None
     size = sides(data.read.summary.shape[1:])
@@ -243,7 +243,7 @@ def check_mixed_sizes(data: DataSubject) -> Finding | None:
 
 def check_mostly_cut_off(data: DataSubject) -> Finding | None:
     """Images of which the crop to the common shape loses half or more, from 1 in 100."""
-    count, names = data.found("mostly cut off")
+    count, names = data.noted("mostly cut off")
     if not count or count * 100 < len(data.read.pixels):
         return None
     action = next(note.action for note in data.read.summary.findings if note.kind == "mostly cut off")

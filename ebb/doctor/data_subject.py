@@ -80,7 +80,7 @@ class DataSubject:
             raise DataError(f"{self.name} is not images", "give [n, c, h, w] with 1 or 3 channels, or [n, h, w]")
         return self.images
 
-    def found(self, *kinds: str) -> tuple[int, str]:
+    def noted(self, *kinds: str) -> tuple[int, str]:
         """How many images the scan noted under these kinds, and a few of their names."""
         notes = [note for note in self.read.summary.findings if note.kind in kinds]
         return sum(note.count for note in notes), ", ".join(name for note in notes for name in note.examples)
@@ -127,13 +127,13 @@ class DataSubject:
         chosen = some(len(images.pixels), MOST_JUDGED)
         if len(chosen) < max(LEAST_JUDGED, 20 * len(images.names)) or min(images.pixels.shape[2:]) < 8:
             raise DataError(f"{len(chosen)} images of {len(images.names)} classes are too few to judge labels by")
-        found = np.zeros((len(chosen), len(images.names)))
+        noted = np.zeros((len(chosen), len(images.names)))
         halves = np.arange(len(chosen)) % 2 == 0
         for half in (halves, ~halves):
             seen = images.pixels[chosen[half]], images.labels[chosen[half]]
             model, rows = fitted(seen, images.pixels[chosen[~half]], len(images.names), seed=0, seconds=JUDGE_SECONDS)
-            found[~half] = probabilities(model, rows)
-        return chosen, found
+            noted[~half] = probabilities(model, rows)
+        return chosen, noted
 
 
 def as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -176,10 +176,10 @@ def alike(a: NDArray[np.uint8], b: NDArray[np.uint8] | None = None) -> NDArray[n
     Thumbnails propose and whole images decide.
     """
     pairs, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
-    for found in proposed(directions(a, THUMB), None if b is None else directions(b, THUMB)):
-        left, right = directions(a[found[:, 0]]), directions((a if b is None else b)[found[:, 1]])
+    for noted in proposed(directions(a, THUMB), None if b is None else directions(b, THUMB)):
+        left, right = directions(a[noted[:, 0]]), directions((a if b is None else b)[noted[:, 1]])
         score = (left * right).sum(1).double().numpy()
-        pairs.append(found[score > ALIKE])
+        pairs.append(noted[score > ALIKE])
         scores.append(score[score > ALIKE])
     order: NDArray[np.int64] = np.argsort(-np.concatenate(scores), kind="stable")
     return np.concatenate(pairs)[order]

@@ -33,7 +33,7 @@ class Finding:
 
 
 UNLEARNT = frozenset({
-    "too short", "rate too low", "noise kept", "grey", "samples alike", "colour shift", "brightness shift", "blurry",
+    "too short", "rate too low", "noise left", "grey", "samples alike", "colour shift", "brightness shift", "blurry",
     "grainy", "out of range", "too few steps", "labels missing",
 })  # fmt: skip
 """What is found of a network that has learnt little, whatever kept it from learning."""
@@ -42,8 +42,8 @@ BRINGS_ABOUT: dict[str, frozenset[str]] = {
     "parameters not finite": frozenset({"not finite at the ends"}),
     "wrong shape": frozenset({"bottleneck"}),
     "bottleneck": UNLEARNT | {"average too long", "rate too high"},
-    "time ignored": frozenset({"noise kept"}),
-    "input scale": frozenset({"noise kept", "condition ignored"}),
+    "time ignored": frozenset({"noise left"}),
+    "input scale": frozenset({"noise left", "condition ignored"}),
     "stopped early": UNLEARNT | {"average too long"},
     "diverged": UNLEARNT | {"rate too high", "average too long"},
     "rate too low": UNLEARNT,

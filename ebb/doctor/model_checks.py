@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ebb.doctor.finding import Check, Finding
-from ebb.doctor.model_noise import check_noise_kept, untaught
+from ebb.doctor.model_noise import check_noise_left, untaught
 from ebb.doctor.model_subject import NSR, SPREAD, STIRRED, Ask, ModelSubject, change, dead
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.learned import LearnedVariance
@@ -120,7 +120,7 @@ def stirred(model: ModelSubject, ask: Ask, condition: str = "") -> float:
     """
     with model.at_rest():
         if not condition:
-            answers = [model.output(1.0, told=nsr, ask=ask) for nsr in NSR]
+            answers = [model.output(1.0, clocked=nsr, ask=ask) for nsr in NSR]
             return max(change(answers[1], answers[0]), change(answers[1], answers[2]))
         other = model.rows(condition, 1)
         return max(change(model.output(nsr, ask=ask), model.output(nsr, cond=other, ask=ask)) for nsr in NSR)
@@ -146,13 +146,13 @@ def check_time_ignored(model: ModelSubject) -> Finding | None:
     if found is None:
         return None
     share, wired = found
-    told = [f"{float(model.told(nsr)[0]):.3g}" for nsr in NSR]
+    times = [f"{float(model.clocked(nsr)[0]):.3g}" for nsr in NSR]
     unwired = "the time does not reach the output: an embedding that is not added, detached, or rounded to an integer"
     return Finding(
         "time ignored",
         "outputs are identical whatever time the network is told",
-        f"one x, told the times {', '.join(told)}: the output changes by {share:.1e} of itself",
-        f"it is wired, but training has made nothing of it yet: too few updates, or times too close together for {told}"
+        f"one x, told the times {', '.join(times)}: the output changes by {share:.1e} of itself",
+        f"it is wired, but training has made nothing of it yet: too few updates, or too close together: {times}"
         if wired
         else unwired,
         untaught(model)[0]
@@ -237,10 +237,10 @@ def chance(model: ModelSubject) -> float:
 
 def check_samples_mixed(model: ModelSubject) -> Finding | None:
     """Whether a sample's answer is another, by STIRRED of itself, when it is asked alone (and not by chance)."""
-    x, told, cond = model.seen(1.0), model.told(1.0), model.rows()
+    x, clocked, cond = model.seen(1.0), model.clocked(1.0), model.rows()
     with model.at_rest():
-        alone = model.ask(x[:1], told[:1], {name: rows[:1] for name, rows in cond.items()})
-        share = change(alone, model.ask(x, told, cond)[:1])
+        alone = model.ask(x[:1], clocked[:1], {name: rows[:1] for name, rows in cond.items()})
+        share = change(alone, model.ask(x, clocked, cond)[:1])
     if share < STIRRED or chance(model) >= STIRRED:
         return None
     return Finding(
@@ -360,6 +360,6 @@ MODEL_CHECKS: list[Check[ModelSubject]] = [
     check_chance_while_sampling,
     check_input_scale,
     check_end_not_noise,
-    check_noise_kept,
+    check_noise_left,
 ]
 """Every check of a model, in the order in which they are made."""

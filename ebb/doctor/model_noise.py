@@ -15,7 +15,7 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import Path
 from ebb.process.predict import PREDICTIONS, Prediction
 
-KEPT = 0.25
+LEFT = 0.25
 """How much more of the noise than can be right x̂0 may hold at ν = 20 (`noise_in`)."""
 
 FARTHER = 10
@@ -68,13 +68,13 @@ def excess(model: ModelSubject) -> str:
     """
     nsr, path = NSR[-1], model.path
     share = noise_in(model, nsr)
-    if path is None or not abs(share) >= KEPT:  # not a number is found by another check
+    if path is None or not abs(share) >= LEFT:  # not a number is found by another check
         return ""
     said = f"with {nsr:g} times as much noise as data, its answer holds {share:.2f} of the noise; "
     if model.deviation is not None:
         most = most_noise(model.deviation, nsr)
         right = f"at most {most:.2g} can be right for data of deviation {model.deviation:.2g}"
-        return said + right if abs(share) >= most + KEPT else ""
+        return said + right if abs(share) >= most + LEFT else ""
     farther = float(path.nsr(model.time(FARTHER * nsr))[0])
     if farther < 2 * nsr:
         raise DataError(
@@ -85,7 +85,7 @@ def excess(model: ModelSubject) -> str:
     return said + f"{later:.2f} with {farther:.3g} times as much, where it should fall" if stays else ""
 
 
-def check_noise_kept(model: ModelSubject) -> Finding | None:
+def check_noise_left(model: ModelSubject) -> Finding | None:
     """Whether x̂0 holds more of the noise than can be right where there is almost nothing else, or as much of its
     negative (`excess`); with the target that the output is, if it is read as another."""
     said = "" if model.path is None or dead(model) else excess(model)
@@ -94,7 +94,7 @@ def check_noise_kept(model: ModelSubject) -> Finding | None:
     other = "" if model.passage is not None else read_right(model)
     advice, commands = untaught(model)
     return Finding(
-        "noise kept",
+        "noise left",
         "the denoiser leaves the noise in",
         said,
         f"its output is read as another target than it was trained for: read as {other}, it leaves no noise"

@@ -18,7 +18,7 @@ from ebb.doctor.finding import NothingToExamineError
 from ebb.doctor.run_subject import RunSubject
 from ebb.errors import DataError, EbbError
 from ebb.networks.evaluating import evaluating
-from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser, input_scale
+from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser, compute_dtype, input_scale
 from ebb.process.path import Path, spread
 from ebb.system.system import System
 from ebb.understand.probe import Passage, narrowest
@@ -77,8 +77,8 @@ class ModelSubject:
         """
         if not isinstance(model, System):
             return cls(model, shape, cond)
-        if model.is_autoencoder:
-            raise NothingToExamineError("an autoencoder has no denoiser to be asked")
+        if model.model.denoiser is None:
+            raise NothingToExamineError(f"{model.model.card()[0].lower()} has no denoiser to be asked")
         examples = {name: rows.to(model.device) for name, rows in model.conditioner.examples().items()}
         return cls(model.denoiser, model.inner, examples)
 
@@ -153,7 +153,7 @@ class ModelSubject:
             return x
         return spread(input_scale(self.core.path, self.core.sigma_data, self.time(nsr)), x) * x
 
-    def told(self, nsr: float) -> Tensor:
+    def clocked(self, nsr: float) -> Tensor:
         """What the network is told of the time at ν: what its clock says, else the time itself."""
         t = self.time(nsr)
         if isinstance(self.core, NetworkDenoiser):
@@ -169,20 +169,24 @@ class ModelSubject:
         return found
 
     def output(
-        self, nsr: float, *, told: float | None = None, cond: Cond | None = None, ask: Ask | None = None
+        self, nsr: float, *, clocked: float | None = None, cond: Cond | None = None, ask: Ask | None = None
     ) -> Tensor:
-        """What `ask` (the model's own) says of the noisy data at ν, when told the time of `told` (ν as well)."""
+        """What `ask` (the model's own) says of the noisy data at ν, when told the time of `clocked` (ν as well)."""
         cond = self.rows() if cond is None else cond
-        return (ask or self.ask)(self.seen(nsr), self.told(nsr if told is None else told), cond)
+        return (ask or self.ask)(self.seen(nsr), self.clocked(nsr if clocked is None else clocked), cond)
 
     @cached_property
     def passage(self) -> Passage | None:
         """The narrowest layer that all goes through, if it is narrower than a sample."""
         if self.network is None:
             return None
-        x, told, cond = self.seen(1.0)[:1], self.told(1.0)[:1], {name: rows[:1] for name, rows in self.rows().items()}
+        x, clocked, cond = (
+            self.seen(1.0)[:1],
+            self.clocked(1.0)[:1],
+            {name: rows[:1] for name, rows in self.rows().items()},
+        )
         with self.at_rest():
-            return narrowest(self.network, lambda x: self.ask(x, told, cond), x)
+            return narrowest(self.network, lambda x: self.ask(x, clocked, cond), x)
 
     @cached_property
     def shaken(self) -> Ask | None:
@@ -204,11 +208,11 @@ def answering(model: Any) -> Ask:
     places = [each for each in takes if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     most = 3 if any(each.kind == each.VAR_POSITIONAL for each in takes) else len(places)
     least = sum(each.default is each.empty for each in places)
-    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    dtype = compute_dtype(model) if isinstance(model, nn.Module) else None
 
-    def ask(x: Tensor, told: Tensor, cond: Cond) -> Tensor:
+    def ask(x: Tensor, clocked: Tensor, cond: Cond) -> Tensor:
         given = min(most, max(least, 3 if cond else 2))
-        answer = model(*(x if weight is None else x.to(weight.dtype), told, cond)[:given])
+        answer = model(*(x if dtype is None else x.to(dtype), clocked, cond)[:given])
         answer = getattr(answer, "sample", answer)
         first: Tensor = answer[0] if isinstance(answer, tuple | list) else answer
         return first.float()

@@ -23,7 +23,7 @@ from ebb.sample.drift import drift
 from ebb.sample.scheme import last
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float
-from ebb.system.sampler import Sampler
+from ebb.system.model import scheme_of
 from ebb.system.system import System
 from ebb.terminal import command
 from ebb.understand.memorise import SURE, memorisation
@@ -289,7 +289,7 @@ def adds_noise(system: System) -> bool:
         draws.append(step)
         return torch.zeros_like(like)
 
-    scheme = Sampler(system).plain(system.sampling).guided(lambda denoiser: Nought(denoiser.path))
+    scheme = scheme_of(system.denoiser, system.sampling).guided(lambda denoiser: Nought(denoiser.path))
     last(scheme(torch.ones(1, 1), {}, noise))
     return bool(draws)
 

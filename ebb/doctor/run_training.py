@@ -165,7 +165,7 @@ def alone(model: NetworkDenoiser, times: Density, real: Float[torch.Tensor, "n *
 
 def little_learnt(run: RunSubject) -> str:
     """The figures of a network that knows hardly more than mean and variance (LEARNT); "" of one that knows more."""
-    if run.system.is_autoencoder:  # its loss is of another kind, and its denoiser has nothing to learn
+    if run.system.model.denoiser is None:  # its loss is of another kind
         return ""
     found = [float(losses.mean()) for losses in run.losses]
     if run.recipe.weight == "unit" and len(run.log) >= LINES:  # then the log is in the same unit

@@ -15,6 +15,7 @@ from ebb.edit.restore import softened
 from ebb.edit.sdedit import sdedit, steps_for
 from ebb.edit.translate import direction, translate
 from ebb.errors import UsageError
+from ebb.guide.cfg import cfg
 from ebb.guide.inverse import mmps
 from ebb.guide.operators import Curved, Operator, downsample
 from ebb.machine import ready
@@ -25,6 +26,7 @@ from ebb.sample.invert import invert
 from ebb.sample.noise import Noise
 from ebb.sample.scheme import Scheme, last
 from ebb.shapes import Float, batch_of, sides
+from ebb.system.model import scheme_of
 from ebb.system.sampler import Sampler, Settings, finite
 from ebb.system.system import System
 
@@ -76,11 +78,6 @@ class Editor:
         """Where the network is."""
         return self.system.device
 
-    @property
-    def sampler(self) -> Sampler:
-        """What makes samples of the system."""
-        return Sampler(self.system, self.batch)
-
     def cond(self, label: Label, count: int) -> Cond:
         """The conditions of `count` pictures; UsageError for a label that the system does not know."""
         system = self.system
@@ -90,12 +87,12 @@ class Editor:
     @property
     def plain(self) -> Scheme:
         """How the settings sample, without guidance."""
-        return self.sampler.plain(self.sampling)
+        return scheme_of(self.system.denoiser, self.sampling)
 
     @property
     def guided(self) -> Scheme:
         """The same, guided towards the label; without a label there is nothing to guide towards."""
-        return self.plain if self.label is None else self.sampler.scheme(self.sampling)
+        return self.plain if self.label is None else self.plain.guided(cfg(self.sampling.guidance, self.system.null()))
 
     def encoded(self, x0: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
         """Pictures as what the denoiser works on."""
@@ -103,7 +100,7 @@ class Editor:
 
     def decoded(self, x: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
         """Pictures of what the denoiser made, in [−1, 1]; raises EbbError where it is not finite."""
-        return self.sampler.decoded(finite(x))
+        return Sampler(self.system).decoded(finite(x))
 
     def each(
         self, given: Float[Tensor, "b *d"], seed: int, edit: Callable[[Tensor, Cond, Noise], Tensor]

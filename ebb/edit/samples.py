@@ -19,7 +19,7 @@ from ebb.encode.images import form, grid, save_npz, save_png, to_pixels, writabl
 from ebb.encode.labels import Labels
 from ebb.errors import UsageError
 from ebb.events import Message, Progress, Sink, ignored, noted
-from ebb.guide.cfg import Guide, unguided
+from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
 from ebb.guide.region import regions as regional
 from ebb.recipe.limits import whole
@@ -69,7 +69,7 @@ def sample_to(
     hint(system, text, said, shown, regions, progress)
     sampling = system.settled(**asked)
     settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
-    guide: Guide = unguided
+    guide: Guide | None = None
     if together or regions:
         guide = joined(system, text, sampling.guidance, regions)
         sampling = sampling.model_copy(update={"guidance": 1.0})

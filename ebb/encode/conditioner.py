@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,9 @@ from ebb.encode.text import Text
 from ebb.errors import UsageError, nearest
 from ebb.networks.ports import Port
 
-Values = Mapping[str, Sequence[Any]]
-"""A value for each of some samples, by the name of what they are asked for; what is left out asks for nothing."""
+Values = Mapping[str, Any]
+"""A value for each of some samples, by the name of what they are asked for: a list, a tensor, or what reads some when
+they are needed; JSON, but for tensors. What is left out asks for nothing."""
 
 CONDITIONS: dict[str, Any] = {
     "labels": Labels,
@@ -92,7 +93,7 @@ class Conditioner:
         """Some rows of each condition, that differ."""
         return {name: condition.examples() for name, condition in self.conditions.items()}
 
-    def given(self, count: int, asked: Mapping[str, Any], seed: int = 0) -> dict[str, Sequence[Any]]:
+    def given(self, count: int, asked: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
         """What `count` samples are asked for by what a user asks for: of each name one value for all, or one for each.
 
         A model that hears several is asked for nothing in those that are not given, or are None. Where nothing is asked
@@ -113,7 +114,7 @@ class Conditioner:
             return {name: [every[(seed + i) % len(every)] for i in range(count)] for name, every in [*turns][:1]}
         return {name: self.conditions[name].given(value, count) for name, value in said.items()}
 
-    def about(self, asked: Any) -> dict[str, Sequence[Any]]:
+    def about(self, asked: Any) -> dict[str, Any]:
         """What one sample is asked for by a label, or, where it is none and the model hears texts, by a text."""
         is_text = self.text is not None and str(asked) not in self.labels.names
         return self.given(1, {"text" if is_text else "label": str(asked) if is_text else asked})

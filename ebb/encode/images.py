@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.shapes import Float
-from ebb.store.failure import told
+from ebb.store.failure import explained
 from ebb.store.place import beside_something, room_for, room_in
 from ebb.store.png import SETTINGS, made_by_ebb
 from ebb.store.write import replace_bytes
@@ -80,7 +80,7 @@ def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any]) 
     info.add_text(SETTINGS, json.dumps(dict(settings)))
     path, made = Path(path), BytesIO()
     image.save(made, format="PNG", pnginfo=info)
-    with told(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(path, made.getbuffer())
 
@@ -89,7 +89,7 @@ def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays, compressed."""
     made = BytesIO()
     np.savez_compressed(made, **arrays)  # type: ignore[arg-type]  # its own options have other types
-    with told(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(path, made.getbuffer())
 

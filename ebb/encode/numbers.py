@@ -61,7 +61,7 @@ class Numbers:
         """The least and the most of each."""
         return self([self.least, self.most])
 
-    def given(self, asked: Asked, count: int) -> list[tuple[float, ...]]:
+    def given(self, asked: Any, count: int) -> list[tuple[float, ...]]:
         """Rows of numbers by name: of each name one for all samples, or one for each.
 
         Raises UsageError for a name that is not known or not given, and for what is not that many finite numbers.

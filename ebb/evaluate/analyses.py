@@ -19,7 +19,8 @@ from ebb.evaluate.drawn import Drawn
 from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import Features, RandomFeatures
 from ebb.judge.matcher import AMONG, retrieval, train_matcher
-from ebb.judge.scene_reader import judge, obeyed
+from ebb.judge.scene_reader import agreement, judge
+from ebb.system.families.families import FAMILIES
 from ebb.system.requests import values_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System
@@ -32,7 +33,7 @@ from ebb.understand.reconstruction import Reconstruction
 PROBED = 64
 """Training images at which each noise level is looked at."""
 
-HEARD = 500
+PROMPTED = 500
 """Unseen captions that are asked for, at most."""
 
 RESTORED = 1000
@@ -143,12 +144,12 @@ def reconstructed(subject: Analysed) -> Result:
     return Result({"reconstruction": found}, (*found.warnings(), *seen))
 
 
-def heeded(subject: Analysed) -> Result:
+def agreeing(subject: Analysed) -> Result:
     """How many samples of captions that were not trained on show all that these say; as many as were drawn, at most."""
     pixels, texts = subject.drawn.pixels, subject.texts
     if subject.images.held_out is not None:
-        pixels, texts, _ = unheard(subject)
-    return Result({"obeyed": obeyed(judge(subject.system.shape[1]), pixels, texts)})
+        pixels, texts, _ = of_new_captions(subject)
+    return Result({"agreement": agreement(judge(subject.system.shape[1]), pixels, texts)})
 
 
 def matched(subject: Analysed) -> Result:
@@ -156,11 +157,11 @@ def matched(subject: Analysed) -> Result:
     unseen ones."""
     images, captions = subject.images, subject.images.captions or ()
     judging = train_matcher(images.pixels, captions, seed=subject.seed)
-    some = [at for at, text in enumerate(subject.texts) if text.strip()][:HEARD]
+    some = [at for at, text in enumerate(subject.texts) if text.strip()][:PROMPTED]
     pixels, texts = subject.drawn.pixels[some], [subject.texts[at] for at in some]
     found, aside = {"matched": retrieval(judging, pixels, texts)}, images.held_out
     if aside is not None and len(set(aside.captions or ())) > AMONG:
-        made, asked, real = unheard(subject)
+        made, asked, real = of_new_captions(subject)
         found["matched_unseen"] = retrieval(judging, made, asked, real)
         shown = np.concatenate([real[:SHOWN], made[:SHOWN]])
         sheet = grid(shown, min(SHOWN, len(real)), [*asked[:SHOWN], *["sample"] * SHOWN][: len(shown)])
@@ -168,11 +169,11 @@ def matched(subject: Analysed) -> Result:
     return Result(found)
 
 
-def unheard(subject: Analysed) -> tuple[NDArray[np.uint8], tuple[str, ...], NDArray[np.uint8]]:
+def of_new_captions(subject: Analysed) -> tuple[NDArray[np.uint8], tuple[str, ...], NDArray[np.uint8]]:
     """Samples of captions that were not trained on (as many as were drawn, at most), their texts and true pictures."""
     aside = subject.images.held_out or subject.images
-    told = [at for at, caption in enumerate(aside.captions or ()) if caption.strip()]
-    some = np.random.default_rng(subject.seed).permutation(told)[: min(HEARD, len(subject.drawn.pixels))]
+    captioned = [at for at, caption in enumerate(aside.captions or ()) if caption.strip()]
+    some = np.random.default_rng(subject.seed).permutation(captioned)[: min(PROMPTED, len(subject.drawn.pixels))]
     asked = values_of(aside, some)
     made = Sampler(subject.system)(subject.system.request(asked, len(some), subject.seed))
     return to_pixels(made), tuple(asked["text"]), aside.pixels[some]
@@ -194,23 +195,24 @@ def unseen(
     some = np.sort(np.random.default_rng(subject.seed).permutation(len(images.pixels))[:most])
     captions = None if images.captions is None else [images.captions[i] for i in some]
     labels = None if images.labels is None else images.labels[some]
-    return images.pixels[some], labels, captions, images.told.take(some)
+    return images.pixels[some], labels, captions, images.metadata.take(some)
 
 
 def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
-    """Every part that its system has, after what is said while it runs, the quickest first.
+    """Every analysis that its family knows and its data allows, after what it does in words, the quickest first.
 
-    Bits are of models of the pictures themselves, and noise levels of what was trained on noise.
+    Bits are of models of the pictures themselves.
     """
     coded, latent = subject.coded, subject.system.space is not None
     hears = subject.system.conditioner.text is not None
     scenes = subject.images.summary.kind == "shapes" and hears
-    every: list[tuple[str, Callable[[Analysed], Result], bool]] = [
-        ("looking for copies of training images", copies, True),
-        ("reading what the samples show", heeded, scenes),
-        ("matching samples with captions", matched, hears and not scenes),
-        ("looking at reconstructions", reconstructed, latent),
-        ("looking at each noise level", noise, not subject.system.is_autoencoder),
-        (f"coding {coded} images", bits, bool(coded) and not latent),
-    ]
-    return [(said, part) for said, part, wanted in every if wanted]
+    every: dict[str, tuple[str, Callable[[Analysed], Result], bool]] = {
+        "copies": ("looking for copies of training images", copies, True),
+        "scenes": ("reading what the samples show", agreeing, scenes),
+        "captions": ("matching samples with captions", matched, hears and not scenes),
+        "reconstruction": ("looking at reconstructions", reconstructed, latent),
+        "levels": ("looking at each noise level", noise, True),
+        "bits": (f"coding {coded} images", bits, bool(coded) and not latent),
+    }
+    known = FAMILIES[subject.system.model.family].analyses
+    return [(what, part) for name, (what, part, wanted) in every.items() if wanted and name in known]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ebb.encode.conditioner import Values
 from ebb.encode.images import to_pixels
 from ebb.events import Progress, Work
-from ebb.store.failure import told
+from ebb.store.failure import explained
 from ebb.store.owned import SAMPLES, SHARDS, delete
 from ebb.store.write import replace_bytes, replace_text
 from ebb.system.sampler import Request, Sampler
@@ -65,7 +65,7 @@ def draw(
     """
     about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.sampling.model_dump()}
     folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
-    with told(folder):
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     request, sampler = Request(given, count, system.sampling, seed), Sampler(system)
     shards = listed(folder)
@@ -75,7 +75,7 @@ def draw(
         size, name = min(SHARD, count - first), f"{first // SHARD:05d}.npy"
         found = shard(folder / name, size, system.shape) if shards.get(name, {}).get("count", 0) >= size else None
         if found is None:
-            with counted(system.denoiser.network) as seen:
+            with counted(system.model.network) as seen:
                 start = time.perf_counter()
                 found = to_pixels(sampler(request.part(first, size)))
                 took = time.perf_counter() - start

@@ -25,7 +25,7 @@ from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.judge.features import SIDE, Features, RandomFeatures
 from ebb.judge.matcher import Retrieval
 from ebb.judge.pretrained import pretrained
-from ebb.judge.scene_reader import Obeyed
+from ebb.judge.scene_reader import Agreement
 from ebb.report.run_report import write_report
 from ebb.store.lock import MEASURED, held
 from ebb.store.place import room_for, room_in
@@ -53,7 +53,7 @@ class Evaluated:
     likelihood: BitsPerDim | None = None
     bound: Bound | None = None
     reconstruction: Reconstruction | None = None
-    obeyed: Obeyed | None = None
+    agreement: Agreement | None = None
     matched: Retrieval | None = None
     """of captions that were trained on"""
     matched_unseen: Retrieval | None = None
@@ -279,13 +279,13 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     if (back := found.reconstruction) is not None:
         similar = "" if back.ssim is None else f", SSIM {back.ssim:.3f}"
         table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} images"))
-    if (heeded := found.obeyed) is not None:
-        new = "" if heeded.novel is None else f", {heeded.novel:.1%} of new pairs"
+    if (shown := found.agreement) is not None:
+        new = "" if shown.novel is None else f", {shown.novel:.1%} of new pairs"
         table.append(
             (
                 "captions",
-                f"{heeded.share:.1%} of the samples show all that was asked{new}; {heeded.things:.1%} of the things are"
-                f" there; of real scenes {heeded.ceiling:.1%}",
+                f"{shown.share:.1%} of the samples show all that was asked{new}; {shown.things:.1%} of the things are"
+                f" there; of real scenes {shown.ceiling:.1%}",
             )
         )
     for what, one in (("trained", found.matched), ("unseen", found.matched_unseen)):

@@ -81,7 +81,7 @@ class Sets:
         return min(len(pile.rows) for pile in (self.samples, self.floor, self.reference))
 
 
-Found: TypeAlias = dict[str, Distance] | str
+Outcome: TypeAlias = dict[str, Distance] | str
 """Figures by name, or why there are none."""
 
 
@@ -121,7 +121,7 @@ def affordable(sets: Sets) -> int:
     return min(sets.resamples, max(20, round(sets.resamples * (256 / sets.dimension) ** 2)))
 
 
-def frechet(sets: Sets) -> Found:
+def frechet(sets: Sets) -> Outcome:
     """The Fréchet distance; refused for as many images as features or fewer, where a covariance is not one."""
     if sets.least <= sets.dimension:
         return f"{sets.least} images give no covariance of {sets.dimension} features"
@@ -129,7 +129,7 @@ def frechet(sets: Sets) -> Found:
     return {"Fréchet distance": replace(figure, low=max(figure.low, 0.0))}  # a distance is never negative
 
 
-def kernel(sets: Sets) -> Found:
+def kernel(sets: Sets) -> Outcome:
     """The kernel distance of at most PAIRED images of each set; unbiased, it may read below 0."""
     return {"kernel distance": _of_features("kernel distance", sets, sets.resamples, HUNDRED)}
 
@@ -146,7 +146,7 @@ def lying(pile: Pile, sets: Sets) -> dict[str, Array]:
     return {name: np.mean([scores[name] for scores in found], axis=0) for name in found[0]}
 
 
-def neighbours(sets: Sets) -> Found:
+def neighbours(sets: Sets) -> Outcome:
     """Precision, recall, density and coverage."""
     figures, least = {}, lying(sets.floor, sets)
     counts = [min(len(pile.rows), manifold.MOST) for pile in (sets.samples, sets.reference)]
@@ -157,7 +157,7 @@ def neighbours(sets: Sets) -> Found:
     return figures
 
 
-def pixels(sets: Sets) -> Found:
+def pixels(sets: Sets) -> Outcome:
     """The sliced Wasserstein distance of the pixels."""
 
     def read(pile: Pile) -> Array:
@@ -167,7 +167,7 @@ def pixels(sets: Sets) -> Found:
     return {"sliced Wasserstein distance": figure}
 
 
-def class_score(sets: Sets) -> Found:
+def class_score(sets: Sets) -> Outcome:
     """The class score of the vote."""
     if not by_class.judges(sets.features):
         return f"the features ({sets.features.name}) know no classes"
@@ -188,7 +188,7 @@ def _too_small(images: NDArray[np.uint8], least: int) -> str | None:
     return None
 
 
-def telling_apart(sets: Sets) -> Found:
+def telling_apart(sets: Sets) -> Outcome:
     """The two-sample test, with Wilson's interval for the images tested. Its floor needs no training: it is 0.5.
 
     The network that tells sees the features and those of a random network beside them: what a classifier of labels
@@ -202,11 +202,11 @@ def telling_apart(sets: Sets) -> Found:
         np.hstack([pile.rows[: two_sample.MOST], extract(random, batches(pile.pixels[: two_sample.MOST]))])
         for pile in (sets.samples, sets.reference)
     )
-    value, count = two_sample.told_apart(samples, real, seed=sets.seed)
+    value, count = two_sample.two_sample_accuracy(samples, real, seed=sets.seed)
     return {"two-sample test": Distance(value, *wilson(value, count), 0.5, two_sample.NEEDS, "half")}
 
 
-def teaching(sets: Sets) -> Found:
+def teaching(sets: Sets) -> Outcome:
     """Accuracy on real images of a classifier that learnt from samples, with Wilson's interval for the images tested.
 
     The floor is that of one which learnt from as many real images, all else equal.
@@ -229,7 +229,7 @@ def teaching(sets: Sets) -> Found:
     return {"trained on samples": figure}
 
 
-FIGURES: dict[str, Callable[[Sets], Found]] = {
+FIGURES: dict[str, Callable[[Sets], Outcome]] = {
     "Fréchet distance": frechet,
     "kernel distance": kernel,
     "precision, recall, density, coverage": neighbours,

@@ -29,16 +29,19 @@ from ebb.evaluate.enough import comparable, countable, decisive
 from ebb.evaluate.evaluate import features_for, loaded, measuring
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
+from ebb.guide.cfg import cfg
 from ebb.judge.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
 from ebb.judge.features import Features, blocks, extract
 from ebb.process.times import GRIDS, Given
 from ebb.recipe.names import parse, spell
 from ebb.recipe.recipe import Sampling
 from ebb.report.sweep_section import write_page
+from ebb.sample.noise import Noise
 from ebb.sample.solvers import SOLVERS
 from ebb.sample.tune import StochasticError, tune
 from ebb.store.place import by_name
 from ebb.store.write import replace_text
+from ebb.system.model import scheme_of
 from ebb.system.requests import asked_for, labels_of
 from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System
@@ -195,10 +198,10 @@ def settings_of(
 
 def searched(system: System, sampling: Sampling) -> str | None:
     """The spelled grid that `tune` finds for these settings, from their own on; None for a solver that draws noise."""
-    sampler = Sampler(system)
-    scheme = sampler.scheme(sampling)
-    x, cond, _ = sampler.begun(scheme, Request(system.given(WARM_UP), WARM_UP, sampling, 2**32))
+    scheme = scheme_of(system.denoiser, sampling).guided(cfg(sampling.guidance, system.null()))
+    x = scheme.start(Noise.of(2**32, WARM_UP), torch.empty(WARM_UP, *system.inner, device=system.device))
     try:
+        cond = system.conditions(system.given(WARM_UP), WARM_UP)
         times = tune(scheme.denoiser, scheme.solver, scheme.times, x, cond).times
     except StochasticError:
         return None

@@ -27,7 +27,7 @@ EACH = 100
 LEAST = 20
 
 
-def told_apart(samples: Array, real: Array, *, seed: int) -> tuple[float, int]:
+def two_sample_accuracy(samples: Array, real: Array, *, seed: int) -> tuple[float, int]:
     """(accuracy, rows tested) of a small network that tells rows of `samples` [n, d] from rows of `real` [m, d].
 
     The classifier two-sample test (Lopez-Paz & Oquab 2017, § 3): equally many of both, at most 5,000, are drawn by

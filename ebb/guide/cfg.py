@@ -18,12 +18,6 @@ from ebb.shapes import Float
 
 Guide = Callable[[Denoiser], Denoiser]
 
-
-def unguided(denoiser: Denoiser) -> Denoiser:
-    """The guide that is none."""
-    return denoiser
-
-
 Stretch = Callable[[Tensor, Tensor, float], Tensor]
 """(low, high, scale) → the answer beyond `high`, seen from `low` (both x̂0 [b, *d]); `high` itself at scale 1.
 
@@ -63,7 +57,7 @@ def cfg(scale: float, null: Cond, stretch: Stretch = torch.lerp) -> Guide:
     (Lin et al. 2024) or `Projected(eta, radius)` (APG, Sadat et al. 2024); each costs one batched call.
     """
     if scale == 1:
-        return unguided
+        return lambda denoiser: denoiser
     return lambda denoiser: ClassifierFree(denoiser, scale, null, stretch)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError, nearest
 from ebb.guide.cfg import Guide
-from ebb.guide.energy import gradient, heard, tilted
+from ebb.guide.energy import capped, gradient, tilted
 from ebb.process.denoiser import Clock, Cond, Denoiser, asked, fraction
 from ebb.process.path import Path
 from ebb.shapes import Float
@@ -33,7 +33,7 @@ class NoisyClassifier(Protocol):
 class NetworkClassifier(nn.Module):
     """A network read as a noise-aware classifier: network + path + clock + input scale.
 
-    `network(x [b, *d], told [b]) → logits [b, classes]`, for example `ebb.networks.classifier.Classifier`. With
+    `network(x [b, *d], clocked [b]) → logits [b, classes]`, for example `ebb.networks.classifier.Classifier`. With
     `sigma_data` s the network sees x/√(α²s² + σ²); without, it sees x. Train it with `Classify`.
     """
 
@@ -44,7 +44,7 @@ class NetworkClassifier(nn.Module):
         self.network, self.path, self.clock, self.sigma_data = network, path, clock, sigma_data
 
     def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Float[Tensor, "b k"]:
-        """Logits in float32; the network runs in its own precision."""
+        """Logits in float32; the network runs in its own precision (`ebb.process.denoiser.compute_dtype`)."""
         return asked(self.network, self.path, self.clock, self.sigma_data, x, t)
 
 
@@ -71,7 +71,7 @@ class ClassifierGuided:
         if self.condition not in cond:
             raise UsageError(f"classifier guidance needs the condition {self.condition!r}", nearest("", cond))
         label = cond[self.condition]
-        x, t = heard(self.path, x, t)
+        x, t = capped(self.path, x, t)
 
         def log_probability(noisy: Tensor) -> Tensor:
             logits = self.classifier(noisy, t)
@@ -87,7 +87,7 @@ def classifier(model: NoisyClassifier, scale: float = 1.0, condition: str = "lab
     `scale` is the paper's: 0 is off, and 1 is Bayes' rule, p(x)·p(y | x): what turns an unconditional denoiser into the
     conditional one (scale 1 is not "off" here, as it is where two answers of one model are extrapolated). Above 1 the
     density is p(x)·p(y | x)^scale, sharper about the class. The guide takes the condition for itself: a denoiser that
-    is conditional too gets its label under another name. Where ν > LOUD both are asked at LOUD (`energy.heard`).
+    is conditional too gets its label under another name. Where ν > NSR_MAX both are asked at NSR_MAX (`energy.heard`).
 
     Raises UsageError when `model` was made for another path than the denoiser.
     """

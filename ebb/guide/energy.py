@@ -18,19 +18,20 @@ from ebb.process.moment import at, common, where
 from ebb.process.path import C, Path, spread
 from ebb.shapes import Float
 
-LOUD = 20.0
-"""The largest noise-to-signal ratio ν = σ/α at which a gradient with respect to x_t is taken (`heard`)."""
+NSR_MAX = 20.0
+"""The largest noise-to-signal ratio ν = σ/α at which a gradient with respect to x_t is taken (`capped`)."""
 
 
-def heard(path: Path, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> tuple[Tensor, Tensor]:
-    """(x, t), or where ν > LOUD the same point at ν = LOUD: x/√(α² + σ²) is kept.
+def capped(path: Path, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> tuple[Tensor, Tensor]:
+    """(x, t), or where ν > NSR_MAX the same point at ν = NSR_MAX: x/√(α² + σ²) is kept.
 
     A factor g(x_t) on the density adds σ²/α·∇ log g to x̂0. At α = 0 that is ∞·0: x_t says nothing of x0, the gradient
     is 0, and yet the product has a limit. Near it, σ²/α magnifies what an imperfect network's gradient has wrong beyond
-    the size of the data. A posterior mean depends on ν and x/√(α² + σ²) only, and by ν = LOUD it is within 1/LOUD of
-    the data's spread of its limit, so that is where it is asked; samples of an exact denoiser hardly change by it.
+    the size of the data. A posterior mean depends on ν and x/√(α² + σ²) only, and by ν = NSR_MAX it is within
+    1/NSR_MAX of the data's spread of its limit, so that is where it is asked; samples of an exact denoiser hardly
+    change by it.
     """
-    last, time = where(path, -math.log(LOUD)), common(t)
+    last, time = where(path, -math.log(NSR_MAX)), common(t)
     if time is None:
         quiet = t.clamp(max=last.time)
         return spread(path.norm(quiet) / path.norm(t), x) * x, quiet
@@ -53,7 +54,7 @@ def tilted(
 ) -> Float[Tensor, "b *d"]:
     """x̂0 + scale·σ²/α·∇_x log g(x_t): the posterior mean when p_t(x_t) gets the factor g(x_t)^scale.
 
-    Tweedie, x̂0 = (x_t + σ²·∇ log p_t)/α, for both densities. Divides by α; `heard` keeps it away from 0.
+    Tweedie, x̂0 = (x_t + σ²·∇ log p_t)/α, for both densities. Divides by α; `capped` keeps it away from 0.
     """
     return x0 + weighted(path, t, x0, lambda alpha, sigma: scale * sigma**2 / alpha) * gradient
 
@@ -131,7 +132,7 @@ class EnergyOfNoisy:
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0; one call of the denoiser without, one of the energy with a gradient."""
-        x, t = heard(self.path, x, t)
+        x, t = capped(self.path, x, t)
         slope = gradient(lambda noisy: self.energy(noisy, t), x)
         return tilted(self.path, self.denoiser(x, t, cond), slope, t, -self.scale)
 
@@ -151,7 +152,7 @@ class EnergyOfClean:
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0; one call of the denoiser and one way back through it."""
-        x, t = heard(self.path, x, t)
+        x, t = capped(self.path, x, t)
         x0, back = linearised(self.denoiser, x, t, cond)
         return tilted(self.path, x0, back(gradient(self.energy, x0)), t, -self.scale)
 
@@ -164,7 +165,7 @@ def energy(function: Callable[..., Tensor], scale: float = 1.0, on: str = "x0") 
     −log E[exp(−E(x0)) | x_t]: exact for linear E on Gaussian data, elsewhere the better the less noise there is.
 
     on = "x": E(x_t [b, *d], t [b]) → [b] of the noisy data and its time (Zhao et al. 2022); exact where it is that
-    −log E[exp(−E(x0)) | x_t]. The denoiser is not differentiated. Where ν > LOUD, both are asked at LOUD (`heard`).
+    −log E[exp(−E(x0)) | x_t]. The denoiser is not differentiated. Where ν > NSR_MAX, both are asked there (`capped`).
 
     Raises UsageError for another `on`, and when called, for an energy that is not one number a sample.
     """

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
-from ebb.guide.energy import energy, heard, linearised, tilted, weighted
+from ebb.guide.energy import capped, energy, linearised, tilted, weighted
 from ebb.guide.inpaint import rows
 from ebb.guide.operators import Measurement
 from ebb.process.denoiser import Cond, Denoiser
@@ -87,7 +87,7 @@ class Measured:
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0. Raises UsageError where y is not what the operator measures."""
-        x, t = heard(self.path, x, t)
+        x, t = capped(self.path, x, t)
         x0, back = linearised(self.denoiser, x, t, cond)
 
         predicted, push, pull = self.operator.at(x0)

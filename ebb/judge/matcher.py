@@ -73,22 +73,24 @@ def train_matcher(
     counted as in `train_classifier`, so one seed gives one matcher; the global random state is left alone.
     Raises DataError for fewer than 2·AMONG captions.
     """
-    told = [at for at, caption in enumerate(captions) if caption.strip()]
-    if len(told) < 2 * AMONG:
-        raise DataError(f"a matcher needs {2 * AMONG} captions to learn from, got {len(told)}")
-    said = [captions[at] for at in told]
-    vocabulary = Vocabulary.learnt(said)
-    text = Text(vocabulary, min(LONGEST, max(len(vocabulary.pieces(one)) for one in said)))
+    some = [at for at, caption in enumerate(captions) if caption.strip()]
+    if len(some) < 2 * AMONG:
+        raise DataError(f"a matcher needs {2 * AMONG} captions to learn from, got {len(some)}")
+    texts = [captions[at] for at in some]
+    vocabulary = Vocabulary.learnt(texts)
+    text = Text(vocabulary, min(LONGEST, max(len(vocabulary.pieces(one)) for one in texts)))
     reduction = max(1, min(pixels.shape[2:]) // 14)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         matcher = Matcher(pixels.shape[1], reduction, text)
-    steps = max(1, int(min(seconds * RATE, 60 * len(said)) / BATCH))
-    _fit(matcher, torch.from_numpy(pixels[told]), said, steps, reduction, torch.Generator().manual_seed(seed))
+    steps = max(1, int(min(seconds * RATE, 60 * len(texts)) / BATCH))
+    _fit(matcher, torch.from_numpy(pixels[some]), texts, steps, reduction, torch.Generator().manual_seed(seed))
     return matcher.eval().requires_grad_(False)
 
 
-def _fit(matcher: Matcher, images: Tensor, said: list[str], steps: int, shift: int, generator: torch.Generator) -> None:
+def _fit(
+    matcher: Matcher, images: Tensor, captions: list[str], steps: int, shift: int, generator: torch.Generator
+) -> None:
     """AdamW under a one-cycle rate; every batch is shifted by up to `shift` in each direction, edges repeated."""
     rate, (height, width) = 2e-3, images.shape[-2:]
     optimiser = torch.optim.AdamW(matcher.parameters(), lr=rate, weight_decay=0.1)
@@ -98,7 +100,7 @@ def _fit(matcher: Matcher, images: Tensor, said: list[str], steps: int, shift: i
         down, right = torch.randint(0, 2 * shift + 1, (2,), generator=generator).tolist()
         padded = F.pad(to_unit(images[index]), (shift,) * 4, mode="replicate")
         shown = matcher.of_pictures(padded[:, :, down : down + height, right : right + width])
-        texts = [said[at] for at in index.tolist()]
+        texts = [captions[at] for at in index.tolist()]
         scores = matcher.scale.exp().clamp(max=100) * shown @ matcher.of_texts(texts).T
         own = torch.tensor([[one == other for other in texts] for one in texts], dtype=scores.dtype)
         target = own / own.sum(1, keepdim=True)  # pictures of one caption are as right as each other
@@ -124,11 +126,11 @@ def retrieval(
     """
     if len(set(captions)) < among:
         raise DataError(f"one among {among} needs as many captions that differ, got {len(set(captions))}")
-    ceiling = None if real is None else _found(matcher, real, captions, among)
-    return Retrieval(len(captions), among, _found(matcher, pixels, captions, among), ceiling)
+    ceiling = None if real is None else _own_nearest(matcher, real, captions, among)
+    return Retrieval(len(captions), among, _own_nearest(matcher, pixels, captions, among), ceiling)
 
 
-def _found(matcher: Matcher, pixels: NDArray[np.uint8], captions: Sequence[str], among: int) -> float:
+def _own_nearest(matcher: Matcher, pixels: NDArray[np.uint8], captions: Sequence[str], among: int) -> float:
     """The mean chance that a caption's own picture is the nearest, with `among` − 1 drawn from those of other captions.
 
     With w of n others farther than the own, that chance is C(w, among − 1)/C(n, among − 1).

@@ -26,7 +26,7 @@ SEED = 11
 
 
 @dataclass(frozen=True)
-class Obeyed:
+class Agreement:
     """Of `count` images the share that show all that their captions say, and nothing else.
 
     `things` is the share of the things asked for that are there in kind, wherever; `novel` is `share` among captions
@@ -61,7 +61,7 @@ def cells_of(reader: ImageClassifier, pixels: NDArray[np.uint8]) -> NDArray[np.i
     return vote(reader, extract(reader, batches(quarters(pixels)))).reshape(len(pixels), -1)
 
 
-def obeyed(reader: ImageClassifier, pixels: NDArray[np.uint8], captions: Sequence[str]) -> Obeyed:
+def agreement(reader: ImageClassifier, pixels: NDArray[np.uint8], captions: Sequence[str]) -> Agreement:
     """How many of the images show what their captions say. Raises UsageError for a caption that says anything else than
     scenes have, DataError for images of another shape."""
     asked, cells = [parse(caption) for caption in captions], cells_of(reader, pixels)
@@ -76,7 +76,7 @@ def obeyed(reader: ImageClassifier, pixels: NDArray[np.uint8], captions: Sequenc
     known = zip(cells_of(reader, real.pixels), map(parse, real.captions), strict=True)
     ceiling = [agrees(row, scene) for row, scene in known]
     novel = float(right[new].mean()) if new.any() else None
-    return Obeyed(len(pixels), float(right.mean()), float(np.mean(there)), novel, float(np.mean(ceiling)))
+    return Agreement(len(pixels), float(right.mean()), float(np.mean(there)), novel, float(np.mean(ceiling)))
 
 
 def agrees(cells: NDArray[np.int64], asked: Scene) -> bool:

@@ -4,6 +4,5 @@ from ebb.networks.dit import DiT
 from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
 from ebb.networks.unet import UNet
-from ebb.networks.zero import Zero
 
-NETWORKS = {"unet": UNet, "dit": DiT, "mmdit": MMDiT, "mlp": MLP, "zero": Zero}
+NETWORKS = {"unet": UNet, "dit": DiT, "mmdit": MMDiT, "mlp": MLP}

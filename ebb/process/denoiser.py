@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ebb.errors import UsageError
 from ebb.process.moment import at, combine, common, where
 from ebb.process.path import LOUDEST, Path, spread
 from ebb.process.predict import Prediction, recover, recover_factors, target
@@ -65,9 +66,10 @@ CLOCKS: dict[str, Clock] = {"fraction": fraction, "quarter_log_nsr": quarter_log
 class NetworkDenoiser(nn.Module):
     """A network read as a denoiser: network + path + prediction + clock + input scale.
 
-    `network(x [b, *d], told [b], cond) → F [b, *d]`. With `sigma_data` s the network sees x/√(α²s² + σ²), of unit
-    variance (c_in of Karras et al. 2022, table 1); without, it sees x. The network runs in its own precision;
-    x̂0 and the path's algebra are float32. Where a batch shares its time, its coefficients are numbers, found once.
+    `network(x [b, *d], clocked [b], cond) → F [b, *d]`. With `sigma_data` s the network sees x/√(α²s² + σ²), of unit
+    variance (c_in of Karras et al. 2022, table 1); without, it sees x. The network runs in its own precision
+    (`compute_dtype`); x̂0 and the path's algebra are float32. Where a batch shares its time, its coefficients are
+    numbers, found once. Raises UsageError as `one_type_or_stated` does.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class NetworkDenoiser(nn.Module):
         sigma_data: float | None = None,
     ) -> None:
         super().__init__()
+        one_type_or_stated(network)
         self.network, self.path, self.prediction = network, path, prediction
         self.clock, self.sigma_data = clock, sigma_data
 
@@ -107,7 +110,7 @@ class NetworkDenoiser(nn.Module):
 def asked(
     network: nn.Module, path: Path, clock: Clock, sigma_data: float | None, x: Tensor, t: Tensor, *more: Cond
 ) -> Tensor:
-    """network(x scaled, time told, *more) at x_t = x, with x in the network's own precision and the answer in float32.
+    """network(x scaled, time told, *more) at x_t = x, with x in the network's `compute_dtype`; the answer is float32.
 
     With `sigma_data` x is scaled to unit variance (`input_scale`). A time that the batch shares is told by a fill on
     the device, since a copy would wait for it.
@@ -120,9 +123,30 @@ def asked(
         scale, value = shared_reading(path, clock, sigma_data, time)
         told = filled(value, x.shape[0], x.device)
         x = x if scale == 1 else x * scale
-    weight = next(network.parameters(), x)
-    answer: Tensor = network(x if weight.dtype == x.dtype else x.to(weight.dtype), told, *more)
+    dtype = compute_dtype(network) or x.dtype
+    answer: Tensor = network(x if dtype == x.dtype else x.to(dtype), told, *more)
     return answer if answer.dtype == torch.float32 else answer.float()
+
+
+def compute_dtype(network: nn.Module) -> torch.dtype | None:
+    """The type a network computes in, and wants x in: its `compute_dtype` where it states one.
+
+    Else that of its first floating-point parameter; None where it has none, and takes x as it is. A network whose
+    parameters are of several types (quantised, or with low-rank parts in another precision) states it.
+    """
+    stated: torch.dtype | None = getattr(network, "compute_dtype", None)
+    return stated or next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
+
+
+def one_type_or_stated(network: nn.Module) -> None:
+    """Raise UsageError for a network of several floating-point types that does not state its `compute_dtype`."""
+    types = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    if len(types) > 1 and getattr(network, "compute_dtype", None) is None:
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
+        raise UsageError(
+            f"{type(network).__name__} has parameters in {names}, and does not state the type it computes in",
+            "for example network.compute_dtype = torch.bfloat16",
+        )
 
 
 def filled(value: float, count: int, device: torch.device) -> Tensor:

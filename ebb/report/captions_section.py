@@ -12,10 +12,10 @@ from ebb.report.samples_section import Album
 Facts = Mapping[str, Any]
 
 
-def captions(found: Facts, run: Path, album: Album) -> str:
+def captions(facts: Facts, run: Path, album: Album) -> str:
     """What a judge reads in samples of scenes, or how often a matcher finds a caption's sample, and some of them."""
     rows = list[tuple[str, str]]()
-    if seen := found.get("obeyed"):
+    if seen := facts.get("agreement", facts.get("obeyed")):  # "obeyed" in former evaluations
         rows += [
             ("samples that show all that was asked", f"{seen['share']:.1%}"),
             ("things asked for that are there", f"{seen['things']:.1%}"),
@@ -23,7 +23,7 @@ def captions(found: Facts, run: Path, album: Album) -> str:
         ]
         rows += [] if seen["novel"] is None else [("of pairs that never met in training", f"{seen['novel']:.1%}")]
     for name, what in (("matched", "trained captions"), ("matched_unseen", "unseen captions")):
-        if one := found.get(name):
+        if one := facts.get(name):
             rows += [
                 (f"{number(one['count'])} {what} that find their sample among {one['among']}", f"{one['share']:.1%}")
             ]

@@ -14,14 +14,14 @@ from ebb.report.samples_section import Album
 Facts = Mapping[str, Any]
 
 
-def reconstruction(found: Facts, run: Path, album: Album) -> str:
+def reconstruction(facts: Facts, run: Path, album: Album) -> str:
     """Fidelity, what the latents hold and cost, and pictures: before and after, and the way from one to another."""
-    if not found:
+    if not facts:
         return ""
-    rows = [("PSNR", f"{found['psnr']:.1f} dB")]
-    rows += [("SSIM", f"{found['ssim']:.3f}")] if found.get("ssim") is not None else []
-    rows += [("energy of the finest detail, after over before", f"{found['detail']:.0%}")]
-    evidence, codes = found.get("evidence"), found.get("codes")
+    rows = [("PSNR", f"{facts['psnr']:.1f} dB")]
+    rows += [("SSIM", f"{facts['ssim']:.3f}")] if facts.get("ssim") is not None else []
+    rows += [("energy of the finest detail, after over before", f"{facts['detail']:.0%}")]
+    evidence, codes = facts.get("evidence"), facts.get("codes")
     if evidence:
         rows += [
             ("ELBO, nats an image", number(evidence["elbo"])),
@@ -32,7 +32,7 @@ def reconstruction(found: Facts, run: Path, album: Album) -> str:
     if codes:
         rows += [("codes in use", f"{codes['usage']:.0%} of {codes['codes']}")]
         rows += [("perplexity of the codes", number(codes["perplexity"]))]
-    nats = evidence["kl_per_channel"] if evidence else found["activity"]
+    nats = evidence["kl_per_channel"] if evidence else facts["activity"]
     spent = {f"channel {i}": (float(value), number(value)) for i, value in enumerate(nats)}
     unit = "Nats an image in each latent channel" if evidence else "Variance of each latent channel over the images"
     shown = [
@@ -40,7 +40,7 @@ def reconstruction(found: Facts, run: Path, album: Album) -> str:
         album.picture(run / "evaluation" / "between.png", "On the straight line between the latents of two pictures"),
     ]
     return (
-        f'<p class="soft">{escape(number(found["count"]))} pictures, through the latents and back.</p>\n'
+        f'<p class="soft">{escape(number(facts["count"]))} pictures, through the latents and back.</p>\n'
         + table(("", ""), rows)
         + f"<p>{escape(unit)}</p>\n{bars(spent)}"
         + (f'<div class="pair">{"".join(shown)}</div>\n' if any(shown) else "")

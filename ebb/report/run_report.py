@@ -136,9 +136,9 @@ def _head(run: Path, config: str, data: Facts, log: list[Facts], damaged: list[s
     )
 
 
-def _doctor(found: Facts) -> str:
+def _doctor(facts: Facts) -> str:
     """Every finding: symptom, evidence, cause, and what helps, with its commands."""
-    if not found:
+    if not facts:
         return ""
     parts = [
         f'<div class="finding {escape(str(f["severity"]))}"><p><b>{escape(str(f["symptom"]))}</b></p>'
@@ -146,12 +146,12 @@ def _doctor(found: Facts) -> str:
         + (f"<p>{escape(str(f['advice']))}</p>" if "advice" in f else "")
         + "".join(f"<pre>{escape(str(line))}</pre>" for line in f.get("commands") or [f["command"]] if line)
         + "</div>\n"
-        for f in found["findings"]
+        for f in facts["findings"]
     ]
     unsure = "".join(
-        f'<p class="soft">Could not check {escape(text)}</p>\n' for text in by_reason(found.get("unchecked", []))
+        f'<p class="soft">Could not check {escape(text)}</p>\n' for text in by_reason(facts.get("unchecked", []))
     )
-    calm = f"<p>Nothing found in {len(found['checked'])} checks.</p>\n"
+    calm = f"<p>Nothing facts in {len(facts['checked'])} checks.</p>\n"
     return "".join(parts or [calm]) + unsure
 
 

@@ -54,9 +54,9 @@ def samples(folder: Path, album: Album) -> str:
     )
 
 
-def memorisation(found: Facts, run: Path, album: Album) -> str:
+def memorisation(facts: Facts, run: Path, album: Album) -> str:
     """The verdict, how near samples and unseen images lie to training images, and the closest pairs."""
-    if not found:
+    if not facts:
         return ""
     rows = [
         (
@@ -66,19 +66,19 @@ def memorisation(found: Facts, run: Path, album: Album) -> str:
             f"{space['expected']:.1%}",
             f"{space['beyond']:.1%}",
         )
-        for space in found["spaces"]
+        for space in facts["spaces"]
     ]
-    drawn = [nearness(space) for space in found["spaces"]]
+    drawn = [nearness(space) for space in facts["spaces"]]
     counts = (
-        f"{number(found['n_samples'])} samples and {number(found['n_held_out'])} unseen images, each with the nearest"
-        f" of {number(found['n_train'])} training images."
+        f"{number(facts['n_samples'])} samples and {number(facts['n_held_out'])} unseen images, each with the nearest"
+        f" of {number(facts['n_train'])} training images."
     )
     closest = album.picture(
         run / "evaluation" / "closest.png",
         "The closest pairs: samples, and below each the training image nearest to it",
     )
     return (
-        f"<p><b>{escape(str(found['verdict']))}</b></p>\n"
+        f"<p><b>{escape(str(facts['verdict']))}</b></p>\n"
         f'<p class="soft">{escape(counts)}</p>\n'
         + table(
             ("nearness in", "nearer than 1 % of unseen images", "95 % interval", "expected", "nearer than all"), rows

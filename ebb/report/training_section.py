@@ -30,16 +30,16 @@ EVERY = 100
 """Points of a line in the plot of all noise levels."""
 
 
-def noise_levels(found: Facts) -> str:
+def noise_levels(facts: Facts) -> str:
     """Loss, gradient norm and output scale by noise level, with what the trivial and the ideal denoiser would lose."""
-    if not found:
+    if not facts:
         return ""
 
-    losses = [y for _, y in paired(found["log_snr"], found["loss"])] or [0.0]
+    losses = [y for _, y in paired(facts["log_snr"], facts["loss"])] or [0.0]
     low, high = min(losses) / BEYOND, max(losses) * BEYOND
 
     def line(name: str, called: str, colour: str = "var(--mark)", style: str = 'stroke-width="2"') -> Line:
-        points = paired(found["log_snr"], found[name])
+        points = paired(facts["log_snr"], facts[name])
         return Line(
             called, points if name not in REFERENCES else [p for p in points if low <= p[1] <= high], colour, style
         )

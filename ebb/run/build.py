@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,12 +15,16 @@ from ebb.process.times import DENSITIES, GRIDS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Recipe
 from ebb.sample.solvers import SOLVERS
+from ebb.store.checkpoint import State
 from ebb.system.families.families import FAMILIES
-from ebb.system.families.family import Built, Prepared, autocast_of
-from ebb.train.loop import Step, updates
+from ebb.system.families.family import Prepared, autocast_of
+from ebb.system.system import System
+from ebb.train.loop import Step, Training, updates
 from ebb.train.objectives.compiled import compiling
 from ebb.train.objectives.coupling import COUPLINGS
+from ebb.train.objectives.objective import Objective
 from ebb.train.objectives.weights import WEIGHTS
+from ebb.train.validate import Validation
 
 
 def names_known(recipe: Recipe) -> None:
@@ -39,10 +44,38 @@ def names_known(recipe: Recipe) -> None:
     parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
 
 
+@dataclass(frozen=True)
+class Built:
+    """The objects a resolved recipe names, ready to train."""
+
+    system: System
+    training: Training
+    objective: Objective
+    loader: Loader
+    data: Prepared
+    averaged: Callable[[], System]
+    """the system with the averaged weights, which is what one samples from"""
+    validation: Validation | None = None
+
+    def state(self) -> State:
+        """All that a checkpoint holds: the training's state, and what is frozen."""
+        return self.training.state() | {name: part.state_dict() for name, part in self.system.model.frozen.items()}
+
+
 def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
     """Everything the recipe names; the weights depend on its seed alone. UsageError for a name that is not known."""
     torch.manual_seed(recipe.seed)
-    return FAMILIES[recipe.kind].build(recipe, data, device)
+    made = FAMILIES[recipe.kind].build(recipe, data, device)
+    system = System(made.model, data.images.summary.shape, data.conditioner, recipe.sample)
+    return Built(
+        system,
+        made.training,
+        made.objective,
+        made.loader,
+        data,
+        lambda: replace(system, model=made.averaged()),
+        made.validation,
+    )
 
 
 def updates_of(

@@ -29,7 +29,7 @@ from ebb.store.write import append_text, replace_text
 from ebb.system.system import System
 
 
-def found_in(images: Images, captions: bool = True) -> Iterator[Event]:
+def data_overview(images: Images, captions: bool = True) -> Iterator[Event]:
     """What was found in the data and what was done about it; and a warning of every source of conditions of which
     little or nothing could be used, of captions only where these are wanted."""
     s = images.summary
@@ -109,11 +109,7 @@ def amend(folder: Path, recipe: Recipe, name: str, reason: str) -> None:
 
 def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:
     """The model card; `figures` is the last line of the log."""
-    trained = system.space.autoencoder if system.is_autoencoder and system.space else system.denoiser.network
-    count, what = sum(p.numel() for p in trained.parameters()), "A diffusion model"
-    process = f"- process: {recipe.path} path, {recipe.prediction} prediction\n"
-    if system.is_autoencoder:
-        what, process = "An autoencoder", f"- latents: {sides(system.inner[1:])} of {system.inner[0]} channels\n"
+    count, (what, process) = sum(p.numel() for p in system.model.module.parameters()), system.model.card()
     names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
     heard = "".join(f"- {name}: {what}\n" for name, what in hears.conditions.items() if name != "label")
     replace_text(
@@ -122,7 +118,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
         f"- makes: {sides(system.shape[1:])} of {system.shape[0]} channels, values in [-1, 1]\n"
         f"- labels: {names}\n{heard}"
-        f"{process}- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
+        f"- {process}\n- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
         f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
         "Its pictures are made by a machine; say so where you show them.\n",
     )

@@ -16,9 +16,10 @@ from ebb.errors import UsageError
 from ebb.events import Message, Work
 from ebb.machine import multiplies_bf16
 from ebb.recipe.recipe import Recipe, resolved, seconds
-from ebb.recipe.starting import STEEPNESS, Facts, complete, default_budget, squeezed, suited_batch, suited_width
-from ebb.run.build import build, updates_of
-from ebb.system.families.family import Built, Prepared, facts_of
+from ebb.recipe.starting import STEEPNESS, Facts, complete, default_budget, suited_batch, suited_width
+from ebb.run.build import Built, build, updates_of
+from ebb.system.families.families import FAMILIES
+from ebb.system.families.family import Prepared, facts_of
 from ebb.train.optimiser import WarmupDecay
 
 Engine = Literal["eager", "compiled"]
@@ -103,7 +104,7 @@ def fastest(recipe: Recipe, data: Prepared, device: torch.device, began: float) 
         return recipe.engine, pace(recipe, data, device, spend), ""
     usual = pace(recipe, data, device, spend)
     budget = recipe.budget or default_budget(facts_of(data), usual, time.perf_counter() - began)[0]
-    if device.type != "cuda" or recipe.kind != "denoiser" or remaining(budget, began) < TRIAL:
+    if device.type != "cuda" or not FAMILIES[recipe.kind].compiles or remaining(budget, began) < TRIAL:
         return "eager", usual, UNTRIED
     yield Message("timing the compiled network too: a minute")
     try:
@@ -172,18 +173,16 @@ def fits(recipe: Recipe, budget: str, began: float, images_per_second: float, gr
 
 def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
     """What one sample grid costs, if a forward pass is a third of an update."""
-    if recipe.kind == "autoencoder":
-        return GRID_IMAGES / images_per_second
-    calls = recipe.sample.steps * (1 if recipe.sample.guidance == 1 else 2)
-    return GRID_IMAGES * calls / (3 * images_per_second)
+    return GRID_IMAGES * FAMILIES[recipe.kind].calls(recipe) / (3 * images_per_second)
 
 
 def undecided(recipe: Recipe) -> int:
     """The updates at the beginning that do not depend on how many there are: the learning rate has not begun to fall.
 
-    0 where a critic is heard from a share of the run on: updates are faster before.
+    0 where more than the rate depends on it.
     """
-    return 0 if recipe.autoencoding.adversarial else min(rate_of(recipe).level, resolved(recipe.steps) - 1)
+    steady = FAMILIES[recipe.kind].steady(recipe)
+    return min(rate_of(recipe).level, resolved(recipe.steps) - 1) if steady else 0
 
 
 def settled(recipe: Recipe, done: int, left: int) -> Recipe:
@@ -271,7 +270,7 @@ def by_stopwatch(
         if batch != recipe.batch:
             recipe = recipe.model_copy(update={"batch": batch})
             rate = pace(recipe.model_copy(update={"engine": engine}), data, device, 0.0)
-    if recipe.engine is None and recipe.kind == "denoiser":
+    if recipe.engine is None and FAMILIES[recipe.kind].compiles:
         reasons["engine"] = why
     return recipe.model_copy(update={"engine": engine}), rate, reasons
 
@@ -285,13 +284,10 @@ def resolve(
     Its budget began at `began`, in seconds of `time.perf_counter`; without it now.
     """
     began, facts = time.perf_counter() if began is None else began, facts_of(data)
-    recipe, reasons = complete(asked, facts)
-    if recipe.kind == "denoiser" and (wrong := squeezed(recipe.network, facts)):
+    (recipe, reasons), family = complete(asked, facts), FAMILIES[asked.kind]
+    if wrong := family.concern(recipe, facts):
         yield Message(wrong)
-    opened = set[str]()
-    if recipe.kind == "denoiser" and recipe.budget is not None and recipe.steps is None:
-        opened |= {"network.width"} if recipe.network.kind == "unet" and asked.network.width is None else set()
-        opened |= {"batch"} if asked.batch is None else set()
+    opened = family.timed(asked) if recipe.budget is not None and recipe.steps is None else set()
     recipe, rate, measured = yield from by_stopwatch(recipe, opened, data, device, began)
     for name in opened:
         measured[name] = reasons[name] + measured[name]

@@ -25,20 +25,16 @@ from ebb.encode.pretrained_text import FrozenText
 from ebb.encode.statistics import Spread
 from ebb.encode.text import Text, Vocabulary
 from ebb.errors import DataError, UsageError
-from ebb.events import Message, Work
-from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble
-from ebb.judge.features import train_classifier
-from ebb.judge.pretrained import lpips
+from ebb.events import Work
 from ebb.recipe.recipe import Recipe, TextRecipe, from_yaml
 from ebb.run.reflow import pairs_of
 from ebb.store import checkpoint
-from ebb.store.failure import told
 from ebb.store.shards import Rows, cached
-from ebb.system.families.family import Prepared
+from ebb.system.families.families import FAMILIES
+from ebb.system.families.family import Prepared, Workshop
 from ebb.system.requests import heard, values_of
 from ebb.system.system import load, locate
 from ebb.terminal import command
-from ebb.train.objectives.autoencoding import FeatureMaps, stages
 
 CPU = torch.device("cpu")
 
@@ -65,11 +61,9 @@ def prepared(
 
     Raises DataError for captions that are required and missing, UsageError for an autoencoder that does not fit.
     """
-    if recipe.kind == "autoencoder":
-        how, seen = recipe.autoencoding, None
-        if how.perceptual:
-            seen = lpips(Path(how.lpips), device) if how.lpips else (yield from perceiver(images, device, cache))
-        return Prepared(images, Conditioner(), Examples(images.pixels), None, features=seen)
+    family = FAMILIES[recipe.kind]
+    if not family.conditioned:
+        return (yield from family.prepared(recipe, images, Workshop(device, cache)))
     if recipe.reflow is not None:
         system, pairs = yield from pairs_of(recipe, images, device, cache)
         weights = system.denoiser.state_dict()
@@ -98,7 +92,7 @@ def prepared(
 
 def conditioner_of(images: Images, text: Text | FrozenText | None, factor: int) -> Conditioner:
     """What a model of the images can be asked for, where what is denoised is `factor` times smaller."""
-    read = images.told
+    read = images.metadata
     conditions: dict[str, Condition] = {"label": Labels(images.names)} if images.names else {}
     if read.numbers is not None:
         conditions["numbers"] = Numbers.of(read.fields.numbers, read.numbers)
@@ -188,32 +182,6 @@ def latents_of(
     place, count = cache / "latents" / f"{images.summary.name}-{run.name}", len(images.pixels)
     kept = yield from cached(place, key, count, made, what="encoding latents")
     return LatentSpace.of(autoencoder, *by_channel(kept["x0"])), kept
-
-
-PERCEIVER = 3
-"""The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
-
-
-def perceiver(images: Images, device: torch.device, cache: Path) -> Work[FeatureMaps]:
-    """The feature maps of a classifier of the images' labels, trained once and kept under `cache`.
-
-    Raises UsageError for images without labels.
-    """
-    if images.labels is None or len(images.names) < 2:
-        raise UsageError(
-            "a perceptual distance is taken in the features of a classifier, and these images have no labels",
-            "leave --autoencoding.perceptual at 0, or give a file of LPIPS with --autoencoding.lpips",
-        )
-    file = cache / f"perceiver-{images.summary.fingerprint[:12]}.safetensors"
-    kept = load_ensemble(file, images.summary.fingerprint)
-    if kept is None:
-        yield Message("training a classifier to compare pictures by, once")
-        classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
-        kept = Ensemble([classifier]), accuracy
-        with told(file.parent):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        save_ensemble(file, *kept, images.summary.fingerprint)
-    return stages(kept[0].members[0].body.to(device))
 
 
 def by_channel(latents: Rows) -> tuple[list[float], list[float]]:

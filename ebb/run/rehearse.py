@@ -19,7 +19,7 @@ from ebb.errors import ResourceError, memory_is_full
 from ebb.events import Work
 from ebb.machine import best_device, matrix_rate, ready
 from ebb.recipe.recipe import Recipe, resolved
-from ebb.run.build import build, names_known, updates_of
+from ebb.run.build import Built, build, names_known, updates_of
 from ebb.run.folder import chosen_for, write_documents
 from ebb.run.meter import peak_memory_mb
 from ebb.run.plan import rate_of, resolve
@@ -28,8 +28,7 @@ from ebb.run.reflow import inherited
 from ebb.run.train import looked_at
 from ebb.store import checkpoint
 from ebb.store.place import by_name
-from ebb.system.families.family import Built, autocast_of
-from ebb.train.objectives.autoencoding import Trainee
+from ebb.system.families.family import autocast_of
 from ebb.understand.cost import gflop
 
 SPEND = 3.0
@@ -180,12 +179,10 @@ def saved(parts: Built, folder: Path) -> int:
 
 def forward_gflop(parts: Built) -> float:
     """The arithmetic of the network for one image."""
-    batch, system = parts.loader(0), parts.system
+    batch = parts.loader(0)
     x, cond = batch.x0[:1], {name: value[:1] for name, value in batch.cond.items()}
     with torch.no_grad():
-        if isinstance(parts.training.model, Trainee):
-            return gflop(lambda: system.decode(system.encode(x)))
-        return gflop(lambda: system.denoiser(x, torch.full((1,), 0.5, device=x.device), cond))
+        return gflop(lambda: parts.system.model.forward(x, cond))
 
 
 @contextmanager
@@ -215,26 +212,26 @@ def enough_memory(recipe: Recipe) -> Iterator[None]:
         raise ResourceError("a run would need more memory than there is", f"try a smaller --batch{size}") from error
 
 
-def as_rows(found: Rehearsal) -> list[tuple[str, str, str]]:
+def as_rows(cost: Rehearsal) -> list[tuple[str, str, str]]:
     """The table that is printed: what, how much, and how it was measured."""
-    place = f"CPU, {found.threads} thread{'s' * (found.threads > 1)}" if found.device == "CPU" else found.device
-    within = f" in {found.budget}" if found.budget else ""
+    place = f"CPU, {cost.threads} thread{'s' * (cost.threads > 1)}" if cost.device == "CPU" else cost.device
+    within = f" in {cost.budget}" if cost.budget else ""
     return [
-        ("the run", f"{found.passes:.3g} passes over the data", f"{found.steps:,} updates of {found.batch}{within}"),
-        ("first update", f"{found.first_update:.1f} s", "after the start of the command"),
+        ("the run", f"{cost.passes:.3g} passes over the data", f"{cost.steps:,} updates of {cost.batch}{within}"),
+        ("first update", f"{cost.first_update:.1f} s", "after the start of the command"),
         (
             "training",
-            f"{found.images_per_second:,.0f} images/s",
-            f"median of {found.timed} updates in {found.precision}",
+            f"{cost.images_per_second:,.0f} images/s",
+            f"median of {cost.timed} updates in {cost.precision}",
         ),
-        ("peak memory", f"{found.peak_mb:,.0f} MB", "on the GPU" if found.device != "CPU" else "resident"),
-        ("checkpoint", f"{found.checkpoint_mb:,.1f} MB", f"saved in {found.save:.2g} s"),
-        ("sample", f"{1000 * found.sample:,.3g} ms an image", f"{found.sampled} at once, first time"),
-        ("forward pass", f"{found.forward_gflop:.3g} GFLOP an image", "a multiply-add is 2"),
-        ("arithmetic", f"{found.training_gflops:,.0f} GFLOP/s", "an update is 3 forward passes"),
+        ("peak memory", f"{cost.peak_mb:,.0f} MB", "on the GPU" if cost.device != "CPU" else "resident"),
+        ("checkpoint", f"{cost.checkpoint_mb:,.1f} MB", f"saved in {cost.save:.2g} s"),
+        ("sample", f"{1000 * cost.sample:,.3g} ms an image", f"{cost.sampled} at once, first time"),
+        ("forward pass", f"{cost.forward_gflop:.3g} GFLOP an image", "a multiply-add is 2"),
+        ("arithmetic", f"{cost.training_gflops:,.0f} GFLOP/s", "an update is 3 forward passes"),
         (
             "of the machine",
-            f"{100 * found.share:.0f} %",
-            f"of {found.matrix_gflops:,.0f} GFLOP/s, a matrix product in {found.precision} ({place})",
+            f"{100 * cost.share:.0f} %",
+            f"of {cost.matrix_gflops:,.0f} GFLOP/s, a matrix product in {cost.precision} ({place})",
         ),
     ]

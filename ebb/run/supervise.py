@@ -19,13 +19,13 @@ from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.events import Event, Message, Preview, RolledBack, Saved, Skipped, Update, Work
 from ebb.recipe.recipe import Recipe, resolved
-from ebb.run.build import build, updates_of
+from ebb.run.build import Built, build, updates_of
 from ebb.run.folder import GuardRecord, Log, amend
 from ebb.run.meter import Meter
 from ebb.run.plan import GRID_IMAGES, rate_of, remaining, settled, undecided, updates_within
 from ebb.store import checkpoint
 from ebb.store.write import replace_text
-from ebb.system.families.family import Built, autocast_of
+from ebb.system.families.family import autocast_of
 from ebb.system.requests import asked_for
 from ebb.system.sampler import Sampler
 from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
@@ -361,7 +361,7 @@ def shown(parts: Built) -> tuple[Tensor, int]:
     A model that hears numbers or a picture beside is asked for what is said of images that were held out, if there are.
     """
     system, classes = parts.averaged(), len(parts.system.labels.names)
-    if system.is_autoencoder:
+    if system.model.reconstructs:
         columns, images = GRID_IMAGES // 4, parts.data.images.held_out or parts.data.images
         x = to_unit(torch.from_numpy(images.pixels[: 2 * columns])).to(system.device)
         with torch.no_grad():

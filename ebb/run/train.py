@@ -16,7 +16,7 @@ from ebb.machine import best_device, ready
 from ebb.recipe.recipe import Recipe, difference, from_yaml, resolved
 from ebb.report.run_report import write_report
 from ebb.run.build import build, names_known
-from ebb.run.folder import Log, chosen_for, found_in, write_card, write_documents
+from ebb.run.folder import Log, chosen_for, data_overview, write_card, write_documents
 from ebb.run.plan import resolve, timed
 from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
@@ -122,7 +122,7 @@ def looked_at(data: str, asked: Recipe, cache: Path) -> Work[Images]:
             progress=lambda what, done, of: progress(Progress(what, done, of)),
         )
     )
-    yield from found_in(images, captions=asked.text.captions != "ignored")
+    yield from data_overview(images, captions=asked.text.captions != "ignored")
     return images
 
 

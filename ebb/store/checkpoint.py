@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ebb.errors import DamagedError, EbbError, ResourceError
-from ebb.store.failure import told
+from ebb.store.failure import explained
 from ebb.store.owned import CHECKPOINT, STATE, delete
 from ebb.store.write import replace_text, synced
 
@@ -43,7 +43,7 @@ def save(folder: Path, step: int, state: State, about: dict[str, Any], keep: int
             raise EbbError(f"step {step}: {name} is not finite, so no checkpoint was written", "lower --optimiser.lr")
     final = folder / f"step-{step:08d}"
     try:
-        with told(final):
+        with explained(final):
             folder.mkdir(parents=True, exist_ok=True)
             if not final.exists():
                 write(partial(final), state, about, step)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ebb.errors import UsageError
-from ebb.store.failure import told
+from ebb.store.failure import explained
 from ebb.store.owned import contents, every_file, forget, move, own_folder
 from ebb.store.write import synced
 
@@ -30,7 +30,7 @@ def exchanged(folder: Path) -> Iterator[Path]:
     for name in foreign(folder):
         if name.startswith("checkpoints/step-"):
             raise UsageError(f"{folder / name} is not ebb's, and its checkpoint would go", "move it elsewhere first")
-    with told(folder):
+    with explained(folder):
         try:
             (folder / NEW).mkdir()
             yield folder / NEW

@@ -52,7 +52,7 @@ def failed(what: Path | str, error: Exception) -> ResourceError:
 
 
 @contextmanager
-def told(what: Path | str) -> Iterator[None]:
+def explained(what: Path | str) -> Iterator[None]:
     """Raise what the system refuses within the block as the ResourceError of `what`."""
     try:
         yield

@@ -16,7 +16,7 @@ from typing import Any
 
 from ebb.errors import ResourceError
 from ebb.events import Message, Work
-from ebb.store.failure import told
+from ebb.store.failure import explained
 
 TRAINED, MEASURED, MADE = "trained", "measured", "made"
 """What a folder can be by one process at a time: each has its lock, so that a run is measured while it is trained."""
@@ -94,7 +94,7 @@ def locked(file: Path, doing: str, instead: str) -> int | None:
 
 def at(file: Path) -> int:
     """The handle of a file that is made if it is not there, with the folder it lies in."""
-    with told(file.parent):
+    with explained(file.parent):
         while True:
             file.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ebb.errors import ResourceError
-from ebb.store.failure import told
+from ebb.store.failure import explained
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -53,7 +53,7 @@ def allocate(shape: tuple[int, ...], cache: Path | None) -> np.ndarray:
     if cache is None or size <= available() // 2:
         check(size, f"decoding to {' x '.join(map(str, shape))} bytes", "choose a smaller size, or free some memory")
         return np.empty(shape, np.uint8)
-    with told(cache):
+    with explained(cache):
         cache.mkdir(parents=True, exist_ok=True)
         if size > (free := shutil.disk_usage(cache).free):
             what = f"{cache} needs {gigabytes(size)} of free space, it has {gigabytes(free)}"

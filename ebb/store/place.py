@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 
 from ebb.errors import UsageError
-from ebb.store.failure import failed, told
+from ebb.store.failure import explained, failed
 
 
 def expanded(name: str | Path) -> Path:
@@ -37,7 +37,7 @@ def room_in(folder: Path) -> None:
     if not there.is_dir():
         raise failed(there, OSError(errno.ENOTDIR, ""))
     trial = there / f".ebb-{secrets.token_hex(4)}.tmp"
-    with told(folder):
+    with explained(folder):
         trial.touch()
         trial.unlink()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ebb.store.failure import told
+from ebb.store.failure import explained
 
 PARTIAL = re.compile(r"\.ebb-[0-9a-f]{8}\.tmp")
 """The name of a file that is being written, or was when its process was killed."""
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     partial = target.with_name(f".ebb-{secrets.token_hex(4)}.tmp")
     try:
-        with told(path):
+        with explained(path):
             yield partial
             synced(partial)
             partial.replace(target)
@@ -57,7 +57,7 @@ def replace_text(path: Path, text: str) -> None:
 def append_text(path: Path, text: str) -> None:
     """Add to the end of a file, whole or not at all; raises ResourceError for what the system refuses."""
     data = text.encode()
-    with told(path), path.open("ab", buffering=0) as file:
+    with explained(path), path.open("ab", buffering=0) as file:
         end = file.tell()
         try:
             while data:

@@ -9,41 +9,32 @@ from ebb.encode.autoencoder import AUTOENCODERS
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError
-from ebb.networks.kinds import NETWORKS
 from ebb.networks.ports import PORTS
-from ebb.process.denoiser import CLOCKS, NetworkDenoiser
-from ebb.process.path import PATHS
-from ebb.process.predict import PREDICTIONS
+from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.names import parse, spell, split
 from ebb.recipe.recipe import Sampling
 from ebb.shapes import sides
+from ebb.system.families.families import FAMILIES
+from ebb.system.families.family import in_place
+from ebb.system.model import Model
 
 FORMER, FORMAT = 2, 3
 """Of contracts that are read, the last of which is written."""
 
-Parts = tuple[NetworkDenoiser, tuple[int, ...], Conditioner, Sampling, LatentSpace | None]
-"""What a system consists of: denoiser, shape, conditioner, sampling and latent space."""
+Parts = tuple[Model, tuple[int, ...], Conditioner, Sampling]
+"""What a system consists of: model, shape, conditioner and sampling."""
 
 
-def written(
-    denoiser: NetworkDenoiser,
-    shape: tuple[int, ...],
-    conditioner: Conditioner,
-    sampling: Sampling,
-    space: LatentSpace | None,
-) -> dict[str, Any]:
+def written(model: Model, shape: tuple[int, ...], conditioner: Conditioner, sampling: Sampling) -> dict[str, Any]:
     """The contract of a system of these parts; each is text or JSON that `parts_of` turns back into it."""
     return {
         "format": FORMAT,
-        "network": spell(denoiser.network, NETWORKS),
-        "path": spell(denoiser.path, PATHS),
-        "prediction": spell(denoiser.prediction, PREDICTIONS),
-        "clock": spell(denoiser.clock, CLOCKS),
-        "sigma_data": denoiser.sigma_data,
+        "family": model.family,
+        **model.contract(),
         "shape": list(shape),
         "values": [-1, 1],
         "conditions": conditioner.to_json(),
-        "autoencoder": None if space is None else described(space),
+        "autoencoder": None if model.space is None else described(model.space),
         "sampling": sampling.model_dump(),
     }
 
@@ -60,22 +51,20 @@ def parts_of(contract: Mapping[str, Any]) -> Parts:
         )
     try:
         contract = upgraded(contract) if form == FORMER else contract
-        denoiser = NetworkDenoiser(
-            parse(contract["network"], NETWORKS, "network"),
-            parse(contract["path"], PATHS, "path"),
-            parse(contract["prediction"], PREDICTIONS, "prediction"),
-            parse(contract["clock"], CLOCKS, "clock"),
-            contract["sigma_data"],
-        )
         description, shape = contract.get("autoencoder"), tuple(contract["shape"])  # before latents there was none
-        space, conditioner = (
-            rebuilt(description) if description else None,
-            Conditioner.from_json(contract["conditions"]),
-        )
-        agreed(denoiser, conditioner, shape if space is None else space.shape(shape))
-        return denoiser, shape, conditioner, Sampling.model_validate(contract["sampling"]), space
+        space = rebuilt(description) if description else None
+        conditioner = Conditioner.from_json(contract["conditions"])
+        model = FAMILIES[family_of(contract)].load(contract, space)
+        if model.denoiser is not None:
+            agreed(model.denoiser, conditioner, shape if space is None else space.shape(shape))
+        return model, shape, conditioner, Sampling.model_validate(contract["sampling"])
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"the system's contract cannot be read: {error}") from error
+
+
+def family_of(contract: Mapping[str, Any]) -> str:
+    """The family of a contract; before families an autoencoder was a denoiser whose network answered 0."""
+    return str(contract.get("family") or ("autoencoder" if str(contract["network"]).startswith("zero") else "denoiser"))
 
 
 def agreed(denoiser: NetworkDenoiser, hears: Conditioner, inner: tuple[int, ...]) -> None:
@@ -122,4 +111,4 @@ def described(space: LatentSpace) -> dict[str, Any]:
 def rebuilt(description: Mapping[str, Any]) -> LatentSpace:
     """The latent space that `described` wrote down, with fresh weights."""
     autoencoder = parse(description["network"], AUTOENCODERS, "autoencoder")
-    return LatentSpace(autoencoder, tuple(description["mean"]), tuple(description["deviation"]))
+    return LatentSpace(in_place(autoencoder), tuple(description["mean"]), tuple(description["deviation"]))

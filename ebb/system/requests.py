@@ -27,19 +27,19 @@ def values_of(images: Images, rows: NDArray[np.int64] | None = None) -> Values:
     some = np.arange(len(images.pixels)) if rows is None else rows
     labels = None if images.labels is None else images.labels[some]
     captions = None if images.captions is None else [images.captions[row] for row in some]
-    return values_from(images.names, labels, captions, images.told.take(some))
+    return values_from(images.names, labels, captions, images.metadata.take(some))
 
 
 def values_from(
-    names: Sequence[str], labels: NDArray[np.int64] | None, captions: Sequence[str] | None, read: Metadata
+    names: Sequence[str], labels: NDArray[np.int64] | None, captions: Sequence[str] | None, metadata: Metadata
 ) -> Values:
     """What is said of images by name: labels by theirs, captions, rows of numbers and pictures, of these what there
     is."""
     given: dict[str, Any] = {} if labels is None else {"label": [names[label] for label in labels]}
     given |= {} if captions is None else {"text": list(captions)}
-    if read.numbers is not None:
-        given["numbers"] = [None if np.isnan(row).any() else tuple(row.tolist()) for row in read.numbers]
-    return {**given, **read.pictures}
+    if metadata.numbers is not None:
+        given["numbers"] = [None if np.isnan(row).any() else tuple(row.tolist()) for row in metadata.numbers]
+    return {**given, **metadata.pictures}
 
 
 def heard(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, SupportsIndex, TypedDict, runtime_checkable
 
@@ -11,20 +11,16 @@ from torch import Tensor
 
 from ebb.encode.conditioner import Values, part
 from ebb.errors import EbbError
-from ebb.guide.cfg import Guide, cfg, unguided
+from ebb.guide.cfg import Guide, cfg
 from ebb.machine import ready
-from ebb.process.denoiser import Autocast, Cond, NetworkDenoiser
-from ebb.process.predict import audible
-from ebb.process.times import GRIDS
+from ebb.process.denoiser import Cond
 from ebb.recipe.limits import whole
-from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
-from ebb.sample.fused import fused
 from ebb.sample.noise import Noise
-from ebb.sample.scheme import Scheme, last
-from ebb.sample.solvers import SOLVERS
+from ebb.sample.scheme import last
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float
+from ebb.system.model import Draw, Model
 
 
 class Settings(TypedDict, total=False):
@@ -61,25 +57,20 @@ class Request:
 
 @runtime_checkable
 class Sampled(Protocol):
-    """What is sampled, such as a `System`: a denoiser of tensors of the shape `inner`, and what is around it."""
+    """What is sampled, such as a `System`: a model that draws tensors of the shape `inner`, and what is around it."""
 
     @property
-    def denoiser(self) -> NetworkDenoiser:
-        """The denoiser."""
+    def model(self) -> Model:
+        """What draws."""
         ...
 
     @property
     def inner(self) -> tuple[int, ...]:
-        """The shape of what is denoised."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where that is done."""
+        """The shape of what it draws."""
         ...
 
     def conditions(self, given: Values, count: int, /) -> Cond:
-        """The conditions of what so many samples are asked for, on the device."""
+        """The conditions of what so many samples are asked for."""
         ...
 
     def null(self) -> Cond:
@@ -87,7 +78,7 @@ class Sampled(Protocol):
         ...
 
     def decode(self, z: Tensor, /) -> Tensor:
-        """What is denoised as what is shown."""
+        """What is drawn as what is shown."""
         ...
 
 
@@ -96,7 +87,8 @@ class Sampler:
     """`system`, ready to be asked: a request in, points or samples out.
 
     Samples are made `batch` at a time. `compiled` fuses network, guides and solver for whole batches (`ebb.fused`): it
-    takes a minute first. Raises UsageError for a batch that is none.
+    takes a minute first. Everywhere `guide` goes around the classifier-free guidance of the request. Raises UsageError
+    for a batch that is none.
     """
 
     system: Sampled
@@ -106,58 +98,45 @@ class Sampler:
     def __post_init__(self) -> None:
         whole("batch", self.batch)
 
-    def __call__(self, request: Request, guide: Guide = unguided) -> Float[Tensor, "n *d"]:
-        """The samples, float32 on the CPU; `guide` goes around the classifier-free guidance of the request."""
+    def __call__(self, request: Request, guide: Guide | None = None) -> Float[Tensor, "n *d"]:
+        """The samples, float32 on the CPU."""
         return torch.cat(list(self.parts(request, guide)))
 
-    def parts(self, request: Request, guide: Guide = unguided) -> Iterator[Float[Tensor, "b *d"]]:
+    def parts(self, request: Request, guide: Guide | None = None) -> Iterator[Float[Tensor, "b *d"]]:
         """The samples, a batch at a time, each as soon as it is made."""
         return (self.decoded(x) for x in self.encoded(request, guide))
 
-    def encoded(self, request: Request, guide: Guide = unguided) -> Iterator[Float[Tensor, "b *e"]]:
-        """The samples as the denoiser leaves them, on its device, a batch at a time."""
-        scheme, count, size = self.scheme(request.sampling, guide), whole("n", len(request)), int(self.batch)
-        follow: Callable[[Tensor, Cond, Noise], Iterator[Point]] = scheme
-        if self.compiled and count >= size:
-            follow = fused(scheme.denoiser, scheme.solver, scheme.times)
+    def encoded(self, request: Request, guide: Guide | None = None) -> Iterator[Float[Tensor, "b *e"]]:
+        """The samples as the model leaves them, on its device, a batch at a time."""
+        count, size = whole("n", len(request)), whole("batch", self.batch)
+        draw = self.draw(request, guide)
+        entire = self.draw(request, guide, compiled=True) if self.compiled and count >= size else draw
         for first in range(0, count, size):
             part = request.part(first, size)
-            yield finite(last((follow if len(part) == size else scheme)(*self.begun(scheme, part))))
+            yield finite(last(self.points(entire if len(part) == size else draw, part)))
 
-    def stream(self, request: Request, guide: Guide = unguided) -> Iterator[Point]:
-        """The points of the samples' trajectory, all together in one batch: the last one's x is what is decoded.
+    def stream(self, request: Request, guide: Guide | None = None) -> Iterator[Point]:
+        """The points on the way to the samples, all together in one batch: the last one's x is what is decoded.
 
         Nothing is computed before it is asked for, so a loop that is left cancels what remains of the request. `decode`
         of a point's x0 is a preview.
         """
         whole("n", len(request))
-        scheme = self.scheme(request.sampling, guide)
-        return scheme(*self.begun(scheme, request))
+        return self.points(self.draw(request, guide), request)
 
-    def begun(self, scheme: Scheme, request: Request) -> tuple[Tensor, Cond, Noise]:
-        """Where the trajectories of a request start, their conditions and their noise."""
-        noise = Noise.of(request.seed, len(request))
-        like = torch.empty(len(request), *self.system.inner, device=self.system.device)
-        return scheme.start(noise, like), self.system.conditions(request.given, len(request)), noise
-
-    def scheme(self, sampling: Sampling, guide: Guide = unguided) -> Scheme:
-        """How the settings sample: with classifier-free guidance, and `guide` around it."""
-        return self.plain(sampling).guided(cfg(sampling.guidance, self.system.null())).guided(guide)
-
-    def plain(self, sampling: Sampling) -> Scheme:
-        """How the settings sample, but without guidance: network in their precision, grid begun where the prediction
-        says something. Raises UsageError for a solver or a grid that there is none of."""
+    def draw(self, request: Request, guide: Guide | None, compiled: bool = False) -> Draw:
+        """How the model draws what is requested, with its guides."""
+        scale = request.sampling.guidance
+        guides = [cfg(scale, self.system.null())] * (scale != 1) + ([guide] if guide else [])
         ready()
-        denoiser = self.system.denoiser
-        times = parse(sampling.grid, GRIDS, "grid")(denoiser.path, sampling.steps)
-        return Scheme(
-            Autocast(denoiser, torch.bfloat16) if sampling.precision == "bf16" else denoiser,
-            parse(sampling.solver, SOLVERS, "solver"),
-            audible(denoiser.path, denoiser.prediction, times),
-        )
+        return self.system.model.draw(self.system.inner, request.sampling, guides, compiled=compiled)
+
+    def points(self, draw: Draw, request: Request) -> Iterator[Point]:
+        """The points of a request, by its conditions and its noise."""
+        return draw(self.system.conditions(request.given, len(request)), Noise.of(request.seed, len(request)))
 
     def decoded(self, x: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
-        """What the denoiser left, as samples on the CPU."""
+        """What the model left, as samples on the CPU."""
         with torch.no_grad():
             return self.system.decode(x).cpu()
 

@@ -8,50 +8,56 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, SupportsIndex, TypeVar, Unpack
+from typing import Any, SupportsIndex, Unpack
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError, nearest
-from ebb.guide.cfg import Guide, unguided
+from ebb.guide.cfg import Guide
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
-from ebb.networks.zero import Zero
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.limits import real, whole
 from ebb.recipe.recipe import Sampling, explained
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
 from ebb.system.contract import parts_of, written
+from ebb.system.model import Model
 from ebb.system.sampler import Request, Sampler, Settings
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """A denoiser, the shape of what it makes, what it can be asked for, how to sample it unless told otherwise, and,
-    where it works on latents, their space.
+    """A model, the shape of what it makes, what it can be asked for, and how to sample it unless told otherwise.
 
-    Its contract (network, path, prediction, clock, scales, shape, value range, labels, vocabulary, numbers, pictures
-    beside, autoencoder) is saved with the weights; on loading everything is rebuilt from it and a mismatch is refused
-    by name.
+    Its contract (family, network, path, prediction, clock, scales, shape, value range, labels, vocabulary, numbers,
+    pictures beside, autoencoder) is saved with the weights; on loading everything is rebuilt from it and a mismatch is
+    refused by name.
     """
 
-    denoiser: NetworkDenoiser
+    model: Model
     shape: tuple[int, ...]
     conditioner: Conditioner = field(default_factory=Conditioner)
     sampling: Sampling = field(default_factory=Sampling)
-    space: LatentSpace | None = None
 
     @property
-    def is_autoencoder(self) -> bool:
-        """Whether it is an autoencoder alone, whose latents need no denoiser."""
-        return isinstance(self.denoiser.network, Zero)
+    def space(self) -> LatentSpace | None:
+        """The latent space that the model draws in, where it does."""
+        return self.model.space
+
+    @property
+    def denoiser(self) -> NetworkDenoiser:
+        """What it denoises with; raises UsageError for a model that draws in another way."""
+        if self.model.denoiser is None:
+            raise UsageError(
+                f"a model of the family {self.model.family} draws at once: it has no denoiser to be asked on the way",
+                "take a run of diffusion: ebb train DATA",
+            )
+        return self.model.denoiser
 
     @property
     def labels(self) -> Labels:
@@ -78,20 +84,17 @@ class System:
 
     def contract(self) -> dict[str, Any]:
         """The contract as JSON, from which `from_contract` makes the system again, but for its weights."""
-        return written(self.denoiser, self.shape, self.conditioner, self.sampling, self.space)
+        return written(self.model, self.shape, self.conditioner, self.sampling)
 
     @classmethod
     def from_contract(cls, contract: dict[str, Any]) -> System:
         """The system a contract describes, with fresh weights; raises DamagedError where it cannot be one."""
-        denoiser, shape, conditioner, sampling, space = parts_of(contract)
-        if space is not None:
-            in_place(space.autoencoder)
-        return cls(in_place(denoiser), shape, conditioner, sampling, space)
+        return cls(*parts_of(contract))
 
     @property
     def device(self) -> torch.device:
         """Where it samples."""
-        return next(self.denoiser.parameters()).device
+        return self.model.device
 
     def conditions(self, given: Values, count: int) -> dict[str, Tensor]:
         """What the denoiser hears where `count` samples are asked for this, on its device."""
@@ -109,7 +112,7 @@ class System:
         text: str | Sequence[str] | None = None,
         given: Mapping[str, Any] | None = None,
         seed: SupportsIndex = 0,
-        guide: Guide = unguided,
+        guide: Guide | None = None,
         **settings: Unpack[Settings],
     ) -> Float[Tensor, "n *d"]:
         """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for (`given`), by the system's own
@@ -128,7 +131,7 @@ class System:
 
     def given(
         self, count: SupportsIndex, asked: Mapping[str, Any] | None = None, seed: SupportsIndex = 0
-    ) -> dict[str, Sequence[Any]]:
+    ) -> dict[str, Any]:
         """A value for each of `count` samples, by the name of what is asked for; `conditions` makes tensors of it.
 
         `asked` holds of each name one value for all, or a list with one for each: "label" a name or an index (or a
@@ -163,12 +166,6 @@ class System:
         return how
 
 
-def in_place(module: M) -> M:
-    """Convolution weights laid out channels last, as the fast kernels want them; values are unchanged."""
-    has_planes = any(isinstance(part, nn.Conv2d) for part in module.modules())
-    return module.to(memory_format=torch.channels_last) if has_planes else module  # type: ignore[call-overload]
-
-
 def locate(run: str | Path) -> Path:
     """The newest checkpoint of a run folder, or the checkpoint folder itself; raises UsageError where there is none."""
     folder = Path(run)
@@ -200,31 +197,16 @@ def load(run: str | Path, weights: str = "ema", device: str | torch.device | Non
     where = locate(run)
     checkpoint.verify(where)
     system = System.from_contract(checkpoint.about(where))
-    for module, state in stored(system, where, weights):
+    parts = {system.model.module: system.model.own(checkpoint.read(where, weights))}
+    parts |= {module: checkpoint.read(where, name) for name, module in system.model.frozen.items()}
+    for module, state in parts.items():
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
             raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
-    for module in (system.denoiser, *([] if system.space is None else [system.space.autoencoder])):
         module.requires_grad_(False).eval().to(place)
     found = Path(run) / "sampling.json"
     return dataclasses.replace(system, sampling=read_sampling(found)) if found.is_file() else system
-
-
-TRAINED = "autoencoder."
-"""What the names of an autoencoder's weights begin with, in the checkpoint of a run that trained it."""
-
-
-def stored(system: System, where: Path, weights: str) -> list[tuple[nn.Module, dict[str, Tensor]]]:
-    """The parts of a system with their weights in a checkpoint."""
-    found = checkpoint.read(where, weights)
-    if system.space is None:
-        return [(system.denoiser, found)]
-    autoencoder = system.space.autoencoder
-    if system.is_autoencoder:
-        own = {name.removeprefix(TRAINED): value for name, value in found.items() if name.startswith(TRAINED)}
-        return [(autoencoder, own)]
-    return [(system.denoiser, found), (autoencoder, checkpoint.read(where, "autoencoder"))]
 
 
 def read_sampling(file: Path) -> Sampling:

@@ -52,7 +52,7 @@ def bound(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
     captions: Sequence[str] | None = None,
-    told: Metadata = NOTHING,
+    metadata: Metadata = NOTHING,
     *,
     seed: int,
     levels: int = 32,
@@ -85,7 +85,7 @@ def bound(
     edges = torch.linspace(first, last, levels + 1, dtype=torch.float64)
     jitter = torch.from_numpy(np.random.default_rng([seed, 1]).random((len(images), levels)))
     rows = []
-    for begin, x0, cond in batched(system, images, labels, captions, told, BATCH):
+    for begin, x0, cond in batched(system, images, labels, captions, metadata, BATCH):
         places = edges[:-1] + (edges[1:] - edges[:-1]) * jitter[begin : begin + len(x0)]
         rows.append(spent(system.denoiser, x0, cond, edges, places, Noise.of(seed + begin, len(x0))))
     bits = torch.cat(rows) / (dims * math.log(2))

@@ -49,7 +49,7 @@ def cost(system: System, *, seed: int = 0, batch: int = BATCH, spent: tuple[floa
     at most; on a CPU the weights and the most bytes that the tensors of the computation held at once, which does not
     see the workspace inside a kernel. Unlike the process's resident size that is the same number every time.
     """
-    network, device = system.denoiser.network, system.device
+    network, device = system.model.network, system.device
     sampler, request = Sampler(system, batch), system.request(system.given(batch, seed=seed), batch, seed)
     if spent is None:
         with counted(network) as seen:
@@ -63,7 +63,7 @@ def cost(system: System, *, seed: int = 0, batch: int = BATCH, spent: tuple[floa
         arithmetic = gflop(lambda: sampler(few))
     with torch.no_grad():  # once a sample, however many evaluations
         decoding = gflop(lambda: system.decode(torch.zeros(batch, *system.inner, device=device)))
-    parts = [network] if system.space is None else [network, system.space.autoencoder]
+    parts = [system.model.module, *system.model.frozen.values()]
     held = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
     weights = sum(tensor.numel() * tensor.element_size() for tensor in held)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else weights + live.peak

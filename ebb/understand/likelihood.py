@@ -188,7 +188,7 @@ def likelihood(
     images: Given,
     labels: Given | None,
     captions: Sequence[str] | None = None,
-    told: Metadata = NOTHING,
+    metadata: Metadata = NOTHING,
     *,
     seed: int,
     probes: int = 1,
@@ -208,7 +208,7 @@ def likelihood(
     bits, calls, denoiser, images = [], 0, system.denoiser, array_of("images", images)
     labels = indices_of("labels", labels)
     uniform = torch.from_numpy(np.random.default_rng([seed, 0]).random(images.shape, dtype=np.float32))
-    for first, x0, cond in batched(system, images, labels, captions, told, BATCH):
+    for first, x0, cond in batched(system, images, labels, captions, metadata, BATCH):
         x = x0 + (uniform[first : first + len(x0)].to(x0.device) - 0.5) * WIDTH
         noise = Noise.of(seed + first, len(x))
         found = log_density(denoiser, x, cond, rule=rule, nsr_max=loudest(denoiser), probes=probes, noise=noise)
@@ -222,7 +222,7 @@ def batched(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | None,
     captions: Sequence[str] | None,
-    told: Metadata,
+    metadata: Metadata,
     size: int,
 ) -> Iterator[tuple[int, Tensor, Cond]]:
     """Images with what is said of them, `size` at a time, as the system's denoiser takes them: (index of the first, x0,
@@ -244,7 +244,7 @@ def batched(
     fits = labels is None or (labels.shape == images.shape[:1] and labels.min() >= 0 and labels.max() < len(names))
     if names and not fits:
         raise DataError(f"expected a label of 0…{len(names) - 1} for each of {len(images)} images, got {labels}")
-    given = values_from(names, labels if names else None, captions, told)
+    given = values_from(names, labels if names else None, captions, metadata)
     for first in range(0, len(images), size):
         x0 = to_unit(torch.from_numpy(images[first : first + size]).to(system.device))
         yield first, x0, system.conditions(part(given, first, size), len(x0))

@@ -181,14 +181,14 @@ def summed(sums: Tensor) -> Activation:
 class Sensitivity:
     """How much a denoiser's answer reacts at each log-SNR, rising; None where the path does not reach it.
 
-    `time`: the change of x̂0 for one nat of log-SNR, x held fixed. `told`: that of the model's own output F, which is 0
-    at every level for a network that does not hear the time, while x̂0 still moves by the path's algebra; None too for a
-    denoiser without F. `input`: the change of x̂0 for a random change of x by 1. All are root mean squares per value.
+    `time`: the change of x̂0 for one nat of log-SNR, x held fixed. `output`: that of the model's own output F, which is
+    0 at every level for a network that does not use the time, while x̂0 still moves by the path's algebra; None too for
+    a denoiser without F. `input`: the change of x̂0 for a random change of x by 1. All are root mean squares per value.
     """
 
     log_snr: list[float]
     time: list[float | None]
-    told: list[float | None]
+    output: list[float | None]
     input: list[float | None]
 
 
@@ -217,12 +217,12 @@ def sensitivity(
                 x, t = now.mix(x0, eps), now.shared(len(x0))
                 times, h = (late.shared(len(x0)), soon.shared(len(x0))), share * now.norm
                 moved = rms(denoiser(x, times[0], cond) - denoiser(x, times[1], cond)) / nats
-                told = None
+                output = None
                 if isinstance(denoiser, Predictor):
-                    told = rms(denoiser.raw(x, times[0], cond) - denoiser.raw(x, times[1], cond)) / nats
+                    output = rms(denoiser.raw(x, times[0], cond) - denoiser.raw(x, times[1], cond)) / nats
                 pushed = rms(denoiser(x + h * v, t, cond) - denoiser(x - h * v, t, cond)) / (2 * h)
-                row = (moved, told, pushed)
-            for values, value in zip((found.time, found.told, found.input), row, strict=True):
+                row = (moved, output, pushed)
+            for values, value in zip((found.time, found.output, found.input), row, strict=True):
                 values.append(value)
     return found
 

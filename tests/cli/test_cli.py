@@ -202,7 +202,7 @@ def test_mistakes_end_with_one_short_message_and_lose_nothing(run, here, capsys)
 
 
 def test_an_unlabelled_model_is_edited_without_a_label_and_says_so_when_asked_for_one(run, here, capsys, monkeypatch):
-    from .edit.known import system
+    from ..edit.known import system
 
     monkeypatch.setattr("ebb.edit.files.load", lambda _: system(classes=0))
     assert ebb("edit", "strength", run, "a.png") == 0
@@ -211,7 +211,7 @@ def test_an_unlabelled_model_is_edited_without_a_label_and_says_so_when_asked_fo
 
 
 def test_a_model_of_other_data_than_pictures_is_refused(run, here, capsys, monkeypatch):
-    from .edit.known import system
+    from ..edit.known import system
 
     monkeypatch.setattr("ebb.edit.files.load", lambda _: system(shape=(2, 8, 8)))
     assert ebb("edit", "strength", run, "a.png") == 2

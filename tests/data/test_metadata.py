@@ -45,8 +45,8 @@ def folder(tmp_path, save):
 
 def aligned(images):
     """Whether every image has its own number and its own picture beside it."""
-    shown = images.told.pictures["mirror"][:].flip(-1)
-    numbers = images.told.numbers[:, 0].tolist()
+    shown = images.metadata.pictures["mirror"][:].flip(-1)
+    numbers = images.metadata.numbers[:, 0].tolist()
     return [value(x) for x in images.pixels] == numbers and torch.equal(shown, to_unit(torch.from_numpy(images.pixels)))
 
 
@@ -57,11 +57,11 @@ def test_they_stay_with_their_images_through_skips_and_the_split(folder, tmp_pat
         monkeypatch.setattr(memory, "available", lambda: 1000)
     (tmp_path / "007.png").write_bytes(b"damaged")
     images = read(where, numbers=["size"], beside="mirror", cache=tmp_path / "cache")
-    assert isinstance(images.told.pictures["mirror"].pixels, np.memmap) == on_disk
+    assert isinstance(images.metadata.pictures["mirror"].pixels, np.memmap) == on_disk
     assert (len(images.pixels), len(images.held_out.pixels)) == (199, 10)
     assert aligned(images)
     assert aligned(images.held_out)
-    assert not aligned(replace(images, told=images.told.take(np.roll(np.arange(199), 1))))
+    assert not aligned(replace(images, metadata=images.metadata.take(np.roll(np.arange(199), 1))))
     assert images.summary.chosen["numbers"] == "size from 0 to 209 (209 images)"
     assert images.summary.chosen["beside"] == "mirror: 209 images have one, 8×8"
 
@@ -71,8 +71,8 @@ def test_pictures_beside_are_no_examples_and_other_fields_change_nothing(folder)
     plain, asked = read(where), read(where, numbers=["size"], beside="mirror")
     assert len(plain.pixels) == 16
     assert len(asked.pixels) == 8
-    assert plain.told.numbers is None
-    assert plain.told.pictures == {}
+    assert plain.metadata.numbers is None
+    assert plain.metadata.pictures == {}
     bare = folder(change=lambda rows: [{name: row[name] for name in ("file_name", "text")} for row in rows])
     assert read(bare).summary.fingerprint == plain.summary.fingerprint == plain.summary.images
 
@@ -89,7 +89,7 @@ def test_a_picture_with_a_row_of_its_own_may_stand_beside_another(folder):
     before = folder(change=lambda rows: [{**row, "before": f"{row['size'] - 1:03}.png"} for row in rows[1:]] + rows[:1])
     images = read(before, beside="before")
     assert len(images.pixels) == 8
-    shown = (images.told.pictures["before"][:][:, 0, 0, 0] * 127.5 + 127.5).round()
+    shown = (images.metadata.pictures["before"][:][:, 0, 0, 0] * 127.5 + 127.5).round()
     assert shown[1:].tolist() == [*range(7)]
     assert shown[0].isnan()
 
@@ -101,8 +101,10 @@ def test_no_picture_that_is_held_back_stands_beside_one_that_is_left(folder):
         return [{**row, "before": f"{row['size'] - 1:03}.png" if row["size"] % 2 else ""} for row in rows]
 
     plain, asked = (read(folder(210, change), numbers=["size"], beside=one) for one in ("mirror", "before"))
-    assert {number % 2 for number in plain.held_out.told.numbers[:, 0]} == {0, 1}, "the mutant: the split without them"
-    left, held = (set(images.told.numbers[:, 0]) for images in (asked, asked.held_out))
+    assert {number % 2 for number in plain.held_out.metadata.numbers[:, 0]} == {0, 1}, (
+        "the mutant: the split without them"
+    )
+    left, held = (set(images.metadata.numbers[:, 0]) for images in (asked, asked.held_out))
     assert held
     assert not {number - 1 for number in left if number % 2} & held
 
@@ -117,7 +119,7 @@ def test_a_chain_of_pictures_leaves_nothing_to_hold_back_and_says_so(folder):
 
 
 def test_a_number_that_only_held_back_images_have_is_refused(folder):
-    held = read(folder(210), numbers=["size"], beside="mirror").held_out.told.numbers[0, 0]
+    held = read(folder(210), numbers=["size"], beside="mirror").held_out.metadata.numbers[0, 0]
     where = folder(210, lambda rows: [row if row["size"] == held else {**row, "size": None} for row in rows])
     with pytest.raises(DataError, match="no image that can be used has a number in 'size'"):
         read(where, numbers=["size"], beside="mirror")
@@ -161,8 +163,8 @@ def test_what_is_missing_is_counted_named_and_nan(folder, tmp_path, save):
     (tmp_path / "beside" / "004.png").write_bytes(b"damaged")
     save(tmp_path / "beside" / "005.png", np.zeros((8, 12), np.uint8))
     images = read(where, numbers=["size"], beside="mirror")
-    assert np.isnan(images.told.numbers[:, 0]).tolist() == [at in (1, 2) for at in range(8)]
-    shown = images.told.pictures["mirror"][:].flatten(1)
+    assert np.isnan(images.metadata.numbers[:, 0]).tolist() == [at in (1, 2) for at in range(8)]
+    shown = images.metadata.pictures["mirror"][:].flatten(1)
     assert shown.isnan().all(1).tolist() == shown.isnan().any(1).tolist() == [at in (2, 4) for at in range(8)]
     found = {finding.kind: finding for finding in images.summary.findings}
     assert found["without size"].examples == ("001.png", "002.png")
@@ -177,9 +179,14 @@ def test_a_larger_picture_beside_is_scaled_as_its_own_and_a_shared_one_is_kept_o
     blocks = np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((8, 8), np.uint8))
     save(tmp_path / "beside" / "001.png", blocks)
     images = read(where, beside="mirror")
-    assert len(images.told.pictures["mirror"].pixels) == 2
-    assert len(images.told.pictures["mirror"]) == 8
-    assert images.told.pictures["mirror"][slice(1, 2)][0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [-1, 1, 1, -1]
+    assert len(images.metadata.pictures["mirror"].pixels) == 2
+    assert len(images.metadata.pictures["mirror"]) == 8
+    assert images.metadata.pictures["mirror"][slice(1, 2)][0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [
+        -1,
+        1,
+        1,
+        -1,
+    ]
 
 
 def test_colour_beside_grey_and_a_test_set_with_the_same_channels(tmp_path, picture, save):
@@ -193,8 +200,8 @@ def test_colour_beside_grey_and_a_test_set_with_the_same_channels(tmp_path, pict
         (tmp_path / part / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     images = read(str(tmp_path), beside="sketch")
     assert images.pixels.shape[1] == 1
-    assert images.told.pictures["sketch"].pixels.shape[1] == 3
-    assert images.held_out.told.pictures["sketch"].pixels.shape[1] == 3
+    assert images.metadata.pictures["sketch"].pixels.shape[1] == 3
+    assert images.held_out.metadata.pictures["sketch"].pixels.shape[1] == 3
 
 
 def put(name, value):

@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 
 from ebb.data import scenes
 from ebb.data.scan import read
-from ebb.data.scenes import COLOURS, KINDS, PLACES, RELATIONS, SHAPES, SIZES, Scene, Thing, parse, said, seen, truth
+from ebb.data.scenes import (
+    COLOURS,
+    KINDS,
+    PLACES,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    Thing,
+    mentioned,
+    parse,
+    seen,
+    truth,
+)
 from ebb.errors import UsageError
 
 
@@ -216,6 +229,6 @@ def test_wrong_arguments(wrong):
 
 def test_a_caption_can_leave_everything_open():
     rng = np.random.default_rng(0)
-    heard = {said(Scene((RED, BLUE)), rng) for _ in range(200)}
+    heard = {mentioned(Scene((RED, BLUE)), rng) for _ in range(200)}
     assert Scene((Thing("circle", "red"), Thing("square", "blue"))) in heard
     assert all(scene.describes(Scene((RED, BLUE))) for scene in heard)

@@ -155,7 +155,7 @@ def test_a_field_that_is_asked_for_keeps_its_meaning(photos):
     rows = [{"file_name": f"{at}.png", "class": at / 2, "text": "one"} for at in range(2)]
     images = read(str(photos(["0.png", "1.png"], rows)), numbers=["class"])
     assert images.labels is None
-    assert images.told.numbers[:, 0].tolist() == [0, 0.5]
+    assert images.metadata.numbers[:, 0].tolist() == [0, 0.5]
 
 
 def test_a_table_of_which_nothing_is_read_is_a_loss(photos):

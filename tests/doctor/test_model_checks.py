@@ -143,7 +143,7 @@ PLANTED = {
     "input scale": unscaled,
     "end not noise": lambda: ebb.Gaussian(ebb.EDM(10.0), torch.zeros(4), torch.eye(4) / 4),
     "bottleneck": squeezed,
-    "noise kept": lambda: around(lambda net, x, told, cond: -net(x, told, cond)),
+    "noise left": lambda: around(lambda net, x, told, cond: -net(x, told, cond)),
 }
 
 
@@ -210,7 +210,7 @@ CURES = {
     "wrong shape": heard,
     "input scale": scaled,
     "bottleneck": heard,
-    "noise kept": read_as_said,
+    "noise left": read_as_said,
 }
 """What the advice of a finding says, done to the planted model."""
 
@@ -227,13 +227,13 @@ def test_an_output_that_is_misread_is_named(prediction):
     """A network that is right, read as another target than it was made for."""
     model = healthy(prediction=prediction)
     model.prediction = PREDICTIONS["velocity"]
-    finding = next(each for each in examined(model).findings if each.name == "noise kept")
+    finding = next(each for each in examined(model).findings if each.name == "noise left")
     assert f"read as {prediction}, it leaves no noise" in finding.cause
 
 
 def test_a_network_that_has_learnt_nothing_is_not_said_to_be_misread():
     model = around(lambda net, x, told, cond: 0.01 * net(x, told, cond))
-    finding = next(each for each in examined(model).findings if each.name == "noise kept")
+    finding = next(each for each in examined(model).findings if each.name == "noise left")
     assert "learnt too little" in finding.cause
 
 
@@ -334,7 +334,7 @@ def test_a_check_that_fails_does_not_stop_the_others(monkeypatch):
     def check_the_weather(model):
         raise ZeroDivisionError("it rained")
 
-    monkeypatch.setattr(checks, "MODEL_CHECKS", [check_the_weather, *checks.MODEL_CHECKS])
+    monkeypatch.setattr("ebb.doctor.diagnose.MODEL_CHECKS", [check_the_weather, *checks.MODEL_CHECKS])
     found = examined(PLANTED["samples mixed"]())
     assert found.unchecked == ["the weather: it rained"]
     assert names(found) == {"samples mixed"}
@@ -381,10 +381,10 @@ def test_the_exact_denoiser_of_data_of_any_scale_keeps_no_noise(path, deviation)
     known = dataclasses.replace(subject, deviation=deviation)
     for nsr in NSR:
         assert model_noise.noise_in(known, nsr) == pytest.approx(model_noise.most_noise(deviation, nsr), rel=0.15)
-    assert checks.check_noise_kept(subject) is None
-    assert checks.check_noise_kept(known) is None
+    assert checks.check_noise_left(subject) is None
+    assert checks.check_noise_left(known) is None
     mutant = dataclasses.replace(subject, deviation=0.5)  # as if all data had the deviation of pictures
-    assert (checks.check_noise_kept(mutant) is not None) == (deviation == 4)
+    assert (checks.check_noise_left(mutant) is not None) == (deviation == 4)
 
 
 @pytest.mark.parametrize("scale", [0.1, 4.0])
@@ -399,8 +399,8 @@ def test_noise_that_is_kept_is_found_whatever_the_scale_of_the_data(scale):
             return scale * x
 
     for deviation in (None, scale):
-        found = checks.check_noise_kept(ModelSubject(Keeps(), (64,), deviation=deviation))
-        assert (found is not None) == (scale > model_noise.KEPT)
+        found = checks.check_noise_left(ModelSubject(Keeps(), (64,), deviation=deviation))
+        assert (found is not None) == (scale > model_noise.LEFT)
 
 
 def test_a_regression_on_the_input_instead_of_the_noise_is_another_number():

@@ -24,9 +24,10 @@ from ebb.doctor.run_checks import RUN_CHECKS
 from ebb.doctor.run_samples import adds_noise
 from ebb.doctor.run_subject import PARTS, Gradients, RunSubject, significance
 from ebb.doctor.run_training import alone, risen, smoothed
+from ebb.encode.autoencoder import KL
+from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
 from ebb.networks.mlp import MLP
-from ebb.networks.zero import Zero
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, determinant
@@ -34,6 +35,8 @@ from ebb.process.times import DENSITIES
 from ebb.recipe.recipe import Sampling, difference, flat, from_yaml
 from ebb.sample.solvers import SOLVERS
 from ebb.store import checkpoint
+from ebb.system.families.diffusion import DiffusionModel
+from ebb.system.families.variational import LatentPrior
 from ebb.system.system import System
 from ebb.terminal import command
 
@@ -137,7 +140,7 @@ def test_without_a_checkpoint_or_a_log_the_reason_is_given(run):
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"recipe:\n\tsteps: 1", b"recipe: 3", b"- recipe"])
 def test_a_recipe_that_cannot_be_read_is_an_error_and_hides_nothing_else(run, monkeypatch, text):
-    monkeypatch.setattr("ebb.doctor.model_checks.MODEL_CHECKS", [])
+    monkeypatch.setattr("ebb.doctor.diagnose.MODEL_CHECKS", [])
     monkeypatch.setattr("ebb.doctor.run_checks.RUN_CHECKS", [CHECKS["damaged checkpoint"]])
     assert not any(finding.severity == "error" for finding in diagnose(run).findings)
     (run / "run.yaml").write_bytes(text)
@@ -346,7 +349,7 @@ def test_solvers_that_add_noise_are_known_by_what_they_ask_for():
     model = NetworkDenoiser(MLP(1), PATHS["linear"], PREDICTIONS["velocity"])
 
     def asks(solver):
-        return adds_noise(System(model, (1,), sampling=Sampling(solver=solver, steps=16)))
+        return adds_noise(System(DiffusionModel(model), (1,), sampling=Sampling(solver=solver, steps=16)))
 
     assert {solver for solver in SOLVERS if asks(solver)} == NOISY
     assert asks("ddim(eta=0.5)")
@@ -423,8 +426,7 @@ def test_more_steps_are_advised_where_they_help_and_else_longer_training(run):
 
 
 def test_an_autoencoder_is_not_said_to_be_dead():
-    """Its place is held by a network that answers 0."""
-    found = diagnose(System(NetworkDenoiser(Zero(), PATHS["cosine"], PREDICTIONS["v"]), (1, 8, 8)))
+    found = diagnose(System(LatentPrior(LatentSpace(KL(1, width=8), (0.0,) * 4, (1.0,) * 4)), (1, 8, 8)))
     assert found.findings == []
     assert "no denoiser" in found.unchecked[0]
 

@@ -17,6 +17,7 @@ from ebb.events import finished, ignored
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
+from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.sampler import Sampler
 from ebb.system.system import System
 
@@ -28,12 +29,14 @@ GIVEN = {"label": ["ab"[i % 2] for i in range(COUNT)]}
 def system():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = ebb.UNet(1, width=8, depth=1, classes=2)
+        network = ebb.UNet(1, width=8, depth=1, ports={"label": "classes(count=2)"})
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), parse("velocity", PREDICTIONS, "prediction"))
     how = Sampling(solver="ddim", steps=2, guidance=2.0, precision="fp32")
-    return System(denoiser.requires_grad_(False), (1, 8, 8), Conditioner({"label": Labels(("a", "b"))}), how)
+    return System(
+        DiffusionModel(denoiser.requires_grad_(False)), (1, 8, 8), Conditioner({"label": Labels(("a", "b"))}), how
+    )
 
 
 @pytest.fixture(autouse=True)

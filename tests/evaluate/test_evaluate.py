@@ -302,18 +302,18 @@ def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
 
 
 def test_the_doctor_ends_with_one_where_something_is_wrong(capsys, monkeypatch, tmp_path):
-    from ebb.doctor import finding
+    from ebb.doctor import diagnose, finding
 
     for severity, code in (("warning", 0), ("error", 1)):
         found = finding.Finding("a", "grey images", "std 0.01", "no training", "ebb train DATA", severity)
         monkeypatch.setattr(
-            finding, "diagnose", lambda where, found=found, **_: finding.Diagnosis(where, "data", ["a"], [found])
+            diagnose, "diagnose", lambda where, found=found, **_: finding.Diagnosis(where, "data", ["a"], [found])
         )
         assert ebb("doctor", tmp_path) == code
         said = capsys.readouterr().out
         for part in ("grey images", "std 0.01", "no training", "ebb train DATA"):
             assert part in said
-    monkeypatch.setattr(finding, "diagnose", lambda where, **_: finding.Diagnosis(where, "data", ["a", "b"], []))
+    monkeypatch.setattr(diagnose, "diagnose", lambda where, **_: finding.Diagnosis(where, "data", ["a", "b"], []))
     assert ebb("doctor", tmp_path) == 0
     assert "nothing found in 2 checks" in capsys.readouterr().out
 
@@ -321,6 +321,6 @@ def test_the_doctor_ends_with_one_where_something_is_wrong(capsys, monkeypatch, 
 def test_a_misspelt_setting_is_refused_before_anything_is_judged_or_drawn(run, other):
     for measured in (evaluate, functools.partial(against, other)):
         with pytest.raises(UsageError, match=r"(?s)no sampling setting 'stesp'.*did you mean 'steps'"):
-            measured(run, COUNT, stesp=5)
+            finished(measured(run, COUNT, stesp=5))
     assert not (run / "classifier.safetensors").exists()
     assert not any((run / "evaluation").glob("*"))

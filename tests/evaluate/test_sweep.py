@@ -68,12 +68,14 @@ def test_the_run_samples_with_what_was_chosen(run, swept):
     assert np.array_equal(again.numpy(), explicit.numpy())
 
 
+@pytest.mark.full
 def test_a_sweep_is_a_function_of_run_and_settings(run, swept):
     again = finished(sweep(run, ["ddim"], [3], [2.0], 64, search=False))
     one = next(c for c in swept.cells if c.sampling == again.cells[0].sampling)
     assert again.cells[0].distance == pytest.approx(one.distance, rel=1e-9)
 
 
+@pytest.mark.full
 def test_the_figure_is_that_of_evaluate(run, swept):
     from ebb.evaluate.evaluate import evaluate
 

@@ -6,7 +6,7 @@ from ebb.errors import UsageError
 from ebb.guide import classifier_guidance as home
 from ebb.guide.cfg import cfg
 from ebb.guide.classifier_guidance import NetworkClassifier, NoisyClassifier, classifier
-from ebb.guide.energy import LOUD, energy
+from ebb.guide.energy import NSR_MAX, energy
 from ebb.networks.classifier import Classifier, PointClassifier
 from ebb.process.denoiser import NetworkDenoiser, quarter_log_nsr, retime
 from ebb.process.moment import at
@@ -49,7 +49,7 @@ def off_bayes(path, scale=1.0):
 def test_scale_one_is_bayes_rule(path):
     off, path = off_bayes(PATHS[path]), PATHS[path]
     assert off[:-1].max() < 1e-9
-    assert off[-1] < (1e-9 if at(path, path.end).nsr <= LOUD else 2 / LOUD)
+    assert off[-1] < (1e-9 if at(path, path.end).nsr <= NSR_MAX else 2 / NSR_MAX)
 
 
 def mistaken(right, mistake):
@@ -80,7 +80,7 @@ def test_a_shared_time_at_alpha_zero_gives_the_limit_without_a_graph():
             x0 = classifier(Exact(path))(plain)(x, at(path, time).shared(18), BOTH)
         assert not x0.requires_grad
         exact = testing.TwoLabels(path)(x, torch.full((18,), time, dtype=torch.float64), BOTH)
-        torch.testing.assert_close(x0, exact, rtol=0, atol=2 / LOUD if time == 1 else 1e-9)
+        torch.testing.assert_close(x0, exact, rtol=0, atol=2 / NSR_MAX if time == 1 else 1e-9)
 
 
 def test_a_denoiser_that_is_deaf_at_alpha_zero_is_not_asked_there():
@@ -136,7 +136,7 @@ def test_a_classifier_of_another_path_or_a_missing_label_is_refused():
     x, t = places(EDM())
     guided = classifier(Exact(EDM()))(retime(plain, EDM()))(x, t, BOTH)
     right = (guided - testing.TwoLabels(EDM())(x, t, BOTH)).abs() < 1e-9
-    assert right[EDM().nsr(t) <= LOUD].all()
+    assert right[EDM().nsr(t) <= NSR_MAX].all()
     with pytest.raises(UsageError, match="needs the condition 'label'"):
         classifier(Exact(Linear()))(plain)(*places(Linear()), {"text": torch.zeros(18)})
 

@@ -5,7 +5,7 @@ from ebb import testing
 from ebb.errors import UsageError
 from ebb.guide import energy as home
 from ebb.guide.cfg import cfg
-from ebb.guide.energy import LOUD, energy, heard, linearised
+from ebb.guide.energy import NSR_MAX, capped, energy, linearised
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.exact import Gaussian
@@ -56,7 +56,7 @@ def of_x(path):
 def test_energies_with_a_closed_form_are_exact_up_to_the_loudest_noise(error, path):
     off = error(PATHS[path])
     assert off[:-1].max() < 1e-9
-    assert off[-1] < (1e-9 if at(PATHS[path], PATHS[path].end).nsr <= LOUD else 2 / LOUD)
+    assert off[-1] < (1e-9 if at(PATHS[path], PATHS[path].end).nsr <= NSR_MAX else 2 / NSR_MAX)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_shared_time_gives_what_separate_times_give(time):
 def test_what_is_heard_is_the_same_point_no_louder(path):
     path = PATHS[path]
     x, t = points(path)
-    quiet, when = heard(path, x, t)
-    assert path.nsr(when).max() <= LOUD * (1 + 1e-9)
+    quiet, when = capped(path, x, t)
+    assert path.nsr(when).max() <= NSR_MAX * (1 + 1e-9)
     torch.testing.assert_close(quiet / path.norm(when)[:, None], x / path.norm(t)[:, None])
     torch.testing.assert_close(quiet[:-1], x[:-1])
 
@@ -111,7 +111,7 @@ def test_a_guided_denoiser_can_be_differentiated_by_the_next_guide():
     data, (x, t) = testing.normal(Linear()), points(Linear())
     first, second = (lambda x0: -x0[:, 0]), (lambda x0: (0.5 * x0).sum(1))
     for inner in (energy(second), energy(lambda x, t: 0.2 * x.sum(1), on="x")):
-        separately = energy(first)(data)(x, t, {}) + inner(data)(x, t, {}) - data(*heard(Linear(), x, t), {})
+        separately = energy(first)(data)(x, t, {}) + inner(data)(x, t, {}) - data(*capped(Linear(), x, t), {})
         torch.testing.assert_close(energy(first)(inner(data))(x, t, {}), separately)
 
 

@@ -211,14 +211,20 @@ class Elephant:
         return stepped
 
 
-@pytest.mark.parametrize("name", ["dpmpp_3m", "dpmpp_2m_sde", "unipc"])
+@pytest.mark.parametrize(
+    "name",
+    ["unipc", pytest.param("dpmpp_3m", marks=pytest.mark.full), pytest.param("dpmpp_2m_sde", marks=pytest.mark.full)],
+)
 def test_a_memory_that_survives_is_caught(name, monkeypatch):
     monkeypatch.setattr(Resample, "start", lambda self, path: self.solver.solver.start(path))
     with pytest.raises((AssertionError, ZeroDivisionError)):
         testing.check_stochastic(Resample(Elephant(SOLVERS[name]), 3), Cosine(), steps=150)
 
 
-@pytest.mark.parametrize("name", ["dpmpp_3m", "dpmpp_2m_sde", "unipc"])
+@pytest.mark.parametrize(
+    "name",
+    ["unipc", pytest.param("dpmpp_3m", marks=pytest.mark.full), pytest.param("dpmpp_2m_sde", marks=pytest.mark.full)],
+)
 def test_what_a_solver_remembers_does_not_survive_the_noise_put_back(name):
     """Memory of the sample before re-noising makes multistep solvers grow without bound."""
     testing.check_stochastic(Resample(SOLVERS[name], 3), Cosine(), steps=150)

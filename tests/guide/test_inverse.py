@@ -5,7 +5,7 @@ from ebb import testing
 from ebb.errors import UsageError
 from ebb.guide import inverse as home
 from ebb.guide.cfg import cfg
-from ebb.guide.energy import LOUD, energy, heard
+from ebb.guide.energy import NSR_MAX, capped, energy
 from ebb.guide.inpaint import inpaint
 from ebb.guide.inverse import dps, mmps, pigdm, solved
 from ebb.guide.operators import Curved, Operator, blur, downsample, mask, sensing
@@ -120,7 +120,7 @@ def off(guide, path, name="sensing", noise=0.3, isotropic=0.0):
 def test_mmps_is_the_exact_posterior_mean_of_gaussian_data(path, name, noise):
     error, path = off(lambda *a: mmps(*a, iterations=2 * N), PATHS[path], name, noise), PATHS[path]
     assert error[:-1].max() < 1e-6
-    assert error[-1] < (1e-6 if at(path, path.end).nsr <= LOUD else 4 / LOUD)
+    assert error[-1] < (1e-6 if at(path, path.end).nsr <= NSR_MAX else 4 / NSR_MAX)
 
 
 def test_a_curved_measurement_is_its_derivative_where_it_is_looked_at(generator):
@@ -334,7 +334,7 @@ def test_settings_and_shapes_that_cannot_be_are_refused():
             wrong()
     with pytest.raises(UsageError, match="data_std > 0"):
         pigdm(y, operator, 0.1, data_std=0.0)
-    x, t = heard(Cosine(), *places(Cosine()))
+    x, t = capped(Cosine(), *places(Cosine()))
     for guide in (mmps(y[:3], operator, 0.1), dps(y[:3], operator)):
         with pytest.raises(UsageError, match=r"a measurement of shape \[3\] does not fit samples of shape \[8, 4\]"):
             guide(data(Cosine()))(x, t, {})

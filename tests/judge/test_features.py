@@ -13,6 +13,7 @@ def test_digits_reach_their_accuracy(trained):
     assert trained[1] >= 0.97
 
 
+@pytest.mark.full
 def test_shuffled_labels_do_not(digits):
     labels = np.random.default_rng(0).permutation(digits.labels)
     assert train_classifier(digits.pixels, labels, 10, seconds=2.0)[1] < 0.3

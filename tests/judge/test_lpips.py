@@ -80,7 +80,7 @@ def test_an_autoencoder_is_trained_with_it_without_labels(file, tmp_path):
     write(tmp_path / "data", side=16)
     how = {"factor": 2, "latent": 3, "width": 16, "perceptual": 0.1, "lpips": str(file)}
     trained(tmp_path / "data", tmp_path / "run", kind="autoencoder", autoencoding=how)
-    assert load(tmp_path / "run").is_autoencoder
+    assert load(tmp_path / "run").model.family == "autoencoder"
 
 
 def test_what_does_not_fit_is_refused_by_name(file, tmp_path):

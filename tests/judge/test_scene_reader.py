@@ -3,7 +3,7 @@ import pytest
 
 from ebb.data.scenes import truth
 from ebb.errors import DataError, UsageError
-from ebb.judge.scene_reader import cells_of, judge, obeyed, quarters
+from ebb.judge.scene_reader import agreement, cells_of, judge, quarters
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def test_quarters_are_in_the_order_of_places():
 def test_real_scenes_are_read_right(reader):
     scenes = truth(200, 5)
     assert (cells_of(reader, scenes.pixels) == scenes.cells).mean() > 0.95
-    found = obeyed(reader, scenes.pixels, scenes.captions)
+    found = agreement(reader, scenes.pixels, scenes.captions)
     assert found.share > 0.8
     assert found.things > 0.95
     assert found.ceiling > 0.8
@@ -36,7 +36,7 @@ def test_real_scenes_are_read_right(reader):
 def test_captions_of_other_scenes_are_not_obeyed(reader):
     scenes = truth(200, 5)
     captions = [scene.caption for scene in scenes.scenes]
-    found = obeyed(reader, scenes.pixels, captions[1:] + captions[:1])
+    found = agreement(reader, scenes.pixels, captions[1:] + captions[:1])
     assert found.share < 0.05
     assert found.things < 0.4
 
@@ -49,22 +49,22 @@ def test_a_thing_missing_and_a_thing_too_many_are_both_wrong(reader):
         at = int(np.flatnonzero(scenes.cells[i])[0])
         row[:, 16 * (at // 2) : 16 * (at // 2) + 16, 16 * (at % 2) : 16 * (at % 2) + 16] = 0
     captions = [scenes.scenes[i].caption for i in two]
-    assert obeyed(reader, less, captions).share < 0.05
+    assert agreement(reader, less, captions).share < 0.05
     alone = [str(scenes.scenes[i].objects[0]) for i in two]
-    assert obeyed(reader, scenes.pixels[two], alone).share < 0.05
-    assert obeyed(reader, scenes.pixels[two], [f"a scene with {one}" for one in alone]).share > 0.8
+    assert agreement(reader, scenes.pixels[two], alone).share < 0.05
+    assert agreement(reader, scenes.pixels[two], [f"a scene with {one}" for one in alone]).share > 0.8
 
 
 def test_novel_pairs_are_counted_apart(reader):
     known, new = truth(60, 7), truth(60, 8, novel=True)
     pixels = np.concatenate([known.pixels, np.zeros_like(new.pixels)])
-    found = obeyed(reader, pixels, known.captions + new.captions)
+    found = agreement(reader, pixels, known.captions + new.captions)
     assert found.novel == 0
     assert 0.4 < found.share < 0.6
 
 
 def test_captions_in_other_words_and_images_of_another_shape_are_refused(reader):
     with pytest.raises(UsageError, match="caption of shapes"):
-        obeyed(reader, truth(1, 5).pixels, ["a dog"])
+        agreement(reader, truth(1, 5).pixels, ["a dog"])
     with pytest.raises(DataError, match="scenes"):
         quarters(np.zeros((1, 1, 4, 4), np.uint8))

@@ -120,6 +120,7 @@ print("equal")
 """
 
 
+@pytest.mark.full
 def test_attention_compiles_as_one_graph_with_changed_scores_and_without():
     """In a process of its own: what checks shapes under test is not for a compiler."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)

@@ -183,16 +183,16 @@ def test_a_batch_is_smaller_where_few_updates_fit():
 
 
 def test_the_batch_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
-    learnt = finished(prepared(Recipe(), read(str(pictures))))  # 46 images, all of them in a batch
+    learnt = finished(prepared(Recipe(), read(str(pictures))))  # 48 images, all of them in a batch
 
     def batch(speed, **asked):
         paced(speed)
         return finished(resolve(Recipe(precision="fp32", **asked), learnt, torch.device("cpu")))[0].batch
 
-    assert batch(100.0, budget="10m") == 46
-    assert batch(100.0, budget="30s") == 23
-    assert batch(100.0, budget="30s", batch=46) == 46
-    assert batch(100.0, steps=5) == batch(100.0) == 46
+    assert batch(100.0, budget="10m") == 48
+    assert batch(100.0, budget="30s") == 24
+    assert batch(100.0, budget="30s", batch=48) == 48
+    assert batch(100.0, steps=5) == batch(100.0) == 48
 
 
 def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):

@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 import pytest
 
 from ebb.errors import UsageError
+from ebb.report.captions_section import captions
 from ebb.report.page import log_ticks, ticks
 from ebb.report.plot import Line, beside, columns, curve, plot, smooth
 from ebb.report.run_report import write_report
+from ebb.report.samples_section import Album
 
 HOSTILE = '<script src="http://evil">"&'
 VOID = {"meta", "img", "br", "!doctype"}
@@ -355,3 +357,10 @@ def test_a_curve_stays_within_its_frame(values):
             x, y = map(float, point.split(","))
             assert 48 <= x <= 388
             assert 24 <= y <= 174
+
+
+def test_what_former_evaluations_read_in_scenes_is_shown(tmp_path):
+    read = {"count": 4, "share": 0.5, "things": 0.75, "novel": None, "ceiling": 1.0}
+    page = captions({"agreement": read}, tmp_path, Album())
+    assert "50.0%" in page
+    assert captions({"obeyed": read}, tmp_path, Album()) == page

@@ -17,7 +17,7 @@ from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
 from ebb.run.train import train
 from ebb.sample.scheme import last
-from ebb.system.sampler import Sampler
+from ebb.system.model import scheme_of
 from ebb.system.system import load
 from ebb.train.objectives.denoising import Denoising
 
@@ -50,7 +50,7 @@ def test_the_pairs_are_samples_of_the_run_with_the_noise_they_began_from(home):
     recipe, found = learnt(home)
     loader = build(recipe, found, CPU).loader
     batch, first = loader(0), load(home / "first")
-    end = last(Sampler(first).plain(first.sampling)(batch.eps, batch.cond, ebb.Noise.of(0, len(batch.eps))))
+    end = last(scheme_of(first.denoiser, first.sampling)(batch.eps, batch.cond, ebb.Noise.of(0, len(batch.eps))))
     torch.testing.assert_close(end, batch.x0, atol=3e-3, rtol=3e-3)  # pairs are kept in half precision
     assert not torch.allclose(end, batch.x0.roll(1, 0), atol=0.1), "each with its own"
     assert len(found.examples.x0) == 20

@@ -189,11 +189,11 @@ def test_too_little_memory_names_a_batch_that_is_smaller(pictures, tmp_path, mon
     def fail(*_, **__):
         raise failure
 
-    monkeypatch.setattr("ebb.run.rehearse.assemble", fail)
+    monkeypatch.setattr("ebb.run.rehearse.build", fail)
     with pytest.raises(ResourceError, match="more memory than there is") as caught:
         rehearsed(pictures, tmp_path / "run", steps=2)
     assert "--batch 8" in caught.value.hint
-    monkeypatch.setattr("ebb.run.rehearse.assemble", lambda *_: (_ for _ in ()).throw(RuntimeError("memory format")))
+    monkeypatch.setattr("ebb.run.rehearse.build", lambda *_: (_ for _ in ()).throw(RuntimeError("memory format")))
     with pytest.raises(RuntimeError, match="memory format"):
         rehearsed(pictures, tmp_path / "run", steps=2)
 

@@ -285,9 +285,9 @@ def on_a_clock(monkeypatch, speed):
     ("speed", "misses"),
     [
         (lambda _: 20.0, 0.04),
-        (lambda _: 40.0, 0.04),
-        (lambda now: 5.0 if now < 6 else 40.0, 0.04),
-        (lambda now: 60.0 if now < 12 else 30.0, 0.1),
+        pytest.param(lambda _: 40.0, 0.04, marks=pytest.mark.full),
+        pytest.param(lambda now: 5.0 if now < 6 else 40.0, 0.04, marks=pytest.mark.full),
+        pytest.param(lambda now: 60.0 if now < 12 else 30.0, 0.1, marks=pytest.mark.full),
         (lambda now: 60.0 if now < 16.5 else 20.0, 0.55),  # so late that fewer updates would have changed those made
     ],
 )
@@ -418,6 +418,7 @@ def test_a_folder_that_is_not_a_run_is_never_touched(pictures, tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.full
 def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     """End to end on real scans: recognisable digits of the asked class after a few seconds of training."""
     monkeypatch.chdir(tmp_path)
@@ -450,7 +451,7 @@ def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     assert ebb("config", "validate", run) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_a_signal_saves_first(pictures, tmp_path, number):
     command = [sys.executable, "-c", "from ebb.cli import main; main()", "train", pictures, "--run", tmp_path / "run"]
     options = ["--steps", "100000", "--network.width", "8", "--network.depth", "1", "--precision", "fp32"]
@@ -597,7 +598,7 @@ def commands_of(page):
     return [line for line in lines if line.startswith("ebb ")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/runs.md"])
+@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/runs.md", marks=pytest.mark.full)])
 def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, monkeypatch, capsys):
     """At toy size: the same lines, with fewer steps and samples, on a small folder in the place of the data."""
     monkeypatch.chdir(tmp_path)

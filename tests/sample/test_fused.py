@@ -121,6 +121,7 @@ print("equal", torch._dynamo.utils.counters["stats"]["unique_graphs"])
 """
 
 
+@pytest.mark.full
 def test_compiled_it_is_the_same_and_compiles_once_a_solver():
     """In a process of its own: what checks shapes under test is not for a compiler."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)

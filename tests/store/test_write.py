@@ -166,7 +166,7 @@ def test_a_run_that_cannot_be_written_to_is_known_before_the_work(data, run, rea
 
     read_only(run)
     monkeypatch.setattr("ebb.run.train.read", work)
-    monkeypatch.setattr("ebb.evaluate.evaluate.read", work)
+    monkeypatch.setattr("ebb.data.of_run.read", work)
     arguments = (verb[0], data, "--run", run) if verb[0] == "train" else (verb[0], run, *verb[1:])
     assert ebb(*arguments) == 4
     said = capsys.readouterr().err
@@ -194,14 +194,14 @@ def test_figures_are_told_where_the_disk_is_full_at_the_end(run, monkeypatch, ca
 
 def test_figures_that_have_no_place_are_known_before_the_work(run, monkeypatch, capsys):
     (run / "evaluation.json").mkdir()
-    monkeypatch.setattr("ebb.evaluate.evaluate.read", lambda *_, **__: pytest.fail("work that is lost"))
+    monkeypatch.setattr("ebb.data.of_run.read", lambda *_, **__: pytest.fail("work that is lost"))
     assert ebb("evaluate", run) == 4
     assert "evaluation.json: Is a directory" in capsys.readouterr().err
 
 
 def test_a_doctor_who_can_keep_nothing_tells_what_was_found(run, monkeypatch, capsys):
-    monkeypatch.setattr("ebb.doctor.run_checks.RUN_CHECKS", [])
-    monkeypatch.setattr("ebb.doctor.model_checks.MODEL_CHECKS", [])
+    monkeypatch.setattr("ebb.doctor.diagnose.RUN_CHECKS", [])
+    monkeypatch.setattr("ebb.doctor.diagnose.MODEL_CHECKS", [])
     (run / "doctor.json").mkdir()
     assert ebb("doctor", run) == 0
     said = capsys.readouterr().out

@@ -94,9 +94,10 @@ def deaf(system):
         def conditions(self, given, count):
             return {name: row.expand(count, *row.shape[1:]) for name, row in null.items()}
 
-    return Deaf(system.denoiser, system.shape, system.conditioner, system.sampling, system.space)
+    return Deaf(system.model, system.shape, system.conditioner, system.sampling)
 
 
+@pytest.mark.full
 def test_a_picture_is_as_light_as_the_number_says(tmp_path):
     write(tmp_path / "data", lambda i, _: np.full((8, 8), 60 + 3 * i, np.uint8))
     run(tmp_path / "data", tmp_path / "run", numbers=("light",), **QUICK | {"steps": 80})
@@ -249,7 +250,7 @@ def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
     found = finished(prepared(recipe, images, cache=home))
     index, turned = np.arange(4), torch.tensor([True, False, True, False])
     heard = found.examples.conditions(index, torch.device("cpu"), turned)["mask"]
-    masks = to_unit(torch.from_numpy(images.told.pictures["mask"].pixels[images.told.pictures["mask"].at[:4]]))
+    masks = to_unit(torch.from_numpy(images.metadata.pictures["mask"].pixels[images.metadata.pictures["mask"].at[:4]]))
     masks[turned] = masks[turned].flip(-1)
     assert torch.equal(torch.nn.functional.pixel_shuffle(heard, 2), masks)
     fewer = read(str(home / "data"), beside="mask")
@@ -346,13 +347,14 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
     assert settings_of(tmp_path / "a.png")["together"]
 
 
+@pytest.mark.full
 def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     system, images = load(home / "all"), data_of(home / "all")
     given = asked_for(system, images, 6, seed=0)
     rows = np.random.default_rng(0).choice(len(images.pixels), 6)
-    said = [None if np.isnan(row).any() else tuple(row) for row in images.told.numbers[rows]]
+    said = [None if np.isnan(row).any() else tuple(row) for row in images.metadata.numbers[rows]]
     assert given["numbers"] == said
-    assert np.array_equal(given["mask"][:], images.told.pictures["mask"][rows], equal_nan=True)
+    assert np.array_equal(given["mask"][:], images.metadata.pictures["mask"][rows], equal_nan=True)
     assert given["label"] == [images.names[images.labels[row]] for row in rows]
     found = finished(evaluate(home / "all", 10, likelihood=2))
     assert found.likelihood is not None
@@ -368,9 +370,8 @@ def test_grids_ask_for_what_is_said_of_the_images(home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "__call__", lambda self, request: asked.append(request.given) or made(self, request))
         assert shown(parts)[0].shape == (40, 1, 8, 8)
-    drawn = images.told.take(np.random.default_rng(0).choice(len(images.pixels), 40))
-    assert np.array_equal(asked[0].numbers, drawn.numbers, equal_nan=True)
-    assert len({*asked[0].labels}) > 1, "the mutant: images in their order, which is that of the classes"
+    assert asked[0]["numbers"] == asked_for(parts.system, images, 40, seed=0)["numbers"]
+    assert len({*asked[0]["label"]}) > 1, "the mutant: images in their order, which is that of the classes"
 
 
 def test_pictures_are_edited_with_nothing_asked_of_the_rest_and_not_enlarged(home):

@@ -20,6 +20,7 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import Linear
 from ebb.process.predict import velocity
 from ebb.recipe.recipe import Sampling
+from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.system import System
 from ebb.train.ema import EMA
 from ebb.train.loop import Training, updates
@@ -101,7 +102,7 @@ def system(own):
     torch.manual_seed(0)
     hears = Conditioner({"half": Labels(("right", "left")), "angle": own.Angle()})
     network = MLP(2, width=32, depth=2, ports=hears.ports)
-    made = System(NetworkDenoiser(network, Linear(), velocity), (2,), hears, Sampling(steps=8))
+    made = System(DiffusionModel(NetworkDenoiser(network, Linear(), velocity)), (2,), hears, Sampling(steps=8))
     training = Training(made.denoiser, adamw(made.denoiser, 1e-2), EMA(made.denoiser))
 
     def batch(step):
@@ -152,7 +153,9 @@ def test_it_is_saved_once_it_is_in_the_tables(system, own, monkeypatch):
     monkeypatch.setitem(conditioner.CONDITIONS, "angle", own.Angle)
     monkeypatch.setitem(ports.PORTS, "turn", own.TurnPort)
     network = MLP(2, width=32, depth=2, ports=system.conditioner.ports)
-    saved = System(NetworkDenoiser(network, Linear(), velocity), (2,), system.conditioner, system.sampling)
+    saved = System(
+        DiffusionModel(NetworkDenoiser(network, Linear(), velocity)), (2,), system.conditioner, system.sampling
+    )
     saved.denoiser.load_state_dict(system.denoiser.state_dict())
     again = System.from_contract(json.loads(json.dumps(saved.contract())))
     assert again.conditioner == system.conditioner

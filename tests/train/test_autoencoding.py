@@ -240,7 +240,7 @@ def test_the_critic_is_heard_late_and_by_and_by():
 @pytest.mark.parametrize("jump", [False, True])
 def test_the_guard_lets_the_critic_in_unless_it_bursts_in(jump, monkeypatch):
     if jump:
-        monkeypatch.setattr(Autoencoding, "heard", lambda self, model: float(int(model.seen) >= self.start))
+        monkeypatch.setattr(Autoencoding, "ramp", lambda self, model: float(int(model.seen) >= self.start))
     objective = Autoencoding(adversarial=1.0, start=8 * 120)
     _, steps = train(small(critic=True), objective, lambda n: batch(n % 4), 160, 1e-3)
     assert (sum(int(step.skipped) for step in steps) > 5) is jump

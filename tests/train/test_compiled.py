@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 COMPILED = """
 import copy, torch, ebb
 from functorch.compile import make_boxed_func
@@ -73,6 +75,7 @@ for forward, backward in ((none, none), (kernel, none)):
 """
 
 
+@pytest.mark.full
 def test_it_learns_as_the_same_network_does_and_says_where_it_cannot_be_compiled():
     """In a process of its own: what checks shapes under test is not for a compiler."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)

@@ -160,6 +160,7 @@ sys.exit("torch._dynamo" in sys.modules)
 """
 
 
+@pytest.mark.full
 def test_training_does_not_load_the_compiler():
     """It is a second at the start of every run. In a process of its own, since other tests compile."""
     done = subprocess.run([sys.executable, "-c", COMPILER], capture_output=True, text=True, check=False)

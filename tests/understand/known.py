@@ -11,6 +11,7 @@ from ebb.encode.labels import Labels
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.exact import Mixture
 from ebb.process.predict import PREDICTIONS
+from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.system import System
 from ebb.understand.likelihood import WIDTH
 
@@ -34,7 +35,11 @@ def system_of(*mixtures, off=0.0):
     """The system that knows these mixtures, one for each of its labels; of one mixture, without labels."""
     names = tuple(f"kind {k}" for k in range(len(mixtures))) if len(mixtures) > 1 else ()
     denoiser = NetworkDenoiser(Known(*mixtures, off=off), mixtures[0].path, PREDICTIONS["data"])
-    return System(denoiser, tuple(mixtures[0].means.shape[1:]), Conditioner({"label": Labels(names)} if names else {}))
+    return System(
+        DiffusionModel(denoiser),
+        tuple(mixtures[0].means.shape[1:]),
+        Conditioner({"label": Labels(names)} if names else {}),
+    )
 
 
 def cloud(path, shift=0.0):

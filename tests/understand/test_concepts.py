@@ -8,6 +8,7 @@ from ebb.encode.text import Vocabulary
 from ebb.errors import UsageError
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.recipe import Sampling
+from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.system import System
 from ebb.understand.concepts import concepts, emphasised, spans
 
@@ -21,7 +22,7 @@ def system(kind="unet"):
     made = {"unet": lambda: ebb.UNet(1, multipliers=(1,), cross=(0,), **heard), "mmdit": lambda: ebb.MMDiT(1, **heard)}
     network = made[kind]()
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), PREDICTIONS["velocity"]).requires_grad_(False).eval()
-    return System(denoiser, (1, 8, 8), Conditioner({"text": text}), Sampling(steps=2))
+    return System(DiffusionModel(denoiser), (1, 8, 8), Conditioner({"text": text}), Sampling(steps=2))
 
 
 def test_spans_follow_the_words_and_stop_where_the_model_stops_listening():

@@ -12,6 +12,7 @@ from ebb.encode.labels import Labels
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
+from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.system import System
 from ebb.understand.cost import ON_CPU, Live, cost, counted
 
@@ -78,7 +79,7 @@ def test_memory_that_was_there_before_is_not_counted():
 def system(network, shape, names=(), **how):
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), parse("velocity", PREDICTIONS, "prediction"))
     return System(
-        denoiser,
+        DiffusionModel(denoiser),
         shape,
         Conditioner({"label": Labels(names)} if names else {}),
         Sampling(**{"solver": "ddim", "steps": 6, "guidance": 1.0} | how),
@@ -108,7 +109,7 @@ def test_the_cost_of_a_known_network():
 
 def test_guidance_costs_two_evaluations():
     torch.manual_seed(0)
-    network = ebb.UNet(1, width=8, depth=1, ports={"label": "classes(count=2)"})
+    network = ebb.UNet(1, width=8, depth=1, classes=2)
     plain, guided = (cost(system(network, (1, 8, 8), ("a", "b"), guidance=g), batch=4) for g in (1.0, 3.0))
     assert (plain.evaluations, guided.evaluations) == (6, 12)
     assert guided.gflop == pytest.approx(2 * plain.gflop)

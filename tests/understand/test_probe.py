@@ -199,17 +199,17 @@ def test_the_reactions_of_the_exact_denoiser_have_a_closed_form(generator):
     assert found.time == pytest.approx(moved, rel=0.02)
     assert found.input[:2] != pytest.approx([value**2 for value in pushed[:2]], rel=0.05), "the mutant: not the root"
     assert found.time != pytest.approx([2 * value for value in moved], rel=0.02), "the mutant: per nat of log α/σ"
-    assert found.told == [None] * 6
+    assert found.output == [None] * 6
 
 
 def test_a_network_that_does_not_hear_the_time_is_told_nothing(generator):
     model = NetworkDenoiser(lively(MLP(2)), Linear(), velocity)
     x0 = torch.randn(8, 2, generator=generator)
     hears = sensitivity(model, x0, {}, bins=4)
-    assert min(hears.told) > 1e-4
+    assert min(hears.output) > 1e-4
     deaf = NetworkDenoiser(model.network, Linear(), velocity, lambda path, t: torch.full_like(t, 0.3))
     found = sensitivity(deaf, x0, {}, bins=4)
-    assert found.told == [0] * 4
+    assert found.output == [0] * 4
     assert min(found.time) > 0, "the path's algebra still moves x0"
     assert sensitivity(model, x0, {}, bins=4) == hears
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +16,10 @@ from ebb.data.loader import Examples, Loader
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
+from ebb.events import Work
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.recipe.starting import Facts
-from ebb.store.checkpoint import State
-from ebb.system.system import System
+from ebb.system.model import Model
 from ebb.train.ema import EMA
 from ebb.train.loop import Training
 from ebb.train.muon import muon
@@ -63,36 +65,66 @@ def facts_of(data: Prepared) -> Facts:
 
 
 @dataclass(frozen=True)
-class Built:
-    """The objects a resolved recipe names, ready to train."""
+class Workshop:
+    """Where what a run learns from is prepared: the device, and the folder of what is computed once."""
 
-    system: System
+    device: torch.device = torch.device("cpu")
+    cache: Path = Path("runs")
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A model and all that its training needs."""
+
+    model: Model
     training: Training
     objective: Objective
     loader: Loader
-    data: Prepared
-    averaged: Callable[[], System]
-    """the system with the averaged weights, which is what one samples from"""
+    averaged: Callable[[], Model]
+    """the model with the averaged weights, which is what one samples from"""
     validation: Validation | None = None
-    frozen: Mapping[str, nn.Module] = field(default_factory=dict)
-    """what the system needs besides, as other runs have trained it, by the name of its file in a checkpoint"""
-
-    def state(self) -> State:
-        """All that a checkpoint holds: the training's state, and what is frozen."""
-        return self.training.state() | {name: module.state_dict() for name, module in self.frozen.items()}
 
 
-class Family(Protocol):
+class Family(ABC):
     """What is trained and how it draws: one for each `kind` of recipe."""
 
-    @property
-    def name(self) -> str:
-        """The `kind` of a recipe that asks for it."""
-        ...
+    name: str
+    """the `kind` of a recipe that asks for it, and the family of its models"""
+    analyses: tuple[str, ...] = ("copies",)
+    """what `ebb.evaluate.analyses` can find out about its models, by name"""
+    conditioned: bool = False
+    """whether it learns what is said of the data"""
+    compiles: bool = False
+    """whether its network can be compiled while it trains"""
 
-    def build(self, recipe: Recipe, data: Prepared, device: torch.device) -> Built:
-        """Everything the recipe names, its weights from the global generator; UsageError for what cannot be."""
-        ...
+    @abstractmethod
+    def build(self, recipe: Recipe, data: Prepared, device: torch.device) -> Trainable:
+        """All that the recipe names, its weights from the global generator; UsageError for what cannot be."""
+
+    def prepared(self, recipe: Recipe, images: Images, shop: Workshop) -> Work[Prepared]:
+        """What it learns from of images without all that is said of them, where it is not `conditioned`."""
+        yield from ()
+        return Prepared(images, Conditioner(), Examples(images.pixels), None)
+
+    def calls(self, recipe: Recipe) -> float:
+        """How many forward passes a sample of a grid takes."""
+        return 1
+
+    def steady(self, recipe: Recipe) -> bool:
+        """Whether nothing but the learning rate depends on how many updates there will be."""
+        return True
+
+    def timed(self, asked: Recipe) -> set[str]:
+        """The open fields of a recipe that are chosen anew by the speed of updates, of "batch" and "network.width"."""
+        return {"batch"} if asked.batch is None else set()
+
+    def concern(self, recipe: Recipe, facts: Facts) -> str | None:
+        """What will be wrong with the model of a recipe, in plain words, if that can be seen before it is trained."""
+        return None
+
+    @abstractmethod
+    def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> Model:
+        """The model that `Model.contract` describes, in its latent space, with fresh weights."""
 
 
 OPTIMISERS = {"muon": muon, "adamw": adamw}
@@ -110,3 +142,12 @@ def training_of(model: nn.Module, recipe: Recipe) -> Training:
 def autocast_of(recipe: Recipe) -> torch.dtype | None:
     """The type the forward pass runs in, where it is not the weights' own."""
     return torch.bfloat16 if recipe.precision == "bf16" else None
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def in_place(module: M) -> M:
+    """Convolution weights laid out channels last, as the fast kernels want them; values are unchanged."""
+    has_planes = any(isinstance(part, nn.Conv2d) for part in module.modules())
+    return module.to(memory_format=torch.channels_last) if has_planes else module  # type: ignore[call-overload]

@@ -2,40 +2,123 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ebb.data.loader import Examples, Loader
 from ebb.data.pictures import batches
+from ebb.data.scan import Images
 from ebb.encode.autoencoder import KL, VQ, Autoencoder
-from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
 from ebb.encode.statistics import latent_statistics
-from ebb.errors import UsageError
+from ebb.errors import DamagedError, UsageError
+from ebb.events import Message, Work
+from ebb.guide.cfg import Guide
+from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble
+from ebb.judge.features import train_classifier
+from ebb.judge.pretrained import lpips
 from ebb.networks.critic import Critic
-from ebb.networks.zero import Zero
-from ebb.process.denoiser import NetworkDenoiser
-from ebb.process.path import Cosine
-from ebb.process.predict import PREDICTIONS
-from ebb.recipe.recipe import AutoencoderRecipe, Recipe, resolved
-from ebb.system.families.family import Built, Prepared, training_of
-from ebb.system.system import System, in_place
-from ebb.train.objectives.autoencoding import DISTANCES, Autoencoding, Commitment, Divergence, Trainee
+from ebb.process.denoiser import Cond
+from ebb.recipe.recipe import AutoencoderRecipe, Recipe, Sampling, resolved
+from ebb.sample.noise import Noise
+from ebb.sample.trajectory import Point
+from ebb.store.failure import explained
+from ebb.system.families.family import Family, Prepared, Trainable, Workshop, in_place, training_of
+from ebb.system.model import Draw, Model
+from ebb.train.objectives.autoencoding import (
+    DISTANCES,
+    Autoencoding,
+    Commitment,
+    Divergence,
+    FeatureMaps,
+    Trainee,
+    stages,
+)
 
 
-@dataclass(frozen=True)
-class VariationalFamily:
+@dataclass(frozen=True, eq=False)
+class LatentPrior(Model):
+    """N(0, I) over the latents of an autoencoder: a sample is one of its draws, decoded."""
+
+    space: LatentSpace = field()
+    family = "autoencoder"
+    reconstructs = True
+
+    @property
+    def module(self) -> Autoencoder:
+        """The autoencoder."""
+        return self.space.autoencoder
+
+    def draw(
+        self, shape: tuple[int, ...], sampling: Sampling, guides: Sequence[Guide] = (), *, compiled: bool = False
+    ) -> Draw:
+        """One point: ε itself. No setting matters to it; raises UsageError for a guide, which has nobody to ask."""
+        if guides:
+            raise UsageError("an autoencoder draws from its prior at once, and no guide can be asked on the way")
+
+        def points(cond: Cond, noise: Noise) -> Iterator[Point]:
+            z = noise.start(shape).to(self.device)
+            yield Point(0.0, z, z)
+
+        return points
+
+    def forward(self, x: Tensor, cond: Cond) -> Tensor:
+        """What comes back of examples through the latents."""
+        return self.space.decode(self.space.encode(x))
+
+    def card(self) -> tuple[str, str]:
+        """The latents."""
+        codec = self.space.autoencoder
+        return "An autoencoder", f"latents: {codec.latent} channels, each side {codec.factor} times smaller"
+
+    def contract(self) -> dict[str, Any]:
+        """Nothing: all is said by its space."""
+        return {}
+
+    def own(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The autoencoder's weights, without those of its critic."""
+        return {name.removeprefix(OWN): value for name, value in trained.items() if name.startswith(OWN)}
+
+
+OWN = "autoencoder."
+"""What the names of an autoencoder's weights begin with, in the checkpoint of a run that trained it."""
+
+
+class VariationalFamily(Family):
     """An `Autoencoder`, trained by `Autoencoding`; its latents are drawn with the mean and deviation, by channel, that
     some training images have."""
 
     name = "autoencoder"
+    analyses = ("copies", "reconstruction")
 
-    def build(self, recipe: Recipe, data: Prepared, device: torch.device) -> Built:
+    def prepared(self, recipe: Recipe, images: Images, shop: Workshop) -> Work[Prepared]:
+        """The images, and the network in whose features they are compared, where one is asked for."""
+        how, features = recipe.autoencoding, None
+        if how.perceptual:
+            features = lpips(Path(how.lpips), shop.device) if how.lpips else (yield from perceiver(images, shop))
+        return replace((yield from super().prepared(recipe, images, shop)), features=features)
+
+    def calls(self, recipe: Recipe) -> float:
+        """As many as an update makes: a grid is of reconstructions."""
+        return 3
+
+    def steady(self, recipe: Recipe) -> bool:
+        """Not with a critic, which is asked from a share of the run on: updates are faster before."""
+        return not recipe.autoencoding.adversarial
+
+    def timed(self, asked: Recipe) -> set[str]:
+        """Nothing."""
+        return set()
+
+    def build(self, recipe: Recipe, data: Prepared, device: torch.device) -> Trainable:
         """Autoencoder, critic where one is asked for, objective and batches without conditions."""
-        how, shape = recipe.autoencoding, data.images.summary.shape
-        model = Trainee(autoencoder_of(how, shape[0]), Critic(shape[0]) if how.adversarial else None)
+        how, channels = recipe.autoencoding, data.images.summary.shape[0]
+        model = Trainee(autoencoder_of(how, channels), Critic(channels) if how.adversarial else None)
         model = in_place(model).to(device)
         training, batch = training_of(model, recipe), resolved(recipe.batch)
         late = resolved(recipe.steps or 1) * batch * recipe.optimiser.accumulate // 4
@@ -43,19 +126,19 @@ class VariationalFamily:
         objective = Autoencoding(
             bottleneck, DISTANCES[how.distance], data.features, how.perceptual, how.adversarial, start=late
         )
-
-        def system(codec: Autoencoder) -> System:
-            return System(prior.to(device), shape, Conditioner(), recipe.sample, measured(codec, data, device))
-
-        prior = NetworkDenoiser(Zero(), Cosine(), PREDICTIONS["v"])
-        return Built(
-            system(model.autoencoder),
+        return Trainable(
+            LatentPrior(measured(model.autoencoder, data, device)),
             training,
             objective,
             Loader(Examples(data.images.pixels), batch, recipe.seed, recipe.data.flip, device),
-            data,
-            lambda: system(training.ema.model.autoencoder),  # type: ignore[arg-type]
+            lambda: LatentPrior(measured(training.ema.model.autoencoder, data, device)),  # type: ignore[arg-type]
         )
+
+    def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> LatentPrior:
+        """The prior of a latent space; raises DamagedError where a contract names none."""
+        if space is None:
+            raise DamagedError("the contract of an autoencoder names no autoencoder")
+        return LatentPrior(space)
 
 
 def measured(codec: Autoencoder, data: Prepared, device: torch.device) -> LatentSpace:
@@ -83,3 +166,29 @@ def autoencoder_of(recipe: AutoencoderRecipe, channels: int) -> Autoencoder:
         "residual": recipe.residual,
     }
     return KL(channels, **shape) if recipe.kind == "kl" else VQ(channels, codes=recipe.codes, **shape)
+
+
+PERCEIVER = 3
+"""The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
+
+
+def perceiver(images: Images, shop: Workshop) -> Work[FeatureMaps]:
+    """The feature maps of a classifier of the images' labels, trained once and kept in the workshop.
+
+    Raises UsageError for images without labels.
+    """
+    if images.labels is None or len(images.names) < 2:
+        raise UsageError(
+            "a perceptual distance is taken in the features of a classifier, and these images have no labels",
+            "leave --autoencoding.perceptual at 0, or give a file of LPIPS with --autoencoding.lpips",
+        )
+    file = shop.cache / f"perceiver-{images.summary.fingerprint[:12]}.safetensors"
+    kept = load_ensemble(file, images.summary.fingerprint)
+    if kept is None:
+        yield Message("training a classifier to compare pictures by, once")
+        classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
+        kept = Ensemble([classifier]), accuracy
+        with explained(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        save_ensemble(file, *kept, images.summary.fingerprint)
+    return stages(kept[0].members[0].body.to(shop.device))

@@ -163,15 +163,15 @@ class Autoencoding:
             terms["perceptual"] = perceived(self.features, made, x)
             value = value + self.perceptual * terms["perceptual"]
         if self.adversarial:
-            heard = self.heard(model)
-            if heard > 0:
+            ramp = self.ramp(model)
+            if ramp > 0:
                 terms |= contest(model.critic, made, x)
-                value = value + self.adversarial * heard * (terms["adversarial"] + terms["critic"])
+                value = value + self.adversarial * ramp * (terms["adversarial"] + terms["critic"])
         if model.training:
             model.seen += len(x)
         return Loss(value, {name: term.detach() for name, term in terms.items()})
 
-    def heard(self, model: Trainee) -> float:
+    def ramp(self, model: Trainee) -> float:
         """The share of `adversarial` that counts by now; waits for the device to learn how much has been seen."""
         if model.critic is None:
             raise UsageError(
