@@ -66,5 +66,5 @@ def test_what_cannot_be_read_is_refused_with_the_way_out():
     with pytest.raises(DamagedError, match=r"format 1 .* reads formats 2 and 3") as refused:
         System.from_contract(contract | {"format": 1})
     assert "env.json" in str(refused.value.hint)
-    with pytest.raises(DamagedError, match=r"do not fit|cannot be read|for a network"):
-        System.from_contract(contract | {"labels": None})
+    with pytest.raises(DamagedError, match=r"cannot be read: conditions .* for a network of"):
+        System.from_contract(contract | {"labels": [], "text": None, "numbers": None, "beside": None})

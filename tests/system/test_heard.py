@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from ebb.cli.screen import shown
 from ebb.data.of_run import data_of
 from ebb.data.pictures import opened, to_unit
 from ebb.data.scan import read
@@ -26,10 +27,10 @@ from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.events import finished
 from ebb.recipe.recipe import Recipe, from_yaml, validated
+from ebb.run import supervise
 from ebb.run.build import build
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
-from ebb.run.supervise import shown
 from ebb.run.train import train
 from ebb.store import checkpoint
 from ebb.system.families.family import autocast_of
@@ -305,10 +306,11 @@ def test_the_command_line_asks_in_turn_and_writes_down_what_for(home, tmp_path, 
 
 def test_what_was_done_to_a_picture_beside_is_said(home, tmp_path):
     Image.new("LA", (900, 600), (0, 0)).save(tmp_path / "clear.png")
-    said = io.StringIO()
-    hint(load(home / "all"), [], {}, {"mask": [str(tmp_path / "clear.png")]}, [], Console(file=said, width=200))
-    assert "clear.png: transparency, composited on white" in said.getvalue()
-    assert "cropped at its centre from 900×600 to 8×8, 33% of the area cut off" in said.getvalue()
+    events = []
+    hint(load(home / "all"), [], {}, {"mask": [str(tmp_path / "clear.png")]}, [], events.append)
+    said = " ".join(map(str, events))
+    assert "clear.png: transparency, composited on white" in said
+    assert "cropped at its centre from 900×600 to 8×8, 33% of the area cut off" in said
 
 
 @pytest.mark.parametrize(
@@ -332,7 +334,6 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
     how = {
         "numbers": ["light=90", "dark=1"],
         "beside": [home / "data" / "masks" / "00.png"],
-        "console": Console(quiet=True),
     }
     sample_to(
         home / "all",
@@ -369,7 +370,7 @@ def test_grids_ask_for_what_is_said_of_the_images(home):
     made = Sampler.__call__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "__call__", lambda self, request: asked.append(request.given) or made(self, request))
-        assert shown(parts)[0].shape == (40, 1, 8, 8)
+        assert supervise.shown(parts)[0].shape == (40, 1, 8, 8)
     assert asked[0]["numbers"] == asked_for(parts.system, images, 40, seed=0)["numbers"]
     assert len({*asked[0]["label"]}) > 1, "the mutant: images in their order, which is that of the classes"
 
