@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from tried import CHANGES
 
+from ebb.data.images import to_pixels
 from ebb.data.scan import Images, read
-from ebb.encode.images import to_pixels
 from ebb.errors import EbbError
 from ebb.evaluate.measure import measure
 from ebb.events import finished

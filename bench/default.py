@@ -19,9 +19,9 @@ import numpy as np
 from torch import Tensor
 
 import ebb
+from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
-from ebb.encode.images import to_pixels
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.compare import gap_of
 from ebb.evaluate.evaluate import features_for

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 import ebb
+from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import to_unit
 from ebb.edit.editor import Editor
-from ebb.encode.images import to_pixels
 from ebb.understand.reconstruction import psnr, ssim
 
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 import ebb
+from ebb.data.images import to_pixels
 from ebb.data.scenes import PLACES, Scene, holds, parse, truth
-from ebb.encode.images import to_pixels
 from ebb.guide.cfg import Guide
 from ebb.judge.scene_reader import agreement, judge
 from ebb.system.system import System

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from train import PROBE, fastest
 
+from ebb.data.images import to_pixels
 from ebb.data.scan import Images, read
-from ebb.encode.images import to_pixels
 from ebb.evaluate.measure import measure
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory

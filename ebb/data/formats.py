@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ebb.data.archive import DAMAGED, Files
+from ebb.data.delimited import Columns
 from ebb.data.match import Match
 from ebb.data.splits import Allocate, Arrays, Label, Source
 from ebb.errors import DamagedError, DataError, ResourceError
@@ -132,6 +133,26 @@ def cifar10(files: Files, name: str, allocate: Allocate) -> Source:
     test = split([members["test_batch.bin"]]) if "test_batch.bin" in members else None
     said = {} if words else {"labels": "numbers: batches.meta.txt, which names them, is not there"}
     return Source("cifar10 binary", name, split(batches), test, said)
+
+
+BUNDLED = ("iris", "wine", "breast_cancer", "diabetes")
+"""The tables that come with scikit-learn."""
+
+
+def bundled(name: str) -> Columns:
+    """One of the BUNDLED tables, with its labels by name, or with its target where that is a number.
+
+    Raises ResourceError when scikit-learn is missing.
+    """
+    if find_spec("sklearn") is None:
+        raise ResourceError(f"the table {name} comes with scikit-learn", "pip install 'ebb[demo]'")
+    from sklearn import datasets
+
+    found = getattr(datasets, f"load_{name}")()
+    columns: dict[str, np.ndarray | tuple[str, ...]] = dict(zip(found.feature_names, found.data.T, strict=True))
+    names = getattr(found, "target_names", None)
+    columns["target"] = found.target if names is None else tuple(str(names[at]) for at in found.target)
+    return Columns(columns, titled=True)
 
 
 def digits() -> Source:

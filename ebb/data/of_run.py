@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from ebb.data.changed import changed
-from ebb.data.scan import Images, read
-from ebb.data.sources import MADE
+from ebb.data.reading import as_asked
+from ebb.data.scan import Images
+from ebb.data.sources import COME
 from ebb.errors import DataError
 from ebb.recipe.recipe import from_yaml
 from ebb.store.place import by_name, expanded
@@ -20,17 +21,9 @@ def data_of(run: Path, place: str | None = None) -> Images:
     """
     recipe, about = from_yaml(run / "run.yaml")
     data, moved = place or about["data"], "name the place where it is now: --data PLACE"
-    if data not in MADE and not expanded(data).exists():
+    if data not in COME and not expanded(data).exists():
         raise DataError(f"the data of {run} is not at {data}", moved)
-    again = partial(
-        read,
-        data,
-        size=recipe.data.size,
-        channels=recipe.data.channels,
-        cache=by_name(run).parent,
-        numbers=recipe.numbers,
-        beside=recipe.beside,
-    )
+    again = partial(as_asked, data, recipe, by_name(run).parent)
     images = again()
     if images.summary.fingerprint == about["fingerprint"]:
         return images

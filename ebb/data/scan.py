@@ -12,15 +12,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from ebb.data import captions, classes
 from ebb.data.archive import Notes, shown
 from ebb.data.decode import Head, Shape, cut_off
 from ebb.data.held_out import CHUNK, LEAST, held_back, parted
+from ebb.data.images import PICTURES
 from ebb.data.listing import way_out
 from ebb.data.match import Match
 from ebb.data.metadata import NOTHING, Fields, Metadata, checked, metadata_of
+from ebb.data.modality import Modality
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Source, Split
 from ebb.errors import DataError, UsageError
@@ -48,7 +53,8 @@ class DataNote:
 class Summary:
     """What was found, JSON-able through dataclasses.asdict.
 
-    `shape` is [c, h, w]; `mean`, `std` and the 16 bins of `histogram` are per channel, in units of [-1, 1];
+    `shape` is that of x, of images [c, h, w]; `mean`, `std` and the 16 bins of `histogram`, which tables have not, are
+    per channel, in units of x;
     `fingerprint` is sha256 over pixels, labels, label names and, where there are any, captions, numbers and pictures
     beside, `images` that without the last two; `captions` says how many images have one, `captions_distinct` how many
     different ones there are, and `caption_lengths` the characters of the shortest and the longest; `chosen` gives each
@@ -58,7 +64,7 @@ class Summary:
     kind: str
     name: str
     count: int
-    shape: Shape
+    shape: tuple[int, ...]
     classes: dict[str, int]
     captions: int
     mean: list[float]
@@ -88,6 +94,11 @@ class Images:
     held_out: Images | None
     captions: tuple[str, ...] | None = None
     metadata: Metadata = NOTHING
+    modality: Modality = PICTURES
+
+    def x(self, rows: NDArray[np.int64] | slice = slice(None)) -> Tensor:
+        """Some of the examples as a model meets them, float32 [n, *d]."""
+        return self.modality.unit(torch.from_numpy(np.array(self.pixels[rows])))
 
 
 def read(
@@ -160,7 +171,7 @@ def _read(
     train = _images(source, source.train, pixels, usable, metadata, names, chosen, notes)
     notes = defaultdict(list)
     heads = classes.known(source.held_out, _heads(where, source.held_out, notes, tick), names, notes)
-    pixels, usable = _pixels(where, source.held_out, heads, train.summary.shape, notes, tick, allocate)
+    pixels, usable = _pixels(where, source.held_out, heads, (pixels.shape[1], height, width), notes, tick, allocate)
     _note_grey(source.held_out, heads, usable, pixels, notes)
     size = height, width
     metadata = metadata_of(fields, where, source.held_out, usable, heads, size, notes, tick, allocate, metadata)

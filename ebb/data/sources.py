@@ -20,12 +20,15 @@ from ebb.store.place import expanded
 
 SUPPORTED = (
     "ebb train FOLDER, with .png, .jpg, .webp, .gif, .bmp or .tiff files in it; or a zip of such a folder, "
-    "a folder of idx files, an .npz or .npy, CIFAR-10's binary version, or the words digits or shapes"
+    "a folder of idx files, an .npz or .npy, CIFAR-10's binary version, a .csv of numbers, or digits, shapes or iris"
 )
 
 
 MADE = {"digits": formats.digits, "shapes": scenes.source}
-"""Data that comes with a word and lies nowhere."""
+"""Pictures that come with a word and lie nowhere."""
+
+COME = {*MADE, *formats.BUNDLED}
+"""All data that comes with a word."""
 
 
 def named(where: str) -> str:
@@ -34,7 +37,7 @@ def named(where: str) -> str:
     if not where:  # Path would take it for the folder that one is in
         raise DataError("expected data, got an empty name", f'{SUPPORTED}; a shell makes "" of a name that is not set')
     if not os.path.exists(path):
-        if where in MADE:
+        if where in COME:
             return where
         raise DataError(f"{where} does not exist", SUPPORTED)
     return Place.of(where, path).name

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
+from ebb.data.images import PICTURES
 from ebb.doctor.data_checks import DATA_CHECKS
 from ebb.doctor.data_subject import DataSubject
-from ebb.doctor.finding import Diagnosis, Finding, Round
+from ebb.doctor.finding import Check, Diagnosis, Finding, Round
 from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
 from ebb.doctor.run_checks import RUN_CHECKS
+from ebb.doctor.run_samples import OF_PICTURES
 from ebb.doctor.run_subject import RunSubject
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
 from ebb.events import Progress, Sink, ignored
@@ -70,7 +72,7 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     seen = Round(progress)
     run = RunSubject(folder, data)
     seen.examine(lambda: run.document, (), "the recipe")  # without it most checks cannot be made
-    seen.examine(lambda: run, RUN_CHECKS, "the run")
+    seen.examine(lambda: run, checks_of(run), "the run")
     seen.examine(lambda: ModelSubject.of_run(run), MODEL_CHECKS, "the model")
     found = seen.diagnosis(str(folder), "run")
     try:
@@ -78,6 +80,15 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     except ResourceError as error:
         return replace(found, unkept=error.what)
     return found
+
+
+def checks_of(run: RunSubject) -> list[Check[RunSubject]]:
+    """The checks of a run; those that look at pictures where it makes these, or where that is not known."""
+    try:
+        pictures = run.system.modality == PICTURES
+    except EbbError:  # each check says so
+        pictures = True
+    return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES]
 
 
 def of_data(where: str | np.ndarray | Tensor, progress: Sink) -> Diagnosis:

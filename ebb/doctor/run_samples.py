@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebb.data.images import to_pixels
 from ebb.data.pictures import batches
 from ebb.doctor.finding import Check, Finding
 from ebb.doctor.looks import contrast, fine_share, variety
 from ebb.doctor.remedies import helping, longer, remedy, sampled_with
 from ebb.doctor.run_subject import FINE, FINER, RunSamples, RunSubject, chosen
-from ebb.encode.images import to_pixels
 from ebb.errors import DataError, UsageError
 from ebb.judge.ensemble import load_ensemble
 from ebb.judge.features import Features, extract, vote
@@ -223,7 +223,8 @@ def strays(run: RunSubject, points: list[Point]) -> str:
     readings = list(drift(points, system.denoiser.path, size))
     worst = max(readings, key=lambda reading: abs(float(reading.rms) / reading.expected - 1))
     off = float(worst.rms) / worst.expected - 1
-    beyond = float((points[-1].x0.abs() > BEYOND).float().mean())
+    outside = (points[-1].x0 - system.modality.bounded(points[-1].x0)).abs()
+    beyond = float((outside > BEYOND - 1).float().mean())
     said = [f"x has {off:+.0%} of the norm of noisy data at t = {worst.point.t:.2g}"] if abs(off) > NORM else []
     if beyond > MOST_BEYOND and system.space is None:  # latents have no range
         said.append(f"{beyond:.1%} of the values of x̂0 end beyond ±{BEYOND:g}")
@@ -321,7 +322,8 @@ def check_memorised(run: RunSubject) -> Finding | None:
         if images.held_out is None:
             raise UsageError("no image was held out, so nothing says how close an unseen one may be")
         unseen = images.held_out.pixels[chosen(len(images.held_out.pixels), UNSEEN)]
-        found = memorisation(to_pixels(run.drawn.samples), None, images.pixels, unseen, None, seed=0)
+        made = images.modality.stored(run.drawn.samples)
+        found = memorisation(made, None, images.pixels, unseen, None, seed=0)
         verdict, chance, pairs = found.verdict, min(space.chance for space in found.spaces), found.pairs
     else:
         verdict, chance, pairs = kept["verdict"], min(each["chance"] for each in kept["spaces"]), kept["pairs"]
@@ -391,3 +393,6 @@ SAMPLE_CHECKS: list[Check[RunSubject]] = [
     check_memorised,
 ]
 """What is asked about the samples, in this order."""
+
+OF_PICTURES = frozenset({check_grey, check_colour_shift, check_blurry, check_grainy, check_labels_missing})
+"""Of them, those that look at pictures."""

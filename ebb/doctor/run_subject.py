@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.data.of_run import data_of
-from ebb.data.pictures import to_unit
 from ebb.data.scan import Images
 from ebb.doctor.commands import length_of, resuming, training_again
 from ebb.encode.conditioner import Values, part
@@ -180,7 +179,7 @@ class RunSubject:
     @cached_property
     def real(self) -> Float[Tensor, "m c h w"]:
         """At most REAL training images in [−1, 1], drawn by the seed."""
-        return to_unit(torch.from_numpy(self.images.pixels[chosen(len(self.images.pixels), REAL)]))
+        return self.images.x(chosen(len(self.images.pixels), REAL))
 
     @cached_property
     def clean(self) -> Float[Tensor, "m *d"]:
@@ -225,7 +224,7 @@ class RunSubject:
     def some(self, images: Images, count: int) -> tuple[Float[Tensor, "n c h w"], Cond]:
         """At most `count` of the images as they are denoised, drawn by the seed, with their conditions."""
         index = chosen(len(images.pixels), count)
-        x0 = to_unit(torch.from_numpy(images.pixels[index])).to(self.system.device)
+        x0 = images.x(index).to(self.system.device)
         return self.system.encode(x0), self.system.conditions(values_of(images, index), len(index))
 
     def loss_of(self, model: NetworkDenoiser, x0: Tensor, cond: Cond, seed: int = SEED) -> Float[Tensor, "n"]:

@@ -9,6 +9,7 @@ from typing import SupportsIndex, Unpack
 import torch
 from torch import Tensor
 
+from ebb.data.images import PICTURES
 from ebb.edit.between import Between, blend, frames
 from ebb.edit.fill import canvas, fill
 from ebb.edit.restore import softened
@@ -62,6 +63,8 @@ class Editor:
 
         Raises UsageError for settings or a label that the system does not have, and for guidance towards nothing.
         """
+        if system.modality != PICTURES:
+            raise UsageError(f"this model makes {system.modality.things}, and what is edited is pictures")
         sampling = system.settled(**settings)
         if label is None and settings.get("guidance") not in (None, 1):
             raise UsageError(

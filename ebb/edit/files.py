@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from ebb.data.archive import Notes, folder, shown
+from ebb.data.arriving import arriving
 from ebb.data.decode import SUFFIXES, Head, Shape, UnusableError, cut_off, fit, picture_of, refused
+from ebb.data.images import form, grid, picture, save_npz, save_png, to_pixels, writable
 from ebb.data.listing import note_others, pictures_in, way_out
 from ebb.data.masks import HALF, read_mask
 from ebb.data.pictures import to_unit
 from ebb.edit.editor import Editor, Label
-from ebb.encode.arriving import arriving
-from ebb.encode.images import form, grid, picture, save_npz, save_png, to_pixels, writable
 from ebb.errors import DataError, UsageError
 from ebb.events import Message, Progress, Sink, noted
 from ebb.recipe.limits import whole

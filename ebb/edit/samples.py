@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ebb.data.arriving import arriving
 from ebb.data.decode import cut_off, read_picture
+from ebb.data.images import form, save_npz, save_png, writable
 from ebb.data.masks import read_mask
-from ebb.encode.arriving import arriving
-from ebb.encode.images import form, grid, save_npz, save_png, to_pixels, writable
+from ebb.data.modality import Modality
 from ebb.encode.labels import Labels
 from ebb.errors import UsageError
 from ebb.events import Message, Progress, Sink, ignored, noted
@@ -25,6 +26,7 @@ from ebb.guide.region import regions as regional
 from ebb.recipe.limits import whole
 from ebb.shapes import sides
 from ebb.store.place import by_name
+from ebb.store.write import replace_text
 from ebb.system.sampler import Request, Sampler, Settings
 from ebb.system.system import System, load, locate
 
@@ -47,25 +49,25 @@ def sample_to(
     compile: bool = False,
     **asked: Unpack[Settings],
 ) -> None:
-    """Sample `count` images from `run` into `out`: a .png grid, a .npz, or a folder of single .png files.
+    """Sample `count` examples from `run` into `out`: a .png grid, a .npz, a .csv table, or a folder of single .png
+    files, as its modality is written.
 
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
     of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
     `numbers_in`) and pictures `beside` are taken in turn too. Every PNG carries its settings (run, checkpoint, label,
     text, numbers, pictures beside, seed and sampling) in its text chunk `ebb`.
     """
-    run, out = Path(run), Path(out)
-    count, seed = whole("n", count), whole("seed", seed)
-    writable(out)
+    run, out, count, seed = Path(run), Path(out), whole("n", count), whole("seed", seed)
     system = load(run)
+    writable(out, system.modality.forms)
     said, shown = numbers_in(numbers), pictures_in(beside, system)
-    asked_of = {
+    asked_for = {
         "label": label,
         "text": turns(text, count) or None,
         "numbers": {name: turns(values, count) for name, values in said.items()} or None,
         **{name: turns(files, count) for name, files in shown.items()},
     }
-    given = system.given(count, asked_of, seed)
+    given = system.given(count, asked_for, seed)
     hint(system, text, said, shown, regions, progress)
     sampling = system.settled(**asked)
     settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
@@ -78,14 +80,14 @@ def sample_to(
     settings |= {name: what for name, what in known.items() if what} | ({"together": together} if text else {})
     settings |= {"label": label, "seed": seed}
     request = Request(given, count, sampling, seed)
-    make(Sampler(system, compiled=compile).parts(request, guide), request, system.labels, out, settings, progress)
-    progress(Message(f"{count} images in {out}"))
+    make(system, Sampler(system, compiled=compile).parts(request, guide), request, out, settings, progress)
+    progress(Message(f"{count} {system.modality.things} in {out}"))
 
 
 def make(
+    system: System,
     parts: Iterable[Tensor],
     request: Request,
-    labels: Labels,
     out: Path,
     settings: dict[str, Any],
     progress: Sink,
@@ -94,12 +96,12 @@ def make(
     progress(Progress("sampling", 0, len(request)))
     with arriving(out, len(request), progress) as some:
         for x in parts:
-            for image in to_pixels(x):
+            for image in system.modality.stored(x):
                 name = f"{settings['seed'] + len(some):06d}"
                 some.add(image, name, single(len(some), request, settings))
             progress(Progress("sampling", len(some), len(request)))
     if form(out) != "folder":
-        write(out, some.pixels, request, labels, settings)
+        write(out, system.modality, some.pixels, request, system.labels, settings)
 
 
 def turns(given: Sequence[T], count: int) -> list[T]:
@@ -146,28 +148,38 @@ def pictures_in(beside: Sequence[Path], system: System) -> dict[str, list[str]]:
     return found
 
 
-def write(out: Path, pixels: np.ndarray, request: Request, labels: Labels, settings: dict[str, Any]) -> None:
-    """Images with what they were asked for in a file: arrays, or a grid, with a caption for each where texts differ."""
+def write(
+    out: Path, modality: Modality, stored: np.ndarray, request: Request, labels: Labels, settings: dict[str, Any]
+) -> None:
+    """Samples with what they were asked for in a file: arrays, a table, or a grid, with captions where texts differ."""
     texts = [text or "" for text in request.given.get("text", ())]
+    names = request.given.get("label", [None] * len(stored)) if labels.names else ()
     if form(out) == "arrays":
-        asked_for = request.given.get("label", [None] * len(pixels)) if labels.names else ()
-        known = [-1 if name is None else labels.index(name) for name in asked_for]
-        named, shown = settings.get("numbers", {}), settings.get("beside", {})
-        seeds, count = np.arange(len(pixels)) + settings["seed"], len(pixels)
-        asked = {
-            "numbers": np.array([turns(turn, count) for turn in named.values()]).T,
-            "number_names": np.array(list(named), str),
-            "beside": np.array([turns(files, count) for files in shown.values()], str).T,
-            "beside_names": np.array(list(shown), str),
-        }
-        asked |= {"label_names": np.array(labels.names, str)} if labels.names else {}
-        known_array, texts_array = np.array(known, np.int64), np.array(texts if any(texts) else [], str)
-        save_npz(out, {"images": pixels, "labels": known_array, "texts": texts_array, "seeds": seeds, **asked})
+        save_npz(out, modality.arrays(stored) | asked_of(len(stored), texts, names, labels, settings))
+    elif form(out) == "table":
+        replace_text(out, modality.table(stored, [name or "" for name in names]))
     else:
         turn = len(set(texts))
         captions = texts if turn > 1 else ()
-        columns = turn * math.ceil(math.sqrt(len(pixels)) / turn) if 1 < turn <= 8 else None  # a column for each
-        save_png(grid(pixels, columns, captions), out, settings | {"count": len(pixels)})
+        columns = turn * math.ceil(math.sqrt(len(stored)) / turn) if 1 < turn <= 8 else None  # a column for each
+        save_png(modality.sheet(stored, columns, captions), out, settings | {"count": len(stored)})
+
+
+def asked_of(
+    count: int, texts: Sequence[str], names: Sequence[str | None], labels: Labels, settings: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """What `count` samples were asked for, as arrays: labels by number, −1 where there is none."""
+    named, shown = settings.get("numbers", {}), settings.get("beside", {})
+    asked = {
+        "labels": np.array([-1 if name is None else labels.index(name) for name in names], np.int64),
+        "texts": np.array(texts if any(texts) else [], str),
+        "seeds": np.arange(count) + settings["seed"],
+        "numbers": np.array([turns(turn, count) for turn in named.values()]).T,
+        "number_names": np.array(list(named), str),
+        "beside": np.array([turns(files, count) for files in shown.values()], str).T,
+        "beside_names": np.array(list(shown), str),
+    }
+    return asked | ({"label_names": np.array(labels.names, str)} if labels.names else {})
 
 
 def single(i: int, request: Request, settings: dict[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebb.data.images import grid, picture, save_png, to_pixels
 from ebb.data.metadata import Metadata
 from ebb.data.pictures import batches
 from ebb.data.scan import Images
-from ebb.encode.images import grid, picture, save_png, to_pixels
 from ebb.evaluate.drawn import Drawn
 from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import Features, RandomFeatures
@@ -41,6 +41,9 @@ RESTORED = 1000
 
 SHOWN = 10
 """Of them, those that are shown."""
+
+AT_ONCE = 500
+"""Examples that are encoded at once."""
 
 IDEAL = 10_000
 """Training images that the ideal denoiser knows, at most."""
@@ -104,7 +107,8 @@ def noise(subject: Analysed) -> Result:
     """
     system, images = subject.system, subject.images
     some = np.random.default_rng(subject.seed).permutation(len(images.pixels))[:IDEAL]
-    known = torch.cat([system.encode(x.to(system.device)).cpu() for x in batches(images.pixels[some])])
+    parts = (images.x(some[at : at + AT_ONCE]) for at in range(0, len(some), AT_ONCE))
+    known = torch.cat([system.encode(x.to(system.device)).cpu() for x in parts])
     probed, theirs = known[:PROBED].to(system.device), system.conditions(values_of(images, some), len(some))
     cond = {name: row[:PROBED] for name, row in theirs.items()}
     found = levels(system.denoiser, probed, cond, known, reference_cond=theirs, seed=subject.seed)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ebb.data.images import to_pixels
 from ebb.encode.conditioner import Values
-from ebb.encode.images import to_pixels
 from ebb.events import Progress, Work
 from ebb.store.failure import explained
 from ebb.store.owned import SAMPLES, SHARDS, delete

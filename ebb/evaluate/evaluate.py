@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from ebb.data.images import PICTURES
 from ebb.data.of_run import data_of
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Values
@@ -90,8 +91,7 @@ def evaluate(
 ) -> Work[Evaluated]:
     """Draw `count` samples from the run at `run` and measure them against its training data; the result is all figures.
 
-    Labels are drawn with the frequencies of the data; `settings` are of the sampling (steps, guidance, …), in place of
-    the run's own.
+    Labels are drawn with the frequencies of the data; `settings` are of the sampling, in place of the run's own.
     `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
     classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code; `data` is where the
     run's data is now.
@@ -218,6 +218,10 @@ def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
         what = {"ema": "averaged (EMA)", "model": "raw"}[weights]
         raise UsageError(f"{where} holds no {what} weights", f"measure the others: --weights {other}")
     system = load(run, weights)
+    if system.modality != PICTURES:
+        raise UsageError(
+            f"{run} makes {system.modality.things}; what is measured so far is pictures", command("doctor", run)
+        )
     if locate(run) != where:  # the run is being trained
         return loaded(run, weights, **settings)
     system = replace(system, sampling=system.settled(**settings))

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
 from ebb.encode.conditioner import Values
-from ebb.encode.images import to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive

@@ -27,7 +27,7 @@ class Group(BaseModel):
 
 
 class DataRecipe(Group):
-    """What is done to the images."""
+    """What is done to the data; size, channels and flip belong to pictures, window to tables."""
 
     size: int | None = None
     """side of the square that images are resized to; None: chosen from the images"""
@@ -35,6 +35,8 @@ class DataRecipe(Group):
     """1 for grey, 3 for colour; None: colour if any image has colour"""
     flip: bool = False
     """mirror half of the images left to right"""
+    window: int | None = None
+    """rows of a table that are one example, a window of a series; 0: each row is one; None: as the table looks"""
 
 
 class TextRecipe(Group):
@@ -86,8 +88,8 @@ class AutoencoderRecipe(Group):
 class NetworkRecipe(Group):
     """The network; multipliers, attention and cross belong to the unet, positions to the dit."""
 
-    kind: Literal["unet", "dit", "mmdit"] = "unet"
-    """unet, dit, or mmdit for texts"""
+    kind: Literal["unet", "dit", "mmdit", "mlp"] = "unet"
+    """unet, dit, mmdit for texts, or mlp for rows of numbers, which have no places for the others"""
     width: int | None = None
     """channels at the highest resolution (unet) or of every token (dit)"""
     depth: int | None = None

@@ -9,12 +9,13 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ebb.errors import UsageError
 from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe, flat, resolved
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choice depends on: how many images, shape (c, h, w) of what is denoised, its standard deviation."""
+    """What the choice depends on: count of examples, shape (c, *size) of what is denoised, its standard deviation."""
 
     count: int
     shape: tuple[int, ...]
@@ -47,7 +48,8 @@ def room(facts: Facts, patch: int) -> int:
     Those of a picture that is heard beside enter too, but do not come out again.
     """
     own = facts.shape[0]
-    return 16 * math.ceil(max(ROOM * own, own + facts.beside) * patch**2 / 16)
+    places: int = patch ** len(facts.shape[1:])
+    return 16 * math.ceil(max(ROOM * own, own + facts.beside) * places / 16)
 
 
 def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> NetworkRecipe:
@@ -69,7 +71,7 @@ def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> Network
 def squeezed(network: NetworkRecipe, facts: Facts) -> str | None:
     """What is wrong with a network whose width and patch were both asked for; None where nothing is."""
     width, patch = resolved(network.width), resolved(network.patch)
-    entering = facts.shape[0] * patch**2
+    entering = facts.shape[0] * patch ** len(facts.shape[1:])
     if width >= entering:
         return None
     return (
@@ -116,6 +118,25 @@ def transformer(facts: Facts, kind: Literal["dit", "mmdit"] = "dit") -> Recipe:
     return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
 
 
+def rows(facts: Facts) -> Recipe:
+    """Rows of numbers: a perceptron, wider for longer rows."""
+    width = min(512, max(128, 16 * math.ceil(facts.shape[0] / 4)))
+    network = NetworkRecipe(kind="mlp", width=width, depth=4, patch=1, multipliers=(), attention=(), cross=())
+    return Recipe(batch=256, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
+
+
+def series(facts: Facts) -> Recipe:
+    """Series: patches and levels down to about 8 places, so that all of a series is seen at once."""
+    patch = 1 if facts.side <= 64 else 2 if facts.side <= 256 else 4
+    halvings = max(1, min(4, round(math.log2(max(2, facts.side / patch / 8)))))
+    multipliers = (1, *(2,) * halvings)
+    last = len(multipliers) - 1
+    network = NetworkRecipe(
+        width=32, multipliers=multipliers, depth=2, patch=patch, attention=(last,), cross=texts(facts, last)
+    )
+    return Recipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
+
+
 def coder(facts: Facts) -> Recipe:
     """An autoencoder."""
     return Recipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
@@ -123,15 +144,32 @@ def coder(facts: Facts) -> Recipe:
 
 def starting_point(asked: Recipe, facts: Facts) -> tuple[Recipe, str]:
     """The starting point for these facts, and why."""
+    if (axes := len(facts.shape)) < 3:
+        return fewer_axes(asked, facts, axes)
     c, h, w = facts.shape
     if asked.kind == "autoencoder":
         return coder(facts), "an autoencoder was asked for"
+    if asked.network.kind == "mlp":
+        raise UsageError("an mlp is of rows of numbers, and this data has places", "leave --network.kind out")
     if asked.network.kind != "unet":
         return transformer(facts, asked.network.kind), "a transformer was asked for"
     for recipe, limit in ((tiny, 16), (small, 40)):
         if facts.side <= limit:
             return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
     return large(facts), f"large: images of {w}×{h} with {c} channels"
+
+
+def fewer_axes(asked: Recipe, facts: Facts, axes: int) -> tuple[Recipe, str]:
+    """The starting point for rows and series, and why; UsageError for what is of pictures."""
+    if asked.kind == "autoencoder" or asked.network.kind in ("dit", "mmdit"):
+        what = "an autoencoder" if asked.kind == "autoencoder" else f"a {asked.network.kind}"
+        raise UsageError(f"{what} is of pictures, and this data has none", "leave the option out")
+    if axes == 1:
+        return rows(facts), f"rows: {facts.shape[0]} numbers each, which have no order that a U-Net could use"
+    if asked.network.kind == "mlp":
+        raise UsageError("an mlp is of rows of numbers, and series have times", "leave --network.kind out")
+    channels, times = facts.shape
+    return series(facts), f"series: {times} times of {channels} channel{'s' * (channels > 1)}"
 
 
 def filled(asked: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +213,7 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     """The recipe with everything chosen that needs no measuring, and the reason of each choice by dotted name."""
     start, why = starting_point(asked, facts)
     parts, why_parts = suited(asked.path)
-    if asked.network.kind != "unet" and asked.path == "linear":
+    if start.network.kind in ("dit", "mmdit") and asked.path == "linear":
         patch = resolved(roomy(asked.network, start.network, facts).patch)
         parts["times"] = shifted(facts.shape[1] * facts.shape[2] / patch**2)
     sigma_data = asked.sigma_data or round(facts.sigma_data, 4)
@@ -183,11 +221,16 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
     offered = start.model_dump() | parts | {"network": fitting.model_dump()}
     offered |= {"sigma_data": sigma_data, "batch": min(start.batch or 128, facts.count)}
     # images of one size that is not square stay as they are: there is no side to name
-    channels, height, width = facts.picture or facts.shape
-    offered["data"] = {"size": height if height == width else None, "channels": channels, "flip": False}
+    offered["data"] = {"size": None, "channels": None, "flip": False, "window": None}
+    if len(facts.shape) == 3:
+        channels, height, width = facts.picture or facts.shape
+        offered["data"] |= {"size": height if height == width else None, "channels": channels}
+    elif asked.data.flip:
+        raise UsageError("pictures are mirrored, and this data has none", "leave --data.flip out")
     if asked.optimiser.kind not in (None, start.optimiser.kind):
         offered["optimiser"]["lr"] *= ADAMW if asked.optimiser.kind == "adamw" else 1 / ADAMW
     tree = filled(asked.model_dump(), offered)
+    tree["network"]["kind"] = start.network.kind
     for name in ("prediction", "weight"):  # a bare `edm` takes the data's own deviation
         tree[name] = f"edm(sigma_data={sigma_data})" if tree[name] == "edm" else tree[name]
     tree["label_dropout"] *= facts.conditioned
@@ -198,6 +241,7 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
         "data.size": "the size of the images",
         "data.channels": "the channels of the images",
         "batch": "the whole data set" if offered["batch"] == facts.count else why,
+        "network.kind": why,
         "label_dropout": "there is nothing to hide: neither labels nor captions",
     }
     before, after = flat(asked.model_dump()), flat(recipe.model_dump())

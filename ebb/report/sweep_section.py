@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ebb.encode.images import grid, save_png
+from ebb.data.images import grid, save_png
 from ebb.report.page import log_ticks, page, section, short, table
 from ebb.store.write import replace_text
 

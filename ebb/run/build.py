@@ -66,7 +66,8 @@ def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
     """Everything the recipe names; the weights depend on its seed alone. UsageError for a name that is not known."""
     torch.manual_seed(recipe.seed)
     made = FAMILIES[recipe.kind].build(recipe, data, device)
-    system = System(made.model, data.images.summary.shape, data.conditioner, recipe.sample)
+    images = data.images
+    system = System(made.model, images.summary.shape, data.conditioner, recipe.sample, images.modality)
     return Built(
         system,
         made.training,

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from ebb.data.images import save_png
 from ebb.data.scan import Images
-from ebb.encode.images import grid, save_png
 from ebb.errors import DamagedError
 from ebb.events import Event, Message, Overview, RolledBack, Update, strict
 from ebb.recipe.recipe import Recipe, flat, from_yaml, to_yaml
-from ebb.shapes import sides
+from ebb.store.origin import Origin, Role
 from ebb.store.write import append_text, replace_text
-from ebb.system.system import System
+from ebb.system.system import System, locate
 
 
 def data_overview(images: Images, captions: bool = True) -> Iterator[Event]:
@@ -36,15 +36,16 @@ def data_overview(images: Images, captions: bool = True) -> Iterator[Event]:
     rows = list(s.chosen.items())
     if s.classes:
         smallest, largest = min(s.classes.values()), max(s.classes.values())
-        rows.append(("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} images"))
-    figures = ", ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in zip(s.mean, s.std, strict=True))
-    rows.append(("values", f"{figures} (mean ± deviation by channel; black is -1, white 1)"))
+        rows.append(("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} {images.modality.things}"))
+    if s.histogram:
+        figures = ", ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in zip(s.mean, s.std, strict=True))
+        rows.append(("values", f"{figures} (mean ± deviation by channel; black is -1, white 1)"))
     held_out = images.held_out.summary.findings if images.held_out else ()
     for where, findings in (("", s.findings), ("held out, ", held_out)):
         for finding in findings:
             what = f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
             rows.append((f"{where}{finding.kind} ({finding.count:,})", what))
-    yield Overview(f"{s.name}: {s.count:,} images, {s.kind}", tuple(rows))
+    yield Overview(f"{s.name}: {s.count:,} {images.modality.things}, {s.kind}", tuple(rows))
     for match in s.matches:
         if match.little and (captions or match.condition != "captions"):
             silence = "; or leave captions out: --text.captions ignored" if match.condition == "captions" else ""
@@ -56,6 +57,14 @@ def chosen_for(recipe: Recipe, reasons: dict[str, str]) -> Overview:
     values = flat(recipe.model_dump(mode="json"))
     rows = tuple((name, str(values[name]), reason) for name, reason in reasons.items())
     return Overview("the recipe", rows, ("chosen", "value", "because"))
+
+
+def origins_of(recipe: Recipe) -> list[Origin]:
+    """The runs that a run of this recipe stands on, as they are now. Raises UsageError for one without a checkpoint."""
+    named: dict[Role, str | None] = {"teacher": recipe.reflow}
+    if recipe.reflow is None:  # else the teacher has the autoencoder too
+        named = {"autoencoder": recipe.autoencoder}
+    return [Origin.of(run, role, locate(run)) for role, run in named.items() if run is not None]
 
 
 def words(asked: Recipe) -> list[str]:
@@ -85,7 +94,7 @@ def write_documents(
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf8")
     some = np.random.default_rng(0).permutation(len(images.pixels))[:25]
     captions = [images.names[i] for i in images.labels[some]] if images.labels is not None else []
-    sheet = grid(images.pixels[some], 5, captions)
+    sheet = images.modality.sheet(images.pixels[some], 5, captions)
     save_png(sheet, folder / "samples" / "data-grid.png", {"data": images.summary.name})
     rest = {
         "command": shlex.join(["ebb", "train", data, *words(asked)]),
@@ -95,6 +104,8 @@ def write_documents(
     }
     if images.summary.images != images.summary.fingerprint:
         rest["images"] = images.summary.images
+    if origins := origins_of(recipe):
+        rest["origins"] = [origin.facts() for origin in origins]
     (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
 
 
@@ -109,6 +120,7 @@ def amend(folder: Path, recipe: Recipe, name: str, reason: str) -> None:
 
 def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, Any]) -> None:
     """The model card; `figures` is the last line of the log."""
+    axes = ", ".join(f"{name} {size}" for name, size in zip(system.modality.axes, system.shape, strict=True))
     count, (what, process) = sum(p.numel() for p in system.model.module.parameters()), system.model.card()
     names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
     heard = "".join(f"- {name}: {what}\n" for name, what in hears.conditions.items() if name != "label")
@@ -116,11 +128,11 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
         folder / "card.md",
         f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
-        f"- makes: {sides(system.shape[1:])} of {system.shape[0]} channels, values in [-1, 1]\n"
+        f"- makes: {system.modality.things}, {axes}\n"
         f"- labels: {names}\n{heard}"
         f"- {process}\n- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
         f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
-        "Its pictures are made by a machine; say so where you show them.\n",
+        "What it makes is made by a machine; say so where you show it.\n",
     )
 
 

@@ -22,7 +22,7 @@ from ebb.errors import UsageError
 from ebb.events import Work
 from ebb.recipe.recipe import Recipe, from_yaml
 from ebb.sample.noise import Noise
-from ebb.store import checkpoint
+from ebb.store.origin import Origin
 from ebb.store.shards import cached
 from ebb.system.requests import heard, values_of
 from ebb.system.sampler import Sampler
@@ -86,7 +86,7 @@ def pairs_of(
 
     key: dict[str, Any] = {
         "data": images.summary.fingerprint,
-        "weights": checkpoint.sha256(locate(run) / "ema.safetensors"),
+        "weights": Origin.of(str(run), "teacher", locate(run)).sha256,
     }
     key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}
     kept = yield from cached(cache / "pairs" / run.name, key, count, made, what="drawing pairs of noise and sample")

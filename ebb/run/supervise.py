@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ebb.data.images import save_png
 from ebb.data.loader import Loader
-from ebb.data.pictures import to_unit
-from ebb.encode.images import grid, save_png, to_pixels
 from ebb.errors import EbbError, UsageError
 from ebb.events import Event, Message, Preview, RolledBack, Saved, Skipped, Update, Work
 from ebb.recipe.recipe import Recipe, resolved
@@ -296,7 +295,8 @@ def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
 def restore(parts: Built, saved: Path) -> None:
     """Go on from a checkpoint; DamagedError for one that is not what was saved.
 
-    Raises UsageError where the latents are not those that were trained on.
+    Raises UsageError where the latents are not those that were trained on, which runs without origins tell by this
+    alone.
     """
     checkpoint.verify(saved)
     if (saved / "autoencoder.safetensors").is_file():
@@ -350,8 +350,8 @@ def validation_steps(recipe: Recipe, parts: Built) -> set[int]:
 def draw(folder: Path, parts: Built, step: int) -> Path:
     """The file of a grid to look at, from the averaged weights, with the same seeds at every step."""
     made, columns = shown(parts)
-    file = folder / "samples" / f"step-{step:06d}.png"
-    save_png(grid(to_pixels(made), columns), file, {"step": step, "seed": 0})
+    modality, file = parts.averaged().modality, folder / "samples" / f"step-{step:06d}.png"
+    save_png(modality.sheet(modality.stored(made), columns), file, {"step": step, "seed": 0})
     return file
 
 
@@ -363,7 +363,7 @@ def shown(parts: Built) -> tuple[Tensor, int]:
     system, classes = parts.averaged(), len(parts.system.labels.names)
     if system.model.reconstructs:
         columns, images = GRID_IMAGES // 4, parts.data.images.held_out or parts.data.images
-        x = to_unit(torch.from_numpy(images.pixels[: 2 * columns])).to(system.device)
+        x = images.x(slice(2 * columns)).to(system.device)
         with torch.no_grad():
             made = system.decode(system.encode(x))
         return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ebb.data.changed import changed
-from ebb.data.scan import Images, read
+from ebb.data.reading import as_asked
+from ebb.data.scan import Images
 from ebb.data.sources import named
 from ebb.errors import UsageError
 from ebb.events import Done, Event, Message, Progress, Work, streamed
@@ -16,7 +17,7 @@ from ebb.machine import best_device, ready
 from ebb.recipe.recipe import Recipe, difference, from_yaml, resolved
 from ebb.report.run_report import write_report
 from ebb.run.build import build, names_known
-from ebb.run.folder import Log, chosen_for, data_overview, write_card, write_documents
+from ebb.run.folder import Log, chosen_for, data_overview, origins_of, write_card, write_documents
 from ebb.run.plan import resolve, timed
 from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
@@ -24,6 +25,7 @@ from ebb.run.supervise import follow, restore
 from ebb.store import checkpoint
 from ebb.store.exchange import exchanged, foreign, pending, recover
 from ebb.store.lock import MEASURED, TRAINED, held
+from ebb.store.origin import Origin, unchanged
 from ebb.store.owned import claimable, is_run, spared
 from ebb.store.place import by_name, expanded, room_in
 
@@ -109,17 +111,11 @@ def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -
 
 
 def looked_at(data: str, asked: Recipe, cache: Path) -> Work[Images]:
-    """The images of `data` as they are asked for, read and reported; large ones are kept in `cache`."""
+    """The examples of `data` as they are asked for, read and reported; large ones are kept in `cache`."""
     yield Progress("reading the data")
     images = yield from streamed(
-        lambda progress: read(
-            data,
-            size=asked.data.size,
-            channels=asked.data.channels,
-            numbers=asked.numbers,
-            beside=asked.beside,
-            cache=cache,
-            progress=lambda what, done, of: progress(Progress(what, done, of)),
+        lambda progress: as_asked(
+            data, asked, cache, progress=lambda what, done, of: progress(Progress(what, done, of))
         )
     )
     yield from data_overview(images, captions=asked.text.captions != "ignored")
@@ -131,7 +127,7 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
 
     The engine alone may differ, since what is learnt does not depend on it, and is that which is asked for now.
 
-    Raises UsageError, with the difference, for a run of another recipe or other data.
+    Raises UsageError, with the difference, for a run of another recipe or other data, or that stood on another run.
     """
     if fresh or not is_run(folder):
         return None
@@ -148,6 +144,7 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
             f"{folder} is a run of another recipe:\n    " + "\n    ".join(changes),
             "repeat its own command to resume it, --fresh to replace it, or --run FOLDER to keep both",
         )
+    unchanged(map(Origin.read, rest.get("origins", ())), origins_of(recipe))
     return recipe if asked.engine is None else recipe.model_copy(update={"engine": asked.engine})
 
 

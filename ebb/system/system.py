@@ -14,6 +14,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from ebb.data.images import PICTURES
+from ebb.data.modality import Modality
 from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
@@ -26,6 +28,7 @@ from ebb.recipe.recipe import Sampling, explained
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
 from ebb.system.contract import parts_of, written
+from ebb.system.modalities import modality_of, modality_written
 from ebb.system.model import Model
 from ebb.system.sampler import Request, Sampler, Settings
 
@@ -34,7 +37,7 @@ from ebb.system.sampler import Request, Sampler, Settings
 class System:
     """A model, the shape of what it makes, what it can be asked for, and how to sample it unless told otherwise.
 
-    Its contract (family, network, path, prediction, clock, scales, shape, value range, labels, vocabulary, numbers,
+    Its contract (family, network, path, prediction, clock, scales, shape, modality, labels, vocabulary, numbers,
     pictures beside, autoencoder) is saved with the weights; on loading everything is rebuilt from it and a mismatch is
     refused by name.
     """
@@ -43,6 +46,7 @@ class System:
     shape: tuple[int, ...]
     conditioner: Conditioner = field(default_factory=Conditioner)
     sampling: Sampling = field(default_factory=Sampling)
+    modality: Modality = PICTURES
 
     @property
     def space(self) -> LatentSpace | None:
@@ -70,26 +74,27 @@ class System:
         return self.shape if self.space is None else self.space.shape(self.shape)
 
     def encode(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
-        """What the denoiser works on, from values in [−1, 1]: they themselves, or their latents.
+        """What the denoiser works on, from values in units of the modality: they themselves, or their latents.
 
         Raises UsageError, as `decode` does, for a tensor of another kind or with other axes; sides may differ.
         """
-        batch_of("pictures", x, self.shape[:1], len(self.shape))
+        batch_of(self.modality.things, x, self.shape[:1], len(self.shape))
         return x if self.space is None else self.space.encode(x)
 
     def decode(self, z: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
-        """The inverse of `encode`, in [−1, 1]; approximate for latents."""
+        """The inverse of `encode`, within what the modality holds; approximate for latents."""
         batch_of("what is denoised", z, self.inner[:1], len(self.inner))
-        return (z if self.space is None else self.space.decode(z)).clamp(-1, 1)
+        return self.modality.bounded(z if self.space is None else self.space.decode(z))
 
     def contract(self) -> dict[str, Any]:
         """The contract as JSON, from which `from_contract` makes the system again, but for its weights."""
-        return written(self.model, self.shape, self.conditioner, self.sampling)
+        own = written(self.model, self.shape, self.conditioner, self.sampling)
+        return own | {"modality": modality_written(self.modality)}
 
     @classmethod
     def from_contract(cls, contract: dict[str, Any]) -> System:
         """The system a contract describes, with fresh weights; raises DamagedError where it cannot be one."""
-        return cls(*parts_of(contract))
+        return cls(*parts_of(contract), modality_of(contract))
 
     @property
     def device(self) -> torch.device:

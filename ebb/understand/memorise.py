@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebb.data.images import grid
 from ebb.data.pictures import batches
-from ebb.encode.images import grid
 from ebb.errors import DataError, UsageError
 from ebb.judge.arrays import Given, array_of, indices_of
 from ebb.judge.features import Features, extract, members
@@ -133,14 +133,15 @@ def memorisation(
 def checked(
     samples: Given, asked: Given | None, train: Given, held_out: Given
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, NDArray[np.uint8], NDArray[np.uint8]]:
-    """The same as arrays; DataError unless all are 8-bit images of one shape, some of each, with a label for each
-    sample if any."""
+    """The same as arrays; DataError unless all are 8-bit images, or numbers, of one shape, some of each, with a label
+    for each sample if any."""
     names = ("samples", "training images", "unseen images")
     mine, known, unseen = (array_of(name, one) for name, one in zip(names, (samples, train, held_out), strict=True))
     for name, images in zip(names, (mine, known, unseen), strict=True):
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != known.shape[1:] or len(images) < 1:
+        stored = images.dtype == known.dtype and (images.dtype == np.uint8) == (images.ndim == 4)
+        if not stored or images.shape[1:] != known.shape[1:] or len(images) < 1:
             raise DataError(
-                f"expected {name} of the shape of the training images, uint8 [n ≥ 1, c, h, w] with [c, h, w]"
+                f"expected {name} as the training images, uint8 [n ≥ 1, c, h, w] or numbers of a table, with"
                 f" {list(known.shape[1:])}, got {images.dtype} {list(images.shape)}"
             )
     labels = indices_of("labels", asked)
@@ -179,7 +180,7 @@ def views(
     sets: tuple[NDArray[np.uint8], ...], features: Features | None
 ) -> Iterator[tuple[str, tuple[NDArray[Any], ...]]]:
     """The sets as rows of numbers [n, d] in each space: pixels, then features."""
-    yield "pixels", tuple(images.reshape(len(images), -1) for images in sets)
+    yield "pixels" if sets[0].dtype == np.uint8 else "values", tuple(images.reshape(len(images), -1) for images in sets)
     if features is not None:
         first = members(features)[0]  # the others would say the same again
         yield first.name, tuple(extract(first, batches(images)) for images in sets)
@@ -308,7 +309,7 @@ def verdict(spaces: list[NearestImages], samples: int, unseen: int, identical: i
     if 2 * surprise(samples, samples, 1, unseen) >= SURE:
         return f"cannot tell: {samples} samples and {unseen} unseen images are too few"
     worst = min(spaces, key=lambda space: space.chance)
-    where = "in pixels" if worst.space == "pixels" else f"in the features of {worst.space}"
+    where = f"in {worst.space}" if worst.space in ("pixels", "values") else f"in the features of {worst.space}"
     share = (
         f"{100 * worst.closer:.3g} % of the samples lie as close to a training image, {where}, as only"
         f" {100 * worst.expected:.2g} % of unseen images do"

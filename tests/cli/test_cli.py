@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebb.encode.images import save_png, settings_of
+from ebb.data.images import save_png, settings_of
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.events import finished

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ebb.data.images import save_png
 from ebb.data.scan import read
-from ebb.encode.images import save_png
 from ebb.errors import DataError, ResourceError, UsageError
 from ebb.store import memory
 

@@ -17,8 +17,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ebb.data.images import to_pixels
 from ebb.data.scan import read
-from ebb.encode.images import to_pixels
 from ebb.events import finished
 from ebb.judge.ensemble import save_ensemble, train_ensemble
 from ebb.recipe.recipe import Recipe

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebb.encode.images import grid, save_png, settings_of, to_pixels
+from ebb.data.images import grid, save_png, settings_of, to_pixels
 from ebb.encode.labels import Labels
 from ebb.errors import UsageError
 

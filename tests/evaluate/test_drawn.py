@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import ebb
+from ebb.data.images import to_pixels
 from ebb.encode.conditioner import Conditioner, part
-from ebb.encode.images import to_pixels
 from ebb.encode.labels import Labels
 from ebb.evaluate import drawn as module
 from ebb.evaluate.drawn import draw

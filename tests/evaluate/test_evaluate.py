@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from ebb.cli.screen import Reader
+from ebb.cli.output import Reader
 from ebb.data.of_run import data_of
 from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
@@ -167,7 +167,7 @@ def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
         for measured in (evaluate, sweep):
             how = ((), ()) if measured is sweep else (COUNT,)
             with pytest.raises(DataError, match=r"(?s)the data of .* is not at .*→ .*--data PLACE"):
-                measured(run, *how, data=place)
+                finished(measured(run, *how, data=place))
     assert data_of(run, str(moved)).summary.count == 48
     assert len(finished(evaluate(run, COUNT, likelihood=0, data=str(moved))).figures.distances) > 1
     Image.new("L", (8, 8), 77).save(moved / "above" / "new.png")
@@ -290,12 +290,12 @@ def test_a_measurement_stopped_before_it_drew_anything_promises_nothing(run, cap
 
 
 def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
-    monkeypatch.setattr("ebb.cli.screen.QUIET", -1.0)
+    monkeypatch.setattr("ebb.cli.output.QUIET", -1.0)
     console = Console(file=io.StringIO(), width=100)
     with Reader(console) as reader:
         reader.show(Progress("sampling runs/[bold]it", 5, 10))
     assert console.file.getvalue().splitlines() == ["sampling runs/[bold]it: 5 of 10"]
-    monkeypatch.setattr("ebb.cli.screen.QUIET", 60.0)
+    monkeypatch.setattr("ebb.cli.output.QUIET", 60.0)
     with Reader(console) as reader:
         reader.show(Progress("again"))
     assert "again" not in console.file.getvalue()

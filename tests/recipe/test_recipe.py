@@ -98,6 +98,7 @@ def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
     values = flat(recipe.model_dump())
     open_ones = {name for name, value in values.items() if value is None}
     assert open_ones <= {
+        "data.window",
         "autoencoder",
         "beside",
         "autoencoding.lpips",

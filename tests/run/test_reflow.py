@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,9 @@ from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
 from ebb.run.train import train
 from ebb.sample.scheme import last
+from ebb.store import checkpoint
 from ebb.system.model import scheme_of
-from ebb.system.system import load
+from ebb.system.system import load, locate
 from ebb.train.objectives.denoising import Denoising
 
 CPU = torch.device("cpu")
@@ -57,6 +60,26 @@ def test_the_pairs_are_samples_of_the_run_with_the_noise_they_began_from(home):
     assert recipe.times == "uniform"
     assert recipe.network.width == 16
     assert build(recipe, found, CPU).validation is None
+
+
+def test_a_teacher_that_changed_is_noticed_and_named(home, tmp_path, monkeypatch):
+    """Its pairs would be others: a run that went on with them would be neither of the two."""
+    shutil.copytree(home / "first", tmp_path / "first")
+    source, asked = str(home / "data.npz"), Recipe(reflow=str(tmp_path / "first"), pairs=20, **SMALL)
+    finished(train(source, asked, run=tmp_path / "second", fresh=True))
+    (origin,) = from_yaml(tmp_path / "second" / "run.yaml")[1]["origins"]
+    weights = locate(tmp_path / "first") / "ema.safetensors"
+    assert origin == {"run": str(tmp_path / "first"), "sha256": checkpoint.sha256(weights), "role": "teacher"}
+    finished(train(source, asked, run=tmp_path / "second"))
+    first = Recipe(network={"width": 16, "depth": 1}, seed=1, **SMALL)
+    finished(train(source, first, run=tmp_path / "first", fresh=True))
+    with pytest.raises(
+        UsageError, match=rf"teacher has been trained anew .*{tmp_path / 'first'} had sha256 {origin['sha256'][:12]}"
+    ) as refused:
+        finished(train(source, asked, run=tmp_path / "second"))
+    assert "--fresh" in refused.value.hint
+    monkeypatch.setattr("ebb.run.train.unchanged", lambda *_: None)
+    finished(train(source, asked, run=tmp_path / "second"))  # the mutant: nothing else would notice
 
 
 def test_training_begins_with_the_weights_of_the_run(home):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebb.encode.images import settings_of
+from ebb.data.images import settings_of
 from ebb.errors import ResourceError
 from ebb.store import checkpoint, exchange
 from ebb.store.exchange import exchanged, recover

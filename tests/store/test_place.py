@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebb.encode.images import settings_of
+from ebb.data.images import settings_of
 from ebb.errors import ResourceError, UsageError
 from ebb.sample import scheme
 from ebb.sample.trajectory import trajectory

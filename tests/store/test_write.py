@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from safetensors import SafetensorError
 
-from ebb.encode.images import save_npz, save_png
+from ebb.data.images import save_npz, save_png
 from ebb.errors import ResourceError
 from ebb.evaluate.analyses import Result
 from ebb.evaluate.drawn import keep

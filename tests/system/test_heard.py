@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from ebb.cli.screen import shown
+from ebb.cli import output
+from ebb.data.images import settings_of
 from ebb.data.of_run import data_of
 from ebb.data.pictures import opened, to_unit
 from ebb.data.scan import read
@@ -22,7 +23,6 @@ from ebb.doctor.model_checks import check_condition_ignored
 from ebb.doctor.model_subject import ModelSubject
 from ebb.edit.editor import Editor
 from ebb.edit.samples import hint, sample_to
-from ebb.encode.images import settings_of
 from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.events import finished
@@ -70,7 +70,7 @@ def write(folder, image, count=64, others=False):
 
 def run(data, folder, /, **asked):
     said = io.StringIO()
-    shown(train(str(data), Recipe.model_validate(asked), run=folder), Console(file=said, width=150))
+    output.shown(train(str(data), Recipe.model_validate(asked), run=folder), Console(file=said, width=150))
     return said.getvalue()
 
 

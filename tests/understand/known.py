@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ebb.data.images import to_pixels
 from ebb.encode.conditioner import Conditioner
-from ebb.encode.images import to_pixels
 from ebb.encode.labels import Labels
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.exact import Mixture

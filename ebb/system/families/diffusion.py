@@ -14,6 +14,7 @@ from ebb.encode.latent import LatentSpace
 from ebb.guide.cfg import Guide
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
+from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.networks.unet import UNet
@@ -179,8 +180,10 @@ def denoiser_of(recipe: Recipe, data: Prepared) -> NetworkDenoiser:
     return denoiser
 
 
-def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS) -> UNet | DiT | MMDiT:
+def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS) -> UNet | DiT | MMDiT | MLP:
     """The network for what has this shape, with fresh weights from the global generator."""
+    if recipe.kind == "mlp":
+        return MLP(shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), ports=ports)
     shared: dict[str, Any] = {
         "width": resolved(recipe.width),
         "depth": resolved(recipe.depth),
@@ -193,4 +196,5 @@ def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_
         size = shape[1:] if recipe.positions == "learned" else ()
         return DiT(shape[0], positions=recipe.positions, size=size, **shared)
     levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    return UNet(shape[0], **levels, cross=resolved(recipe.cross), **shared)
+    levels |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
+    return UNet(shape[0], **levels, **shared)

@@ -45,7 +45,7 @@ class Prepared:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what is denoised: a picture's [c, h, w], or its latent's."""
+        """Of what is denoised: an example, or its latent."""
         return self.images.summary.shape if self.space is None else self.space.shape(self.images.summary.shape)
 
 
@@ -104,7 +104,7 @@ class Family(ABC):
     def prepared(self, recipe: Recipe, images: Images, shop: Workshop) -> Work[Prepared]:
         """What it learns from of images without all that is said of them, where it is not `conditioned`."""
         yield from ()
-        return Prepared(images, Conditioner(), Examples(images.pixels), None)
+        return Prepared(images, Conditioner(), Examples(images.pixels, unit=images.modality.unit), None)
 
     def calls(self, recipe: Recipe) -> float:
         """How many forward passes a sample of a grid takes."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ebb.encode.images import form, picture, save_png
+from ebb.data.images import form, picture, save_png
 from ebb.events import Message, Sink
 
 

@@ -7,9 +7,10 @@ import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from ebb.data.pictures import to_unit
 from ebb.errors import UsageError
 from ebb.shapes import Float
 from ebb.store.failure import explained
@@ -30,13 +32,16 @@ NUMBERED = re.compile(r"\d{6,}\.png")
 LINES = 8
 """The most lines of a caption that a grid shows."""
 
-FORMS = {".png": "grid", ".npz": "arrays"}
+FORMS = {".png": "grid", ".npz": "arrays", ".csv": "table"}
 """What is written by the end of the name; any other name is a folder of single pictures, such as guidance_1.5."""
+
+SOME = {"grid": "a grid", "arrays": "arrays", "table": "a table"}
+"""The same in words."""
 
 OTHER_FILES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".avif", ".heic", ".bmp", ".tif", ".tiff", ".svg", ".pdf",
     ".eps", ".ps", ".ppm", ".pgm", ".ico", ".mp4", ".mov", ".webm", ".npy", ".pt", ".pth", ".safetensors",
-    ".zip", ".tar", ".gz", ".json", ".yaml", ".txt", ".csv", ".html",
+    ".zip", ".tar", ".gz", ".json", ".yaml", ".txt", ".tsv", ".html",
 }  # fmt: skip
 """Ends of names by which a file is meant, of a kind that is not written."""
 
@@ -74,6 +79,51 @@ def grid(pixels: np.ndarray, columns: int | None = None, captions: Sequence[str]
     return sheet
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """8-bit pictures [n, c, h, w]; x holds their values from −1, black, to 1, white."""
+
+    axes: ClassVar = ("channel", "height", "width")
+    things: ClassVar = "images"
+    forms: ClassVar = ("grid", "arrays", "folder")
+
+    def unit(self, stored: Tensor) -> Float[Tensor, "n c h w"]:
+        """0…255 as −1…1."""
+        return to_unit(stored)
+
+    def bounded(self, x: Float[Tensor, "n *d"]) -> Float[Tensor, "n *d"]:
+        """x, clipped to what is black or white."""
+        return x.clamp(-1, 1)
+
+    def stored(self, x: Float[Tensor, "n c h w"]) -> np.ndarray:
+        """−1…1 as 0…255, clipped and rounded."""
+        return to_pixels(x)
+
+    def sheet(self, stored: np.ndarray, columns: int | None = None, captions: Sequence[str] = ()) -> Image.Image:
+        """A grid."""
+        return grid(stored, columns, captions)
+
+    def arrays(self, stored: np.ndarray) -> dict[str, np.ndarray]:
+        """Images."""
+        return {"images": stored}
+
+    def table(self, stored: np.ndarray, labels: Sequence[str] = ()) -> str:
+        """None: UsageError."""
+        raise UsageError("pictures are no table", "write .png or .npz")
+
+    def to_json(self) -> dict[str, Any]:
+        """Nothing: all 8-bit pictures are alike."""
+        return {}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Pixels:
+        """The pixels of a contract."""
+        return cls()
+
+
+PICTURES = Pixels()
+
+
 def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any]) -> None:
     """Write a PNG whose text chunk `ebb` holds `settings` as JSON (read it back with `settings_of`)."""
     info = PngInfo()
@@ -95,20 +145,21 @@ def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def form(out: Path) -> str:
-    """What a name asks for: grid, arrays or folder."""
+    """What a name asks for: grid, arrays, table or folder."""
     return FORMS.get(out.suffix.lower(), "folder")
 
 
-def writable(out: Path) -> None:
-    """Raise UsageError for the name of a file that is no .png or .npz, for one that ebb did not make, which stays, and
+def writable(out: Path, forms: Sequence[str] = PICTURES.forms) -> None:
+    """Raise UsageError for the name of a file of none of these `forms`, for one that ebb did not make, which stays, and
     for a place in a folder that is far from being there; ResourceError for what the system refuses.
 
     Nothing is made yet: a folder that is not there comes with its first file.
     """
-    if out.suffix.lower() in OTHER_FILES and not out.is_dir():
+    if (out.suffix.lower() in OTHER_FILES or form(out) not in forms) and not out.is_dir():
+        ends = ", ".join(f"{suffix} for {SOME[kind]}" for suffix, kind in FORMS.items() if kind in forms)
+        written = "pictures are written as .png" if "folder" in forms else "they are written as .csv"
         raise UsageError(
-            f"cannot write {out}: pictures are written as .png",
-            "end --out in .png for a grid, .npz for arrays, or name a folder",
+            f"cannot write {out}: {written}", f"end --out in {ends}{', or name a folder' * ('folder' in forms)}"
         )
     single = form(out) != "folder"
     if out.is_dir() and single:
