@@ -125,8 +125,8 @@ def evaluate(
         )
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
         found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
-        texts = tuple(given.get("text", ()))
-        subject = Analysed(run, one.system, images, drawn, labels, texts, seen, seed, likelihood)
+        asked = tuple(given.get("text", ()))
+        subject = Analysed(run, one.system, images, drawn, labels, asked, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
 
 

@@ -32,7 +32,7 @@ from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, Workshop
-from ebb.system.requests import heard, values_of
+from ebb.system.requests import conditions_of, values_of
 from ebb.system.system import load, locate
 from ebb.terminal import command
 
@@ -79,7 +79,7 @@ def prepared(
         if isinstance(text, FrozenText):
             folder = f"{images.summary.name}-{text.fingerprint[:8]}-{part}"
             ready["text"] = yield from states_of(text, some, cache / "texts" / folder)
-        conditions = heard(conditioner, values_of(some), len(some.pixels), ready)
+        conditions = conditions_of(conditioner, values_of(some), len(some.pixels), ready)
         return replace(Examples(some.pixels, unit=images.modality.unit), **conditions)
 
     examples = yield from of(images, "train")

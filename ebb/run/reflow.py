@@ -24,7 +24,7 @@ from ebb.recipe.recipe import Recipe, from_yaml
 from ebb.sample.noise import Noise
 from ebb.store.origin import Origin
 from ebb.store.shards import cached
-from ebb.system.requests import heard, values_of
+from ebb.system.requests import conditions_of, values_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
 
@@ -96,4 +96,4 @@ def pairs_of(
         return Noise(tuple(FIRST + int(at) for at in index)).start(shape)
 
     examples = Examples(kept["x0"], unit=lambda x: x, noise=noise)
-    return system, replace(examples, **heard(system.conditioner, given, count))
+    return system, replace(examples, **conditions_of(system.conditioner, given, count))

@@ -42,7 +42,7 @@ def values_from(
     return {**given, **metadata.pictures}
 
 
-def heard(
+def conditions_of(
     conditioner: Conditioner, given: Values, count: int, ready: Mapping[str, Rows] | None = None
 ) -> dict[str, Any]:
     """The conditions of `count` examples for `ebb.data.loader.Examples`: those that are as large as x are made batch by
