@@ -22,7 +22,7 @@ from ebb.evaluate import analyses, two_sample
 from ebb.evaluate.compare import against, as_rows
 from ebb.evaluate.evaluate import as_table, evaluate
 from ebb.evaluate.sweep import sweep
-from ebb.events import Progress, finished
+from ebb.events import Done, Figure, Progress, finished, from_json, strict
 from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
 from ebb.recipe.recipe import Recipe
@@ -287,6 +287,20 @@ def test_a_measurement_stopped_before_it_drew_anything_promises_nothing(run, cap
     monkeypatch.setattr("ebb.evaluate.evaluate.data_of", stop)
     assert ebb("evaluate", run, "--n", COUNT) == 130
     assert "no samples were kept" in capsys.readouterr().err
+
+
+def test_the_log_in_json_holds_what_is_written_into_the_run(run, capsys):
+    assert ebb("evaluate", run, "--n", COUNT, "--likelihood", 0, "--log", "json") == 0
+    events = [from_json(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[-1] == Done(str(run))
+    figures = {event.name: dict(event.value) for event in events if isinstance(event, Figure)}
+    document = strict(json.loads((run / "evaluation.json").read_text()))
+    first = figures.pop("figures")
+    first.pop("warnings")  # there may be more by the end
+    assert {name: document[name] for name in first} == first
+    assert figures
+    assert {name: document[name] for name in figures} == figures
+    assert any(isinstance(event, Progress) and event.done == event.of == COUNT for event in events)
 
 
 def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
