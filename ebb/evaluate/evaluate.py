@@ -109,7 +109,7 @@ def evaluate(
         comparable(run, len(images.pixels))
         seen, accuracy = yield from features_for(run, images, features)
         given = asked_for(one.system, images, count, seed)
-        labels = labels_of(one.system, given, images)
+        labels, asked = labels_of(one.system, given, images), tuple(given.get("text", ()))
         drawn = yield from drawn_from(run, one, images, given, count, seed=seed)
         yield Progress("measuring")
         figures = measure(
@@ -125,7 +125,6 @@ def evaluate(
         )
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
         found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
-        asked = tuple(given.get("text", ()))
         subject = Analysed(run, one.system, images, drawn, labels, asked, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
 

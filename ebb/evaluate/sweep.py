@@ -129,9 +129,7 @@ def sweep(
         given = asked_for(system, images, count, seed)
         labels = labels_of(system, given, images)
         floor, reference = (extract(features, batches(part)) for part in parts)
-        at = partial(
-            measured, system, given=given, count=count, labels=labels, seed=seed, features=features, reference=reference
-        )
+        at = partial(measured, system, given, count, labels=labels, seed=seed, features=features, reference=reference)
         found, failed = yield from tried((yield from settings_of(system, solvers, steps, scales, search)), at)
         cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
         best, chosen = choose(cells)
@@ -210,10 +208,10 @@ def searched(system: System, sampling: Sampling) -> str | None:
 
 def measured(
     system: System,
-    how: Sampling,
-    *,
     given: Values,
     count: int,
+    how: Sampling,
+    *,
     labels: NDArray[np.int64] | None,
     seed: int,
     features: Features,

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ebb.data.images import PICTURES
 from ebb.data.scan import read
 from ebb.edit.samples import write
 from ebb.encode.labels import Labels
@@ -364,7 +365,7 @@ def test_what_ebb_sampled_can_be_trained_on_again(tmp_path, picture, names):
     """With the labels' own names, and without labels."""
     pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(4)])
     request = Request({"label": [*names, *names]} if names else {}, 4, Sampling())
-    write(tmp_path / "samples.npz", pixels, request, Labels(names), {"seed": 0})
+    write(tmp_path / "samples.npz", PICTURES, pixels, request, Labels(names), {"seed": 0})
     images = read(str(tmp_path / "samples.npz"))
     np.testing.assert_array_equal(images.pixels, pixels)
     assert poor(images) == set()
@@ -377,6 +378,7 @@ def test_samples_of_no_label_are_without_one(tmp_path, picture):
     pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(2)])
     write(
         tmp_path / "samples.npz",
+        PICTURES,
         pixels,
         Request({"label": [None, "dog"]}, 2, Sampling()),
         Labels(("dog", "cat")),
