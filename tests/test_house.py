@@ -163,6 +163,29 @@ def test_names_of_things_are_no_riddles(path):
         assert not words & RIDDLES or name == "found_inf", f"{path}:{line}: {name}"  # found_inf is torch's
 
 
+def open_ended(path):
+    """Functions that take options by any name and value: a misspelt one would be found out late, or never."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and node.args.kwarg
+        and ast.unparse(node.args.kwarg.annotation or ast.Name("None")) == "Any"
+    ]
+
+
+def test_options_have_names_and_types():
+    """Nobody passes on what he does not know. What torch calls has torch's signature, a run.yaml says anything, and a
+    recipe is of the family that its options name, which refuses the others by name."""
+    found = {(module(path), name) for path in FILES for name in open_ended(path)}
+    assert found == {
+        ("understand.cost", "attention_flop"),
+        ("understand.probe", "see"),
+        ("recipe.recipe", "to_yaml"),
+        ("recipe.recipe", "__new__"),
+    }
+
+
 def names_and_words(path):
     return set(re.findall(r"[a-z]+", path.read_text().lower()))
 
