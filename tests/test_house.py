@@ -29,14 +29,15 @@ RANK = {
     "errors": 0, "terminal": 0, "threads": 0,
     "events": 1, "shapes": 1, "machine": 1, "recipe": 1,
     "process": 2, "networks": 2, "store": 2,
-    "data": 3, "encode": 3, "sample": 3, "guide": 3, "adapt": 3,
-    "train": 4, "judge": 4, "testing": 4,
-    "system": 5,
-    "understand": 6, "edit": 6, "exchange": 6, "policy": 6,
-    "doctor": 7,
-    "report": 8,
-    "evaluate": 9, "run": 9,
-    "verbs": 10, "service": 10, "studio": 11, "cli": 12,
+    "data": 3, "sample": 3, "guide": 3, "adapt": 3,
+    "encode": 4,
+    "train": 5, "judge": 5, "testing": 5,
+    "system": 6,
+    "understand": 7, "edit": 7, "exchange": 7, "policy": 7,
+    "doctor": 8,
+    "report": 9,
+    "evaluate": 10, "run": 10,
+    "verbs": 11, "service": 11, "studio": 12, "cli": 13,
 }  # fmt: skip
 """Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
 
