@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,14 +51,12 @@ def docstrings(module: str) -> dict[tuple[str, str], str]:
     file, out = getattr(sys.modules[module], "__file__", None), dict[tuple[str, str], str]()
     if file is None:
         return out
-    for node in ast.parse(Path(file).read_text(encoding="utf8")).body:
-        for field, below in zip(node.body, node.body[1:], strict=False) if isinstance(node, ast.ClassDef) else ():
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(below, ast.Expr)
-                and isinstance(below.value, ast.Constant)
-            ):
-                out[node.name, ast.unparse(field.target)] = str(below.value.value)
+    classes = [node for node in ast.parse(Path(file).read_text(encoding="utf8")).body if isinstance(node, ast.ClassDef)]
+    for node in classes:
+        for field, below in pairwise(node.body):
+            text = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+                out[node.name, ast.unparse(field.target)] = str(text.value)
     return out
 
 
