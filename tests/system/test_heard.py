@@ -127,7 +127,8 @@ def home(tmp_path_factory):
     rng = np.random.default_rng(1)
     write(root / "data", lambda _, blocks: rng.integers(0, 120, (8, 8), dtype=np.uint8) + blocks // 2, 32, True)
     run(root / "data", root / "all", **ALL)
-    run(root / "data", root / "ae", kind="autoencoder", beside="mask", **SMALL)
+    coder = {name: value for name, value in SMALL.items() if name not in ("network", "sample")}
+    run(root / "data", root / "ae", kind="autoencoder", beside="mask", **coder)
     run(root / "data", root / "latent", autoencoder=str(root / "ae"), **ALL, data={"flip": True})
     return root
 
@@ -401,6 +402,25 @@ def test_a_run_is_reflowed_with_what_it_hears(home):
     recipe = from_yaml(home / "again" / "run.yaml")[0]
     assert (recipe.numbers, recipe.beside) == (("light", "dark"), ("mask",))
     assert load(home / "again").conditioner == load(home / "all").conditioner
+
+
+def test_two_pictures_stand_beside_each_by_its_name(home, tmp_path, capsys):
+    """The mask, and the picture itself as another field: each changes what is made, and the command line names them."""
+    write(tmp_path / "data", lambda _, blocks: blocks, 16)
+    rows = [json.loads(line) for line in (tmp_path / "data" / "metadata.jsonl").read_text().splitlines()]
+    rows = [row | {"edges": rows[i - 1]["mask"]} for i, row in enumerate(rows)]
+    (tmp_path / "data" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run(tmp_path / "data", tmp_path / "run", **QUICK | {"steps": 1, "beside": ("mask", "edges")})
+    system, files = stirred(load(tmp_path / "run")), sorted((tmp_path / "data" / "masks").iterdir())
+    both, other = ({"mask": files[0], "edges": files[at]} for at in (1, 2))
+    made = [system.sample(1, given=asked) for asked in ({}, {"mask": files[0]}, {"edges": files[1]}, both, other)]
+    assert not any(torch.allclose(made[i], made[j]) for i in range(5) for j in range(i))
+    named = [f"mask={files[0]}", f"edges={files[1]}", f"edges={files[2]}"]
+    assert ebb("sample", tmp_path / "run", "--n", 2, "--beside", *named, "--out", tmp_path / "each") == 0
+    assert settings_of(tmp_path / "each" / "000001.png")["beside"] == {"mask": str(files[0]), "edges": str(files[2])}
+    assert ebb("sample", tmp_path / "run", "--beside", files[0], "--out", tmp_path / "a.png") == 2
+    assert "mask=FILE edges=FILE" in " ".join(capsys.readouterr().err.split())
+    assert validated({"beside": "mask"}, "a run.yaml of before").beside == ("mask",)
 
 
 def test_other_data_and_kinds_are_refused(home, tmp_path):
