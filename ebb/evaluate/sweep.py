@@ -26,7 +26,7 @@ from ebb.encode.conditioner import Wishes
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive
-from ebb.evaluate.evaluate import features_for, loaded, measuring
+from ebb.evaluate.evaluate import features_for, loaded, measuring, of_pictures
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
 from ebb.guide.cfg import cfg
@@ -115,7 +115,7 @@ def sweep(
     countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
-        began, one, images = time.perf_counter(), loaded(run, "ema"), data_of(run, data)
+        began, one, images = time.perf_counter(), of_pictures(loaded(run, "ema"), run), data_of(run, data)
         comparable(run, len(images.pixels))
         system = replace(one.system, sampling=one.system.settled(precision=precision))
         scales = list(guidance) or sorted({1.0, system.sampling.guidance})
