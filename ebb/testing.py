@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.denoiser import Cond, Denoiser, answer
 from ebb.process.exact import Gaussian, Mixture
 from ebb.process.moment import at
 from ebb.process.path import Path, spread
@@ -302,18 +302,19 @@ def check_guide(
     if guided.path != path:
         raise AssertionError("a guided denoiser has the path of the denoiser it wraps")
     before = x.clone(), t.clone(), cond["label"].clone()
-    answer = guided(x, t, cond)
-    if torch.equal(answer, plain(x, t, cond)):
+    first = guided(x, t, cond)
+    if torch.equal(first, plain(x, t, cond)):
         raise AssertionError(f"scale {on:g} changes nothing")
     for name, now, then in zip(("x", "t", "the condition"), (x, t, cond["label"]), before, strict=True):
         close(f"{name} is not written to", now, then, 0)
-    close("the same question asked twice", guided(x, t, cond), answer, 0)
+    close("the same question asked twice", guided(x, t, cond), first, 0)
     for i in range(len(t)):
         alone = guided(x[i : i + 1], t[i : i + 1], {"label": cond["label"][i : i + 1]})
-        close("a sample alone and in a batch", alone, answer[i : i + 1], 1e-9)
+        close("a sample alone and in a batch", alone, first[i : i + 1], 1e-9)
     for time in t.tolist():
-        shared = at(path, time).shared(len(x))
-        close("a time that the batch shares", guided(x, shared, cond), guided(x, shared.clone(), cond), 1e-9)
+        moment = at(path, time)
+        shared, apart = answer(guided, x, moment, cond), guided(x, moment.shared(len(x)), cond)
+        close("a time that the batch shares", shared, apart, 1e-9)
     single = guided(x.float(), t, cond)
     if single.shape != x.shape or single.dtype != torch.float32:
         raise AssertionError(f"expected {list(x.shape)} in torch.float32, got {list(single.shape)} in {single.dtype}")

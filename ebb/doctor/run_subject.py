@@ -22,8 +22,8 @@ from ebb.encode.conditioner import Wishes
 from ebb.errors import DataError, EbbError, UsageError
 from ebb.guide.cfg import Guide
 from ebb.networks.evaluating import differentiable, evaluating
-from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser, target_error
-from ebb.process.path import Path as Trail
+from ebb.process.denoiser import Cond, NetworkDenoiser, Wrapped, answer, target_error
+from ebb.process.moment import Time, each
 from ebb.process.times import DENSITIES, Density
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Recipe, from_yaml, resolved
@@ -288,21 +288,15 @@ class RunSamples:
 
 
 @dataclass(frozen=True)
-class Watched:
+class Watched(Wrapped):
     """`denoiser`, noting each question and its answer in `points`."""
 
-    denoiser: Denoiser
     points: list[Point]
 
-    @property
-    def path(self) -> Trail:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0, unchanged."""
-        x0 = self.denoiser(x, t, cond)
-        self.points.append(Point(float(t[0]), x, x0))
+        x0 = answer(self.denoiser, x, t, cond)
+        self.points.append(Point(float(each(t, 1)[0]), x, x0))
         return x0
 
 

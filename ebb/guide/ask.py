@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ebb.errors import UsageError, nearest
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import repeated
+from ebb.process.denoiser import Cond, Denoiser, answer
+from ebb.process.moment import Time, repeated
 from ebb.shapes import Float
 
 
 def ask(
-    denoiser: Denoiser, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], conds: Sequence[Cond]
+    denoiser: Denoiser, x: Float[Tensor, "b *d"], t: Time, conds: Sequence[Cond]
 ) -> tuple[Float[Tensor, "b *d"], ...]:
     """x̂0 under each of `conds`, from one call with a batch as many times as large.
 
@@ -23,7 +23,7 @@ def ask(
     """
     count = len(conds)
     batch = {name: torch.cat([rows(name, cond[name], len(x)) for cond in conds]) for name in conds[0]}
-    return denoiser(torch.cat([x] * count), repeated(t, count), batch).chunk(count)
+    return answer(denoiser, torch.cat([x] * count), repeated(t, count), batch).chunk(count)
 
 
 def rows(name: str, value: Tensor, count: int) -> Tensor:

@@ -8,28 +8,22 @@ import torch
 from torch import Tensor
 
 from ebb.guide.cfg import Guide, Stretch
-from ebb.process.denoiser import Cond, Denoiser, retime
-from ebb.process.path import Path
+from ebb.process.denoiser import Cond, Denoiser, Wrapped, answer, retime
+from ebb.process.moment import Time
 from ebb.shapes import Float
 
 
 @dataclass(frozen=True)
-class Autoguided:
+class Autoguided(Wrapped):
     """x̂0 = weak + scale·(strong − weak), or bent by another `stretch`."""
 
-    denoiser: Denoiser
     weak: Denoiser
     scale: float
     stretch: Stretch
 
-    @property
-    def path(self) -> Path:
-        """The strong denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0: one call of each denoiser."""
-        return self.stretch(self.weak(x, t, cond), self.denoiser(x, t, cond), self.scale)
+        return self.stretch(answer(self.weak, x, t, cond), answer(self.denoiser, x, t, cond), self.scale)
 
 
 def autoguide(weak: Denoiser, scale: float, stretch: Stretch = torch.lerp) -> Guide:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.guide.ask import ask, null_for
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import at, common
-from ebb.process.path import Path, spread
+from ebb.process.denoiser import Cond, Denoiser, Wrapped
+from ebb.process.moment import Moment, Time, at
+from ebb.process.path import spread
 from ebb.shapes import Float
 
 Guide = Callable[[Denoiser], Denoiser]
@@ -27,24 +27,18 @@ not.
 
 
 @dataclass(frozen=True)
-class ClassifierFree:
+class ClassifierFree(Wrapped):
     """x̂0 = null + scale·(cond − null), from one batched call (Ho & Salimans 2022, eq. 6, w = scale − 1).
 
     x̂0, ε, score and v are related by the same affine map for both answers, so mixing any of them is the same thing;
     another `stretch` than the straight one mixes x̂0.
     """
 
-    denoiser: Denoiser
     scale: float
     null: Cond
     stretch: Stretch = torch.lerp
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0. Raises UsageError for a condition without null."""
         null, conditional = ask(self.denoiser, x, t, (null_for(cond, self.null), cond))
         return self.stretch(null, conditional, self.scale)
@@ -62,22 +56,16 @@ def cfg(scale: float, null: Cond, stretch: Stretch = torch.lerp) -> Guide:
 
 
 @dataclass(frozen=True)
-class PlusPlus:
+class PlusPlus(Wrapped):
     """x̂0 = null + scale/(1 − ν_s/ν_t)·(cond − null), s the time after t in `times` (falling; 0 after the last).
 
     A jump to s then lands on α_s·(null + scale·(cond − null)) + σ_s·ε_null, the step of CFG++: with r = σ_s/σ_t and
     ε_null = (x − α_t·null)/σ_t that is r·x + (α_s − r·α_t)·x̂0, where α_s/(α_s − r·α_t) = 1/(1 − ν_s/ν_t).
     """
 
-    denoiser: Denoiser
     scale: float
     null: Cond
     times: tuple[float, ...]
-
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
 
     def reach(self, time: float) -> float:
         """scale/(1 − ν_s/ν_t), the scale of plain guidance at `time`."""
@@ -86,12 +74,11 @@ class PlusPlus:
         s = next((s for s in self.times if s < time), 0.0)
         return self.scale / (1 - at(self.path, s).nsr / at(self.path, time).nsr)
 
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0. Raises UsageError for a condition without null."""
         null, conditional = ask(self.denoiser, x, t, (null_for(cond, self.null), cond))
-        time = common(t)
-        if time is not None:
-            return torch.lerp(null, conditional, self.reach(time))
+        if isinstance(t, Moment):
+            return torch.lerp(null, conditional, self.reach(t.time))
         reach = torch.tensor([self.reach(one) for one in t.tolist()], dtype=torch.float64)
         return torch.lerp(null, conditional, spread(reach, null))
 

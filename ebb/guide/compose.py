@@ -10,25 +10,18 @@ from torch import Tensor
 
 from ebb.guide.ask import ask, null_for
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import combine
-from ebb.process.path import Path
+from ebb.process.denoiser import Cond, Wrapped
+from ebb.process.moment import Time, combine
 from ebb.shapes import Float
 
 
 @dataclass(frozen=True, eq=False)
-class Composed:
+class Composed(Wrapped):
     """x̂0 = Σ weight_i·D(x, t, cond_i), the weights adding up to 1, from one batched call."""
 
-    denoiser: Denoiser
     terms: tuple[tuple[float, Cond], ...]
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The composed x̂0; conditions that no term names stay as given. Raises UsageError as `ask` does."""
         weights, conds = zip(*self.terms, strict=True)
         answers = ask(self.denoiser, x, t, [{**cond, **term} for term in conds])

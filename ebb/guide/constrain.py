@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.path import Path, spread
+from ebb.process.denoiser import Cond, Wrapped, answer
+from ebb.process.moment import Time
+from ebb.process.path import spread
 from ebb.shapes import Float
 
 Projection = Callable[[Tensor], Tensor]
@@ -102,20 +103,14 @@ class Intersection:
 
 
 @dataclass(frozen=True)
-class Constrained:
+class Constrained(Wrapped):
     """P(x̂0)."""
 
-    denoiser: Denoiser
     project: Projection
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The projected x̂0; raises UsageError for a projection that changes the shape."""
-        x0 = self.denoiser(x, t, cond)
+        x0 = answer(self.denoiser, x, t, cond)
         inside = self.project(x0)
         if inside.shape != x0.shape:
             raise UsageError(f"a projection keeps the shape {list(x0.shape)}, this one gave {list(inside.shape)}")

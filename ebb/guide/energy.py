@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import at, common, where
+from ebb.process.denoiser import Cond, Denoiser, Wrapped, answer
+from ebb.process.moment import Moment, Time, each, where
 from ebb.process.path import C, Path, spread
 from ebb.shapes import Float
 
@@ -22,7 +22,7 @@ NSR_MAX = 20.0
 """The largest noise-to-signal ratio ν = σ/α at which a gradient with respect to x_t is taken (`capped`)."""
 
 
-def capped(path: Path, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> tuple[Tensor, Tensor]:
+def capped(path: Path, x: Float[Tensor, "b *d"], t: Time) -> tuple[Tensor, Time]:
     """(x, t), or where ν > NSR_MAX the same point at ν = NSR_MAX: x/√(α² + σ²) is kept.
 
     A factor g(x_t) on the density adds σ²/α·∇ log g to x̂0. At α = 0 that is ∞·0: x_t says nothing of x0, the gradient
@@ -31,26 +31,22 @@ def capped(path: Path, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> tuple
     1/NSR_MAX of the data's spread of its limit, so that is where it is asked; samples of an exact denoiser hardly
     change by it.
     """
-    last, time = where(path, -math.log(NSR_MAX)), common(t)
-    if time is None:
-        quiet = t.clamp(max=last.time)
-        return spread(path.norm(quiet) / path.norm(t), x) * x, quiet
-    if time <= last.time:
-        return x, t
-    return x * (last.norm / at(path, time).norm), last.shared(len(x))
+    last = where(path, -math.log(NSR_MAX))
+    if isinstance(t, Moment):
+        return (x, t) if t.time <= last.time else (x * (last.norm / t.norm), last)
+    quiet = t.clamp(max=last.time)
+    return spread(path.norm(quiet) / path.norm(t), x) * x, quiet
 
 
-def weighted(path: Path, t: Float[Tensor, "b"], x: Tensor, of: Callable[[C, C], C]) -> float | Tensor:
+def weighted(path: Path, t: Time, x: Tensor, of: Callable[[C, C], C]) -> float | Tensor:
     """of(α, σ), to multiply `x` by: a number where the batch shares its time, [b, 1, …] where it does not."""
-    time = common(t)
-    if time is None:
-        return spread(of(path.alpha(t), path.sigma(t)), x)  # type: ignore[arg-type]
-    moment = at(path, time)
-    return of(moment.alpha, moment.sigma)  # type: ignore[arg-type]
+    if isinstance(t, Moment):
+        return of(t.alpha, t.sigma)  # type: ignore[arg-type]
+    return spread(of(path.alpha(t), path.sigma(t)), x)  # type: ignore[arg-type]
 
 
 def tilted(
-    path: Path, x0: Float[Tensor, "b *d"], gradient: Float[Tensor, "b *d"], t: Float[Tensor, "b"], scale: float = 1.0
+    path: Path, x0: Float[Tensor, "b *d"], gradient: Float[Tensor, "b *d"], t: Time, scale: float = 1.0
 ) -> Float[Tensor, "b *d"]:
     """x̂0 + scale·σ²/α·∇_x log g(x_t): the posterior mean when p_t(x_t) gets the factor g(x_t)^scale.
 
@@ -94,7 +90,7 @@ def gradient(function: Callable[[Tensor], Tensor], x: Float[Tensor, "b *d"]) -> 
 
 
 def linearised(
-    denoiser: Denoiser, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond
+    denoiser: Denoiser, x: Float[Tensor, "b *d"], t: Time, cond: Cond
 ) -> tuple[Float[Tensor, "b *d"], Callable[[Tensor], Tensor]]:
     """(x̂0, u → Jᵀu) with J = ∂x̂0/∂x_t: the denoiser's answer, and a way back through it to be gone any number of times.
 
@@ -102,7 +98,7 @@ def linearised(
     """
     leaf, onwards = watched(x)
     with torch.enable_grad(), twice(onwards):
-        x0 = denoiser(leaf, t, cond)
+        x0 = answer(denoiser, leaf, t, cond)
     if not x0.requires_grad:
         raise UsageError(
             f"this guide differentiates the denoiser, and {type(denoiser).__name__} gives no gradient",
@@ -118,39 +114,28 @@ def linearised(
 
 
 @dataclass(frozen=True)
-class EnergyOfNoisy:
+class EnergyOfNoisy(Wrapped):
     """x̂0 − scale·σ²/α·∇_x E(x_t, t)."""
 
-    denoiser: Denoiser
     energy: Callable[[Tensor, Tensor], Tensor]
     scale: float
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0; one call of the denoiser without, one of the energy with a gradient."""
         x, t = capped(self.path, x, t)
-        slope = gradient(lambda noisy: self.energy(noisy, t), x)
-        return tilted(self.path, self.denoiser(x, t, cond), slope, t, -self.scale)
+        times = each(t, len(x))
+        slope = gradient(lambda noisy: self.energy(noisy, times), x)
+        return tilted(self.path, answer(self.denoiser, x, t, cond), slope, t, -self.scale)
 
 
 @dataclass(frozen=True)
-class EnergyOfClean:
+class EnergyOfClean(Wrapped):
     """x̂0 − scale·σ²/α·Jᵀ∇E(x̂0), J = ∂x̂0/∂x_t."""
 
-    denoiser: Denoiser
     energy: Callable[[Tensor], Tensor]
     scale: float
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0; one call of the denoiser and one way back through it."""
         x, t = capped(self.path, x, t)
         x0, back = linearised(self.denoiser, x, t, cond)

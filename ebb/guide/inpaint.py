@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.path import Path
+from ebb.process.denoiser import Cond, Wrapped, answer
+from ebb.process.moment import Time
 from ebb.shapes import Float
 
 
@@ -36,21 +36,15 @@ def rows(value: Tensor, x: Tensor, what: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Inpainted:
+class Inpainted(Wrapped):
     """x̂0 where mask = 0, `known` where mask = 1."""
 
-    denoiser: Denoiser
     known: Tensor
     mask: Tensor
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0 with the known part in place."""
-        x0 = self.denoiser(x, t, cond)
+        x0 = answer(self.denoiser, x, t, cond)
         return torch.where(rows(self.mask, x0, "a mask") != 0, rows(self.known, x0, "known data").to(x0.dtype), x0)
 
 

@@ -10,31 +10,24 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import at, common
-from ebb.process.path import Path, spread
+from ebb.process.denoiser import Cond, Denoiser, Wrapped, answer
+from ebb.process.moment import Moment, Time
+from ebb.process.path import spread
 from ebb.shapes import Float
 
 
 @dataclass(frozen=True)
-class Within:
+class Within(Wrapped):
     """`guided` where low < ν ≤ high, `denoiser` elsewhere."""
 
-    denoiser: Denoiser
     guided: Denoiser
     low: float
     high: float
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """One of the two asked; both, each for its samples, where a batch's own times lie on both sides."""
-        time = common(t)
-        if time is not None:
-            return (self.guided if self.low < at(self.path, time).nsr <= self.high else self.denoiser)(x, t, cond)
+        if isinstance(t, Moment):
+            return answer(self.guided if self.low < t.nsr <= self.high else self.denoiser, x, t, cond)
         nsr = self.path.nsr(t)
         inside = ((nsr > self.low) & (nsr <= self.high)).to(nsr)
         if bool(inside.all()):

@@ -16,7 +16,8 @@ from ebb.guide.cfg import Guide
 from ebb.guide.energy import capped, energy, linearised, tilted, weighted
 from ebb.guide.inpaint import rows
 from ebb.guide.operators import Measurement
-from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.denoiser import Cond, Wrapped
+from ebb.process.moment import Time
 from ebb.process.path import Path
 from ebb.shapes import Float
 
@@ -45,11 +46,11 @@ def solved(matrix: Callable[[Tensor], Tensor], target: Float[Tensor, "b *m"], it
     return solution
 
 
-Covariance = Callable[[Path, Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]
-"""Cov[x0 | x_t] as a map: (path, t [b], u [b, *d], back) → Cov·u, `back` being u → Jᵀu with J = ∂x̂0/∂x_t."""
+Covariance = Callable[[Path, Time, Tensor, Callable[[Tensor], Tensor]], Tensor]
+"""Cov[x0 | x_t] as a map: (path, t, u [b, *d], back) → Cov·u, `back` being u → Jᵀu with J = ∂x̂0/∂x_t."""
 
 
-def tweedie(path: Path, t: Float[Tensor, "b"], u: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
+def tweedie(path: Path, t: Time, u: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
     """σ²/α·Jᵀ·u: Tweedie's covariance (Rozet et al. 2024, §4.2), the true one for the true denoiser."""
     return weighted(path, t, u, lambda alpha, sigma: sigma**2 / alpha) * back(u)
 
@@ -60,32 +61,26 @@ class Isotropic:
 
     data_std: float
 
-    def __call__(self, path: Path, t: Float[Tensor, "b"], u: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
+    def __call__(self, path: Path, t: Time, u: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
         """r²·u."""
         s = self.data_std
         return weighted(path, t, u, lambda alpha, sigma: (sigma * s) ** 2 / ((alpha * s) ** 2 + sigma**2)) * u
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Wrapped):
     """x̂0 + σ²/α·Jᵀ·Aᵀ·(A·Cov·Aᵀ + noise²·I)⁻¹·(y − A·x̂0), J = ∂x̂0/∂x_t.
 
     What the posterior mean becomes if p(x0 | x_t) is N(x̂0, Cov).
     """
 
-    denoiser: Denoiser
     y: Tensor
     operator: Measurement
     noise: float
     covariance: Covariance
     iterations: int
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0. Raises UsageError where y is not what the operator measures."""
         x, t = capped(self.path, x, t)
         x0, back = linearised(self.denoiser, x, t, cond)

@@ -11,25 +11,19 @@ from torch import Tensor
 from ebb.errors import UsageError
 from ebb.guide.ask import ask, null_for
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.path import Path
+from ebb.process.denoiser import Cond, Wrapped
+from ebb.process.moment import Time
 from ebb.shapes import Float
 
 
 @dataclass(frozen=True, eq=False)
-class Regional:
+class Regional(Wrapped):
     """x̂0 = null + Σ scale_i·mask_i·(D(x, t, cond_i) − null), from one batched call."""
 
-    denoiser: Denoiser
     terms: tuple[tuple[float, Tensor, Cond], ...]
     null: Cond
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The composed x̂0; conditions that no term names stay as given. Raises UsageError as `ask` does, and for a
         mask that does not fit x."""
         asked = [{**cond, **self.null}, *({**cond, **term} for _, _, term in self.terms)]

@@ -10,32 +10,25 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import at, common, where
-from ebb.process.path import Path, spread
+from ebb.process.denoiser import Cond, Wrapped, answer
+from ebb.process.moment import Moment, Time, where
+from ebb.process.path import spread
 from ebb.shapes import Float
 
 
 @dataclass(frozen=True)
-class Tempered:
+class Tempered(Wrapped):
     """D(x; α, σ/√τ): the answer to the same x if its noise were 1/√τ times as large."""
 
-    denoiser: Denoiser
     tau: float
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """One call, at the u with ν(u) = ν(t)/√τ (the path's end beyond it) and with x brought to the norm of u."""
-        root, time = math.sqrt(self.tau), common(t)
-        if time is not None:
-            now = at(self.path, time)
-            then = where(self.path, now.lam + math.log(root))
-            factor = then.norm / math.hypot(now.alpha, now.sigma / root)
-            return self.denoiser(x * factor, then.shared(len(x)), cond)
+        root = math.sqrt(self.tau)
+        if isinstance(t, Moment):
+            then = where(self.path, t.lam + math.log(root))
+            factor = then.norm / math.hypot(t.alpha, t.sigma / root)
+            return answer(self.denoiser, x * factor, then, cond)
         u = self.path.time(self.path.nsr(t) / root)
         factors = self.path.norm(u) / torch.hypot(self.path.alpha(t), self.path.sigma(t) / root)
         return self.denoiser(spread(factors, x) * x, u, cond)

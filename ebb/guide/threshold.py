@@ -10,27 +10,22 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.path import Path, spread
+from ebb.process.denoiser import Cond, Wrapped, answer
+from ebb.process.moment import Time
+from ebb.process.path import spread
 from ebb.shapes import Float
 
 
 @dataclass(frozen=True)
-class Thresholded:
+class Thresholded(Wrapped):
     """clamp(x̂0, −q, q)·limit/q, q the larger of `limit` and the sample's quantile of |x̂0|."""
 
-    denoiser: Denoiser
     share: float
     limit: float
 
-    @property
-    def path(self) -> Path:
-        """The denoiser's own."""
-        return self.denoiser.path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0 within [−limit, limit], each sample by its own quantile."""
-        x0 = self.denoiser(x, t, cond)
+        x0 = answer(self.denoiser, x, t, cond)
         sizes = x0.abs().flatten(1)
         rank = max(1, math.ceil(self.share * sizes.shape[1]))
         q = spread(torch.kthvalue(sizes, rank, dim=1).values.clamp(min=self.limit), x0)

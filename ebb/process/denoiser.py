@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ebb.errors import UsageError
-from ebb.process.moment import at, combine, common, where
+from ebb.process.moment import Moment, Time, combine, where
 from ebb.process.path import LOUDEST, Path, spread
 from ebb.process.predict import Prediction, recover, recover_factors, target
 from ebb.shapes import Float
@@ -22,7 +23,11 @@ Cond = Mapping[str, Tensor]
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """Anything with a path that answers with the posterior mean of the clean data."""
+    """Anything with a path that answers with the posterior mean of the clean data.
+
+    Times are tensors [b]. One that says `takes_moments = True`, as all of ebb do, is told a `Moment` where a batch
+    shares its time (see `answer`), and then does no arithmetic on times.
+    """
 
     @property
     def path(self) -> Path:
@@ -32,6 +37,35 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """E[x0 | x_t = x, cond]: x [b, *d], t [b] → [b, *d]."""
         ...
+
+
+def takes_moments(model: object) -> bool:
+    """Whether a denoiser, or whatever else is asked at a time, takes a moment for a time."""
+    return getattr(model, "takes_moments", False)
+
+
+def answer(denoiser: Denoiser, x: Tensor, t: Time, cond: Cond) -> Tensor:
+    """The denoiser's x̂0; of a moment it is told the times [b] unless it `takes_moments`."""
+    if isinstance(t, Moment) and not takes_moments(denoiser):
+        t = t.shared(x.shape[0])
+    return denoiser(x, t, cond)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Wrapped(ABC):
+    """A denoiser around another, on its path."""
+
+    denoiser: Denoiser
+    takes_moments: ClassVar[bool] = True
+
+    @property
+    def path(self) -> Path:
+        """The denoiser's own."""
+        return self.denoiser.path
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Time, cond: Cond) -> Tensor:
+        """x̂0: x [b, *d] → [b, *d]."""
 
 
 @runtime_checkable
@@ -72,6 +106,8 @@ class NetworkDenoiser(nn.Module):
     numbers, found once. Raises UsageError as `one_type_or_stated` does.
     """
 
+    takes_moments = True
+
     def __init__(
         self,
         network: nn.Module,
@@ -85,47 +121,45 @@ class NetworkDenoiser(nn.Module):
         self.network, self.path, self.prediction = network, path, prediction
         self.clock, self.sigma_data = clock, sigma_data
 
-    def output(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+    def output(self, x: Tensor, t: Time, cond: Cond) -> Tensor:
         """What the network says at x_t = x, float32; of any width (`raw` has that of x)."""
         return asked(self.network, self.path, self.clock, self.sigma_data, x, t, cond)
 
-    def raw(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def raw(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """F, what the network outputs at x_t = x, in float32."""
         return self.output(x, t, cond)
 
-    def recovered(self, x: Float[Tensor, "b *d"], F: Float[Tensor, "b *d"], t: Float[Tensor, "b"]) -> Tensor:
+    def recovered(self, x: Float[Tensor, "b *d"], F: Float[Tensor, "b *d"], t: Time) -> Tensor:
         """x̂0 from x and F at t. Raises UsageError as `recover_factors` does."""
-        time = common(t)
-        if time is None:
+        if not isinstance(t, Moment):
             return recover(self.path, self.prediction, x, F, t)
-        of_x, of_F = shared_factors(self.path, self.prediction, time)
+        of_x, of_F = shared_factors(self.path, self.prediction, t.time)
         return combine((of_x, x), (of_F, F))
 
-    def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def forward(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0 = E[x0 | x_t = x, cond], recovered from the network's F. Raises UsageError as `recover_factors` does."""
         x = x if x.dtype == torch.float32 else x.float()
         return self.recovered(x, self.output(x, t, cond), t)
 
 
 def asked(
-    network: nn.Module, path: Path, clock: Clock, sigma_data: float | None, x: Tensor, t: Tensor, *more: Cond
+    network: nn.Module, path: Path, clock: Clock, sigma_data: float | None, x: Tensor, t: Time, *more: Cond
 ) -> Tensor:
     """network(x scaled, time told, *more) at x_t = x, with x in the network's `compute_dtype`; the answer is float32.
 
     With `sigma_data` x is scaled to unit variance (`input_scale`). A time that the batch shares is told by a fill on
     the device, since a copy would wait for it.
     """
-    time = common(t)
-    if time is None:
-        told = clock(path, t).to(device=x.device, dtype=torch.float32)
-        x = x if sigma_data is None else spread(input_scale(path, sigma_data, t), x) * x
-    else:
-        scale, value = shared_reading(path, clock, sigma_data, time)
+    if isinstance(t, Moment):
+        scale, value = shared_reading(path, clock, sigma_data, t.time)
         told = filled(value, x.shape[0], x.device)
         x = x if scale == 1 else x * scale
+    else:
+        told = clock(path, t).to(device=x.device, dtype=torch.float32)
+        x = x if sigma_data is None else spread(input_scale(path, sigma_data, t), x) * x
     dtype = compute_dtype(network) or x.dtype
-    answer: Tensor = network(x if dtype == x.dtype else x.to(dtype), told, *more)
-    return answer if answer.dtype == torch.float32 else answer.float()
+    output: Tensor = network(x if dtype == x.dtype else x.to(dtype), told, *more)
+    return output if output.dtype == torch.float32 else output.float()
 
 
 def compute_dtype(network: nn.Module) -> torch.dtype | None:
@@ -151,7 +185,7 @@ def one_type_or_stated(network: nn.Module) -> None:
 
 def filled(value: float, count: int, device: torch.device) -> Tensor:
     """`value` `count` times on a device, float32."""
-    return kept(value, count, device) if count > 1 else repeating(value, count, device)
+    return remembered(value, count, device) if count > 1 else repeating(value, count, device)
 
 
 def repeating(value: float, count: int, device: torch.device) -> Tensor:
@@ -160,7 +194,7 @@ def repeating(value: float, count: int, device: torch.device) -> Tensor:
         return torch.full((1,), value, dtype=torch.float32, device=device).expand(count)
 
 
-kept = lru_cache(maxsize=4096)(repeating)
+remembered = lru_cache(maxsize=4096)(repeating)
 
 
 @dataclass(frozen=True)
@@ -169,17 +203,18 @@ class Autocast:
 
     denoiser: NetworkDenoiser
     dtype: torch.dtype
+    takes_moments: ClassVar[bool] = True
 
     @property
     def path(self) -> Path:
         """The denoiser's own."""
         return self.denoiser.path
 
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0, float32."""
         with torch.autocast(x.device.type, self.dtype):
-            answer: Tensor = self.denoiser(x, t, cond)
-        return answer
+            x0: Tensor = self.denoiser(x, t, cond)
+        return x0
 
 
 def input_scale(path: Path, sigma_data: float, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
@@ -211,14 +246,14 @@ class Retimed:
 
     denoiser: Denoiser
     path: Path
+    takes_moments: ClassVar[bool] = True
 
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """D(x·‖(α, σ)‖_u/‖(α, σ)‖_t, u) with ν(u) = ν(t)."""
-        inner, time = self.denoiser.path, common(t)
-        if time is not None:
-            now = at(self.path, time)
-            then = where(inner, now.lam)
-            return self.denoiser(x * (then.norm / now.norm), then.shared(x.shape[0]), cond)
+        inner = self.denoiser.path
+        if isinstance(t, Moment):
+            then = where(inner, t.lam)
+            return answer(self.denoiser, x * (then.norm / t.norm), then, cond)
         u = inner.time(self.path.nsr(t))
         return self.denoiser(spread(inner.norm(u) / self.path.norm(t), x) * x, u, cond)
 

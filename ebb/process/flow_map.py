@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import at
+from ebb.process.denoiser import Cond, Denoiser, answer, takes_moments
+from ebb.process.moment import Time, at, each
 from ebb.process.path import Path
 from ebb.shapes import Float
 
@@ -42,15 +42,19 @@ class Toward:
 
     flow_map: FlowMap
     s: float
+    takes_moments: ClassVar[bool] = True
 
     @property
     def path(self) -> Path:
         """The flow map's own."""
         return self.flow_map.path
 
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """f(x, t, s, cond)."""
-        return self.flow_map(x, t, at(self.path, self.s).shared(len(t)), cond)
+        s = at(self.path, self.s)
+        if not takes_moments(self.flow_map):
+            return self.flow_map(x, each(t, len(x)), s.shared(len(x)), cond)
+        return self.flow_map(x, t, s, cond)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,16 @@ class Straight:
     """A denoiser as a flow map: the same x0 for every destination, exact for short ways only. Its jumps are DDIM's."""
 
     denoiser: Denoiser
+    takes_moments: ClassVar[bool] = True
 
     @property
     def path(self) -> Path:
         """The denoiser's own."""
         return self.denoiser.path
 
-    def __call__(
-        self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], s: Float[Tensor, "b"], cond: Cond
-    ) -> Float[Tensor, "b *d"]:
+    def __call__(self, x: Float[Tensor, "b *d"], t: Time, s: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """E[x0 | x_t = x, cond], whatever s."""
-        return self.denoiser(x, t, cond)
+        return answer(self.denoiser, x, t, cond)
 
     def toward(self, s: float) -> Denoiser:
         """The denoiser."""

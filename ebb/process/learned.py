@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, NetworkDenoiser
+from ebb.process.moment import Time
 from ebb.process.path import Path
 from ebb.shapes import Float
 
@@ -38,6 +39,8 @@ class LearnedVariance(nn.Module):
     it was trained for only with steps of the length it was trained with.
     """
 
+    takes_moments = True
+
     def __init__(self, denoiser: NetworkDenoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -47,19 +50,19 @@ class LearnedVariance(nn.Module):
         """The denoiser's own."""
         return self.denoiser.path
 
-    def forward(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+    def forward(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0 = E[x0 | x_t = x, cond]; the variance is not asked."""
         return self.with_share(x, t, cond)[0]
 
     def with_share(
-        self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond
+        self, x: Float[Tensor, "b *d"], t: Time, cond: Cond
     ) -> tuple[Float[Tensor, "b *d"], Float[Tensor, "b *d"]]:
         """(x̂0, f) from one call of the network, float32. Raises UsageError where its output is not [b, 2c, …]."""
         x = x.float()
         F, v = self.halves(x, t, cond)
         return self.denoiser.recovered(x, F, t), (v + 1) / 2
 
-    def halves(self, x: Tensor, t: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+    def halves(self, x: Tensor, t: Time, cond: Cond) -> tuple[Tensor, Tensor]:
         """The network's F and v."""
         both = self.denoiser.output(x, t, cond)
         if both.shape[1] != 2 * x.shape[1] or both.shape[2:] != x.shape[2:]:

@@ -2,7 +2,7 @@
 
 A batch that is sampled shares its times, so α and σ are two numbers and not [b] tensors: they are found once (`at`
 remembers them), before the loop, in float64, and a step is a few multiples of whole tensors (`combine`) with no
-arithmetic on the device and nothing to wait for.
+arithmetic on the device and nothing to wait for. A denoiser is told either, a `Time`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Moment:
     """√(α² + σ²)"""
 
     def shared(self, count: int) -> Float[Tensor, "b"]:
-        """The time for each of `count` samples: one number behind `count` places, which `common` sees at no cost."""
-        return everywhere(self.time, count)
+        """The time for each of `count` samples, float64."""
+        return torch.full((count,), self.time, dtype=torch.float64)
 
     def mix(self, x0: Tensor, eps: Tensor) -> Tensor:
         """α·x0 + σ·ε."""
@@ -52,6 +52,10 @@ class Moment:
         """The flow from here to `s` if x0 were constant (`Path.jump`)."""
         keep, aim = jump_factors(self.alpha, self.sigma, s.alpha, s.sigma)
         return combine((keep, x), (aim, x0))
+
+
+Time = Float[Tensor, "b"] | Moment
+"""When a denoiser is asked: the time of each sample, or the moment of its own path that all of them share."""
 
 
 def combine(*terms: tuple[float, Tensor]) -> Tensor:
@@ -73,30 +77,14 @@ def combine(*terms: tuple[float, Tensor]) -> Tensor:
     return total
 
 
-def everywhere(time: float, count: int) -> Tensor:
-    """[count] times that are one number in memory, and carry it as `common`."""
-    return kept(time, count) if count > 1 else carrying(time, count)
+def repeated(t: Time, copies: int) -> Float[Tensor, "n"] | Moment:
+    """`t` for a batch made of so many copies; a moment is that of any batch."""
+    return t if isinstance(t, Moment) else t.repeat(copies)
 
 
-def carrying(time: float, count: int) -> Tensor:
-    """The times, made anew. Several places for one number cannot be written to; one place can."""
-    t = torch.tensor([time], dtype=torch.float64).expand(count)
-    t.common = time  # type: ignore[attr-defined]  # so that reading it back costs no tensor operation
-    return t
-
-
-kept = lru_cache(maxsize=65536)(carrying)
-
-
-def common(t: Float[Tensor, "b"]) -> float | None:
-    """The one time behind all of `t` where it says so, as those of `Moment.shared` do; else None."""
-    return getattr(t, "common", None)
-
-
-def repeated(t: Float[Tensor, "b"], times: int) -> Float[Tensor, "n"]:
-    """`t`, `times` over, for a batch made of so many copies; a shared time stays shared."""
-    time = common(t)
-    return t.repeat(times) if time is None else everywhere(time, t.shape[0] * times)
+def each(t: Time, count: int) -> Float[Tensor, "b"]:
+    """The time of each of `count` samples."""
+    return t.shared(count) if isinstance(t, Moment) else t
 
 
 @lru_cache(maxsize=65536)
@@ -114,10 +102,8 @@ def where(path: Path, lam: float) -> Moment:
     return at(path, float(path.time(torch.tensor([math.exp(-lam)], dtype=torch.float64))))
 
 
-def factors(path: Path, t: Float[Tensor, "b"]) -> tuple[float, float] | tuple[Tensor, Tensor]:
+def factors(path: Path, t: Time) -> tuple[float, float] | tuple[Tensor, Tensor]:
     """(α, σ) to multiply rows [b, n] by: two numbers where the batch shares its time, else tensors [b, 1]."""
-    time = common(t)
-    if time is None:
-        return path.alpha(t)[:, None], path.sigma(t)[:, None]
-    moment = at(path, time)
-    return moment.alpha, moment.sigma
+    if isinstance(t, Moment):
+        return t.alpha, t.sigma
+    return path.alpha(t)[:, None], path.sigma(t)[:, None]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
-from ebb.process.denoiser import Cond
+from ebb.process.denoiser import Cond, takes_moments
 from ebb.process.learned import VarianceDenoiser
 from ebb.process.moment import Moment, combine
 from ebb.process.path import Path
@@ -113,4 +113,5 @@ class DDPM:
                 f"learned variance needs a denoiser that states it, got {type(denoise.denoiser).__name__}",
                 "use ddpm or ddpm(variance='large'); 'learned' is for ebb.LearnedVariance, unguided",
             )
-        return denoise.denoiser.with_share(x, t.shared(x.shape[0]), cond)
+        when = t if takes_moments(denoise.denoiser) else t.shared(x.shape[0])
+        return denoise.denoiser.with_share(x, when, cond)  # type: ignore[arg-type]

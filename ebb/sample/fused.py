@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.moment import at, everywhere
+from ebb.process.moment import at
 from ebb.process.path import Path
 from ebb.sample.trajectory import Denoise, Point, Solver, Stepped, checked
 from ebb.shapes import Float
@@ -206,7 +206,7 @@ class Fused:
     def __call__(self, x: Float[Tensor, "b *d"], cond: Cond, noise: Callable[..., Tensor]) -> Iterator[Point]:
         """A Point after each step, from x at the first time."""
         memory: list[Tensor] = []
-        asked = [[everywhere(t, len(x)).clone().to(x.device) for t in step.times] for step in self.steps]
+        asked = [[at(self.denoiser.path, t).shared(len(x)).to(x.device) for t in step.times] for step in self.steps]
         numbers = [self.kinds[step.kind].numbers[place].to(x.device) for place, step in enumerate(self.steps)]
         for place, (step, end) in enumerate(zip(self.steps, self.ends, strict=True)):
             kind = self.kinds[step.kind]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
-from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.denoiser import Cond, Denoiser, answer
 from ebb.process.moment import Moment, at
 from ebb.process.path import Path
 from ebb.shapes import Float
@@ -34,7 +34,7 @@ class Denoise:
 
     def __call__(self, x: Tensor, t: Moment, cond: Cond) -> Tensor:
         """x̂0 for x [b, *d] at the time `t` of the whole batch."""
-        return self.denoiser(x, t.shared(x.shape[0]), cond)
+        return answer(self.denoiser, x, t, cond)
 
 
 class Stepped(NamedTuple):

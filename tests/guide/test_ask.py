@@ -4,31 +4,31 @@ import torch
 import ebb
 from ebb.errors import UsageError
 from ebb.guide.ask import ask, null_for
-from ebb.process.moment import common, everywhere
+from ebb.process.moment import Moment, at, each
 
 
 class Sums:
     """x + a + t, noting the batches that it was asked for."""
 
-    path = ebb.Linear()
+    path, takes_moments = ebb.Linear(), True
 
     def __init__(self):
         self.asked = []
 
     def __call__(self, x, t, cond):
-        self.asked.append((len(x), common(t)))
-        return x + cond["a"] + t[:, None]
+        self.asked.append((len(x), isinstance(t, Moment)))
+        return x + cond["a"] + each(t, len(x))[:, None]
 
 
 def test_each_condition_has_the_answer_that_it_has_alone_and_there_is_one_call():
     x, denoiser = torch.arange(6.0).reshape(3, 2), Sums()
     own, shared = {"a": torch.tensor([[1.0], [2.0], [3.0]])}, {"a": torch.tensor([[10.0]])}
-    for t in (everywhere(0.5, 3), torch.tensor([0.1, 0.2, 0.3])):
+    for t in (at(ebb.Linear(), 0.5), torch.tensor([0.1, 0.2, 0.3])):
         found = ask(denoiser, x, t, (own, shared, own))
         alone = [denoiser(x, t, cond) for cond in (own, shared, own)]
         for one, other in zip(found, alone, strict=True):
             assert torch.equal(one, other)
-    assert denoiser.asked[0] == (9, 0.5), "a time that the batch shares stays one number"
+    assert denoiser.asked[0] == (9, True), "a moment that the batch shares stays one"
     assert len(denoiser.asked) == 8
 
 

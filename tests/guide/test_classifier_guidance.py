@@ -90,7 +90,7 @@ def test_a_denoiser_that_is_deaf_at_alpha_zero_is_not_asked_there():
 
     x = torch.randn(2, 1)
     guided = classifier(Exact(Linear()))(NetworkDenoiser(Net(), Linear(), noise))
-    assert torch.isfinite(guided(x, at(Linear(), 1.0).shared(2), {"label": torch.tensor([0, 1])})).all()
+    assert torch.isfinite(guided(x, at(Linear(), 1.0), {"label": torch.tensor([0, 1])})).all()
 
 
 def test_it_is_an_energy():
@@ -177,7 +177,7 @@ def test_a_network_is_told_the_time_and_given_unit_variance():
     path, x = EDM(), torch.randn(3, 2)
     model = NetworkClassifier(Net(), path, quarter_log_nsr, sigma_data=0.5)
     assert isinstance(model, NoisyClassifier)
-    for t in (at(path, 2.0).shared(3), torch.full((3,), 2.0, dtype=torch.float64)):
+    for t in (at(path, 2.0), torch.full((3,), 2.0, dtype=torch.float64)):
         model(x, t)
         torch.testing.assert_close(seen["told"], torch.full((3,), 2.0).log() / 4)
         torch.testing.assert_close(seen["x"], x / (0.25 + 4) ** 0.5)

@@ -83,7 +83,7 @@ def test_a_shared_time_gives_what_separate_times_give(time):
     path = Cosine()
     data, x = testing.normal(path), torch.randn(5, 2, dtype=torch.float64)
     guided = energy(lambda x0: (x0**2).sum(1), 0.7)(data)
-    shared = guided(x, at(path, time).shared(5), {})
+    shared = guided(x, at(path, time), {})
     assert torch.isfinite(shared).all()
     torch.testing.assert_close(shared, guided(x, torch.full((5,), time, dtype=torch.float64), {}))
 

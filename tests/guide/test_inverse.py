@@ -205,7 +205,7 @@ def test_a_shared_time_gives_what_separate_times_give(time):
     for guide in (mmps, pigdm):
         guided = guide(torch.zeros(4, dtype=torch.float64), sensing(MATRIX), 0.1)(data(path))
         separate = guided(x, torch.full((3,), time, dtype=torch.float64), {})
-        torch.testing.assert_close(guided(x, at(path, time).shared(3), {}), separate)
+        torch.testing.assert_close(guided(x, at(path, time), {}), separate)
 
 
 def test_conjugate_gradients_solve_each_sample_and_survive_what_is_not_positive(generator):

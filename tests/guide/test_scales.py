@@ -14,8 +14,9 @@ from ebb.guide.interval import Within, within
 from ebb.guide.rescale import Rescaled
 from ebb.guide.temperature import temperature
 from ebb.guide.threshold import dynamic_threshold
+from ebb.process.denoiser import answer
 from ebb.process.exact import Gaussian
-from ebb.process.moment import at
+from ebb.process.moment import Moment, at
 from ebb.process.path import EDM, PATHS, Cosine, Linear
 from ebb.process.times import uniform_grid
 from ebb.sample.ddim import DDIM, Euler
@@ -30,13 +31,15 @@ LABELS = {"label": torch.tensor([0, 1, 0, 1])}
 class Asked:
     """A denoiser that remembers the sizes of the batches, and the times, that it was asked."""
 
+    takes_moments = True
+
     def __init__(self, denoiser):
-        self.denoiser, self.path, self.sizes, self.strides = denoiser, denoiser.path, [], []
+        self.denoiser, self.path, self.sizes, self.times = denoiser, denoiser.path, [], []
 
     def __call__(self, x, t, cond):
         self.sizes.append(len(x))
-        self.strides.append(t.stride(0))
-        return self.denoiser(x, t, cond)
+        self.times.append(t)
+        return answer(self.denoiser, x, t, cond)
 
 
 class Shifted:
@@ -116,11 +119,11 @@ def test_projected_is_the_papers_formula():
     low, high = x0s(3, 2, 5)
     for eta, radius, scale in itertools.product((0.0, 0.4), (1.0, 100.0), (0.0, 5.0)):
         got = Projected(eta, radius)(low, high, scale)
-        for a, b, answer in zip(low.flatten(1), high.flatten(1), got.flatten(1), strict=True):
+        for a, b, one in zip(low.flatten(1), high.flatten(1), got.flatten(1), strict=True):
             delta = (b - a) * min(1.0, radius / float((b - a).norm()))
             unit = b / b.norm()
             along = (delta @ unit) * unit
-            torch.testing.assert_close(answer, b + (scale - 1) * (delta - along + eta * along))
+            torch.testing.assert_close(one, b + (scale - 1) * (delta - along + eta * along))
 
 
 def test_without_the_parallel_part_the_answer_only_turns():
@@ -207,7 +210,7 @@ def test_outside_of_the_interval_the_denoiser_is_called_once_as_it_is():
     for nsr, size in ((0.5, 4), (0.51, 8), (2.0, 8), (2.01, 4), (math.inf, 4)):
         plain.sizes.clear()
         time = float(path.time(torch.tensor([nsr], dtype=torch.float64)))
-        got = guided(x, at(path, time).shared(4), LABELS)
+        got = guided(x, at(path, time), LABELS)
         assert plain.sizes == [size], nsr
         own = cfg(4.0, NULL)(plain.denoiser) if size == 8 else plain.denoiser
         torch.testing.assert_close(got, own(x, torch.full((4,), time).double(), LABELS))
@@ -326,11 +329,12 @@ def test_guides_compose_in_any_order_and_serve_every_solver(name):
 
 
 @pytest.mark.parametrize("name", combinations(uniform_grid(Linear(), 4)))
-def test_a_shared_time_reaches_the_network_as_one_number(name):
+def test_a_shared_time_reaches_the_network_as_a_moment(name):
     path, times = Linear(), uniform_grid(Linear(), 4)
     asked = Asked(testing.TwoLabels(path))
-    combinations(times)[name](asked)(torch.ones(4, 2, dtype=torch.float64), at(path, 0.75).shared(4), LABELS)
-    assert set(asked.strides) == {0}
+    combinations(times)[name](asked)(torch.ones(4, 2, dtype=torch.float64), at(path, 0.75), LABELS)
+    assert asked.times
+    assert all(isinstance(t, Moment) for t in asked.times)
 
 
 def test_guidance_within_all_noise_is_guidance():
@@ -378,6 +382,8 @@ def test_mutants_that_mix_samples_are_caught(home, method, mutant, name, match, 
 class Broken:
     """A guide with one mistake."""
 
+    takes_moments = True
+
     def __init__(self, denoiser, mistake):
         self.denoiser, self.mistake = denoiser, mistake
         self.path = Linear() if mistake == "path" else denoiser.path
@@ -385,16 +391,16 @@ class Broken:
 
     def __call__(self, x, t, cond):
         self.asked += 1
-        answer = self.denoiser(x, t, cond) + 1
+        x0 = answer(self.denoiser, x, t, cond) + 1
         if self.mistake == "writes":
             x.mul_(0.5)
         elif self.mistake == "remembers":
-            answer = answer + self.asked
+            x0 = x0 + self.asked
         elif self.mistake == "precision":
-            answer = answer.double()
-        elif self.mistake == "shared" and t.stride(0) == 0:
-            answer = answer + 1
-        return answer
+            x0 = x0.double()
+        elif self.mistake == "shared" and isinstance(t, Moment):
+            x0 = x0 + 1
+        return x0
 
 
 @pytest.mark.parametrize(

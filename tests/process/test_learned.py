@@ -95,7 +95,7 @@ def test_it_is_the_network_denoiser_with_a_second_answer(prediction, sigma_data)
     assert isinstance(both, VarianceDenoiser)
     assert not isinstance(plain, VarianceDenoiser)
     x = torch.randn(5, 2)
-    for t in (at(Linear(), 0.3).shared(5), torch.linspace(0.1, 0.9, 5).double()):
+    for t in (at(Linear(), 0.3), torch.linspace(0.1, 0.9, 5).double()):
         twice.calls = 0
         x0, f = both.with_share(x, t, {})
         assert twice.calls == 1

@@ -1,13 +1,23 @@
 import math
+from dataclasses import dataclass, field
 
 import pytest
 import torch
 
+from ebb.guide.cfg import cfg
+from ebb.guide.energy import energy
+from ebb.guide.interval import within
+from ebb.guide.temperature import temperature
 from ebb.process import moment as module
-from ebb.process.denoiser import NetworkDenoiser
-from ebb.process.moment import at, combine, common, repeated, where
-from ebb.process.path import PATHS, Cosine, Linear
+from ebb.process.denoiser import NetworkDenoiser, retime
+from ebb.process.flow_map import Straight
+from ebb.process.moment import Moment, at, combine, each, repeated, where
+from ebb.process.path import PATHS, Cosine, Linear, Path
 from ebb.process.predict import PREDICTIONS
+from ebb.process.times import GRIDS
+from ebb.sample.noise import Noise
+from ebb.sample.solvers import SOLVERS
+from ebb.sample.trajectory import trajectory
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -55,17 +65,60 @@ def test_a_factor_of_zero_hides_what_is_not_finite():
     assert torch.equal(combine((0.0, torch.full((2,), torch.nan)), (1.0, torch.ones(2))), torch.ones(2))
 
 
-def test_a_shared_time_is_recognised_and_stays_shared():
-    t = at(Linear(), 0.25).shared(4)
-    assert t.shape == (4,)
-    assert common(t) == common(repeated(t, 3)) == 0.25
-    assert repeated(t, 3).shape == (12,)
-    mixed = torch.tensor([0.1, 0.2], dtype=torch.float64)
-    assert common(mixed) is None
-    assert repeated(mixed, 2).tolist() == [0.1, 0.2, 0.1, 0.2]
-    assert common(mixed[:1]) is None  # it does not say so, and may carry a gradient
-    with pytest.raises(RuntimeError):
-        t.add_(1)
+def test_a_moment_is_that_of_any_batch_and_times_are_those_of_its_samples():
+    now, times = at(Linear(), 0.25), torch.tensor([0.1, 0.2], dtype=torch.float64)
+    assert repeated(now, 3) is now
+    assert each(now, 3).tolist() == [0.25, 0.25, 0.25]
+    assert each(now, 3).dtype == torch.float64
+    assert repeated(times, 2).tolist() == [0.1, 0.2, 0.1, 0.2]
+    assert each(times, 2) is times
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A denoiser of somebody else's, who knows times [b] only; it remembers them."""
+
+    path: Path = Linear()
+    asked: list = field(default_factory=list)
+
+    def __call__(self, x, t, cond):
+        self.asked.append(t)
+        return x * (1 - t[:, None]).to(x.dtype)
+
+
+class Moments(Tensors):
+    takes_moments = True
+
+    def __call__(self, x, t, cond):
+        self.asked.append(t)
+        return x * (1 - t.time)
+
+
+GUIDES = {
+    "none": lambda denoiser: denoiser,
+    "temperature": temperature(0.8),
+    "energy": energy(lambda x0: x0.flatten(1).sum(1)),
+    "within": within(temperature(0.8), 0.1, 2.0),
+    "retimed": lambda denoiser: retime(denoiser, Cosine()),
+    "cfg": lambda denoiser: cfg(2.0, {"label": torch.tensor([0])})(denoiser),
+    "towards": lambda denoiser: Straight(denoiser).toward(0.0),
+}
+
+
+@pytest.mark.parametrize("guide", GUIDES.values(), ids=GUIDES)
+def test_a_denoiser_that_knows_tensors_only_is_asked_with_tensors_through_every_wrapper(guide):
+    """And one that takes moments is told nothing else, so that no wrapper falls back to times for each sample."""
+    x, cond = torch.linspace(-1, 1, 6).double()[:, None], {"label": torch.ones(6, dtype=torch.long)}
+    samples = []
+    for plain in (Tensors(), Moments()):
+        guided = guide(plain)
+        times = GRIDS["uniform"](guided.path, 3)
+        *_, point = trajectory(guided, SOLVERS["heun"], times, x, cond, Noise.of(0, 6))
+        samples.append(point.x)
+        wanted = Moment if isinstance(plain, Moments) else torch.Tensor
+        assert plain.asked
+        assert {type(t) for t in plain.asked} == {wanted}
+    torch.testing.assert_close(*samples)
 
 
 def test_a_jump_with_a_mistake_is_caught(monkeypatch):
@@ -78,12 +131,6 @@ def test_mixed_precisions_are_promoted():
     low, high = torch.ones(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.float64)
     for terms in (((0.4, low), (0.6, high)), ((1.0, low), (0.5, high)), ((0.2, low), (0.3, low), (1.0, high))):
         assert combine(*terms).dtype == torch.float64
-
-
-def test_a_time_of_one_sample_is_not_shared_with_the_next_call():
-    t = at(Linear(), 0.25).shared(1)
-    t.mul_(2)
-    assert at(Linear(), 0.25).shared(1).item() == 0.25
 
 
 def test_an_answer_can_be_differentiated_in_time_for_one_sample_and_many():

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from ebb import testing
 from ebb.errors import UsageError
-from ebb.process.moment import at
 from ebb.process.path import EDM, PATHS, Cosine, DDPMLinear, Linear, Path, Sigmoid, VarianceExploding
 
 
@@ -100,6 +99,6 @@ def test_jump_divides_by_neither_alpha_nor_the_last_sigma():
 @pytest.mark.parametrize("name", PATHS)
 def test_rates_of_a_time_that_the_batch_shares(name):
     path = PATHS[name]
-    shared = at(path, path.end / 3).shared(4)
+    shared = torch.tensor([path.end / 3], dtype=torch.float64).expand(4)  # one number in memory
     for one, each in zip(path.rates(shared), path.rates(shared.clone()), strict=True):
         torch.testing.assert_close(one, each, rtol=0, atol=0)
