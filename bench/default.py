@@ -52,7 +52,7 @@ def named(how: Sampling) -> str:
 def drawn(system: System, compile: bool, wishes: Wishes, seed: int, how: Sampling) -> Tensor:
     """A sample for each wish; `compile` for the long ones."""
     many = compile and how.steps >= 100
-    return system.make(wishes, seed=seed, batch=PART // 2, compile=many, **how.model_dump())
+    return ebb.Sampler(system, PART // 2, many)(ebb.Request(wishes, how, seed))
 
 
 def main() -> None:

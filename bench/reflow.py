@@ -46,7 +46,9 @@ def main() -> None:
         bends = straightness(system.denoiser, x, system.conditions(wishes.part(0, SOME)))
         row = []
         for steps in STEPS:
-            made = system.make(wishes, seed=0, solver="euler", grid="uniform", steps=steps, guidance=1.0)
+            made = ebb.Sampler(system)(
+                system.request(wishes, solver="euler", grid="uniform", steps=steps, guidance=1.0)
+            )
             row.append(once(distance, extract(features, batches(to_pixels(made))), real))
         print(f"| {run.name} | {bends:.3f} | {' | '.join(f'{each:.3f}' for each in row)} |", flush=True)
 

@@ -115,7 +115,7 @@ def main() -> None:
     for name, asked, guide in ways(system, texts, given.guidance):
         began = time.perf_counter()
         wishes = Wishes((0,) * len(texts), tuple(asked))
-        made = system.make(wishes, seed=0, batch=len(texts), steps=given.steps, guide=guide)
+        made = ebb.Sampler(system, len(texts))(system.request(wishes, steps=given.steps), guide)
         seconds = (time.perf_counter() - began) / len(texts)
         found = agreement(reader, to_pixels(made), texts)
         row = f"{found.share:.1%} | {found.novel:.1%} | {found.things:.1%} | {seconds:.3f}"

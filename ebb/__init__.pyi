@@ -81,6 +81,7 @@ from ebb.sample.multistep import DPMpp3M as DPMpp3M
 from ebb.sample.noise import Noise as Noise
 from ebb.sample.repaint import Resample as Resample
 from ebb.sample.restart import Restart as Restart
+from ebb.sample.scheme import Scheme as Scheme
 from ebb.sample.sde import EulerMaruyama as EulerMaruyama
 from ebb.sample.sde import PredictorCorrector as PredictorCorrector
 from ebb.sample.singlestep import DPMpp2S as DPMpp2S
@@ -90,6 +91,8 @@ from ebb.sample.trajectory import Solver as Solver
 from ebb.sample.trajectory import trajectory as trajectory
 from ebb.sample.tune import tune as tune
 from ebb.sample.unipc import UniPC as UniPC
+from ebb.system.sampler import Request as Request
+from ebb.system.sampler import Sampler as Sampler
 from ebb.system.system import System as System
 from ebb.system.system import load as load
 from ebb.train.ema import EMA as EMA

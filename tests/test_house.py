@@ -98,6 +98,16 @@ def test_training_knows_nothing_that_measures_a_run():
             assert not {name.split(".")[0] for name in imports(path)} & {"evaluate", "doctor"}, path
 
 
+def test_nothing_below_the_command_line_prints():
+    """What there is to say is an event or an error; who asked for the work decides where it is shown."""
+    for path in FILES:
+        if room(path) != "cli":
+            tree = ast.parse(path.read_text())
+            calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+            assert not calls & {"print", "sys.stdout.write", "sys.stderr.write"}, path
+            assert not re.search(r"^\s*(from|import) rich\b", path.read_text(), re.MULTILINE), path
+
+
 def test_a_module_is_named_once():
     """One module for a name; the command line's are named after their verbs."""
     names = [path.stem for path in FILES if path.stem != "__init__" and room(path) != "cli"]
@@ -277,11 +287,11 @@ HOW = {"steps", "guidance", "solver", "grid", "precision"}
 EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
-    "train": {"run", "fresh", "base", "dry_run"} | OPTIONS,
+    "train": {"run", "fresh", "base", "dry_run", "log"} | OPTIONS,
     "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
     "evaluate": {
         "n", "fresh", "steps", "guidance", "solver", "grid", "precision", "seed", "features", "likelihood", "weights",
-        "against", "data",
+        "against", "data", "log",
     },
     "edit strength": EDIT | VERSIONS | {"strength"},
     "edit vary": EDIT | VERSIONS | {"strength"},
@@ -293,7 +303,7 @@ VERBS = {
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
     "doctor": {"data"},
-    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data"},
+    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
     "config show": set(),
     "config validate": set(),
     "config diff": set(),

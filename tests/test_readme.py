@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 import ebb
+from ebb.sample.noise import START
+from ebb.sample.scheme import Scheme
 
 from .toys import trained
 
@@ -67,8 +69,7 @@ def follow(run, monkeypatch, snippet=SNIPPET):
 
 
 def check(found, **asked):
-    how = {"solver": "heun", "grid": "uniform", "steps": 16, "seed": 0}
-    expected = found["system"].sample(16, **asked, **how)
+    expected = found["system"].sample(16, **asked, seed=0, solver="heun", steps=16)
     assert torch.equal(found["images"], expected)
     assert expected.std() > 0
 
@@ -90,6 +91,8 @@ def test_a_model_of_captions_alone_is_asked_by_a_text_in_the_same_loop(data, mon
 
 def test_a_start_of_the_wrong_size_is_caught(runs, monkeypatch):
     """The mutant: unit noise, as the paths that end at sigma = 1 allow."""
-    found = follow(runs("edm"), monkeypatch, SNIPPET.replace("system.start(noise, times)", "noise.start(system.inner)"))
+    with monkeypatch.context() as wrong:
+        wrong.setattr(Scheme, "start", lambda self, noise, like: noise(START, like))
+        found = follow(runs("edm"), monkeypatch)
     with pytest.raises(AssertionError):
         check(found, label=7)

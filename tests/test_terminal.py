@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from ebb.cli.screen import echo, screen
+from ebb.cli.output import echo, screen
 from ebb.doctor.commands import removing
 from ebb.terminal import command
 

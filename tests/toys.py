@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ebb.cli.screen import Reader, shown
+from ebb.cli.output import Reader, shown
 from ebb.edit.samples import sample_to
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train

@@ -18,8 +18,8 @@ from ebb.cli.config import ConfigVerb
 from ebb.cli.edit import EditVerb
 from ebb.cli.evaluate import Doctor, Evaluate, Sweep
 from ebb.cli.options import check_options
+from ebb.cli.output import echo, screen
 from ebb.cli.sample import Sample
-from ebb.cli.screen import echo, screen
 from ebb.cli.train import Train, overlaid
 from ebb.errors import EbbError, ResourceError, memory_is_full
 from ebb.recipe.recipe import explained

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from ebb.cli.screen import echo
+from ebb.cli.output import echo
 from ebb.recipe.recipe import Recipe, difference, flat, from_yaml, to_yaml
 
 

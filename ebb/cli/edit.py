@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
-from ebb.cli.screen import Reader, echo
+from ebb.cli.output import Reader, echo
 from ebb.errors import UsageError
 from ebb.events import Progress
 

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
-from ebb.cli.screen import Reader, Rows, echo, shown, table
+from ebb.cli.output import LogKind, Reader, Rows, echo, reported, table
 from ebb.events import Progress
 from ebb.terminal import command
 
@@ -38,6 +38,8 @@ class Evaluate:
     """where the run's data is now, if it was moved; it must be the same"""
     against: Annotated[Path | None, tyro.conf.arg(metavar="RUN2")] = None
     """compare with this run instead: same data, seeds and labels, and an interval for each difference"""
+    log: LogKind = "text"
+    """text, or json: every event as a line of JSON on stdout, and nothing else"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 
     def __call__(self, console: Console, given: set[str]) -> None:
@@ -48,6 +50,8 @@ class Evaluate:
             rows, heads = self.alone(console, options) if self.against is None else self.compared(console, options)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(self.outlook()) from stop
+        if self.log == "json":
+            return
         table(console, rows, str(self.run), heads)
         if (self.run / "report.html").is_file():
             echo(console, f"report   {self.run / 'report.html'}")
@@ -67,13 +71,14 @@ class Evaluate:
         """The figures of one run."""
         from ebb.evaluate.evaluate import as_table, evaluate
 
-        return as_table(shown(evaluate(self.run, self.n, likelihood=self.likelihood, **options), console)), ()
+        work = evaluate(self.run, self.n, likelihood=self.likelihood, **options)
+        return as_table(reported(work, console, self.log)), ()
 
     def compared(self, console: Console, options: dict[str, Any]) -> Rows:
         """The differences of two runs."""
         from ebb.evaluate.compare import against, as_rows
 
-        found = shown(against(self.run, self.against or self.run, self.n, **options), console)
+        found = reported(against(self.run, self.against or self.run, self.n, **options), console, self.log)
         return as_rows(found), ("", found.run, found.other, "difference", "that is")
 
 
@@ -101,6 +106,8 @@ class Sweep:
     """also search for the best times, for up to 12 steps of deterministic solvers"""
     keep: bool = True
     """keep the cheapest good setting as the run's default; --no-keep measures only, with any number of samples"""
+    log: LogKind = "text"
+    """text, or json: every event as a line of JSON on stdout, and nothing else"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print table and notes, and write sweep.json, .html and .png and sampling.json into the run."""
@@ -118,7 +125,9 @@ class Sweep:
             seed=self.seed,
             data=self.data,
         )
-        result = shown(work, console)
+        result = reported(work, console, self.log)
+        if self.log == "json":
+            return
         heads = ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", "")
         table(console, as_rows(result), str(self.run), heads)
         echo(console, f"real images against real images: {result.floor:.4f}")

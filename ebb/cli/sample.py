@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
-from ebb.cli.screen import Reader
+from ebb.cli.output import Reader
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from ebb.cli.screen import echo, shown, table
+from ebb.cli.output import LogKind, echo, reported, table
 from ebb.errors import UsageError
 from ebb.recipe.recipe import Recipe, flat, from_yaml, validated
 from ebb.terminal import command
@@ -32,6 +32,8 @@ class Train:
     """a recipe or run.yaml to start from; options given here win"""
     dry_run: bool = False
     """make a few updates, a checkpoint and a sample, say what they cost, and keep nothing"""
+    log: LogKind = "text"
+    """text, or json: every event as a line of JSON on stdout, and nothing else"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Train, and say where the results are."""
@@ -46,7 +48,10 @@ class Train:
             return
         from ebb.run.train import train
 
-        folder = shown(train(self.source, asked, run=self.run, fresh=self.fresh, began=began), console)
+        work = train(self.source, asked, run=self.run, fresh=self.fresh, began=began)
+        folder = reported(work, console, self.log)
+        if self.log == "json":
+            return
         echo(console, f"report   {folder / 'report.html'}")
         echo(console, f"sample   {command('sample', folder, '--n', 16, '--out', 'samples.png')}")
         echo(console, advice(folder))
@@ -57,7 +62,10 @@ class Train:
         from ebb.run.rehearse import as_rows, rehearse
 
         started = time.perf_counter() - (seconds_since_start() or 0.0)
-        found = shown(rehearse(self.source, asked, run=self.run, began=began, started=started), console)
+        work = rehearse(self.source, asked, run=self.run, began=began, started=started)
+        found = reported(work, console, self.log)
+        if self.log == "json":
+            return
         table(console, as_rows(found), f"{self.source}, rehearsed")
         echo(console, "nothing was kept; without --dry-run the same command trains")
 

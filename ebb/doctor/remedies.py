@@ -31,7 +31,7 @@ def helping(run: RunSubject, ill: Callable[[RunSamples], bool]) -> dict[str, Any
     """The first of `gentler` settings with which FINE samples from the same noise are no longer ill; None if none
     helps."""
     for settings in gentler(run):
-        if not ill(run.finer if "steps" in settings else run.draw(FINE, **settings)):
+        if not ill(run.finer if "steps" in settings else run.draw(FINE, run.system.settled(**settings))):
             return settings
     return None
 

@@ -20,11 +20,11 @@ from ebb.judge.ensemble import load_ensemble
 from ebb.judge.features import Features, extract, vote
 from ebb.process.denoiser import Cond
 from ebb.process.path import Path
-from ebb.recipe.names import parse
 from ebb.sample.drift import drift
-from ebb.sample.solvers import SOLVERS
-from ebb.sample.trajectory import Point, trajectory
+from ebb.sample.scheme import last
+from ebb.sample.trajectory import Point
 from ebb.shapes import Float
+from ebb.system.model import scheme_of
 from ebb.system.system import System
 from ebb.terminal import command
 from ebb.understand.memorise import SURE, memorisation
@@ -270,7 +270,7 @@ def check_too_few_steps(run: RunSubject) -> Finding | None:
     gap, between = distance(mine, run.finer.samples), distance(mine, mine.roll(1, 0))
     if gap <= COARSE * between:
         return None
-    nearer = distance(run.draw(FINE, steps=2 * how.steps).samples, run.finer.samples)
+    nearer = distance(run.draw(FINE, run.system.settled(steps=2 * how.steps)).samples, run.finer.samples)
     advice, commands = sampled_with(run, {"steps": (2 if nearer <= COARSE * between else FINER) * how.steps})
     return Finding(
         "too few steps",
@@ -285,16 +285,14 @@ def check_too_few_steps(run: RunSubject) -> Finding | None:
 
 def adds_noise(system: System) -> bool:
     """Whether its solver asks for noise on its way: found by following it with one number and no network."""
-    how, path, draws = system.sampling, system.denoiser.path, list[int]()
+    draws = list[int]()
 
     def noise(step: int, like: Tensor, part: int = 0) -> Tensor:
         draws.append(step)
         return torch.zeros_like(like)
 
-    for _ in trajectory(
-        Nought(path), parse(how.solver, SOLVERS, "solver"), system.times(how), torch.ones(1, 1), {}, noise
-    ):
-        pass
+    scheme = scheme_of(system.denoiser, system.sampling).guided(lambda denoiser: Nought(denoiser.path))
+    last(scheme(torch.ones(1, 1), {}, noise))
     return bool(draws)
 
 

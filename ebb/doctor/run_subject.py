@@ -26,11 +26,12 @@ from ebb.process.denoiser import Cond, NetworkDenoiser, Wrapped, answer, target_
 from ebb.process.moment import Time, each
 from ebb.process.times import DENSITIES, Density
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, from_yaml, resolved
+from ebb.recipe.recipe import Recipe, Sampling, from_yaml, resolved
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float
 from ebb.system.requests import asked_for, labels_of, wishes_of
+from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System, load, locate
 
 DRAWN = 96
@@ -198,21 +199,20 @@ class RunSubject:
     @cached_property
     def drawn(self) -> RunSamples:
         """DRAWN samples at the run's own settings, with their way there."""
-        return self.draw(DRAWN)
+        return self.draw(DRAWN, self.system.settled())
 
     @cached_property
     def finer(self) -> RunSamples:
         """The first FINE of the samples, from the same noise in FINER times as many steps."""
         settings = self.system.sampling
         grid = "log_snr" if settings.grid.startswith("given") else settings.grid
-        return self.draw(FINE, steps=FINER * settings.steps, grid=grid)
+        return self.draw(FINE, self.system.settled(steps=FINER * settings.steps, grid=grid))
 
-    def draw(self, count: int, **settings: Any) -> RunSamples:
+    def draw(self, count: int, sampling: Sampling) -> RunSamples:
         """`count` samples of the system; the first ones whatever the count."""
         points: list[Point] = []
-        wishes = self.wishes.part(0, count)
-        made = self.system.make(wishes, seed=SEED, batch=count, guide=watched(points), **settings)
-        return RunSamples(made, points)
+        request = Request(self.wishes.part(0, count), sampling, SEED)
+        return RunSamples(Sampler(self.system, count)(request, watched(points)), points)
 
     @cached_property
     def losses(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import SupportsIndex, Unpack
 
 import torch
 from torch import Tensor
@@ -12,22 +12,23 @@ from torch import Tensor
 from ebb.data.images import PICTURES
 from ebb.edit.between import Between, blend, frames
 from ebb.edit.fill import canvas, fill
-from ebb.edit.restore import restore, softened
-from ebb.edit.sdedit import fresh, last, sdedit, steps_for
+from ebb.edit.restore import softened
+from ebb.edit.sdedit import sdedit, steps_for
 from ebb.edit.translate import direction, translate
-from ebb.errors import EbbError, UsageError
+from ebb.errors import UsageError
 from ebb.guide.cfg import cfg
+from ebb.guide.inverse import mmps
 from ebb.guide.operators import Curved, Operator, downsample
 from ebb.machine import ready
-from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.denoiser import Cond
 from ebb.recipe.limits import real, whole
-from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
 from ebb.sample.invert import invert
 from ebb.sample.noise import Noise
-from ebb.sample.solvers import SOLVERS
-from ebb.sample.trajectory import Solver
+from ebb.sample.scheme import Scheme, last
 from ebb.shapes import Float, batch_of, sides
+from ebb.system.model import scheme_of
+from ebb.system.sampler import Sampler, Settings, finite
 from ebb.system.system import System
 
 Label = str | int | None
@@ -43,7 +44,7 @@ class Editor:
     """
 
     system: System
-    how: Sampling
+    sampling: Sampling
     label: Label = None
     batch: int = 64
     progress: Callable[[int], None] | None = None
@@ -56,7 +57,7 @@ class Editor:
         label: Label = None,
         batch: SupportsIndex = 64,
         progress: Callable[[int], None] | None = None,
-        **asked: Any,
+        **settings: Unpack[Settings],
     ) -> Editor:
         """An editor with the system's own sampling settings, but those that are asked for (steps, guidance, solver, …).
 
@@ -64,12 +65,13 @@ class Editor:
         """
         if system.modality != PICTURES:
             raise UsageError(f"this model makes {system.modality.things}, and what is edited is pictures")
-        how = system.settled(**asked)
-        if label is None and asked.get("guidance") not in (None, 1):
+        sampling = system.settled(**settings)
+        if label is None and settings.get("guidance") not in (None, 1):
             raise UsageError(
-                f"guidance {how.guidance:g} needs a label or a text to guide towards", "name one with --label or --text"
+                f"guidance {sampling.guidance:g} needs a label or a text to guide towards",
+                "name one with --label or --text",
             )
-        editor = cls(system, how, label, whole("batch", batch), progress)
+        editor = cls(system, sampling, label, whole("batch", batch), progress)
         editor.cond(label, 1)
         ready()
         return editor
@@ -79,17 +81,6 @@ class Editor:
         """Where the network is."""
         return self.system.device
 
-    @property
-    def solver(self) -> Solver:
-        """The solver that is named in the settings."""
-        solver: Solver = parse(self.how.solver, SOLVERS, "solver")
-        return solver
-
-    @property
-    def times(self) -> Float[Tensor, "n"]:
-        """The grid of the settings, begun where the network can be heard."""
-        return self.system.times(self.how)
-
     def cond(self, label: Label, count: int) -> Cond:
         """The conditions of `count` pictures; UsageError for a label that the system does not know."""
         system = self.system
@@ -97,14 +88,14 @@ class Editor:
         return {name: row.expand(count, *row.shape[1:]) for name, row in said.items()}
 
     @property
-    def plain(self) -> Denoiser:
-        """The denoiser in the precision of the settings, without guidance."""
-        return self.system.in_precision(self.how)
+    def plain(self) -> Scheme:
+        """How the settings sample, without guidance."""
+        return scheme_of(self.system.denoiser, self.sampling)
 
     @property
-    def guided(self) -> Denoiser:
-        """The denoiser guided towards the label; without a label there is nothing to guide towards."""
-        return self.plain if self.label is None else cfg(self.how.guidance, self.system.null())(self.plain)
+    def guided(self) -> Scheme:
+        """The same, guided towards the label; without a label there is nothing to guide towards."""
+        return self.plain if self.label is None else self.plain.guided(cfg(self.sampling.guidance, self.system.null()))
 
     def encoded(self, x0: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
         """Pictures as what the denoiser works on."""
@@ -112,10 +103,7 @@ class Editor:
 
     def decoded(self, x: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
         """Pictures of what the denoiser made, in [−1, 1]; raises EbbError where it is not finite."""
-        if not bool(torch.isfinite(x).all()):
-            raise EbbError("editing gave values that are not finite", "try more --steps, or --guidance 1")
-        with torch.no_grad():
-            return self.system.decode(x).cpu()
+        return Sampler(self.system).decoded(finite(x))
 
     def each(
         self, given: Float[Tensor, "b *d"], seed: int, edit: Callable[[Tensor, Cond, Noise], Tensor]
@@ -142,15 +130,10 @@ class Editor:
     def strength(self, x0: Float[Tensor, "b *d"], strength: float, seed: int = 0) -> Float[Tensor, "b *d"]:
         """Image to image (`sdedit`): 0 gives the pictures back, 1 is a fresh sample."""
         self.like_its_own(x0)
-        if steps_for(strength, self.how.steps) == 0:
+        if steps_for(strength, self.sampling.steps) == 0:
             return x0
-        return self.each(
-            x0,
-            seed,
-            lambda part, cond, noise: sdedit(
-                self.guided, self.solver, self.times, self.encoded(part), cond, noise, strength
-            ),
-        )
+        scheme = self.guided
+        return self.each(x0, seed, lambda part, cond, noise: sdedit(scheme, self.encoded(part), cond, noise, strength))
 
     def inpaint(
         self, x0: Float[Tensor, "b c *size"], new: Tensor, repeats: int = 1, seed: int = 0
@@ -172,7 +155,7 @@ class Editor:
         def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
             # what is to be replaced must not reach the latents beside it
             z = self.encoded(torch.where(new != 0, 0.0, part))
-            return fill(self.guided, self.solver, self.times, z, covering(new, z), cond, noise, repeats)
+            return fill(self.guided, z, covering(new, z), cond, noise, repeats)
 
         return torch.where(new != 0, self.each(x0, seed, edit), x0)
 
@@ -204,7 +187,7 @@ class Editor:
 
         def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
             under, z = self.cond(source, len(part)), self.encoded(part)
-            return translate(self.plain, self.guided, self.solver, self.times, z, under, cond, added)
+            return translate(self.plain, self.guided, z, under, cond, added)
 
         return self.each(x0, 0, edit)
 
@@ -222,9 +205,11 @@ class Editor:
         """What the pictures would be made from, under this editor's label (`invert`)."""
         self.like_its_own(x0)
 
+        scheme = self.plain
+
         def up(part: Tensor) -> Tensor:
             under, z = self.cond(self.label, len(part)), self.encoded(part)
-            return last(invert(self.plain, self.solver, self.times, z, under))
+            return last(invert(scheme.denoiser, scheme.solver, scheme.times, z, under))
 
         return torch.cat([up(part) for part in self.parts(x0)])
 
@@ -243,17 +228,17 @@ class Editor:
             return self.strip(self.guided, seeds, shares)
         null, (first, second) = self.system.null(), (self.cond(label, 1) for label in labels)
         made = [
-            self.strip(blend(first, second, share, null, self.how.guidance)(self.plain), seeds, (share,))
+            self.strip(self.plain.guided(blend(first, second, share, null, self.sampling.guidance)), seeds, (share,))
             for share in shares  # one at a time, since a blend has one share
         ]
         return torch.cat(made)
 
-    def strip(self, denoiser: Denoiser, seeds: tuple[int, int], shares: Sequence[float]) -> Float[Tensor, "n *d"]:
+    def strip(self, scheme: Scheme, seeds: tuple[int, int], shares: Sequence[float]) -> Float[Tensor, "n *d"]:
         """Samples whose noise lies `shares` of the way between two seeds."""
 
         def edit(part: Tensor, cond: Cond, _: Noise) -> Tensor:
             like = torch.empty(len(part), *self.system.inner, device=self.device)
-            return fresh(denoiser, self.solver, self.times, like, cond, Between(seeds, tuple(part.tolist())))
+            return scheme.fresh(like, cond, Between(seeds, tuple(part.tolist())))
 
         return self.each(torch.tensor(shares, dtype=torch.float64), 0, edit)
 
@@ -271,9 +256,11 @@ class Editor:
         return self.restore(soft, softened(sigma, soft.ndim - 2), error, seed)
 
     def restore(self, y: Tensor, operator: Operator, error: float, seed: int) -> Float[Tensor, "b *d"]:
-        """Pictures of the system's shape that the operator takes to y, to about `error`.
+        """Pictures of the system's shape that the operator takes to y, to about `error`, by `mmps`.
 
-        In latents the way to y leads through the decoder, and no picture is nearer to y than a latent can say.
+        It is exact for Gaussian data once its conjugate gradients, each a way back through the denoiser, reach the
+        number of measurements; other data are fitted by two moments, and `disagreement` says what came of it. In
+        latents the way to y leads through the decoder, and no picture is nearer to y than a latent can say.
         """
         space = self.system.space
         seen = operator if space is None else Curved(lambda z: operator(space.decode(z)))
@@ -281,7 +268,7 @@ class Editor:
         def edit(part: Tensor, cond: Cond, noise: Noise) -> Tensor:
             part = part.to(self.device)
             like = part.new_zeros(len(part), *self.system.inner)
-            return restore(self.guided, self.solver, self.times, part, seen, error, like, cond, noise)
+            return self.guided.guided(mmps(part, seen, error)).fresh(like, cond, noise)
 
         return self.each(y, seed, edit)
 

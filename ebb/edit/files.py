@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ebb.events import Message, Progress, Sink, noted
 from ebb.recipe.limits import whole
 from ebb.shapes import Float, sides
 from ebb.store.place import by_name
+from ebb.system.sampler import Settings
 from ebb.system.system import load, locate
 
 Opened = Sequence[tuple[Path, Head, np.ndarray]]
@@ -124,7 +125,7 @@ class Job:
     editor: Editor
 
     @classmethod
-    def of(cls, run: Path, out: Path, progress: Sink, label: Label = None, **asked: Any) -> Job:
+    def of(cls, run: Path, out: Path, progress: Sink, label: Label = None, **asked: Unpack[Settings]) -> Job:
         """The job of `ebb edit` with these sampling settings.
 
         Raises UsageError for a name to write to that cannot be, for a run that is no model of pictures, and as
@@ -198,7 +199,7 @@ class Job:
 
         Every PNG carries its settings in its text chunk `ebb`, as those of `ebb sample` do.
         """
-        own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.how.model_dump()}
+        own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.sampling.model_dump()}
         own, made = own | {"label": self.editor.label, **settings}, list[Tensor]()
         with arriving(self.out, len(given), self.progress) as some:
             for part in self.editor.parts(given):

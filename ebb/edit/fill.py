@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ebb.edit.sdedit import fresh
 from ebb.guide.inpaint import inpaint
-from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.denoiser import Cond
 from ebb.recipe.limits import whole
 from ebb.sample.repaint import Resample
-from ebb.sample.trajectory import Solver
+from ebb.sample.scheme import Scheme
 from ebb.shapes import Float
 
 
 def fill(
-    denoiser: Denoiser,
-    solver: Solver,
-    times: Float[Tensor, "n"],
+    scheme: Scheme,
     x0: Float[Tensor, "b *d"],
     new: Tensor,
     cond: Cond,
@@ -32,8 +30,8 @@ def fill(
     `inpaint` holds the known part, and with `repeats` > 1 each step is made that often with noise put back in between,
     so that the new part goes with it (`Resample`; Lugmayr et al. 2022): as many times the calls.
     """
-    held = inpaint(x0, new == 0)(denoiser)
-    return fresh(held, Resample(solver, repeats) if repeats != 1 else solver, times, x0, cond, noise)
+    solver = Resample(scheme.solver, repeats) if repeats != 1 else scheme.solver
+    return replace(scheme, solver=solver).guided(inpaint(x0, new == 0)).fresh(x0, cond, noise)
 
 
 def canvas(x0: Float[Tensor, "b c *size"], border: int) -> tuple[Float[Tensor, "b c *more"], Tensor]:

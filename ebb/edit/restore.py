@@ -1,46 +1,20 @@
-"""Restoring: the pictures that a small or blurred one may come from, by the denoiser's knowledge of pictures."""
+"""What small or blurred pictures were made by, and how well what is restored agrees with them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ebb.edit.sdedit import fresh
 from ebb.errors import UsageError
-from ebb.guide.inverse import mmps
-from ebb.guide.operators import Measurement, Operator, blur
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.sample.trajectory import Solver
+from ebb.guide.operators import Operator, blur
 from ebb.shapes import Float
 
 
-def restore(
-    denoiser: Denoiser,
-    solver: Solver,
-    times: Float[Tensor, "n"],
-    y: Float[Tensor, "b *m"],
-    operator: Measurement,
-    error: float,
-    like: Float[Tensor, "b *d"],
-    cond: Cond,
-    noise: Callable[..., Tensor],
-    iterations: int = 5,
-) -> Float[Tensor, "b *d"]:
-    """A sample x, shaped `like`, of p(x | y) for y = A·x + n, n ~ N(0, error²·I), by `mmps` (ebb.guide.inverse).
-
-    Exact for Gaussian data once `iterations` of conjugate gradients, each a way back through the denoiser, reach the
-    number of measurements: then A·x agrees with y to about `error`. For other data p(x0 | x_t) is fitted by its first
-    two moments, and `disagreement` says what came of it. Another seed is another x.
-    """
-    return fresh(mmps(y, operator, error, iterations)(denoiser), solver, times, like, cond, noise)
-
-
 def disagreement(operator: Operator, x: Float[Tensor, "b *d"], y: Float[Tensor, "b *m"]) -> float:
-    """√(mean (A·x − y)²), in the values' units: near the `error` that `restore` was told."""
+    """√(mean (A·x − y)²), in the values' units: near the `error` that `ebb.mmps` is told."""
     return float((operator(x) - y).square().mean().sqrt())
 
 

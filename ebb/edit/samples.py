@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from ebb.recipe.limits import whole
 from ebb.shapes import sides
 from ebb.store.place import by_name
 from ebb.store.write import replace_text
+from ebb.system.sampler import Request, Sampler, Settings
 from ebb.system.system import System, load, locate
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def sample_to(
     seed: int,
     progress: Sink = ignored,
     compile: bool = False,
-    **asked: Any,
+    **asked: Unpack[Settings],
 ) -> None:
     """Sample `count` examples from `run` into `out`: a .png grid, a .npz, a .csv table, or a folder of single .png
     files, as its modality is written.
@@ -57,8 +58,7 @@ def sample_to(
     `numbers_in`) and pictures `beside` are taken in turn too. Every PNG carries its settings (run, checkpoint, label,
     text, numbers, pictures beside, seed and sampling) in its text chunk `ebb`.
     """
-    run, out = Path(run), Path(out)
-    count, seed = whole("n", count), whole("seed", seed)
+    run, out, count, seed = Path(run), Path(out), whole("n", count), whole("seed", seed)
     system = load(run)
     writable(out, system.modality.forms)
     said = numbers_in(numbers)
@@ -71,32 +71,38 @@ def sample_to(
         seed=seed,
     )
     hint(system, text, said, beside, regions, progress)
-    how = asked | {"compile": compile, "seed": seed}
+    sampling = system.settled(**asked)
+    settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
+    guide: Guide | None = None
     if together or regions:
-        scale = system.settled(**asked).guidance
-        how |= {"guide": joined(system, text, scale, regions), "guidance": 1.0}
+        guide = joined(system, text, sampling.guidance, regions)
+        sampling = sampling.model_copy(update={"guidance": 1.0})
         wishes = replace(wishes, texts=("",) * count)
-    settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **system.settled(**asked).model_dump()}
     given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
     settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
     settings |= {"label": label, "seed": seed}
-    make(system, wishes, out, settings, progress, **how)
+    made = Sampler(system, compiled=compile).parts(Request(wishes, sampling, seed), guide)
+    make(system, made, wishes, out, settings, progress)
     progress(Message(f"{count} {system.modality.things} in {out}"))
 
 
-def make(system: System, wishes: Wishes, out: Path, settings: dict[str, Any], progress: Sink, **how: Any) -> None:
-    """Sample and write: into a folder each batch when it is made, else all in one file at the end."""
+def make(
+    system: System,
+    parts: Iterable[Tensor],
+    wishes: Wishes,
+    out: Path,
+    settings: dict[str, Any],
+    progress: Sink,
+) -> None:
+    """Write samples: into a folder each batch when it is made, else all in one file at the end."""
     names = system.labels.names
     progress(Progress("sampling", 0, len(wishes)))
     with arriving(out, len(wishes), progress) as some:
-
-        def each(x: Tensor) -> None:
+        for x in parts:
             for image in system.modality.stored(x):
                 name = f"{settings['seed'] + len(some):06d}"
                 some.add(image, name, single(len(some), wishes, names, settings))
             progress(Progress("sampling", len(some), len(wishes)))
-
-        system.make(wishes, each=each, **how)
     if form(out) != "folder":
         write(out, system.modality, some.pixels, wishes, names, settings)
 

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
 from ebb.errors import UsageError
-from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.denoiser import Cond
 from ebb.process.moment import at
 from ebb.sample.noise import START
-from ebb.sample.trajectory import Point, Solver, trajectory
+from ebb.sample.scheme import Scheme, last
 from ebb.shapes import Float
-
-
-def last(points: Iterator[Point]) -> Float[Tensor, "b *d"]:
-    """The x that a trajectory ends on; no other point of it is kept."""
-    for point in points:
-        x = point.x
-    return x
-
-
-def fresh(
-    denoiser: Denoiser,
-    solver: Solver,
-    times: Float[Tensor, "n"],
-    like: Float[Tensor, "b *d"],
-    cond: Cond,
-    noise: Callable[..., Tensor],
-) -> Float[Tensor, "b *d"]:
-    """A sample from noise alone, σ·ε at times[0], shaped and placed `like` a tensor whose values are not read."""
-    x = noise(START, like) * at(denoiser.path, float(times[0])).sigma
-    return last(trajectory(denoiser, solver, times, x, cond, noise))
 
 
 def steps_for(strength: float, steps: int) -> int:
@@ -49,13 +30,7 @@ def steps_for(strength: float, steps: int) -> int:
 
 
 def sdedit(
-    denoiser: Denoiser,
-    solver: Solver,
-    times: Float[Tensor, "n"],
-    x0: Float[Tensor, "b *d"],
-    cond: Cond,
-    noise: Callable[..., Tensor],
-    strength: float,
+    scheme: Scheme, x0: Float[Tensor, "b *d"], cond: Cond, noise: Callable[..., Tensor], strength: float
 ) -> Float[Tensor, "b *d"]:
     """x0 noised to x_t = α·x0 + σ·ε, and sampled on from there (Meng et al. 2022, algorithm 1).
 
@@ -65,11 +40,11 @@ def sdedit(
 
     For Gaussian data N(m, S) the edit is N(m + α·G·(x0 − m), σ²·G·Gᵀ) with G = S^½·(α²S + σ²I)^−½.
     """
-    made = steps_for(strength, len(times) - 1)
+    made = steps_for(strength, len(scheme.times) - 1)
     if made == 0:
         return x0
-    times = times[-made - 1 :]
     if strength == 1:
-        return fresh(denoiser, solver, times, x0, cond, noise)
-    x = at(denoiser.path, float(times[0])).mix(x0, noise(START, x0))
-    return last(trajectory(denoiser, solver, times, x, cond, noise))
+        return scheme.fresh(x0, cond, noise)
+    scheme = replace(scheme, times=scheme.times[-made - 1 :])
+    x = at(scheme.denoiser.path, float(scheme.times[0])).mix(x0, noise(START, x0))
+    return last(scheme(x, cond, noise))

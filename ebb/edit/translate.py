@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ebb.edit.sdedit import last
-from ebb.process.denoiser import Cond, Denoiser
+from ebb.process.denoiser import Cond
 from ebb.sample.invert import invert, refuse
-from ebb.sample.trajectory import Solver, trajectory
+from ebb.sample.scheme import Scheme, last
 from ebb.shapes import Float
 
 
 def translate(
-    denoiser: Denoiser,
-    edited: Denoiser,
-    solver: Solver,
-    times: Float[Tensor, "n"],
+    up: Scheme,
+    down: Scheme,
     x0: Float[Tensor, "b *d"],
     source: Cond,
     target: Cond,
     added: Float[Tensor, "one *d"] | None = None,
 ) -> Float[Tensor, "b *d"]:
-    """x0 to its noise by `denoiser` under `source`, and back to data by `edited` under `target`.
+    """x0 to its noise along `up` under `source`, and to data again along `down` under `target`.
 
     The same noise under another condition is the picture's counterpart there (dual diffusion implicit bridges: Su et
-    al. 2023, algorithm 1). The same denoiser and condition both ways give x0 back, with an error of the solver's order:
-    invert with more steps than you sample with. `edited` may be guided; the way up rarely should be, since a guided
+    al. 2023, algorithm 1). The same scheme and condition both ways give x0 back, with an error of the solver's order:
+    invert with more steps than you sample with. `down` may be guided; the way up rarely should be, since a guided
     flow carries errors far (Mokady et al. 2023). `added`, one row or one for each, goes to the noise (`direction`).
 
     Raises UsageError for a solver that draws noise.
     """
-    z = last(invert(denoiser, solver, times, x0, source))
-    return last(trajectory(edited, solver, times, z if added is None else z + added, target, refuse))
+    z = last(invert(up.denoiser, up.solver, up.times, x0, source))
+    return last(down(z if added is None else z + added, target, refuse))
 
 
 def direction(plus: Float[Tensor, "m *d"], minus: Float[Tensor, "k *d"]) -> Float[Tensor, "1 *d"]:

@@ -23,6 +23,7 @@ from ebb.judge.matcher import AMONG, retrieval, train_matcher
 from ebb.judge.scene_reader import agreement, judge
 from ebb.system.families.families import FAMILIES
 from ebb.system.requests import wishes_of
+from ebb.system.sampler import Sampler
 from ebb.system.system import System
 from ebb.understand.bound import bound
 from ebb.understand.levels import levels
@@ -182,7 +183,8 @@ def of_new_captions(subject: Analysed) -> tuple[NDArray[np.uint8], tuple[str, ..
     captioned = [at for at, caption in enumerate(aside.captions or ()) if caption.strip()]
     some = np.random.default_rng(subject.seed).permutation(captioned)[: min(PROMPTED, len(subject.drawn.pixels))]
     asked = wishes_of(subject.system, aside, some)
-    return to_pixels(subject.system.make(asked, seed=subject.seed)), asked.texts, aside.pixels[some]
+    made = Sampler(subject.system)(subject.system.request(asked, subject.seed))
+    return to_pixels(made), asked.texts, aside.pixels[some]
 
 
 def held(subject: Analysed) -> Images | None:

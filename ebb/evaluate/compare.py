@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from ebb.recipe.recipe import from_yaml
 from ebb.report.run_report import write_report
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of
+from ebb.system.sampler import Settings
 
 RESAMPLES = 200
 
@@ -74,13 +75,13 @@ def against(
     weights: str = "ema",
     data: str | None = None,
     fresh: bool = False,
-    **asked: Any,
+    **settings: Unpack[Settings],
 ) -> Work[Comparison]:
     """Compare `count` samples of two runs that were trained on the same images; written to RUN/against-OTHER.json.
 
     Sample i of both is made from the same noise for the same label, and both meet the same real images in the same
     features, so that chance moves both alike and the interval of the difference is narrower than those of the figures.
-    `asked` is asked of both; without it each samples with its own settings. Samples are kept as by `evaluate`, and
+    `settings` are asked of both; without them each samples as it does. Samples are kept as by `evaluate`, and
     `data` is as there. Raises UsageError for a run compared with itself or with one of other data, and ResourceError
     as `evaluate` does.
     """
@@ -90,7 +91,8 @@ def against(
     file = f"against-{other.resolve().name}.json"
     with measuring(run, file, "report.html", fresh=fresh) as mine, measuring(other, fresh=fresh) as others:
         yield from (*mine, *others)
-        ones, images = [of_pictures(loaded(folder, weights), folder) for folder in (run, other)], data_of(run, data)
+        ones = [of_pictures(loaded(folder, weights, **settings), folder) for folder in (run, other)]
+        images = data_of(run, data)
         comparable(run, len(images.pixels))
         seen, _ = yield from features_for(run, images, features)
         wishes = asked_for(ones[0].system, images, count, seed)
@@ -98,15 +100,13 @@ def against(
         drawn = list[Drawn]()
         for folder, one in zip((run, other), ones, strict=True):
             what = f"{folder.name}: sampling"
-            drawn.append((yield from drawn_from(folder, one, images, wishes, seed=seed, what=what, **asked)))
+            drawn.append((yield from drawn_from(folder, one, images, wishes, seed=seed, what=what)))
         yield Progress("comparing")
-        names, settings = (
-            called(run, other),
-            [settings_of(one, d, seed, **asked) for one, d in zip(ones, drawn, strict=True)],
-        )
+        names = called(run, other)
+        made_by = [settings_of(one, d, seed) for one, d in zip(ones, drawn, strict=True)]
         found, warnings = differences(*both(drawn, images, labels, seen, seed), names)
         warnings += [line for folder, d in zip((run, other), drawn, strict=True) for line in old(folder, d)]
-        result = Comparison(*names, count, seed, seen.name, found, warnings, settings[0], settings[1])
+        result = Comparison(*names, count, seed, seen.name, found, warnings, *made_by)
         replace_text(run / file, json.dumps(asdict(result), indent=1))
         write_report(run)
     yield Figure(file.removesuffix(".json"), asdict(result))

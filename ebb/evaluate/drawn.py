@@ -21,6 +21,7 @@ from ebb.events import Progress, Work
 from ebb.store.failure import explained
 from ebb.store.owned import SAMPLES, SHARDS, delete
 from ebb.store.write import replace_bytes, replace_text
+from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System
 from ebb.understand.cost import counted
 
@@ -52,20 +53,20 @@ def draw(
     seed: int,
     facts: Mapping[str, Any],
     what: str = "sampling",
-    **asked: Any,
 ) -> Work[Drawn]:
-    """A sample of `system` for each wish, from the shards under `home` and, where one is missing, anew; `what` it is in
-    words.
+    """A sample of `system`, by its own sampling, for each wish, from the shards under `home` and, where one is missing,
+    anew; `what` it is in words.
 
     The folder `home/samples-<hash>` belongs to the settings, the seed and `facts` (what else the samples depend on:
     weights and data), so that a set is never taken for another. Sample i depends on seed + i alone: a set that was
     interrupted goes on at its next shard, and a larger one begins with the smaller one's samples. Once the set is
     whole, the sets of other settings in `home` are deleted.
     """
-    about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.settled(**asked).model_dump()}
+    about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.sampling.model_dump()}
     folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    request, sampler = Request(wishes, system.sampling, seed), Sampler(system)
     count, shards = len(wishes), listed(folder)
     blank = system.modality.stored(torch.zeros(1, *system.shape))  # says what samples are stored as
     stored = np.empty((count, *blank.shape[1:]), blank.dtype)
@@ -76,8 +77,7 @@ def draw(
         if found is None:
             with counted(system.model.network) as seen:
                 start = time.perf_counter()
-                made = system.make(wishes.part(first, size), seed=seed + first, **asked)
-                found = system.modality.stored(made)
+                found = system.modality.stored(sampler(request.part(first, size)))
                 took = time.perf_counter() - start
             keep(folder / name, found)
             shards[name] = {"count": size, "seconds": took, "evaluations": seen[0]}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ebb.data.images import PICTURES
 from ebb.data.modality import compared
@@ -33,6 +33,7 @@ from ebb.store.lock import MEASURED, held
 from ebb.store.place import room_for, room_in
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of
+from ebb.system.sampler import Settings
 from ebb.system.system import System, load, locate
 from ebb.terminal import command
 from ebb.understand.bound import Bound
@@ -87,11 +88,11 @@ def evaluate(
     likelihood: int = 64,
     data: str | None = None,
     fresh: bool = False,
-    **asked: Any,
+    **settings: Unpack[Settings],
 ) -> Work[Evaluated]:
     """Draw `count` samples from the run at `run` and measure them against its training data; the result is all figures.
 
-    Labels are drawn with the frequencies of the data; `asked` may set steps, guidance, solver, grid and precision.
+    Labels are drawn with the frequencies of the data; `settings` are of the sampling, in place of the run's own.
     `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
     classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code; `data` is where the
     run's data is now.
@@ -105,12 +106,12 @@ def evaluate(
     countable(count, seed, likelihood)
     with measuring(run, "evaluation.json", "report.html", fresh=fresh) as begun:
         yield from begun
-        one, images = loaded(run, weights), data_of(run, data)
+        one, images = loaded(run, weights, **settings), data_of(run, data)
         comparable(run, len(images.pixels))
         seen, accuracy = yield from features_for(run, images, features)
         wishes = asked_for(one.system, images, count, seed)
         labels = labels_of(one.system, wishes, images)
-        drawn = yield from drawn_from(run, one, images, wishes, seed=seed, **asked)
+        drawn = yield from drawn_from(run, one, images, wishes, seed=seed)
         yield Progress("measuring")
         figures = measure(
             compared(images.modality, drawn.pixels),
@@ -120,10 +121,10 @@ def evaluate(
             real_labels=images.labels,
             class_names=images.names,
             classifier_accuracy=accuracy,
-            settings=settings_of(one, drawn, seed, **asked),
+            settings=settings_of(one, drawn, seed),
             seed=seed,
         )
-        spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations), **asked)
+        spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
         found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
         subject = Analysed(run, one.system, images, drawn, labels, wishes.texts, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
@@ -208,8 +209,9 @@ def unkept(found: Evaluated, error: ResourceError) -> Evaluated:
     return found if note in found.figures.warnings else warned(found, note)
 
 
-def loaded(run: Path, weights: str) -> Loaded:
-    """The run's system at its newest checkpoint; raises UsageError where that does not hold these weights."""
+def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
+    """The run's system at its newest checkpoint, with these settings in its sampling; raises UsageError where that does
+    not hold these weights, and for settings that there are not or cannot be."""
     where = locate(run)
     if weights in ("ema", "model") and not (where / f"{weights}.safetensors").is_file():
         other = "model" if weights == "ema" else "ema"
@@ -217,23 +219,24 @@ def loaded(run: Path, weights: str) -> Loaded:
         raise UsageError(f"{where} holds no {what} weights", f"measure the others: --weights {other}")
     system = load(run, weights)
     if locate(run) != where:  # the run is being trained
-        return loaded(run, weights)
+        return loaded(run, weights, **settings)
+    system = replace(system, sampling=system.settled(**settings))
     files = json.loads((where / "manifest.json").read_text(encoding="utf8"))["files"]
     return Loaded(system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
 
 
 def drawn_from(
-    run: Path, one: Loaded, images: Images, wishes: Wishes, *, seed: int, what: str = "sampling", **asked: Any
+    run: Path, one: Loaded, images: Images, wishes: Wishes, *, seed: int, what: str = "sampling"
 ) -> Work[Drawn]:
     """Samples of the run, saved in its folder under what they depend on."""
     facts = {"weights": one.sha256, "data": images.summary.fingerprint}
     home = run / "evaluation"
-    return (yield from draw(one.system, home, wishes=wishes, seed=seed, facts=facts, what=what, **asked))
+    return (yield from draw(one.system, home, wishes=wishes, seed=seed, facts=facts, what=what))
 
 
-def settings_of(one: Loaded, drawn: Drawn, seed: int, **asked: Any) -> dict[str, Any]:
+def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
     """What the samples were made with, and how fast."""
-    return one.system.settled(**asked).model_dump() | {
+    return one.system.sampling.model_dump() | {
         "seed": seed,
         "weights": one.weights,
         "checkpoint": one.checkpoint,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -41,7 +41,9 @@ from ebb.sample.solvers import SOLVERS
 from ebb.sample.tune import StochasticError, tune
 from ebb.store.place import by_name
 from ebb.store.write import replace_text
+from ebb.system.model import scheme_of
 from ebb.system.requests import asked_for, labels_of
+from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System
 from ebb.understand.cost import counted
 
@@ -115,9 +117,10 @@ def sweep(
     countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
-        began, one, images = time.perf_counter(), of_pictures(loaded(run, "ema"), run), data_of(run, data)
+        began, images = time.perf_counter(), data_of(run, data)
+        one = of_pictures(loaded(run, "ema", precision=precision), run)
         comparable(run, len(images.pixels))
-        system = replace(one.system, sampling=one.system.settled(precision=precision))
+        system = one.system
         scales = list(guidance) or sorted({1.0, system.sampling.guidance})
         possible(system, solvers, steps, scales)
         features, ceiling = yield from features_for(run, images)
@@ -184,25 +187,24 @@ def settings_of(
         grids = [own]
         if search and count <= FEW:
             yield Progress(f"searching times for {solver} in {count} steps")
-            better = searched(system, solver, own, count, min(scales, key=lambda scale: abs(scale - 1)))
+            least = min(scales, key=lambda scale: abs(scale - 1))
+            better = searched(system, system.settled(solver=solver, grid=own, steps=count, guidance=least))
             grids += [better] if better else []
         for grid, scale in product(grids, dict.fromkeys(scales)):
             found.append(system.settled(solver=solver, grid=grid, steps=count, guidance=scale))
     return found
 
 
-def searched(system: System, solver: str, grid: str, steps: int, scale: float) -> str | None:
-    """The spelled grid that `tune` finds for the system; None for a solver that draws noise."""
-    path = system.denoiser.path
-    start = system.times(system.settled(solver=solver, grid=grid, steps=steps))
-    x = system.start(Noise.of(2**32, WARM_UP), start)
-    cond, null = system.conditions(system.conditioner.wishes(WARM_UP)), system.null()
-    denoiser = cfg(scale if null else 1.0, null)(system.in_precision(system.sampling))
+def searched(system: System, sampling: Sampling) -> str | None:
+    """The spelled grid that `tune` finds for these settings, from their own on; None for a solver that draws noise."""
+    scheme = scheme_of(system.denoiser, sampling).guided(cfg(sampling.guidance, system.null()))
+    x = scheme.start(Noise.of(2**32, WARM_UP), torch.empty(WARM_UP, *system.inner, device=system.device))
     try:
-        times = tune(denoiser, parse(solver, SOLVERS, "solver"), start, x, cond).times
+        cond = system.conditions(system.wishes(WARM_UP))
+        times = tune(scheme.denoiser, scheme.solver, scheme.times, x, cond).times
     except StochasticError:
         return None
-    return spell(Given(tuple(float(f"{time:.6g}") for time in (times / path.end).tolist())), GRIDS)
+    return spell(Given(tuple(float(f"{time:.6g}") for time in (times / scheme.denoiser.path.end).tolist())), GRIDS)
 
 
 def measured(
@@ -218,7 +220,7 @@ def measured(
     """One cell, and the features of its samples."""
     with counted(system.denoiser.network) as evaluations:
         began = time.perf_counter()
-        made = to_pixels(system.make(wishes, seed=seed, **how.model_dump()))
+        made = to_pixels(Sampler(system)(Request(wishes, how, seed)))
         took = time.perf_counter() - began
     rows = extract(features, batches(made))
     accuracy, _ = label_accuracy(features, rows, labels, None)

@@ -24,8 +24,9 @@ from ebb.data.scan import Images
 from ebb.errors import DamagedError
 from ebb.events import Event, Message, Overview, RolledBack, Update, strict
 from ebb.recipe.recipe import Recipe, flat, from_yaml, to_yaml
+from ebb.store.origin import Origin, Role
 from ebb.store.write import append_text, replace_text
-from ebb.system.system import System
+from ebb.system.system import System, locate
 
 
 def data_overview(images: Images, captions: bool = True) -> Iterator[Event]:
@@ -56,6 +57,14 @@ def chosen_for(recipe: Recipe, reasons: dict[str, str]) -> Overview:
     values = flat(recipe.model_dump(mode="json"))
     rows = tuple((name, str(values[name]), reason) for name, reason in reasons.items())
     return Overview("the recipe", rows, ("chosen", "value", "because"))
+
+
+def origins_of(recipe: Recipe) -> list[Origin]:
+    """The runs that a run of this recipe stands on, as they are now. Raises UsageError for one without a checkpoint."""
+    named: dict[Role, str | None] = {"teacher": recipe.reflow}
+    if recipe.reflow is None:  # else the teacher has the autoencoder too
+        named = {"autoencoder": recipe.autoencoder}
+    return [Origin.of(run, role, locate(run)) for role, run in named.items() if run is not None]
 
 
 def words(asked: Recipe) -> list[str]:
@@ -95,6 +104,8 @@ def write_documents(
     }
     if images.summary.images != images.summary.fingerprint:
         rest["images"] = images.summary.images
+    if origins := origins_of(recipe):
+        rest["origins"] = [origin.facts() for origin in origins]
     (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
 
 

@@ -26,7 +26,7 @@ from ebb.errors import DataError, UsageError
 from ebb.events import Work
 from ebb.recipe.recipe import Recipe, TextRecipe, from_yaml
 from ebb.run.reflow import pairs_of
-from ebb.store import checkpoint
+from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, Workshop
@@ -182,7 +182,7 @@ def latents_of(
         return {name: torch.cat(parts) for name, parts in found.items()}
 
     key = {"data": images.summary.images, "shape": list(shape), "flip": recipe.data.flip}
-    key["autoencoder"] = checkpoint.sha256(locate(run) / "ema.safetensors")
+    key["autoencoder"] = Origin.of(str(run), "autoencoder", locate(run)).sha256
     place, count = cache / "latents" / f"{images.summary.name}-{run.name}", len(images.pixels)
     kept = yield from cached(place, key, count, made, what="encoding latents")
     return LatentSpace.of(autoencoder, *by_channel(kept["x0"])), kept

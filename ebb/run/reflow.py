@@ -21,9 +21,10 @@ from ebb.errors import UsageError
 from ebb.events import Work
 from ebb.recipe.recipe import Recipe, from_yaml
 from ebb.sample.noise import Noise
-from ebb.store import checkpoint
+from ebb.store.origin import Origin
 from ebb.store.shards import cached
 from ebb.system.requests import wishes_of
+from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
 
 SHARED = (
@@ -79,12 +80,12 @@ def pairs_of(
     wishes = wishes_of(system, images, np.random.default_rng(recipe.seed).choice(len(images.pixels), count))
 
     def made(first: int, last: int) -> dict[str, Tensor]:
-        drawn = system.make(wishes.part(first, last - first), seed=FIRST + first, encoded=True)
-        return {"x0": drawn.half()}
+        request = system.request(wishes.part(first, last - first), FIRST + first)
+        return {"x0": torch.cat([x.half().cpu() for x in Sampler(system).encoded(request)])}
 
     key: dict[str, Any] = {
         "data": images.summary.fingerprint,
-        "weights": checkpoint.sha256(locate(run) / "ema.safetensors"),
+        "weights": Origin.of(str(run), "teacher", locate(run)).sha256,
     }
     key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}
     kept = yield from cached(cache / "pairs" / run.name, key, count, made, what="drawing pairs of noise and sample")

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 
 from ebb.data.scan import Images
 from ebb.errors import ResourceError, memory_is_full
-from ebb.events import Work
+from ebb.events import Figure, Work
 from ebb.machine import best_device, matrix_rate, ready
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.build import Built, build, names_known, updates_of
@@ -113,7 +113,9 @@ def rehearse(
         with enough_memory(recipe):
             write_documents(folder / "run", recipe, asked, reasons, images, data)
             parts = build(recipe, learnt, device)
-            return measured(recipe, images, parts, folder / "run", started)
+            found = measured(recipe, images, parts, folder / "run", started)
+            yield Figure("rehearsal", asdict(found))
+            return found
 
 
 def measured(recipe: Recipe, images: Images, parts: Built, folder: Path, started: float) -> Rehearsal:

@@ -26,6 +26,7 @@ from ebb.store import checkpoint
 from ebb.store.write import replace_text
 from ebb.system.families.family import autocast_of
 from ebb.system.requests import asked_for
+from ebb.system.sampler import Sampler
 from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
 from ebb.train.loop import Step, seed_of
 
@@ -294,7 +295,8 @@ def good_checkpoint(folder: Path, tried: int | None) -> Path | None:
 def restore(parts: Built, saved: Path) -> None:
     """Go on from a checkpoint; DamagedError for one that is not what was saved.
 
-    Raises UsageError where the latents are not those that were trained on.
+    Raises UsageError where the latents are not those that were trained on, which runs without origins tell by this
+    alone.
     """
     checkpoint.verify(saved)
     if (saved / "autoencoder.safetensors").is_file():
@@ -367,6 +369,6 @@ def shown(parts: Built) -> tuple[Tensor, int]:
         return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
     if system.conditioner.shown:
         images = parts.data.images.held_out or parts.data.images
-        return system.make(asked_for(system, images, GRID_IMAGES, seed=0), seed=0), 6
+        return Sampler(system)(system.request(asked_for(system, images, GRID_IMAGES, seed=0))), 6
     columns = classes if 4 <= classes <= 16 else 6
     return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns

@@ -17,7 +17,7 @@ from ebb.machine import best_device, ready
 from ebb.recipe.recipe import Recipe, difference, from_yaml, resolved
 from ebb.report.run_report import write_report
 from ebb.run.build import build, names_known
-from ebb.run.folder import Log, chosen_for, data_overview, write_card, write_documents
+from ebb.run.folder import Log, chosen_for, data_overview, origins_of, write_card, write_documents
 from ebb.run.plan import resolve, timed
 from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
@@ -25,6 +25,7 @@ from ebb.run.supervise import follow, restore
 from ebb.store import checkpoint
 from ebb.store.exchange import exchanged, foreign, pending, recover
 from ebb.store.lock import MEASURED, TRAINED, held
+from ebb.store.origin import Origin, unchanged
 from ebb.store.owned import claimable, is_run, spared
 from ebb.store.place import by_name, expanded, room_in
 
@@ -126,7 +127,7 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
 
     The engine alone may differ, since what is learnt does not depend on it, and is that which is asked for now.
 
-    Raises UsageError, with the difference, for a run of another recipe or other data.
+    Raises UsageError, with the difference, for a run of another recipe or other data, or that stood on another run.
     """
     if fresh or not is_run(folder):
         return None
@@ -143,6 +144,7 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
             f"{folder} is a run of another recipe:\n    " + "\n    ".join(changes),
             "repeat its own command to resume it, --fresh to replace it, or --run FOLDER to keep both",
         )
+    unchanged(map(Origin.read, rest.get("origins", ())), origins_of(recipe))
     return recipe if asked.engine is None else recipe.model_copy(update={"engine": asked.engine})
 
 

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from ebb.encode.latent import LatentSpace
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Autocast, Cond, Denoiser, NetworkDenoiser
+from ebb.process.denoiser import Autocast, Cond, NetworkDenoiser
 from ebb.process.predict import audible
 from ebb.process.times import GRIDS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
 from ebb.sample.noise import Noise
+from ebb.sample.scheme import Scheme
+from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point
-from ebb.shapes import Float
 
 Draw = Callable[[Cond, Noise], Iterator[Point]]
 """(conditions, noise) → points of which the last one's x is the sample of each; a batch at a time."""
@@ -84,20 +85,12 @@ class Model(ABC):
         return dict(trained)
 
 
-def times_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Float[Tensor, "n"]:
-    """The grid of some settings, begun where the network can be heard."""
-    path = denoiser.path
-    return audible(path, denoiser.prediction, parse(sampling.grid, GRIDS, "grid")(path, sampling.steps))
-
-
-def start_of(
-    denoiser: NetworkDenoiser, noise: Noise, shape: tuple[int, ...], times: Float[Tensor, "n"]
-) -> Float[Tensor, "b *e"]:
-    """Where trajectories along `times` begin: σ(times[0])·ε, where the denoiser's weights are."""
-    place = next(denoiser.parameters()).device
-    return noise.start(shape).to(place) * float(denoiser.path.sigma(times[:1]))
-
-
-def precise(denoiser: NetworkDenoiser, sampling: Sampling) -> Denoiser:
-    """The denoiser with its network in the precision that the settings name."""
-    return Autocast(denoiser, torch.bfloat16) if sampling.precision == "bf16" else denoiser
+def scheme_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Scheme:
+    """How some settings follow a denoiser, without guidance: its network in their precision, their grid begun where the
+    prediction says something. Raises UsageError for a solver or a grid that is not known."""
+    times = parse(sampling.grid, GRIDS, "grid")(denoiser.path, sampling.steps)
+    return Scheme(
+        Autocast(denoiser, torch.bfloat16) if sampling.precision == "bf16" else denoiser,
+        parse(sampling.solver, SOLVERS, "solver"),
+        audible(denoiser.path, denoiser.prediction, times),
+    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, Unpack
 
 import torch
 from pydantic import ValidationError
@@ -21,18 +21,18 @@ from ebb.encode.conditioner import Conditioner, Wishes
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
 from ebb.encode.numbers import Asked
-from ebb.errors import DamagedError, EbbError, UsageError
-from ebb.guide.cfg import Guide, cfg
+from ebb.errors import DamagedError, UsageError, nearest
+from ebb.guide.cfg import Guide
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
-from ebb.process.denoiser import Denoiser, NetworkDenoiser
+from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.limits import real, whole
 from ebb.recipe.recipe import Sampling, explained
-from ebb.sample.noise import Noise
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
 from ebb.system.contract import parts_of, written
 from ebb.system.modalities import modality_of, modality_written
-from ebb.system.model import Model, precise, start_of, times_of
+from ebb.system.model import Model
+from ebb.system.sampler import Request, Sampler, Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +120,20 @@ class System:
         numbers: Asked | None = None,
         beside: Tensor | str | Path | Sequence[str | Path] | None = None,
         seed: SupportsIndex = 0,
-        **how: Any,
+        guide: Guide | None = None,
+        **settings: Unpack[Settings],
     ) -> Float[Tensor, "n *d"]:
-        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for (`wishes`), made by `make`."""
-        wishes = self.wishes(count, label=label, text=text, numbers=numbers, beside=beside, seed=seed)
-        return self.make(wishes, seed=seed, **how)
+        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for (`wishes`), by the system's own
+        sampling but for the settings given here (`settled`); `guide` goes around the classifier-free guidance.
+
+        `Sampler` does it in other batches, compiled, or step by step.
+        """
+        given = self.wishes(count, label=label, text=text, numbers=numbers, beside=beside, seed=seed)
+        return Sampler(self)(self.request(given, seed, **settings), guide)
+
+    def request(self, given: Wishes, seed: SupportsIndex = 0, **settings: Unpack[Settings]) -> Request:
+        """The request for what is `given`, by the system's own sampling but for some settings (`settled`)."""
+        return Request(given, self.settled(**settings), whole("seed", seed))
 
     def wishes(
         self,
@@ -156,65 +165,11 @@ class System:
         files = [beside] if isinstance(beside, str | Path) else list(beside)
         return opened(files, self.conditioner.listens().shape)
 
-    def make(
-        self,
-        wishes: Wishes,
-        *,
-        steps: SupportsIndex | None = None,
-        seed: SupportsIndex = 0,
-        guidance: float | None = None,
-        solver: str | None = None,
-        grid: str | None = None,
-        precision: str | None = None,
-        guide: Guide | None = None,
-        batch: SupportsIndex = 128,
-        compile: bool = False,
-        encoded: bool = False,
-        each: Callable[[Tensor], None] | None = None,
-    ) -> Float[Tensor, "n *d"]:
-        """A sample for each wish, float32 [n, *shape] in [−1, 1]; `encoded` ones are as the denoiser leaves them.
-
-        Image i is a function of (system, settings, seed + i) alone, whatever the batch (to within rounding, which in
-        bf16 is visible to a computer only). `guide` goes around the classifier-free guidance; what is not given comes
-        from the system's own `sampling`. `compile` fuses network, guides and solver for whole batches (`ebb.fused`): it
-        takes a minute first. `each` is given every batch as it is made.
-        """
-        how = self.settled(steps=steps, guidance=guidance, solver=solver, grid=grid, precision=precision)
-        count, seed, batch = whole("n", len(wishes)), whole("seed", seed), whole("batch", batch)
-        guides = [cfg(how.guidance, self.null())] * (how.guidance != 1) + ([guide] if guide else [])
-        made = list[Tensor]()
-        ready()
-        follow = self.model.draw(self.inner, how, guides)
-        entire = self.model.draw(self.inner, how, guides, compiled=True) if compile and count >= batch else follow
-        for first in range(0, count, batch):
-            part = min(batch, count - first)
-            noise = Noise.of(seed + first, part)
-            cond = self.conditions(wishes.part(first, part))
-            for point in (entire if part == batch else follow)(cond, noise):
-                x = point.x
-            if not bool(torch.isfinite(x).all()):
-                raise EbbError("sampling gave values that are not finite", "try more --steps, or --guidance 1")
-            with torch.no_grad():
-                made.append((x if encoded else self.decode(x)).cpu())
-            if each:
-                each(made[-1])
-        return torch.cat(made)
-
-    def times(self, how: Sampling) -> Float[Tensor, "n"]:
-        """The grid of some settings, begun where the network can be heard."""
-        return times_of(self.denoiser, how)
-
-    def start(self, noise: Noise, times: Float[Tensor, "n"]) -> Float[Tensor, "b *e"]:
-        """Where trajectories along `times` begin: σ(times[0])·ε of what is denoised, on the system's device."""
-        return start_of(self.denoiser, noise, self.inner, times)
-
-    def in_precision(self, how: Sampling) -> Denoiser:
-        """The denoiser with its network in the precision that `how` names."""
-        return precise(self.denoiser, how)
-
-    def settled(self, **asked: Any) -> Sampling:
-        """The system's sampling settings with what was asked for in place; UsageError for what cannot be."""
-        given = {name: value for name, value in asked.items() if value is not None}
+    def settled(self, **settings: Unpack[Settings]) -> Sampling:
+        """The system's own sampling with some settings in place; UsageError for what there is not or cannot be."""
+        for name in settings.keys() - Sampling.model_fields.keys():
+            raise UsageError(f"there is no sampling setting {name!r}", nearest(name, Sampling.model_fields))
+        given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
         for name, number in (("steps", partial(whole, "solver steps")), ("guidance", partial(real, "guidance"))):
             if name in given:
                 given[name] = number(given[name])

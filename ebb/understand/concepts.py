@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ebb.encode.text import words
 from ebb.errors import UsageError
 from ebb.networks.attention import CrossAttention
 from ebb.process.denoiser import Cond
+from ebb.system.sampler import Sampler, Settings
 from ebb.system.system import System
 from ebb.understand.probe import attention_maps, entropy_of_keys
 
@@ -46,10 +47,12 @@ def spans(text: Text, prompt: str) -> list[tuple[str, range]]:
     return found
 
 
-def concepts(system: System, prompt: str, *, count: int = 4, seed: int = 0, **how: Any) -> list[Concept]:
+def concepts(
+    system: System, prompt: str, *, count: int = 4, seed: int = 0, **settings: Unpack[Settings]
+) -> list[Concept]:
     """The words of a prompt with the entropy of the attention to each, while `count` samples of it are made.
 
-    Without guidance, by the system's own settings but those in `how`. Raises UsageError for a model that hears no
+    Without guidance, by the system's own sampling but for these settings. Raises UsageError for a model that hears no
     texts, or each concept alone, or that has no cross-attention (a network of two streams has one attention over all).
     """
     text = system.conditioner.text
@@ -62,24 +65,31 @@ def concepts(system: System, prompt: str, *, count: int = 4, seed: int = 0, **ho
         raise UsageError(
             "this model has one attention for each concept, not for each word", "train without --text.concepts"
         )
+    settings["guidance"] = 1.0
     with attention_maps(system.denoiser.network) as maps:
-        system.make(system.conditioner.wishes(count, text=prompt), seed=seed, guidance=1.0, batch=count, **how)
+        Sampler(system, count)(system.request(system.wishes(count, text=prompt), seed, **settings))
     by_key = [entropy_of_keys(one).mean((0, 1)) for name in listening for one in maps[name]]
     mean: Tensor = torch.stack(by_key).mean(0)[1:]  # the first row is the network's own
     return [Concept(word, float(mean[list(places)].mean())) for word, places in spans(text, prompt)]
 
 
 def emphasised(
-    system: System, prompts: Sequence[str], scale: float, *, limit: float = EVEN, factor: float = STRONGER, **how: Any
+    system: System,
+    prompts: Sequence[str],
+    scale: float,
+    *,
+    limit: float = EVEN,
+    factor: float = STRONGER,
+    **settings: Unpack[Settings],
 ) -> list[tuple[float, Cond]]:
     """Terms for `ebb.compose`: each prompt at `scale`, or at scale·factor if it is heard nowhere in particular.
 
-    That is, if none of its words has an entropy of at most `limit` (see `concepts`, which gets `how`). Raises as
+    That is, if none of its words has an entropy of at most `limit` (see `concepts`, which gets the settings). Raises as
     `concepts` does.
     """
     terms = list[tuple[float, Cond]]()
     for prompt in prompts:
-        heard = min((one.entropy for one in concepts(system, prompt, **how)), default=1.0)
+        heard = min((one.entropy for one in concepts(system, prompt, **settings)), default=1.0)
         said = system.conditions(Wishes((0,), (prompt,)))["text"]
         terms.append((scale * factor if heard > limit else scale, {"text": said}))
     return terms

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
+from ebb.system.sampler import Sampler
 from ebb.system.system import System
 
 BATCH = 128
@@ -39,10 +40,8 @@ class Cost:
     threads: int
 
 
-def cost(
-    system: System, *, seed: int = 0, batch: int = BATCH, spent: tuple[float, float] | None = None, **asked: Any
-) -> Cost:
-    """The cost of a sample of `system` with the settings `asked` for (else its own).
+def cost(system: System, *, seed: int = 0, batch: int = BATCH, spent: tuple[float, float] | None = None) -> Cost:
+    """The cost of a sample of `system` by its own sampling.
 
     `spent` are (seconds, evaluations) of each sample where many were drawn already; without it one batch is drawn and
     timed. Memory and arithmetic are found on one batch in a few steps, arithmetic per evaluation: both grow with the
@@ -51,16 +50,17 @@ def cost(
     see the workspace inside a kernel. Unlike the process's resident size that is the same number every time.
     """
     network, device = system.model.network, system.device
+    sampler, request = Sampler(system, batch), system.request(system.wishes(batch, seed=seed), seed)
     if spent is None:
         with counted(network) as seen:
             began = time.perf_counter()
-            system.sample(batch, seed=seed, batch=batch, **asked)
+            sampler(request)
             spent = (time.perf_counter() - began) / batch, seen[0] / batch
-    few = dict(asked) | {"steps": min(FEW, system.settled(**asked).steps)}
+    few = replace(request, sampling=system.settled(steps=min(FEW, request.sampling.steps)))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with counted(network) as seen, Live() as live:
-        arithmetic = gflop(lambda: system.sample(batch, seed=seed, batch=batch, **few))
+        arithmetic = gflop(lambda: sampler(few))
     with torch.no_grad():  # once a sample, however many evaluations
         decoding = gflop(lambda: system.decode(torch.zeros(batch, *system.inner, device=device)))
     parts = [system.model.module, *system.model.frozen.values()]

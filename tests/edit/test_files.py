@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from ebb.cli.output import Reader
 from ebb.data.images import form, save_png, writable
 from ebb.edit.editor import Editor
 from ebb.edit.files import Job, listed
@@ -23,8 +24,8 @@ def heard():
 
 @pytest.fixture
 def job(tmp_path, heard):
-    console = Console(file=heard, width=300)
-    return Job(tmp_path, tmp_path / "out.png", console, Editor.of(system()))
+    reader = Reader(Console(file=heard, width=300))
+    return Job(tmp_path, tmp_path / "out.png", reader.show, Editor.of(system()))
 
 
 def saved(path, size=(8, 8), mode="L", colour=100, **options):

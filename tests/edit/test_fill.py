@@ -10,6 +10,7 @@ from ebb.process.path import Cosine, Linear
 from ebb.process.times import LogSNR
 from ebb.sample.ddim import DDPM
 from ebb.sample.noise import Noise
+from ebb.sample.scheme import Scheme
 from ebb.sample.solvers import SOLVERS
 
 MEANS = torch.randn(3, 1, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -23,7 +24,7 @@ def data(path, std=0.3):
 
 def check_known(solver, repeats):
     x0 = torch.linspace(-1, 1, 40).reshape(2, 1, 4, 5)
-    made = fill(data(Cosine()), SOLVERS[solver], LogSNR()(Cosine(), 4), x0, NEW, {}, Noise.of(0, 2), repeats)
+    made = fill(Scheme(data(Cosine()), SOLVERS[solver], LogSNR()(Cosine(), 4)), x0, NEW, {}, Noise.of(0, 2), repeats)
     if not torch.equal(made[..., ~NEW], x0[..., ~NEW]):
         raise AssertionError("what is known has changed")
     if bool((made[..., NEW] == x0[..., NEW]).any()):
@@ -48,7 +49,7 @@ def right_halves(repeats, count=200):
     both = torch.tensor([[1.0], [-1.0]]).expand(2, 6)
     exact = Mixture(Linear(), both, torch.full((2,), 0.1), torch.full((2,), 0.5))
     new, x0 = torch.arange(6) >= 2, both[:1].repeat(count, 1)
-    made = fill(exact, DDPM(), LogSNR()(Linear(), 10), x0, new, {}, Noise.of(0, count), repeats)
+    made = fill(Scheme(exact, DDPM(), LogSNR()(Linear(), 10)), x0, new, {}, Noise.of(0, count), repeats)
     return float((made[:, new].mean(1) > 0).float().mean())
 
 
@@ -61,7 +62,7 @@ def test_repeats_make_the_new_part_go_with_the_known_one():
 def test_the_same_in_any_batch():
     def filled(indices):
         x0, noise = torch.stack([MEANS[i % 3] for i in indices]), Noise(tuple(5 + i for i in indices))
-        return fill(data(Linear()), DDPM(), LogSNR()(Linear(), 5), x0, NEW, {}, noise, 2)
+        return fill(Scheme(data(Linear()), DDPM(), LogSNR()(Linear(), 5)), x0, NEW, {}, noise, 2)
 
     testing.same_by_batch(filled, 6, 1e-5)
 

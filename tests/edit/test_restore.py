@@ -4,14 +4,15 @@ import torch
 
 from ebb import testing
 from ebb.edit import restore as home
-from ebb.edit.restore import disagreement, restore, softened
-from ebb.edit.sdedit import fresh
+from ebb.edit.restore import disagreement, softened
 from ebb.errors import UsageError
+from ebb.guide.inverse import mmps
 from ebb.guide.operators import Operator, downsample
 from ebb.process.exact import Gaussian
 from ebb.process.path import Cosine
 from ebb.sample.ddim import DDIM
 from ebb.sample.noise import Noise
+from ebb.sample.scheme import Scheme
 
 from .known import Given, axes
 
@@ -36,13 +37,17 @@ def given(prior, operator, y, error):
     return Gaussian(PATH, prior.mean + gain @ (y - A @ prior.mean), prior.covariance - gain @ A @ prior.covariance)
 
 
+def restored(prior, times, guide, like, noise):
+    return Scheme(prior, DDIM(), times).guided(guide).fresh(like, {}, noise)
+
+
 def check_restored(name, error=0.1):
     """What is made of each noise is what the exact conditional denoiser makes of it."""
     prior, operator = smooth(), OPERATORS[name]
     y = operator(prior.mean[None] + torch.randn(1, N, generator=torch.Generator().manual_seed(1)).double() / 2)
     times, like, noise = testing.graded(PATH, 10), torch.empty(N + 1, N, dtype=torch.float64), Given(axes(N))
-    made = restore(prior, DDIM(), times, y.expand(N + 1, -1), operator, error, like, {}, noise, iterations=N)
-    exact = fresh(given(prior, operator, y[0], error), DDIM(), times, like, {}, noise)
+    made = restored(prior, times, mmps(y.expand(N + 1, -1), operator, error, N), like, noise)
+    exact = Scheme(given(prior, operator, y[0], error), DDIM(), times).fresh(like, {}, noise)
     testing.close("what is restored", made, exact, 5e-3)
 
 
@@ -53,13 +58,13 @@ def test_gaussian_data_are_restored_as_the_conditional_gaussian_is_sampled(name)
 
 @pytest.mark.parametrize("mistake", ["error", "sign", "unguided"])
 def test_another_posterior_is_caught(mistake, monkeypatch):
-    right = home.mmps
+    right = mmps
     wrong = {
         "error": lambda y, operator, error, iterations: right(y, operator, 5 * error, iterations),
         "sign": lambda y, operator, error, iterations: right(-y, operator, error, iterations),
         "unguided": lambda *_: lambda denoiser: denoiser,
     }
-    monkeypatch.setattr(home, "mmps", wrong[mistake])
+    monkeypatch.setitem(globals(), "mmps", wrong[mistake])
     with pytest.raises(AssertionError, match="what is restored: off by"):
         check_restored("downsample")
 
@@ -71,7 +76,7 @@ def test_the_restored_agree_with_the_measurement_to_about_its_error(error):
     draws = torch.randn(count, 2 * N, generator=torch.Generator().manual_seed(2)).double()
     y = operator(prior.mean + draws[:, :N] @ root.T) + error * draws[:, N : N + N // 2]
     like, noise = torch.empty(count, N, dtype=torch.float64), Noise.of(0, count)
-    made = restore(prior, DDIM(), testing.graded(PATH, 24), y, operator, error, like, {}, noise, iterations=N)
+    made = restored(prior, testing.graded(PATH, 24), mmps(y, operator, error, N), like, noise)
     assert disagreement(operator, made, y) == pytest.approx(error, rel=0.25)
 
 

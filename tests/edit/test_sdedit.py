@@ -5,7 +5,7 @@ import torch
 
 from ebb import testing
 from ebb.edit import sdedit as home
-from ebb.edit.sdedit import fresh, sdedit, steps_for
+from ebb.edit.sdedit import sdedit, steps_for
 from ebb.errors import UsageError
 from ebb.process.exact import Mixture
 from ebb.process.moment import Moment, at, combine
@@ -15,6 +15,7 @@ from ebb.sample.ddim import DDIM
 from ebb.sample.dpm_sde import DPMpp2MSDE
 from ebb.sample.heun import Heun
 from ebb.sample.noise import Noise
+from ebb.sample.scheme import Scheme
 
 from .known import Given, axes
 
@@ -24,7 +25,7 @@ X0 = torch.tensor([[1.2, -0.9]], dtype=torch.float64)
 def check_law(path, strength, steps=30):
     """Mean m + α·G·(x0 − m) and covariance σ²·G·Gᵀ, G = S^½·(α²S + σ²I)^−½, of the edits of a Gaussian's sample."""
     gauss, times = testing.normal(path), testing.graded(path, steps)
-    ends = sdedit(gauss, Heun(), times, X0.expand(3, 2), {}, Given(axes(2)), strength)
+    ends = sdedit(Scheme(gauss, Heun(), times), X0.expand(3, 2), {}, Given(axes(2)), strength)
     mean, root = ends[0], (ends[1:] - ends[0]).T
     now = at(path, float(times[steps - round(strength * steps)]))
     values, vectors = torch.linalg.eigh(gauss.covariance)
@@ -70,24 +71,24 @@ def test_strength_is_the_share_of_the_steps():
             return x
 
     times = uniform_grid(Linear(), 10)
-    sdedit(Counted(), DDIM(), times, X0, {}, Given(X0), 0.3)
+    sdedit(Scheme(Counted(), DDIM(), times), X0, {}, Given(X0), 0.3)
     assert asked == pytest.approx([0.3, 0.2, 0.1])
 
 
 @pytest.mark.parametrize("path", ["cosine", "edm", "ddpm_linear"])
 def test_strength_0_is_the_picture_and_1_a_fresh_sample(path):
     gauss, noise = testing.normal(PATHS[path]), Noise.of(3, 1)
-    times = LogSNR()(PATHS[path], 8)
-    assert torch.equal(sdedit(gauss, Heun(), times, X0, {}, noise, 0.0), X0)
-    whole = fresh(gauss, Heun(), times, torch.empty_like(X0), {}, noise)
-    assert torch.equal(sdedit(gauss, Heun(), times, X0, {}, noise, 1.0), whole)
-    assert not torch.equal(sdedit(gauss, Heun(), times, X0, {}, noise, 0.9), whole)
+    scheme = Scheme(gauss, Heun(), LogSNR()(PATHS[path], 8))
+    assert torch.equal(sdedit(scheme, X0, {}, noise, 0.0), X0)
+    whole = scheme.fresh(torch.empty_like(X0), {}, noise)
+    assert torch.equal(sdedit(scheme, X0, {}, noise, 1.0), whole)
+    assert not torch.equal(sdedit(scheme, X0, {}, noise, 0.9), whole)
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.01, math.nan])
 def test_a_strength_that_is_no_share_is_refused(strength):
     with pytest.raises(UsageError, match=r"from 0 \(the picture itself\) to 1"):
-        sdedit(testing.normal(Linear()), DDIM(), uniform_grid(Linear(), 4), X0, {}, Noise.of(0, 1), strength)
+        sdedit(Scheme(testing.normal(Linear()), DDIM(), uniform_grid(Linear(), 4)), X0, {}, Noise.of(0, 1), strength)
 
 
 def test_an_edit_is_the_same_in_any_batch_and_shape():
@@ -96,6 +97,6 @@ def test_an_edit_is_the_same_in_any_batch_and_shape():
 
     def edited(indices):
         x0, noise = torch.stack([means[i % 3] for i in indices]), Noise(tuple(7 + i for i in indices))
-        return sdedit(data, DPMpp2MSDE(), LogSNR()(path, 6), x0, {}, noise, 0.5)
+        return sdedit(Scheme(data, DPMpp2MSDE(), LogSNR()(path, 6)), x0, {}, noise, 0.5)
 
     testing.same_by_batch(edited, 6, 1e-5)

@@ -5,7 +5,6 @@ import torch
 
 from ebb import testing
 from ebb.edit import translate as home
-from ebb.edit.sdedit import last
 from ebb.edit.translate import direction, translate
 from ebb.errors import UsageError
 from ebb.process.exact import Mixture
@@ -14,12 +13,14 @@ from ebb.sample.ddim import DDIM, DDPM
 from ebb.sample.heun import Heun
 from ebb.sample.invert import invert
 from ebb.sample.multistep import DPMpp2M
+from ebb.sample.scheme import Scheme, last
 
 
 def astray(path, solver, steps):
     """How far a Gaussian's pictures are from themselves, taken to their noise and back."""
     gauss, x0 = testing.normal(path), torch.tensor([[0.2, -0.5], [1.3, 0.4], [-0.6, -1.0]], dtype=torch.float64)
-    back = translate(gauss, gauss, solver, testing.graded(path, steps), x0, {}, {})
+    scheme = Scheme(gauss, solver, testing.graded(path, steps))
+    back = translate(scheme, scheme, x0, {}, {})
     return float((back - x0).abs().max())
 
 
@@ -39,8 +40,8 @@ def check_counterpart(path, source, target):
     """From one hump to the other, the picture that lies as far out in standard deviations."""
     humps, x0 = testing.two_humps(path), torch.linspace(-1.8, 0.2, 5, dtype=torch.float64)[:, None]
     under, towards = ({"label": torch.full((5,), label)} for label in (source, target))
-    labelled = testing.TwoLabels(path)
-    made = translate(labelled, labelled, Heun(), testing.graded(path, 20), x0, under, towards)
+    labelled = Scheme(testing.TwoLabels(path), Heun(), testing.graded(path, 20))
+    made = translate(labelled, labelled, x0, under, towards)
     expected = humps.means[1] + humps.stds[1] / humps.stds[0] * (x0 - humps.means[0])
     testing.close("the counterpart", made, expected, 1e-2)
 
@@ -63,10 +64,10 @@ def moved(scale, count=300):
     data = Mixture(path, means, torch.full((2,), 0.2), torch.full((2,), 0.5))
     spread = 0.2 * torch.randn(2, count, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     left, right = means[:, None] + spread
-    times = testing.graded(path, 24)
-    minus, plus = (last(invert(data, Heun(), times, x, {})) for x in (left, right))
+    scheme = Scheme(data, Heun(), testing.graded(path, 24))
+    minus, plus = (last(invert(data, Heun(), scheme.times, x, {})) for x in (left, right))
     towards = direction(plus, minus)
-    made = translate(data, data, Heun(), times, left, {}, {}, scale * towards)
+    made = translate(scheme, scheme, left, {}, {}, scale * towards)
     return towards, float((made[:, 0] > 0).double().mean()), made
 
 
@@ -93,6 +94,7 @@ def test_a_direction_the_wrong_way_is_caught(monkeypatch):
 
 
 def test_a_solver_that_draws_noise_is_refused():
-    gauss, x0 = testing.normal(Cosine()), torch.zeros(1, 2, dtype=torch.float64)
+    scheme = Scheme(testing.normal(Cosine()), DDPM(), testing.graded(Cosine(), 8))
+    x0 = torch.zeros(1, 2, dtype=torch.float64)
     with pytest.raises(UsageError, match="from noise to data only"):
-        translate(gauss, gauss, DDPM(), testing.graded(Cosine(), 8), x0, {}, {})
+        translate(scheme, scheme, x0, {}, {})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ebb.process.predict import PREDICTIONS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
 from ebb.system.families.diffusion import DiffusionModel
+from ebb.system.sampler import Sampler
 from ebb.system.system import System
 
 COUNT = 22
@@ -42,26 +44,26 @@ def shards_of_eight(monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How many samples each call of `System.make` made; `calls.stop` is the call that is interrupted."""
+    """How many samples each call of a `Sampler` made; `calls.stop` is the call that is interrupted."""
 
     class Calls(list):
         stop = None
 
-    made, right = Calls(), System.make
+    made, right = Calls(), Sampler.__call__
 
-    def make(self, wishes, **asked):
+    def sampled(self, request):
         if made.stop == len(made):
             raise KeyboardInterrupt
-        made.append(len(wishes))
-        return right(self, wishes, **asked)
+        made.append(len(request))
+        return right(self, request)
 
-    monkeypatch.setattr(System, "make", make)
+    monkeypatch.setattr(Sampler, "__call__", sampled)
     return made
 
 
-def drawn(system, home, count=COUNT, seed=3, facts=None, sink=ignored, **asked):
-    facts = facts or {"weights": "abc"}
-    return finished(draw(system, home, wishes=WISHES.part(0, count), seed=seed, facts=facts, **asked), sink)
+def drawn(system, home, count=COUNT, seed=3, facts=None, sink=ignored, **settings):
+    system, wishes = replace(system, sampling=system.settled(**settings)), WISHES.part(0, count)
+    return finished(draw(system, home, wishes=wishes, seed=seed, facts=facts or {"weights": "abc"}), sink)
 
 
 def test_the_samples_are_those_of_the_system(system, tmp_path):

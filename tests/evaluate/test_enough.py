@@ -44,7 +44,7 @@ def nothing_drawn(monkeypatch):
     def drawn(*_, **__):
         raise AssertionError("samples were drawn")
 
-    monkeypatch.setattr("ebb.system.system.System.make", drawn)
+    monkeypatch.setattr("ebb.system.sampler.Sampler.__call__", drawn)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "sweep"])
@@ -102,4 +102,4 @@ def test_enough_is_enough(tmp_path):
 def test_bad_numbers_are_refused_before_the_data_is_read(tmp_path):
     for call in (functools.partial(evaluate, tmp_path, 5), functools.partial(sweep, tmp_path, ["ddim"], [1], [1.0], 5)):
         with pytest.raises(UsageError, match="n must be between 10 and 10,000,000, got 5"):
-            call()
+            finished(call())

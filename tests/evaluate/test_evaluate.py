@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from ebb.cli.screen import Reader
+from ebb.cli.output import Reader
 from ebb.data.of_run import data_of
 from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
@@ -22,7 +22,7 @@ from ebb.evaluate import analyses, two_sample
 from ebb.evaluate.compare import against, as_rows
 from ebb.evaluate.evaluate import as_table, evaluate
 from ebb.evaluate.sweep import sweep
-from ebb.events import Progress, finished
+from ebb.events import Done, Figure, Progress, finished, from_json, strict
 from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
 from ebb.recipe.recipe import Recipe
@@ -167,7 +167,7 @@ def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
         for measured in (evaluate, sweep):
             how = ((), ()) if measured is sweep else (COUNT,)
             with pytest.raises(DataError, match=r"(?s)the data of .* is not at .*→ .*--data PLACE"):
-                measured(run, *how, data=place)
+                finished(measured(run, *how, data=place))
     assert data_of(run, str(moved)).summary.count == 48
     assert len(finished(evaluate(run, COUNT, likelihood=0, data=str(moved))).figures.distances) > 1
     Image.new("L", (8, 8), 77).save(moved / "above" / "new.png")
@@ -255,7 +255,7 @@ def test_ctrl_c_while_sampling_says_how_to_go_on(run, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebb.system.system.System.sample", stop)
+    monkeypatch.setattr("ebb.system.sampler.Sampler.__call__", stop)
     assert ebb("evaluate", run, "--n", COUNT) == 130
     assert "the same command goes on" in capsys.readouterr().err
 
@@ -289,13 +289,27 @@ def test_a_measurement_stopped_before_it_drew_anything_promises_nothing(run, cap
     assert "no samples were kept" in capsys.readouterr().err
 
 
+def test_the_log_in_json_holds_what_is_written_into_the_run(run, capsys):
+    assert ebb("evaluate", run, "--n", COUNT, "--likelihood", 0, "--log", "json") == 0
+    events = [from_json(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[-1] == Done(str(run))
+    figures = {event.name: dict(event.value) for event in events if isinstance(event, Figure)}
+    document = strict(json.loads((run / "evaluation.json").read_text()))
+    first = figures.pop("figures")
+    first.pop("warnings")  # there may be more by the end
+    assert {name: document[name] for name in first} == first
+    assert figures
+    assert {name: document[name] for name in figures} == figures
+    assert any(isinstance(event, Progress) and event.done == event.of == COUNT for event in events)
+
+
 def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
-    monkeypatch.setattr("ebb.cli.screen.QUIET", -1.0)
+    monkeypatch.setattr("ebb.cli.output.QUIET", -1.0)
     console = Console(file=io.StringIO(), width=100)
     with Reader(console) as reader:
         reader.show(Progress("sampling runs/[bold]it", 5, 10))
     assert console.file.getvalue().splitlines() == ["sampling runs/[bold]it: 5 of 10"]
-    monkeypatch.setattr("ebb.cli.screen.QUIET", 60.0)
+    monkeypatch.setattr("ebb.cli.output.QUIET", 60.0)
     with Reader(console) as reader:
         reader.show(Progress("again"))
     assert "again" not in console.file.getvalue()
@@ -316,3 +330,11 @@ def test_the_doctor_ends_with_one_where_something_is_wrong(capsys, monkeypatch, 
     monkeypatch.setattr(diagnose, "diagnose", lambda where, **_: finding.Diagnosis(where, "data", ["a", "b"], []))
     assert ebb("doctor", tmp_path) == 0
     assert "nothing found in 2 checks" in capsys.readouterr().out
+
+
+def test_a_misspelt_setting_is_refused_before_anything_is_judged_or_drawn(run, other):
+    for measured in (evaluate, functools.partial(against, other)):
+        with pytest.raises(UsageError, match=r"(?s)no sampling setting 'stesp'.*did you mean 'steps'"):
+            finished(measured(run, COUNT, stesp=5))
+    assert not (run / "classifier.safetensors").exists()
+    assert not any((run / "evaluation").glob("*"))

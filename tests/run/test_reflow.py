@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,10 @@ from ebb.run.build import build
 from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
 from ebb.run.train import train
-from ebb.system.system import load
+from ebb.sample.scheme import last
+from ebb.store import checkpoint
+from ebb.system.model import scheme_of
+from ebb.system.system import load, locate
 from ebb.train.objectives.denoising import Denoising
 
 CPU = torch.device("cpu")
@@ -48,16 +53,33 @@ def test_the_pairs_are_samples_of_the_run_with_the_noise_they_began_from(home):
     recipe, found = learnt(home)
     loader = build(recipe, found, CPU).loader
     batch, first = loader(0), load(home / "first")
-    times = first.times(first.sampling)
-    solver = ebb.SOLVERS[first.sampling.solver]
-    for point in ebb.trajectory(first.denoiser, solver, times, batch.eps, batch.cond, ebb.Noise.of(0, len(batch.eps))):
-        end = point.x
+    end = last(scheme_of(first.denoiser, first.sampling)(batch.eps, batch.cond, ebb.Noise.of(0, len(batch.eps))))
     torch.testing.assert_close(end, batch.x0, atol=3e-3, rtol=3e-3)  # pairs are kept in half precision
     assert not torch.allclose(end, batch.x0.roll(1, 0), atol=0.1), "each with its own"
     assert len(found.examples.x0) == 20
     assert recipe.times == "uniform"
     assert recipe.network.width == 16
     assert build(recipe, found, CPU).validation is None
+
+
+def test_a_teacher_that_changed_is_noticed_and_named(home, tmp_path, monkeypatch):
+    """Its pairs would be others: a run that went on with them would be neither of the two."""
+    shutil.copytree(home / "first", tmp_path / "first")
+    source, asked = str(home / "data.npz"), Recipe(reflow=str(tmp_path / "first"), pairs=20, **SMALL)
+    finished(train(source, asked, run=tmp_path / "second", fresh=True))
+    (origin,) = from_yaml(tmp_path / "second" / "run.yaml")[1]["origins"]
+    weights = locate(tmp_path / "first") / "ema.safetensors"
+    assert origin == {"run": str(tmp_path / "first"), "sha256": checkpoint.sha256(weights), "role": "teacher"}
+    finished(train(source, asked, run=tmp_path / "second"))
+    first = Recipe(network={"width": 16, "depth": 1}, seed=1, **SMALL)
+    finished(train(source, first, run=tmp_path / "first", fresh=True))
+    with pytest.raises(
+        UsageError, match=rf"teacher has been trained anew .*{tmp_path / 'first'} had sha256 {origin['sha256'][:12]}"
+    ) as refused:
+        finished(train(source, asked, run=tmp_path / "second"))
+    assert "--fresh" in refused.value.hint
+    monkeypatch.setattr("ebb.run.train.unchanged", lambda *_: None)
+    finished(train(source, asked, run=tmp_path / "second"))  # the mutant: nothing else would notice
 
 
 def test_training_begins_with_the_weights_of_the_run(home):

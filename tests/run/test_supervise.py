@@ -11,7 +11,7 @@ from rich.console import Console
 
 import ebb.run.supervise
 from ebb.cli import main
-from ebb.cli.screen import shown
+from ebb.cli.output import shown
 from ebb.data.loader import Batch, Loader
 from ebb.errors import DamagedError
 from ebb.recipe.recipe import Recipe

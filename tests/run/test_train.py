@@ -26,8 +26,8 @@ from PIL import Image
 from rich.console import Console
 
 from ebb.cli import Verbs, given_in
+from ebb.cli.output import shown
 from ebb.cli.sample import Sample
-from ebb.cli.screen import shown
 from ebb.cli.train import Train, overlaid
 from ebb.data.images import settings_of
 from ebb.data.scan import read

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from ebb.cli.screen import shown
+from ebb.cli.output import shown
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 

@@ -11,8 +11,10 @@ from PIL import Image
 
 from ebb.data.images import settings_of
 from ebb.errors import ResourceError, UsageError
+from ebb.sample import scheme
+from ebb.sample.trajectory import trajectory
 from ebb.store.place import by_name, expanded, room_for
-from ebb.system.system import System
+from ebb.system.sampler import Sampler
 
 from ..command import ebb
 from .conftest import lengthened
@@ -77,21 +79,16 @@ def test_a_folder_has_a_name_however_it_is_written(tmp_path, monkeypatch):
 @pytest.fixture
 def stopped(monkeypatch):
     """Ctrl-C in the middle of the third batch of two."""
-    make, trajectory, left = System.make, "trajectory", [2]
-
-    def batch(self, *given, **asked):
-        return make(self, *given, **asked | {"batch": 2})
+    left = [2]
 
     def interrupted(*given):
-        import ebb.sample.trajectory
-
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return ebb.sample.trajectory.trajectory(*given)
+        return trajectory(*given)
 
-    monkeypatch.setattr(System, "make", batch)
-    monkeypatch.setattr(f"ebb.system.system.{trajectory}", interrupted)
+    monkeypatch.setattr(Sampler, "__post_init__", lambda self: object.__setattr__(self, "batch", 2))
+    monkeypatch.setattr(scheme, "trajectory", interrupted)
     return left
 
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from ebb.cli import output
 from ebb.data.images import settings_of
 from ebb.data.of_run import data_of
 from ebb.data.pictures import opened, to_unit
@@ -35,6 +36,7 @@ from ebb.run.train import train
 from ebb.store import checkpoint
 from ebb.system.families.family import autocast_of
 from ebb.system.requests import asked_for
+from ebb.system.sampler import Sampler
 from ebb.system.system import System, load
 from ebb.train.loop import updates
 
@@ -69,7 +71,7 @@ def write(folder, image, count=64, others=False):
 
 def run(data, folder, /, **asked):
     said = io.StringIO()
-    shown(train(str(data), Recipe.model_validate(asked), run=folder), Console(file=said, width=150))
+    output.shown(train(str(data), Recipe.model_validate(asked), run=folder), Console(file=said, width=150))
     return said.getvalue()
 
 
@@ -359,9 +361,9 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
 def test_grids_ask_for_what_is_said_of_the_images(home):
     recipe, images = from_yaml(home / "all" / "run.yaml")[0], data_of(home / "all")
     parts, asked = build(recipe, finished(prepared(recipe, images, cache=home)), torch.device("cpu")), []
-    made = System.make
+    made = Sampler.__call__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(System, "make", lambda self, wishes, **how: asked.append(wishes) or made(self, wishes, **how))
+        patch.setattr(Sampler, "__call__", lambda self, request: asked.append(request.given) or made(self, request))
         assert shown(parts)[0].shape == (40, 1, 8, 8)
     drawn = images.metadata.take(np.random.default_rng(0).choice(len(images.pixels), 40))
     assert np.array_equal(asked[0].numbers, drawn.numbers, equal_nan=True)

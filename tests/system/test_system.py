@@ -18,6 +18,8 @@ from ebb.recipe.recipe import Sampling
 from ebb.sample.solvers import SOLVERS
 from ebb.store import checkpoint
 from ebb.system.families.diffusion import DiffusionModel
+from ebb.system.model import scheme_of
+from ebb.system.sampler import Sampler
 from ebb.system.system import System, load
 from ebb.train.ema import EMA
 from ebb.train.loop import Training
@@ -55,7 +57,8 @@ def test_image_i_is_the_same_in_batches_of_one_three_and_eight(solver, guidance)
         return made.sample(n, seed=40 + first, solver=solver, guidance=guidance)
 
     testing.same_by_batch(sample, 8, 1e-4)
-    torch.testing.assert_close(made.sample(8, seed=40, batch=3), made.sample(8, seed=40), atol=1e-4, rtol=0)
+    in_parts = Sampler(made, batch=3)(made.request(made.wishes(8, seed=40), 40))
+    torch.testing.assert_close(in_parts, made.sample(8, seed=40), atol=1e-4, rtol=0)
 
 
 def test_bf16_is_the_same_picture_and_not_the_same_bits():
@@ -165,7 +168,7 @@ def test_what_a_silent_target_samples_is_the_data():
 
     made = System(DiffusionModel(NetworkDenoiser(Exact(), Linear(), PREDICTIONS["noise"])), (2,))
     made.denoiser.register_parameter("anchor", torch.nn.Parameter(torch.zeros(1)))
-    x = made.sample(4000, steps=50, grid="uniform", batch=4000)
+    x = Sampler(made, 4000)(made.request(made.wishes(4000), steps=50, grid="uniform"))
     # values are clipped to [-1, 1], which leaves the median where it is: at the mean of the Gaussian
     assert (x.median(0).values - exact.mean).abs().max() < 0.06
 
@@ -183,6 +186,7 @@ def test_samples_that_are_not_finite_are_an_error():
         ({"steps": 0}, "solver steps must be between 1 and 100,000, got 0"),
         ({"solver": "huen"}, "did you mean 'heun'"),
         ({"grid": "karas"}, "did you mean 'karras'"),
+        ({"stesp": 5}, "no sampling setting 'stesp'\n.*did you mean 'steps'"),
         ({"label": "z"}, "no label 'z'"),
         ({"label": 3}, "no label 3"),
         ({"label": [0]}, "one label for each of 2 images, got 1"),
@@ -269,11 +273,11 @@ def test_one_label_for_all_may_be_a_number_of_numpy_or_torch(label):
         (lambda s: s.sample(1, label=[[0]]), r"of the kind str or int, got \[0\]"),
         (lambda s: s.sample(0), "n must be between 1"),
         (lambda s: s.sample(1, seed=-1), "seed must be between 0 and"),
-        (lambda s: s.sample(1, batch=0), "batch must be between 1"),
+        (lambda s: Sampler(s, batch=0), "batch must be between 1"),
         (lambda s: s.sample(1, precision="fp16"), "how to sample: precision"),
         (lambda s: s.labels([3, 4]), "indices of labels are whole numbers from 0 to 3"),
         (lambda s: s.labels(["a"]), "indices of labels are whole numbers"),
-        (lambda s: s.make(Wishes(())), "n must be between 1"),
+        (lambda s: Sampler(s)(s.request(Wishes(()))), "n must be between 1"),
         (lambda s: Wishes((0, 1), ("a text",)), "one text for each of 2 samples, got 1"),
         (lambda s: s.encode(torch.zeros(1, 8, 8)), r"\[b, 1, …, …\], got \[1, 8, 8\](?s:.)*x\[None\]"),
         (lambda s: s.encode(torch.zeros(2, 3, 8, 8)), r"got \[2, 3, 8, 8\]"),
@@ -298,6 +302,6 @@ def test_a_device_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("path", ["linear", "edm", "variance_exploding"])
 def test_a_trajectory_starts_at_the_noise_of_its_first_time(path):
     made = System(DiffusionModel(NetworkDenoiser(UNet(1, width=8, depth=1), PATHS[path], v)), (1, 8, 8))
-    noise, times = ebb.Noise.of(3, 2), made.times(made.settled(steps=2))
-    expected = noise.start((1, 8, 8)) * float(PATHS[path].sigma(times[:1]))
-    assert torch.equal(made.start(noise, times), expected)
+    noise, scheme = ebb.Noise.of(3, 2), scheme_of(made.denoiser, made.settled(steps=2))
+    expected = noise.start((1, 8, 8)) * float(PATHS[path].sigma(scheme.times[:1]))
+    assert torch.equal(scheme.start(noise, torch.empty(2, 1, 8, 8)), expected)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -28,10 +27,9 @@ from ebb.recipe.recipe import NetworkRecipe, Recipe, Sampling, resolved
 from ebb.recipe.starting import Facts, squeezed
 from ebb.sample.fused import fused
 from ebb.sample.noise import Noise
-from ebb.sample.solvers import SOLVERS
-from ebb.sample.trajectory import Point, trajectory
+from ebb.sample.trajectory import Point
 from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, facts_of, in_place, training_of
-from ebb.system.model import Draw, Model, precise, start_of, times_of
+from ebb.system.model import Draw, Model, scheme_of
 from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
@@ -67,14 +65,14 @@ class DiffusionModel(Model):
         self, shape: tuple[int, ...], sampling: Sampling, guides: Sequence[Guide] = (), *, compiled: bool = False
     ) -> Draw:
         """The trajectory from σ(t₀)·ε along the grid; raises UsageError for a solver or a grid that is not known."""
-        times, solver = times_of(self.denoiser, sampling), parse(sampling.solver, SOLVERS, "solver")
-        guided = precise(self.denoiser, sampling)
+        scheme = scheme_of(self.denoiser, sampling)
         for guide in guides:
-            guided = guide(guided)
-        follow = fused(guided, solver, times) if compiled else partial(trajectory, guided, solver, times)
+            scheme = scheme.guided(guide)
+        follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled else scheme
 
         def points(cond: Cond, noise: Noise) -> Iterator[Point]:
-            return follow(start_of(self.denoiser, noise, shape, times), cond, noise)
+            like = torch.empty(len(noise.seeds), *shape, device=self.device)
+            return follow(scheme.start(noise, like), cond, noise)
 
         return points
 

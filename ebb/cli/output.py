@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from functools import singledispatchmethod
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +16,8 @@ from rich.status import Status
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ebb.events import Event, Message, Overview, Progress, RolledBack, Skipped, Update, Work, finished
+from ebb.errors import EbbError
+from ebb.events import Event, Failed, Message, Overview, Progress, RolledBack, Skipped, Update, Work, finished, to_json
 from ebb.terminal import LENIENT
 
 T = TypeVar("T")
@@ -55,6 +57,30 @@ def shown(work: Work[T], console: Console) -> T:
     """The result of `work`, whose events are printed."""
     with Reader(screen(console)) as reader:
         return finished(work, reader.show)
+
+
+LogKind = Literal["text", "json"]
+"""How a verb reports: as text for a terminal, or every event as a line of JSON on stdout, and nothing else."""
+
+
+def reported(work: Work[T], console: Console, log: LogKind) -> T:
+    """The result of `work`, whose events are printed as `log` says."""
+    return shown(work, console) if log == "text" else piped(work)
+
+
+def piped(work: Work[T]) -> T:
+    """The result of `work`, every event of which is a line of JSON on stdout; the last is Done, or Failed."""
+    try:
+        return finished(work, write)
+    except EbbError as error:
+        write(Failed(error.what, error.hint, error.code))
+        raise
+
+
+def write(event: Event) -> None:
+    """An event as a line of JSON on stdout, at once."""
+    sys.stdout.write(to_json(event) + "\n")
+    sys.stdout.flush()
 
 
 class Reader:
