@@ -140,7 +140,7 @@ def checked(
         stored = images.dtype == known.dtype and (images.dtype == np.uint8) == (images.ndim == 4)
         if not stored or images.shape[1:] != known.shape[1:] or len(images) < 1:
             raise DataError(
-                f"expected {name} as the training images, uint8 [n ≥ 1, c, h, w] or numbers of a table, with"
+                f"expected {name} of the shape of the training images, uint8 [n ≥ 1, c, h, w], or numbers, with"
                 f" {list(known.shape[1:])}, got {images.dtype} {list(images.shape)}"
             )
     labels = indices_of("labels", asked)
