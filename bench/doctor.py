@@ -32,13 +32,14 @@ from ebb.doctor.diagnose import Subject, diagnose
 from ebb.errors import EbbError, UsageError
 from ebb.events import finished
 from ebb.process.predict import PREDICTIONS
-from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe
+from ebb.recipe.groups import DiTRecipe, OptimiserRecipe, UNetRecipe
+from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 from ebb.store import checkpoint
 from ebb.system.system import load, locate
 
 STEPS = 1000
-NETWORK = NetworkRecipe(width=32)
+NETWORK = UNetRecipe(width=32)
 COMMON: dict[str, Any] = {"steps": STEPS, "batch": 64, "grids": 1, "precision": "fp32", "network": NETWORK, "seed": 0}
 SCRATCH = Path(tempfile.gettempdir()) / "ebb-bench-doctor"
 QUIET = Console(quiet=True)
@@ -275,7 +276,7 @@ HEALTHY: dict[str, Callable[[], Subject]] = {
     "sigmoid, v": lambda: trained("sigmoid", path="sigmoid"),
     "edm": lambda: trained("edm", path="edm"),
     "variance_exploding": lambda: trained("exploding", path="variance_exploding"),
-    "transformer": lambda: trained("transformer", network=NetworkRecipe(kind="dit", width=64, depth=3, patch=2)),
+    "transformer": lambda: trained("transformer", network=DiTRecipe(width=64, depth=3, patch=2)),
     "no labels": lambda: trained("no labels", saved("bare", images=digits()[0])),
     "photographs in colour": lambda: trained("tiles", saved("tiles", images=photographs()), batch=32),
 }
@@ -291,7 +292,7 @@ def findings(make: Callable[[], Subject]) -> list[str]:
 CURED: dict[str, tuple[str, Callable[[], Path]]] = {
     "a layer narrower than its patches": (
         "bottleneck",
-        lambda: trained("narrow", saved("tiles", images=photographs()), network=NetworkRecipe(width=16, patch=4)),
+        lambda: trained("narrow", saved("tiles", images=photographs()), network=UNetRecipe(width=16, patch=4)),
     ),
     "learning rate 100 times too large": ("diverged", lambda: trained("too fast", optimiser=OptimiserRecipe(lr=0.6))),
     "learning rate 300 times too small": ("rate too low", lambda: trained("slow", optimiser=OptimiserRecipe(lr=2e-5))),

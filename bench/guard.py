@@ -30,7 +30,8 @@ from ebb.data.scan import Images, read
 from ebb.errors import EbbError
 from ebb.events import finished
 from ebb.process.bins import tally
-from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe, Sampling
+from ebb.recipe.groups import OptimiserRecipe, UNetRecipe
+from ebb.recipe.recipe import Recipe, Sampling
 from ebb.recipe.starting import complete
 from ebb.run import supervise
 from ebb.run.build import Built, build
@@ -61,7 +62,7 @@ def recipe() -> Recipe:
         grids=1,
         precision="fp32",
         ema_halflife=2000,
-        network=NetworkRecipe(width=16, depth=1),
+        network=UNetRecipe(width=16, depth=1),
         optimiser=OptimiserRecipe(lr=2e-3, warmup=20),
         sample=Sampling(steps=1, precision="fp32"),
     )

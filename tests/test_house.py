@@ -19,7 +19,8 @@ from jaxtyping import TypeCheckError
 
 import ebb
 from ebb.cli import Verbs, main
-from ebb.recipe.recipe import Recipe, flat
+from ebb.cli.form import Form
+from ebb.recipe.recipe import flat, options
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "ebb").rglob("*.py"))
@@ -322,7 +323,7 @@ def test_the_command_line_has_these_options_and_no_other(verb, monkeypatch, caps
 
 
 def test_every_option_of_train_is_a_field_of_the_recipe():
-    assert set(flat(Recipe().model_dump())) == OPTIONS
+    assert set(options()) == OPTIONS == set(flat(Form().model_dump()))
 
 
 def test_help_does_not_import_torch():

@@ -64,9 +64,9 @@ class Reads(TorchDispatchMode):
 
 def trained(data, run, fresh=False, **asked):
     said, all_of = io.StringIO(), SMALL | asked
-    if asked.get("kind") != "autoencoder":
-        all_of.pop("autoencoding")
-    shown(train(str(data), Recipe.model_validate(all_of), run=run, fresh=fresh), Console(file=said))
+    for name in ("network", "sample") if asked.get("kind") == "autoencoder" else ("autoencoding",):
+        all_of.pop(name)
+    shown(train(str(data), Recipe(**all_of), run=run, fresh=fresh), Console(file=said))
     return said.getvalue()
 
 

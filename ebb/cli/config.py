@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.output import echo
-from ebb.recipe.recipe import Recipe, difference, flat, from_yaml, to_yaml
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat, from_yaml, to_yaml
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Show:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print YAML."""
-        echo(console, to_yaml(recipe_of(self.what) if self.what else Recipe()).rstrip())
+        echo(console, to_yaml(recipe_of(self.what) if self.what else DiffusionRecipe()).rstrip())
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+from pydantic import BaseModel
 from rich.console import Console
 
+from ebb.cli.form import Form
 from ebb.cli.output import LogKind, echo, reported, table
 from ebb.errors import UsageError
-from ebb.recipe.recipe import Recipe, flat, from_yaml, validated
+from ebb.recipe.recipe import Recipe, fitting, flat, from_yaml, validated
 from ebb.terminal import command
 
 
@@ -23,7 +26,7 @@ class Train:
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
     """a folder of images or class folders, imagefolder, .zip of these, idx, .npz, CIFAR-10 binary, digits or shapes"""
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = Recipe()
+    recipe: Annotated[Form, tyro.conf.arg(name="")] = Form()  # type: ignore[valid-type]
     run: Path | None = None
     """where to keep the run; without it runs/ and the name of the data"""
     fresh: bool = False
@@ -40,9 +43,7 @@ class Train:
         began = time.perf_counter()
         if {"steps", "budget"} <= given:
             raise UsageError("--steps and --budget both say how long to train", "give one of them")
-        asked = self.recipe
-        if self.base is not None:
-            asked = overlaid(from_yaml(self.base)[0], self.recipe, given)
+        asked = overlaid(None if self.base is None else from_yaml(self.base)[0], self.recipe, given)
         if self.dry_run:
             self.rehearse(asked, console, began)
             return
@@ -82,15 +83,27 @@ def advice(folder: Path) -> str:
     )
 
 
-def overlaid(base: Recipe, asked: Recipe, given: set[str]) -> Recipe:
-    """`base` with the fields that were given on the command line; steps and budget replace each other."""
-    tree, options = base.model_dump(), flat(asked.model_dump())
-    for name in given & options.keys():
-        *groups, leaf = name.split(".")
-        part = tree
-        for group in groups:
-            part = part[group]
-        part[leaf] = options[name]
+def overlaid(base: Recipe | None, form: BaseModel, given: set[str]) -> Recipe:
+    """The recipe of the fields of a form that were given on the command line, over those of `base`, where one is.
+
+    Steps and budget replace each other, and what another kind has goes with it. Raises UsageError for what no recipe of
+    its kind has.
+    """
+    values = {name: value for name, value in flat(form.model_dump()).items() if name in given}
+    tree = {} if base is None else base.model_dump()
     if given & {"steps", "budget"}:
         tree["budget" if "steps" in given else "steps"] = None
-    return validated(tree, "the command line")
+    kinds = {name: value for name, value in values.items() if name.rpartition(".")[2] == "kind"}
+    return validated(entered(fitting(entered(tree, kinds)), values), "the command line")
+
+
+def entered(tree: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested mapping with values in place by their dotted names."""
+    made = dict(tree)
+    for name, value in values.items():
+        group, _, leaf = name.rpartition(".")
+        if group:
+            made[group] = {**made.get(group, {}), leaf: value}
+        else:
+            made[leaf] = value
+    return made

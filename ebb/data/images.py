@@ -116,7 +116,7 @@ class Pixels:
         return {}
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Pixels:
+    def from_json(cls, seen: Mapping[str, Any]) -> Pixels:
         """The pixels of a contract."""
         return cls()
 

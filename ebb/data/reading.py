@@ -43,10 +43,10 @@ def as_asked(
             raise UsageError(f"{where} is no table, and has no windows", "leave --data.window out")
         return read(
             where, size=how.size, channels=how.channels, cache=cache, progress=progress, hold_back=hold_back,
-            numbers=recipe.numbers, beside=recipe.beside,
+            numbers=recipe.metadata(), beside=recipe.beside,
         )  # fmt: skip
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
-    pictured |= {"numbers": recipe.numbers or None, "beside": recipe.beside}
+    pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside}
     if given := [name for name, value in pictured.items() if value is not None]:
         raise UsageError(f"--{given[0]} is of pictures, and {where} is a table", f"leave --{given[0]} out")
     return from_table(where, stored, window=how.window, hold_back=hold_back)

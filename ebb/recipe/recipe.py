@@ -9,120 +9,29 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Discriminator, Tag, ValidationError, model_validator
 
 from ebb.errors import UsageError, nearest
+from ebb.recipe.groups import (
+    DataRecipe,
+    DiTRecipe,
+    Group,
+    KLRecipe,
+    MLPRecipe,
+    MMDiTRecipe,
+    OptimiserRecipe,
+    TextRecipe,
+    UNetRecipe,
+    VQRecipe,
+    kind_or,
+    members,
+)
 from ebb.recipe.limits import LIMITS, within
 
 T = TypeVar("T")
-
-
-class Group(BaseModel):
-    """A frozen group of settings that refuses unknown names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataRecipe(Group):
-    """What is done to the data; size, channels and flip belong to pictures, window to tables."""
-
-    size: int | None = None
-    """side of the square that images are resized to; None: chosen from the images"""
-    channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for colour; None: colour if any image has colour"""
-    flip: bool = False
-    """mirror half of the images left to right"""
-    window: int | None = None
-    """rows of a table that are one example, a window of a series; 0: each row is one; None: as the table looks"""
-
-
-class TextRecipe(Group):
-    """What is heard of captions, where the data has any."""
-
-    captions: Literal["heard", "required", "ignored"] = "heard"
-    """heard: images without one are learnt without; required: refuse data in which one is missing; ignored"""
-    vocabulary: int = 1024
-    """pieces of words, learnt from the captions by byte-pair encoding"""
-    length: int | None = None
-    """most pieces of a text that are heard; None: those of the longest caption, at most 64, or 77 of encoders"""
-    concepts: int = 0
-    """unet: take captions apart at commas and "and" into up to so many, each attended to alone; 0: leave them whole"""
-    encoders: tuple[str, ...] = ()
-    """local folders of frozen CLIP, T5 or BERT-like encoders that read the captions, in place of an own vocabulary"""
-
-
-class AutoencoderRecipe(Group):
-    """An autoencoder, where `kind` asks for one."""
-
-    kind: Literal["kl", "vq"] = "kl"
-    """kl: a Gaussian latent (VAE); vq: a codebook (VQ-VAE)"""
-    factor: int = 4
-    """how many times smaller the latent's sides are than the picture's; a power of 2"""
-    latent: int = 8
-    """channels of the latent"""
-    residual: bool = False
-    """shortcuts around every change of resolution, for high compression"""
-    distance: Literal["l1", "l2"] = "l2"
-    """between a picture and what is made of it"""
-    width: int = 64
-    """channels at the highest resolution"""
-    beta: float = 1e-3
-    """kl: weight of the divergence from the prior; with l2, 2s² is a VAE whose pictures have the variance s²"""
-    free_nats: float = 0.0
-    """kl: nats of each number of the latent that cost nothing"""
-    warmup: int = 0
-    """kl: images until the weight of the divergence has risen to beta"""
-    codes: int = 512
-    """vq: size of the codebook"""
-    perceptual: float = 0.0
-    """weight of the distance in features of a classifier trained on the data"""
-    lpips: str | None = None
-    """safetensors file of LPIPS (VGG-16), whose features then take the classifier's place"""
-    adversarial: float = 0.0
-    """weight of a patch critic, heard from a quarter of the run on"""
-
-
-class NetworkRecipe(Group):
-    """The network; multipliers, attention and cross belong to the unet, positions to the dit."""
-
-    kind: Literal["unet", "dit", "mmdit", "mlp"] = "unet"
-    """unet, dit, mmdit for texts, or mlp for rows of numbers, which have no places for the others"""
-    width: int | None = None
-    """channels at the highest resolution (unet) or of every token (dit)"""
-    depth: int | None = None
-    """residual blocks per level (unet) or transformer blocks (dit)"""
-    patch: int | None = None
-    """side of the square of pixels that becomes one place"""
-    multipliers: tuple[int, ...] | None = None
-    """unet: width of each level, as a multiple of width"""
-    attention: tuple[int, ...] | None = None
-    """unet: levels that attend, 0 being the highest resolution"""
-    cross: tuple[int, ...] | None = None
-    """unet: levels that attend to the text"""
-    positions: Literal["rope", "learned"] = "rope"
-    """dit: how tokens know their place"""
-
-
-class OptimiserRecipe(Group):
-    """The optimiser and its learning rate."""
-
-    kind: Literal["muon", "adamw"] | None = None
-    """muon for the matrices inside the network and adamw for the rest, or adamw for all; None: what suits it"""
-    lr: float | None = None
-    """peak learning rate"""
-    warmup: int | None = None
-    """steps until the peak is reached"""
-    decay: float = 0.25
-    """share of the steps, the last ones, over which the learning rate falls to zero; before it is level"""
-    weight_decay: float = 0.01
-    """decoupled weight decay"""
-    clip: float = 1.0
-    """largest gradient norm"""
-    accumulate: int = 1
-    """batches per update"""
 
 
 class Sampling(Group):
@@ -141,18 +50,9 @@ class Sampling(Group):
 
 
 class Recipe(Group):
-    """Everything a training run is."""
+    """Everything a training run is. `Recipe(kind=…)` makes that of a family, as `pathlib.Path` makes its system's."""
 
-    kind: Literal["denoiser", "autoencoder"] = "denoiser"
-    """what is trained"""
-    autoencoder: str | None = None
-    """run of an autoencoder in whose latent space to work"""
-    reflow: str | None = None
-    """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
-    pairs: int = 20_000
-    """reflow: how many pairs"""
-    numbers: tuple[str, ...] = ()
-    """fields of metadata.jsonl whose values are numbers, to be heard"""
+    kind: str
     beside: str | None = None
     """field of metadata.jsonl that names another picture of the same scene (a mask, a drawing, …), to be heard"""
     budget: str | None = None
@@ -163,6 +63,83 @@ class Recipe(Group):
     """images per batch"""
     seed: int = 0
     """seed of the weights, the data order and the noise"""
+    precision: Literal["fp32", "bf16"] | None = None
+    """of the forward pass; None: the faster of the two, measured"""
+    grids: int | None = None
+    """sample grids drawn while training, the last at the end; None: at most 10, for a tenth of the time"""
+    ema_halflife: float = 500_000
+    """longest half-life of the averaged weights, in images"""
+    data: DataRecipe = DataRecipe()
+    optimiser: OptimiserRecipe = OptimiserRecipe()
+
+    def __new__(cls, **fields: Any) -> Recipe:
+        """A recipe of the family that `kind` names; the first where it names none."""
+        if cls is Recipe:
+            cls = RECIPES.get(fields.get("kind", FIRST), DiffusionRecipe)
+        return super().__new__(cls)
+
+    @model_validator(mode="after")
+    def within_limits(self) -> Recipe:
+        """Refuse a number outside its limits, and a budget that is not a duration; UsageError names the field."""
+        if self.budget is not None:
+            seconds(self.budget)
+        for name, value in flat(self.model_dump()).items():
+            for number in value if isinstance(value, tuple) else [value]:
+                if isinstance(number, int | float) and name in LIMITS:
+                    within(name, number)
+        return self
+
+    def asked(self) -> dict[str, Any]:
+        """The fields that differ from the defaults, flat: {"network.width": 96}.
+
+        A budget is left out where the steps are given too, as in a run.yaml: it has no effect then, and the command
+        line takes one of them.
+        """
+        values = flat(self.model_dump())
+        tags = {name.removesuffix(".kind"): {"kind": values[name]} for name in KINDS.keys() & values if "." in name}
+        usual = flat(type(self).model_validate(tags).model_dump())
+        differ = {name: value for name, value in values.items() if value != (KINDS.get(name) or usual[name])}
+        return {name: value for name, value in differ.items() if name != "budget" or self.steps is None}
+
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """The files and folders that a run reads besides its data, by the option that names them."""
+        return {}
+
+    def origins(self) -> dict[Literal["teacher", "autoencoder"], str]:
+        """The run that this one stands on, by what it is for."""
+        return {}
+
+    def metadata(self) -> tuple[str, ...]:
+        """The fields of metadata.jsonl whose numbers are read with the data."""
+        return ()
+
+    def captioned(self) -> bool:
+        """Whether captions matter."""
+        return False
+
+    @property
+    def runs(self) -> Literal["eager", "compiled"] | None:
+        """How the network runs in training; None where that is open."""
+        return "eager"
+
+    def running(self, engine: Literal["eager", "compiled"]) -> Recipe:
+        """The recipe with another engine, where it has one."""
+        return self
+
+
+class DiffusionRecipe(Recipe):
+    """A denoiser, sampled along a path from noise to data."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    """what is trained: a diffusion model, or an autoencoder"""
+    autoencoder: str | None = None
+    """run of an autoencoder in whose latent space to work"""
+    reflow: str | None = None
+    """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
+    pairs: int = 20_000
+    """reflow: how many pairs"""
+    numbers: tuple[str, ...] = ()
+    """fields of metadata.jsonl whose values are numbers, to be heard"""
     path: str = "linear"
     """linear, cosine, ddpm_linear, sigmoid, variance_exploding or edm"""
     prediction: str | None = None
@@ -179,57 +156,68 @@ class Recipe(Group):
     """scale the input by 1/sqrt(alpha^2 sigma_data^2 + sigma^2); None: the data's own, measured"""
     label_dropout: float = 0.1
     """share of labels, texts, numbers and pictures hidden, so that guidance works"""
-    precision: Literal["fp32", "bf16"] | None = None
-    """of the forward pass; None: the faster of the two, measured"""
     engine: Literal["eager", "compiled"] | None = None
     """how a denoiser's network runs in training; None: eager, or on a GPU the faster, for 20 minutes or more"""
-    grids: int | None = None
-    """sample grids drawn while training, the last at the end; None: at most 10, for a tenth of the time"""
-    ema_halflife: float = 500_000
-    """longest half-life of the averaged weights, in images"""
-    data: DataRecipe = DataRecipe()
     text: TextRecipe = TextRecipe()
-    network: NetworkRecipe = NetworkRecipe()
-    autoencoding: AutoencoderRecipe = AutoencoderRecipe()
-    optimiser: OptimiserRecipe = OptimiserRecipe()
+    network: Annotated[
+        Annotated[UNetRecipe, Tag("unet")]
+        | Annotated[DiTRecipe, Tag("dit")]
+        | Annotated[MMDiTRecipe, Tag("mmdit")]
+        | Annotated[MLPRecipe, Tag("mlp")],
+        Discriminator(kind_or("unet")),
+    ] = UNetRecipe()
     sample: Sampling = Sampling()
 
-    @model_validator(mode="after")
-    def within_limits(self) -> Recipe:
-        """Refuse a number outside its limits, and a budget that is not a duration; UsageError names the field."""
-        if self.budget is not None:
-            seconds(self.budget)
-        if self.kind == "denoiser" and self.autoencoding != AutoencoderRecipe():
-            raise UsageError(
-                "the autoencoding settings are of an autoencoder", "add --kind autoencoder, or leave them out"
-            )
-        if self.kind == "autoencoder" and (self.autoencoder or self.sample.guidance != 1):
-            raise UsageError(
-                "an autoencoder hears nothing and works on no latents", "leave --autoencoder and guidance out"
-            )
-        if self.autoencoding.lpips and not self.autoencoding.perceptual:
-            raise UsageError(
-                "LPIPS is the perceptual term of an autoencoder, whose weight is 0", "add --autoencoding.perceptual 0.1"
-            )
-        if self.kind == "autoencoder" and self.engine == "compiled":
-            raise UsageError("an autoencoder is not compiled", "leave --engine out")
-        if self.kind == "autoencoder" and self.reflow:
-            raise UsageError("an autoencoder has no flow to straighten", "leave --reflow out")
-        if self.kind == "autoencoder" and self.numbers:
-            raise UsageError("an autoencoder hears no numbers", "leave --numbers out")
-        for name, value in flat(self.model_dump()).items():
-            for number in value if isinstance(value, tuple) else [value]:
-                if isinstance(number, int | float) and name in LIMITS:
-                    within(name, number)
-        return self
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """Runs that this one stands on, and frozen encoders."""
+        named = {"--autoencoder": self.autoencoder, "--reflow": self.reflow}
+        found = {option: (path,) for option, path in named.items() if path is not None}
+        return found | {"--text.encoders": self.text.encoders}
 
-    def asked(self) -> dict[str, Any]:
-        """The fields that differ from the defaults, flat: {"network.width": 96}.
+    def origins(self) -> dict[Literal["teacher", "autoencoder"], str]:
+        """`reflow`, which has the autoencoder too, or `autoencoder`."""
+        if self.reflow is not None:
+            return {"teacher": self.reflow}
+        return {} if self.autoencoder is None else {"autoencoder": self.autoencoder}
 
-        A budget is left out where the steps are given too, as in a run.yaml: it has no effect then, and the command
-        line takes one of them.
-        """
-        return flat(self.model_dump(exclude_defaults=True, exclude=None if self.steps is None else {"budget"}))
+    def metadata(self) -> tuple[str, ...]:
+        """`numbers`."""
+        return self.numbers
+
+    def captioned(self) -> bool:
+        """Unless they are ignored."""
+        return self.text.captions != "ignored"
+
+    @property
+    def runs(self) -> Literal["eager", "compiled"] | None:
+        """`engine`."""
+        return self.engine
+
+    def running(self, engine: Literal["eager", "compiled"]) -> DiffusionRecipe:
+        """The recipe with this engine."""
+        return self.model_copy(update={"engine": engine})
+
+
+class AutoencoderRecipe(Recipe):
+    """An autoencoder, sampled from the normal prior of its latents."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    autoencoding: Annotated[
+        Annotated[KLRecipe, Tag("kl")] | Annotated[VQRecipe, Tag("vq")], Discriminator(kind_or("kl"))
+    ] = KLRecipe()
+
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """The features of its perceptual term."""
+        return {} if self.autoencoding.lpips is None else {"--autoencoding.lpips": (self.autoencoding.lpips,)}
+
+
+RECIPES: dict[str, type[Recipe]] = {"diffusion": DiffusionRecipe, "autoencoder": AutoencoderRecipe}
+"""The recipe of each family by its `kind`; the first is the one that is meant where none is named."""
+
+FIRST = "diffusion"
+
+KINDS = {"kind": FIRST, "network.kind": "unet", "autoencoding.kind": "kl"}
+"""What each idea with several members is where nothing is said."""
 
 
 def seconds(duration: str) -> float:
@@ -263,29 +251,89 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def validated(tree: Any, source: str) -> Recipe:
-    """A Recipe from a mapping; raises UsageError that names each wrong field and the nearest right one."""
+    """A recipe from a mapping; raises UsageError that names each wrong field and the nearest right one."""
     if not isinstance(tree, dict):
         raise UsageError(f"{source} is not a recipe: expected a mapping of fields", "see one with: ebb config show")
+    kind = kind_or(FIRST)(tree)
+    if kind not in RECIPES:
+        raise UsageError(f"{source}: there is no kind of recipe called {kind!r}", nearest(kind, RECIPES))
     try:
-        return Recipe.model_validate(tree)
+        return RECIPES[kind].model_validate(tree)
     except ValidationError as error:
         raise explained(error, source) from error
 
 
+def options() -> dict[str, list[str]]:
+    """Every field that a recipe can have, by its dotted name, and the kinds, of recipe or group, that have it."""
+    found: dict[str, list[str]] = {}
+    for kind, recipe in RECIPES.items():
+        for name, field in recipe.model_fields.items():
+            inner = members(field.annotation)
+            for tag, member in inner.items():
+                for leaf in member.model_fields:
+                    found.setdefault(f"{name}.{leaf}", []).append(tag if len(inner) > 1 else kind)
+            if not inner:
+                found.setdefault(name, []).append(kind)
+    return found
+
+
 def explained(error: ValidationError, source: str) -> UsageError:
     """What is wrong with a recipe, one clause for each field, with the nearest name for an unknown one."""
-    known, lines = list(flat(Recipe().model_dump())), []
+    known, lines = options(), []
+    mine = next((kind for kind, recipe in RECIPES.items() if recipe.__name__ == error.title), "")
     for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        place = [str(part) for part in problem["loc"]]
+        tag = place.pop(1) if len(place) > 1 and f"{place[0]}.kind" in KINDS else mine
+        name = ".".join(place)
+        owners = known.get(name) or [kind for kind, recipe in RECIPES.items() if name in recipe.model_fields]
+        if problem["type"] == "extra_forbidden" and owners:
+            group = f"{place[0]}." if len(place) > 1 else ""
+            lines.append(
+                f"{name} is of {' and '.join(owners)}; this {group.strip('.') or 'recipe'} is of {tag}:"
+                f" --{group}kind {owners[0]}"
+            )
+        elif problem["type"] == "extra_forbidden":
             lines.append(
                 f"there is no field {name}, {nearest(name, known).split('known:')[0].strip() or 'see the list'}"
             )
         elif problem["type"] == "value_error":
             lines.append(str(problem["ctx"]["error"]))
+        elif problem["type"] == "union_tag_invalid":
+            lines.append(f"{name}.kind: input should be one of {problem['ctx']['expected_tags']}")
         else:
             lines.append(f"{name}: {problem['msg'].lower()}, got {problem['input']!r}")
-    return UsageError(f"{source}: " + "; ".join(lines), "see all fields with: ebb config show")
+    return UsageError(f"{source}: " + "; ".join(lines), "see all fields with: ebb train --help")
+
+
+def fitting(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's mapping without the fields that other kinds have and its own has not."""
+    recipe = RECIPES.get(kind_or(FIRST)(tree))
+    if recipe is None:
+        return tree
+    foreign = {name for other in RECIPES.values() for name in other.model_fields} - recipe.model_fields.keys()
+    fit = {name: value for name, value in tree.items() if name not in foreign}
+    for name in fit.keys() & recipe.model_fields.keys():
+        inner = members(recipe.model_fields[name].annotation)
+        own = inner.get(kind_or(next(iter(inner), ""))(fit[name]))
+        if own is not None and isinstance(fit[name], dict):
+            others = {leaf for member in inner.values() for leaf in member.model_fields} - own.model_fields.keys()
+            fit[name] = {leaf: value for leaf, value in fit[name].items() if leaf not in others}
+    return fit
+
+
+def modern(tree: Any) -> Any:
+    """A recipe's mapping in today's words: once it held every option of every kind, and diffusion was a denoiser."""
+    if not isinstance(tree, dict):
+        return tree
+    tree = tree | ({"kind": FIRST} if tree.get("kind") == "denoiser" else {})
+    return fitting(tree) if {"network", "autoencoding"} <= tree.keys() else tree
+
+
+def of_diffusion(recipe: Recipe) -> DiffusionRecipe:
+    """A recipe that is one of diffusion; UsageError for another."""
+    if not isinstance(recipe, DiffusionRecipe):
+        raise UsageError(f"this is of diffusion models, and the recipe is of kind {recipe.kind}")
+    return recipe
 
 
 def from_yaml(path: Path) -> tuple[Recipe, dict[str, Any]]:
@@ -298,8 +346,8 @@ def from_yaml(path: Path) -> tuple[Recipe, dict[str, Any]]:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if isinstance(tree, dict) and "recipe" in tree:
         rest = {name: value for name, value in tree.items() if name != "recipe"}
-        return validated(tree["recipe"], str(path)), rest
-    return validated(tree or {}, str(path)), {}
+        return validated(modern(tree["recipe"]), str(path)), rest
+    return validated(modern(tree or {}), str(path)), {}
 
 
 def to_yaml(recipe: Recipe, **rest: Any) -> str:

@@ -6,11 +6,13 @@ Each returns only what it has an opinion on; `complete` fills these into what th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from ebb.errors import UsageError
-from ebb.recipe.recipe import NetworkRecipe, OptimiserRecipe, Recipe, flat, resolved
+from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
+from ebb.recipe.recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, flat, resolved
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> Network
         patch = next(whole, largest)  # what does not divide a picture costs a margin
     if asked.width is None:
         width = max(width, room(facts, patch))
-    return offered.model_copy(update={"width": width, "patch": patch})
+    update = {"width": width, "patch": patch}
+    return offered.model_copy(update={name: update[name] for name in update.keys() & type(offered).model_fields})
 
 
 def squeezed(network: NetworkRecipe, facts: Facts) -> str | None:
@@ -102,23 +105,23 @@ def texts(facts: Facts, *levels: int) -> tuple[int, ...]:
     return levels if facts.hears else ()
 
 
-def tiny(facts: Facts) -> Recipe:
+def tiny(facts: Facts) -> DiffusionRecipe:
     """Up to 16 pixels: every pixel is a place of its own."""
-    network = NetworkRecipe(width=64, multipliers=(1, 2), depth=2, patch=1, attention=(), cross=texts(facts, 1))
-    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=50))
+    network = UNetRecipe(width=64, multipliers=(1, 2), depth=2, patch=1, attention=(), cross=texts(facts, 1))
+    return DiffusionRecipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=50))
 
 
-def small(facts: Facts) -> Recipe:
+def small(facts: Facts) -> DiffusionRecipe:
     """Up to 40 pixels, as MNIST and CIFAR-10: 2×2 patches, wide enough to fill the machine's vectors."""
     width = 64 if facts.shape[0] == 1 else 96
-    network = NetworkRecipe(width=width, multipliers=(1, 2), depth=2, patch=2, attention=(), cross=texts(facts, 1))
-    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=100))
+    network = UNetRecipe(width=width, multipliers=(1, 2), depth=2, patch=2, attention=(), cross=texts(facts, 1))
+    return DiffusionRecipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="muon", lr=6e-3, warmup=100))
 
 
-def large(facts: Facts) -> Recipe:
+def large(facts: Facts) -> DiffusionRecipe:
     """Above 40 pixels: 4×4 patches, and levels down to about 4×4 places, so that all of a picture is seen at once."""
     last = max(2, round(math.log2(facts.side / 16)))
-    network = NetworkRecipe(
+    network = UNetRecipe(
         width=96,
         multipliers=(1, *(2,) * last),
         depth=2,
@@ -126,64 +129,61 @@ def large(facts: Facts) -> Recipe:
         attention=(),
         cross=texts(facts, last - 1, last),
     )
-    return Recipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
+    return DiffusionRecipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
 
 
-def transformer(facts: Facts, kind: Literal["dit", "mmdit"] = "dit") -> Recipe:
-    """A transformer whose patches cut the picture into about 8 × 8 tokens."""
-    network = NetworkRecipe(kind=kind, width=192, depth=6, patch=max(1, round(facts.side / 8)))
-    return Recipe(batch=128, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
+def transformer(facts: Facts, network: DiTRecipe | MMDiTRecipe) -> DiffusionRecipe:
+    """A transformer, of the kind of `network`, whose patches cut the picture into about 8 × 8 tokens."""
+    usual = type(network)(width=192, depth=6, patch=max(1, round(facts.side / 8)))
+    return DiffusionRecipe(batch=128, network=usual, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
 
 
-def rows(facts: Facts) -> Recipe:
+def rows(facts: Facts) -> DiffusionRecipe:
     """Rows of numbers: a perceptron, wider for longer rows."""
     width = min(512, max(128, 16 * math.ceil(facts.shape[0] / 4)))
-    network = NetworkRecipe(kind="mlp", width=width, depth=4, patch=1, multipliers=(), attention=(), cross=())
-    return Recipe(batch=256, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
+    network = MLPRecipe(width=width, depth=4)
+    return DiffusionRecipe(batch=256, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
 
 
-def series(facts: Facts) -> Recipe:
+def series(facts: Facts) -> DiffusionRecipe:
     """Series: patches and levels down to about 8 places, so that all of a series is seen at once."""
     patch = 1 if facts.side <= 64 else 2 if facts.side <= 256 else 4
     halvings = max(1, min(4, round(math.log2(max(2, facts.side / patch / 8)))))
     multipliers = (1, *(2,) * halvings)
     last = len(multipliers) - 1
-    network = NetworkRecipe(
+    network = UNetRecipe(
         width=32, multipliers=multipliers, depth=2, patch=patch, attention=(last,), cross=texts(facts, last)
     )
-    return Recipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
+    return DiffusionRecipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
 
 
-def coder(facts: Facts) -> Recipe:
+def coder() -> AutoencoderRecipe:
     """An autoencoder."""
-    return Recipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
+    return AutoencoderRecipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
 
 
-def starting_point(asked: Recipe, facts: Facts) -> tuple[Recipe, str]:
-    """The starting point for these facts, and why."""
+def starting_point(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
+    """The starting point of diffusion for these facts, and why."""
     if (axes := len(facts.shape)) < 3:
         return fewer_axes(asked, facts, axes)
     c, h, w = facts.shape
-    if asked.kind == "autoencoder":
-        return coder(facts), "an autoencoder was asked for"
-    if asked.network.kind == "mlp":
+    if isinstance(asked.network, MLPRecipe):
         raise UsageError("an mlp is of rows of numbers, and this data has places", "leave --network.kind out")
-    if asked.network.kind != "unet":
-        return transformer(facts, asked.network.kind), "a transformer was asked for"
+    if isinstance(asked.network, DiTRecipe | MMDiTRecipe):
+        return transformer(facts, asked.network), "a transformer was asked for"
     for recipe, limit in ((tiny, 16), (small, 40)):
         if facts.side <= limit:
             return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
     return large(facts), f"large: images of {w}×{h} with {c} channels"
 
 
-def fewer_axes(asked: Recipe, facts: Facts, axes: int) -> tuple[Recipe, str]:
+def fewer_axes(asked: DiffusionRecipe, facts: Facts, axes: int) -> tuple[DiffusionRecipe, str]:
     """The starting point for rows and series, and why; UsageError for what is of pictures."""
-    if asked.kind == "autoencoder" or asked.network.kind in ("dit", "mmdit"):
-        what = "an autoencoder" if asked.kind == "autoencoder" else f"a {asked.network.kind}"
-        raise UsageError(f"{what} is of pictures, and this data has none", "leave the option out")
+    if asked.network.tokens:
+        raise UsageError(f"a {asked.network.kind} is of pictures, and this data has none", "leave the option out")
     if axes == 1:
         return rows(facts), f"rows: {facts.shape[0]} numbers each, which have no order that a U-Net could use"
-    if asked.network.kind == "mlp":
+    if isinstance(asked.network, MLPRecipe):
         raise UsageError("an mlp is of rows of numbers, and series have times", "leave --network.kind out")
     channels, times = facts.shape
     return series(facts), f"series: {times} times of {channels} channel{'s' * (channels > 1)}"
@@ -226,17 +226,58 @@ def suited(path: str) -> tuple[dict[str, str], str]:
     return parts, "v has unit variance all along a path with alpha² + sigma² = 1"
 
 
-def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
+R = TypeVar("R", bound=Recipe)
+
+
+def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
     """The recipe with everything chosen that needs no measuring, and the reason of each choice by dotted name."""
     start, why = starting_point(asked, facts)
     parts, why_parts = suited(asked.path)
-    if start.network.kind in ("dit", "mmdit") and asked.path == "linear":
-        patch = resolved(roomy(asked.network, start.network, facts).patch)
-        parts["times"] = shifted(facts.shape[1] * facts.shape[2] / patch**2)
+    network = roomy(asked.network, start.network, facts)
+    if network.tokens and asked.path == "linear":
+        parts["times"] = shifted(facts.shape[1] * facts.shape[2] / resolved(network.patch) ** 2)
     sigma_data = asked.sigma_data or round(facts.sigma_data, 4)
-    fitting = roomy(asked.network, start.network, facts) if asked.kind == "denoiser" else start.network
-    offered = start.model_dump() | parts | {"network": fitting.model_dump()}
-    offered |= {"sigma_data": sigma_data, "batch": min(start.batch or 128, facts.count)}
+    offered = start.model_dump() | parts | {"network": network.model_dump(), "sigma_data": sigma_data}
+    bare = {name: f"edm(sigma_data={sigma_data})" for name in ("prediction", "weight")}
+    reasons = dict.fromkeys(parts, why_parts) | {
+        "sigma_data": "the standard deviation of the data",
+        "weight": "edm, with the standard deviation of the data",
+        "label_dropout": "there is nothing to hide: neither labels nor captions",
+    }
+
+    def suit(tree: dict[str, Any]) -> None:
+        for name, spelled in bare.items():  # a bare `edm` takes the data's own deviation
+            tree[name] = spelled if tree[name] == "edm" else tree[name]
+        tree["label_dropout"] *= facts.conditioned
+
+    if start.network.kind != asked.network.kind:  # data without places
+        same = type(start.network)(width=asked.network.width, depth=asked.network.depth)
+        recipe, told = completed(asked.model_copy(update={"network": same}), facts, offered, why, reasons, suit)
+        return recipe, told | {"network.kind": why}
+    return completed(asked, facts, offered, why, reasons, suit)
+
+
+def complete_coder(asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderRecipe, dict[str, str]]:
+    """The same of an autoencoder; UsageError for data that is no pictures."""
+    if len(facts.shape) < 3:
+        raise UsageError("an autoencoder is of pictures, and this data has none", "leave the option out")
+    return completed(asked, facts, coder().model_dump(), "an autoencoder was asked for")
+
+
+def completed(
+    asked: R,
+    facts: Facts,
+    offered: dict[str, Any],
+    why: str,
+    reasons: Mapping[str, str] = {},
+    suit: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> tuple[R, dict[str, str]]:
+    """`asked` with what is open as it is `offered`, because of `why` or what `reasons` say, made to `suit` itself."""
+    usual = offered["optimiser"]
+    offered = offered | {"batch": min(offered["batch"] or 128, facts.count)}
+    if asked.optimiser.kind not in (None, usual["kind"]):
+        share = ADAMW if asked.optimiser.kind == "adamw" else 1 / ADAMW
+        offered["optimiser"] = usual | {"lr": usual["lr"] * share}
     # images of one size that is not square stay as they are: there is no side to name
     offered["data"] = {"size": None, "channels": None, "flip": False, "window": None}
     if len(facts.shape) == 3:
@@ -244,22 +285,14 @@ def complete(asked: Recipe, facts: Facts) -> tuple[Recipe, dict[str, str]]:
         offered["data"] |= {"size": height if height == width else None, "channels": channels}
     elif asked.data.flip:
         raise UsageError("pictures are mirrored, and this data has none", "leave --data.flip out")
-    if asked.optimiser.kind not in (None, start.optimiser.kind):
-        offered["optimiser"]["lr"] *= ADAMW if asked.optimiser.kind == "adamw" else 1 / ADAMW
     tree = filled(asked.model_dump(), offered)
-    tree["network"]["kind"] = start.network.kind
-    for name in ("prediction", "weight"):  # a bare `edm` takes the data's own deviation
-        tree[name] = f"edm(sigma_data={sigma_data})" if tree[name] == "edm" else tree[name]
-    tree["label_dropout"] *= facts.conditioned
-    recipe = Recipe.model_validate(tree)
-    reasons = dict.fromkeys(parts, why_parts) | {
-        "sigma_data": "the standard deviation of the data",
-        "weight": "edm, with the standard deviation of the data",
+    suit(tree)
+    recipe = type(asked).model_validate(tree)
+    reasons = {
+        **reasons,
         "data.size": "the size of the images",
         "data.channels": "the channels of the images",
         "batch": "the whole data set" if offered["batch"] == facts.count else why,
-        "network.kind": why,
-        "label_dropout": "there is nothing to hide: neither labels nor captions",
     }
     before, after = flat(asked.model_dump()), flat(recipe.model_dump())
     return recipe, {name: reasons.get(name, why) for name in after if after[name] != before[name]}
@@ -275,7 +308,7 @@ STEEPNESS = 1.7
 """The seconds of an update grow with the width to this power, about."""
 
 
-def suited_width(recipe: Recipe, facts: Facts, updates: float) -> tuple[int, str]:
+def suited_width(recipe: DiffusionRecipe, facts: Facts, updates: float) -> tuple[int, str]:
     """The widest U-Net, up to the usual one, that makes ENOUGH updates, where the usual one makes so many; and why.
 
     Widths are multiples of 16, the channels in a group, and leave `room` for a patch. Measured: docs/recipe.md.

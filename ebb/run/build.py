@@ -8,40 +8,20 @@ from dataclasses import dataclass, replace
 import torch
 
 from ebb.data.loader import Loader
-from ebb.process.denoiser import CLOCKS
-from ebb.process.path import PATHS
-from ebb.process.predict import PREDICTIONS
-from ebb.process.times import DENSITIES, GRIDS
-from ebb.recipe.names import parse
 from ebb.recipe.recipe import Recipe
-from ebb.sample.solvers import SOLVERS
 from ebb.store.checkpoint import State
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, autocast_of
 from ebb.system.system import System
 from ebb.train.loop import Step, Training, updates
 from ebb.train.objectives.compiled import compiling
-from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.objective import Objective
-from ebb.train.objectives.weights import WEIGHTS
 from ebb.train.validate import Validation
 
 
 def names_known(recipe: Recipe) -> None:
     """Raise UsageError, with the nearest name, unless every part the recipe names exists and fits the others."""
-    path = parse(recipe.path, PATHS, "path")
-    named = (
-        (recipe.prediction, PREDICTIONS, "prediction"),
-        (recipe.clock, CLOCKS, "clock"),
-        (recipe.times, DENSITIES, "density"),
-        (recipe.weight, WEIGHTS, "weight"),
-        (recipe.coupling, COUPLINGS, "coupling"),
-        (recipe.sample.solver, SOLVERS, "solver"),
-    )
-    for text, members, idea in named:
-        if text is not None:
-            parse(text, members, idea)
-    parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
+    FAMILIES[recipe.kind].named(recipe)
 
 
 @dataclass(frozen=True)
@@ -67,7 +47,7 @@ def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
     torch.manual_seed(recipe.seed)
     made = FAMILIES[recipe.kind].build(recipe, data, device)
     images = data.images
-    system = System(made.model, images.summary.shape, data.conditioner, recipe.sample, images.modality)
+    system = System(made.model, images.summary.shape, data.conditioner, made.sampling, images.modality)
     return Built(
         system,
         made.training,
@@ -105,4 +85,4 @@ def updates_of(
         clip=recipe.optimiser.clip,
         autocast=autocast_of(recipe),
     )
-    return compiling(made) if recipe.engine == "compiled" else made
+    return compiling(made) if recipe.runs == "compiled" else made

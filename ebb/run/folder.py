@@ -24,7 +24,7 @@ from ebb.data.scan import Images
 from ebb.errors import DamagedError
 from ebb.events import Event, Message, Overview, RolledBack, Update, strict
 from ebb.recipe.recipe import Recipe, flat, from_yaml, to_yaml
-from ebb.store.origin import Origin, Role
+from ebb.store.origin import Origin
 from ebb.store.write import append_text, replace_text
 from ebb.system.system import System, locate
 
@@ -61,10 +61,7 @@ def chosen_for(recipe: Recipe, reasons: dict[str, str]) -> Overview:
 
 def origins_of(recipe: Recipe) -> list[Origin]:
     """The runs that a run of this recipe stands on, as they are now. Raises UsageError for one without a checkpoint."""
-    named: dict[Role, str | None] = {"teacher": recipe.reflow}
-    if recipe.reflow is None:  # else the teacher has the autoencoder too
-        named = {"autoencoder": recipe.autoencoder}
-    return [Origin.of(run, role, locate(run)) for role, run in named.items() if run is not None]
+    return [Origin.of(run, role, locate(run)) for role, run in recipe.origins().items()]
 
 
 def words(asked: Recipe) -> list[str]:
@@ -122,7 +119,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     """The model card; `figures` is the last line of the log."""
     axes = ", ".join(f"{name} {size}" for name, size in zip(system.modality.axes, system.shape, strict=True))
     count, (what, process) = sum(p.numel() for p in system.model.module.parameters()), system.model.card()
-    names, how, hears = ", ".join(system.labels.names) or "none", recipe.sample, system.conditioner
+    names, how, hears = ", ".join(system.labels.names) or "none", system.sampling, system.conditioner
     told = {"texts": hears.text, "numbers": hears.numbers, "beside": hears.beside}
     heard = "".join(f"- {name}: {what}\n" for name, what in told.items() if what is not None)
     replace_text(

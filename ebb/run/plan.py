@@ -15,8 +15,8 @@ import torch
 from ebb.errors import UsageError
 from ebb.events import Message, Work
 from ebb.machine import multiplies_bf16
-from ebb.recipe.recipe import Recipe, resolved, seconds
-from ebb.recipe.starting import STEEPNESS, Facts, complete, default_budget, suited_batch, suited_width
+from ebb.recipe.recipe import Recipe, of_diffusion, resolved, seconds
+from ebb.recipe.starting import STEEPNESS, Facts, default_budget, suited_batch, suited_width
 from ebb.run.build import Built, build, updates_of
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, facts_of
@@ -100,15 +100,15 @@ def fastest(recipe: Recipe, data: Prepared, device: torch.device, began: float) 
     asked for and fails.
     """
     spend = min(1.0, 0.01 * seconds(recipe.budget)) if recipe.budget else 1.0
-    if recipe.engine is not None:
-        return recipe.engine, pace(recipe, data, device, spend), ""
+    if recipe.runs is not None:
+        return recipe.runs, pace(recipe, data, device, spend), ""
     usual = pace(recipe, data, device, spend)
     budget = recipe.budget or default_budget(facts_of(data), usual, time.perf_counter() - began)[0]
     if device.type != "cuda" or not FAMILIES[recipe.kind].compiles or remaining(budget, began) < TRIAL:
         return "eager", usual, UNTRIED
     yield Message("timing the compiled network too: a minute")
     try:
-        rate = pace(recipe.model_copy(update={"engine": "compiled"}), data, device, spend)
+        rate = pace(recipe.running("compiled"), data, device, spend)
     except Exception as error:  # whatever it is, the run goes on without
         return "eager", usual, str(error).partition("\n")[0]
     found = f"measured eager {usual:,.0f} images/s, compiled {rate:,.0f} images/s"
@@ -122,7 +122,7 @@ def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precisio
     these seconds does not decide between them. One whose updates do not fit in a GPU's memory makes 0; raises
     OutOfMemoryError where none does. A CPU without instructions for bf16 is not asked to compute in it.
     """
-    small = recipe.model_copy(update={"batch": probe(recipe, device), "engine": "eager"})
+    small = recipe.model_copy(update={"batch": probe(recipe, device)}).running("eager")
     parts = build(small, data, device)
     running: dict[Precision, Iterator[float]] = {
         precision: while_they_fit(timed(small.model_copy(update={"precision": precision}), parts), parts)
@@ -232,8 +232,14 @@ def compared(speeds: Mapping[Precision, float], batch: int) -> str:
 def narrowed(recipe: Recipe, data: Prepared, began: float, images_per_second: float) -> tuple[Recipe, str]:
     """The recipe with the width that suits its budget at the speed of its own width, and why it is another."""
     usual = updates_within(recipe, remaining(resolved(recipe.budget), began), images_per_second, 0)
+    recipe = of_diffusion(recipe)
     width, why = suited_width(recipe, facts_of(data), usual)
     return recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})}), why
+
+
+def width_of(recipe: Recipe) -> int:
+    """The width of the network of a recipe that has one."""
+    return resolved(of_diffusion(recipe).network.width)
 
 
 def by_stopwatch(
@@ -244,7 +250,7 @@ def by_stopwatch(
 
     The width is chosen anew where whole updates turn out far faster than the first ones, which something disturbed.
     """
-    reasons, rate, engine, why = dict[str, str](), 0.0, recipe.engine or "eager", UNTRIED
+    reasons, rate, engine, why = dict[str, str](), 0.0, recipe.runs or "eager", UNTRIED
     open_width = "network.width" in opened
     speeds = dict.fromkeys(possible(recipe, device), 0.0)
     if len(speeds) > 1 or open_width or recipe.steps is None:
@@ -260,7 +266,7 @@ def by_stopwatch(
     if recipe.steps is None:
         engine, rate, why = yield from fastest(recipe, data, device, began)
     if open_width:
-        slower: float = (resolved(recipe.network.width) / resolved(usual.network.width)) ** STEEPNESS
+        slower: float = (width_of(recipe) / width_of(usual)) ** STEEPNESS
         if rate * slower > DISTURBED * speed:
             recipe, reasons["network.width"] = narrowed(usual, data, began, rate * slower)
             engine, rate, why = yield from fastest(recipe, data, device, began)
@@ -269,10 +275,10 @@ def by_stopwatch(
         batch, reasons["batch"] = suited_batch(recipe, updates)
         if batch != recipe.batch:
             recipe = recipe.model_copy(update={"batch": batch})
-            rate = pace(recipe.model_copy(update={"engine": engine}), data, device, 0.0)
-    if recipe.engine is None and FAMILIES[recipe.kind].compiles:
+            rate = pace(recipe.running(engine), data, device, 0.0)
+    if recipe.runs is None and FAMILIES[recipe.kind].compiles:
         reasons["engine"] = why
-    return recipe.model_copy(update={"engine": engine}), rate, reasons
+    return recipe.running(engine), rate, reasons
 
 
 def resolve(
@@ -284,18 +290,18 @@ def resolve(
     Its budget began at `began`, in seconds of `time.perf_counter`; without it now.
     """
     began, facts = time.perf_counter() if began is None else began, facts_of(data)
-    (recipe, reasons), family = complete(asked, facts), FAMILIES[asked.kind]
+    family = FAMILIES[asked.kind]
+    recipe, reasons = family.complete(asked, facts)
     if wrong := family.concern(recipe, facts):
         yield Message(wrong)
-    opened = family.timed(asked) if recipe.budget is not None and recipe.steps is None else set()
+    opened = family.timed(asked, recipe) if recipe.budget is not None and recipe.steps is None else set()
     recipe, rate, measured = yield from by_stopwatch(recipe, opened, data, device, began)
     for name in opened:
         measured[name] = reasons[name] + measured[name]
     reasons |= measured
+    recipe, trained = family.as_trained(recipe)
+    reasons |= trained
     chosen = dict[str, Any](grids=recipe.grids or MOST_GRIDS)
-    if recipe.sample.precision is None:
-        chosen["sample"] = recipe.sample.model_copy(update={"precision": recipe.precision})
-        reasons["sample.precision"] = "as trained"
     if recipe.grids is None:
         reasons["grids"] = f"at most {MOST_GRIDS}"
     if recipe.steps is None:

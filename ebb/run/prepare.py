@@ -24,7 +24,8 @@ from ebb.encode.statistics import Spread
 from ebb.encode.text import Vocabulary
 from ebb.errors import DataError, UsageError
 from ebb.events import Work
-from ebb.recipe.recipe import Recipe, TextRecipe, from_yaml
+from ebb.recipe.groups import TextRecipe
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, from_yaml, of_diffusion
 from ebb.run.reflow import pairs_of
 from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
@@ -61,6 +62,7 @@ def prepared(
     family = FAMILIES[recipe.kind]
     if not family.conditioned:
         return (yield from family.prepared(recipe, images, Workshop(device, cache)))
+    recipe = of_diffusion(recipe)
     if recipe.reflow is not None:
         system, pairs = yield from pairs_of(recipe, images, device, cache)
         weights = system.denoiser.state_dict()
@@ -149,7 +151,7 @@ def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> T
 
 
 def latents_of(
-    recipe: Recipe, images: Images, device: torch.device, cache: Path
+    recipe: DiffusionRecipe, images: Images, device: torch.device, cache: Path
 ) -> Work[tuple[LatentSpace, Mapping[str, Rows]]]:
     """The latents of all images as the encoder says them, and the space that brings them to unit variance.
 

@@ -19,7 +19,7 @@ from ebb.data.loader import Examples
 from ebb.data.scan import Images
 from ebb.errors import UsageError
 from ebb.events import Work
-from ebb.recipe.recipe import Recipe, from_yaml
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, from_yaml
 from ebb.sample.noise import Noise
 from ebb.store.origin import Origin
 from ebb.store.shards import cached
@@ -42,18 +42,18 @@ def inherited(asked: Recipe) -> Recipe:
 
     Raises UsageError for a run that is not there, another path than the linear one, and settings that differ.
     """
-    if asked.reflow is None:
+    if not isinstance(asked, DiffusionRecipe) or asked.reflow is None:
         return asked
     file = Path(asked.reflow) / "run.yaml"
     if not file.is_file():
         raise UsageError(f"there is no run {asked.reflow} to reflow", "train it first: ebb train DATA")
     base = from_yaml(file)[0]
-    if base.kind != "denoiser" or base.path != "linear":
+    if not isinstance(base, DiffusionRecipe) or base.path != "linear":
         raise UsageError(
-            f"{asked.reflow} is not a denoiser on the linear path, whose flows alone can become straight",
+            f"{asked.reflow} is not a diffusion model on the linear path, whose flows alone can become straight",
             "train one: ebb train DATA --path linear",
         )
-    usual = Recipe()
+    usual = DiffusionRecipe()
     for name in SHARED:
         own = getattr(asked, name)
         if own not in (getattr(usual, name), getattr(base, name)):
@@ -63,7 +63,7 @@ def inherited(asked: Recipe) -> Recipe:
 
 
 def pairs_of(
-    recipe: Recipe,
+    recipe: DiffusionRecipe,
     images: Images,
     device: torch.device,
     cache: Path,

@@ -18,7 +18,7 @@ from ebb.data.scan import Images
 from ebb.errors import ResourceError, memory_is_full
 from ebb.events import Figure, Work
 from ebb.machine import best_device, matrix_rate, ready
-from ebb.recipe.recipe import Recipe, resolved
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, resolved
 from ebb.run.build import Built, build, names_known, updates_of
 from ebb.run.folder import chosen_for, write_documents
 from ebb.run.meter import peak_memory_mb
@@ -100,7 +100,7 @@ def rehearse(
     """
     called = time.perf_counter()
     began, started = called if began is None else began, called if started is None else started
-    asked = inherited(asked or Recipe())
+    asked = inherited(asked or DiffusionRecipe())
     names_known(asked)
     ready()
     device = best_device()

@@ -14,7 +14,7 @@ from ebb.data.sources import named
 from ebb.errors import UsageError
 from ebb.events import Done, Event, Message, Progress, Work, streamed
 from ebb.machine import best_device, ready
-from ebb.recipe.recipe import Recipe, difference, from_yaml, resolved
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat, from_yaml, resolved
 from ebb.report.run_report import write_report
 from ebb.run.build import build, names_known
 from ebb.run.folder import Log, chosen_for, data_overview, origins_of, write_card, write_documents
@@ -49,7 +49,7 @@ def train(
     """
     began = time.perf_counter() if began is None else began
     data, run = str(data), None if run is None else Path(run)
-    asked = inherited(asked or Recipe())
+    asked = inherited(asked or DiffusionRecipe())
     names_known(asked)
     ready()
     folder = by_name(run or Path("runs") / named(data))
@@ -69,14 +69,8 @@ def train(
 
 def sources(data: str, asked: Recipe) -> dict[str, Path]:
     """The files and folders that a run reads, by what they are."""
-    named = {
-        "--autoencoder": asked.autoencoder,
-        "--reflow": asked.reflow,
-        "--autoencoding.lpips": asked.autoencoding.lpips,
-    }
-    several = {"the data": [data], "--text.encoders": asked.text.encoders or ()}
-    several |= {what: [path] for what, path in named.items() if path is not None}
-    return {what: expanded(path) for what, paths in several.items() for path in paths}
+    named = {"the data": (data,)} | asked.reads()
+    return {what: expanded(path) for what, paths in named.items() for path in paths}
 
 
 def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -> Work[None]:
@@ -118,7 +112,7 @@ def looked_at(data: str, asked: Recipe, cache: Path) -> Work[Images]:
             data, asked, cache, progress=lambda what, done, of: progress(Progress(what, done, of))
         )
     )
-    yield from data_overview(images, captions=asked.text.captions != "ignored")
+    yield from data_overview(images, captions=asked.captioned())
     return images
 
 
@@ -133,7 +127,8 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
         return None
     recipe, rest = from_yaml(folder / "run.yaml")
     words = json.loads(json.dumps(asked.asked()))
-    changes = [line for line in difference(rest.get("asked", {}), words) if not line.startswith("engine:")]
+    before = {name: value for name, value in rest.get("asked", {}).items() if name in flat(recipe.model_dump())}
+    changes = [line for line in difference(before, words) if not line.startswith("engine:")]
     if rest.get("fingerprint") != images.summary.fingerprint:
         where = str(rest.get("data"))
         changes.append(
@@ -145,7 +140,7 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
             "repeat its own command to resume it, --fresh to replace it, or --run FOLDER to keep both",
         )
     unchanged(map(Origin.read, rest.get("origins", ())), origins_of(recipe))
-    return recipe if asked.engine is None else recipe.model_copy(update={"engine": asked.engine})
+    return recipe if asked.runs is None else recipe.running(asked.runs)
 
 
 def begin(

@@ -66,7 +66,8 @@ def parts_of(contract: Mapping[str, Any]) -> Parts:
 
 def family_of(contract: Mapping[str, Any]) -> str:
     """The family of a contract; before families an autoencoder was a denoiser whose network answered 0."""
-    return str(contract.get("family") or ("autoencoder" if str(contract["network"]).startswith("zero") else "denoiser"))
+    before = "autoencoder" if str(contract.get("network")).startswith("zero") else "diffusion"
+    return str(contract.get("family", before))
 
 
 def conditioner_of(contract: Mapping[str, Any]) -> Conditioner:

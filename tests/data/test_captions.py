@@ -14,7 +14,7 @@ from rich.console import Console
 from ebb.data.captions import LARGEST
 from ebb.data.scan import read
 from ebb.errors import DataError
-from ebb.recipe.recipe import TextRecipe
+from ebb.recipe.groups import TextRecipe
 from ebb.run.folder import show_data
 from ebb.run.prepare import text_of
 

@@ -12,7 +12,8 @@ from ebb.evaluate.sweep import Cell, as_rows, choose, counted, measured, setting
 from ebb.events import finished
 from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
-from ebb.recipe.recipe import NetworkRecipe, Recipe, Sampling
+from ebb.recipe.groups import UNetRecipe
+from ebb.recipe.recipe import Recipe, Sampling
 from ebb.report.sweep_section import chart
 from ebb.run.train import train
 
@@ -32,7 +33,7 @@ def quick():
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
     pytest.importorskip("sklearn")
-    network = NetworkRecipe(width=16, depth=1)
+    network = UNetRecipe(width=16, depth=1)
     finished(train("digits", Recipe(steps=30, grids=1, precision="fp32", network=network), run=folder))
     return folder
 

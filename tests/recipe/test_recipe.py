@@ -8,6 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebb.cli.form import Form
+from ebb.cli.train import overlaid
 from ebb.data.scan import read
 from ebb.errors import ResourceError, UsageError
 from ebb.events import finished
@@ -15,10 +17,11 @@ from ebb.process.path import PATHS
 from ebb.process.times import DENSITIES
 from ebb.recipe.limits import LIMITS
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, difference, flat, from_yaml, resolved, seconds, to_yaml, validated
+from ebb.recipe.recipe import Recipe, difference, flat, from_yaml, options, resolved, seconds, to_yaml, validated
 from ebb.recipe.starting import ENOUGH, Facts, complete, default_budget, shifted, suited_batch, suited_width
 from ebb.run.plan import fastest, resolve
 from ebb.run.prepare import prepared
+from ebb.system.families.families import FAMILIES
 
 MNIST = Facts(60_000, (1, 28, 28), 10, 0.6)
 
@@ -44,6 +47,21 @@ def test_a_file_reads_back(tmp_path):
     ("tree", "message"),
     [
         ({"network": {"widht": 3}}, "no field network.widht, did you mean 'network.width'"),
+        (
+            {"network": {"positions": "learned"}},
+            r"network\.positions is of dit; this network is of unet: --network\.kind dit",
+        ),
+        (
+            {"kind": "autoencoder", "path": "linear"},
+            "path is of diffusion; this recipe is of autoencoder: --kind diffusion",
+        ),
+        (
+            {"autoencoding": {"codes": 3}},
+            "autoencoding is of autoencoder; this recipe is of diffusion: --kind autoencoder",
+        ),
+        ({"kind": "autoencoder", "autoencoding": {"codes": 3}}, "codes is of vq; this autoencoding is of kl"),
+        ({"kind": "gan"}, "no kind of recipe called 'gan'"),
+        ({"network": {"kind": "cnn"}}, r"network\.kind: input should be one of 'unet', 'dit', 'mmdit'"),
         ({"batch": "many"}, "batch: input should be a valid integer"),
         ({"batch": 0}, "batch must be between 1"),
         ({"precision": "fp8"}, "precision: input should be 'fp32' or 'bf16'"),
@@ -89,7 +107,7 @@ def test_a_budget_beside_steps_is_not_asked_for():
 
 
 def test_every_limit_belongs_to_a_field():
-    assert set(LIMITS) <= set(flat(Recipe().model_dump()))
+    assert set(LIMITS) <= set(options())
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 20), (1, 256, 256)])
@@ -101,7 +119,6 @@ def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
         "data.window",
         "autoencoder",
         "beside",
-        "autoencoding.lpips",
         "reflow",
         "budget",
         "steps",
@@ -211,7 +228,8 @@ def test_the_width_is_chosen_by_the_clock_unless_it_is_given(pictures, paced):
     assert width(steps=5) == (64, False)
     assert width() == (64, False)
     assert width(budget="10s", network={"kind": "dit"}) == (192, False)
-    assert width(budget="10s", kind="autoencoder") == (None, False)
+    coder = Recipe(kind="autoencoder")
+    assert not FAMILIES["autoencoder"].timed(coder, coder)
 
 
 def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, monkeypatch):
@@ -219,9 +237,9 @@ def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, mo
     speeds, failure = {"eager": 100.0, "compiled": 150.0}, list[Exception]()
 
     def pace(recipe, *_):
-        if recipe.engine == "compiled" and failure:
+        if recipe.runs == "compiled" and failure:
             raise failure[0]
-        return speeds[recipe.engine or "eager"]
+        return speeds[recipe.runs or "eager"]
 
     def chosen(device="cuda", spent=0.0, **asked):
         began = time.perf_counter() - spent
@@ -249,7 +267,7 @@ def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, mo
         chosen(engine="compiled")
     failure[0] = RuntimeError("no such kernel")
     assert chosen(budget="20m") == ("eager", 50.0, "no such kernel")
-    with pytest.raises(UsageError, match="not compiled"):
+    with pytest.raises(UsageError, match="engine is of diffusion; this recipe is of autoencoder"):
         validated({"kind": "autoencoder", "engine": "compiled"}, "a file")
 
 
@@ -271,3 +289,41 @@ def test_more_tokens_shift_the_times_as_a_finer_picture_asks():
     )
     assert (coarse.times, fine.times) == ("logit_normal(mean=0.4)", shifted(256))
     assert complete(Recipe(network={"patch": 2}), MNIST)[0].times == "logit_normal(mean=0.4)"
+
+
+FORMER = """
+recipe: {autoencoder: null, reflow: null, pairs: 20000, numbers: [], beside: null, budget: null, steps: 2, batch: 8,
+  seed: 0, path: linear, prediction: velocity, times: logit_normal(mean=0.4), coupling: independent, weight: unit,
+  clock: fraction, sigma_data: 0.719, label_dropout: 0.1, precision: fp32, engine: eager, grids: 1,
+  ema_halflife: 500000.0, data: {size: 8, channels: 1, flip: false},
+  text: {captions: heard, vocabulary: 1024, length: null, concepts: 0, encoders: []},
+  network: {kind: dit, width: 16, depth: 1, patch: 1, multipliers: null, attention: null, cross: null,
+    positions: learned},
+  autoencoding: {kind: vq, factor: 2, latent: 3, residual: false, distance: l2, width: 16, beta: 0.001,
+    free_nats: 0.0, warmup: 0, codes: 8, perceptual: 0.0, lpips: null, adversarial: 0.0},
+  optimiser: {kind: adamw, lr: 0.001, warmup: 0, decay: 0.25, weight_decay: 0.01, clip: 1.0, accumulate: 1},
+  sample: {solver: dpmpp_2m, grid: log_snr, steps: 16, guidance: 1.0, precision: fp32}, kind: KIND}
+"""
+"""What commit d84c124 wrote: every option, whatever the kind."""
+
+
+def test_a_recipe_of_before_the_kinds_is_read(tmp_path):
+    (tmp_path / "denoiser.yaml").write_text(FORMER.replace("KIND", "denoiser"))
+    (tmp_path / "coder.yaml").write_text(FORMER.replace("KIND", "autoencoder"))
+    denoiser, coder = (from_yaml(tmp_path / f"{name}.yaml")[0] for name in ("denoiser", "coder"))
+    assert denoiser.asked()["network.positions"] == "learned"
+    assert (denoiser.kind, denoiser.steps, denoiser.sample.precision) == ("diffusion", 2, "fp32")
+    assert (coder.kind, coder.steps, coder.autoencoding.kind, coder.autoencoding.codes) == ("autoencoder", 2, "vq", 8)
+    for recipe in (denoiser, coder):
+        (tmp_path / "again.yaml").write_text(to_yaml(recipe))
+        assert from_yaml(tmp_path / "again.yaml")[0] == recipe
+
+
+def test_another_kind_over_a_recipe_takes_what_fits():
+    base = Recipe(network={"width": 32, "multipliers": (1, 2)}, seed=5)
+    other = overlaid(base, Form(network={"kind": "dit", "positions": "learned"}), {"network.kind", "network.positions"})
+    assert (other.network.kind, other.network.width, other.network.positions) == ("dit", 32, "learned")
+    coder = overlaid(base, Form(kind="autoencoder"), {"kind"})
+    assert (coder.kind, coder.seed) == ("autoencoder", 5)
+    with pytest.raises(UsageError, match="positions is of dit"):
+        overlaid(base, Form(network={"positions": "learned"}), {"network.positions"})

@@ -13,7 +13,7 @@ from ebb.data.loader import Batch
 from ebb.data.scan import read
 from ebb.errors import UsageError
 from ebb.events import finished
-from ebb.recipe.recipe import Recipe, from_yaml
+from ebb.recipe.recipe import Recipe, from_yaml, validated
 from ebb.run.build import build
 from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited
@@ -118,10 +118,10 @@ def test_a_run_of_other_data_another_path_or_other_settings_is_refused(home, tmp
         inherited(Recipe(reflow="missing"))
     with pytest.raises(UsageError, match="path is that of"):
         inherited(asked.model_copy(update={"path": "cosine"}))
-    with pytest.raises(ValueError, match="no flow to straighten"):
-        Recipe(reflow="x", kind="autoencoder")
+    with pytest.raises(UsageError, match="reflow is of diffusion; this recipe is of autoencoder"):
+        validated({"reflow": "x", "kind": "autoencoder"}, "a file")
     source = str(home / "data.npz")
     finished(train(source, Recipe(path="cosine", network={"width": 16, "depth": 1}, **SMALL), run=tmp_path / "cosine"))
-    with pytest.raises(UsageError, match="not a denoiser on the linear path"):
+    with pytest.raises(UsageError, match="not a diffusion model on the linear path"):
         inherited(Recipe(reflow=str(tmp_path / "cosine")))
     assert inherited(Recipe()) == Recipe()

@@ -36,7 +36,7 @@ def known_machine(monkeypatch, paced):
 
 
 def rehearsed(data, run, started=None, **asked):
-    return finished(rehearse(str(data), Recipe.model_validate(SMALL | asked), run=run, started=started))
+    return finished(rehearse(str(data), Recipe(**SMALL | asked), run=run, started=started))
 
 
 def everything_in(folder):

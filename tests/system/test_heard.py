@@ -71,7 +71,7 @@ def write(folder, image, count=64, others=False):
 
 def run(data, folder, /, **asked):
     said = io.StringIO()
-    output.shown(train(str(data), Recipe.model_validate(asked), run=folder), Console(file=said, width=150))
+    output.shown(train(str(data), Recipe(**asked), run=folder), Console(file=said, width=150))
     return said.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +21,14 @@ from ebb.networks.unet import UNet
 from ebb.process.denoiser import CLOCKS, Cond, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
-from ebb.process.times import DENSITIES
+from ebb.process.times import DENSITIES, GRIDS
+from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
 from ebb.recipe.names import parse, spell
-from ebb.recipe.recipe import NetworkRecipe, Recipe, Sampling, resolved
-from ebb.recipe.starting import Facts, squeezed
+from ebb.recipe.recipe import DiffusionRecipe, Sampling, resolved
+from ebb.recipe.starting import Facts, complete, squeezed
 from ebb.sample.fused import fused
 from ebb.sample.noise import Noise
+from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point
 from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, facts_of, in_place, training_of
 from ebb.system.model import Draw, Model, scheme_of
@@ -44,7 +46,7 @@ class DiffusionModel(Model):
 
     denoiser: NetworkDenoiser = field()
     space: LatentSpace | None = None
-    family = "denoiser"
+    family = "diffusion"
 
     @property
     def module(self) -> NetworkDenoiser:
@@ -98,28 +100,55 @@ class DiffusionModel(Model):
         }
 
 
-class DiffusionFamily(Family):
+class DiffusionFamily(Family[DiffusionRecipe]):
     """A `DiffusionModel`, trained by `Denoising` under `ConditionDropout`, validated on held-out examples."""
 
-    name = "denoiser"
+    name = "diffusion"
     analyses = ("copies", "scenes", "captions", "reconstruction", "levels", "bits")
     conditioned = True
     compiles = True
 
-    def calls(self, recipe: Recipe) -> float:
+    def complete(self, asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
+        """By the size of the examples and what is said of them."""
+        return complete(asked, facts)
+
+    def as_trained(self, recipe: DiffusionRecipe) -> tuple[DiffusionRecipe, dict[str, str]]:
+        """The precision of sampling."""
+        if recipe.sample.precision is not None:
+            return recipe, {}
+        sample = recipe.sample.model_copy(update={"precision": recipe.precision})
+        return recipe.model_copy(update={"sample": sample}), {"sample.precision": "as trained"}
+
+    def named(self, recipe: DiffusionRecipe) -> None:
+        """Path, prediction, clock, density, weight, coupling, solver and grid."""
+        path = parse(recipe.path, PATHS, "path")
+        parts = (
+            (recipe.prediction, PREDICTIONS, "prediction"),
+            (recipe.clock, CLOCKS, "clock"),
+            (recipe.times, DENSITIES, "density"),
+            (recipe.weight, WEIGHTS, "weight"),
+            (recipe.coupling, COUPLINGS, "coupling"),
+            (recipe.sample.solver, SOLVERS, "solver"),
+        )
+        for text, members, idea in parts:
+            if text is not None:
+                parse(text, members, idea)
+        parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
+
+    def calls(self, recipe: DiffusionRecipe) -> float:
         """One for each step, and with guidance two."""
         return recipe.sample.steps * (1 if recipe.sample.guidance == 1 else 2)
 
-    def timed(self, asked: Recipe) -> set[str]:
+    def timed(self, asked: DiffusionRecipe, recipe: DiffusionRecipe) -> set[str]:
         """The batch, and of a U-Net the width."""
-        width = asked.network.kind == "unet" and asked.network.width is None
-        return super().timed(asked) | ({"network.width"} if width else set())
+        width = isinstance(recipe.network, UNetRecipe) and asked.network.width is None
+        return super().timed(asked, recipe) | ({"network.width"} if width else set())
 
-    def concern(self, recipe: Recipe, facts: Facts) -> str | None:
+    def concern(self, recipe: DiffusionRecipe, facts: Facts) -> str | None:
         """A network through which a patch does not pass."""
         return squeezed(recipe.network, facts)
 
-    def build(self, recipe: Recipe, data: Prepared, device: torch.device) -> Trainable:
+    def build(self, recipe: DiffusionRecipe, data: Prepared, device: torch.device) -> Trainable:
         """Network, objective and batches; the weights are those of the run that is reflowed, where one is."""
         denoiser = denoiser_of(recipe, data).to(device)
         denoising = Denoising(
@@ -150,6 +179,7 @@ class DiffusionFamily(Family):
             Loader(data.examples, batch, recipe.seed, flips, device),
             lambda: DiffusionModel(training.ema.model, data.space),  # type: ignore[arg-type]
             validation,
+            recipe.sample,
         )
 
     def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> DiffusionModel:
@@ -164,7 +194,7 @@ class DiffusionFamily(Family):
         return DiffusionModel(in_place(denoiser), space)
 
 
-def denoiser_of(recipe: Recipe, data: Prepared) -> NetworkDenoiser:
+def denoiser_of(recipe: DiffusionRecipe, data: Prepared) -> NetworkDenoiser:
     """The denoiser that a recipe names, with fresh weights, or those that the data brings."""
     denoiser = in_place(
         NetworkDenoiser(
@@ -180,11 +210,15 @@ def denoiser_of(recipe: Recipe, data: Prepared) -> NetworkDenoiser:
     return denoiser
 
 
-def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT | MMDiT | MLP:
+def network_of(recipe: NetworkRecipe, facts: Facts) -> nn.Module:
     """The network, with fresh weights from the global generator."""
-    if recipe.kind == "mlp":
-        return MLP(facts.shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), classes=facts.classes)
-    shared: dict[str, Any] = {
+    made: nn.Module = BUILDERS[recipe.kind](recipe, facts)
+    return made
+
+
+def shared(recipe: NetworkRecipe, facts: Facts) -> dict[str, Any]:
+    """What every network is built from besides the channels."""
+    return {
         "width": resolved(recipe.width),
         "depth": resolved(recipe.depth),
         "patch": resolved(recipe.patch),
@@ -195,13 +229,43 @@ def network_of(recipe: NetworkRecipe, facts: Facts) -> UNet | DiT | MMDiT | MLP:
         "numbers": facts.numbers,
         "image": facts.image,
     }
-    if recipe.kind != "unet" and facts.concepts:
-        raise UsageError(f"a {recipe.kind} attends to whole texts", "leave --text.concepts out, or take a unet")
-    if recipe.kind == "mmdit":
-        return MMDiT(facts.shape[0], **shared)
-    if recipe.kind == "dit":
-        size = facts.shape[1:] if recipe.positions == "learned" else ()
-        return DiT(facts.shape[0], positions=recipe.positions, size=size, **shared)
+
+
+def unet_of(recipe: UNetRecipe, facts: Facts) -> UNet:
+    """A U-Net, which may attend to each of several concepts alone."""
     levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    levels |= {"cross": resolved(recipe.cross), "dims": len(facts.shape) - 1}
-    return UNet(facts.shape[0], **levels, concepts=facts.concepts, **shared)
+    levels |= {"cross": resolved(recipe.cross), "concepts": facts.concepts, "dims": len(facts.shape) - 1}
+    return UNet(facts.shape[0], **levels, **shared(recipe, facts))
+
+
+def mlp_of(recipe: MLPRecipe, facts: Facts) -> MLP:
+    """A perceptron."""
+    return MLP(facts.shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), classes=facts.classes)
+
+
+def dit_of(recipe: DiTRecipe, facts: Facts) -> DiT:
+    """A diffusion transformer; learnt positions are of the size at hand."""
+    whole_texts(recipe, facts)
+    size = facts.shape[1:] if recipe.positions == "learned" else ()
+    return DiT(facts.shape[0], positions=recipe.positions, size=size, **shared(recipe, facts))
+
+
+def mmdit_of(recipe: MMDiTRecipe, facts: Facts) -> MMDiT:
+    """A transformer of two streams."""
+    whole_texts(recipe, facts)
+    return MMDiT(facts.shape[0], **shared(recipe, facts))
+
+
+def whole_texts(recipe: NetworkRecipe, facts: Facts) -> None:
+    """Raise UsageError where a network would attend to parts of a text that takes it whole."""
+    if facts.concepts:
+        raise UsageError(f"a {recipe.kind} attends to whole texts", "leave --text.concepts out, or take a unet")
+
+
+BUILDERS: dict[str, Callable[[Any, Facts], nn.Module]] = {
+    "unet": unet_of,
+    "dit": dit_of,
+    "mmdit": mmdit_of,
+    "mlp": mlp_of,
+}
+"""How each network of a recipe is built."""

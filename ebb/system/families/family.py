@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from ebb.data.scan import Images
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
 from ebb.events import Work
-from ebb.recipe.recipe import Recipe, resolved
+from ebb.recipe.recipe import Recipe, Sampling, resolved
 from ebb.recipe.starting import Facts
 from ebb.system.model import Model
 from ebb.train.ema import EMA
@@ -82,9 +82,13 @@ class Trainable:
     averaged: Callable[[], Model]
     """the model with the averaged weights, which is what one samples from"""
     validation: Validation | None = None
+    sampling: Sampling = field(default_factory=Sampling)
 
 
-class Family(ABC):
+R = TypeVar("R", bound=Recipe)
+
+
+class Family(ABC, Generic[R]):
     """What is trained and how it draws: one for each `kind` of recipe."""
 
     name: str
@@ -97,27 +101,39 @@ class Family(ABC):
     """whether its network can be compiled while it trains"""
 
     @abstractmethod
-    def build(self, recipe: Recipe, data: Prepared, device: torch.device) -> Trainable:
+    def build(self, recipe: R, data: Prepared, device: torch.device) -> Trainable:
         """All that the recipe names, its weights from the global generator; UsageError for what cannot be."""
 
-    def prepared(self, recipe: Recipe, images: Images, shop: Workshop) -> Work[Prepared]:
+    def prepared(self, recipe: R, images: Images, shop: Workshop) -> Work[Prepared]:
         """What it learns from of images without all that is said of them, where it is not `conditioned`."""
         yield from ()
         return Prepared(images, Conditioner(), Examples(images.pixels, unit=images.modality.unit), None)
 
-    def calls(self, recipe: Recipe) -> float:
+    @abstractmethod
+    def complete(self, asked: R, facts: Facts) -> tuple[R, dict[str, str]]:
+        """The recipe with everything chosen that needs no measuring, and the reason of each choice by dotted name."""
+
+    def as_trained(self, recipe: R) -> tuple[R, dict[str, str]]:
+        """The same of what waits for the precision that was chosen by the clock."""
+        return recipe, {}
+
+    def named(self, recipe: R) -> None:
+        """Raise UsageError, with the nearest name, unless every part that a recipe names exists and fits the others."""
+        return
+
+    def calls(self, recipe: R) -> float:
         """How many forward passes a sample of a grid takes."""
         return 1
 
-    def steady(self, recipe: Recipe) -> bool:
+    def steady(self, recipe: R) -> bool:
         """Whether nothing but the learning rate depends on how many updates there will be."""
         return True
 
-    def timed(self, asked: Recipe) -> set[str]:
-        """The open fields of a recipe that are chosen anew by the speed of updates, of "batch" and "network.width"."""
+    def timed(self, asked: R, recipe: R) -> set[str]:
+        """What of "batch" and "network.width" is chosen anew by the speed of updates, since it was not asked for."""
         return {"batch"} if asked.batch is None else set()
 
-    def concern(self, recipe: Recipe, facts: Facts) -> str | None:
+    def concern(self, recipe: R, facts: Facts) -> str | None:
         """What will be wrong with the model of a recipe, in plain words, if that can be seen before it is trained."""
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from ebb.judge.features import train_classifier
 from ebb.judge.pretrained import lpips
 from ebb.networks.critic import Critic
 from ebb.process.denoiser import Cond
-from ebb.recipe.recipe import AutoencoderRecipe, Recipe, Sampling, resolved
+from ebb.recipe.groups import AutoencodingRecipe, KLRecipe, VQRecipe
+from ebb.recipe.recipe import AutoencoderRecipe, Sampling, resolved
+from ebb.recipe.starting import Facts, complete_coder
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
 from ebb.store.failure import explained
@@ -33,6 +35,7 @@ from ebb.system.model import Draw, Model
 from ebb.train.objectives.autoencoding import (
     DISTANCES,
     Autoencoding,
+    Bottleneck,
     Commitment,
     Divergence,
     FeatureMaps,
@@ -89,40 +92,44 @@ OWN = "autoencoder."
 """What the names of an autoencoder's weights begin with, in the checkpoint of a run that trained it."""
 
 
-class VariationalFamily(Family):
+class VariationalFamily(Family[AutoencoderRecipe]):
     """An `Autoencoder`, trained by `Autoencoding`; its latents are drawn with the mean and deviation, by channel, that
     some training images have."""
 
     name = "autoencoder"
     analyses = ("copies", "reconstruction")
 
-    def prepared(self, recipe: Recipe, images: Images, shop: Workshop) -> Work[Prepared]:
+    def prepared(self, recipe: AutoencoderRecipe, images: Images, shop: Workshop) -> Work[Prepared]:
         """The images, and the network in whose features they are compared, where one is asked for."""
         how, features = recipe.autoencoding, None
         if how.perceptual:
             features = lpips(Path(how.lpips), shop.device) if how.lpips else (yield from perceiver(images, shop))
         return replace((yield from super().prepared(recipe, images, shop)), features=features)
 
-    def calls(self, recipe: Recipe) -> float:
+    def complete(self, asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderRecipe, dict[str, str]]:
+        """Batch and optimiser."""
+        return complete_coder(asked, facts)
+
+    def calls(self, recipe: AutoencoderRecipe) -> float:
         """As many as an update makes: a grid is of reconstructions."""
         return 3
 
-    def steady(self, recipe: Recipe) -> bool:
+    def steady(self, recipe: AutoencoderRecipe) -> bool:
         """Not with a critic, which is asked from a share of the run on: updates are faster before."""
         return not recipe.autoencoding.adversarial
 
-    def timed(self, asked: Recipe) -> set[str]:
+    def timed(self, asked: AutoencoderRecipe, recipe: AutoencoderRecipe) -> set[str]:
         """Nothing."""
         return set()
 
-    def build(self, recipe: Recipe, data: Prepared, device: torch.device) -> Trainable:
+    def build(self, recipe: AutoencoderRecipe, data: Prepared, device: torch.device) -> Trainable:
         """Autoencoder, critic where one is asked for, objective and batches without conditions."""
         how, channels = recipe.autoencoding, data.images.summary.shape[0]
-        model = Trainee(autoencoder_of(how, channels), Critic(channels) if how.adversarial else None)
+        codec, bottleneck = CODECS[how.kind](how, channels)
+        model = Trainee(codec, Critic(channels) if how.adversarial else None)
         model = in_place(model).to(device)
         training, batch = training_of(model, recipe), resolved(recipe.batch)
         late = resolved(recipe.steps or 1) * batch * recipe.optimiser.accumulate // 4
-        bottleneck = Divergence(how.beta, how.warmup, how.free_nats) if how.kind == "kl" else Commitment()
         objective = Autoencoding(
             bottleneck, DISTANCES[how.distance], data.features, how.perceptual, how.adversarial, start=late
         )
@@ -153,19 +160,32 @@ MEASURED = 512
 """Images whose latents tell where those of an autoencoder lie."""
 
 
-def autoencoder_of(recipe: AutoencoderRecipe, channels: int) -> Autoencoder:
-    """The autoencoder, with fresh weights; raises UsageError for a factor that is not a power of 2."""
-    halvings = recipe.factor.bit_length() - 1
-    if 2**halvings != recipe.factor or not halvings:
-        raise UsageError(f"an autoencoder shrinks by 2, 4, 8, …, got {recipe.factor}", "try --autoencoding.factor 4")
-    shape: dict[str, Any] = {
-        "latent": recipe.latent,
-        "width": recipe.width,
+def shape_of(how: AutoencodingRecipe) -> dict[str, Any]:
+    """What both autoencoders are built from; raises UsageError for a factor that is not a power of 2."""
+    halvings = how.factor.bit_length() - 1
+    if 2**halvings != how.factor or not halvings:
+        raise UsageError(f"an autoencoder shrinks by 2, 4, 8, …, got {how.factor}", "try --autoencoding.factor 4")
+    return {
+        "latent": how.latent,
+        "width": how.width,
         "patch": 2,
         "multipliers": (1, *(2,) * (halvings - 1)),
-        "residual": recipe.residual,
+        "residual": how.residual,
     }
-    return KL(channels, **shape) if recipe.kind == "kl" else VQ(channels, codes=recipe.codes, **shape)
+
+
+def kl_of(how: KLRecipe, channels: int) -> tuple[Autoencoder, Bottleneck]:
+    """A Gaussian latent and what its divergence costs."""
+    return KL(channels, **shape_of(how)), Divergence(how.beta, how.warmup, how.free_nats)
+
+
+def vq_of(how: VQRecipe, channels: int) -> tuple[Autoencoder, Bottleneck]:
+    """A codebook and the commitment to it."""
+    return VQ(channels, codes=how.codes, **shape_of(how)), Commitment()
+
+
+CODECS: dict[str, Callable[[Any, int], tuple[Autoencoder, Bottleneck]]] = {"kl": kl_of, "vq": vq_of}
+"""How each autoencoder of a recipe is built, with fresh weights, and how its latents are pressed while it trains."""
 
 
 PERCEIVER = 3

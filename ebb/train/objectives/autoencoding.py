@@ -121,9 +121,6 @@ class Commitment:
         return Latents(q, self.weight * (z - q.detach()).square().mean(), {"perplexity": perplexity(codebook.counts)})
 
 
-BOTTLENECKS: dict[str, Bottleneck] = {"kl": Divergence(), "vq": Commitment()}
-
-
 @dataclass(frozen=True)
 class Autoencoding:
     """distance(x̂, x) + the bottleneck's cost + perceptual·`perceived` + adversarial·(the critic's two terms).

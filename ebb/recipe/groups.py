@@ -1,0 +1,191 @@
+"""The groups of a recipe: what belongs together, and the members of one idea, each with options of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from ebb.errors import UsageError
+
+
+class Group(BaseModel):
+    """A frozen group of settings that refuses unknown names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def kind_or(usual: str) -> Callable[[Any], str]:
+    """Which member of an idea a value is: the `kind` that it has or names, or the usual one where it names none."""
+
+    def kind(value: Any) -> str:
+        named = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+        return usual if named is None else str(named)
+
+    return kind
+
+
+def members(annotation: Any) -> dict[str, type[Group]]:
+    """The groups that a field with this annotation may hold, by their `kind`; {} for a field that is no group."""
+    if isinstance(annotation, type):
+        return {kind_or("")(annotation()): annotation} if issubclass(annotation, Group) else {}
+    return {kind: group for inner in get_args(annotation) for kind, group in members(inner).items()}
+
+
+class DataRecipe(Group):
+    """What is done to the data; size, channels and flip belong to pictures, window to tables."""
+
+    size: int | None = None
+    """side of the square that images are resized to; None: chosen from the images"""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for colour; None: colour if any image has colour"""
+    flip: bool = False
+    """mirror half of the images left to right"""
+    window: int | None = None
+    """rows of a table that are one example, a window of a series; 0: each row is one; None: as the table looks"""
+
+
+class TextRecipe(Group):
+    """What is heard of captions, where the data has any."""
+
+    captions: Literal["heard", "required", "ignored"] = "heard"
+    """heard: images without one are learnt without; required: refuse data in which one is missing; ignored"""
+    vocabulary: int = 1024
+    """pieces of words, learnt from the captions by byte-pair encoding"""
+    length: int | None = None
+    """most pieces of a text that are heard; None: those of the longest caption, at most 64, or 77 of encoders"""
+    concepts: int = 0
+    """unet: take captions apart at commas and "and" into up to so many, each attended to alone; 0: leave them whole"""
+    encoders: tuple[str, ...] = ()
+    """local folders of frozen CLIP, T5 or BERT-like encoders that read the captions, in place of an own vocabulary"""
+
+
+class PatchRecipe(Group):
+    """What every network has."""
+
+    width: int | None = None
+    """channels at the highest resolution (unet) or of every token (dit, mmdit)"""
+    depth: int | None = None
+    """residual blocks per level (unet) or transformer blocks (dit, mmdit)"""
+    patch: int | None = None
+    """side of the square of pixels that becomes one place"""
+
+
+class UNetRecipe(PatchRecipe):
+    """A U-Net."""
+
+    tokens: ClassVar[bool] = False
+    """whether it is a transformer, whose tokens see all others at once"""
+    kind: Literal["unet"] = "unet"
+    """unet, dit, mmdit for texts, or mlp for rows of numbers, which have no places for the others"""
+    multipliers: tuple[int, ...] | None = None
+    """width of each level, as a multiple of width"""
+    attention: tuple[int, ...] | None = None
+    """levels that attend, 0 being the highest resolution"""
+    cross: tuple[int, ...] | None = None
+    """levels that attend to the text"""
+
+
+class DiTRecipe(PatchRecipe):
+    """A diffusion transformer."""
+
+    tokens: ClassVar[bool] = True
+    kind: Literal["dit"] = "dit"
+    positions: Literal["rope", "learned"] = "rope"
+    """how tokens know their place"""
+
+
+class MMDiTRecipe(PatchRecipe):
+    """A transformer of two streams, for texts."""
+
+    tokens: ClassVar[bool] = True
+    kind: Literal["mmdit"] = "mmdit"
+
+
+class MLPRecipe(Group):
+    """A perceptron, for rows of numbers: they have no places."""
+
+    tokens: ClassVar[bool] = False
+    patch: ClassVar[int] = 1
+    kind: Literal["mlp"] = "mlp"
+    width: int | None = None
+    """numbers between layers"""
+    depth: int | None = None
+    """layers between the first and the last"""
+
+
+NetworkRecipe = UNetRecipe | DiTRecipe | MMDiTRecipe | MLPRecipe
+
+
+class CodecRecipe(Group):
+    """What every autoencoder has."""
+
+    factor: int = 4
+    """how many times smaller the latent's sides are than the picture's; a power of 2"""
+    latent: int = 8
+    """channels of the latent"""
+    residual: bool = False
+    """shortcuts around every change of resolution, for high compression"""
+    distance: Literal["l1", "l2"] = "l2"
+    """between a picture and what is made of it"""
+    width: int = 64
+    """channels at the highest resolution"""
+    perceptual: float = 0.0
+    """weight of the distance in features of a classifier trained on the data"""
+    lpips: str | None = None
+    """safetensors file of LPIPS (VGG-16), whose features then take the classifier's place"""
+    adversarial: float = 0.0
+    """weight of a patch critic, heard from a quarter of the run on"""
+
+    @model_validator(mode="after")
+    def weighed(self) -> CodecRecipe:
+        """Refuse features of a term that has no weight."""
+        if self.lpips and not self.perceptual:
+            raise UsageError(
+                "LPIPS is the perceptual term of an autoencoder, whose weight is 0", "add --autoencoding.perceptual 0.1"
+            )
+        return self
+
+
+class KLRecipe(CodecRecipe):
+    """A Gaussian latent (VAE)."""
+
+    kind: Literal["kl"] = "kl"
+    """kl: a Gaussian latent (VAE); vq: a codebook (VQ-VAE)"""
+    beta: float = 1e-3
+    """weight of the divergence from the prior; with l2, 2s² is a VAE whose pictures have the variance s²"""
+    free_nats: float = 0.0
+    """nats of each number of the latent that cost nothing"""
+    warmup: int = 0
+    """images until the weight of the divergence has risen to beta"""
+
+
+class VQRecipe(CodecRecipe):
+    """A codebook (VQ-VAE)."""
+
+    kind: Literal["vq"] = "vq"
+    codes: int = 512
+    """size of the codebook"""
+
+
+AutoencodingRecipe = KLRecipe | VQRecipe
+
+
+class OptimiserRecipe(Group):
+    """The optimiser and its learning rate."""
+
+    kind: Literal["muon", "adamw"] | None = None
+    """muon for the matrices inside the network and adamw for the rest, or adamw for all; None: what suits it"""
+    lr: float | None = None
+    """peak learning rate"""
+    warmup: int | None = None
+    """steps until the peak is reached"""
+    decay: float = 0.25
+    """share of the steps, the last ones, over which the learning rate falls to zero; before it is level"""
+    weight_decay: float = 0.01
+    """decoupled weight decay"""
+    clip: float = 1.0
+    """largest gradient norm"""
+    accumulate: int = 1
+    """batches per update"""
