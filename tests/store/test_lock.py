@@ -46,7 +46,7 @@ def test_two_first_commands_at_once_do_not_both_work(data, tmp_path, monkeypatch
         second.append(True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebb.run.train.read", reads)
+    monkeypatch.setattr("ebb.run.train.as_asked", reads)
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path / "run")
     assert second

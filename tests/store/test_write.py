@@ -165,8 +165,8 @@ def test_a_run_that_cannot_be_written_to_is_known_before_the_work(data, run, rea
         raise AssertionError("work that is lost")
 
     read_only(run)
-    monkeypatch.setattr("ebb.run.train.read", work)
-    monkeypatch.setattr("ebb.data.of_run.read", work)
+    monkeypatch.setattr("ebb.run.train.as_asked", work)
+    monkeypatch.setattr("ebb.data.of_run.as_asked", work)
     arguments = (verb[0], data, "--run", run) if verb[0] == "train" else (verb[0], run, *verb[1:])
     assert ebb(*arguments) == 4
     said = capsys.readouterr().err
@@ -194,7 +194,7 @@ def test_figures_are_told_where_the_disk_is_full_at_the_end(run, monkeypatch, ca
 
 def test_figures_that_have_no_place_are_known_before_the_work(run, monkeypatch, capsys):
     (run / "evaluation.json").mkdir()
-    monkeypatch.setattr("ebb.data.of_run.read", lambda *_, **__: pytest.fail("work that is lost"))
+    monkeypatch.setattr("ebb.data.of_run.as_asked", lambda *_, **__: pytest.fail("work that is lost"))
     assert ebb("evaluate", run) == 4
     assert "evaluation.json: Is a directory" in capsys.readouterr().err
 
