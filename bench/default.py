@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,6 @@ import ebb
 from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
-from ebb.encode.conditioner import Wishes
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.compare import gap_of
 from ebb.evaluate.evaluate import features_for
@@ -49,10 +49,9 @@ def named(how: Sampling) -> str:
     return f"the default: {how.solver}, {how.steps} steps"
 
 
-def drawn(system: System, compile: bool, wishes: Wishes, seed: int, how: Sampling) -> Tensor:
-    """A sample for each wish; `compile` for the long ones."""
-    many = compile and how.steps >= 100
-    return ebb.Sampler(system, PART // 2, many)(ebb.Request(wishes, how, seed))
+def drawn(system: System, compile: bool, request: ebb.Request) -> Tensor:
+    """Samples of what is asked for; `compile` for the long ones."""
+    return ebb.Sampler(system, PART // 2, compile and request.sampling.steps >= 100)(request)
 
 
 def main() -> None:
@@ -64,12 +63,12 @@ def main() -> None:
     given = parser.parse_args()
     system, images = ebb.load(given.run), data_of(given.run)
     features, _ = finished(features_for(given.run, images))
-    wishes = asked_for(system, images, given.n, given.seed)
+    wanted = system.request(asked_for(system, images, given.n, given.seed), given.n, given.seed)
     floor, real = (extract(features, batches(part)) for part in split(images.pixels, given.n, given.seed))
     settings = {named(system.sampling): system.sampling} | {
         name: system.settled(grid="uniform", guidance=1.0, **how) for name, how in REFERENCES.items()
     }
-    kept, labels, statistic = given.run / "default", labels_of(system, wishes, images), distance_in(features)
+    kept, labels, statistic = given.run / "default", labels_of(system, wanted.given, images), distance_in(features)
     kept.mkdir(exist_ok=True)
     print(f"real images against real: {once(statistic, floor, real):.4f}\n")
     print("| | evaluations | ms a sample | distance | default − this [95 %] | label accuracy |")
@@ -79,12 +78,12 @@ def main() -> None:
     for number, (name, how) in enumerate(settings.items()):
         made, seconds = list[Array](), 0.0
         with counted(system.denoiser.network) as calls:
-            draw(wishes.part(0, 1), 0, how)
+            draw(replace(wanted.part(0, 1), sampling=how))
         for start in range(0, given.n, PART):
             file = kept / f"{number}-{how.solver}-{how.steps}-{given.seed + start}.npz"
             if not file.is_file():
                 began = time.perf_counter()
-                x = to_pixels(draw(wishes.part(start, PART), given.seed + start, how))
+                x = to_pixels(draw(replace(wanted.part(start, PART), sampling=how)))
                 np.savez(file, images=x, seconds=(time.perf_counter() - began) / PART)
             with np.load(file) as found:
                 made.append(found["images"])

@@ -210,7 +210,9 @@ class Asleep(Guard):
 def mnist_loop(guarded: bool) -> Iterator[Step]:
     """Updates of a network of the size of an MNIST run's, at its batch."""
     torch.manual_seed(0)
-    network = ebb.UNet(1, width=64, multipliers=(1, 2), depth=2, patch=2, attention=(), classes=10)
+    network = ebb.UNet(
+        1, width=64, multipliers=(1, 2), depth=2, patch=2, attention=(), ports={"label": "classes(count=10)"}
+    )
     model = in_place(ebb.NetworkDenoiser(network, ebb.Linear(), ebb.velocity))
     training = Training(model, muon(model, 6e-3), EMA(model), guard=Guard() if guarded else Asleep())
     batch = Batch(torch.rand(128, 1, 28, 28) * 2 - 1, {"label": torch.arange(128) % 10})

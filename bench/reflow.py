@@ -13,6 +13,7 @@ import ebb
 from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
+from ebb.encode.conditioner import part
 from ebb.evaluate.evaluate import features_for
 from ebb.evaluate.measure import split
 from ebb.evaluate.sweep import distance_in
@@ -34,20 +35,20 @@ def main() -> None:
     given = parser.parse_args()
     images = data_of(given.runs[0])
     features, _ = finished(features_for(given.runs[0], images))
-    floor, real = (extract(features, batches(part)) for part in split(images.pixels, given.n, 0))
+    floor, real = (extract(features, batches(some)) for some in split(images.pixels, given.n, 0))
     distance = distance_in(features)
     truth = once(distance, floor, real)
     print(f"distance of {given.n:,} samples by steps of Euler's method; real images have {truth:.4f}")
     print(f"| run | straightness | {' | '.join(map(str, STEPS))} |\n| {'--- | ' * (2 + len(STEPS))}")
     for run in given.runs:
         system = ebb.load(run)
-        wishes = asked_for(system, images, given.n, 0)
+        asked = asked_for(system, images, given.n, 0)
         x = ebb.Noise.of(0, SOME).start(system.inner)
-        bends = straightness(system.denoiser, x, system.conditions(wishes.part(0, SOME)))
+        bends = straightness(system.denoiser, x, system.conditions(part(asked, 0, SOME), SOME))
         row = []
         for steps in STEPS:
             made = ebb.Sampler(system)(
-                system.request(wishes, solver="euler", grid="uniform", steps=steps, guidance=1.0)
+                system.request(asked, given.n, solver="euler", grid="uniform", steps=steps, guidance=1.0)
             )
             row.append(once(distance, extract(features, batches(to_pixels(made))), real))
         print(f"| {run.name} | {bends:.3f} | {' | '.join(f'{each:.3f}' for each in row)} |", flush=True)

@@ -25,7 +25,6 @@ from torch import Tensor
 import ebb
 from ebb.data.images import to_pixels
 from ebb.data.scenes import PLACES, Scene, holds, parse, truth
-from ebb.encode.conditioner import Wishes
 from ebb.guide.cfg import Guide
 from ebb.judge.scene_reader import agreement, judge
 from ebb.system.system import System
@@ -50,7 +49,7 @@ def wanted(scene: Scene) -> bool:
 
 def heard(system: System, texts: list[str]) -> dict[str, Tensor]:
     """The condition of some texts."""
-    return {"text": system.conditions(Wishes((0,) * len(texts), tuple(texts)))["text"]}
+    return {"text": system.conditions({"text": texts}, len(texts))["text"]}
 
 
 def parts(scene: Scene) -> list[str]:
@@ -114,8 +113,7 @@ def main() -> None:
     print("| asked for by | all right | of new pairs | things there | s a sample |\n| --- | --- | --- | --- | --- |")
     for name, asked, guide in ways(system, texts, given.guidance):
         began = time.perf_counter()
-        wishes = Wishes((0,) * len(texts), tuple(asked))
-        made = ebb.Sampler(system, len(texts))(system.request(wishes, steps=given.steps), guide)
+        made = ebb.Sampler(system, len(texts))(system.request({"text": asked}, len(texts), steps=given.steps), guide)
         seconds = (time.perf_counter() - began) / len(texts)
         found = agreement(reader, to_pixels(made), texts)
         row = f"{found.share:.1%} | {found.novel:.1%} | {found.things:.1%} | {seconds:.3f}"

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from ebb.data.scan import read
-from ebb.encode import conditioner
-from ebb.encode.conditioner import Frozen
-from ebb.encode.pretrained_text import PretrainedText
+from ebb.encode import pretrained_text
+from ebb.encode.pretrained_text import FrozenText, PretrainedText
 from ebb.errors import UsageError
 from ebb.events import finished
 from ebb.recipe.recipe import Recipe
@@ -52,7 +51,7 @@ class Encoder(PretrainedText):
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    monkeypatch.setattr(conditioner, "PretrainedText", Encoder)
+    monkeypatch.setattr(pretrained_text, "PretrainedText", Encoder)
 
 
 def encoder(folder, seed="1"):
@@ -67,7 +66,7 @@ def home(tmp_path_factory):
     write(root / "data")
     one, two = encoder(root / "one"), encoder(root / "two", "2")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conditioner, "PretrainedText", Encoder)
+        patch.setattr(pretrained_text, "PretrainedText", Encoder)
         trained(root / "data", root / "run", text={"encoders": [one, two], "length": 4})
     return root
 
@@ -75,7 +74,7 @@ def home(tmp_path_factory):
 def test_a_model_hears_the_states_of_its_encoders(home):
     system = load(home / "run")
     assert system.conditioner.text.size == {"states": WIDTH, "length": 8}
-    heard = system.conditions(system.conditioner.wishes(1, text=CAPTIONS[0]))["text"]
+    heard = system.conditions({"text": [CAPTIONS[0]]}, 1)["text"]
     own = torch.cat([Encoder(home / name, 4).states([CAPTIONS[0]]) for name in ("one", "two")], 1)
     assert torch.equal(heard, own), "one after the other"
     assert not system.null()["text"].any(), "nothing is said by rows of 0"
@@ -120,4 +119,4 @@ def test_their_pieces_are_no_words(home):
     system = load(home / "run")
     with pytest.raises(UsageError, match="not told apart by words"):
         concepts(system, CAPTIONS[0], steps=2)
-    assert Frozen.from_json(system.conditioner.text.to_json()) == system.conditioner.text
+    assert FrozenText.from_json(system.conditioner.text.to_json()) == system.conditioner.text

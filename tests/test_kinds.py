@@ -61,8 +61,8 @@ def test_a_model_of_captions_hears_a_prompt(home, kind):
 
 def test_without_a_prompt_captions_of_the_data_come_in_turn(home):
     system = load(home / "text")
-    assert set(system.conditioner.text.examples) == set(CAPTIONS)
-    assert len(set(system.conditioner.wishes(8).texts)) == 2
+    assert set(system.conditioner.text.turns) == set(CAPTIONS)
+    assert len(set(system.given(8)["text"])) == 2
 
 
 @pytest.mark.parametrize("kind", ["mmdit", "dit"])
@@ -119,7 +119,7 @@ def test_an_autoencoder_may_have_shortcuts_around_every_change_of_resolution(hom
 def test_the_prior_is_sampled_with_the_mean_and_deviation_of_the_latents():
     space = LatentSpace(Half(), (0.1, -0.2), (0.2, 0.05))
     system = System(LatentPrior(space), (2, 1, 1), sampling=Sampling())
-    x = Sampler(system, 4000)(system.request(system.wishes(4000))).flatten(1)
+    x = Sampler(system, 4000)(system.request(system.given(4000), 4000)).flatten(1)
     torch.testing.assert_close(x.mean(0), torch.tensor([0.1, -0.2]), atol=0.01, rtol=0)
     torch.testing.assert_close(x.std(0), torch.tensor([0.2, 0.05]), atol=0, rtol=0.04)
 
@@ -288,10 +288,7 @@ def test_prompts_together_are_the_composition_of_the_prompts(home, tmp_path):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     x, t = torch.randn(2, 1, 8, 8), torch.full((2,), 0.5)
     null = system.null()
-    one, two, none = (
-        system.denoiser(x, t, {"text": torch.from_numpy(system.conditioner.text([text] * 2))})
-        for text in (*CAPTIONS, "")
-    )
+    one, two, none = (system.denoiser(x, t, {"text": system.conditioner.text([text] * 2)}) for text in (*CAPTIONS, ""))
     guided = joined(system, CAPTIONS, 1.5)(system.denoiser)(x, t, {"text": null["text"].expand(2, -1)})
     torch.testing.assert_close(guided, none + 1.5 * (one - none) + 1.5 * (two - none), atol=1e-4, rtol=1e-4)
 

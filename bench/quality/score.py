@@ -84,7 +84,7 @@ def sampler_of_ebb(run: Path, device: torch.device) -> tuple[Sampler, dict[str, 
 
 def once(system: System, device: torch.device) -> Tensor:
     """One evaluation of the network."""
-    cond = system.conditions(system.conditioner.wishes(1))
+    cond = system.conditions(system.given(1), 1)
     return system.denoiser(torch.zeros(1, *system.shape, device=device), torch.full((1,), 0.5, device=device), cond)
 
 

@@ -87,8 +87,7 @@ class Strength:
                 versions(x0, self.versions.n),
                 x0,
                 seed,
-                edit=edit,
-                **asked,
+                about={"edit": edit} | asked,
             )
 
 
@@ -133,8 +132,7 @@ class Inpaint:
                 versions(x0, self.versions.n),
                 x0.masked_fill(new, 0),
                 seed,
-                edit="inpaint",
-                **asked,
+                about={"edit": "inpaint"} | asked,
             )
 
 
@@ -165,8 +163,7 @@ class Outpaint:
                 versions(x0, self.versions.n),
                 around.masked_fill(new, 0),
                 seed,
-                edit="outpaint",
-                **asked,
+                about={"edit": "outpaint"} | asked,
             )
 
 
@@ -193,7 +190,8 @@ class Interpolate:
         seeds = self.seeds or ((0, 0) if ends else (0, 1))
         with Towards(next(iter(self.labels), None), None, self.out, self.how).job(self.run, console) as job:
             made = job.editor.interpolate(seeds, self.n, ends)
-            job.make(lambda part, _: part, made, edit="interpolate", seeds=list(seeds), labels=list(self.labels))
+            about = {"edit": "interpolate", "seeds": list(seeds), "labels": list(self.labels)}
+            job.make(lambda part, _: part, made, about=about)
 
 
 @dataclass(frozen=True)
@@ -210,8 +208,8 @@ class Translate:
         """Edit and write."""
         with self.towards.job(self.run, console, THERE_AND_BACK) as job:
             x0 = job.read(self.pictures)
-            asked = {"pictures": names(self.pictures), "source": self.source}
-            job.make(lambda part, _: job.editor.translate(part, self.source), x0, x0, edit="translate", **asked)
+            asked = {"edit": "translate", "pictures": names(self.pictures), "source": self.source}
+            job.make(lambda part, _: job.editor.translate(part, self.source), x0, x0, about=asked)
 
 
 @dataclass(frozen=True)
@@ -238,9 +236,7 @@ class Shift:
                 lambda part, _: job.editor.translate(part, job.editor.label, added),
                 x0,
                 x0,
-                edit="shift",
-                pictures=names(self.pictures),
-                **asked,
+                about={"edit": "shift", "pictures": names(self.pictures)} | asked,
             )
 
 
@@ -270,8 +266,7 @@ class Upscale:
                 many,
                 before,
                 seed,
-                edit="upscale",
-                **asked,
+                about={"edit": "upscale"} | asked,
             )
             agreement(console, "shrunk", downsample(factor), made, many)
 
@@ -303,8 +298,7 @@ class Deblur:
                 many,
                 y,
                 seed,
-                edit="deblur",
-                **asked,
+                about={"edit": "deblur"} | asked,
             )
             agreement(console, "blurred", softened(self.sigma), made, many)
 

@@ -28,7 +28,7 @@ class Sample:
     numbers: tuple[str, ...] = ()
     """NAME=VALUE of every number that the model hears, or NAME=VALUE,VALUE,… in turn"""
     beside: tuple[Path, ...] = ()
-    """pictures to stand beside the samples, in turn, for a model that hears one"""
+    """FILE, or NAME=FILE of each picture that the model hears, to stand beside the samples; several in turn"""
     together: bool = False
     """ask for all prompts at once, each pulling at the scale of guidance"""
     regions: tuple[str, ...] = ()

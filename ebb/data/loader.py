@@ -82,7 +82,7 @@ class Examples:
 
     Arrays are pictures, uint8 that is read as −1…1; rows are latents, which `unit` brings to scale. `mirrored` are
     the latents of the same pictures mirrored, since a latent cannot be. `noise` gives the noise that belongs to some.
-    Of the conditions, pictures are mirrored with their own, and heard as `folded` has them.
+    Of the conditions, pictures are mirrored with their own, and heard as `folded` has those of their name.
     """
 
     x0: np.ndarray | Rows
@@ -90,7 +90,7 @@ class Examples:
     mirrored: Rows | None = None
     unit: Callable[[Tensor], Tensor] = to_unit
     noise: Callable[[np.ndarray], Tensor] | None = None
-    folded: Callable[[Tensor], Tensor] = lambda pictures: pictures
+    folded: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     def read(self, index: np.ndarray, device: torch.device, *, mirrored: bool = False) -> Tensor:
         """Some of the examples, float32 [b, *d] on the device."""
@@ -105,7 +105,8 @@ class Examples:
         for name, rows in self.cond.items():
             if isinstance(rows, Pictures):
                 pictures = rows.read(index, device)
-                found[name] = self.folded(pictures if turned is None else mirrored(turned, pictures))
+                pictures = pictures if turned is None else mirrored(turned, pictures)
+                found[name] = self.folded[name](pictures) if name in self.folded else pictures
             else:
                 some = rows[index]
                 found[name] = sent(torch.from_numpy(some) if isinstance(some, np.ndarray) else some.float(), device)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,21 +29,21 @@ LARGEST = 1e100
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of a metadata.jsonl that are asked for: `numbers`, and one that names a picture `beside` each."""
+    """The fields of a metadata.jsonl that are asked for: `numbers`, and those that name pictures `beside` each."""
 
     numbers: tuple[str, ...] = ()
-    beside: str | None = None
+    beside: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """All of them."""
-        return self.numbers if self.beside is None else (*self.numbers, self.beside)
+        return (*self.numbers, *self.beside)
 
     def __post_init__(self) -> None:
         """Raise UsageError for a field that is asked for twice, or has a meaning of its own."""
         if twice := {name for name in self.names if self.names.count(name) > 1}:
             raise UsageError(f"the field {min(twice)!r} is asked for twice", "name each once")
-        if own := {"file_name", "label", "text"} & {*self.names}:
+        if own := {"file_name", "label", "text"} & {*self.names} | {"numbers"} & {*self.beside}:
             raise UsageError(f"the field {min(own)!r} has a meaning of its own", "name another")
 
     def check(self, where: str, split: Split) -> None:
@@ -78,15 +78,16 @@ class Fields:
         return found
 
     def pictures_of(
-        self, where: str, split: ImageFiles, usable: list[int], own: Mapping[int, Head],
+        self, name: str, where: str, split: ImageFiles, usable: list[int], own: Mapping[int, Head],
         shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
     ) -> Pictures:  # fmt: skip
-        """The picture beside each of the images `usable`, in `shape`, scaled and cropped as its own is.
+        """The picture that the field `name` names beside each of the images `usable`, in `shape`, scaled and cropped as
+        its own is.
 
         In grey unless one has colour, where `shape` leaves the channels open. Raises DataError for one that is not
         there; one that cannot be read is missing.
         """
-        paths = {at: path for at in usable if (path := self.path(where, split, at)) is not None}
+        paths = {at: path for at in usable if (path := self.path(name, where, split, at)) is not None}
         files = ImageFiles(split.files, list(dict.fromkeys(paths.values())), [None] * len(set(paths.values())), None)
         found: Notes = defaultdict(list)
         heads = {i: head for i, head in enumerate(files.heads(found, tick)) if head}
@@ -94,42 +95,42 @@ class Fields:
         full: Shape = (channels, *shape[1:])
         none = np.zeros((1, *full), np.uint8)
         pixels, read = files.pixels(heads, full, found, tick, allocate) if heads else (none, [])
-        for (kind, action), names in found.items():
-            notes[f"{self.beside}: {kind}", action.replace("skipped", "learnt without")] += names
+        for (kind, action), files_of in found.items():
+            notes[f"{name}: {kind}", action.replace("skipped", "learnt without")] += files_of
         place = {files.names[i]: number for number, i in enumerate(read)}
         head = {files.names[i]: one for i, one in heads.items()}
         for at in usable:
             if paths.get(at) not in place:
-                notes[f"without {self.beside}", "learnt without it"].append(split.names[at])
+                notes[f"without {name}", "learnt without it"].append(split.names[at])
             elif own[at].width * head[paths[at]].height != own[at].height * head[paths[at]].width:
-                notes[f"{self.beside} of other proportions", "each cropped at its own centre"].append(split.names[at])
+                notes[f"{name} of other proportions", "each cropped at its own centre"].append(split.names[at])
         return Pictures(
             pixels if read else none, np.array([place.get(paths.get(at, ""), -1) for at in usable], np.int64)
         )
 
     def unshown(self, split: Split, usable: list[int], back: list[int]) -> list[int]:
         """Those of `back`, places in `usable`, that stand beside no image that is left: training sees no other."""
-        if self.beside is None or not isinstance(split, ImageFiles):
+        if not self.beside or not isinstance(split, ImageFiles):
             return back
-        beside = [(split.rows or [])[at].get(self.beside) for at in usable]
+        beside = [[(split.rows or [])[at].get(name) for name in self.beside] for at in usable]
         while True:  # an image that is left after all may have one beside it too
             held = set(back)
-            shown_too = {path for at, path in enumerate(beside) if at not in held}
+            shown_too = {path for at, paths in enumerate(beside) if at not in held for path in paths}
             unseen = [at for at in back if split.names[usable[at]] not in shown_too]
             if len(unseen) == len(back):
                 return back
             back = unseen
 
-    def path(self, where: str, split: ImageFiles, at: int) -> str | None:
-        """The picture that is named beside image number `at`; DataError for what is none."""
-        path, image = (split.rows or [])[at].get(str(self.beside)), shown(split.names[at])
+    def path(self, name: str, where: str, split: ImageFiles, at: int) -> str | None:
+        """The picture that the field names beside image number `at`; DataError for what is none."""
+        path, image = (split.rows or [])[at].get(name), shown(split.names[at])
         if path in (None, ""):
             return None
         if not isinstance(path, str):
-            raise DataError(f"{where}: {self.beside!r} of {image} is {json.dumps(path):.60}, not the name of a picture")
+            raise DataError(f"{where}: {name!r} of {image} is {json.dumps(path):.60}, not the name of a picture")
         if path not in split.files.sizes or suffix(path) not in SUFFIXES:
             raise DataError(
-                f"{where}: {self.beside!r} of {image} names {shown(path)}, where there is no picture",
+                f"{where}: {name!r} of {image} names {shown(path)}, where there is no picture",
                 f"name it as it is seen from {METADATA}, or write null where there is none",
             )
         return path
@@ -137,28 +138,30 @@ class Fields:
 
 @dataclass(frozen=True, eq=False)
 class Metadata:
-    """What was read of the `fields`: `numbers` float64 [n, k], NaN where missing, and `pictures`; None where not asked
-    for."""
+    """What was read of the `fields`: `numbers` float64 [n, k], NaN where missing (None where none are asked for), and
+    `pictures` by their field."""
 
     fields: Fields = Fields()
     numbers: NDArray[np.float64] | None = None
-    pictures: Pictures | None = None
+    pictures: Mapping[str, Pictures] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Metadata:
         """That of some of the images."""
         index = np.asarray(rows, np.int64)
         numbers = None if self.numbers is None else self.numbers[index]
-        return replace(self, numbers=numbers, pictures=None if self.pictures is None else self.pictures.take(index))
+        return replace(self, numbers=numbers, pictures={name: p.take(index) for name, p in self.pictures.items()})
 
     def fingerprint(self, images: str) -> str:
         """sha256 over that of the images and all that is told; where nothing is, that of the images."""
         if not self.fields.names:
             return images
-        found = hashlib.sha256(json.dumps([images, self.fields.numbers, self.fields.beside]).encode())
+        beside = self.fields.beside
+        one = (*beside, None)[0] if len(beside) < 2 else beside  # runs of before there were several keep theirs
+        found = hashlib.sha256(json.dumps([images, self.fields.numbers, one]).encode())
         if self.numbers is not None:
             found.update(np.ascontiguousarray(self.numbers, "<f8").data)
-        if self.pictures is not None:
-            pixels, at = self.pictures.pixels, self.pictures.at
+        for pictures in self.pictures.values():
+            pixels, at = pictures.pixels, pictures.at
             found.update(json.dumps(pixels.shape[1:]).encode() + (at < 0).data)
             for first in range(0, len(at), CHUNK):
                 some = at[first : first + CHUNK]
@@ -168,8 +171,7 @@ class Metadata:
     def matches(self, notes: Notes) -> Iterator[Match]:
         """How many of the images have each number and a picture, by the `notes` of those without."""
         given = dict.fromkeys(self.fields.numbers, 0 if self.numbers is None else len(self.numbers))
-        if self.pictures is not None:
-            given[str(self.fields.beside)] = len(self.pictures)
+        given |= {name: len(pictures) for name, pictures in self.pictures.items()}
         for name, count in given.items():
             without = [each for (kind, _), names in notes.items() if kind == f"without {name}" for each in names]
             what, advice = (
@@ -187,9 +189,11 @@ class Metadata:
             said["numbers"] = ", ".join(
                 f"{name} from {has.min():g} to {has.max():g} ({len(has):,} images)" for name, has in ranges
             )
-        if self.pictures is not None:
-            size, has = sides(self.pictures.pixels.shape[2:]), int((self.pictures.at >= 0).sum())
-            said["beside"] = f"{self.fields.beside}: {has:,} images have one, {size}"
+        if self.pictures:
+            said["beside"] = "; ".join(
+                f"{name}: {int((p.at >= 0).sum()):,} images have one, {sides(p.pixels.shape[2:])}"
+                for name, p in self.pictures.items()
+            )
         return said
 
 
@@ -197,16 +201,19 @@ NOTHING = Metadata()
 
 
 def metadata_of(
-    fields: Fields, where: str, split: Split, usable: list[int], own: Mapping[int, Head],
-    shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
+    fields: Fields, where: str, split: Split, usable: list[int], own: Mapping[int, Head], size: tuple[int, int],
+    notes: Notes, tick: Progress, allocate: Allocate, like: Metadata = NOTHING,
 ) -> Metadata:  # fmt: skip
-    """What the fields say of the images `usable`, whose headers are `own`; see `Fields` for what is raised."""
+    """What the fields say of the images `usable`, whose headers are `own`, pictures with the channels of those `like`
+    which they are; see `Fields` for what is raised."""
     if not fields.names or not isinstance(split, ImageFiles):
         return NOTHING
     numbers = fields.numbers_of(where, split, usable, notes) if fields.numbers else None
-    pictures = None
-    if fields.beside is not None:
-        pictures = fields.pictures_of(where, split, usable, own, shape, notes, tick, allocate)
+    depth = {name: pictures.pixels.shape[1] for name, pictures in like.pictures.items()}
+    pictures = {
+        name: fields.pictures_of(name, where, split, usable, own, (depth.get(name), *size), notes, tick, allocate)
+        for name in fields.beside
+    }
     return Metadata(fields, numbers, pictures)
 
 
@@ -219,7 +226,6 @@ def checked(where: str, metadata: Metadata, notes: Notes) -> None:
             raise DataError(f"{where}: no image that can be used has a number in {name!r}", "leave it out")
         if np.nanmin(column) == np.nanmax(column):
             notes["numbers that never change", "kept: they say nothing"].append(name)
-    if metadata.pictures is not None and not (metadata.pictures.at >= 0).any():
-        raise DataError(
-            f"{where}: no image that can be used has a picture in {metadata.fields.beside!r}", "leave it out"
-        )
+    for name, pictures in metadata.pictures.items():
+        if not (pictures.at >= 0).any():
+            raise DataError(f"{where}: no image that can be used has a picture in {name!r}", "leave it out")

@@ -39,7 +39,7 @@ TEST = (("x_test", "y_test"), ("test_images", "test_labels"), ("x_val", "y_val")
 LABELS = ("labels", "y", "label", "targets", "target", "classes")
 NAMES = ("label_names", "class_names", "classes")
 
-OURS = ("seeds", "numbers", "number_names", "beside")
+OURS = ("seeds", "numbers", "number_names", "beside", "beside_names")
 """What `ebb sample` saves besides, and is no label."""
 
 SAVED = "np.savez(FILE, images=..., labels=...)"

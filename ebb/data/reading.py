@@ -46,7 +46,7 @@ def as_asked(
             numbers=recipe.metadata(), beside=recipe.beside,
         )  # fmt: skip
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
-    pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside}
+    pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside or None}
     if given := [name for name, value in pictured.items() if value is not None]:
         raise UsageError(f"--{given[0]} is of pictures, and {where} is a table", f"leave --{given[0]} out")
     return from_table(where, stored, window=how.window, hold_back=hold_back)

@@ -110,7 +110,7 @@ def read(
     progress: Callable[[str, int, int], None] | None = None,
     hold_back: bool = True,
     numbers: Sequence[str] = (),
-    beside: str | None = None,
+    beside: str | Sequence[str] = (),
 ) -> Images:
     """Read a folder, zip, idx, npz, npy, CIFAR-10, `digits` or `shapes`; everything not given is chosen from the data.
 
@@ -120,8 +120,8 @@ def read(
     Where the source has no test set, 1 in 20 images are held back (`ebb.data.held_out`), unless the set is small or
     `hold_back` is False, as for a run that was trained on all of them.
 
-    `numbers` are fields of a metadata.jsonl whose values are numbers, `beside` one that names another picture of the
-    same scene, which is scaled and cropped as the image is (`Images.metadata`), and no example itself.
+    `numbers` are fields of a metadata.jsonl whose values are numbers, `beside` those that name other pictures of the
+    same scene, which are scaled and cropped as the image is (`Images.metadata`), and no examples themselves.
 
     Raises UsageError for a wrong argument, DataError for data that cannot be used, DamagedError for a broken file and
     ResourceError when memory, disk or scikit-learn is missing.
@@ -131,11 +131,12 @@ def read(
         raise UsageError(f"size is a positive side, or (height, width) in pixels; got {size}")
     if channels not in (None, 1, 3):
         raise UsageError(f"channels is 1 (grey) or 3 (colour), got {channels}")
+    fields = Fields(tuple(numbers), (beside,) if isinstance(beside, str) else tuple(beside))
     tick = progress or (lambda stage, done, total: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns about becomes a finding here
         place = None if cache is None else Path(cache)
-        return _read(str(where), Fields(tuple(numbers), beside), side, channels, place, tick, hold_back)
+        return _read(str(where), fields, side, channels, place, tick, hold_back)
 
 
 def _read(
@@ -159,7 +160,7 @@ def _read(
     chosen |= source.reasons | {"labels": why_labels}
     if isinstance(pixels, np.memmap):
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
-    metadata = metadata_of(fields, where, source.train, usable, heads, (None, height, width), notes, tick, allocate)
+    metadata = metadata_of(fields, where, source.train, usable, heads, (height, width), notes, tick, allocate)
     checked(where, metadata, notes)
     chosen |= metadata.reasons()
     source = replace(source, matches=(*source.matches, *partly, *metadata.matches(notes)))
@@ -172,8 +173,8 @@ def _read(
     heads = classes.known(source.held_out, _heads(where, source.held_out, notes, tick), names, notes)
     pixels, usable = _pixels(where, source.held_out, heads, (pixels.shape[1], height, width), notes, tick, allocate)
     _note_grey(source.held_out, heads, usable, pixels, notes)
-    deep = metadata.pictures.pixels.shape[1] if metadata.pictures else None
-    metadata = metadata_of(fields, where, source.held_out, usable, heads, (deep, height, width), notes, tick, allocate)
+    size = height, width
+    metadata = metadata_of(fields, where, source.held_out, usable, heads, size, notes, tick, allocate, metadata)
     return replace(train, held_out=_images(source, source.held_out, pixels, usable, metadata, names, chosen, notes))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 
 from ebb.data import formats, npz, scenes
@@ -116,7 +117,7 @@ def _in_files(files: Files, place: Place, notes: Notes, allocate: Allocate, fiel
 def _image_files(files: Files, place: Place, images: list[str], notes: Notes, fields: Fields) -> Source:
     """Images in folders: a split if the first level says so, labels by a table or else by folder."""
     tables, every = read_tables(files, place, images, fields.names, fields.beside, notes), images
-    if fields.beside is not None and tables.files:
+    if fields.beside and tables.files:
         images = _examples(tables, images, fields.beside, place.given, notes)
     depth = common_depth([*images, *tables.files])
     level = {folder.lower(): folder for folder in sorted({folder_at(member, depth) for member in images})}
@@ -152,10 +153,12 @@ def _image_files(files: Files, place: Place, images: list[str], notes: Notes, fi
     return Source(kind, place.name, split(train), split(test) if test else None, reasons, matches)
 
 
-def _examples(tables: Tables, images: list[str], beside: str, where: str, notes: Notes) -> list[str]:
+def _examples(tables: Tables, images: list[str], beside: Sequence[str], where: str, notes: Notes) -> list[str]:
     """The images that have a row of their own: where some stand beside others, one that no row names may as well."""
-    named = {str(row.get(beside)) for row in tables.rows.values()}
-    notes["no row names it", f"ignored: it may be a {beside}"] += sorted({*images} - named - tables.rows.keys())
+    named = {str(row.get(field)) for row in tables.rows.values() for field in beside}
+    notes["no row names it", f"ignored: it may be a {' or '.join(beside)}"] += sorted(
+        {*images} - named - tables.rows.keys()
+    )
     found = [image for image in images if image in tables.rows]
     if not found:
         raise DataError(f"{where}: no image has a row in {METADATA}", 'write {"file_name": "a.png", …}, one a line')

@@ -71,10 +71,10 @@ class Table:
 
 
 def read_tables(
-    files: Files, place: Place, pictures: Collection[str], asked: Sequence[str], beside: str | None, notes: Notes
+    files: Files, place: Place, pictures: Collection[str], asked: Sequence[str], beside: Sequence[str], notes: Notes
 ) -> Tables:
-    """Every table among `files`, which lie at `place`; fields that are `asked` for keep their names, and `beside` is
-    one that names a picture too.
+    """Every table among `files`, which lie at `place`; fields that are `asked` for keep their names, and those in
+    `beside` name pictures too.
 
     A row that cannot be read is noted and skipped. Raises DataError for a metadata.jsonl of which no row can be read,
     and DamagedError for a table that cannot be opened.
@@ -103,7 +103,7 @@ def read_tables(
 
 
 def _joined(
-    every: dict[str, Row], rows: list[Row], names: Names, beside: str | None, notes: Notes
+    every: dict[str, Row], rows: list[Row], names: Names, beside: Sequence[str], notes: Notes
 ) -> tuple[list[str], list[str]]:
     """Put each of the `rows` to its picture in `every`; the paths that name none, and names that were read loosely.
 
@@ -120,9 +120,9 @@ def _joined(
             continue
         if path is None:
             other.append(f"{shown(name)} as {shown(found)}")
-        if beside is not None and row.get(beside) and isinstance(row[beside], str):
-            picture = names.exactly(row[beside]) or names.loosely(row[beside])
-            row[beside] = picture or names.path(row[beside])
+        for key in beside:
+            if row.get(key) and isinstance(row[key], str):
+                row[key] = names.exactly(row[key]) or names.loosely(row[key]) or names.path(row[key])
         old, new = every.get(found, {}), {key: value for key, value in row.items() if value is not None}
         if any(old[key] != new[key] for key in old.keys() & new.keys() - {"file_name"}):
             notes["several rows for one image", "the last is used"].append(found)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ebb.data.of_run import data_of
 from ebb.data.scan import Images
 from ebb.doctor.commands import length_of, resuming, training_again
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Values, part
 from ebb.errors import DataError, EbbError, UsageError
 from ebb.guide.cfg import Guide
 from ebb.networks.evaluating import differentiable, evaluating
@@ -30,7 +30,7 @@ from ebb.recipe.recipe import Recipe, Sampling, from_yaml, of_diffusion, resolve
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float
-from ebb.system.requests import asked_for, labels_of, wishes_of
+from ebb.system.requests import asked_for, labels_of, values_of
 from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System, load, locate
 
@@ -187,14 +187,14 @@ class RunSubject:
         return torch.cat([self.system.encode(x.to(self.system.device)).cpu() for x in self.real.split(64)])  # type: ignore[no-untyped-call]
 
     @cached_property
-    def wishes(self) -> Wishes:
+    def given(self) -> Values:
         """What the samples are asked for, drawn from the data."""
         return asked_for(self.system, self.images, DRAWN, SEED)
 
     @property
     def asked(self) -> NDArray[np.int64] | None:
         """The labels of the samples; None where the data has none."""
-        return labels_of(self.system, self.wishes, self.images)
+        return labels_of(self.system, self.given, self.images)
 
     @cached_property
     def drawn(self) -> RunSamples:
@@ -211,7 +211,7 @@ class RunSubject:
     def draw(self, count: int, sampling: Sampling) -> RunSamples:
         """`count` samples of the system; the first ones whatever the count."""
         points: list[Point] = []
-        request = Request(self.wishes.part(0, count), sampling, SEED)
+        request = Request(part(self.given, 0, count), count, sampling, SEED)
         return RunSamples(Sampler(self.system, count)(request, watched(points)), points)
 
     @cached_property
@@ -225,7 +225,7 @@ class RunSubject:
         """At most `count` of the images as they are denoised, drawn by the seed, with their conditions."""
         index = chosen(len(images.pixels), count)
         x0 = images.x(index).to(self.system.device)
-        return self.system.encode(x0), self.system.conditions(wishes_of(self.system, images, index))
+        return self.system.encode(x0), self.system.conditions(values_of(images, index), len(index))
 
     def loss_of(self, model: NetworkDenoiser, x0: Tensor, cond: Cond, seed: int = SEED) -> Float[Tensor, "n"]:
         """The mean squared error of the model's target for each image, at noise that depends on the seed alone.

@@ -84,7 +84,7 @@ class Editor:
     def cond(self, label: Label, count: int) -> Cond:
         """The conditions of `count` pictures; UsageError for a label that the system does not know."""
         system = self.system
-        said = system.null() if label is None else system.conditions(system.conditioner.about(label))
+        said = system.null() if label is None else system.conditions(system.conditioner.about(label), 1)
         return {name: row.expand(count, *row.shape[1:]) for name, row in said.items()}
 
     @property
@@ -165,7 +165,7 @@ class Editor:
         """The pictures with `border` new places on every side. Raises UsageError where the network has one size, and
         for a border that an autoencoder's factor does not divide."""
         self.like_its_own(x0)
-        if self.system.conditioner.beside is not None:
+        if self.system.conditioner.pictures:
             raise UsageError(
                 "this model hears a picture beside its own, as large as that, and cannot make a larger one",
                 "take a model that was trained without --beside",

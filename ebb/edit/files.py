@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -125,14 +125,14 @@ class Job:
     editor: Editor
 
     @classmethod
-    def of(cls, run: Path, out: Path, progress: Sink, label: Label = None, **asked: Unpack[Settings]) -> Job:
+    def of(cls, run: Path, out: Path, progress: Sink, label: Label = None, **settings: Unpack[Settings]) -> Job:
         """The job of `ebb edit` with these sampling settings.
 
         Raises UsageError for a name to write to that cannot be, for a run that is no model of pictures, and as
         `Editor.of` does: all before anything is made.
         """
         writable(out)
-        editor = Editor.of(load(run), label=label, progress=tally(progress), **asked)
+        editor = Editor.of(load(run), label=label, progress=tally(progress), **settings)
         if len(editor.system.shape) != 3 or editor.system.shape[0] not in (1, 3):
             raise UsageError(f"ebb edit is for models of pictures, this one makes {list(editor.system.shape)}")
         return cls(run, out, progress, editor)
@@ -192,15 +192,16 @@ class Job:
         given: Float[Tensor, "n *d"],
         before: Float[Tensor, "m c h w"] | None = None,
         seed: int | None = None,
-        **settings: Any,
+        about: Mapping[str, Any] | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """`change(part, seed)` of what is given, a batch at a time, and written: a grid with a row for each of the m
         pictures before, itself first; or a folder; or arrays. Picture i is made from seed + i.
 
-        Every PNG carries its settings in its text chunk `ebb`, as those of `ebb sample` do.
+        Every PNG carries its settings, and what there is to say `about` the edit, in its text chunk `ebb`, as those of
+        `ebb sample` do.
         """
         own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.sampling.model_dump()}
-        own, made = own | {"label": self.editor.label, **settings}, list[Tensor]()
+        own, made = own | {"label": self.editor.label, **(about or {})}, list[Tensor]()
         with arriving(self.out, len(given), self.progress) as some:
             for part in self.editor.parts(given):
                 made.append(change(part, (seed or 0) + len(some)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -18,7 +17,7 @@ from ebb.data.decode import cut_off, read_picture
 from ebb.data.images import form, save_npz, save_png, writable
 from ebb.data.masks import read_mask
 from ebb.data.modality import Modality
-from ebb.encode.conditioner import Wishes
+from ebb.encode.labels import Labels
 from ebb.errors import UsageError
 from ebb.events import Message, Progress, Sink, ignored, noted
 from ebb.guide.cfg import Guide
@@ -61,50 +60,48 @@ def sample_to(
     run, out, count, seed = Path(run), Path(out), whole("n", count), whole("seed", seed)
     system = load(run)
     writable(out, system.modality.forms)
-    said = numbers_in(numbers)
-    wishes = system.conditioner.wishes(
-        count,
-        label=label,
-        text=turns(text, count) or None,
-        numbers={name: turns(values, count) for name, values in said.items()} or None,
-        beside=system.opened(beside)[torch.arange(count) % len(beside)] if beside else None,
-        seed=seed,
-    )
-    hint(system, text, said, beside, regions, progress)
+    said, shown = numbers_in(numbers), pictures_in(beside, system)
+    asked_for = {
+        "label": label,
+        "text": turns(text, count) or None,
+        "numbers": {name: turns(values, count) for name, values in said.items()} or None,
+        **{name: turns(files, count) for name, files in shown.items()},
+    }
+    given = system.given(count, asked_for, seed)
+    hint(system, text, said, shown, regions, progress)
     sampling = system.settled(**asked)
     settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
     guide: Guide | None = None
     if together or regions:
         guide = joined(system, text, sampling.guidance, regions)
         sampling = sampling.model_copy(update={"guidance": 1.0})
-        wishes = replace(wishes, texts=("",) * count)
-    given = {"text": list(text), "numbers": said, "beside": [str(file) for file in beside], "regions": list(regions)}
-    settings |= {name: what for name, what in given.items() if what} | ({"together": together} if text else {})
+        given["text"] = [None] * count
+    known = {"text": list(text), "numbers": said, "beside": shown, "regions": list(regions)}
+    settings |= {name: what for name, what in known.items() if what} | ({"together": together} if text else {})
     settings |= {"label": label, "seed": seed}
-    made = Sampler(system, compiled=compile).parts(Request(wishes, sampling, seed), guide)
-    make(system, made, wishes, out, settings, progress)
+    request = Request(given, count, sampling, seed)
+    make(system, Sampler(system, compiled=compile).parts(request, guide), request, out, settings, progress)
     progress(Message(f"{count} {system.modality.things} in {out}"))
 
 
 def make(
     system: System,
     parts: Iterable[Tensor],
-    wishes: Wishes,
+    request: Request,
     out: Path,
     settings: dict[str, Any],
     progress: Sink,
 ) -> None:
     """Write samples: into a folder each batch when it is made, else all in one file at the end."""
-    names = system.labels.names
-    progress(Progress("sampling", 0, len(wishes)))
-    with arriving(out, len(wishes), progress) as some:
+    progress(Progress("sampling", 0, len(request)))
+    with arriving(out, len(request), progress) as some:
         for x in parts:
             for image in system.modality.stored(x):
                 name = f"{settings['seed'] + len(some):06d}"
-                some.add(image, name, single(len(some), wishes, names, settings))
-            progress(Progress("sampling", len(some), len(wishes)))
+                some.add(image, name, single(len(some), request, settings))
+            progress(Progress("sampling", len(some), len(request)))
     if form(out) != "folder":
-        write(out, system.modality, some.pixels, wishes, names, settings)
+        write(out, system.modality, some.pixels, request, system.labels, settings)
 
 
 def turns(given: Sequence[T], count: int) -> list[T]:
@@ -130,37 +127,67 @@ def numbers_in(numbers: Sequence[str]) -> dict[str, list[float]]:
     return found
 
 
+def pictures_in(beside: Sequence[Path], system: System) -> dict[str, list[str]]:
+    """`["depth=a.png", "edges=b.png"]` → {"depth": ["a.png"], "edges": ["b.png"]}, the files of each in turn.
+
+    A file alone is of the only picture that the model hears; UsageError where there are several, or none.
+    """
+    names, found = list(system.conditioner.pictures), dict[str, list[str]]()
+    for one in map(str, beside):
+        name, _, file = one.partition("=")
+        if name not in names and len(names) != 1:
+            raise UsageError(
+                f"this model was trained with the pictures {', '.join(names)} beside its own; {one} names none of them"
+                if names
+                else "this model was trained without a picture beside its own, so it cannot be given one",
+                f"such as --beside {' '.join(f'{each}=FILE' for each in names)}"
+                if names
+                else "train one that hears some: ebb train DATA --beside FIELD",
+            )
+        found.setdefault(*((name, []) if name in names else (names[0], []))).append(file if name in names else one)
+    return found
+
+
 def write(
-    out: Path, modality: Modality, stored: np.ndarray, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]
+    out: Path, modality: Modality, stored: np.ndarray, request: Request, labels: Labels, settings: dict[str, Any]
 ) -> None:
     """Samples with what they were asked for in a file: arrays, a table, or a grid, with captions where texts differ."""
+    texts = [text or "" for text in request.given.get("text", ())]
+    names = request.given.get("label", [None] * len(stored)) if labels.names else ()
     if form(out) == "arrays":
-        known = np.array([i if i < len(names) else -1 for i in wishes.labels] if names else [], np.int64)
-        texts = np.array(wishes.texts if any(wishes.texts) else [], str)
-        named, seeds = settings.get("numbers", {}), np.arange(len(stored)) + settings["seed"]
-        numbers = np.array([turns(turn, len(stored)) for turn in named.values()]).T
-        beside = np.array(turns(settings.get("beside", []), len(stored)), str)
-        asked = {"numbers": numbers, "number_names": np.array(list(named), str), "beside": beside}
-        asked |= {"label_names": np.array(names, str)} if names else {}
-        save_npz(out, {**modality.arrays(stored), "labels": known, "texts": texts, "seeds": seeds, **asked})
+        save_npz(out, modality.arrays(stored) | asked_of(len(stored), texts, names, labels, settings))
     elif form(out) == "table":
-        replace_text(out, modality.table(stored, [names[i] if i < len(names) else "" for i in wishes.labels]))
+        replace_text(out, modality.table(stored, [name or "" for name in names]))
     else:
-        turn = len(set(wishes.texts))
-        captions = wishes.texts if turn > 1 else ()
+        turn = len(set(texts))
+        captions = texts if turn > 1 else ()
         columns = turn * math.ceil(math.sqrt(len(stored)) / turn) if 1 < turn <= 8 else None  # a column for each
         save_png(modality.sheet(stored, columns, captions), out, settings | {"count": len(stored)})
 
 
-def single(i: int, wishes: Wishes, names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+def asked_of(
+    count: int, texts: Sequence[str], names: Sequence[str | None], labels: Labels, settings: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """What `count` samples were asked for, as arrays: labels by number, −1 where there is none."""
+    named, shown = settings.get("numbers", {}), settings.get("beside", {})
+    asked = {
+        "labels": np.array([-1 if name is None else labels.index(name) for name in names], np.int64),
+        "texts": np.array(texts if any(texts) else [], str),
+        "seeds": np.arange(count) + settings["seed"],
+        "numbers": np.array([turns(turn, count) for turn in named.values()]).T,
+        "number_names": np.array(list(named), str),
+        "beside": np.array([turns(files, count) for files in shown.values()], str).T,
+        "beside_names": np.array(list(shown), str),
+    }
+    return asked | ({"label_names": np.array(labels.names, str)} if labels.names else {})
+
+
+def single(i: int, request: Request, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of image i alone."""
-    at = wishes.labels[i]
-    own = settings | {"seed": settings["seed"] + i, "label": names[at] if at < len(names) else None}
-    own |= {"text": wishes.texts[i]} if any(wishes.texts) else {}
-    if "numbers" in settings:
-        own["numbers"] = {name: turn[i % len(turn)] for name, turn in settings["numbers"].items()}
-    if "beside" in settings:
-        own["beside"] = settings["beside"][i % len(settings["beside"])]
+    label, text = (request.given[name][i] if name in request.given else None for name in ("label", "text"))
+    own = settings | {"seed": settings["seed"] + i, "label": label} | ({"text": text} if text else {})
+    for name in {"numbers", "beside"} & settings.keys():
+        own[name] = {each: turn[i % len(turn)] for each, turn in settings[name].items()}
     return own
 
 
@@ -174,7 +201,7 @@ def joined(system: System, texts: Sequence[str], scale: float, regions: Sequence
     if len(texts) < 2 and not regions:
         raise UsageError("several prompts can be asked for together", "give two or more with --text")
     null = {"text": system.null()["text"]}
-    said = [{"text": system.conditions(Wishes((0,), (text,)))["text"]} for text in texts]
+    said = [{"text": system.conditions({"text": [text]}, 1)["text"]} for text in texts]
     if regions:
         size, (_, *inner) = system.shape[1:], system.inner
         masks = [F.interpolate(region(one, size)[None, None], inner, mode="area")[0, 0] for one in regions]
@@ -217,7 +244,7 @@ def hint(
     system: System,
     texts: Sequence[str],
     numbers: Mapping[str, Sequence[float]],
-    beside: Sequence[Path],
+    beside: Mapping[str, Sequence[str]],
     regions: Sequence[str],
     progress: Sink,
 ) -> None:
@@ -226,8 +253,8 @@ def hint(
     hears = system.conditioner
     for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
         progress(Message(f"beyond what was heard: {what}"))
-    for file in beside if hears.beside else ():
-        shape, (found, _) = hears.listens().shape, read_picture(file)
+    for name, file in ((name, Path(file)) for name, files in beside.items() for file in files):
+        shape, (found, _) = hears.pictures[name].shape, read_picture(file)
         noted({note: [file] for note in found.done}, progress)
         if cut := cut_off([found.cut(shape)]):
             size = sides((found.height, found.width))

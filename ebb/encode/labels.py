@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ebb.encode.condition import each
 from ebb.errors import UsageError, nearest
+from ebb.networks.ports import ClassPort, Port
 
 
 @dataclass(frozen=True)
@@ -18,14 +22,24 @@ class Labels:
     names: tuple[str, ...] = ()
 
     @property
-    def none(self) -> int:
-        """The index that asks for no label: the one after the last."""
-        return len(self.names)
+    def port(self) -> Port:
+        """One of the labels."""
+        return ClassPort(len(self.names))
+
+    @property
+    def turns(self) -> Sequence[str]:
+        """Every label."""
+        return self.names
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The index of each name."""
+        return {name: at for at, name in enumerate(self.names)}
 
     def index(self, label: str | int) -> int:
-        """The index of a label given by its name, or by its number where no name is one."""
-        if str(label) in self.names:
-            return self.names.index(str(label))
+        """The index of a label given by its name, or by its number where no name is one. Raises UsageError."""
+        if str(label) in self.places:
+            return self.places[str(label)]
         numbered = any(name.isdecimal() for name in self.names)  # then a number is a name, never a position
         if not numbered and str(label).isdecimal() and int(label) < len(self.names):
             return int(label)
@@ -33,22 +47,25 @@ class Labels:
             raise UsageError(f"this model was trained without labels, so it cannot be asked for {label!r}")
         raise UsageError(f"there is no label {label!r}", nearest(str(label), self.names))
 
-    def __call__(self, indices: Sequence[int]) -> Mapping[str, Tensor]:
-        """The condition of a batch, {"label": int64 [b]}; {} when there are no labels.
+    def given(self, asked: Any, count: int) -> list[str | None]:
+        """The names of labels that are asked for by name or number."""
+        every = each(asked, count, "label", str | int)
+        return [None if label is None else self.names[self.index(label)] for label in every]
 
-        Raises UsageError for what is no index of a label nor `none`.
-        """
-        if not self.names:
-            return {}
-        rows = [one.__index__() if hasattr(one, "__index__") else -1 for one in indices]
-        if not all(0 <= row <= self.none for row in rows):
-            raise UsageError(
-                f"indices of labels are whole numbers from 0 to {self.none}, the last of which is none, got"
-                f" {list(indices)!r:.60}",
-                "ask by name: system.wishes(count, label=...)",
-            )
-        return {"label": torch.tensor(rows, dtype=torch.int64)}
+    def __call__(self, given: Sequence[str | int | None]) -> Tensor:
+        """The indices of labels, int64 [b]; the one after the last for none."""
+        none = len(self.names)
+        return torch.tensor([none if label is None else self.index(label) for label in given], dtype=torch.int64)
 
-    def null(self) -> Mapping[str, Tensor]:
-        """One row of "no label", {"label": int64 [1]}: the row after the last label."""
-        return self([self.none])
+    def examples(self) -> Tensor:
+        """Every label."""
+        return torch.arange(len(self.names))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `from_json` makes it again."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Labels:
+        """The labels of a contract. Raises KeyError, TypeError where it holds none."""
+        return cls(tuple(map(str, found["names"])))

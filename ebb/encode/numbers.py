@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.errors import UsageError, nearest
+from ebb.networks.ports import Port, VectorPort
 
 Asked = Mapping[str, SupportsFloat | Sequence[SupportsFloat]]
 """Numbers by name: of each one for all samples, or one for each."""
@@ -21,8 +22,10 @@ Asked = Mapping[str, SupportsFloat | Sequence[SupportsFloat]]
 class Numbers:
     """(n − mean)/deviation of each of some named numbers, both measured where it is not missing; and its range there.
 
-    A network hears all of a row or nothing: one in which any number is missing (NaN) says nothing.
+    They are asked for by name, and heard together: a row in which any number is missing (NaN) says nothing.
     """
+
+    turns = ()
 
     names: tuple[str, ...]
     mean: tuple[float, ...]
@@ -41,22 +44,30 @@ class Numbers:
     def __str__(self) -> str:
         return ", ".join(f"{n} from {a:g} to {b:g}" for n, a, b in zip(self.names, self.least, self.most, strict=True))
 
-    def __call__(self, rows: Sequence[Sequence[float]] | NDArray[np.float64]) -> NDArray[np.float32]:
-        """The condition [b, k] of rows of numbers: of about unit size, or all NaN."""
+    @property
+    def port(self) -> Port:
+        """All of them, as one vector."""
+        return VectorPort(len(self.names))
+
+    def __call__(self, given: Sequence[Sequence[float] | None] | NDArray[np.float64]) -> Tensor:
+        """Rows of numbers, float32 [b, k] of about unit size, or all NaN."""
+        rows = given if isinstance(given, np.ndarray) else [row or (np.nan,) * len(self.names) for row in given]
         values = np.asarray(rows, np.float64).reshape(len(rows), len(self.names))
         said = ~np.isnan(values).any(1, keepdims=True)
         scaled: NDArray[np.float64] = (values - self.mean) / self.deviation
-        return np.where(said, scaled, np.nan).astype(np.float32)
+        return torch.from_numpy(np.where(said, scaled, np.nan).astype(np.float32))
 
-    def null(self, count: int) -> Tensor:
-        """`count` rows that say nothing."""
-        return torch.full((count, len(self.names)), torch.nan)
+    def examples(self) -> Tensor:
+        """The least and the most of each."""
+        return self([self.least, self.most])
 
-    def rows(self, asked: Asked, count: int) -> list[tuple[float, ...]]:
-        """The numbers of `count` samples: of each name one for all, or one for each.
+    def given(self, asked: Any, count: int) -> list[tuple[float, ...]]:
+        """Rows of numbers by name: of each name one for all samples, or one for each.
 
         Raises UsageError for a name that is not known or not given, and for what is not that many finite numbers.
         """
+        if not isinstance(asked, Mapping):
+            raise UsageError(f"numbers are asked for by name, got {asked!r:.60}", f"such as {{{self.names[0]!r}: …}}")
         for name in asked:
             if name not in self.names:
                 raise UsageError(f"this model hears no number {name!r}", nearest(name, self.names))

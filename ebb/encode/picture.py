@@ -4,58 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ebb.errors import UsageError
+from ebb.data.pictures import opened
+from ebb.encode.condition import each
+from ebb.errors import DataError, UsageError
+from ebb.networks.ports import MapPort, Port
 from ebb.shapes import Float, sides
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Pictures of `shape` [c, h, w] that the field `name` named, folded by `factor` to the size of what is denoised."""
+class Picture:
+    """Pictures of `shape` [c, h, w], folded by `factor` to the size of what is denoised.
 
-    name: str
+    One is asked for by its file, or as a tensor in [−1, 1].
+    """
+
     shape: tuple[int, int, int]
     factor: int = 1
 
+    turns = ()
+
     @property
-    def channels(self) -> int:
-        """Of what a network hears: c·factor²."""
-        return self.shape[0] * self.factor**2
+    def port(self) -> Port:
+        """c·factor² channels beside x."""
+        return MapPort(self.shape[0] * self.factor**2)
 
     def __str__(self) -> str:
-        return f"{self.name}, a picture of {sides(self.shape[1:])} in {'grey' if self.shape[0] == 1 else 'colour'}"
+        return f"a picture of {sides(self.shape[1:])} in {'grey' if self.shape[0] == 1 else 'colour'}"
 
-    def __call__(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        """The condition: places of factor × factor values become channels, and nothing is lost."""
-        return F.pixel_unshuffle(pictures, self.factor)
+    def given(self, asked: Any, count: int) -> Any:
+        """Files, or tensors. Raises DataError for a file that is not there, UsageError for another tensor."""
+        if isinstance(asked, Tensor):
+            return self.checked(asked[None] if asked.ndim == 3 else asked, count)
+        every = each(asked, count, "picture", str | Path | Tensor)
+        for file in {one for one in every if isinstance(one, str | Path)}:
+            if not Path(file).is_file():
+                raise DataError(f"there is no picture {file}", "name a file")
+        return [self.checked(one[None], 1)[0] if isinstance(one, Tensor) else one and str(one) for one in every]
 
-    def null(self, count: int) -> Tensor:
-        """`count` conditions that say nothing."""
-        return self(torch.full((count, *self.shape), torch.nan))
-
-    def given(self, pictures: Tensor, count: int) -> Float[Tensor, "b c h w"]:
+    def checked(self, pictures: Tensor, count: int) -> Float[Tensor, "b c h w"]:
         """Pictures in [−1, 1] for `count` samples: one, or one for each. Raises UsageError for what is not."""
-        every = pictures[None] if pictures.ndim == 3 else pictures
-        if every.shape[1:] != self.shape or len(every) not in (1, count) or not every.is_floating_point():
+        if pictures.shape[1:] != self.shape or len(pictures) not in (1, count) or not pictures.is_floating_point():
             raise UsageError(
                 f"expected one picture for each of {count} images, floating {[count, *self.shape]}, or one for all;"
                 f" got {str(pictures.dtype).removeprefix('torch.')} {list(pictures.shape)}"
             )
-        if not bool((every.abs() <= 1).all()):  # NaN is neither
+        if not bool((pictures.abs() <= 1).all()):  # NaN is neither
             raise UsageError("a picture has values from -1 to 1", "divide 8-bit values by 127.5 and subtract 1")
-        return every.expand(count, *self.shape)
+        return pictures.expand(count, *self.shape)
+
+    def __call__(self, given: Any) -> Float[Tensor, "b d h2 w2"]:
+        """Places of factor × factor values become channels, and nothing is lost; NaN where there is no picture.
+
+        Files are scaled to cover [h, w] and cropped at the centre. Raises DataError for what is no picture.
+        """
+        every = given[:]  # pictures of data are read here
+        if isinstance(every, Tensor):
+            return F.pixel_unshuffle(every, self.factor)
+        files = list(dict.fromkeys(one for one in every if isinstance(one, str)))
+        read: dict[str | None, Tensor] = dict(zip(files, opened(files, self.shape), strict=True)) if files else {}
+        read[None] = torch.full(self.shape, torch.nan)
+        return self(torch.stack([one if isinstance(one, Tensor) else read[one] for one in every]))
+
+    def examples(self) -> Tensor:
+        """Black and white."""
+        shades = torch.tensor([-1.0, 1.0])[:, None, None, None]
+        return self(shades.expand(2, *self.shape))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which `from_json` makes it again."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Beside:
+    def from_json(cls, found: Mapping[str, Any]) -> Picture:
         """The pictures of a contract. Raises KeyError, TypeError, ValueError where it holds none."""
         channels, height, width = map(int, found["shape"])
-        return cls(str(found["name"]), (channels, height, width), int(found["factor"]))
+        return cls((channels, height, width), int(found["factor"]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from ebb.encode.condition import each
 from ebb.encode.text import checked
 from ebb.errors import DamagedError, DataError, ResourceError, UsageError, nearest
+from ebb.networks.ports import Port, StatesPort
 from ebb.shapes import Float
 from ebb.store.checkpoint import sha256
 
@@ -114,6 +117,86 @@ class Joined:
         """The states of texts as float32 [n, length, width]; rows of padding, also those in between, are 0."""
         each = [encoder.states(texts) for encoder in self.encoders]
         return torch.cat([F.pad(states, (0, self.width - states.shape[2])).to(each[0].device) for states in each], 1)
+
+
+@dataclass(frozen=True)
+class FrozenText:
+    """Texts as the states of frozen encoders in local folders, one after the other; else as `Text`.
+
+    The encoders are not part of a model: their folders and a `fingerprint` of their files are. They are read when the
+    first text that says something is, and other files than those of training are refused.
+    """
+
+    folders: tuple[str, ...]
+    length: int
+    width: int
+    fingerprint: str
+    turns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, folders: Sequence[str], length: int, device: torch.device, turns: Sequence[str] = ()) -> FrozenText:
+        """The encoders of some folders, each hearing texts of `length` pieces; raises as `PretrainedText`."""
+        joined = Joined([PretrainedText(Path(folder), length, device) for folder in folders])
+        own = tuple(str(Path(folder).resolve()) for folder in folders)
+        made = cls(own, joined.length, joined.width, joined.fingerprint, tuple(turns))
+        vars(made)["encoder"] = joined  # no need to read it again
+        return made
+
+    @cached_property
+    def encoder(self) -> Joined:
+        """The encoders. Raises UsageError where their files are others than those that the model was trained with."""
+        each = self.length // len(self.folders)
+        joined = Joined([PretrainedText(Path(folder), each) for folder in self.folders])
+        if joined.fingerprint != self.fingerprint:
+            raise UsageError(
+                f"the text encoders in {', '.join(self.folders)} are not those that this model was trained with",
+                "put the files of training back",
+            )
+        return joined
+
+    @property
+    def port(self) -> Port:
+        """What a network hears it by."""
+        return StatesPort(self.width, self.length)
+
+    def __str__(self) -> str:
+        return f"{self.length} states of {', '.join(Path(folder).name for folder in self.folders)}"
+
+    def given(self, asked: Any, count: int) -> list[str | None]:
+        """The texts."""
+        return each(asked, count, "text", str)
+
+    def examples(self) -> Tensor:
+        """Those of a few texts it was trained on."""
+        return self(self.turns[:8] or ("",))
+
+    def unseen(self, text: str) -> tuple[str, ...]:
+        """None: what the encoders were trained on is not known."""
+        return ()
+
+    def count(self, text: str) -> int:
+        """The most pieces that one of the encoders makes of a text, as a share of its length, in pieces of all."""
+        each = self.length // len(self.folders)
+        return self.length * max(one.count(text) for one in self.encoder.encoders) // each
+
+    def __call__(self, given: Sequence[str | None]) -> Tensor:
+        """The states of texts, float32 [b, length, width]; an empty one, all padding, says nothing."""
+        texts = [text or "" for text in given]
+        if not any(text.strip() for text in texts):
+            return torch.zeros(len(texts), self.length, self.width)
+        return self.encoder.states(texts).cpu()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `from_json` makes it again."""
+        plain = asdict(self)
+        return {**plain, "examples": plain.pop("turns")}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> FrozenText:
+        """The texts of a contract. Raises KeyError, TypeError where it is not one."""
+        names = ("folders", "length", "width", "fingerprint", "examples")
+        folders, length, width, fingerprint, examples = (found[name] for name in names)
+        return cls(tuple(folders), int(length), int(width), str(fingerprint), tuple(examples))
 
 
 def _hashed(document: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Text as numbers: a vocabulary of byte pairs learnt from the captions a model is trained on."""
+"""Texts as conditions: a vocabulary of byte pairs learnt from the captions a model is trained on."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import heapq
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ebb.encode.condition import each
 from ebb.errors import DamagedError, DataError, UsageError
+from ebb.networks.ports import PiecesPort, Port
 
 BYTES = 256
 PADDING = 0
@@ -165,6 +169,65 @@ class Vocabulary:
         if not whole:
             raise DamagedError("expected merges of two earlier pieces, each pair once, and known words that are text")
         return cls(merges, known)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Texts as piece ids of a vocabulary, cut or padded with 0 to `length`; `turns` are some it was trained on.
+
+    With `concepts` a text is taken apart into at most so many (`ebb.encode.text.concepts_of`), each of that length.
+    """
+
+    vocabulary: Vocabulary
+    length: int
+    turns: tuple[str, ...] = ()
+    concepts: int = 0
+
+    @property
+    def port(self) -> Port:
+        """What a network hears it by."""
+        return PiecesPort(len(self.vocabulary), self.length, self.concepts)
+
+    def __str__(self) -> str:
+        each = f"up to {self.concepts} concepts of " if self.concepts else ""
+        return f"{each}up to {self.length} of {len(self.vocabulary):,} pieces"
+
+    def given(self, asked: Any, count: int) -> list[str | None]:
+        """The texts."""
+        return each(asked, count, "text", str)
+
+    def examples(self) -> Tensor:
+        """Those of a few texts it was trained on."""
+        return self(self.turns[:8] or ("",))
+
+    def unseen(self, text: str) -> tuple[str, ...]:
+        """The words that no caption had."""
+        return self.vocabulary.unseen(text)
+
+    def count(self, text: str) -> int:
+        """The pieces of a text, or of its longest concept, also those that are cut."""
+        return max(len(self.vocabulary.pieces(part)) for part in concepts_of(text, self.concepts))
+
+    def __call__(self, given: Sequence[str | None]) -> Tensor:
+        """The ids of texts, int64 [b, length], or [b, concepts, length]; an empty one, all padding, says nothing."""
+        if not self.concepts:
+            return torch.from_numpy(np.stack([self.vocabulary.encode(text or "", self.length) for text in given]))
+        ids = np.zeros((len(given), self.concepts, self.length), np.int64)
+        for row, text in zip(ids, given, strict=True):
+            for place, part in zip(row, concepts_of(text or "", self.concepts), strict=False):
+                place[:] = self.vocabulary.encode(part, self.length)
+        return torch.from_numpy(ids)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `from_json` makes it again."""
+        plain = {"length": self.length, "examples": list(self.turns), "concepts": self.concepts}
+        return {"vocabulary": self.vocabulary.to_json()} | plain
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Text:
+        """The text of a contract. Raises KeyError, TypeError, DamagedError where it is not one."""
+        vocabulary = Vocabulary.from_json(found["vocabulary"])
+        return cls(vocabulary, int(found["length"]), tuple(found["examples"]), int(found.get("concepts", 0)))
 
 
 def _joined(ids: list[int], pair: Pair, made: int) -> list[int]:

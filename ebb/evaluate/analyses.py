@@ -22,7 +22,7 @@ from ebb.judge.features import Features, RandomFeatures
 from ebb.judge.matcher import AMONG, retrieval, train_matcher
 from ebb.judge.scene_reader import agreement, judge
 from ebb.system.families.families import FAMILIES
-from ebb.system.requests import wishes_of
+from ebb.system.requests import values_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System
 from ebb.understand.bound import bound
@@ -114,7 +114,7 @@ def noise(subject: Analysed) -> Result:
     some = np.random.default_rng(subject.seed).permutation(len(images.pixels))[:IDEAL]
     parts = (images.x(some[at : at + AT_ONCE]) for at in range(0, len(some), AT_ONCE))
     known = torch.cat([system.encode(x.to(system.device)).cpu() for x in parts])
-    probed, theirs = known[:PROBED].to(system.device), system.conditions(wishes_of(system, images, some))
+    probed, theirs = known[:PROBED].to(system.device), system.conditions(values_of(images, some), len(some))
     cond = {name: row[:PROBED] for name, row in theirs.items()}
     found = levels(system.denoiser, probed, cond, known, reference_cond=theirs, seed=subject.seed)
     return Result({"levels": found})
@@ -182,9 +182,9 @@ def of_new_captions(subject: Analysed) -> tuple[NDArray[np.uint8], tuple[str, ..
     aside = subject.images.held_out or subject.images
     captioned = [at for at, caption in enumerate(aside.captions or ()) if caption.strip()]
     some = np.random.default_rng(subject.seed).permutation(captioned)[: min(PROMPTED, len(subject.drawn.pixels))]
-    asked = wishes_of(subject.system, aside, some)
-    made = Sampler(subject.system)(subject.system.request(asked, subject.seed))
-    return to_pixels(made), asked.texts, aside.pixels[some]
+    asked = values_of(aside, some)
+    made = Sampler(subject.system)(subject.system.request(asked, len(some), subject.seed))
+    return to_pixels(made), tuple(asked["text"]), aside.pixels[some]
 
 
 def held(subject: Analysed) -> Images | None:

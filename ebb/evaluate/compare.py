@@ -95,12 +95,12 @@ def against(
         images = data_of(run, data)
         comparable(run, len(images.pixels))
         seen, _ = yield from features_for(run, images, features)
-        wishes = asked_for(ones[0].system, images, count, seed)
-        labels = labels_of(ones[0].system, wishes, images)
+        given = asked_for(ones[0].system, images, count, seed)
+        labels = labels_of(ones[0].system, given, images)
         drawn = list[Drawn]()
         for folder, one in zip((run, other), ones, strict=True):
             what = f"{folder.name}: sampling"
-            drawn.append((yield from drawn_from(folder, one, images, wishes, seed=seed, what=what)))
+            drawn.append((yield from drawn_from(folder, one, images, given, count, seed=seed, what=what)))
         yield Progress("comparing")
         names = called(run, other)
         made_by = [settings_of(one, d, seed) for one, d in zip(ones, drawn, strict=True)]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Values
 from ebb.events import Progress, Work
 from ebb.store.failure import explained
 from ebb.store.owned import SAMPLES, SHARDS, delete
@@ -48,8 +48,9 @@ class Drawn:
 def draw(
     system: System,
     home: Path,
+    given: Values,
+    count: int,
     *,
-    wishes: Wishes,
     seed: int,
     facts: Mapping[str, Any],
     what: str = "sampling",
@@ -66,8 +67,8 @@ def draw(
     folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    request, sampler = Request(wishes, system.sampling, seed), Sampler(system)
-    count, shards = len(wishes), listed(folder)
+    request, sampler = Request(given, count, system.sampling, seed), Sampler(system)
+    shards = listed(folder)
     blank = system.modality.stored(torch.zeros(1, *system.shape))  # says what samples are stored as
     stored = np.empty((count, *blank.shape[1:]), blank.dtype)
     began, fresh, spent, shown, since = time.perf_counter(), 0, 0.0, 0.0, time.time()

@@ -15,7 +15,7 @@ from ebb.data.images import PICTURES
 from ebb.data.modality import compared
 from ebb.data.of_run import data_of
 from ebb.data.scan import Images
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, draw, forget
@@ -109,9 +109,9 @@ def evaluate(
         one, images = loaded(run, weights, **settings), data_of(run, data)
         comparable(run, len(images.pixels))
         seen, accuracy = yield from features_for(run, images, features)
-        wishes = asked_for(one.system, images, count, seed)
-        labels = labels_of(one.system, wishes, images)
-        drawn = yield from drawn_from(run, one, images, wishes, seed=seed)
+        given = asked_for(one.system, images, count, seed)
+        labels, asked = labels_of(one.system, given, images), tuple(given.get("text", ()))
+        drawn = yield from drawn_from(run, one, images, given, count, seed=seed)
         yield Progress("measuring")
         figures = measure(
             compared(images.modality, drawn.pixels),
@@ -126,7 +126,7 @@ def evaluate(
         )
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
         found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
-        subject = Analysed(run, one.system, images, drawn, labels, wishes.texts, seen, seed, likelihood)
+        subject = Analysed(run, one.system, images, drawn, labels, asked, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
 
 
@@ -226,12 +226,12 @@ def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
 
 
 def drawn_from(
-    run: Path, one: Loaded, images: Images, wishes: Wishes, *, seed: int, what: str = "sampling"
+    run: Path, one: Loaded, images: Images, given: Values, count: int, *, seed: int, what: str = "sampling"
 ) -> Work[Drawn]:
     """Samples of the run, saved in its folder under what they depend on."""
     facts = {"weights": one.sha256, "data": images.summary.fingerprint}
     home = run / "evaluation"
-    return (yield from draw(one.system, home, wishes=wishes, seed=seed, facts=facts, what=what))
+    return (yield from draw(one.system, home, given, count, seed=seed, facts=facts, what=what))
 
 
 def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:

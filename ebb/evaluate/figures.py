@@ -85,11 +85,13 @@ Outcome: TypeAlias = dict[str, Distance] | str
 """Figures by name, or why there are none."""
 
 
-def _sampled(sets: Sets, statistic: Statistic, read: Callable[[Pile], Array], resamples: int, **how: Any) -> Distance:
-    """A statistic of `read(pile)`, with its bootstrap interval and its floor."""
+def _sampled(
+    sets: Sets, statistic: Statistic, read: Callable[[Pile], Array], needs: int, resamples: int | None = None
+) -> Distance:
+    """A statistic of `read(pile)`, which is better where it is low, with its bootstrap interval and its floor."""
     samples, floor, reference = (read(pile) for pile in (sets.samples, sets.floor, sets.reference))
-    value, low, high = estimate(statistic, samples, reference, resamples=resamples, seed=sets.seed)
-    return Distance(value, low, high, once(statistic, floor, reference), **how)
+    value, low, high = estimate(statistic, samples, reference, resamples=resamples or sets.resamples, seed=sets.seed)
+    return Distance(value, low, high, once(statistic, floor, reference), needs, "low")
 
 
 def rows(pile: Pile) -> Array:
@@ -112,7 +114,7 @@ STATISTICS: dict[str, tuple[Statistic, Callable[[Pile], Array]]] = {
 def _of_features(name: str, sets: Sets, resamples: int, needs: int) -> Distance:
     """One of STATISTICS, the mean of the members'."""
     statistic, read = STATISTICS[name]
-    return _sampled(sets, averaged(statistic, sets.columns), read, resamples, needs=needs, better="low")
+    return _sampled(sets, averaged(statistic, sets.columns), read, needs, resamples)
 
 
 def affordable(sets: Sets) -> int:
@@ -163,7 +165,7 @@ def pixels(sets: Sets) -> Outcome:
     def read(pile: Pile) -> Array:
         return sliced.projected(pile.pixels, sets.seed)
 
-    figure = _sampled(sets, sliced.sliced_counted, read, sets.resamples, needs=sliced.NEEDS, better="low")
+    figure = _sampled(sets, sliced.sliced_counted, read, sliced.NEEDS)
     return {"sliced Wasserstein distance": figure}
 
 
@@ -176,7 +178,7 @@ def class_score(sets: Sets) -> Outcome:
         return probabilities(sets.features, pile.rows)
 
     needs = by_class.SCORED * read(sets.reference).shape[1]
-    return {"class score": _sampled(sets, by_class.score_counted, read, sets.resamples, needs=needs, better="high")}
+    return {"class score": replace(_sampled(sets, by_class.score_counted, read, needs), better="high")}
 
 
 def _too_small(images: NDArray[Any], least: int) -> str | None:

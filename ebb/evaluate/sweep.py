@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive
@@ -127,10 +127,10 @@ def sweep(
         parts, widest = split(images.pixels, count, seed), max(part.stop - part.start for part in blocks(features))
         if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing
             decisive(run, count, len(parts[1]), widest)
-        wishes = asked_for(system, images, count, seed)
-        labels = labels_of(system, wishes, images)
+        given = asked_for(system, images, count, seed)
+        labels = labels_of(system, given, images)
         floor, reference = (extract(features, batches(part)) for part in parts)
-        at = partial(measured, system, wishes=wishes, labels=labels, seed=seed, features=features, reference=reference)
+        at = partial(measured, system, given, count, labels=labels, seed=seed, features=features, reference=reference)
         found, failed = yield from tried((yield from settings_of(system, solvers, steps, scales, search)), at)
         cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
         best, chosen = choose(cells)
@@ -200,7 +200,7 @@ def searched(system: System, sampling: Sampling) -> str | None:
     scheme = scheme_of(system.denoiser, sampling).guided(cfg(sampling.guidance, system.null()))
     x = scheme.start(Noise.of(2**32, WARM_UP), torch.empty(WARM_UP, *system.inner, device=system.device))
     try:
-        cond = system.conditions(system.wishes(WARM_UP))
+        cond = system.conditions(system.given(WARM_UP), WARM_UP)
         times = tune(scheme.denoiser, scheme.solver, scheme.times, x, cond).times
     except StochasticError:
         return None
@@ -209,9 +209,10 @@ def searched(system: System, sampling: Sampling) -> str | None:
 
 def measured(
     system: System,
+    given: Values,
+    count: int,
     how: Sampling,
     *,
-    wishes: Wishes,
     labels: NDArray[np.int64] | None,
     seed: int,
     features: Features,
@@ -220,11 +221,10 @@ def measured(
     """One cell, and the features of its samples."""
     with counted(system.denoiser.network) as evaluations:
         began = time.perf_counter()
-        made = to_pixels(Sampler(system)(Request(wishes, how, seed)))
+        made = to_pixels(Sampler(system)(Request(given, count, how, seed)))
         took = time.perf_counter() - began
     rows = extract(features, batches(made))
     accuracy, _ = label_accuracy(features, rows, labels, None)
-    count = len(wishes)
     cost = evaluations[0] / count
     found = once(distance_in(features), rows, reference)
     return Cell(how, found, accuracy, cost, took / count, made[:SHOWN]), rows

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ebb.data.pictures import batches, to_unit
-from ebb.encode.conditioner import Text
-from ebb.encode.text import Vocabulary
+from ebb.encode.text import Text, Vocabulary
 from ebb.errors import DataError
 from ebb.judge.features import BATCH, RATE, ImageClassifier
 from ebb.networks.text_encoder import TextEncoder
@@ -49,7 +48,7 @@ class Matcher(nn.Module):
 
     def of_texts(self, texts: Sequence[str]) -> Float[Tensor, "b d"]:
         """The points of texts."""
-        return F.normalize(self.texts(torch.from_numpy(self.text(texts))).pooled, dim=1)
+        return F.normalize(self.texts(self.text(texts)).pooled, dim=1)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.blocks import CONVOLUTIONS, zeroed
-from ebb.networks.conditions import Conditions
+from ebb.networks.embedder import Embedder
 from ebb.networks.mlp import MLP
 from ebb.networks.unet import Residual, groups
 from ebb.shapes import Float
@@ -56,7 +56,7 @@ class Classifier(nn.Module):
             "dims": dims,
         }
         conv, widths, e = CONVOLUTIONS[dims], [width * m for m in multipliers], 2 * width
-        self.embedding = Conditions(e)
+        self.embedding = Embedder(e, {})
         self.stem = conv(channels, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(nn.ModuleList(Residual(dims, w, w, e) for _ in range(depth)) for w in widths)
         self.shrink = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))

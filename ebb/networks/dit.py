@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, CrossAttention, heads_of, rotation
 from ebb.networks.blocks import assembled, cut, zeroed
-from ebb.networks.conditions import Conditions, Heard
+from ebb.networks.embedder import Embedded, Embedder
+from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
 
 
@@ -24,6 +25,13 @@ def modulated(x: Float[Tensor, "b n w"], shift: Tensor, scale: Tensor) -> Float[
 def mlp(width: int) -> nn.Sequential:
     """Two linear maps with four times the width between them."""
     return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+
+
+def whole_texts(embedding: Embedder, kind: str) -> Embedder:
+    """`embedding`, where it hears no text in concepts; raises UsageError else."""
+    if embedding.concepts:
+        raise UsageError(f"a {kind} attends to whole texts", "leave --text.concepts out, or take a unet")
+    return embedding
 
 
 class DiTBlock(nn.Module):
@@ -42,7 +50,7 @@ class DiTBlock(nn.Module):
         self.mlp = mlp(width)
         self.cross = CrossAttention(width, width, head) if text else None
 
-    def forward(self, x: Tensor, heard: Heard, turn: Tensor | None) -> Float[Tensor, "b n w"]:
+    def forward(self, x: Tensor, heard: Embedded, turn: Tensor | None) -> Float[Tensor, "b n w"]:
         """x after all branches."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(heard.vector).chunk(6, -1)
         x = x + gate1[:, None] * self.attention(modulated(x, shift1, scale1), turn)
@@ -56,8 +64,8 @@ class DiT(nn.Module):
     """x [b, channels, *size], time [b], cond → [b, channels, *size]: a transformer over patches, in any dimension.
 
     positions "rope" turns queries and keys by place and takes any size; "learned" adds a table made for `size`.
-    What may be said in `cond`, and the settings from `classes` to `image`: see `Conditions`. A text is attended to by
-    every block, and modulates them. Outputs start at 0.
+    What may be said in `cond`: see `ebb.networks.ports`. A text is attended to by every block, and modulates them.
+    Outputs start at 0.
     """
 
     def __init__(
@@ -70,18 +78,13 @@ class DiT(nn.Module):
         head: int = 64,
         positions: Literal["rope", "learned"] = "rope",
         size: Sequence[int] = (),
-        classes: int = 0,
         dims: int = 2,
-        vocabulary: int = 0,
-        states: int = 0,
-        length: int = 0,
-        numbers: int = 0,
-        image: int = 0,
+        ports: Ports = NO_PORTS,
     ) -> None:
         super().__init__()
         if positions == "learned" and len(size) != dims:
             raise UsageError(f"learned positions need the size they are learned for, one number per {dims} axes")
-        self.embedding = Conditions(width, classes, vocabulary, states, length, numbers, image)
+        self.embedding = whole_texts(Embedder(width, ports), "dit")
         self.settings: dict[str, Any] = {
             "channels": channels,
             "width": width,
@@ -95,9 +98,9 @@ class DiT(nn.Module):
         self.patch, self.turned = patch, width // heads_of(width, head)
         self.positions, self.grid = positions, tuple(-(-n // patch) for n in size)
         tokens = int(torch.tensor(self.grid).prod())
-        self.stem = nn.Linear((channels + image) * patch**dims, width)
+        self.stem = nn.Linear((channels + self.embedding.beside) * patch**dims, width)
         self.places = nn.Parameter(0.02 * torch.randn(1, tokens, width)) if positions == "learned" else None
-        self.blocks = nn.ModuleList(DiTBlock(width, head, length > 0) for _ in range(depth))
+        self.blocks = nn.ModuleList(DiTBlock(width, head, self.embedding.length > 0) for _ in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, channels * patch**dims))
 

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ebb.errors import UsageError
 from ebb.networks.blocks import zeroed
-from ebb.networks.conditions import Conditions
+from ebb.networks.embedder import Embedder
+from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
 
 
@@ -20,10 +22,13 @@ class MLP(nn.Module):
     Outputs start at 0.
     """
 
-    def __init__(self, channels: int, *, width: int = 128, depth: int = 3, classes: int = 0) -> None:
+    def __init__(self, channels: int, *, width: int = 128, depth: int = 3, ports: Ports = NO_PORTS) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {"channels": channels, "width": width, "depth": depth, "classes": classes}
-        self.embedding = Conditions(width, classes)
+        self.embedding = Embedder(width, ports)
+        if self.embedding.length or self.embedding.beside:
+            raise UsageError("an MLP attends to no text and has no places", "give ports of classes and vectors")
+        own = {"channels": channels, "width": width, "depth": depth}
+        self.settings: dict[str, Any] = own | self.embedding.settings
         self.stem = nn.Linear(channels, width)
         self.film = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(depth))
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, JointAttention, heads_of, rotation
 from ebb.networks.blocks import assembled, cut, zeroed
-from ebb.networks.conditions import Conditions
-from ebb.networks.dit import mlp, modulated
+from ebb.networks.dit import mlp, modulated, whole_texts
+from ebb.networks.embedder import Embedder
+from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
 
 
@@ -55,8 +56,8 @@ class MMDiT(nn.Module):
     dimension and size.
 
     The text's rows and the patches are two streams with separate weights and one attention over both; patches are
-    turned by their place. What else may be said in `cond` modulates both, with the pooled text: see `Conditions`. A
-    vocabulary or states are needed. Outputs start at 0.
+    turned by their place. What else may be said in `cond` (see `ebb.networks.ports`) modulates both, with the pooled
+    text. A port of pieces or states is needed. Outputs start at 0.
     """
 
     def __init__(
@@ -68,17 +69,12 @@ class MMDiT(nn.Module):
         patch: int = 4,
         head: int = 64,
         dims: int = 2,
-        classes: int = 0,
-        vocabulary: int = 0,
-        states: int = 0,
-        length: int = 0,
-        numbers: int = 0,
-        image: int = 0,
+        ports: Ports = NO_PORTS,
     ) -> None:
         super().__init__()
-        if not vocabulary and not states:
+        self.embedding = whole_texts(Embedder(width, ports), "mmdit")
+        if not self.embedding.length:
             raise UsageError("mmdit has a stream for text, and no text was given", "without text: dit")
-        self.embedding = Conditions(width, classes, vocabulary, states, length, numbers, image)
         self.settings: dict[str, Any] = {
             "channels": channels,
             "width": width,
@@ -88,7 +84,7 @@ class MMDiT(nn.Module):
             "dims": dims,
         } | self.embedding.settings
         self.patch, self.turned = patch, width // heads_of(width, head)
-        self.stem = nn.Linear((channels + image) * patch**dims, width)
+        self.stem = nn.Linear((channels + self.embedding.beside) * patch**dims, width)
         self.blocks = nn.ModuleList(JointBlock(width, head, last=i == depth - 1) for i in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, channels * patch**dims))

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, CrossAttention
 from ebb.networks.blocks import CONVOLUTIONS, cropped, padded, patches, unpatch, zeroed
-from ebb.networks.conditions import Conditions, Heard
+from ebb.networks.embedder import Embedded, Embedder
+from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
 
 
@@ -32,7 +33,7 @@ class Residual(nn.Module):
         self.conv2 = zeroed(conv(width, width, 3, padding=1))
         self.skip = conv(inside, width, 1) if inside != width else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "b c *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
+    def forward(self, x: Float[Tensor, "b c *size"], heard: Embedded) -> Float[Tensor, "b w *size"]:
         """The block's output, of the same size."""
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.film(heard.vector)[(...,) + (None,) * (x.ndim - 2)].chunk(2, 1)
@@ -57,7 +58,7 @@ class SelfAttention(nn.Module):
         self.norm = nn.GroupNorm(groups(width), width)
         self.attention = Attention(width)
 
-    def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
+    def forward(self, x: Float[Tensor, "b w *size"], heard: Embedded) -> Float[Tensor, "b w *size"]:
         """x + attention(GN(x)); what is heard is not used."""
         return x + mapped(self.attention(places(self.norm(x))), x)
 
@@ -96,7 +97,7 @@ class TextAttention(nn.Module):
         self.where = Whereabouts(width, dims)
         self.attention = CrossAttention(width, inside)
 
-    def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
+    def forward(self, x: Float[Tensor, "b w *size"], heard: Embedded) -> Float[Tensor, "b w *size"]:
         """x + attention(GN(x) + where, rows)."""
         return x + mapped(self.attention(self.where(self.norm(x)), heard.rows, heard.seen), x)
 
@@ -116,7 +117,7 @@ class ConceptAttention(nn.Module):
         self.attention = CrossAttention(width, inside)
         self.gate = nn.Linear(width, 1)
 
-    def forward(self, x: Float[Tensor, "b w *size"], heard: Heard) -> Float[Tensor, "b w *size"]:
+    def forward(self, x: Float[Tensor, "b w *size"], heard: Embedded) -> Float[Tensor, "b w *size"]:
         """x + Σ_k g_k·attention(GN(x) + where, rows_k)."""
         count, rows, seen = heard.rows.shape[1], heard.rows.flatten(0, 1), heard.seen.flatten(0, 1)
         each = self.attention(self.where(self.norm(x)).repeat_interleave(count, 0), rows, seen)
@@ -150,8 +151,8 @@ class UNet(nn.Module):
     Level i works at 1/(patch·2^i) of the resolution with width·multipliers[i] channels and `depth` residual blocks on
     the way down and as many on the way up; after each block, levels listed in `attention` attend to themselves and
     those in `cross` to the text. `patch` > 1 moves patch^dims blocks into the channels first, which trades detail for
-    speed at high resolution. What may be said in `cond`, and the settings from `vocabulary` to `image`: see
-    `Conditions`; with `concepts`, a text is up to that many texts, each attended to alone. Outputs start at 0.
+    speed at high resolution. What may be said in `cond`: see `ebb.networks.ports`; with `concepts`, a text is up to
+    that many texts, each attended to alone. Outputs start at 0.
     """
 
     def __init__(
@@ -164,28 +165,22 @@ class UNet(nn.Module):
         patch: int = 1,
         attention: Sequence[int] = (),
         cross: Sequence[int] = (),
-        classes: int = 0,
         dims: int = 2,
-        vocabulary: int = 0,
-        states: int = 0,
-        length: int = 0,
-        numbers: int = 0,
-        image: int = 0,
-        concepts: int = 0,
+        ports: Ports = NO_PORTS,
     ) -> None:
         super().__init__()
         if dims not in CONVOLUTIONS:
             raise UsageError(f"a U-Net has 1, 2 or 3 spatial dimensions, got {dims}")
-        if cross and not length:
-            raise UsageError("cross-attention needs a text", "give vocabulary or states, and length")
-        own = {"channels": channels, "width": width, "depth": depth, "patch": patch, "dims": dims, "concepts": concepts}
+        own = {"channels": channels, "width": width, "depth": depth, "patch": patch, "dims": dims}
         levels = {"multipliers": tuple(multipliers)}
         levels |= {k: levels_of(k, v, len(multipliers)) for k, v in (("attention", attention), ("cross", cross))}
         conv, e, widths = CONVOLUTIONS[dims], 2 * width, [width * m for m in multipliers]
         self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
-        self.embedding = Conditions(e, classes, vocabulary, states, length, numbers, image, concepts)
+        self.embedding = Embedder(e, ports)
+        if cross and not self.embedding.length:
+            raise UsageError("cross-attention needs a text", "give a port of pieces or states")
         self.settings: dict[str, Any] = own | levels | self.embedding.settings
-        self.stem = conv((channels + image) * patch**dims, widths[0], 3, padding=1)
+        self.stem = conv((channels + self.embedding.beside) * patch**dims, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, w in enumerate(widths):
             for part, entry in ((self.down, w), (self.up, 2 * w)):
@@ -197,7 +192,7 @@ class UNet(nn.Module):
 
     def block(self, entry: int, width: int, level: int) -> nn.ModuleList:
         """One residual block of a level and the attention after it."""
-        e, listens = 2 * self.settings["width"], ConceptAttention if self.settings["concepts"] else TextAttention
+        e, listens = 2 * self.settings["width"], ConceptAttention if self.embedding.concepts else TextAttention
         layers: list[nn.Module] = [Residual(self.settings["dims"], entry, width, e)]
         layers += [SelfAttention(width)] if level in self.settings["attention"] else []
         layers += [listens(width, e, self.settings["dims"])] if level in self.settings["cross"] else []

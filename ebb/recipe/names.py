@@ -68,7 +68,7 @@ def parse(text: str, members: Mapping[str, Any], idea: str) -> Any:
         return member
     try:
         if dataclasses.is_dataclass(made):
-            return TypeAdapter(made).validate_python({**vars(member), **fields})
+            return TypeAdapter(made).validate_python(({} if inspect.isclass(member) else vars(member)) | fields)
         return made(**fields)
     except (ValidationError, TypeError) as error:
         if not isinstance(error, ValidationError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Discriminator, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Tag, ValidationError, field_validator, model_validator
 
 from ebb.errors import UsageError, nearest
 from ebb.recipe.groups import (
@@ -53,8 +53,8 @@ class Recipe(Group):
     """Everything a training run is. `Recipe(kind=…)` makes that of a family, as `pathlib.Path` makes its system's."""
 
     kind: str
-    beside: str | None = None
-    """field of metadata.jsonl that names another picture of the same scene (a mask, a drawing, …), to be heard"""
+    beside: tuple[str, ...] = ()
+    """fields of metadata.jsonl that name other pictures of the same scene (a mask, a drawing, …), to be heard"""
     budget: str | None = None
     """wall-clock time to train for, e.g. 90s, 10m, 2h; None: chosen from data and machine"""
     steps: int | None = None
@@ -77,6 +77,12 @@ class Recipe(Group):
         if cls is Recipe:
             cls = RECIPES.get(fields.get("kind", FIRST), DiffusionRecipe)
         return super().__new__(cls)
+
+    @field_validator("beside", mode="before")
+    @classmethod
+    def several(cls, value: Any) -> Any:
+        """A run.yaml of before there could be several pictures has the name of one, or null."""
+        return () if value is None else (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def within_limits(self) -> Recipe:

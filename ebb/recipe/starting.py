@@ -17,36 +17,19 @@ from ebb.recipe.recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, flat, 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choice depends on: count of examples, shape (c, *size) of what is denoised, classes, deviation."""
+    """What the choice depends on: count of examples, shape (c, *size) of what is denoised, its standard deviation."""
 
     count: int
     shape: tuple[int, ...]
-    classes: int
     sigma_data: float
-    vocabulary: int = 0
-    """pieces of texts; 0 where there are none"""
-    states: int = 0
-    """width of the states of frozen encoders; 0 where there are none"""
-    length: int = 0
-    """most pieces of a text"""
-    concepts: int = 0
-    """texts that each text is taken apart into; 0 where it is not"""
-    numbers: int = 0
-    """heard with each picture"""
-    image: int = 0
-    """channels of what is heard beside it"""
+    conditioned: bool = False
+    """whether anything can be asked for"""
+    texts: bool = False
+    """whether texts can be"""
+    beside: int = 0
+    """channels of the pictures that can be"""
     picture: tuple[int, ...] | None = None
     """shape of the pictures, where their latents are denoised"""
-
-    @property
-    def hears(self) -> bool:
-        """Whether there are texts."""
-        return self.length > 0
-
-    @property
-    def conditioned(self) -> bool:
-        """Whether anything is heard."""
-        return self.classes > 0 or self.hears or self.numbers > 0 or self.image > 0
 
     @property
     def side(self) -> int:
@@ -68,7 +51,7 @@ def room(facts: Facts, patch: int) -> int:
     """
     own = facts.shape[0]
     places: int = patch ** len(facts.shape[1:])
-    return 16 * math.ceil(max(ROOM * own, own + facts.image) * places / 16)
+    return 16 * math.ceil(max(ROOM * own, own + facts.beside) * places / 16)
 
 
 def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> NetworkRecipe:
@@ -102,7 +85,7 @@ def squeezed(network: NetworkRecipe, facts: Facts) -> str | None:
 
 def texts(facts: Facts, *levels: int) -> tuple[int, ...]:
     """The levels that attend to a text: these where there is one, else none."""
-    return levels if facts.hears else ()
+    return levels if facts.texts else ()
 
 
 def tiny(facts: Facts) -> DiffusionRecipe:

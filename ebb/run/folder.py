@@ -120,8 +120,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     axes = ", ".join(f"{name} {size}" for name, size in zip(system.modality.axes, system.shape, strict=True))
     count, (what, process) = sum(p.numel() for p in system.model.module.parameters()), system.model.card()
     names, how, hears = ", ".join(system.labels.names) or "none", system.sampling, system.conditioner
-    told = {"texts": hears.text, "numbers": hears.numbers, "beside": hears.beside}
-    heard = "".join(f"- {name}: {what}\n" for name, what in told.items() if what is not None)
+    heard = "".join(f"- {name}: {what}\n" for name, what in hears.conditions.items() if name != "label")
     replace_text(
         folder / "card.md",
         f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from ebb.data.loader import Examples
-from ebb.data.pictures import Pictures, batches
+from ebb.data.pictures import batches
 from ebb.data.scan import Images
-from ebb.encode.conditioner import Conditioner, Frozen, Text
+from ebb.encode.condition import Condition
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
 from ebb.encode.numbers import Numbers
-from ebb.encode.picture import Beside
+from ebb.encode.picture import Picture
+from ebb.encode.pretrained_text import FrozenText
 from ebb.encode.statistics import Spread
-from ebb.encode.text import Vocabulary
+from ebb.encode.text import Text, Vocabulary
 from ebb.errors import DataError, UsageError
 from ebb.events import Work
 from ebb.recipe.groups import TextRecipe
@@ -31,6 +33,7 @@ from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, Workshop
+from ebb.system.requests import conditions_of, values_of
 from ebb.system.system import load, locate
 from ebb.terminal import command
 
@@ -71,20 +74,15 @@ def prepared(
     if recipe.autoencoder is not None:
         latents = yield from latents_of(recipe, images, device, cache)
     factor = latents[0].autoencoder.factor if latents else 1
-    conditioner = Conditioner(Labels(images.names), text, numbers_of(images), beside_of(images, factor))
+    conditioner = conditioner_of(images, text, factor)
 
     def of(some: Images, part: str) -> Work[Examples]:
-        count, numbers = len(some.pixels), some.metadata.numbers
-        cond: dict[str, np.ndarray | Rows | Pictures] = {}
-        if isinstance(text, Frozen):
+        ready: dict[str, Rows] = {}
+        if isinstance(text, FrozenText):
             folder = f"{images.summary.name}-{text.fingerprint[:8]}-{part}"
-            cond |= replace(conditioner, text=None).of(count, some.labels, None, numbers)
-            cond["text"] = yield from states_of(text, some, cache / "texts" / folder)
-        else:
-            cond |= conditioner.of(count, some.labels, some.captions, numbers)
-        if conditioner.beside is None or some.metadata.pictures is None:
-            return Examples(some.pixels, cond, unit=images.modality.unit)
-        return Examples(some.pixels, cond | {"image": some.metadata.pictures}, folded=conditioner.beside)
+            ready["text"] = yield from states_of(text, some, cache / "texts" / folder)
+        conditions = conditions_of(conditioner, values_of(some), len(some.pixels), ready)
+        return replace(Examples(some.pixels, unit=images.modality.unit), **conditions)
 
     examples = yield from of(images, "train")
     unseen = None if images.held_out is None else (yield from of(images.held_out, "held-out"))
@@ -95,35 +93,34 @@ def prepared(
     return Prepared(images, conditioner, examples, unseen, space)
 
 
-def numbers_of(images: Images) -> Numbers | None:
-    """The numbers that were read with the images, with their mean and deviation; None where none were."""
-    metadata = images.metadata
-    return None if metadata.numbers is None else Numbers.of(metadata.fields.numbers, metadata.numbers)
+def conditioner_of(images: Images, text: Text | FrozenText | None, factor: int) -> Conditioner:
+    """What a model of the images can be asked for, where what is denoised is `factor` times smaller."""
+    read = images.metadata
+    conditions: dict[str, Condition] = {"label": Labels(images.names)} if images.names else {}
+    if read.numbers is not None:
+        conditions["numbers"] = Numbers.of(read.fields.numbers, read.numbers)
+    if text is not None:
+        conditions["text"] = text
+    for name, pictures in read.pictures.items():
+        channels, height, width = pictures.pixels.shape[1:]
+        conditions[name] = Picture((channels, height, width), factor)
+    return Conditioner(conditions)
 
 
-def beside_of(images: Images, factor: int) -> Beside | None:
-    """The pictures that were read beside the images, where what is denoised is `factor` times smaller."""
-    metadata = images.metadata
-    if metadata.pictures is None:
-        return None
-    channels, height, width = metadata.pictures.pixels.shape[1:]
-    return Beside(str(metadata.fields.beside), (channels, height, width), factor)
-
-
-def states_of(text: Frozen, images: Images, folder: Path) -> Work[Rows]:
+def states_of(text: FrozenText, images: Images, folder: Path) -> Work[Rows]:
     """The states of all captions, made once and kept in `folder` in half precision; anew when a caption or an encoder
     is another."""
     captions = images.captions or ("",) * len(images.pixels)
     said = hashlib.sha256(json.dumps(list(captions)).encode()).hexdigest()
 
     def made(first: int, last: int) -> dict[str, Tensor]:
-        return {"text": torch.from_numpy(text(captions[first:last])).half()}
+        return {"text": text(captions[first:last]).half()}
 
     key = {"captions": said, "encoders": text.fingerprint}
     return (yield from cached(folder, key, len(captions), made, what="encoding captions"))["text"]
 
 
-def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> Text | Frozen | None:
+def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> Text | FrozenText | None:
     """The vocabulary that the captions of `images` teach, or frozen encoders that read them; None where there are none,
     or they are ignored."""
     captions = images.captions
@@ -143,7 +140,7 @@ def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> T
     said = [caption for caption in captions or () if caption.strip()]
     examples = tuple(said[at] for at in np.random.default_rng(0).permutation(len(said))[:EXAMPLES])
     if recipe.encoders:
-        return Frozen.of(recipe.encoders, recipe.length or ENCODED, device, examples)
+        return FrozenText.of(recipe.encoders, recipe.length or ENCODED, device, examples)
     vocabulary = Vocabulary.learnt(said, size=recipe.vocabulary)
     whole = Text(vocabulary, LONGEST, examples, recipe.concepts)
     most = max((whole.count(caption) for caption in said), default=1)
@@ -159,7 +156,7 @@ def latents_of(
     """
     run = Path(str(recipe.autoencoder))
     found = load(run, device=device).space
-    beside = ["--beside", recipe.beside] if recipe.beside else []  # pictures beside are no examples
+    beside = ["--beside", *recipe.beside] if recipe.beside else []  # pictures beside are no examples
     again = command("train", "DATA", "--kind", "autoencoder", *beside, "--run", f"{run}-2")
     train = f"train one on these images: {again}"
     if found is None:

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from ebb.data.loader import Examples
 from ebb.data.scan import Images
+from ebb.encode.conditioner import part
 from ebb.errors import UsageError
 from ebb.events import Work
 from ebb.recipe.recipe import DiffusionRecipe, Recipe, from_yaml
 from ebb.sample.noise import Noise
 from ebb.store.origin import Origin
 from ebb.store.shards import cached
-from ebb.system.requests import wishes_of
+from ebb.system.requests import conditions_of, values_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
 
@@ -77,10 +78,10 @@ def pairs_of(
     if from_yaml(run / "run.yaml")[1].get("fingerprint") != images.summary.fingerprint:
         raise UsageError(f"{run} was trained on other data", "reflow a run with its own data")
     system, count = load(run, device=device), recipe.pairs
-    wishes = wishes_of(system, images, np.random.default_rng(recipe.seed).choice(len(images.pixels), count))
+    given = values_of(images, np.random.default_rng(recipe.seed).choice(len(images.pixels), count))
 
     def made(first: int, last: int) -> dict[str, Tensor]:
-        request = system.request(wishes.part(first, last - first), FIRST + first)
+        request = system.request(part(given, first, last - first), last - first, FIRST + first)
         return {"x0": torch.cat([x.half().cpu() for x in Sampler(system).encoded(request)])}
 
     key: dict[str, Any] = {
@@ -89,13 +90,10 @@ def pairs_of(
     }
     key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}
     kept = yield from cached(cache / "pairs" / run.name, key, count, made, what="drawing pairs of noise and sample")
-    hears, shape = system.conditioner, system.inner
-    cond: dict[str, Any] = {name: rows.cpu().numpy() for name, rows in replace(hears, beside=None)(wishes).items()}
-    if hears.beside is not None:
-        cond["image"] = wishes.pictures
+    shape = system.inner
 
     def noise(index: np.ndarray) -> Tensor:
         return Noise(tuple(FIRST + int(at) for at in index)).start(shape)
 
-    examples = Examples(kept["x0"], cond, unit=lambda x: x, noise=noise)
-    return system, examples if hears.beside is None else replace(examples, folded=hears.beside)
+    examples = Examples(kept["x0"], unit=lambda x: x, noise=noise)
+    return system, replace(examples, **conditions_of(system.conditioner, given, count))

@@ -369,6 +369,7 @@ def shown(parts: Built) -> tuple[Tensor, int]:
         return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
     if system.conditioner.shown:
         images = parts.data.images.held_out or parts.data.images
-        return Sampler(system)(system.request(asked_for(system, images, GRID_IMAGES, seed=0))), 6
+        given = asked_for(system, images, GRID_IMAGES, seed=0)
+        return Sampler(system)(system.request(given, GRID_IMAGES)), 6
     columns = classes if 4 <= classes <= 16 else 6
     return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns

@@ -6,21 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebb.encode.autoencoder import AUTOENCODERS
-from ebb.encode.conditioner import Conditioner, text_from
-from ebb.encode.labels import Labels
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
-from ebb.encode.numbers import Numbers
-from ebb.encode.picture import Beside
 from ebb.errors import DamagedError, UsageError
+from ebb.networks.ports import PORTS
 from ebb.process.denoiser import NetworkDenoiser
-from ebb.recipe.names import parse, spell
+from ebb.recipe.names import parse, spell, split
 from ebb.recipe.recipe import Sampling
 from ebb.shapes import sides
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import in_place
 from ebb.system.model import Model
 
-FORMAT = 2
+FORMER, FORMAT = 2, 3
+"""Of contracts that are read, the last of which is written."""
 
 Parts = tuple[Model, tuple[int, ...], Conditioner, Sampling]
 """What a system consists of: model, shape, conditioner and sampling."""
@@ -28,17 +27,13 @@ Parts = tuple[Model, tuple[int, ...], Conditioner, Sampling]
 
 def written(model: Model, shape: tuple[int, ...], conditioner: Conditioner, sampling: Sampling) -> dict[str, Any]:
     """The contract of a system of these parts; each is text or JSON that `parts_of` turns back into it."""
-    text, numbers, beside = conditioner.text, conditioner.numbers, conditioner.beside
     return {
         "format": FORMAT,
         "family": model.family,
         **model.contract(),
         "shape": list(shape),
         "values": [-1, 1],
-        "labels": list(conditioner.labels.names),
-        "text": None if text is None else text.to_json(),
-        "numbers": None if numbers is None else numbers.to_json(),
-        "beside": None if beside is None else beside.to_json(),
+        "conditions": conditioner.to_json(),
         "autoencoder": None if model.space is None else described(model.space),
         "sampling": sampling.model_dump(),
     }
@@ -47,15 +42,18 @@ def written(model: Model, shape: tuple[int, ...], conditioner: Conditioner, samp
 def parts_of(contract: Mapping[str, Any]) -> Parts:
     """The parts that a contract describes, with fresh weights; raises DamagedError where it cannot be one, UsageError
     where the network was built for other conditions than the rest."""
-    if contract.get("format") != FORMAT or contract.get("values") != [-1, 1]:
+    form, values = contract.get("format"), contract.get("values")
+    if form not in (FORMER, FORMAT) or values != [-1, 1]:
         raise DamagedError(
-            f"this system has format {contract.get('format')!r} and values {contract.get('values')!r};"
-            f" this ebb reads format {FORMAT} with values [-1, 1]",
+            f"this system has format {form!r} and values {values!r};"
+            f" this ebb reads formats {FORMER} and {FORMAT} with values [-1, 1]",
             "load it with the version of ebb named in the run's env.json",
         )
     try:
+        contract = upgraded(contract) if form == FORMER else contract
         description, shape = contract.get("autoencoder"), tuple(contract["shape"])  # before latents there was none
-        space, conditioner = rebuilt(description) if description else None, conditioner_of(contract)
+        space = rebuilt(description) if description else None
+        conditioner = Conditioner.from_json(contract["conditions"])
         model = FAMILIES[family_of(contract)].load(contract, space)
         if model.denoiser is not None:
             agreed(model.denoiser, conditioner, shape if space is None else space.shape(shape))
@@ -70,29 +68,39 @@ def family_of(contract: Mapping[str, Any]) -> str:
     return str(contract.get("family", before))
 
 
-def conditioner_of(contract: Mapping[str, Any]) -> Conditioner:
-    """What a contract says can be asked for; systems of before texts, numbers or pictures have no such entry."""
-    text, numbers, beside = (contract.get(name) for name in ("text", "numbers", "beside"))
-    return Conditioner(
-        Labels(tuple(contract["labels"])),
-        text_from(text) if text else None,
-        Numbers.from_json(numbers) if numbers else None,
-        Beside.from_json(beside) if beside else None,
-    )
-
-
 def agreed(denoiser: NetworkDenoiser, hears: Conditioner, inner: tuple[int, ...]) -> None:
     """Raise UsageError where the network was built for other conditions than can be asked for."""
-    built = getattr(denoiser.network, "settings", {})
-    for name, size in hears.sizes.items():
-        if built.get(name, 0) != size:
-            what = {"classes": "labels", "numbers": "numbers", "image": f"channels beside ({hears.beside})"}
-            mine = what.get(name, f"{name} of {hears.text}")
-            raise UsageError(f"{size} {mine} for a network of {built.get(name, 0)} {name}")
-    if hears.beside is not None:
-        places = tuple(length // hears.beside.factor for length in hears.beside.shape[1:])
+    built = getattr(denoiser.network, "settings", {}).get("ports", {})
+    asked = {name: spell(port, PORTS) for name, port in hears.ports.items()}
+    for name in [*built, *asked]:
+        if built.get(name) != asked.get(name):
+            raise UsageError(f"{name} is {asked.get(name, 'nothing')}, for a network of {built.get(name, 'nothing')}")
+    for name, picture in hears.pictures.items():
+        places = tuple(length // picture.factor for length in picture.shape[1:])
         if places != inner[1:]:
-            raise UsageError(f"{sides(places)} places beside, for {list(inner)}, by {hears.beside}")
+            raise UsageError(f"{name} has {sides(places)} places, for {list(inner)}, by {picture}")
+
+
+def upgraded(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """A contract of FORMER as one of FORMAT: there was one condition of each kind at most, and networks had sizes in
+    place of ports. Systems of before texts, numbers or pictures have no such entry."""
+    text, numbers, beside = (contract.get(name) for name in ("text", "numbers", "beside"))
+    conditions = {"label": {"kind": "labels", "names": contract["labels"]}} if contract["labels"] else {}
+    conditions |= {"numbers": {"kind": "numbers", **numbers}} if numbers else {}
+    conditions |= {"text": {"kind": "frozen_text" if "folders" in text else "text", **text}} if text else {}
+    conditions |= {beside["name"]: {"kind": "picture", **beside}} if beside else {}
+    ports = {name: spell(port, PORTS) for name, port in Conditioner.from_json(conditions).ports.items()}
+    kind, fields = split(contract["network"], "network")
+    sizes = {name: fields.pop(name, 0) for name in SIZES}
+    if any(sizes.values()) != bool(ports):
+        raise ValueError(f"conditions {sorted(ports)} for a network of {sizes}")
+    fields |= {"ports": ports} if kind != "zero" else {}
+    network = f"{kind}({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
+    return {**contract, "format": FORMAT, "network": network, "conditions": conditions}
+
+
+SIZES = ("classes", "vocabulary", "states", "length", "numbers", "image", "concepts")
+"""The settings of networks of FORMER in place of ports."""
 
 
 def described(space: LatentSpace) -> dict[str, Any]:

@@ -2,39 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ebb.data.metadata import Metadata
 from ebb.data.scan import Images
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Conditioner, Values
+from ebb.store.shards import Rows
 from ebb.system.system import System
 
 
-def asked_for(system: System, images: Images, count: int, seed: int) -> Wishes:
+def asked_for(system: System, images: Images, count: int, seed: int) -> Values:
     """What `count` samples are asked for: what is said of images drawn from the data; a larger draw begins with the
     same."""
-    return wishes_of(system, images, np.random.default_rng(seed).choice(len(images.pixels), count))
+    given = values_of(images, np.random.default_rng(seed).choice(len(images.pixels), count))
+    return {name: values for name, values in given.items() if name in system.conditioner.conditions}
 
 
-def wishes_of(system: System, images: Images, rows: NDArray[np.int64]) -> Wishes:
-    """What is said of some of the images."""
-    labels = None if images.labels is None else images.labels[rows]
-    captions = None if images.captions is None else [images.captions[row] for row in rows]
-    return wishes_from(system, len(rows), labels, captions, images.metadata.take(rows))
+def values_of(images: Images, rows: NDArray[np.int64] | None = None) -> Values:
+    """What is said of images, or of some of them, by name."""
+    some = np.arange(len(images.pixels)) if rows is None else rows
+    labels = None if images.labels is None else images.labels[some]
+    captions = None if images.captions is None else [images.captions[row] for row in some]
+    return values_from(images.names, labels, captions, images.metadata.take(some))
 
 
-def wishes_from(
-    system: System, count: int, labels: NDArray[np.int64] | None, captions: Sequence[str] | None, metadata: Metadata
-) -> Wishes:
-    """What is said of `count` images, null where the model hears what they lack."""
-    known = [system.labels.none] * count if labels is None else labels.tolist()
-    numbers = () if metadata.numbers is None else tuple(map(tuple, metadata.numbers.tolist()))
-    return Wishes(tuple(known), tuple(captions or [""] * count), numbers, metadata.pictures)
+def values_from(
+    names: Sequence[str], labels: NDArray[np.int64] | None, captions: Sequence[str] | None, metadata: Metadata
+) -> Values:
+    """What is said of images by name: labels by theirs, captions, rows of numbers and pictures, of these what there
+    is."""
+    given: dict[str, Any] = {} if labels is None else {"label": [names[label] for label in labels]}
+    given |= {} if captions is None else {"text": list(captions)}
+    if metadata.numbers is not None:
+        given["numbers"] = [None if np.isnan(row).any() else tuple(row.tolist()) for row in metadata.numbers]
+    return {**given, **metadata.pictures}
 
 
-def labels_of(system: System, wishes: Wishes, images: Images) -> NDArray[np.int64] | None:
+def conditions_of(
+    conditioner: Conditioner, given: Values, count: int, ready: Mapping[str, Rows] | None = None
+) -> dict[str, Any]:
+    """The conditions of `count` examples for `ebb.data.loader.Examples`: those that are as large as x are made batch by
+    batch; those that are `ready` are as they are."""
+    ready, conditions = ready or {}, conditioner.conditions
+    beside = {name: each for name, each in conditions.items() if each.port.beside and name in given}
+    rest = {name: each for name, each in conditions.items() if name not in beside and name not in ready}
+    made = Conditioner(rest)({name: given[name] for name in rest if name in given}, count)
+    arrays = {name: rows.numpy() for name, rows in made.items()}
+    return {"cond": {**arrays, **ready, **{name: given[name] for name in beside}}, "folded": beside}
+
+
+def labels_of(system: System, given: Values, images: Images) -> NDArray[np.int64] | None:
     """The labels that are asked for; None where the model hears none, or the images have none to compare with."""
-    return None if images.labels is None or not system.labels.names else np.array(wishes.labels)
+    if images.labels is None or not system.labels.names:
+        return None
+    labels: NDArray[np.int64] = system.labels(given["label"]).numpy()
+    return labels

@@ -9,7 +9,7 @@ from typing import Protocol, SupportsIndex, TypedDict, runtime_checkable
 import torch
 from torch import Tensor
 
-from ebb.encode.conditioner import Wishes
+from ebb.encode.conditioner import Values, part
 from ebb.errors import EbbError
 from ebb.guide.cfg import Guide, cfg
 from ebb.machine import ready
@@ -41,16 +41,18 @@ class Request:
     rounding, which in bf16 is visible to a computer only).
     """
 
-    given: Wishes
+    given: Values
+    count: int
     sampling: Sampling
     seed: int = 0
 
     def __len__(self) -> int:
-        return len(self.given)
+        return self.count
 
     def part(self, first: int, count: int) -> Request:
         """The request for samples `first`, `first` + 1, …, at most `count` of them."""
-        return Request(self.given.part(first, count), self.sampling, self.seed + first)
+        size = max(0, min(count, self.count - first))
+        return Request(part(self.given, first, size), size, self.sampling, self.seed + first)
 
 
 @runtime_checkable
@@ -67,8 +69,8 @@ class Sampled(Protocol):
         """The shape of what it draws."""
         ...
 
-    def conditions(self, given: Wishes, /) -> Cond:
-        """The conditions of what is asked for."""
+    def conditions(self, given: Values, count: int, /) -> Cond:
+        """The conditions of what so many samples are asked for."""
         ...
 
     def null(self) -> Cond:
@@ -131,7 +133,7 @@ class Sampler:
 
     def points(self, draw: Draw, request: Request) -> Iterator[Point]:
         """The points of a request, by its conditions and its noise."""
-        return draw(self.system.conditions(request.given), Noise.of(request.seed, len(request)))
+        return draw(self.system.conditions(request.given, len(request)), Noise.of(request.seed, len(request)))
 
     def decoded(self, x: Float[Tensor, "b *e"]) -> Float[Tensor, "b *d"]:
         """What the model left, as samples on the CPU."""

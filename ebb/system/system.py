@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,9 @@ from torch import Tensor
 
 from ebb.data.images import PICTURES
 from ebb.data.modality import Modality
-from ebb.data.pictures import opened
-from ebb.encode.conditioner import Conditioner, Wishes
+from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
-from ebb.encode.numbers import Asked
 from ebb.errors import DamagedError, UsageError, nearest
 from ebb.guide.cfg import Guide
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
@@ -103,9 +101,9 @@ class System:
         """Where it samples."""
         return self.model.device
 
-    def conditions(self, wishes: Wishes) -> dict[str, Tensor]:
-        """What the denoiser hears of some wishes, on its device."""
-        return {name: row.to(self.device) for name, row in self.conditioner(wishes).items()}
+    def conditions(self, given: Values, count: int) -> dict[str, Tensor]:
+        """What the denoiser hears where `count` samples are asked for this, on its device."""
+        return {name: row.to(self.device) for name, row in self.conditioner(given, count).items()}
 
     def null(self) -> dict[str, Tensor]:
         """One row of conditions that ask for nothing, on its device."""
@@ -117,53 +115,36 @@ class System:
         *,
         label: Any = None,
         text: str | Sequence[str] | None = None,
-        numbers: Asked | None = None,
-        beside: Tensor | str | Path | Sequence[str | Path] | None = None,
+        given: Mapping[str, Any] | None = None,
         seed: SupportsIndex = 0,
         guide: Guide | None = None,
         **settings: Unpack[Settings],
     ) -> Float[Tensor, "n *d"]:
-        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for (`wishes`), by the system's own
+        """`count` new samples, float32 [count, *shape] in [−1, 1], of what is asked for (`given`), by the system's own
         sampling but for the settings given here (`settled`); `guide` goes around the classifier-free guidance.
 
         `Sampler` does it in other batches, compiled, or step by step.
         """
-        given = self.wishes(count, label=label, text=text, numbers=numbers, beside=beside, seed=seed)
-        return Sampler(self)(self.request(given, seed, **settings), guide)
+        values = self.given(count, {"label": label, "text": text, **(given or {})}, seed)
+        return Sampler(self)(self.request(values, count, seed, **settings), guide)
 
-    def request(self, given: Wishes, seed: SupportsIndex = 0, **settings: Unpack[Settings]) -> Request:
+    def request(
+        self, given: Values, count: SupportsIndex, seed: SupportsIndex = 0, **settings: Unpack[Settings]
+    ) -> Request:
         """The request for what is `given`, by the system's own sampling but for some settings (`settled`)."""
-        return Request(given, self.settled(**settings), whole("seed", seed))
+        return Request(given, whole("n", count), self.settled(**settings), whole("seed", seed))
 
-    def wishes(
-        self,
-        count: SupportsIndex,
-        *,
-        label: Any = None,
-        text: str | Sequence[str] | None = None,
-        numbers: Asked | None = None,
-        beside: Tensor | str | Path | Sequence[str | Path] | None = None,
-        seed: SupportsIndex = 0,
-    ) -> Wishes:
-        """What `count` samples are asked for; `conditions` makes of it what the denoiser hears.
+    def given(
+        self, count: SupportsIndex, asked: Mapping[str, Any] | None = None, seed: SupportsIndex = 0
+    ) -> dict[str, Any]:
+        """A value for each of `count` samples, by the name of what is asked for; `conditions` makes tensors of it.
 
-        `label` is a name, an index or a list with one for each image (or a tensor or an array of them), `text` a prompt
-        or such a list, `numbers` holds a number or such a list by name, and `beside` is a picture, a tensor [c, h, w]
-        in [−1, 1] or its file, or one for each. Without any, all labels (or else some texts that the model was trained
-        on) in turn. Raises UsageError for what the model does not hear or know.
+        `asked` holds of each name one value for all, or a list with one for each: "label" a name or an index (or a
+        tensor or an array of them), "text" a prompt, "numbers" a mapping of names to numbers or such lists, and each
+        picture by its name its file, or a tensor [c, h, w] in [−1, 1]. Without any, all labels (or else some texts that
+        the model was trained on) in turn. Raises UsageError for what the model does not hear or know.
         """
-        shown = beside if beside is None or isinstance(beside, Tensor) else self.opened(beside)
-        return self.conditioner.wishes(
-            whole("n", count), label=label, text=text, numbers=numbers, beside=shown, seed=whole("seed", seed)
-        )
-
-    def opened(self, beside: str | Path | Sequence[str | Path]) -> Tensor:
-        """Pictures of files as the model hears them beside its own, [b, c, h, w] in [−1, 1].
-
-        Raises UsageError for a model that hears none, DataError for what is no picture.
-        """
-        files = [beside] if isinstance(beside, str | Path) else list(beside)
-        return opened(files, self.conditioner.listens().shape)
+        return self.conditioner.given(whole("n", count), asked or {}, whole("seed", seed))
 
     def settled(self, **settings: Unpack[Settings]) -> Sampling:
         """The system's own sampling with some settings in place; UsageError for what there is not or cannot be."""

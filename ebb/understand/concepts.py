@@ -9,8 +9,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from ebb.encode.conditioner import Text, Wishes
-from ebb.encode.text import words
+from ebb.encode.text import Text, words
 from ebb.errors import UsageError
 from ebb.networks.attention import CrossAttention
 from ebb.process.denoiser import Cond
@@ -67,7 +66,7 @@ def concepts(
         )
     settings["guidance"] = 1.0
     with attention_maps(system.denoiser.network) as maps:
-        Sampler(system, count)(system.request(system.wishes(count, text=prompt), seed, **settings))
+        Sampler(system, count)(system.request(system.given(count, {"text": prompt}), count, seed, **settings))
     by_key = [entropy_of_keys(one).mean((0, 1)) for name in listening for one in maps[name]]
     mean: Tensor = torch.stack(by_key).mean(0)[1:]  # the first row is the network's own
     return [Concept(word, float(mean[list(places)].mean())) for word, places in spans(text, prompt)]
@@ -90,6 +89,6 @@ def emphasised(
     terms = list[tuple[float, Cond]]()
     for prompt in prompts:
         heard = min((one.entropy for one in concepts(system, prompt, **settings)), default=1.0)
-        said = system.conditions(Wishes((0,), (prompt,)))["text"]
+        said = system.conditions({"text": [prompt]}, 1)["text"]
         terms.append((scale * factor if heard > limit else scale, {"text": said}))
     return terms

@@ -50,7 +50,7 @@ def cost(system: System, *, seed: int = 0, batch: int = BATCH, spent: tuple[floa
     see the workspace inside a kernel. Unlike the process's resident size that is the same number every time.
     """
     network, device = system.model.network, system.device
-    sampler, request = Sampler(system, batch), system.request(system.wishes(batch, seed=seed), seed)
+    sampler, request = Sampler(system, batch), system.request(system.given(batch, seed=seed), batch, seed)
     if spent is None:
         with counted(network) as seen:
             began = time.perf_counter()

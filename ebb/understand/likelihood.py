@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ebb.data.metadata import NOTHING, Metadata
 from ebb.data.pictures import batches
+from ebb.encode.conditioner import part
 from ebb.errors import DataError, UsageError
 from ebb.judge.arrays import Given, array_of, indices_of
 from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
@@ -23,7 +24,7 @@ from ebb.process.predict import audible
 from ebb.sample.adaptive import Adaptive, Attempts, Field, integrate, rms
 from ebb.sample.noise import Noise
 from ebb.shapes import Float
-from ebb.system.requests import wishes_from
+from ebb.system.requests import values_from
 from ebb.system.system import System
 
 RULE = Adaptive(1e-4)
@@ -248,10 +249,10 @@ def batched(
     fits = labels is None or (labels.shape == images.shape[:1] and labels.min() >= 0 and labels.max() < len(names))
     if names and not fits:
         raise DataError(f"expected a label of 0…{len(names) - 1} for each of {len(images)} images, got {labels}")
-    wishes = wishes_from(system, len(images), labels, captions, metadata)
+    given = values_from(names, labels if names else None, captions, metadata)
     for first in range(0, len(images), size):
         (x0,) = batches(images[first : first + size], size)
-        yield first, x0.to(system.device), system.conditions(wishes.part(first, size))
+        yield first, x0.to(system.device), system.conditions(part(given, first, size), len(x0))
 
 
 def loudest(denoiser: NetworkDenoiser) -> float:

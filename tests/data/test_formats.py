@@ -15,11 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ebb.data.images import PICTURES
 from ebb.data.scan import read
 from ebb.edit.samples import write
-from ebb.encode.conditioner import Wishes
+from ebb.encode.labels import Labels
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError
+from ebb.recipe.recipe import Sampling
 from ebb.store import memory
+from ebb.system.sampler import Request
 
 fuzz = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -361,8 +364,8 @@ def test_npz_captions_are_read_and_their_loss_is_said(tmp_path, picture):
 def test_what_ebb_sampled_can_be_trained_on_again(tmp_path, picture, names):
     """With the labels' own names, and without labels."""
     pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(4)])
-    wishes = Wishes((0, 1, 0, 1) if names else (0,) * 4, ("",) * 4)
-    write(tmp_path / "samples.npz", pixels, wishes, names, {"seed": 0})
+    request = Request({"label": [*names, *names]} if names else {}, 4, Sampling())
+    write(tmp_path / "samples.npz", PICTURES, pixels, request, Labels(names), {"seed": 0})
     images = read(str(tmp_path / "samples.npz"))
     np.testing.assert_array_equal(images.pixels, pixels)
     assert poor(images) == set()
@@ -373,7 +376,14 @@ def test_what_ebb_sampled_can_be_trained_on_again(tmp_path, picture, names):
 
 def test_samples_of_no_label_are_without_one(tmp_path, picture):
     pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(2)])
-    write(tmp_path / "samples.npz", pixels, Wishes((2, 0), ("", "")), ("dog", "cat"), {"seed": 0})
+    write(
+        tmp_path / "samples.npz",
+        PICTURES,
+        pixels,
+        Request({"label": [None, "dog"]}, 2, Sampling()),
+        Labels(("dog", "cat")),
+        {"seed": 0},
+    )
     assert read(str(tmp_path / "samples.npz")).summary.chosen["labels"] == "none: some images have no label"
 
 

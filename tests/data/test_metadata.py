@@ -45,7 +45,7 @@ def folder(tmp_path, save):
 
 def aligned(images):
     """Whether every image has its own number and its own picture beside it."""
-    shown = images.metadata.pictures[:].flip(-1)
+    shown = images.metadata.pictures["mirror"][:].flip(-1)
     numbers = images.metadata.numbers[:, 0].tolist()
     return [value(x) for x in images.pixels] == numbers and torch.equal(shown, to_unit(torch.from_numpy(images.pixels)))
 
@@ -57,7 +57,7 @@ def test_they_stay_with_their_images_through_skips_and_the_split(folder, tmp_pat
         monkeypatch.setattr(memory, "available", lambda: 1000)
     (tmp_path / "007.png").write_bytes(b"damaged")
     images = read(where, numbers=["size"], beside="mirror", cache=tmp_path / "cache")
-    assert isinstance(images.metadata.pictures.pixels, np.memmap) == on_disk
+    assert isinstance(images.metadata.pictures["mirror"].pixels, np.memmap) == on_disk
     assert (len(images.pixels), len(images.held_out.pixels)) == (199, 10)
     assert aligned(images)
     assert aligned(images.held_out)
@@ -71,7 +71,8 @@ def test_pictures_beside_are_no_examples_and_other_fields_change_nothing(folder)
     plain, asked = read(where), read(where, numbers=["size"], beside="mirror")
     assert len(plain.pixels) == 16
     assert len(asked.pixels) == 8
-    assert plain.metadata.numbers is plain.metadata.pictures is None
+    assert plain.metadata.numbers is None
+    assert plain.metadata.pictures == {}
     bare = folder(change=lambda rows: [{name: row[name] for name in ("file_name", "text")} for row in rows])
     assert read(bare).summary.fingerprint == plain.summary.fingerprint == plain.summary.images
 
@@ -88,7 +89,7 @@ def test_a_picture_with_a_row_of_its_own_may_stand_beside_another(folder):
     before = folder(change=lambda rows: [{**row, "before": f"{row['size'] - 1:03}.png"} for row in rows[1:]] + rows[:1])
     images = read(before, beside="before")
     assert len(images.pixels) == 8
-    shown = (images.metadata.pictures[:][:, 0, 0, 0] * 127.5 + 127.5).round()
+    shown = (images.metadata.pictures["before"][:][:, 0, 0, 0] * 127.5 + 127.5).round()
     assert shown[1:].tolist() == [*range(7)]
     assert shown[0].isnan()
 
@@ -163,7 +164,7 @@ def test_what_is_missing_is_counted_named_and_nan(folder, tmp_path, save):
     save(tmp_path / "beside" / "005.png", np.zeros((8, 12), np.uint8))
     images = read(where, numbers=["size"], beside="mirror")
     assert np.isnan(images.metadata.numbers[:, 0]).tolist() == [at in (1, 2) for at in range(8)]
-    shown = images.metadata.pictures[:].flatten(1)
+    shown = images.metadata.pictures["mirror"][:].flatten(1)
     assert shown.isnan().all(1).tolist() == shown.isnan().any(1).tolist() == [at in (2, 4) for at in range(8)]
     found = {finding.kind: finding for finding in images.summary.findings}
     assert found["without size"].examples == ("001.png", "002.png")
@@ -178,9 +179,14 @@ def test_a_larger_picture_beside_is_scaled_as_its_own_and_a_shared_one_is_kept_o
     blocks = np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((8, 8), np.uint8))
     save(tmp_path / "beside" / "001.png", blocks)
     images = read(where, beside="mirror")
-    assert len(images.metadata.pictures.pixels) == 2
-    assert len(images.metadata.pictures) == 8
-    assert images.metadata.pictures[slice(1, 2)][0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [-1, 1, 1, -1]
+    assert len(images.metadata.pictures["mirror"].pixels) == 2
+    assert len(images.metadata.pictures["mirror"]) == 8
+    assert images.metadata.pictures["mirror"][slice(1, 2)][0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [
+        -1,
+        1,
+        1,
+        -1,
+    ]
 
 
 def test_colour_beside_grey_and_a_test_set_with_the_same_channels(tmp_path, picture, save):
@@ -194,7 +200,8 @@ def test_colour_beside_grey_and_a_test_set_with_the_same_channels(tmp_path, pict
         (tmp_path / part / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     images = read(str(tmp_path), beside="sketch")
     assert images.pixels.shape[1] == 1
-    assert images.metadata.pictures.pixels.shape[1] == images.held_out.metadata.pictures.pixels.shape[1] == 3
+    assert images.metadata.pictures["sketch"].pixels.shape[1] == 3
+    assert images.held_out.metadata.pictures["sketch"].pixels.shape[1] == 3
 
 
 def put(name, value):
@@ -260,7 +267,9 @@ def test_a_mirrored_picture_has_a_mirrored_one_beside_it(monkeypatch):
     examples = Examples(pixels, {"image": Pictures(pixels, np.arange(8))})
     loader = Loader(examples, batch=8, flip=True)
     check_flips(loader)
-    check_flips(replace(loader, examples=replace(examples, folded=lambda x: x.flip(-2))))  # the rows are alike
+    check_flips(
+        replace(loader, examples=replace(examples, folded={"image": lambda x: x.flip(-2)}))
+    )  # the rows are alike
     own = Examples.conditions
     monkeypatch.setattr(Examples, "conditions", lambda self, index, device, turned: own(self, index, device))
     with pytest.raises(AssertionError):

@@ -237,7 +237,7 @@ def moved(run: Path) -> None:
 
 def mistold(run: Path) -> None:
     """Two classes whose embeddings have changed places."""
-    name = "network.embedding.label.weight"
+    name = "network.embedding.layers.0.table.weight"
     for part in ("ema", "model"):
         weights(run, part, lambda old: old | {name: old[name][[1, 0, *range(2, len(old[name]))]]})
 

@@ -237,10 +237,13 @@ def test_a_network_that_has_learnt_nothing_is_not_said_to_be_misread():
     assert "learnt too little" in finding.cause
 
 
+LABEL = {"label": f"classes(count={CLASSES})"}
 WIDTHS = {
-    "unet": lambda width: ebb.UNet(3, width=width, patch=4, depth=1, classes=CLASSES),
-    "dit": lambda width: ebb.DiT(3, width=width, patch=4, depth=1, classes=CLASSES),
-    "mmdit": lambda width: MMDiT(3, width=width, patch=4, depth=1, head=16, classes=CLASSES, vocabulary=300, length=2),
+    "unet": lambda width: ebb.UNet(3, width=width, patch=4, depth=1, ports=LABEL),
+    "dit": lambda width: ebb.DiT(3, width=width, patch=4, depth=1, ports=LABEL),
+    "mmdit": lambda width: MMDiT(
+        3, width=width, patch=4, depth=1, head=16, ports={**LABEL, "text": "pieces(vocabulary=300, length=2)"}
+    ),
     "own": lambda width: Around(
         nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, width, 1), nn.Conv2d(width, 48, 1), nn.PixelShuffle(4)),
         lambda net, x, told, cond: net(x),
@@ -290,7 +293,7 @@ def test_half_precision_that_overflows_is_a_warning():
 
 
 @pytest.mark.parametrize(
-    "network", [ebb.UNet(2, width=8, classes=CLASSES), ebb.DiT(2, width=16, depth=1, patch=2, classes=CLASSES)]
+    "network", [ebb.UNet(2, width=8, ports=LABEL), ebb.DiT(2, width=16, depth=1, patch=2, ports=LABEL)]
 )
 def test_a_fresh_network_is_silent_and_wired(network):
     """Its output is 0, which is said; that time and label are wired is seen on a shaken copy."""

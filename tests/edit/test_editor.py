@@ -58,7 +58,9 @@ def test_outpainting_keeps_the_picture_inside():
 
 
 def test_a_network_of_one_size_refuses_a_larger_canvas():
-    network = DiT(1, width=16, depth=1, patch=2, head=16, positions="learned", size=(8, 8), classes=3)
+    network = DiT(
+        1, width=16, depth=1, patch=2, head=16, positions="learned", size=(8, 8), ports={"label": "classes(count=3)"}
+    )
     with pytest.raises(UsageError, match="positions were learned for"):
         Editor.of(system(network=network)).outpaint(pictures(), 2)
 

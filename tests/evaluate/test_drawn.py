@@ -9,7 +9,7 @@ import torch
 
 import ebb
 from ebb.data.images import to_pixels
-from ebb.encode.conditioner import Conditioner, Wishes
+from ebb.encode.conditioner import Conditioner, part
 from ebb.encode.labels import Labels
 from ebb.evaluate import drawn as module
 from ebb.evaluate.drawn import draw
@@ -22,19 +22,21 @@ from ebb.system.sampler import Sampler
 from ebb.system.system import System
 
 COUNT = 22
-WISHES = Wishes(tuple(i % 2 for i in range(COUNT)))
+GIVEN = {"label": ["ab"[i % 2] for i in range(COUNT)]}
 
 
 @pytest.fixture(scope="module")
 def system():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = ebb.UNet(1, width=8, depth=1, classes=2)
+        network = ebb.UNet(1, width=8, depth=1, ports={"label": "classes(count=2)"})
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), parse("velocity", PREDICTIONS, "prediction"))
     how = Sampling(solver="ddim", steps=2, guidance=2.0, precision="fp32")
-    return System(DiffusionModel(denoiser.requires_grad_(False)), (1, 8, 8), Conditioner(Labels(("a", "b"))), how)
+    return System(
+        DiffusionModel(denoiser.requires_grad_(False)), (1, 8, 8), Conditioner({"label": Labels(("a", "b"))}), how
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -62,13 +64,15 @@ def calls(monkeypatch):
 
 
 def drawn(system, home, count=COUNT, seed=3, facts=None, sink=ignored, **settings):
-    system, wishes = replace(system, sampling=system.settled(**settings)), WISHES.part(0, count)
-    return finished(draw(system, home, wishes=wishes, seed=seed, facts=facts or {"weights": "abc"}), sink)
+    system = replace(system, sampling=system.settled(**settings))
+    return finished(
+        draw(system, home, part(GIVEN, 0, count), count, seed=seed, facts=facts or {"weights": "abc"}), sink
+    )
 
 
 def test_the_samples_are_those_of_the_system(system, tmp_path):
     found = drawn(system, tmp_path)
-    once = to_pixels(system.sample(COUNT, label=[system.labels.names[i] for i in WISHES.labels], seed=3))
+    once = to_pixels(system.sample(COUNT, label=GIVEN["label"], seed=3))
     assert found.pixels.dtype == np.uint8
     assert np.abs(found.pixels.astype(int) - once).max() <= 1  # rounding differs with the batch
     assert found.evaluations == 2 * 2

@@ -184,10 +184,10 @@ def test_settings_search_only_where_it_helps(run):
 
 
 def test_one_setting_that_fails_does_not_lose_the_others(run, monkeypatch):
-    def failing(system, how, **given):
+    def failing(system, given, count, how, **rest):
         if how.guidance == 3:
             raise EbbError("sampling gave values that are not finite")
-        return measured(system, how, **given)
+        return measured(system, given, count, how, **rest)
 
     monkeypatch.setattr("ebb.evaluate.sweep.measured", failing)
     result = finished(sweep(run, ["ddim"], [2], [1.0, 3.0], 16, search=False))

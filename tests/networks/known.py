@@ -1,23 +1,33 @@
 """What the tests of the networks share: small ones of every kind, and conditions of every kind to ask them with."""
 
+from dataclasses import replace
+
 import torch
 
 from ebb.networks.dit import DiT
 from ebb.networks.mmdit import MMDiT
+from ebb.networks.ports import ClassPort, MapPort, PiecesPort, StatesPort, VectorPort
 from ebb.networks.unet import UNet
 
-HEARS = {"vocabulary": 11, "length": 5, "classes": 3, "numbers": 2, "image": 2}
-STATES = {"states": 6, "length": 5}
+PIECES = {"text": PiecesPort(11, 5)}
+STATES = {"text": StatesPort(6, 5)}
+REST = {"label": ClassPort(3), "numbers": VectorPort(2), "depth": MapPort(1), "edges": MapPort(2)}
+HEARS = PIECES | REST
 
 
-def unet(**settings):
-    cross = (0, 1) if settings.get("length") else ()
-    return UNet(1, width=8, multipliers=(1, 2), depth=1, patch=2, attention=(1,), cross=cross, **settings)
+def unet(ports=REST, **settings):
+    cross = (0, 1) if "text" in ports else ()
+    return UNet(1, width=8, multipliers=(1, 2), depth=1, patch=2, attention=(1,), cross=cross, ports=ports, **settings)
+
+
+def apart(ports, **settings):
+    """A U-Net that hears texts in concepts."""
+    return unet({**ports, "text": replace(ports["text"], concepts=2)}, **settings)
 
 
 NETWORKS = {
     "unet": unet,
-    "concepts": lambda **settings: unet(concepts=2, **settings),
+    "concepts": apart,
     "dit": lambda **settings: DiT(1, width=32, depth=2, patch=4, head=16, **settings),
     "mmdit": lambda **settings: MMDiT(1, width=32, depth=2, patch=4, head=16, **settings),
 }
@@ -26,24 +36,23 @@ TEXT = torch.tensor([[3, 7, 2, 0, 0], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0], [9, 0, 0
 
 
 def told(network, shape, n=3):
-    """Conditions of n samples of a shape, for `network`: the second has no number and no image, the last no label."""
-    settings, generator, cond = network.settings, torch.Generator().manual_seed(3), {}
-    if settings["classes"]:
-        cond["label"] = torch.arange(1, n + 1) % (settings["classes"] + 1)
-    if settings["length"]:
-        cond["text"] = TEXT[torch.arange(n) % 4]
-    if settings["states"]:
-        states = torch.randn(n, 5, settings["states"], generator=generator)
-        cond["text"] = torch.where(cond["text"][..., None] > 0, states, 0.0)
-    if settings.get("concepts"):
-        cond["text"] = torch.stack([cond["text"], cond["text"].roll(1, 0)], 1)
-    if settings["numbers"]:
-        cond["numbers"] = torch.randn(n, settings["numbers"], generator=generator)
-        cond["numbers"][1] = torch.nan
-    if settings["image"]:
-        cond["image"] = torch.randn(n, settings["image"], *shape[1:], generator=generator)
-        cond["image"][1] = torch.nan
-    return cond
+    """Conditions of n samples of a shape, for `network`: the second has no number and no map, the last no label."""
+    generator = torch.Generator().manual_seed(3)
+    text = TEXT[torch.arange(n) % 4]
+
+    def one(port):
+        if isinstance(port, ClassPort):
+            return torch.arange(1, n + 1) % (port.count + 1)
+        if isinstance(port, PiecesPort | StatesPort):
+            value = text
+            if isinstance(port, StatesPort):
+                value = torch.where(text[..., None] > 0, torch.randn(n, 5, port.width, generator=generator), 0.0)
+            return torch.stack([value, value.roll(1, 0)], 1) if port.concepts else value
+        value = torch.randn(n, *port.sizes(shape[1:]), generator=generator)
+        value[1] = torch.nan
+        return value
+
+    return {name: one(port) for name, port in network.embedding.ports.items()}
 
 
 def lively(network):

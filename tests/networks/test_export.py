@@ -14,15 +14,14 @@ from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
 from ebb.networks.unet import UNet
 
-from .known import lively, told
+from .known import PIECES, REST, STATES, apart, lively, told
 
-STATES, BESIDES = {"states": 6, "length": 5}, {"classes": 3, "numbers": 2, "image": 2}
 CONDITIONED = {
-    "unet": (UNet(1, width=8, depth=1, cross=(1,), classes=3, **STATES), (1, 4, 4)),
-    "unet 1-D": (UNet(1, width=8, multipliers=(1,), depth=1, cross=(0,), dims=1, vocabulary=11, length=5), (1, 8)),
-    "concepts": (UNet(1, width=8, multipliers=(1,), depth=1, cross=(0,), concepts=2, **STATES), (1, 4, 4)),
-    "dit": (DiT(1, width=16, depth=1, head=8, **STATES, **BESIDES), (1, 8, 6)),
-    "mmdit": (MMDiT(1, width=16, depth=1, head=8, **STATES), (1, 8, 6)),
+    "unet": (UNet(1, width=8, depth=1, cross=(1,), ports={**STATES, "label": REST["label"]}), (1, 4, 4)),
+    "unet 1-D": (UNet(1, width=8, multipliers=(1,), depth=1, cross=(0,), dims=1, ports=PIECES), (1, 8)),
+    "concepts": (apart(STATES), (1, 4, 4)),
+    "dit": (DiT(1, width=16, depth=1, head=8, ports=STATES | REST), (1, 8, 6)),
+    "mmdit": (MMDiT(1, width=16, depth=1, head=8, ports=STATES), (1, 8, 6)),
 }
 OTHERS = {
     "mlp": (MLP(2, width=8), lambda n: (torch.randn(n, 2), torch.rand(n), {})),

@@ -9,10 +9,11 @@ from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS as TABLE
 from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
+from ebb.networks.ports import ClassPort
 from ebb.networks.unet import UNet, Whereabouts
 from ebb.recipe.names import parse, spell
 
-from .known import HEARS, NETWORKS, STATES, lively, told
+from .known import HEARS, NETWORKS, PIECES, STATES, lively, told
 
 
 def no_labels(n):
@@ -33,7 +34,9 @@ SMALL = {
 @pytest.mark.parametrize("classes", [0, 4])
 def test_any_picture_size_works(kind, classes):
     shapes = [(1, 8, 8), (1, 28, 28), (1, 33, 47), (1, 5, 3)]
-    testing.check_network(SMALL[kind](classes=classes), shapes, labels if classes else no_labels)
+    testing.check_network(
+        SMALL[kind](ports={"label": ClassPort(classes)} if classes else {}), shapes, labels if classes else no_labels
+    )
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -43,7 +46,7 @@ def test_one_and_three_dimensions_by_the_same_code(kind, dims, shape):
 
 
 def test_mlp_on_points():
-    testing.check_network(MLP(2, width=16, depth=2, classes=4), [(2,)], labels)
+    testing.check_network(MLP(2, width=16, depth=2, ports={"label": ClassPort(4)}), [(2,)], labels)
 
 
 def test_learned_positions_know_their_size_only():
@@ -73,7 +76,7 @@ def test_every_parameter_gets_a_gradient_once_the_zeros_have_moved(network, gene
 
 
 def test_labels_matter_and_the_null_is_one_of_them():
-    network = SMALL["unet"](classes=4)
+    network = SMALL["unet"](ports={"label": ClassPort(4)})
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -85,7 +88,7 @@ def test_labels_matter_and_the_null_is_one_of_them():
 @pytest.mark.parametrize("cond", [{}, {"label": torch.zeros(1, dtype=torch.int64), "text": torch.zeros(1)}])
 def test_conditions_that_do_not_fit_are_named(cond):
     with pytest.raises(UsageError, match=r"takes the conditions \['label'\], got"):
-        MLP(2, width=8, classes=3)(torch.zeros(1, 2), torch.zeros(1), cond)
+        MLP(2, width=8, ports={"label": ClassPort(3)})(torch.zeros(1, 2), torch.zeros(1), cond)
 
 
 def test_a_network_blind_to_time_fails_the_suite():
@@ -143,13 +146,13 @@ TEXTS = {"pieces and all else": HEARS, "states": STATES}
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("shape", [(1, 19), (1, 9, 7), (1, 5, 6, 7)])
 def test_every_condition_in_one_two_and_three_dimensions(kind, heard, shape):
-    network = NETWORKS[kind](dims=len(shape) - 1, **TEXTS[heard])
+    network = NETWORKS[kind](dims=len(shape) - 1, ports=TEXTS[heard])
     testing.check_network(network, [shape], lambda n: told(network, shape, n))
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_batch_in_another_order_is_the_answers_in_that_order(kind):
-    network, order = lively(NETWORKS[kind](**HEARS)), torch.tensor([2, 0, 3, 1])
+    network, order = lively(NETWORKS[kind](ports=HEARS)), torch.tensor([2, 0, 3, 1])
     x, time, cond = torch.randn(4, 1, 9, 7), torch.rand(4), told(network, (1, 9, 7), 4)
     with torch.no_grad():
         turned = network(x[order], time[order], {name: value[order] for name, value in cond.items()})
@@ -159,7 +162,7 @@ def test_a_batch_in_another_order_is_the_answers_in_that_order(kind):
 @pytest.mark.parametrize("heard", TEXTS)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_with_conditions_too_outputs_start_at_zero_and_every_parameter_learns(kind, heard):
-    network = NETWORKS[kind](**TEXTS[heard])
+    network = NETWORKS[kind](ports=TEXTS[heard])
     x, time, cond = torch.randn(3, 1, 8, 8), torch.rand(3), told(network, (1, 8, 8))
     assert network(x, time, cond).abs().max() == 0
     lively(network)(x, time, cond).pow(2).sum().backward()
@@ -170,7 +173,7 @@ def test_with_conditions_too_outputs_start_at_zero_and_every_parameter_learns(ki
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_lower_precision_is_no_obstacle(kind, heard):
     """bf16 where autocast chooses it: the text and the gradients stay in float32, the answer is nearly the same."""
-    network = lively(NETWORKS[kind](**TEXTS[heard]))
+    network = lively(NETWORKS[kind](ports=TEXTS[heard]))
     x, time, cond = torch.randn(3, 1, 8, 8), torch.rand(3), told(network, (1, 8, 8))
     exact = network(x, time, cond).detach()
     with torch.autocast("cpu", torch.bfloat16):
@@ -185,32 +188,32 @@ def test_lower_precision_is_no_obstacle(kind, heard):
 @pytest.mark.parametrize("heard", TEXTS)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_settings_in_text_build_the_same_network(kind, heard):
-    network = NETWORKS[kind](**TEXTS[heard])
+    network = NETWORKS[kind](ports=TEXTS[heard])
     again = parse(spell(network, TABLE), TABLE, "network")
     assert again.settings == network.settings
     again.load_state_dict(network.state_dict())
-    assert {"dims", *HEARS, "states"} <= set(network.settings)
+    assert set(network.settings["ports"]) == set(TEXTS[heard])
 
 
 RESIDUAL = ["norm1", "conv1", "film", "norm2", "conv2"]
 ATTENTION = ["norm", "attention.qkv", "attention.norm_q", "attention.norm_k", "attention.out"]
 UNCONDITIONED = [
-    *("embedding.time.1", "embedding.time.3", "embedding.label", "stem"),
+    *("embedding.time.1", "embedding.time.3", "embedding.layers.0.table", "stem"),
     *(f"down.0.0.0.{name}" for name in RESIDUAL),
     *(f"down.0.0.1.{name}" for name in ATTENTION),
     *(f"up.0.0.0.{name}" for name in [*RESIDUAL, "skip"]),
     *(f"up.0.0.1.{name}" for name in ATTENTION),
     *("norm", "out"),
 ]
-"""The layers that checkpoints of this network have held since format 2."""
+"""The layers that checkpoints of this network have held since format 3."""
 
 
 def test_networks_without_new_conditions_hold_what_they_held():
-    network = UNet(1, width=8, multipliers=(1,), depth=1, attention=(0,), classes=3)
+    network = UNet(1, width=8, multipliers=(1,), depth=1, attention=(0,), ports={"label": ClassPort(3)})
     assert list(dict.fromkeys(name.rpartition(".")[0] for name in network.state_dict())) == UNCONDITIONED
     assert sum(p.numel() for p in network.parameters()) == 5089
     old = parse(
-        "unet(channels=1, width=8, multipliers=(1,), depth=1, patch=1, attention=(0,), classes=3, dims=2)",
+        "unet(channels=1, width=8, multipliers=(1,), depth=1, patch=1, attention=(0,), dims=2, ports={'label': 'classes(count=3)'})",
         TABLE,
         "network",
     )
@@ -223,7 +226,7 @@ def test_what_a_network_cannot_be_is_said():
     with pytest.raises(UsageError, match="cross-attention needs a text"):
         UNet(1, cross=(0,))
     with pytest.raises(UsageError, match=r"cross levels go from 0 to 1, got \(2,\)"):
-        UNet(1, cross=(2,), vocabulary=3, length=2)
+        UNet(1, cross=(2,), ports={"text": "pieces(vocabulary=3, length=2)"})
 
 
 @pytest.mark.parametrize("size", [(9,), (6, 4), (2, 3, 4)])
@@ -242,10 +245,10 @@ def test_a_place_is_told_where_on_the_whole_it_lies(size):
 @pytest.mark.parametrize("kind", ["dit", "mmdit"])
 def test_a_text_tells_a_patch_where_on_the_whole_it_is(kind):
     """Turned queries and keys know differences only: without text, an even picture is answered evenly."""
-    network = lively(NETWORKS[kind](vocabulary=11, length=5))
+    network = lively(NETWORKS[kind](ports=PIECES))
     x, time = torch.ones(3, 1, 8, 8), torch.full((3,), 0.5)
     with torch.no_grad():
         first, *others = network(x, time, told(network, (1, 8, 8)))[1].unfold(1, 4, 4).unfold(2, 4, 4)[0].flatten(0, 1)
         assert all((other - first).abs().max() > 1e-3 for other in others)
-        even = lively(NETWORKS["dit"]())(x, time, {})[0, 0]
+        even = lively(NETWORKS["dit"](ports={}))(x, time, {})[0, 0]
     torch.testing.assert_close(even, even[:4, :4].repeat(2, 2))

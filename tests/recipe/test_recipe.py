@@ -23,7 +23,7 @@ from ebb.run.plan import fastest, resolve
 from ebb.run.prepare import prepared
 from ebb.system.families.families import FAMILIES
 
-MNIST = Facts(60_000, (1, 28, 28), 10, 0.6)
+MNIST = Facts(60_000, (1, 28, 28), 0.6, conditioned=True)
 
 
 @pytest.mark.parametrize(("text", "value"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("1d", 86400)])
@@ -112,7 +112,7 @@ def test_every_limit_belongs_to_a_field():
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 48, 20), (1, 256, 256)])
 def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
-    recipe, reasons = complete(Recipe(), Facts(1000, shape, 3, 0.5))
+    recipe, reasons = complete(Recipe(), Facts(1000, shape, 0.5, conditioned=True))
     values = flat(recipe.model_dump())
     open_ones = {name for name, value in values.items() if value is None}
     assert open_ones <= {
@@ -178,7 +178,7 @@ def test_adamw_gets_a_rate_of_its_own():
 
 
 def test_without_labels_there_is_no_guidance():
-    recipe, _ = complete(Recipe(), Facts(100, (1, 8, 8), 0, 0.5))
+    recipe, _ = complete(Recipe(), Facts(100, (1, 8, 8), 0.5))
     assert (recipe.label_dropout, recipe.sample.guidance, recipe.batch) == (0.0, 1.0, 100)
 
 
@@ -285,7 +285,7 @@ def test_more_tokens_shift_the_times_as_a_finer_picture_asks():
     torch.testing.assert_close(finer, 2 * usual / (1 + usual), atol=2e-3, rtol=0)  # means have two digits
     assert (finer > usual).all()
     coarse, fine = (
-        complete(Recipe(network={"kind": "dit", "patch": patch}), Facts(9, (1, 32, 32), 0, 0.5))[0] for patch in (4, 2)
+        complete(Recipe(network={"kind": "dit", "patch": patch}), Facts(9, (1, 32, 32), 0.5))[0] for patch in (4, 2)
     )
     assert (coarse.times, fine.times) == ("logit_normal(mean=0.4)", shifted(256))
     assert complete(Recipe(network={"patch": 2}), MNIST)[0].times == "logit_normal(mean=0.4)"

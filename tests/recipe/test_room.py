@@ -19,13 +19,13 @@ SIDES, CHANNELS = (8, 16, 28, 32, 40, 41, 48, 56, 64, 96, 128, 256, 1024), (1, 3
 def shaped(channels, side):
     """Facts of pictures in grey or colour, or of latents of colour pictures."""
     picture = None if channels in (1, 3) else (3, 64, 64)
-    return Facts(1000, (channels, side, side), 0, 0.5, picture=picture)
+    return Facts(1000, (channels, side, side), 0.5, picture=picture)
 
 
 def lost(recipe, facts, side):
     """Numbers that do not pass: those of a picture [c, side, side], less the rank of the network's Jacobian."""
     torch.manual_seed(0)
-    network = network_of(recipe.network, facts).double().eval()
+    network = network_of(recipe.network, facts.shape).double().eval()
     for weight in network.parameters():  # outputs start at zero
         if weight.ndim > 1 and not weight.any():
             torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
@@ -64,7 +64,7 @@ def test_the_chosen_network_can_tell_all_of_the_noise(kind, side, channels):
 
 
 def test_a_narrow_network_loses_a_third_and_is_told_of():
-    facts = Facts(1000, (3, 64, 64), 0, 0.5)
+    facts = Facts(1000, (3, 64, 64), 0.5)
 
     def asked(**network):
         return complete(Recipe(network=network), facts)[0]
@@ -79,7 +79,7 @@ def test_a_narrow_network_loses_a_third_and_is_told_of():
 
 
 def test_a_picture_beside_has_room_too():
-    facts = Facts(1000, (3, 64, 64), 0, 0.5, image=4)
+    facts = Facts(1000, (3, 64, 64), 0.5, beside=4)
     assert room(facts, 4) == 112 > complete(Recipe(), facts)[0].network.width >= room(facts, 3)
     assert complete(Recipe(), facts)[0].network.patch == 2
 
@@ -87,7 +87,7 @@ def test_a_picture_beside_has_room_too():
 def test_large_pictures_have_more_levels_instead_of_larger_patches():
     levels = {}
     for side in (41, 64, 96, 128, 256):
-        recipe, _ = complete(Recipe(), Facts(1000, (3, side, side), 0, 0.5, length=5, vocabulary=300))
+        recipe, _ = complete(Recipe(), Facts(1000, (3, side, side), 0.5, conditioned=True, texts=True))
         levels[side] = len(recipe.network.multipliers)
         assert recipe.network.patch == 4
         assert recipe.network.cross == (levels[side] - 2, levels[side] - 1)
@@ -131,7 +131,7 @@ def test_updates_are_timed_over_more_than_a_moment(learnt, monkeypatch):
     from ebb.run.plan import paces
 
     monkeypatch.setattr("ebb.run.plan.timed", lambda *_: itertools.chain([0.03] * 10, itertools.repeat(0.01)))
-    recipe = complete(Recipe(batch=16, precision="fp32"), Facts(48, (1, 8, 8), 2, 0.5))[0]
+    recipe = complete(Recipe(batch=16, precision="fp32"), Facts(48, (1, 8, 8), 0.5, conditioned=True))[0]
     assert paces(recipe, learnt, torch.device("cpu")) == {"fp32": 1600.0}
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import signal
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,10 +27,10 @@ from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.events import finished
 from ebb.recipe.recipe import Recipe, from_yaml, validated
+from ebb.run import supervise
 from ebb.run.build import build
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
-from ebb.run.supervise import shown
 from ebb.run.train import train
 from ebb.store import checkpoint
 from ebb.system.families.family import autocast_of
@@ -78,13 +77,13 @@ def run(data, folder, /, **asked):
 def check_light(system):
     """Pictures are as light as they were asked to be."""
     asked = torch.tensor([80.0, 120, 160, 200])
-    made = system.sample(4, numbers={"light": asked.tolist()}) * 127.5 + 127.5
+    made = system.sample(4, given={"numbers": {"light": asked.tolist()}}) * 127.5 + 127.5
     assert (made.mean((1, 2, 3)) - asked).abs().max() < 40
 
 
 def check_masks(system, files):
     """Pictures are white where what stands beside them is."""
-    made, beside = system.sample(len(files), beside=files), opened(files, (1, 8, 8))
+    made, beside = system.sample(len(files), given={"mask": files}), opened(files, (1, 8, 8))
     assert ((made > 0) == (beside > 0)).float().mean() > 0.95
 
 
@@ -93,8 +92,8 @@ def deaf(system):
     null = system.conditioner.null()
 
     class Deaf(System):
-        def conditions(self, wishes):
-            return {name: row.expand(len(wishes), *row.shape[1:]) for name, row in null.items()}
+        def conditions(self, given, count):
+            return {name: row.expand(count, *row.shape[1:]) for name, row in null.items()}
 
     return Deaf(system.model, system.shape, system.conditioner, system.sampling)
 
@@ -181,18 +180,18 @@ def stirred(system):
 @pytest.mark.parametrize("kind", ["all", "latent"])
 def test_all_that_is_heard_can_be_asked_for_in_any_combination(home, kind):
     system, mask = stirred(load(home / kind)), home / "data" / "masks" / "00.png"
-    asked = {"label": "a", "text": "an odd one", "numbers": {"light": 90, "dark": 0.5}, "beside": mask}
+    asked = {"label": "a", "text": "an odd one", "numbers": {"light": 90, "dark": 0.5}, "mask": mask}
     made = {(): system.sample(2, label=None, text="")}
     for name, value in asked.items():
-        made[name] = system.sample(2, **{"text": "", name: value})
-        made["not", name] = system.sample(2, **{other: what for other, what in asked.items() if other != name})
-    made["every"] = system.sample(2, **asked)
+        made[name] = system.sample(2, given={"text": "", name: value})
+        made["not", name] = system.sample(2, given={other: what for other, what in asked.items() if other != name})
+    made["every"] = system.sample(2, given=asked)
     every = list(made.values())
     assert all(x.shape == (2, 1, 8, 8) for x in every)
     assert not any(torch.allclose(every[i], every[j]) for i in range(len(every)) for j in range(i))
-    assert not torch.allclose(system.sample(2, **asked, guidance=2.0), made["every"])
+    assert not torch.allclose(system.sample(2, given=asked, guidance=2.0), made["every"])
     tensor = opened([mask], (1, 8, 8))[0]
-    assert torch.equal(system.sample(2, **{**asked, "beside": tensor}), made["every"])
+    assert torch.equal(system.sample(2, given={**asked, "mask": tensor}), made["every"])
 
 
 @pytest.mark.parametrize("kind", ["dit", "mmdit"])
@@ -200,8 +199,11 @@ def test_transformers_hear_them_too(home, tmp_path, kind):
     network = {"kind": kind, "width": 16, "depth": 1, "patch": 2}
     run(home / "data", tmp_path / "run", **ALL | {"network": network, "steps": 2})
     system = stirred(load(tmp_path / "run"))
-    made = [system.sample(1, numbers={"light": light, "dark": 0.5}, beside=torch.ones(1, 8, 8)) for light in (50, 200)]
-    made.append(system.sample(1, numbers={"light": 200, "dark": 0.5}, beside=-torch.ones(1, 8, 8)))
+    made = [
+        system.sample(1, given={"numbers": {"light": light, "dark": 0.5}, "mask": torch.ones(1, 8, 8)})
+        for light in (50, 200)
+    ]
+    made.append(system.sample(1, given={"numbers": {"light": 200, "dark": 0.5}, "mask": -torch.ones(1, 8, 8)}))
     assert not any(torch.allclose(made[i], made[i - 1]) for i in range(3))
 
 
@@ -212,7 +214,7 @@ def test_what_is_missing_is_said_and_learnt_without(home, tmp_path):
     recipe, images = from_yaml(tmp_path / "run" / "run.yaml")[0], data_of(tmp_path / "run")
     cond = finished(prepared(recipe, images, cache=home)).examples.conditions(np.arange(8), torch.device("cpu"))
     assert cond["numbers"].isnan().all(1).tolist() == [at in (3, 5) for at in range(8)]
-    assert cond["image"].flatten(1).isnan().all(1).tolist() == [at in (4, 5) for at in range(8)]
+    assert cond["mask"].flatten(1).isnan().all(1).tolist() == [at in (4, 5) for at in range(8)]
     assert all(
         torch.isfinite(value).all()
         for value in checkpoint.read(checkpoint.newest(home / "all" / "checkpoints"), "model").values()
@@ -224,28 +226,32 @@ def test_a_contract_says_all_that_is_heard_and_a_mismatch_is_refused_by_name(hom
         system = load(home / kind)
         contract = json.loads(json.dumps(system.contract()))
         assert System.from_contract(contract).conditioner == system.conditioner
-        assert system.conditioner.beside.factor == (2 if kind == "latent" else 1)
+        assert system.conditioner.pictures["mask"].factor == (2 if kind == "latent" else 1)
         assert system.conditioner.numbers.names == ("light", "dark")
-    wrong = contract["beside"] | {"factor": 1}
+    wrong = contract["conditions"] | {"mask": contract["conditions"]["mask"] | {"factor": 1}}
     for change, said in (
-        ({"numbers": None}, "0 numbers for a network of 2"),
-        ({"beside": None}, r"0 channels beside \(None\) for a network of 4"),
-        ({"beside": wrong}, "1 channels beside.*for a network of 4"),
-        ({"beside": contract["beside"] | {"shape": [1, 4, 8]}}, "4×2 places beside"),
+        (
+            {name: one for name, one in contract["conditions"].items() if name != "numbers"},
+            r"numbers is nothing, for a network of vector\(count=2\)",
+        ),
+        (
+            {name: one for name, one in contract["conditions"].items() if name != "mask"},
+            r"mask is nothing, for a network of map\(channels=4\)",
+        ),
+        (wrong, r"mask is map\(channels=1\), for a network of map\(channels=4\)"),
+        (wrong | {"mask": contract["conditions"]["mask"] | {"shape": [1, 4, 8]}}, "mask has 4×2 places"),
     ):
         with pytest.raises(DamagedError, match=said):
-            System.from_contract(contract | change)
-    old = load(home / "ae").contract()
-    del old["numbers"], old["beside"]
-    assert System.from_contract(old).conditioner == load(home / "ae").conditioner
+            System.from_contract(contract | {"conditions": change})
+    assert load(home / "ae").contract()["conditions"] == {}
 
 
 def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
     recipe, images = from_yaml(home / "latent" / "run.yaml")[0], data_of(home / "latent")
     found = finished(prepared(recipe, images, cache=home))
     index, turned = np.arange(4), torch.tensor([True, False, True, False])
-    heard = found.examples.conditions(index, torch.device("cpu"), turned)["image"]
-    masks = to_unit(torch.from_numpy(images.metadata.pictures.pixels[images.metadata.pictures.at[:4]]))
+    heard = found.examples.conditions(index, torch.device("cpu"), turned)["mask"]
+    masks = to_unit(torch.from_numpy(images.metadata.pictures["mask"].pixels[images.metadata.pictures["mask"].at[:4]]))
     masks[turned] = masks[turned].flip(-1)
     assert torch.equal(torch.nn.functional.pixel_shuffle(heard, 2), masks)
     fewer = read(str(home / "data"), beside="mask")
@@ -281,28 +287,30 @@ def test_the_command_line_asks_in_turn_and_writes_down_what_for(home, tmp_path, 
     assert "light was trained on from" in capsys.readouterr().out.replace("\n", " ")
     settings = settings_of(tmp_path / "grid.png")
     assert settings["numbers"] == {"light": [90.0, 900.0], "dark": [0.5]}
-    assert settings["beside"] == [str(mask) for mask in masks]
+    assert settings["beside"] == {"mask": [str(mask) for mask in masks]}
     ebb("sample", home / "all", *asked, "--out", tmp_path / "each")
     own = settings_of(tmp_path / "each" / "000003.png")
-    assert (own["numbers"], own["beside"]) == ({"light": 900.0, "dark": 0.5}, str(masks[1]))
+    assert (own["numbers"], own["beside"]) == ({"light": 900.0, "dark": 0.5}, {"mask": str(masks[1])})
     ebb("sample", home / "all", *asked, "--out", tmp_path / "a.npz")
     arrays = np.load(tmp_path / "a.npz")
     assert (arrays["number_names"].tolist(), arrays["numbers"].tolist()) == (
         ["light", "dark"],
         [[90, 0.5], [900, 0.5]] * 2,
     )
-    assert arrays["beside"].tolist() == [str(mask) for mask in masks] * 2
+    assert arrays["beside_names"].tolist() == ["mask"]
+    assert arrays["beside"][:, 0].tolist() == [str(mask) for mask in masks] * 2
     system = load(home / "all")
-    again = system.sample(4, label="a", numbers={"light": [90, 900] * 2, "dark": 0.5}, beside=masks * 2)
+    again = system.sample(4, label="a", given={"numbers": {"light": [90, 900] * 2, "dark": 0.5}, "mask": masks * 2})
     assert np.array_equal(np.load(tmp_path / "a.npz")["images"][0], ((again[0] + 1) * 127.5).round().byte().numpy())
 
 
 def test_what_was_done_to_a_picture_beside_is_said(home, tmp_path):
     Image.new("LA", (900, 600), (0, 0)).save(tmp_path / "clear.png")
-    said = io.StringIO()
-    hint(load(home / "all"), [], {}, [tmp_path / "clear.png"], [], Console(file=said, width=200))
-    assert "clear.png: transparency, composited on white" in said.getvalue()
-    assert "cropped at its centre from 900×600 to 8×8, 33% of the area cut off" in said.getvalue()
+    events = []
+    hint(load(home / "all"), [], {}, {"mask": [str(tmp_path / "clear.png")]}, [], events.append)
+    said = " ".join(map(str, events))
+    assert "clear.png: transparency, composited on white" in said
+    assert "cropped at its centre from 900×600 to 8×8, 33% of the area cut off" in said
 
 
 @pytest.mark.parametrize(
@@ -326,7 +334,6 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
     how = {
         "numbers": ["light=90", "dark=1"],
         "beside": [home / "data" / "masks" / "00.png"],
-        "console": Console(quiet=True),
     }
     sample_to(
         home / "all",
@@ -344,13 +351,12 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
 @pytest.mark.full
 def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     system, images = load(home / "all"), data_of(home / "all")
-    wishes = asked_for(system, images, 6, seed=0)
+    given = asked_for(system, images, 6, seed=0)
     rows = np.random.default_rng(0).choice(len(images.pixels), 6)
-    assert np.array_equal(wishes.numbers, images.metadata.numbers[rows], equal_nan=True)
-    assert np.array_equal(wishes.pictures[:], images.metadata.pictures[rows], equal_nan=True)
-    assert wishes.part(2, 3) == replace(
-        wishes, labels=wishes.labels[2:5], texts=wishes.texts[2:5], numbers=wishes.numbers[2:5]
-    )
+    said = [None if np.isnan(row).any() else tuple(row) for row in images.metadata.numbers[rows]]
+    assert given["numbers"] == said
+    assert np.array_equal(given["mask"][:], images.metadata.pictures["mask"][rows], equal_nan=True)
+    assert given["label"] == [images.names[images.labels[row]] for row in rows]
     found = finished(evaluate(home / "all", 10, likelihood=2))
     assert found.likelihood is not None
     assert found.levels is not None
@@ -364,10 +370,9 @@ def test_grids_ask_for_what_is_said_of_the_images(home):
     made = Sampler.__call__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "__call__", lambda self, request: asked.append(request.given) or made(self, request))
-        assert shown(parts)[0].shape == (40, 1, 8, 8)
-    drawn = images.metadata.take(np.random.default_rng(0).choice(len(images.pixels), 40))
-    assert np.array_equal(asked[0].numbers, drawn.numbers, equal_nan=True)
-    assert len({*asked[0].labels}) > 1, "the mutant: images in their order, which is that of the classes"
+        assert supervise.shown(parts)[0].shape == (40, 1, 8, 8)
+    assert asked[0]["numbers"] == asked_for(parts.system, images, 40, seed=0)["numbers"]
+    assert len({*asked[0]["label"]}) > 1, "the mutant: images in their order, which is that of the classes"
 
 
 def test_pictures_are_edited_with_nothing_asked_of_the_rest_and_not_enlarged(home):
@@ -394,7 +399,7 @@ def test_a_run_is_reflowed_with_what_it_hears(home):
         **asked,
     )
     recipe = from_yaml(home / "again" / "run.yaml")[0]
-    assert (recipe.numbers, recipe.beside) == (("light", "dark"), "mask")
+    assert (recipe.numbers, recipe.beside) == (("light", "dark"), ("mask",))
     assert load(home / "again").conditioner == load(home / "all").conditioner
 
 
@@ -404,4 +409,4 @@ def test_other_data_and_kinds_are_refused(home, tmp_path):
     with pytest.raises(DataError, match=r"no row of metadata.jsonl has the field 'ligth'"):
         run(home / "data", tmp_path / "run", **ALL | {"numbers": ("ligth",)})
     with pytest.raises(EbbError, match="trained without numbers"):
-        load(home / "ae").sample(1, numbers={"light": 1})
+        load(home / "ae").sample(1, given={"numbers": {"light": 1}})

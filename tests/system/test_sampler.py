@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from ebb import testing
-from ebb.encode.conditioner import Wishes
 from ebb.errors import UsageError
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import PATHS
@@ -39,7 +38,7 @@ def known(path):
 
 
 def asked(count, seed=0, **settings):
-    return Request(Wishes((0,) * count), Sampling(**settings), seed)
+    return Request({}, count, Sampling(**settings), seed)
 
 
 def check_law(path, count=4000):
@@ -65,7 +64,7 @@ def test_a_start_that_is_not_scaled_is_caught(path, monkeypatch):
 @pytest.mark.parametrize("solver", ["dpmpp_2m", "ddpm"])
 def test_the_last_point_of_the_stream_is_the_sample_bit_for_bit(solver):
     made = system()
-    request, sampler = made.request(made.wishes(3, label="b"), 7, solver=solver, guidance=2.0), Sampler(made)
+    request, sampler = made.request(made.given(3, {"label": "b"}), 3, 7, solver=solver, guidance=2.0), Sampler(made)
     points = list(sampler.stream(request))
     assert len(points) == request.sampling.steps
     assert torch.equal(sampler.decoded(points[-1].x), sampler(request))
@@ -87,7 +86,7 @@ def test_a_stream_computes_what_is_asked_of_it_and_no_more():
 
 def test_a_sample_depends_on_its_own_seed_and_conditions_alone():
     made = system()
-    whole = made.request(Wishes((0, 1, 2, 0, 1)), 40, guidance=1.5, solver="ddpm")
+    whole = made.request({"label": ["a", "b", "c", "a", "b"]}, 5, 40, guidance=1.5, solver="ddpm")
     expected = Sampler(made)(whole)
     for batch in (1, 2):
         torch.testing.assert_close(Sampler(made, batch)(whole), expected, atol=1e-4, rtol=0)
@@ -97,9 +96,9 @@ def test_a_sample_depends_on_its_own_seed_and_conditions_alone():
 
 
 def test_a_part_of_a_request_has_the_seeds_of_its_samples():
-    whole = Request(Wishes((0, 1, 2)), Sampling(), 5)
+    whole = Request({"label": ["a", "b", "c"]}, 3, Sampling(), 5)
     assert len(whole) == 3
-    assert whole.part(1, 9) == Request(Wishes((1, 2)), Sampling(), 6)
+    assert whole.part(1, 9) == Request({"label": ["b", "c"]}, 2, Sampling(), 6)
 
 
 def test_what_is_wrong_with_a_request_is_said_before_anything_is_computed():

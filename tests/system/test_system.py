@@ -7,7 +7,7 @@ import torch
 
 import ebb
 from ebb import testing
-from ebb.encode.conditioner import Conditioner, Wishes
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.networks.unet import UNet
@@ -26,15 +26,19 @@ from ebb.train.loop import Training
 from ebb.train.optimiser import adamw
 
 
+def hearing(classes):
+    """What hears the first labels of the alphabet."""
+    return Conditioner({"label": Labels(tuple("abc"[:classes]))} if classes else {})
+
+
 def system(classes=3, shape=(1, 8, 8)):
     torch.manual_seed(0)
-    network = UNet(shape[0], width=8, multipliers=(1, 2), depth=1, classes=classes)
+    network = UNet(shape[0], width=8, multipliers=(1, 2), depth=1, ports=hearing(classes).ports)
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.05 * torch.randn_like(p))
-    names = tuple("abc"[:classes])
     model = DiffusionModel(NetworkDenoiser(network, Cosine(), v, sigma_data=0.5))
-    return System(model, shape, Conditioner(Labels(names)), Sampling(steps=4))
+    return System(model, shape, hearing(classes), Sampling(steps=4))
 
 
 def saved(folder, made):
@@ -57,7 +61,7 @@ def test_image_i_is_the_same_in_batches_of_one_three_and_eight(solver, guidance)
         return made.sample(n, seed=40 + first, solver=solver, guidance=guidance)
 
     testing.same_by_batch(sample, 8, 1e-4)
-    in_parts = Sampler(made, batch=3)(made.request(made.wishes(8, seed=40), 40))
+    in_parts = Sampler(made, batch=3)(made.request(made.given(8, seed=40), 8, 40))
     torch.testing.assert_close(in_parts, made.sample(8, seed=40), atol=1e-4, rtol=0)
 
 
@@ -88,10 +92,10 @@ def test_samples_are_float_images_in_range():
 
 def test_labels_are_asked_by_name_number_or_each():
     made = system()
-    assert made.conditioner.wishes(3, label="c").labels == (2, 2, 2)
-    assert made.conditioner.wishes(3, label=1).labels == (1, 1, 1)
-    assert made.conditioner.wishes(3, label=[2, 0, 1]).labels == (2, 0, 1)
-    assert made.conditioner.wishes(4, seed=2).labels == (2, 0, 1, 2)
+    assert made.given(3, {"label": "c"}) == {"label": ["c", "c", "c"]}
+    assert made.given(3, {"label": 1}) == {"label": ["b", "b", "b"]}
+    assert made.given(3, {"label": [2, 0, 1]}) == {"label": ["c", "a", "b"]}
+    assert made.given(4, seed=2) == {"label": ["c", "a", "b", "c"]}
     assert not torch.allclose(made.sample(1, label="a"), made.sample(1, label="b"))
 
 
@@ -114,8 +118,12 @@ def test_the_contract_rebuilds_the_system_and_ema_is_what_one_gets(tmp_path):
         ("network", "unet(channels=1, widht=3)", "did you mean 'width'"),
         ("network", "os.system('true')", "not of the form"),
         ("sampling", {"speed": 3}, "speed"),
-        ("network", "unet(channels=1, width=16, classes=3)", "do not fit its contract"),
-        ("labels", ["a"], "1 labels.*3 classes"),
+        ("network", "unet(channels=1, width=16, ports={'label': 'classes(count=3)'})", "do not fit its contract"),
+        (
+            "conditions",
+            {"label": {"kind": "labels", "names": ["a"]}},
+            r"label is classes\(count=1\), for a network of classes\(count=3\)",
+        ),
     ],
 )
 def test_a_contract_that_does_not_hold_is_refused_by_name(tmp_path, field, value, message):
@@ -168,7 +176,7 @@ def test_what_a_silent_target_samples_is_the_data():
 
     made = System(DiffusionModel(NetworkDenoiser(Exact(), Linear(), PREDICTIONS["noise"])), (2,))
     made.denoiser.register_parameter("anchor", torch.nn.Parameter(torch.zeros(1)))
-    x = Sampler(made, 4000)(made.request(made.wishes(4000), steps=50, grid="uniform"))
+    x = Sampler(made, 4000)(made.request(made.given(4000), 4000, steps=50, grid="uniform"))
     # values are clipped to [-1, 1], which leaves the median where it is: at the mean of the Gaussian
     assert (x.median(0).values - exact.mean).abs().max() < 0.06
 
@@ -201,7 +209,7 @@ def test_wrong_requests_are_explained(asked, message):
 def test_without_labels_there_is_nothing_to_ask_or_guide():
     made = system(classes=0)
     assert made.sample(2).shape == (2, 1, 8, 8)
-    with pytest.raises(UsageError, match="trained without labels"):
+    with pytest.raises(UsageError, match="trained without label"):
         made.sample(1, label="a")
     with pytest.raises(UsageError, match="needs labels"):
         made.sample(1, guidance=2.0)
@@ -255,12 +263,12 @@ def test_guides_compute_in_float32_whatever_the_networks_precision():
     ],
 )
 def test_labels_may_be_tensors_arrays_and_lists_of_either(label):
-    assert system().wishes(2, label=label).labels == (2, 0)
+    assert system().given(2, {"label": label}) == {"label": ["c", "a"]}
 
 
 @pytest.mark.parametrize("label", [torch.tensor(1), np.int64(1), np.array("b"), np.str_("b")])
 def test_one_label_for_all_may_be_a_number_of_numpy_or_torch(label):
-    assert system().wishes(np.int64(2), label=label, seed=torch.tensor(0)).labels == (1, 1)
+    assert system().given(np.int64(2), {"label": label}, torch.tensor(0)) == {"label": ["b", "b"]}
 
 
 @pytest.mark.parametrize(
@@ -275,10 +283,10 @@ def test_one_label_for_all_may_be_a_number_of_numpy_or_torch(label):
         (lambda s: s.sample(1, seed=-1), "seed must be between 0 and"),
         (lambda s: Sampler(s, batch=0), "batch must be between 1"),
         (lambda s: s.sample(1, precision="fp16"), "how to sample: precision"),
-        (lambda s: s.labels([3, 4]), "indices of labels are whole numbers from 0 to 3"),
-        (lambda s: s.labels(["a"]), "indices of labels are whole numbers"),
-        (lambda s: Sampler(s)(s.request(Wishes(()))), "n must be between 1"),
-        (lambda s: Wishes((0, 1), ("a text",)), "one text for each of 2 samples, got 1"),
+        (lambda s: s.labels([3, 4]), "there is no label 3"),
+        (lambda s: s.labels(["z"]), "there is no label 'z'"),
+        (lambda s: Sampler(s)(s.request({}, 0)), "n must be between 1"),
+        (lambda s: s.conditions({"label": ["a"]}, 2), "one label for each of 2 samples, got 1"),
         (lambda s: s.encode(torch.zeros(1, 8, 8)), r"\[b, 1, …, …\], got \[1, 8, 8\](?s:.)*x\[None\]"),
         (lambda s: s.encode(torch.zeros(2, 3, 8, 8)), r"got \[2, 3, 8, 8\]"),
         (lambda s: s.encode(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), "got torch.uint8"),

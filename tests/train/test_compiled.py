@@ -22,7 +22,7 @@ from ebb.train.objectives.denoising import Denoising
 
 torch.manual_seed(0)
 fresh = ebb.NetworkDenoiser(UNet(1, width=32, multipliers=(1,), depth=1, patch=2), ebb.Linear(), ebb.velocity)
-heard = ebb.NetworkDenoiser(DiT(1, width=32, depth=1, patch=4, classes=2), ebb.Linear(), ebb.velocity)
+heard = ebb.NetworkDenoiser(DiT(1, width=32, depth=1, patch=4, ports={"label": "classes(count=2)"}), ebb.Linear(), ebb.velocity)
 batch = Batch(torch.rand(8, 1, 8, 8) * 2 - 1, {"label": torch.arange(8) % 2})
 
 def begun(denoiser):

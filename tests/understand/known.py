@@ -35,7 +35,11 @@ def system_of(*mixtures, off=0.0):
     """The system that knows these mixtures, one for each of its labels; of one mixture, without labels."""
     names = tuple(f"kind {k}" for k in range(len(mixtures))) if len(mixtures) > 1 else ()
     denoiser = NetworkDenoiser(Known(*mixtures, off=off), mixtures[0].path, PREDICTIONS["data"])
-    return System(DiffusionModel(denoiser), tuple(mixtures[0].means.shape[1:]), Conditioner(Labels(names)))
+    return System(
+        DiffusionModel(denoiser),
+        tuple(mixtures[0].means.shape[1:]),
+        Conditioner({"label": Labels(names)} if names else {}),
+    )
 
 
 def cloud(path, shift=0.0):

@@ -17,12 +17,12 @@ CAPTIONS = ("a red circle", "a blue square", "a red square")
 
 def system(kind="unet"):
     text = Text(Vocabulary.learnt(CAPTIONS, size=300), 8)
-    heard = {"vocabulary": len(text.vocabulary), "length": 8, "width": 16, "depth": 1}
+    heard = {"ports": {"text": text.port}, "width": 16, "depth": 1}
     torch.manual_seed(0)
     made = {"unet": lambda: ebb.UNet(1, multipliers=(1,), cross=(0,), **heard), "mmdit": lambda: ebb.MMDiT(1, **heard)}
     network = made[kind]()
     denoiser = ebb.NetworkDenoiser(network, ebb.Linear(), PREDICTIONS["velocity"]).requires_grad_(False).eval()
-    return System(DiffusionModel(denoiser), (1, 8, 8), Conditioner(text=text), Sampling(steps=2))
+    return System(DiffusionModel(denoiser), (1, 8, 8), Conditioner({"text": text}), Sampling(steps=2))
 
 
 def test_spans_follow_the_words_and_stop_where_the_model_stops_listening():

@@ -81,7 +81,7 @@ def system(network, shape, names=(), **how):
     return System(
         DiffusionModel(denoiser),
         shape,
-        Conditioner(Labels(names)),
+        Conditioner({"label": Labels(names)} if names else {}),
         Sampling(**{"solver": "ddim", "steps": 6, "guidance": 1.0} | how),
     )
 
@@ -109,7 +109,7 @@ def test_the_cost_of_a_known_network():
 
 def test_guidance_costs_two_evaluations():
     torch.manual_seed(0)
-    network = ebb.UNet(1, width=8, depth=1, classes=2)
+    network = ebb.UNet(1, width=8, depth=1, ports={"label": "classes(count=2)"})
     plain, guided = (cost(system(network, (1, 8, 8), ("a", "b"), guidance=g), batch=4) for g in (1.0, 3.0))
     assert (plain.evaluations, guided.evaluations) == (6, 12)
     assert guided.gflop == pytest.approx(2 * plain.gflop)

@@ -115,7 +115,7 @@ def test_the_posterior_without_the_squares_is_refused(generator):
 
 def network(prediction=velocity, path=Linear()):  # noqa: B008
     torch.manual_seed(0)
-    model = NetworkDenoiser(MLP(3, classes=2), path, prediction)
+    model = NetworkDenoiser(MLP(3, ports={"label": "classes(count=2)"}), path, prediction)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(1))
     return model

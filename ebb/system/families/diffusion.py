@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ebb.data.loader import Loader
 from ebb.encode.latent import LatentSpace
-from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
 from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
+from ebb.networks.ports import NO_PORTS, Ports
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import CLOCKS, Cond, NetworkDenoiser
 from ebb.process.path import PATHS
@@ -30,7 +30,7 @@ from ebb.sample.fused import fused
 from ebb.sample.noise import Noise
 from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point
-from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, facts_of, in_place, training_of
+from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, in_place, training_of
 from ebb.system.model import Draw, Model, scheme_of
 from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
@@ -198,7 +198,7 @@ def denoiser_of(recipe: DiffusionRecipe, data: Prepared) -> NetworkDenoiser:
     """The denoiser that a recipe names, with fresh weights, or those that the data brings."""
     denoiser = in_place(
         NetworkDenoiser(
-            network_of(recipe.network, facts_of(data)),
+            network_of(recipe.network, data.shape, data.conditioner.ports),
             parse(recipe.path, PATHS, "path"),
             parse(resolved(recipe.prediction), PREDICTIONS, "prediction"),
             parse(resolved(recipe.clock), CLOCKS, "clock"),
@@ -210,59 +210,46 @@ def denoiser_of(recipe: DiffusionRecipe, data: Prepared) -> NetworkDenoiser:
     return denoiser
 
 
-def network_of(recipe: NetworkRecipe, facts: Facts) -> nn.Module:
-    """The network, with fresh weights from the global generator."""
-    made: nn.Module = BUILDERS[recipe.kind](recipe, facts)
+def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS) -> nn.Module:
+    """The network for what has this shape, with fresh weights from the global generator."""
+    made: nn.Module = BUILDERS[recipe.kind](recipe, shape, ports)
     return made
 
 
-def shared(recipe: NetworkRecipe, facts: Facts) -> dict[str, Any]:
+def shared(recipe: NetworkRecipe, ports: Ports) -> dict[str, Any]:
     """What every network is built from besides the channels."""
     return {
         "width": resolved(recipe.width),
         "depth": resolved(recipe.depth),
         "patch": resolved(recipe.patch),
-        "classes": facts.classes,
-        "vocabulary": facts.vocabulary,
-        "states": facts.states,
-        "length": facts.length,
-        "numbers": facts.numbers,
-        "image": facts.image,
+        "ports": ports,
     }
 
 
-def unet_of(recipe: UNetRecipe, facts: Facts) -> UNet:
+def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], ports: Ports) -> UNet:
     """A U-Net, which may attend to each of several concepts alone."""
     levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    levels |= {"cross": resolved(recipe.cross), "concepts": facts.concepts, "dims": len(facts.shape) - 1}
-    return UNet(facts.shape[0], **levels, **shared(recipe, facts))
+    levels |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
+    return UNet(shape[0], **levels, **shared(recipe, ports))
 
 
-def mlp_of(recipe: MLPRecipe, facts: Facts) -> MLP:
+def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], ports: Ports) -> MLP:
     """A perceptron."""
-    return MLP(facts.shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), classes=facts.classes)
+    return MLP(shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), ports=ports)
 
 
-def dit_of(recipe: DiTRecipe, facts: Facts) -> DiT:
+def dit_of(recipe: DiTRecipe, shape: tuple[int, ...], ports: Ports) -> DiT:
     """A diffusion transformer; learnt positions are of the size at hand."""
-    whole_texts(recipe, facts)
-    size = facts.shape[1:] if recipe.positions == "learned" else ()
-    return DiT(facts.shape[0], positions=recipe.positions, size=size, **shared(recipe, facts))
+    size = shape[1:] if recipe.positions == "learned" else ()
+    return DiT(shape[0], positions=recipe.positions, size=size, **shared(recipe, ports))
 
 
-def mmdit_of(recipe: MMDiTRecipe, facts: Facts) -> MMDiT:
+def mmdit_of(recipe: MMDiTRecipe, shape: tuple[int, ...], ports: Ports) -> MMDiT:
     """A transformer of two streams."""
-    whole_texts(recipe, facts)
-    return MMDiT(facts.shape[0], **shared(recipe, facts))
+    return MMDiT(shape[0], **shared(recipe, ports))
 
 
-def whole_texts(recipe: NetworkRecipe, facts: Facts) -> None:
-    """Raise UsageError where a network would attend to parts of a text that takes it whole."""
-    if facts.concepts:
-        raise UsageError(f"a {recipe.kind} attends to whole texts", "leave --text.concepts out, or take a unet")
-
-
-BUILDERS: dict[str, Callable[[Any, Facts], nn.Module]] = {
+BUILDERS: dict[str, Callable[[Any, tuple[int, ...], Ports], nn.Module]] = {
     "unet": unet_of,
     "dit": dit_of,
     "mmdit": mmdit_of,

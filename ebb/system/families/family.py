@@ -51,14 +51,15 @@ class Prepared:
 
 def facts_of(data: Prepared) -> Facts:
     """What the choice of a recipe depends on."""
-    s, sizes = data.images.summary, data.conditioner.sizes
+    s, ports = data.images.summary, data.conditioner.ports.values()
     mean, square = np.mean(s.mean), np.mean(np.square(s.std) + np.square(s.mean))
     return Facts(
         s.count,
         data.shape,
-        sizes.pop("classes"),
         max(0.05, float(np.sqrt(square - mean**2))) if data.space is None else 1.0,
-        **sizes,
+        conditioned=len(ports) > 0,
+        texts=any(port.rows for port in ports),
+        beside=sum(port.beside for port in ports),
         picture=None if data.space is None else s.shape,
     )
 
