@@ -13,7 +13,7 @@ from ebb.errors import UsageError
 class Group(BaseModel):
     """A frozen group of settings that refuses unknown names."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def kind_or(usual: str) -> Callable[[Any], str]:
