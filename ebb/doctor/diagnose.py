@@ -16,8 +16,7 @@ from ebb.doctor.data_subject import DataSubject
 from ebb.doctor.finding import Check, Diagnosis, Finding, Round
 from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
-from ebb.doctor.run_checks import RUN_CHECKS
-from ebb.doctor.run_samples import OF_PICTURES
+from ebb.doctor.run_checks import OF_PICTURES, RUN_CHECKS
 from ebb.doctor.run_subject import RunSubject
 from ebb.doctor.table_checks import TABLE_CHECKS
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError

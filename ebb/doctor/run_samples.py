@@ -396,6 +396,3 @@ SAMPLE_CHECKS: list[Check[RunSubject]] = [
     check_memorised,
 ]
 """What is asked about the samples, in this order."""
-
-OF_PICTURES = frozenset({check_grey, check_colour_shift, check_blurry, check_grainy, check_labels_missing})
-"""Of them, those that look at pictures."""
