@@ -65,11 +65,10 @@ def measure(
     """Measure `samples [N, c, h, w]` against `real` images [n, c, h, w], tensors or arrays, uint8 or floats in [−1, 1];
     or rows [N, d] or series [N, c, t] of numbers, in units of their deviation, against others.
 
-    Real images are split by `seed` into a floor set of min(N, n // 2) and a reference set of the rest, at most
-    10,000. Samples and floor set meet the same reference, so the two numbers differ by the model alone.
-    Floats are rounded to 8 bits first, as a saved image is. `asked` are the labels [N] the samples
-    were made for; with classifiers as `features` they give the label accuracy, and with `real_labels` [n] the
-    distance by class and the accuracy of a classifier trained on the samples.
+    Real images are split by `seed` into a floor set of min(N, n // 2) and a reference set of the rest, at most 10,000.
+    Samples and floor set meet the same reference, so the two numbers differ by the model alone. Images of floats are
+    rounded to 8 bits first, as a saved one is. `asked` are the labels [N] the samples were made for; with classifiers
+    as `features` they give the label accuracy, with `real_labels` [n] figures by class and of a classifier they teach.
 
     Raises DataError for different image shapes, values that are not finite, or sets below two images; UsageError for
     features that are none, and a seed that is none.

@@ -121,8 +121,7 @@ def sweep(
         one = of_pictures(loaded(run, "ema", precision=precision), run)
         comparable(run, len(images.pixels))
         system = one.system
-        scales = list(guidance) or sorted({1.0, system.sampling.guidance})
-        possible(system, solvers, steps, scales)
+        possible(system, solvers, steps, scales := list(guidance) or sorted({1.0, system.sampling.guidance}))
         features, ceiling = yield from features_for(run, images)
         parts, widest = split(images.pixels, count, seed), max(part.stop - part.start for part in blocks(features))
         if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing
