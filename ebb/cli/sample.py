@@ -15,12 +15,12 @@ from ebb.cli.output import Reader
 
 @dataclass(frozen=True)
 class Sample:
-    """Sample new images from a run."""
+    """Sample new examples from a run."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """run folder, or one of its checkpoints"""
     n: int = 16
-    """number of images"""
+    """number of samples"""
     label: str | None = None
     """name or number of the label; without it every label in turn"""
     text: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Sample:
     seed: int = 0
     """image i is made from seed + i"""
     out: Path = Path("samples.png")
-    """a .png for one grid, a .npz for arrays, or a folder for single .png files"""
+    """a .png for one grid, a .npz for arrays, a folder for single .png files; of a table a .csv"""
     compile: bool = False
     """compile the steps: a minute first, then faster; for thousands of samples"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()

@@ -22,10 +22,11 @@ from ebb.terminal import command
 
 @dataclass(frozen=True)
 class Train:
-    """Train a diffusion model on a folder of images; the same command again resumes."""
+    """Train a diffusion model on a folder of images, or a table of numbers; the same command again resumes."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
-    """a folder of images or class folders, imagefolder, .zip of these, idx, .npz, CIFAR-10 binary, digits or shapes"""
+    """a folder of images or class folders, imagefolder, .zip of these, idx, .npz, CIFAR-10 binary, a .csv, or the word
+    digits, shapes or iris"""
     recipe: Annotated[Form, tyro.conf.arg(name="")] = Form()  # type: ignore[valid-type]
     run: Path | None = None
     """where to keep the run; without it runs/ and the name of the data"""
@@ -77,7 +78,7 @@ def advice(folder: Path) -> str:
 
     samples = worthwhile(json.loads((folder / "data.json").read_text(encoding="utf8"))["count"])
     return (
-        f"examine  {command('doctor', folder)}; these are too few images to measure by"
+        f"examine  {command('doctor', folder)}; there is too little data to measure by"
         if samples is None
         else f"measure  {command('evaluate', folder, '--n', samples)}"
     )

@@ -68,7 +68,7 @@ class Place:
     @classmethod
     def of(cls, given: str, path: Path) -> Place:
         """The place that was `given`, at a path."""
-        bare = re.sub(r"(\.(tar|tgz|zip|npz|npy|gz))+$", "", path.resolve().as_posix())
+        bare = re.sub(r"(\.(tar|tgz|zip|npz|npy|gz|csv|tsv))+$", "", path.resolve().as_posix())
         return cls(given, bare, re.sub(r"[^\w.-]+", "-", posixpath.basename(bare)).strip("-.") or "data")
 
 

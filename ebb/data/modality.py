@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -52,3 +54,8 @@ class Modality(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which `from_json` of its class makes it again."""
+
+
+def compared(modality: Modality, stored: NDArray[Any]) -> NDArray[Any]:
+    """Stored values as examples are compared by: pictures in their 8 bits, all else as x, in float32."""
+    return stored if stored.dtype == np.uint8 else modality.unit(torch.from_numpy(np.array(stored))).numpy()

@@ -8,10 +8,19 @@ from pathlib import Path
 from ebb.data.changed import changed
 from ebb.data.reading import as_asked
 from ebb.data.scan import Images
+from ebb.data.series import Series, Vectors, agreed
 from ebb.data.sources import COME
 from ebb.errors import DataError
 from ebb.recipe.recipe import from_yaml
+from ebb.store import checkpoint
 from ebb.store.place import by_name, expanded
+
+
+def columns_of(run: Path) -> list[str]:
+    """The columns of the table that a run was trained on, in order, as its newest checkpoint has them."""
+    newest = checkpoint.newest(run / "checkpoints")
+    written = {} if newest is None else checkpoint.about(newest).get("modality", {})
+    return list(written.get("heading", {}).get("columns", []))
 
 
 def data_of(run: Path, place: str | None = None) -> Images:
@@ -30,6 +39,8 @@ def data_of(run: Path, place: str | None = None) -> Images:
     whole = again(hold_back=False)  # as runs of before images were held back
     if whole.summary.fingerprint == about["fingerprint"]:
         return whole
+    if (columns := columns_of(run)) and isinstance(images.modality, Vectors | Series):
+        agreed(columns, images.modality.heading.columns, data)
     raise DataError(
         f"{data} is not what {run} was trained on: {changed(run, images.summary, data)}"
         f" (fingerprint {images.summary.fingerprint[:12]}…, expected {about['fingerprint'][:12]}…)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,7 @@ def opened(paths: Sequence[str | Path], shape: Shape) -> Float[Tensor, "b c h w"
     return to_unit(torch.from_numpy(np.stack([read_picture(Path(path), shape)[1] for path in paths])))
 
 
-def batches(pixels: NDArray[np.uint8], size: int = 500) -> Iterator[Float[Tensor, "b c h w"]]:
-    """Images uint8 [n, c, h, w] as float batches in [−1, 1], in order."""
-    return (to_unit(torch.from_numpy(pixels[i : i + size])) for i in range(0, len(pixels), size))
+def batches(values: NDArray[Any], size: int = 500) -> Iterator[Float[Tensor, "b *d"]]:
+    """Images uint8 [n, c, h, w] as float batches in [−1, 1], in order; other numbers [n, *d] as they are."""
+    parts = (torch.from_numpy(values[i : i + size]) for i in range(0, len(values), size))
+    return (to_unit(part) if part.dtype == torch.uint8 else part.float() for part in parts)

@@ -156,9 +156,9 @@ def check_class_imbalance(data: DataSubject) -> Finding | None:
     return Finding(
         "class imbalance",
         "classes are of very different size",
-        f"{most} has {classes[most]:,} images, {least} has {classes[least]:,}",
+        f"{most} has {classes[most]:,} {data.read.modality.things}, {least} has {classes[least]:,}",
         "the data was collected as it came",
-        f"add images of {least}, or take fewer of {most}: rare classes are drawn worse, and memorised sooner",
+        f"add some of {least}, or take fewer of {most}: rare classes are drawn worse, and memorised sooner",
     )
 
 

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.data import scan
+from ebb.data.reading import as_asked
 from ebb.data.sources import locate
 from ebb.errors import DataError, UsageError
 from ebb.judge.features import fitted, probabilities
+from ebb.recipe.recipe import DiffusionRecipe
 from ebb.store import memory
 
 ALIKE = 0.995
@@ -57,10 +59,10 @@ class DataSubject:
 
     @classmethod
     def of(cls, where: str | NDArray[np.generic] | Tensor) -> DataSubject:
-        """Data by name, as `ebb.data.scan.read` takes it, or as an array [n, c, h, w] or [n, h, w] (or of any shape,
-        of which then only the values are judged). Raises the errors of reading."""
+        """Data by name, as `ebb.data.reading.as_asked` takes it, or as an array [n, c, h, w] or [n, h, w] (or of any
+        shape, of which then only the values are judged). Raises the errors of reading."""
         if isinstance(where, str):
-            return cls(where, scan.read(where, cache=Path(tempfile.gettempdir()), hold_back=False))
+            return cls(where, as_asked(where, DiffusionRecipe(), Path(tempfile.gettempdir()), hold_back=False))
         array = where.detach().cpu().numpy() if isinstance(where, Tensor) else where
         name = f"{type(where).__name__} {array.dtype} {list(array.shape)}"
         if not array.size:

@@ -16,9 +16,9 @@ from ebb.doctor.data_subject import DataSubject
 from ebb.doctor.finding import Check, Diagnosis, Finding, Round
 from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
-from ebb.doctor.run_checks import RUN_CHECKS
-from ebb.doctor.run_samples import OF_PICTURES
+from ebb.doctor.run_checks import OF_PICTURES, RUN_CHECKS
 from ebb.doctor.run_subject import RunSubject
+from ebb.doctor.table_checks import TABLE_CHECKS
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
 from ebb.events import Progress, Sink, ignored
 from ebb.process.denoiser import Denoiser
@@ -102,7 +102,8 @@ def of_data(where: str | np.ndarray | Tensor, progress: Sink) -> Diagnosis:
         if not isinstance(where, str) or not expanded(where).exists():
             raise
         return Diagnosis(where, "data", ["reading"], [unreadable(error)])
-    seen.examine(lambda: data, DATA_CHECKS, "the data")
+    pictures = data.images is None or data.images.modality == PICTURES
+    seen.examine(lambda: data, DATA_CHECKS if pictures else TABLE_CHECKS, "the data")
     return seen.diagnosis(data.name, "data")
 
 

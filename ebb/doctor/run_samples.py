@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ebb.data.images import to_pixels
+from ebb.data.modality import compared
 from ebb.data.pictures import batches
 from ebb.doctor.finding import Check, Finding
 from ebb.doctor.looks import contrast, fine_share, variety
@@ -324,7 +325,8 @@ def check_memorised(run: RunSubject) -> Finding | None:
             raise UsageError("no image was held out, so nothing says how close an unseen one may be")
         unseen = images.held_out.pixels[chosen(len(images.held_out.pixels), UNSEEN)]
         made = images.modality.stored(run.drawn.samples)
-        found = memorisation(made, None, images.pixels, unseen, None, seed=0)
+        mine, known, new = (compared(images.modality, stored) for stored in (made, images.pixels, unseen))
+        found = memorisation(mine, None, known, new, None, seed=0)
         verdict, chance, pairs = found.verdict, min(space.chance for space in found.spaces), found.pairs
     else:
         verdict, chance, pairs = kept["verdict"], min(each["chance"] for each in kept["spaces"]), kept["pairs"]
@@ -394,6 +396,3 @@ SAMPLE_CHECKS: list[Check[RunSubject]] = [
     check_memorised,
 ]
 """What is asked about the samples, in this order."""
-
-OF_PICTURES = frozenset({check_grey, check_colour_shift, check_blurry, check_grainy, check_labels_missing})
-"""Of them, those that look at pictures."""

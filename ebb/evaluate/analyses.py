@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ebb.data.images import grid, picture, save_png, to_pixels
+from ebb.data.images import grid, save_png, to_pixels
 from ebb.data.metadata import Metadata
+from ebb.data.modality import compared
 from ebb.data.pictures import batches
 from ebb.data.scan import Images
 from ebb.evaluate.drawn import Drawn
@@ -27,7 +28,7 @@ from ebb.system.system import System
 from ebb.understand.bound import bound
 from ebb.understand.levels import levels
 from ebb.understand.likelihood import likelihood
-from ebb.understand.memorise import memorisation, pairs_picture
+from ebb.understand.memorise import memorisation
 from ebb.understand.reconstruction import Reconstruction
 
 PROBED = 64
@@ -80,22 +81,26 @@ def copies(subject: Analysed) -> Result:
     are unseen. Copies of that other half are found then, and no others. In pixels alone where the features are a
     large network.
     """
-    train, warnings = subject.images.pixels, tuple[str, ...]()
-    if subject.images.held_out is not None:
-        unseen = subject.images.held_out.pixels
+    images, modality, warnings = subject.images, subject.images.modality, tuple[str, ...]()
+    train = compared(modality, images.pixels)
+    if images.held_out is not None:
+        unseen = compared(modality, images.held_out.pixels)
     else:
         order = np.random.default_rng(subject.seed).permutation(len(train))
+        images = replace(images, pixels=images.pixels[order[::2]])
         train, unseen = train[order[::2]], train[order[1::2]]
         warnings = (
             "memorisation: no image was held out, so half of the training images stand in for unseen ones;"
             " copies of that half are not looked for",
         )
-    pixels = subject.drawn.pixels
+    pixels = compared(modality, subject.drawn.pixels)
     small = isinstance(subject.features, Ensemble | RandomFeatures)  # every training image goes through it
     looked = subject.features if small else None
     result = memorisation(pixels, subject.labels, train, unseen, looked, seed=subject.seed)
     if result.pairs:
-        sheet = picture(pairs_picture(pixels, train, result.pairs))
+        mine, theirs, _ = (list(column) for column in zip(*result.pairs, strict=True))
+        shown = np.concatenate([subject.drawn.pixels[mine], images.pixels[theirs]])
+        sheet = modality.sheet(shown, len(mine))
         save_png(sheet, subject.run / "evaluation" / "closest.png", {"pairs": result.pairs})
     return Result({"memorisation": result}, warnings)
 
@@ -116,12 +121,11 @@ def noise(subject: Analysed) -> Result:
 
 
 def bits(subject: Analysed) -> Result:
-    """Bits per dimension of unseen images by the probability flow, and their variational bound."""
+    """Bits per dimension of unseen images by the probability flow, and of 8-bit values their variational bound."""
     known, seed = unseen(subject, subject.coded), subject.seed
-    found = {
-        "likelihood": likelihood(subject.system, *known, seed=seed),
-        "bound": bound(subject.system, *known, seed=seed),
-    }
+    found: dict[str, Any] = {"likelihood": likelihood(subject.system, *known, seed=seed)}
+    if known[0].dtype == np.uint8:
+        found["bound"] = bound(subject.system, *known, seed=seed)
     return Result(found, () if held(subject) else ("likelihood: no image was held out; it is that of training images",))
 
 
@@ -190,16 +194,14 @@ def held(subject: Analysed) -> Images | None:
     return None if bare else images
 
 
-def unseen(
-    subject: Analysed, most: int
-) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, list[str] | None, Metadata]:
+def unseen(subject: Analysed, most: int) -> tuple[NDArray[Any], NDArray[np.int64] | None, list[str] | None, Metadata]:
     """At most `most` held-out images, drawn by the seed, with labels, captions and what else is told of them; training
     images where none are."""
     images = held(subject) or subject.images
     some = np.sort(np.random.default_rng(subject.seed).permutation(len(images.pixels))[:most])
     captions = None if images.captions is None else [images.captions[i] for i in some]
     labels = None if images.labels is None else images.labels[some]
-    return images.pixels[some], labels, captions, images.metadata.take(some)
+    return compared(images.modality, images.pixels[some]), labels, captions, images.metadata.take(some)
 
 
 def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:

@@ -20,7 +20,7 @@ from ebb.evaluate import figures
 from ebb.evaluate.by_class import judges, score_counted
 from ebb.evaluate.drawn import Drawn
 from ebb.evaluate.enough import comparable, countable
-from ebb.evaluate.evaluate import drawn_from, features_for, loaded, measuring, old, settings_of
+from ebb.evaluate.evaluate import drawn_from, features_for, loaded, measuring, of_pictures, old, settings_of
 from ebb.evaluate.figures import Distance, Pile, Sets
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
@@ -91,7 +91,8 @@ def against(
     file = f"against-{other.resolve().name}.json"
     with measuring(run, file, "report.html", fresh=fresh) as mine, measuring(other, fresh=fresh) as others:
         yield from (*mine, *others)
-        ones, images = [loaded(folder, weights, **settings) for folder in (run, other)], data_of(run, data)
+        ones = [of_pictures(loaded(folder, weights, **settings), folder) for folder in (run, other)]
+        images = data_of(run, data)
         comparable(run, len(images.pixels))
         seen, _ = yield from features_for(run, images, features)
         given = asked_for(ones[0].system, images, count, seed)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ebb.data.images import to_pixels
 from ebb.encode.conditioner import Values
 from ebb.events import Progress, Work
 from ebb.store.failure import explained
@@ -31,9 +31,9 @@ SHARD = 500
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Samples uint8 [n, c, h, w], where they lie, and what each of them cost, whenever it was drawn."""
+    """Samples as their modality stores them, where they lie, and what each of them cost, whenever it was drawn."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     folder: Path
     seconds: float
     """for each sample"""
@@ -69,15 +69,16 @@ def draw(
         folder.mkdir(parents=True, exist_ok=True)
     request, sampler = Request(given, count, system.sampling, seed), Sampler(system)
     shards = listed(folder)
-    pixels = np.empty((count, *system.shape), np.uint8)
+    blank = system.modality.stored(torch.zeros(1, *system.shape))  # says what samples are stored as
+    stored = np.empty((count, *blank.shape[1:]), blank.dtype)
     began, fresh, spent, shown, since = time.perf_counter(), 0, 0.0, 0.0, time.time()
     for first in range(0, count, SHARD):
         size, name = min(SHARD, count - first), f"{first // SHARD:05d}.npy"
-        found = shard(folder / name, size, system.shape) if shards.get(name, {}).get("count", 0) >= size else None
+        found = shard(folder / name, size, blank) if shards.get(name, {}).get("count", 0) >= size else None
         if found is None:
             with counted(system.model.network) as seen:
                 start = time.perf_counter()
-                found = to_pixels(sampler(request.part(first, size)))
+                found = system.modality.stored(sampler(request.part(first, size)))
                 took = time.perf_counter() - start
             keep(folder / name, found)
             shards[name] = {"count": size, "seconds": took, "evaluations": seen[0]}
@@ -85,13 +86,13 @@ def draw(
             fresh += size
         else:
             since = min(since, (folder / name).stat().st_mtime)
-        pixels[first : first + size] = found
+        stored[first : first + size] = found
         share = size / shards[name]["count"]
         spent, shown = spent + share * shards[name]["seconds"], shown + share * shards[name]["evaluations"]
         left = (time.perf_counter() - began) / max(1, fresh) * (count - first - size)
         yield Progress(what, first + size, count, left if fresh else None)
     forget(home, folder)
-    return Drawn(pixels, folder, spent / count, shown / count, count - fresh, since)
+    return Drawn(stored, folder, spent / count, shown / count, count - fresh, since)
 
 
 def sets(home: Path) -> list[Path]:
@@ -120,17 +121,17 @@ def listed(folder: Path) -> dict[str, dict[str, Any]]:
     return shards
 
 
-def shard(path: Path, size: int, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """The first `size` samples of a file; None where it does not hold so many samples of this shape."""
+def shard(path: Path, size: int, like: NDArray[Any]) -> NDArray[Any] | None:
+    """The first `size` samples of a file; None where it does not hold so many samples of this kind."""
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    whole = found.dtype == np.uint8 and found.shape[1:] == shape and len(found) >= size
+    whole = found.dtype == like.dtype and found.shape[1:] == like.shape[1:] and len(found) >= size
     return found[:size] if whole else None
 
 
-def keep(path: Path, pixels: NDArray[np.uint8]) -> None:
+def keep(path: Path, pixels: NDArray[Any]) -> None:
     """Write a shard so that it is whole or absent."""
     made = BytesIO()
     np.save(made, pixels, allow_pickle=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ebb.data.images import PICTURES
+from ebb.data.modality import compared
 from ebb.data.of_run import data_of
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Values
@@ -23,7 +24,7 @@ from ebb.evaluate.measure import Evaluation, measure
 from ebb.evaluate.measure import as_table as figures_table
 from ebb.events import Done, Event, Figure, Progress, Work
 from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
-from ebb.judge.features import SIDE, Features, RandomFeatures
+from ebb.judge.features import SIDE, Features, Projections, RandomFeatures
 from ebb.judge.matcher import Retrieval
 from ebb.judge.pretrained import pretrained
 from ebb.judge.scene_reader import Agreement
@@ -113,8 +114,8 @@ def evaluate(
         drawn = yield from drawn_from(run, one, images, given, count, seed=seed)
         yield Progress("measuring")
         figures = measure(
-            drawn.pixels,
-            images.pixels,
+            compared(images.modality, drawn.pixels),
+            compared(images.modality, images.pixels),
             seen,
             asked=labels,
             real_labels=images.labels,
@@ -217,10 +218,6 @@ def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
         what = {"ema": "averaged (EMA)", "model": "raw"}[weights]
         raise UsageError(f"{where} holds no {what} weights", f"measure the others: --weights {other}")
     system = load(run, weights)
-    if system.modality != PICTURES:
-        raise UsageError(
-            f"{run} makes {system.modality.things}; what is measured so far is pictures", command("doctor", run)
-        )
     if locate(run) != where:  # the run is being trained
         return loaded(run, weights, **settings)
     system = replace(system, sampling=system.settled(**settings))
@@ -248,12 +245,23 @@ def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
     }
 
 
+def of_pictures(one: Loaded, run: Path) -> Loaded:
+    """`one`, for what is made for pictures alone; UsageError for a system that makes anything else."""
+    if one.system.modality != PICTURES:
+        raise UsageError(f"{run} makes {one.system.modality.things}, no pictures", command("evaluate", run))
+    return one
+
+
 def features_for(run: Path, images: Images, spec: str | None = None) -> Work[tuple[Features, float | None]]:
     """Classifiers of the run's labels (trained once and saved in the run) with their accuracy.
 
     Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
     network that it names, and no accuracy.
     """
+    if images.modality != PICTURES:
+        if spec is not None:
+            raise UsageError(f"{spec} looks at pictures, and {run} makes {images.modality.things}", "leave it out")
+        return Projections(images.summary.shape), None
     if spec is not None:
         return pretrained(spec), None
     if images.labels is None or len(images.names) < 2 or min(images.pixels.shape[2:]) < SIDE:

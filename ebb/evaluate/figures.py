@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +47,9 @@ class Distance:
 
 @dataclass(frozen=True, eq=False)
 class Pile:
-    """Images uint8 [n, c, h, w], their labels and their features [n, d]."""
+    """Images uint8 [n, c, h, w], or rows or series of numbers, their labels and their features [n, d]."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     labels: NDArray[np.int64] | None
     rows: Array
 
@@ -181,8 +181,10 @@ def class_score(sets: Sets) -> Outcome:
     return {"class score": replace(_sampled(sets, by_class.score_counted, read, needs), better="high")}
 
 
-def _too_small(images: NDArray[np.uint8], least: int) -> str | None:
+def _too_small(images: NDArray[Any], least: int) -> str | None:
     """Why no classifier can be trained on images."""
+    if images.ndim != 4:
+        return "the classifier is one of images"
     if min(images.shape[2:]) < SIDE:
         return f"a classifier needs images of {SIDE}×{SIDE} or more"
     if least < two_sample.LEAST:
@@ -196,14 +198,19 @@ def telling_apart(sets: Sets) -> Outcome:
     The network that tells sees the features and those of a random network beside them: what a classifier of labels
     was trained to overlook, such as faint noise, is a difference too.
     """
+    numbers = sets.samples.pixels.ndim != 4  # rows and series are looked at as they are
     why = _too_small(sets.samples.pixels, sets.least)
-    if why:
+    if why and not (numbers and sets.least >= two_sample.LEAST):
         return why
-    random = RandomFeatures(sets.samples.pixels.shape[1])
-    samples, real = (
-        np.hstack([pile.rows[: two_sample.MOST], extract(random, batches(pile.pixels[: two_sample.MOST]))])
-        for pile in (sets.samples, sets.reference)
-    )
+    piles = [pile.pixels[: two_sample.MOST] for pile in (sets.samples, sets.reference)]
+    if numbers:
+        samples, real = (np.reshape(values, (len(values), -1)).astype(np.float64) for values in piles)
+    else:
+        random, rows = RandomFeatures(piles[0].shape[1]), (sets.samples.rows, sets.reference.rows)
+        samples, real = (
+            np.hstack([seen[: two_sample.MOST], extract(random, batches(values))])
+            for seen, values in zip(rows, piles, strict=True)
+        )
     value, count = two_sample.two_sample_accuracy(samples, real, seed=sets.seed)
     return {"two-sample test": Distance(value, *wilson(value, count), 0.5, two_sample.NEEDS, "half")}
 

@@ -14,7 +14,7 @@ from ebb.data.pictures import batches
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.by_class import distance_by_class, label_accuracy
 from ebb.evaluate.figures import Distance, Pile, Sets, measured
-from ebb.judge.arrays import Given, indices_of, pictures_of
+from ebb.judge.arrays import Given, indices_of, values_of
 from ebb.judge.distances import averaged, frechet_counted, too_few
 from ebb.judge.features import Features, extract
 from ebb.recipe.limits import whole
@@ -62,13 +62,13 @@ def measure(
     seed: SupportsIndex = 0,
     resamples: int = 100,
 ) -> Evaluation:
-    """Measure `samples [N, c, h, w]` against `real` images [n, c, h, w], tensors or arrays, uint8 or floats in [−1, 1].
+    """Measure `samples [N, c, h, w]` against `real` images [n, c, h, w], tensors or arrays, uint8 or floats in [−1, 1];
+    or rows [N, d] or series [N, c, t] of numbers, in units of their deviation, against others.
 
-    Real images are split by `seed` into a floor set of min(N, n // 2) and a reference set of the rest, at most
-    10,000. Samples and floor set meet the same reference, so the two numbers differ by the model alone.
-    Floats are rounded to 8 bits first, as a saved image is. `asked` are the labels [N] the samples
-    were made for; with classifiers as `features` they give the label accuracy, and with `real_labels` [n] the
-    distance by class and the accuracy of a classifier trained on the samples.
+    Real images are split by `seed` into a floor set of min(N, n // 2) and a reference set of the rest, at most 10,000.
+    Samples and floor set meet the same reference, so the two numbers differ by the model alone. Images of floats are
+    rounded to 8 bits first, as a saved one is. `asked` are the labels [N] the samples were made for; with classifiers
+    as `features` they give the label accuracy, with `real_labels` [n] figures by class and of a classifier they teach.
 
     Raises DataError for different image shapes, values that are not finite, or sets below two images; UsageError for
     features that are none, and a seed that is none.
@@ -80,7 +80,7 @@ def measure(
             "such as ebb.judge.ensemble.train_ensemble(pixels, labels, classes)[0]",
         )
     asked, real_labels = indices_of("the labels asked for", asked), indices_of("the real labels", real_labels)
-    images, truth = pictures_of("samples", samples), pictures_of("real images", real)
+    images, truth = values_of("samples", samples), values_of("real images", real)
     sets = _sets(images, truth, features, asked, real_labels, whole("seed", seed), resamples)
     distances, missing = measured(sets)
     accuracy, per_class = label_accuracy(features, sets.samples.rows, asked, class_names)
@@ -119,8 +119,8 @@ def _sets(
         if labels is not None and len(labels) != len(images):
             raise DataError(f"expected one {what} for each of {len(images)} images, got {len(labels)}")
     of_real = (None, None) if real_labels is None else split(real_labels, len(samples), seed)
-    real = _eight_bits(real)
-    parts = zip((_eight_bits(samples), *split(real, len(samples), seed)), (asked, *of_real), strict=True)
+    real = _rounded(real)
+    parts = zip((_rounded(samples), *split(real, len(samples), seed)), (asked, *of_real), strict=True)
     mine, floor, reference = (Pile(pixels, labels, extract(features, batches(pixels))) for pixels, labels in parts)
     return Sets(mine, floor, reference, features, seed, resamples)
 
@@ -152,14 +152,16 @@ def _frechet_by_class(sets: Sets, class_names: Sequence[str] | None) -> tuple[di
     return found, [text] if few else []
 
 
-def _eight_bits(samples: NDArray[Any]) -> NDArray[np.uint8]:
-    """Floats in [−1, 1], clipped and rounded to the 256 levels of an image; uint8 as it is."""
+def _rounded(samples: NDArray[Any]) -> NDArray[Any]:
+    """Floats in [−1, 1], clipped and rounded to the 256 levels of an image; uint8, and what is no image, as it is."""
     if samples.dtype == np.uint8:
         return samples
     chunks = [samples[i : i + CHUNK] for i in range(0, len(samples), CHUNK)]
     bad = sum(int((~np.isfinite(chunk)).reshape(len(chunk), -1).any(axis=1).sum()) for chunk in chunks)
     if bad:
         raise DataError(f"{bad} of {len(samples)} images hold NaN or infinite values", "the model or solver diverged")
+    if samples.ndim != 4:
+        return samples
     return np.concatenate([((chunk.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8) for chunk in chunks])
 
 

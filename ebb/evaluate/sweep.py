@@ -26,7 +26,7 @@ from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive
-from ebb.evaluate.evaluate import features_for, loaded, measuring
+from ebb.evaluate.evaluate import features_for, loaded, measuring, of_pictures
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
 from ebb.guide.cfg import cfg
@@ -117,11 +117,11 @@ def sweep(
     countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
-        began, one, images = time.perf_counter(), loaded(run, "ema", precision=precision), data_of(run, data)
+        began, images = time.perf_counter(), data_of(run, data)
+        one = of_pictures(loaded(run, "ema", precision=precision), run)
         comparable(run, len(images.pixels))
         system = one.system
-        scales = list(guidance) or sorted({1.0, system.sampling.guidance})
-        possible(system, solvers, steps, scales)
+        possible(system, solvers, steps, scales := list(guidance) or sorted({1.0, system.sampling.guidance}))
         features, ceiling = yield from features_for(run, images)
         parts, widest = split(images.pixels, count, seed), max(part.stop - part.start for part in blocks(features))
         if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing

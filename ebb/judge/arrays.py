@@ -58,6 +58,16 @@ def pictures_of(what: str, given: Given) -> NDArray[Any]:
     return found
 
 
+def values_of(what: str, given: Given) -> NDArray[Any]:
+    """Pictures as `pictures_of` has them; of two or three axes rows [n, d] or series [n, c, t] of any numbers, float32.
+
+    Raises DataError for what is neither."""
+    found = array_of(what, given)
+    if found.ndim not in (2, 3):
+        return pictures_of(what, given)
+    return found.astype(np.float32)
+
+
 def indices_of(what: str, given: Given | None) -> NDArray[np.int64] | None:
     """Labels [n] as whole numbers from 0; None where there are none. Raises DataError for what is none of these."""
     if given is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -29,7 +30,7 @@ RATE = 4000  # images a second one may count on from two CPU cores, forward and 
 
 @runtime_checkable
 class Features(Protocol):
-    """Images float32 [b, c, h, w] in [−1, 1] → features float32 [b, dimension]."""
+    """Images float32 [b, c, h, w] in [−1, 1], or rows or series → features float32 [b, dimension]."""
 
     @property
     def name(self) -> str:
@@ -39,7 +40,7 @@ class Features(Protocol):
     def dimension(self) -> int:
         """How many numbers an image becomes."""
 
-    def __call__(self, images: Float[Tensor, "b c h w"], /) -> Float[Tensor, "b d"]:
+    def __call__(self, images: Float[Tensor, "b *size"], /) -> Float[Tensor, "b d"]:
         """The features of a batch."""
 
 
@@ -114,7 +115,25 @@ class RandomFeatures(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
-def extract(features: Features, images: Iterable[Float[Tensor, "b c h w"]]) -> NDArray[np.float64]:
+class Projections:
+    """Numbers themselves [n, *d], or where there are more than MOST their products with so many fixed directions of
+    unit length, orthogonal to each other: what rows and series are compared by. A function of the shape alone."""
+
+    MOST = 32
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        count = math.prod(shape)
+        self.dimension = min(count, self.MOST)
+        self.name = f"{self.dimension} projections" if count > self.MOST else "values"
+        random = torch.randn(count, self.dimension, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        self.directions = torch.linalg.qr(random).Q if count > self.MOST else torch.eye(count, dtype=torch.float64)
+
+    def __call__(self, x: Float[Tensor, "b *d"]) -> Float[Tensor, "b k"]:
+        """The features of a batch."""
+        return (x.flatten(1).double() @ self.directions).float()
+
+
+def extract(features: Features, images: Iterable[Float[Tensor, "b *d"]]) -> NDArray[np.float64]:
     """The features of all images, float64 [n, dimension], without gradients.
 
     Raises DataError if there are no images or a feature is not finite.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +17,9 @@ NEEDS = 2500
 VALUES = 2**24  # numbers of images held as floats at a time
 
 
-def projected(pixels: NDArray[np.uint8], seed: int) -> Array:
-    """Images uint8 [n, c, h, w] along 128 random directions of unit length, [n, 128], in grey levels of 0…255.
+def projected(pixels: NDArray[Any], seed: int) -> Array:
+    """Images uint8 [n, c, h, w] along 128 random directions of unit length, [n, 128], in grey levels of 0…255; rows and
+    series in their own unit.
 
     The directions are uniform on the sphere and depend on `seed` and the size of an image alone.
     """

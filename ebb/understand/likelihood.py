@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.data.metadata import NOTHING, Metadata
-from ebb.data.pictures import to_unit
+from ebb.data.pictures import batches
 from ebb.encode.conditioner import part
 from ebb.errors import DataError, UsageError
 from ebb.judge.arrays import Given, array_of, indices_of
@@ -37,6 +37,7 @@ WIDTH = 2 / 255
 """How far apart 8-bit values lie in [−1, 1] (`to_unit`)."""
 
 UNIT = "bits per dimension of 8-bit values"
+DENSE = "bits per dimension of the density of values in units of their deviation"
 
 BATCH = 32  # images that flow together; a batch takes the calls of its slowest
 
@@ -196,6 +197,8 @@ def likelihood(
 ) -> BitsPerDim:
     """Bits per dimension of 8-bit images [n, *d] along the probability flow: −log₂ p_0(x)/d − log₂ WIDTH.
 
+    Of rows and series, float32, it is −log₂ p_0(x)/d of their values as they are, which may be below 0.
+
     x is the image on the scale of `to_unit` plus noise uniform within its own value, (u − ½)·WIDTH with u in [0, 1), so
     the figure bounds from above, in the mean over the noise, the bits that the model needs for the 8-bit values
     themselves (Theis et al. 2016, §3.1); uniform values cost 8. The divergence is Hutchinson's estimate with `probes`,
@@ -207,19 +210,20 @@ def likelihood(
     """
     bits, calls, denoiser, images = [], 0, system.denoiser, array_of("images", images)
     labels = indices_of("labels", labels)
+    width, unit = (WIDTH, UNIT) if images.dtype == np.uint8 else (0.0, DENSE)
     uniform = torch.from_numpy(np.random.default_rng([seed, 0]).random(images.shape, dtype=np.float32))
     for first, x0, cond in batched(system, images, labels, captions, metadata, BATCH):
-        x = x0 + (uniform[first : first + len(x0)].to(x0.device) - 0.5) * WIDTH
+        x = x0 + (uniform[first : first + len(x0)].to(x0.device) - 0.5) * width
         noise = Noise.of(seed + first, len(x))
         found = log_density(denoiser, x, cond, rule=rule, nsr_max=loudest(denoiser), probes=probes, noise=noise)
-        bits.append(bits_per_dim(found.nats, x[0].numel(), WIDTH).cpu())
+        bits.append(bits_per_dim(found.nats, x[0].numel(), width or 1.0).cpu())
         calls += int(found.attempts.calls.sum())
-    return BitsPerDim(*interval(torch.cat(bits)), len(images), UNIT, probes, calls / len(images))
+    return BitsPerDim(*interval(torch.cat(bits)), len(images), unit, probes, calls / len(images))
 
 
 def batched(
     system: System,
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     labels: NDArray[np.int64] | None,
     captions: Sequence[str] | None,
     metadata: Metadata,
@@ -234,9 +238,10 @@ def batched(
     names = system.labels.names
     if system.space is not None:
         raise UsageError("bits per dimension are of a model of the pictures themselves, and this one works on latents")
-    if images.dtype != np.uint8 or images.shape[1:] != system.shape or len(images) < 2:
+    kind = np.uint8 if len(system.shape) == 3 else np.float32
+    if images.dtype != kind or images.shape[1:] != system.shape or len(images) < 2:
         raise DataError(
-            f"expected 2 or more images, uint8 [n, {', '.join(map(str, system.shape))}], got {images.dtype}"
+            f"expected 2 or more images, {np.dtype(kind)} [n, {', '.join(map(str, system.shape))}], got {images.dtype}"
             f" {list(images.shape)}"
         )
     if names and labels is None:
@@ -246,8 +251,8 @@ def batched(
         raise DataError(f"expected a label of 0…{len(names) - 1} for each of {len(images)} images, got {labels}")
     given = values_from(names, labels if names else None, captions, metadata)
     for first in range(0, len(images), size):
-        x0 = to_unit(torch.from_numpy(images[first : first + size]).to(system.device))
-        yield first, x0, system.conditions(part(given, first, size), len(x0))
+        (x0,) = batches(images[first : first + size], size)
+        yield first, x0.to(system.device), system.conditions(part(given, first, size), len(x0))
 
 
 def loudest(denoiser: NetworkDenoiser) -> float:

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ebb.data.images import grid
 from ebb.data.pictures import batches
-from ebb.errors import DataError, UsageError
+from ebb.errors import DataError
 from ebb.judge.arrays import Given, array_of, indices_of
 from ebb.judge.features import Features, extract, members
 from ebb.recipe.limits import whole
@@ -141,7 +140,7 @@ def checked(
         stored = images.dtype == known.dtype and (images.dtype == np.uint8) == (images.ndim == 4)
         if not stored or images.shape[1:] != known.shape[1:] or len(images) < 1:
             raise DataError(
-                f"expected {name} as the training images, uint8 [n ≥ 1, c, h, w] or numbers of a table, with"
+                f"expected {name} of the shape of the training images, uint8 [n ≥ 1, c, h, w], or numbers, with"
                 f" {list(known.shape[1:])}, got {images.dtype} {list(images.shape)}"
             )
     labels = indices_of("labels", asked)
@@ -321,18 +320,3 @@ def verdict(spaces: list[NearestImages], samples: int, unseen: int, identical: i
         return f"some samples lie closer to training images than unseen ones do: {share}"
     beyond = f"{100 * worst.beyond:.3g} % closer than any of them"
     return f"{'most' if excess >= 0.5 else 'some'} samples are copies: {share}, and {beyond}"
-
-
-def pairs_picture(
-    samples: NDArray[np.uint8], train: NDArray[np.uint8], pairs: list[tuple[int, int, float]]
-) -> NDArray[np.uint8]:
-    """The samples of `pairs` in a row, above the training image that each lies nearest to, uint8 [c, h, w].
-
-    Raises UsageError without pairs, or for images that are not of 1 or 3 channels.
-    """
-    if not pairs:
-        raise UsageError("a picture of the closest pairs needs some")
-    mine, theirs, _ = zip(*pairs, strict=True)
-    sheet = grid(np.concatenate([samples[list(mine)], train[list(theirs)]]), columns=len(pairs))
-    found: NDArray[np.uint8] = np.atleast_3d(np.asarray(sheet)).transpose(2, 0, 1)
-    return found

@@ -12,6 +12,7 @@ from ebb.data.columns import roles
 from ebb.data.delimited import Columns
 from ebb.data.reading import as_asked
 from ebb.data.series import Heading, Scale, Series, Vectors, agreed
+from ebb.data.sources import named
 from ebb.errors import DataError, UsageError
 from ebb.recipe.recipe import Recipe
 
@@ -195,3 +196,8 @@ def test_too_few_rows_and_nothing_that_varies_are_refused(tmp_path):
         as_asked(saved(tmp_path / "few.csv", noise(3, 2), "a,b"), Recipe())
     with pytest.raises(DataError, match="no column varies: a, b"):
         as_asked(saved(tmp_path / "same.csv", np.ones((20, 2)), "a,b"), Recipe())
+
+
+def test_a_run_of_a_table_is_called_after_its_file(tmp_path):
+    (tmp_path / "power.csv").touch()
+    assert named(str(tmp_path / "power.csv")) == "power"

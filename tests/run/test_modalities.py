@@ -11,10 +11,15 @@ import torch
 from PIL import Image
 
 from ebb.data.images import PICTURES
+from ebb.data.of_run import data_of
 from ebb.data.scan import Images, Summary
+from ebb.edit.editor import Editor
 from ebb.edit.samples import sample_to
-from ebb.errors import DamagedError, UsageError
+from ebb.errors import DamagedError, DataError, UsageError
+from ebb.evaluate.evaluate import evaluate, loaded, of_pictures
+from ebb.evaluate.measure import measure
 from ebb.events import finished
+from ebb.judge.features import Projections
 from ebb.recipe.recipe import Recipe
 from ebb.run.build import build, updates_of
 from ebb.run.plan import resolve
@@ -188,3 +193,53 @@ def test_a_modality_of_ones_own_is_one_class(monkeypatch):
     assert np.median(made) == pytest.approx(90, abs=4)
     monkeypatch.setitem(MODALITIES, "angles", Angles)
     assert System.from_contract(system.contract()).modality == Angles()
+
+
+def test_a_run_of_a_table_is_measured_and_examined(gaussian):
+    """Distances to the data beside those of data, copies, the density, which is known, and nothing wrong is found."""
+    found = finished(evaluate(gaussian, 300, likelihood=64, seed=0))
+    figures = found.figures
+    assert figures.features == "values"
+    assert figures.distances["Fréchet distance"].value < 0.1
+    assert {
+        "kernel distance",
+        "precision",
+        "sliced Wasserstein distance",
+        "two-sample test",
+    } <= figures.distances.keys()
+    assert abs(figures.distances["two-sample test"].value - 0.5) < 0.15
+    assert found.memorisation.verdict.startswith("no sign")
+    truth = 0.5 * np.log2(2 * np.pi * np.e) + 0.25 * np.log2(1 - 0.8**2)  # the entropy of two numbers, each of them
+    assert found.likelihood.value == pytest.approx(truth, abs=0.35)
+    assert "density" in found.likelihood.unit
+    assert found.bound is None
+    assert (gaussian / "evaluation" / "closest.png").is_file()
+    assert "two-sample test" in (gaussian / "report.html").read_text()
+
+
+def test_samples_in_other_units_would_be_far_off(gaussian):
+    """The mutant of the measurement: the same samples, of which nothing but the scale of one column is another."""
+    system, images = load(gaussian), data_of(gaussian)
+    x, real = system.sample(300).numpy(), images.x().numpy()
+    value = {
+        scale: measure(x * [1, scale], real, Projections((2,))).distances["Fréchet distance"].value for scale in (1, 2)
+    }
+    assert value[2] > 5 * value[1]
+
+
+def test_data_whose_columns_have_changed_is_refused_by_name(gaussian, tmp_path):
+    rows = list(csv.reader((gaussian.parent / "table.csv").open()))
+    for order, said in (((2, 1, 0), "column 1 is 'b', not 'a'"), ((0, 1), "has no column 'b'")):
+        changed = tmp_path / "changed.csv"
+        changed.write_text("\n".join(",".join(row[at] for at in order) for row in rows))
+        with pytest.raises(DataError, match=said):
+            data_of(gaussian, str(changed))
+
+
+def test_what_is_of_pictures_alone_says_so(gaussian):
+    with pytest.raises(UsageError, match="what is edited is pictures"):
+        Editor.of(load(gaussian))
+    with pytest.raises(UsageError, match="makes rows, no pictures"):
+        of_pictures(loaded(gaussian, "ema"), gaussian)
+    with pytest.raises(UsageError, match="looks at pictures"):
+        finished(evaluate(gaussian, 20, features="dino:FILE"))

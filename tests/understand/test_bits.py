@@ -46,7 +46,7 @@ def test_bits_are_those_of_the_discrete_values(path):
     ("name", "wrong"),
     [
         ("WIDTH", 2 / 256),
-        ("to_unit", lambda pixels: pixels.float() / 127.5 - 0.95),
+        ("batches", lambda pixels, size: iter([torch.from_numpy(pixels).float() / 127.5 - 0.95])),
         ("bits_per_dim", lambda nats, dims, width: -nats / (dims * math.log(2)) + 8),
     ],
 )

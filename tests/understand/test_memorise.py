@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.neighbors import NearestNeighbors
 
 import ebb.understand.memorise as module
-from ebb.errors import DataError, UsageError
+from ebb.errors import DataError
 from ebb.judge.features import RandomFeatures
 from ebb.understand.memorise import (
     SURE,
@@ -17,7 +17,6 @@ from ebb.understand.memorise import (
     binomial,
     memorisation,
     nearest,
-    pairs_picture,
     surprise,
     verdict,
 )
@@ -255,16 +254,3 @@ def test_the_chance_is_that_of_an_independent_formula(n, r, m):
 def test_the_interval_of_a_share(hits, count):
     exact = stats.binomtest(hits, count).proportion_ci(method="wilson")
     assert binomial(hits, count) == pytest.approx((exact.low, exact.high), abs=1e-4)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_picture_has_each_sample_above_its_neighbour(channels):
-    dark, light = np.full((5, channels, 8, 8), 10, np.uint8), np.full((7, channels, 8, 8), 200, np.uint8)
-    sheet = pairs_picture(dark, light, [(4, 6, 1.0), (0, 1, 2.0)])
-    assert sheet.dtype == np.uint8
-    assert sheet.shape[0] == channels
-    middle = sheet.shape[1] // 2
-    assert set(np.unique(sheet[:, : middle - 2])) == {10, 255}
-    assert set(np.unique(sheet[:, middle + 2 :])) == {200, 255}
-    with pytest.raises(UsageError, match="needs some"):
-        pairs_picture(dark, light, [])
