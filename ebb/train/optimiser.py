@@ -47,6 +47,10 @@ class Grouped(torch.optim.Optimizer):
         # "fused" brings the counts of a checkpoint to the device
         super().__init__([{"params": list(group)} for group in groups], {"lr": lr, "fused": True})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of; its rules are frozen, and no part of `state_dict`."""
+        return super().__getstate__() | {"rules": self.rules}
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""

@@ -219,3 +219,13 @@ def test_a_state_saved_by_an_earlier_version_goes_on_where_it_was():
     for there, then, forgetful in zip(resumed(memory), later, resumed({}), strict=True):
         torch.testing.assert_close(there, then, atol=1e-4, rtol=0)
         assert not torch.allclose(forgetful, then, atol=1e-3)
+
+
+def test_a_copy_moves_as_the_original():
+    """Model and optimiser copied together, as a training is to be tried out."""
+    network = Network()
+    optimizer = muon(network, 0.01)
+    moved(network, optimizer, 2)
+    twin, other = copy.deepcopy((network, optimizer))
+    for mine, its in zip(moved(network, optimizer), moved(twin, other), strict=True):
+        assert torch.equal(mine, its)
