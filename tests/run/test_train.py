@@ -609,6 +609,8 @@ def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, 
         shutil.copytree(pictures, name)
         for number, folder in (("7", "above"), ("3", "below")):
             (tmp_path / name / folder).rename(tmp_path / name / number)
+    with (tmp_path / "power.csv").open("w") as table:
+        table.write("a,b,season\n" + "".join(f"{i * 0.37 % 1:.3f},{i * 0.61 % 1:.3f},{i % 2}\n" for i in range(60)))
     lines = commands_of(root / page)
     if page != "README.md":
         assert ebb("train", "mnist", "--steps", 2, "--network.width", 8) == 0
