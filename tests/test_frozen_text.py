@@ -16,6 +16,7 @@ from ebb.encode import pretrained_text
 from ebb.encode.pretrained_text import FrozenText, PretrainedText
 from ebb.errors import UsageError
 from ebb.events import finished
+from ebb.networks.ports import StatesPort
 from ebb.recipe.recipe import Recipe
 from ebb.run.prepare import prepared
 from ebb.system.system import load
@@ -73,7 +74,7 @@ def home(tmp_path_factory):
 
 def test_a_model_hears_the_states_of_its_encoders(home):
     system = load(home / "run")
-    assert system.conditioner.text.size == {"states": WIDTH, "length": 8}
+    assert system.conditioner.conditions["text"].port == StatesPort(WIDTH, 8)
     heard = system.conditions({"text": [CAPTIONS[0]]}, 1)["text"]
     own = torch.cat([Encoder(home / name, 4).states([CAPTIONS[0]]) for name in ("one", "two")], 1)
     assert torch.equal(heard, own), "one after the other"

@@ -167,7 +167,10 @@ def test_an_autoencoder_is_measured_as_a_model_of_its_own(home, tmp_path):
 @pytest.mark.parametrize("kind", ["kl", "vq", "latent"])
 def test_each_kind_resumes_bit_for_bit(home, tmp_path, monkeypatch, kind):
     monkeypatch.setattr("ebb.run.supervise.CHECKPOINT_EVERY", 0.0)
-    asked = {"kind": "autoencoder", "autoencoding": SMALL["autoencoding"] | {"kind": kind, "codes": 8}}
+    asked = {
+        "kind": "autoencoder",
+        "autoencoding": SMALL["autoencoding"] | {"kind": kind} | ({"codes": 8} if kind == "vq" else {}),
+    }
     if kind == "latent":
         asked = {"autoencoder": str(home / "ae")}
     run = tmp_path / "run"
@@ -269,7 +272,7 @@ def test_a_region_is_what_was_drawn_on_nothing_and_it_is_said(home, tmp_path):
     strokes.save(tmp_path / "strokes.png")
     assert torch.equal(region(str(tmp_path / "strokes.png"), (8, 8)), region("bottom", (8, 8)))
     said = []
-    hint(load(home / "text"), CAPTIONS[:1], {}, [], [str(tmp_path / "strokes.png")], said.append)
+    hint(load(home / "text"), CAPTIONS[:1], {}, {}, [str(tmp_path / "strokes.png")], said.append)
     assert "what is drawn on the transparent ground is the region, 50% of the picture" in said[0].text
     Image.new("LA", (8, 8), (255, 0)).save(tmp_path / "clear.png")
     with pytest.raises(UsageError, match="marks nothing"):

@@ -77,46 +77,48 @@ def from_table(where: str, stored: Stored, *, window: int | None = None, hold_ba
     known = Known(stored.kind, named(where), {}, [])
     if stored.table is None:
         return of_series(known, stored, hold_back)
-    table, found = stored.table, roles(stored.table, where)
+    table, columns = stored.table, roles(stored.table, where)
     if len(table) < FEWEST:
         raise DataError(f"{where} has {len(table)} rows; expected {FEWEST} or more", "nothing is learnt from so few")
-    left = [("column that counts the rows", found.counters), ("column of words", found.texts)]
+    left = [("column that counts the rows", columns.counters), ("column of words", columns.texts)]
     known.notes.extend(DataNote(kind, len(names), names[:5], "left out") for kind, names in left if names)
-    if window if window is not None else windows.is_long(steady(found)):
-        return windowed(known, found, window)
-    heading = Heading(tuple(n for n in table.columns if n in (*found.names, found.label)), found.label, table.titled)
-    series, why = in_time(found, table.titled)
-    known = known.because(rows=why, labels=found.reason)
+    if window if window is not None else windows.is_long(steady(columns)):
+        return windowed(known, columns, window)
+    heading = Heading(
+        tuple(n for n in table.columns if n in (*columns.names, columns.label)), columns.label, table.titled
+    )
+    series, why = in_time(columns, table.titled)
+    known = known.because(rows=why, labels=columns.reason)
     if series:
-        names = stem(found.names) if len(stem(found.names)) == 1 else ("value",)
+        names = stem(columns.names) if len(stem(columns.names)) == 1 else ("value",)
         return parted_by_hash(
             known,
-            found.values[:, None],
-            found.labels,
+            columns.values[:, None],
+            columns.labels,
             hold_back,
             lambda rows: Series(scale_of(rows, names), heading, long=False),
         )
     return parted_by_hash(
-        known, found.values, found.labels, hold_back, lambda rows: Vectors(scale_of(rows, found.names), heading)
+        known, columns.values, columns.labels, hold_back, lambda rows: Vectors(scale_of(rows, columns.names), heading)
     )
 
 
-def steady(found: Roles) -> NDArray[np.float64]:
+def steady(columns: Roles) -> NDArray[np.float64]:
     """The values less the mean of their label, so that rows sorted by label are no series."""
-    labels = np.unique(found.labels, return_inverse=True)[1] if found.labels else np.zeros(len(found.values), int)
-    means = np.stack([np.bincount(labels, column) / np.bincount(labels) for column in found.values.T], 1)
-    return found.values - means[labels]
+    labels = np.unique(columns.labels, return_inverse=True)[1] if columns.labels else np.zeros(len(columns.values), int)
+    means = np.stack([np.bincount(labels, column) / np.bincount(labels) for column in columns.values.T], 1)
+    return columns.values - means[labels]
 
 
-def in_time(found: Roles, titled: bool) -> tuple[bool, str]:
+def in_time(columns: Roles, titled: bool) -> tuple[bool, str]:
     """Whether the columns of a row are one quantity in time, and why: numbered or without names, and alike as
     neighbours."""
-    count = len(found.names)
-    numbered = not titled or len(stem(found.names)) == 1
+    count = len(columns.names)
+    numbered = not titled or len(stem(columns.names)) == 1
     if count < NEIGHBOURS or not numbered:
         return False, f"{count} columns of their own, each brought to mean 0 and deviation 1"
-    deviation = found.values.std(0)
-    unit = (found.values - found.values.mean(0)) / np.where(deviation > 0, deviation, 1)
+    deviation = columns.values.std(0)
+    unit = (columns.values - columns.values.mean(0)) / np.where(deviation > 0, deviation, 1)
     alike = float((unit[:, 1:] * unit[:, :-1]).mean())
     if alike < CORRELATED:
         return False, f"{count} columns of their own: neighbours correlate by {alike:.2f} only"
@@ -154,16 +156,16 @@ def of_series(known: Known, stored: Stored, hold_back: bool) -> Images:
     )  # fmt: skip
 
 
-def windowed(known: Known, found: Roles, asked: int | None) -> Images:
+def windowed(known: Known, columns: Roles, asked: int | None) -> Images:
     """The windows of one long series; its end is held out, and no row of it is trained on."""
-    length, why = windows.length_of(found.values, asked)
-    if found.label is not None:
-        known.notes.append(DataNote("label of times", 1, (found.label,), "left out: it marks rows, not windows"))
-    train, aside = windows.cut(found.values, length)
-    rows = len(found.values)
-    trained = found.values[: len(train) + length - 1]
-    modality = Series(scale_of(trained, found.names), Heading(found.names), long=True)
-    known = replace(known, fingerprint=fingerprint(found.values, (), found.names, [length]))
+    length, why = windows.length_of(columns.values, asked)
+    if columns.label is not None:
+        known.notes.append(DataNote("label of times", 1, (columns.label,), "left out: it marks rows, not windows"))
+    train, aside = windows.cut(columns.values, length)
+    rows = len(columns.values)
+    trained = columns.values[: len(train) + length - 1]
+    modality = Series(scale_of(trained, columns.names), Heading(columns.names), long=True)
+    known = replace(known, fingerprint=fingerprint(columns.values, (), columns.names, [length]))
     known = known.because(
         rows=f"one series of {rows:,}: from a row to the next its values change little",
         windows=f"{length} rows, at every place: {why}",

@@ -77,9 +77,9 @@ class Scale:
         return mean.reshape(shape), deviation.reshape(shape)
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Scale:
+    def from_json(cls, plain: Mapping[str, Any]) -> Scale:
         """The scale of a contract."""
-        names, mean, deviation, whole = (tuple(found[name]) for name in ("names", "mean", "deviation", "whole"))
+        names, mean, deviation, whole = (tuple(plain[name]) for name in ("names", "mean", "deviation", "whole"))
         return cls(names, mean, deviation, whole)
 
 
@@ -109,9 +109,9 @@ class Heading:
         return made.getvalue()
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Heading:
+    def from_json(cls, plain: Mapping[str, Any]) -> Heading:
         """The heading of a contract."""
-        return cls(tuple(found["columns"]), found["label"], bool(found["titled"]))
+        return cls(tuple(plain["columns"]), plain["label"], bool(plain["titled"]))
 
 
 def agreed(known: Sequence[str], given: Sequence[str], what: str) -> None:
@@ -168,9 +168,9 @@ class Vectors:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Vectors:
+    def from_json(cls, plain: Mapping[str, Any]) -> Vectors:
         """The vectors of a contract."""
-        return cls(Scale.from_json(found["scale"]), Heading.from_json(found["heading"]))
+        return cls(Scale.from_json(plain["scale"]), Heading.from_json(plain["heading"]))
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,6 @@ class Series:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Series:
+    def from_json(cls, plain: Mapping[str, Any]) -> Series:
         """The series of a contract."""
-        return cls(Scale.from_json(found["scale"]), Heading.from_json(found["heading"]), bool(found["long"]))
+        return cls(Scale.from_json(plain["scale"]), Heading.from_json(plain["heading"]), bool(plain["long"]))

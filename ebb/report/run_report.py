@@ -151,7 +151,7 @@ def _doctor(facts: Facts) -> str:
     unsure = "".join(
         f'<p class="soft">Could not check {escape(text)}</p>\n' for text in by_reason(facts.get("unchecked", []))
     )
-    calm = f"<p>Nothing facts in {len(facts['checked'])} checks.</p>\n"
+    calm = f"<p>Nothing found in {len(facts['checked'])} checks.</p>\n"
     return "".join(parts or [calm]) + unsure
 
 

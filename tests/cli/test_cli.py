@@ -207,7 +207,7 @@ def test_an_unlabelled_model_is_edited_without_a_label_and_says_so_when_asked_fo
     monkeypatch.setattr("ebb.edit.files.load", lambda _: system(classes=0))
     assert ebb("edit", "strength", run, "a.png") == 0
     assert ebb("edit", "strength", run, "a.png", "--label", 3) == 2
-    assert "trained without labels" in capsys.readouterr().err
+    assert "trained without label" in capsys.readouterr().err
 
 
 def test_a_model_of_other_data_than_pictures_is_refused(run, here, capsys, monkeypatch):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zipfile
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from ebb.data.captions import LARGEST
 from ebb.data.scan import read
 from ebb.errors import DataError
+from ebb.events import Message
 from ebb.recipe.groups import TextRecipe
-from ebb.run.folder import show_data
+from ebb.run.folder import data_overview
 from ebb.run.prepare import text_of
 
 
@@ -307,11 +306,10 @@ def test_a_loss_is_said_before_training_and_captions_can_be_waived(tmp_path, pic
     metadata(tmp_path, {"x.png": "one", "y.png": "two"})
     shown = {}
     for wanted in (True, False):
-        console = Console(file=io.StringIO(), width=200)
-        show_data(read(str(tmp_path)), console, captions=wanted)
-        shown[wanted] = console.file.getvalue()
-    assert "warning metadata.jsonl: 0 of 2 rows name a picture that is here; not x.png, y.png" in shown[True]
+        events = list(data_overview(read(str(tmp_path)), captions=wanted))
+        shown[wanted] = "\n".join(event.text for event in events if isinstance(event, Message) and event.warning)
+    assert "metadata.jsonl: 0 of 2 rows name a picture that is here; not x.png, y.png" in shown[True]
     assert "--text.captions ignored" in shown[True]
-    assert "warning" not in shown[False]
+    assert not shown[False]
     with pytest.raises(DataError, match=r"there are no captions; metadata\.jsonl: 0 of 2 rows"):
         text_of(TextRecipe(captions="required"), read(str(tmp_path)))

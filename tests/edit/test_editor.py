@@ -134,7 +134,7 @@ def test_labels_and_guidance_that_the_system_cannot_hear_are_refused():
     for classes, asked, message in (
         (3, {"label": "d"}, "there is no label 'd'"),
         (3, {"guidance": 2.0}, "needs a label or a text to guide towards"),
-        (0, {"label": "a"}, "trained without labels"),
+        (0, {"label": "a"}, "trained without label"),
         (0, {"guidance": 2.0}, "needs labels or texts"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -167,7 +167,7 @@ def test_a_coarse_place_is_new_if_any_fine_place_within_it_is():
         (lambda e: e.strength(pictures(), 0.5, seed=-1), "seed must be between 0 and 2.62, got -1"),
         (lambda e: e.interpolate((0, -1), 2), "seeds are whole numbers from 0"),
         (lambda e: Editor.of(e.system, batch=0), "batch must be between 1"),
-        (lambda e: Editor.of(e.system, label=torch.tensor([0, 1])), "expected one label or text for each of 1 images"),
+        (lambda e: Editor.of(e.system, label=torch.tensor([0, 1])), "expected one label for each of 1 images"),
         (lambda e: Editor.of(e.system, label=1.5), "of the kind str or int"),
     ],
 )

@@ -29,6 +29,7 @@ from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 from ebb.store import checkpoint
 from ebb.system.requests import asked_for, labels_of
+from ebb.system.sampler import Sampler
 from ebb.system.system import load
 
 from ..command import ebb
@@ -143,7 +144,7 @@ def test_a_run_without_averaged_weights_says_what_to_do(run):
 def test_labels_of_more_samples_begin_with_those_of_fewer(home):
     images, system = read(str(home / "data")), load(home / "one")
     many = asked_for(system, images, 700, 3)
-    assert many.part(0, 41) == asked_for(system, images, 41, 3)
+    assert {name: values[:41] for name, values in many.items()} == asked_for(system, images, 41, 3)
     assert many != asked_for(system, images, 700, 4)
     assert np.bincount(labels_of(system, many, images)) == pytest.approx([350, 350], abs=80)
 
@@ -252,12 +253,18 @@ def test_mistakes_end_with_one_short_message_and_their_code(run, home, tmp_path,
 
 
 def test_ctrl_c_while_sampling_says_how_to_go_on(run, capsys, monkeypatch):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
+    whole, calls = Sampler.__call__, []
 
-    monkeypatch.setattr("ebb.system.sampler.Sampler.__call__", stop)
-    assert ebb("evaluate", run, "--n", COUNT) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    def stop(self, request):
+        calls.append(request)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, request)
+
+    monkeypatch.setattr("ebb.evaluate.drawn.SHARD", 8)
+    monkeypatch.setattr(Sampler, "__call__", stop)
+    assert ebb("evaluate", run, "--n", COUNT, "--seed", 71) == 130
+    assert "samples are kept; the same command goes on" in capsys.readouterr().err
 
 
 def test_figures_of_samples_drawn_before_say_so_and_fresh_draws_them_anew(run, capsys, monkeypatch):

@@ -70,7 +70,7 @@ def test_measuring_tensors_is_measuring_arrays(pictures):
     ("change", "error", "message"),
     [
         (
-            {"samples": torch.zeros(8, 8)},
+            {"samples": torch.zeros(8, 8, 8, 8, 8)},
             DataError,
             r"samples \[n, c, h, w\], uint8 or floats from -1 to 1, got float32",
         ),
