@@ -66,7 +66,8 @@ class Embedder(nn.Module):
                 f"it was built with ports={self.ports}" if self.ports else "it was built without ports",
             )
         vector, batch = self.time(time), time.shape[0]
-        rows, seen = list[Tensor](), list[Tensor]()
+        rows: list[Tensor] = []  # not `list[Tensor]()`, which a compiler cannot trace
+        seen: list[Tensor] = []
         for (name, port), layer in zip(self.others.items(), self.layers, strict=True):
             heard: PortEmbedding = layer(fitting(name, cond[name], port.floating, batch, *port.sizes(())))
             vector = vector if heard.vector is None else vector + heard.vector
