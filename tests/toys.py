@@ -12,7 +12,7 @@ from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebb.cli.output import Reader, shown
-from ebb.edit.samples import sample_to
+from ebb.edit.samples import Prompt, sample_to
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 
@@ -70,8 +70,8 @@ def trained(data, run, fresh=False, **asked):
     return said.getvalue()
 
 
-def sampled(run, out, *asked, **options):
-    said = io.StringIO()
+def sampled(run, out, *asked, together=False, regions=(), **options):
+    said, prompt = io.StringIO(), Prompt(text=asked, together=together, regions=regions)
     with Reader(Console(file=said, width=200)) as reader:
-        sample_to(run, out, 4, label=None, seed=0, progress=reader.show, text=asked, **options)
+        sample_to(run, out, 4, prompt, seed=0, progress=reader.show, **options)
     return said.getvalue()

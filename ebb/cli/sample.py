@@ -43,22 +43,17 @@ class Sample:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Sample and write."""
-        from ebb.edit.samples import sample_to
+        from ebb.edit.samples import Prompt, sample_to
 
-        how = asdict(self.how)
+        prompt = Prompt(self.label, self.text, self.numbers, self.beside, self.together, self.regions)
         with Reader(console) as reader:
             sample_to(
                 self.run,
                 self.out,
                 self.n,
-                label=self.label,
-                text=self.text,
-                numbers=self.numbers,
-                beside=self.beside,
-                together=self.together,
-                regions=self.regions,
+                prompt,
                 seed=self.seed,
                 compile=self.compile,
                 progress=reader.show,
-                **how,
+                **asdict(self.how),
             )

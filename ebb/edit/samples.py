@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -33,17 +34,29 @@ from ebb.system.system import System, load, locate
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What samples are asked for, as the words of a command line.
+
+    Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
+    of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
+    `numbers_in`) and pictures `beside` are taken in turn too.
+    """
+
+    label: str | None = None
+    text: Sequence[str] = ()
+    numbers: Sequence[str] = ()
+    beside: Sequence[Path] = ()
+    together: bool = False
+    regions: Sequence[str] = ()
+
+
 def sample_to(
     run: str | Path,
     out: str | Path,
     count: int,
+    prompt: Prompt,
     *,
-    label: str | None,
-    text: Sequence[str] = (),
-    numbers: Sequence[str] = (),
-    beside: Sequence[Path] = (),
-    together: bool = False,
-    regions: Sequence[str] = (),
     seed: int,
     progress: Sink = ignored,
     compile: bool = False,
@@ -52,15 +65,14 @@ def sample_to(
     """Sample `count` examples from `run` into `out`: a .png grid, a .npz, a .csv table, or a folder of single .png
     files, as its modality is written.
 
-    Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
-    of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
-    `numbers_in`) and pictures `beside` are taken in turn too. Every PNG carries its settings (run, checkpoint, label,
-    text, numbers, pictures beside, seed and sampling) in its text chunk `ebb`.
+    Every PNG carries its settings (run, checkpoint, label, text, numbers, pictures beside, seed and sampling) in its
+    text chunk `ebb`.
     """
     run, out, count, seed = Path(run), Path(out), whole("n", count), whole("seed", seed)
     system = load(run)
     writable(out, system.modality.forms)
-    said, shown = numbers_in(numbers), pictures_in(beside, system)
+    label, text, regions = prompt.label, prompt.text, prompt.regions
+    said, shown = numbers_in(prompt.numbers), pictures_in(prompt.beside, system)
     asked_for = {
         "label": label,
         "text": turns(text, count) or None,
@@ -72,12 +84,12 @@ def sample_to(
     sampling = system.settled(**asked)
     settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
     guide: Guide | None = None
-    if together or regions:
+    if prompt.together or regions:
         guide = joined(system, text, sampling.guidance, regions)
         sampling = sampling.model_copy(update={"guidance": 1.0})
         given["text"] = [None] * count
     known = {"text": list(text), "numbers": said, "beside": shown, "regions": list(regions)}
-    settings |= {name: what for name, what in known.items() if what} | ({"together": together} if text else {})
+    settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})
     settings |= {"label": label, "seed": seed}
     request = Request(given, count, sampling, seed)
     make(system, Sampler(system, compiled=compile).parts(request, guide), request, out, settings, progress)

@@ -14,7 +14,7 @@ from ebb.data.images import PICTURES
 from ebb.data.of_run import data_of
 from ebb.data.scan import Images, Summary
 from ebb.edit.editor import Editor
-from ebb.edit.samples import sample_to
+from ebb.edit.samples import Prompt, sample_to
 from ebb.errors import DamagedError, DataError, UsageError
 from ebb.evaluate.evaluate import evaluate, loaded, of_pictures
 from ebb.evaluate.measure import measure
@@ -41,7 +41,7 @@ def run_on(place, folder, **asked):
 
 
 def samples_in(run, out, count, **asked):
-    sample_to(run, out, count, label=None, seed=0, **asked)
+    sample_to(run, out, count, Prompt(), seed=0, **asked)
     return out
 
 

@@ -22,7 +22,7 @@ from ebb.data.scan import read
 from ebb.doctor.model_checks import check_condition_ignored
 from ebb.doctor.model_subject import ModelSubject
 from ebb.edit.editor import Editor
-from ebb.edit.samples import hint, sample_to
+from ebb.edit.samples import Prompt, hint, sample_to
 from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.events import finished
@@ -340,11 +340,8 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
         home / "all",
         tmp_path / "a.png",
         2,
-        label=None,
-        text=["an odd one", "an even one"],
-        together=True,
+        Prompt(text=["an odd one", "an even one"], together=True, **how),
         seed=0,
-        **how,
     )
     assert settings_of(tmp_path / "a.png")["together"]
 
