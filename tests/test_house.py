@@ -199,6 +199,29 @@ def test_the_core_does_not_know_what_an_image_is(path):
     assert names_and_words(path) & forbidden == set()
 
 
+ABOVE = [p for p in FILES if room(p) in ("run", "system", "store", "recipe")]
+
+OF_IMAGES = {
+    "recipe.groups": "the settings of images: side, channels, mirroring, patches",
+    "recipe.recipe": "the fields of metadata.jsonl that name pictures beside an image",
+    "recipe.starting": "starting points by the size of images, and what is refused where there are none",
+    "store.png": "PNG is a format of pictures",
+    "system.modalities": "the table of modalities, of which images are one",
+}
+"""Files above the core that are of images in part, and why."""
+
+BEFORE = r'ebb\.data\.(images|pictures)|"(images|images_per_second|image|picture)"|\'images\''
+"""The modules of a modality, and words of files: fields of log.jsonl and run.yaml, kinds in a contract."""
+
+
+@pytest.mark.parametrize("path", ABOVE, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_what_runs_and_stores_does_not_know_what_an_image_is(path):
+    """What examples are called is asked of their modality; a file that needs no exception any longer has none."""
+    words = {"image", "images", "picture", "pictures", "pixel", "pixels"}
+    used = set(re.findall(r"[a-z]+", re.sub(BEFORE, "", path.read_text()).lower())) & words
+    assert bool(used) == (module(path) in OF_IMAGES), used
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_files_and_functions_stay_short(path):
     text = path.read_text()

@@ -227,7 +227,7 @@ def data_set(
         notes.append(DataNote("constant column", len(constant), constant[:5], "not learnt; written as it was"))
     summary = Summary(
         known.kind, known.name, len(rows), x.shape[1:], counts, 0, x.mean(rest).tolist(), x.std(rest).tolist(), [],
-        known.fingerprint, known.chosen, tuple(notes), images=known.fingerprint,
+        known.fingerprint, known.chosen, tuple(notes), examples=known.fingerprint, things=modality.things,
     )  # fmt: skip
     return Dataset(rows, labels, names, summary, None, modality=modality)
 
