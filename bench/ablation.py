@@ -29,7 +29,7 @@ from tried import CHANGES
 from ebb.data.images import to_pixels
 from ebb.data.scan import Images, read
 from ebb.errors import EbbError
-from ebb.evaluate.measure import measure
+from ebb.evaluate.measure import Classes, measure
 from ebb.events import finished
 from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
@@ -136,7 +136,7 @@ def judged(system: System, images: Images, count: int, judges: Path) -> dict[str
     labels = np.random.default_rng(0).choice(images.labels, count)
     how = {"steps": 12, "solver": "dpmpp_2m", "grid": "log_snr", "guidance": 1.0, "precision": "bf16"}
     samples = to_pixels(system.sample(count, label=labels.tolist(), **how))
-    found = measure(samples, unseen.pixels, kept[0], asked=labels, class_names=images.names, resamples=2)
+    found = measure(samples, unseen.pixels, kept[0], Classes(labels, names=images.names), resamples=2)
     figures = {name: found.distances[name].value for name in FIGURES}
     return figures | {"label accuracy": found.label_accuracy, "floor": found.distances[FIGURES[0]].floor}
 

@@ -21,7 +21,7 @@ from train import PROBE, fastest
 
 from ebb.data.images import to_pixels
 from ebb.data.scan import Images, read
-from ebb.evaluate.measure import measure
+from ebb.evaluate.measure import Classes, measure
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
 from ebb.store.checkpoint import sha256
@@ -109,8 +109,8 @@ def figures(
     found = {}
     for what, real in (("training", images), ("held out", images.held_out if unseen else None)):
         if real is not None:
-            of_real = {"real_labels": real.labels, "class_names": images.names}
-            found[what] = asdict(measure(samples, real.pixels, seen, asked=labels, **of_real))
+            classes = Classes(labels, real.labels, images.names)
+            found[what] = asdict(measure(samples, real.pixels, seen, classes))
     return found
 
 

@@ -20,7 +20,7 @@ from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
 from ebb.evaluate import analyses, two_sample
 from ebb.evaluate.compare import against, as_rows
-from ebb.evaluate.evaluate import as_table, evaluate
+from ebb.evaluate.evaluate import Measuring, as_table, evaluate
 from ebb.evaluate.sweep import sweep
 from ebb.events import Done, Figure, Progress, finished, from_json, strict
 from ebb.judge.ensemble import train_ensemble
@@ -130,7 +130,7 @@ def test_a_part_that_cannot_be_had_is_explained_and_the_others_are_there(run, mo
 
 
 def test_raw_weights_are_other_samples_and_say_so(run):
-    averaged, raw = (finished(evaluate(run, COUNT, likelihood=0, weights=w)) for w in ("ema", "model"))
+    averaged, raw = (finished(evaluate(run, COUNT, Measuring(w), likelihood=0)) for w in ("ema", "model"))
     assert raw.figures.settings["weights"] == "model"
     assert raw.figures.distances != averaged.figures.distances
 
@@ -170,7 +170,7 @@ def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
             with pytest.raises(DataError, match=r"(?s)the data of .* is not at .*→ .*--data PLACE"):
                 finished(measured(run, *how, data=place))
     assert data_of(run, str(moved)).summary.count == 48
-    assert len(finished(evaluate(run, COUNT, likelihood=0, data=str(moved))).figures.distances) > 1
+    assert len(finished(evaluate(run, COUNT, Measuring(data=str(moved)), likelihood=0)).figures.distances) > 1
     Image.new("L", (8, 8), 77).save(moved / "above" / "new.png")
     with pytest.raises(DataError, match=r"(?s)is not what.*--data PLACE"):
         data_of(run, str(moved))
