@@ -1,6 +1,5 @@
 """Data or samples too few for a figure: said before anything is drawn, with what can be done instead."""
 
-import functools
 import json
 
 import numpy as np
