@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.data.metadata import Metadata
 from ebb.data.scan import Images
 from ebb.encode.conditioner import Conditioner, Values
 from ebb.store.shards import Rows
@@ -23,20 +22,14 @@ def asked_for(system: System, images: Images, count: int, seed: int) -> Values:
 
 
 def values_of(images: Images, rows: NDArray[np.int64] | None = None) -> Values:
-    """What is said of images, or of some of them, by name."""
+    """What is said of images, or of some of them, by name: labels by theirs, captions, rows of numbers and pictures, of
+    these what there is."""
     some = np.arange(len(images.pixels)) if rows is None else rows
     labels = None if images.labels is None else images.labels[some]
     captions = None if images.captions is None else [images.captions[row] for row in some]
-    return values_from(images.names, labels, captions, images.metadata.take(some))
-
-
-def values_from(
-    names: Sequence[str], labels: NDArray[np.int64] | None, captions: Sequence[str] | None, metadata: Metadata
-) -> Values:
-    """What is said of images by name: labels by theirs, captions, rows of numbers and pictures, of these what there
-    is."""
-    given: dict[str, Any] = {} if labels is None else {"label": [names[label] for label in labels]}
-    given |= {} if captions is None else {"text": list(captions)}
+    metadata = images.metadata.take(some)
+    given: dict[str, Any] = {} if labels is None else {"label": [images.names[label] for label in labels]}
+    given |= {} if captions is None else {"text": captions}
     if metadata.numbers is not None:
         given["numbers"] = [None if np.isnan(row).any() else tuple(row.tolist()) for row in metadata.numbers]
     return {**given, **metadata.pictures}

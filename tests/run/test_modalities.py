@@ -41,7 +41,7 @@ def run_on(place, folder, **asked):
 
 
 def samples_in(run, out, count, **asked):
-    sample_to(run, out, count, Prompt(), seed=0, **asked)
+    sample_to(run, out, Prompt(count), **asked)
     return out
 
 

@@ -37,7 +37,7 @@ from ebb.system.families.family import autocast_of
 from ebb.system.requests import asked_for
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load
-from ebb.train.loop import updates
+from ebb.train.loop import Descent, updates
 
 from ..command import ebb
 from ..toys import SMALL, Reads
@@ -152,11 +152,11 @@ def test_no_update_waits_for_the_device(home, asked):
     recipe, _ = finished(resolve(asked, learnt, cpu))
     parts, more = build(recipe, learnt, cpu), recipe.optimiser.accumulate
     batches = [parts.loader(number) for number in range(3 * more)]
-    how = {"accumulate": more, "autocast": autocast_of(recipe)}
+    how = Descent(accumulate=more, autocast=autocast_of(recipe))
 
     def reads(objective):
         training = copy.deepcopy(parts.training)
-        steps = updates(training, objective, batches.__getitem__, steps=3, **how)
+        steps = updates(training, objective, batches.__getitem__, how, steps=3)
         next(steps)
         with Reads() as found:
             assert len(list(steps)) == 2
@@ -339,9 +339,7 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
     sample_to(
         home / "all",
         tmp_path / "a.png",
-        2,
-        Prompt(text=["an odd one", "an even one"], together=True, **how),
-        seed=0,
+        Prompt(2, text=["an odd one", "an even one"], together=True, **how),
     )
     assert settings_of(tmp_path / "a.png")["together"]
 
