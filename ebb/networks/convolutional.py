@@ -117,7 +117,8 @@ class Pyramid:
     @property
     def factor(self) -> int:
         """By how much a side shrinks, patch·2^(levels − 1)."""
-        return self.patch * 2 ** (len(self.multipliers) - 1)
+        factor: int = self.patch * 2 ** (len(self.multipliers) - 1)
+        return factor
 
     @property
     def widths(self) -> list[int]:
