@@ -142,6 +142,7 @@ class NetworkDenoiser(nn.Module):
         return self.recovered(x, self.output(x, t, cond), t)
 
 
+@runtime_checkable
 class OnPath(Protocol):
     """A network that is told noisy data of a path and the time: what `asked` asks."""
 
