@@ -10,9 +10,10 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import find_spec
 from textwrap import wrap
+from typing import cast
 
 from ebb.errors import EbbError
 
@@ -96,10 +97,10 @@ def overview(look: Look) -> str:
 def docstring(place: str) -> str:
     """What a class says of itself, as one line; its module's source is read and not run."""
     module, _, name = place.rpartition(".")
-    spec = find_spec(module)
-    source = spec.loader.get_source(module) if spec and isinstance(spec.loader, SourceFileLoader) else ""
-    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name)
-    return " ".join((ast.get_docstring(next(classes)) or "").split())
+    loader = cast(SourceFileLoader, cast(ModuleSpec, find_spec(module)).loader)
+    classes = ast.parse(loader.get_source(module) or "").body
+    of_that_name = next(node for node in classes if isinstance(node, ast.ClassDef) and node.name == name)
+    return " ".join((ast.get_docstring(of_that_name) or "").split())
 
 
 def complaint(error: EbbError, look: Look) -> str:
