@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import PICTURES
 from ebb.data.modality import compared
 from ebb.data.of_run import data_of
-from ebb.data.scan import Images
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, draw, forget
@@ -115,19 +115,19 @@ def evaluate(
     countable(count, seed, likelihood)
     with measuring(run, "evaluation.json", "report.html", fresh=how.fresh) as begun:
         yield from begun
-        one, images = loaded(run, how.weights, **settings), data_of(run, how.data)
-        comparable(run, len(images.pixels))
-        seen, accuracy = yield from features_for(run, images, how.features)
-        given = asked_for(one.system, images, count, seed)
-        labels, asked = labels_of(one.system, given, images), tuple(given.get("text", ()))
-        drawn = yield from drawn_from(one, one.system.request(given, count, seed), images)
+        one, dataset = loaded(run, how.weights, **settings), data_of(run, how.data)
+        comparable(run, len(dataset.rows))
+        seen, accuracy = yield from features_for(run, dataset, how.features)
+        given = asked_for(one.system, dataset, count, seed)
+        labels, asked = labels_of(one.system, given, dataset), tuple(given.get("text", ()))
+        drawn = yield from drawn_from(one, one.system.request(given, count, seed), dataset)
         yield Progress("measuring")
-        classes = Classes(labels, images.labels, images.names, accuracy)
-        made, real = (compared(images.modality, pixels) for pixels in (drawn.pixels, images.pixels))
+        classes = Classes(labels, dataset.labels, dataset.names, accuracy)
+        made, real = (compared(dataset.modality, rows) for rows in (drawn.rows, dataset.rows))
         figures = replace(measure(made, real, seen, classes, seed=seed), settings=settings_of(one, drawn, seed))
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
         found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
-        subject = Analysed(run, one.system, images, drawn, labels, asked, seen, seed, likelihood)
+        subject = Analysed(run, one.system, dataset, drawn, labels, asked, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
 
 
@@ -160,7 +160,7 @@ def old(run: Path, drawn: Drawn) -> list[str]:
         return []
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(drawn.since))
     again = command("evaluate", run, "--fresh")
-    some = f"{drawn.reused:,} of the {len(drawn.pixels):,} samples"
+    some = f"{drawn.reused:,} of the {len(drawn.rows):,} samples"
     return [f"{some} were drawn before with the same settings, at {when}; {again} draws all anew"]
 
 
@@ -226,9 +226,9 @@ def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
     return Loaded(run, system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
 
 
-def drawn_from(one: Loaded, request: Request, images: Images, what: str = "sampling") -> Work[Drawn]:
+def drawn_from(one: Loaded, request: Request, dataset: Dataset, what: str = "sampling") -> Work[Drawn]:
     """The samples of a request, saved in the run's folder under what they depend on."""
-    facts = {"weights": one.sha256, "data": images.summary.fingerprint}
+    facts = {"weights": one.sha256, "data": dataset.summary.fingerprint}
     return (yield from draw(one.system, one.run / "evaluation", request, facts, what))
 
 
@@ -238,7 +238,7 @@ def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
         "seed": seed,
         "weights": one.weights,
         "checkpoint": one.checkpoint,
-        "sampling_seconds": round(drawn.seconds * len(drawn.pixels), 1),
+        "sampling_seconds": round(drawn.seconds * len(drawn.rows), 1),
         "images_per_second": round(1 / max(drawn.seconds, 1e-9), 1),
     }
 
@@ -250,29 +250,29 @@ def of_pictures(one: Loaded) -> Loaded:
     return one
 
 
-def features_for(run: Path, images: Images, spec: str | None = None) -> Work[tuple[Features, float | None]]:
+def features_for(run: Path, dataset: Dataset, spec: str | None = None) -> Work[tuple[Features, float | None]]:
     """Classifiers of the run's labels (trained once and saved in the run) with their accuracy.
 
     Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
     network that it names, and no accuracy.
     """
-    if images.modality != PICTURES:
+    if dataset.modality != PICTURES:
         if spec is not None:
-            raise UsageError(f"{spec} looks at pictures, and {run} makes {images.modality.things}", "leave it out")
-        return Projections(images.summary.shape), None
+            raise UsageError(f"{spec} looks at pictures, and {run} makes {dataset.modality.things}", "leave it out")
+        return Projections(dataset.summary.shape), None
     if spec is not None:
         return pretrained(spec), None
-    if images.labels is None or len(images.names) < 2 or min(images.pixels.shape[2:]) < SIDE:
-        return RandomFeatures(images.pixels.shape[1]), None
+    if dataset.labels is None or len(dataset.names) < 2 or min(dataset.rows.shape[2:]) < SIDE:
+        return RandomFeatures(dataset.rows.shape[1]), None
     file = run / "classifier.safetensors"
-    saved = load_ensemble(file, images.summary.fingerprint) if file.exists() else None
+    saved = load_ensemble(file, dataset.summary.fingerprint) if file.exists() else None
     if saved is not None:
         return saved
     yield Progress("training classifiers on the data, once, to judge with")
-    official = images.held_out
-    unseen = (official.pixels, official.labels) if official is not None and official.labels is not None else None
-    ensemble, accuracy = train_ensemble(images.pixels, images.labels, len(images.names), held_out=unseen)
-    save_ensemble(file, ensemble, accuracy, images.summary.fingerprint)
+    official = dataset.held_out
+    unseen = (official.rows, official.labels) if official is not None and official.labels is not None else None
+    ensemble, accuracy = train_ensemble(dataset.rows, dataset.labels, len(dataset.names), held_out=unseen)
+    save_ensemble(file, ensemble, accuracy, dataset.summary.fingerprint)
     return ensemble, accuracy
 
 

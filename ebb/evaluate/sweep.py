@@ -185,17 +185,17 @@ def sweep(
     countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
-        began, images = time.perf_counter(), data_of(run, data)
+        began, dataset = time.perf_counter(), data_of(run, data)
         one = of_pictures(loaded(run, "ema", precision=candidates.precision))
-        comparable(run, len(images.pixels))
+        comparable(run, len(dataset.rows))
         system = one.system
         candidates.check(system)
-        features, ceiling = yield from features_for(run, images)
-        parts, widest = split(images.pixels, count, seed), max(part.stop - part.start for part in blocks(features))
+        features, ceiling = yield from features_for(run, dataset)
+        parts, widest = split(dataset.rows, count, seed), max(part.stop - part.start for part in blocks(features))
         if keep and candidates.several(system):  # one setting is chosen by nothing
             decisive(run, count, len(parts[1]), widest)
-        given = asked_for(system, images, count, seed)
-        labels = labels_of(system, given, images)
+        given = asked_for(system, dataset, count, seed)
+        labels = labels_of(system, given, dataset)
         floor, reference = (extract(features, batches(part)) for part in parts)
         trial = Trial(system, given, count, seed, labels, features, reference)
         found, failed = yield from tried((yield from candidates.settings(system)), trial)
