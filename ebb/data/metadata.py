@@ -16,7 +16,7 @@ from ebb.data.held_out import CHUNK
 from ebb.data.listing import suffix
 from ebb.data.match import Match
 from ebb.data.pictures import Pictures
-from ebb.data.splits import Decoded, ImageFiles, Reading, Split
+from ebb.data.splits import Decoded, ImageFiles, Scan, Split
 from ebb.data.tables import METADATA
 from ebb.errors import DataError, UsageError, nearest
 from ebb.shapes import sides
@@ -57,34 +57,32 @@ class Fields:
             if name not in known:
                 raise DataError(f"{where}: no row of {METADATA} has the field {name!r}", nearest(name, known))
 
-    def numbers_of(self, reading: Reading, split: ImageFiles, usable: list[int]) -> NDArray[np.float64]:
+    def numbers_of(self, scan: Scan, split: ImageFiles, usable: list[int]) -> NDArray[np.float64]:
         """The numbers [n, k] of the images `usable`, NaN where they are missing; raises DataError for other values."""
         found = np.full((len(usable), len(self.numbers)), np.nan)
         for row, at in zip(found, usable, strict=True):
             for column, name in enumerate(self.numbers):
                 value = (split.rows or [])[at].get(name)
                 if value is None:
-                    reading.notes[f"without {name}", "learnt without numbers"].append(split.names[at])
+                    scan.notes[f"without {name}", "learnt without numbers"].append(split.names[at])
                     continue
                 if type(value) not in (int, float) or not abs(value) < LARGEST:
                     came = json.dumps(value)
                     raise DataError(
-                        f"{reading.where}: {name!r} of {shown(split.names[at])} is {came:.60}, not a finite number",
+                        f"{scan.where}: {name!r} of {shown(split.names[at])} is {came:.60}, not a finite number",
                         "leave it out, or write null, where there is none",
                     )
                 row[column] = value
         return found
 
-    def pictures_of(
-        self, name: str, reading: Reading, split: ImageFiles, own: Decoded, channels: int | None
-    ) -> Pictures:
+    def pictures_of(self, name: str, scan: Scan, split: ImageFiles, own: Decoded, channels: int | None) -> Pictures:
         """The picture that the field `name` names beside each of its `own` images, scaled and cropped as that is.
 
         In grey unless one has colour, where the channels are left open. Raises DataError for one that is not there; one
         that cannot be read is missing.
         """
-        usable, notes, aside = own.usable, reading.notes, reading.anew()
-        paths = {at: path for at in usable if (path := self.path(name, reading.where, split, at)) is not None}
+        usable, notes, aside = own.usable, scan.notes, scan.anew()
+        paths = {at: path for at in usable if (path := self.path(name, scan.where, split, at)) is not None}
         files = ImageFiles(split.files, list(dict.fromkeys(paths.values())), [None] * len(set(paths.values())), None)
         heads = {i: head for i, head in enumerate(files.heads(aside)) if head}
         channels = channels or (3 if any(head.colour for head in heads.values()) else 1)
@@ -196,15 +194,15 @@ class Metadata:
 NOTHING = Metadata()
 
 
-def metadata_of(fields: Fields, reading: Reading, own: Decoded, like: Metadata = NOTHING) -> Metadata:
+def metadata_of(fields: Fields, scan: Scan, own: Decoded, like: Metadata = NOTHING) -> Metadata:
     """What the fields say of images, pictures with the channels of those `like` which they are; see `Fields` for what
     is raised."""
     split = own.split
     if not fields.names or not isinstance(split, ImageFiles):
         return NOTHING
-    numbers = fields.numbers_of(reading, split, own.usable) if fields.numbers else None
+    numbers = fields.numbers_of(scan, split, own.usable) if fields.numbers else None
     depth = {name: pictures.pixels.shape[1] for name, pictures in like.pictures.items()}
-    pictures = {name: fields.pictures_of(name, reading, split, own, depth.get(name)) for name in fields.beside}
+    pictures = {name: fields.pictures_of(name, scan, split, own, depth.get(name)) for name in fields.beside}
     return Metadata(fields, numbers, pictures)
 
 

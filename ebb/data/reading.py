@@ -22,7 +22,7 @@ from ebb.data.metadata import Fields
 from ebb.data.scan import scanned
 from ebb.data.series import Heading, Scale, Series, Vectors
 from ebb.data.sources import named
-from ebb.data.splits import Reading
+from ebb.data.splits import Scan
 from ebb.data.tabular import Stored, tabled
 from ebb.errors import DataError, UsageError
 from ebb.recipe.recipe import Recipe
@@ -44,9 +44,9 @@ def as_asked(
     if stored is None:
         if how.window is not None:
             raise UsageError(f"{where} is no table, and has no windows", "leave --data.window out")
-        reading = Reading(where, cache) if progress is None else Reading(where, cache, progress)
+        scan = Scan(where, cache) if progress is None else Scan(where, cache, progress)
         fields = Fields(recipe.metadata(), recipe.beside)
-        return scanned(reading, how.size, how.channels, fields, hold_back=hold_back)
+        return scanned(scan, how.size, how.channels, fields, hold_back=hold_back)
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
     pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside or None}
     if given := [name for name, value in pictured.items() if value is not None]:

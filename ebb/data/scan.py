@@ -21,7 +21,7 @@ from ebb.data.held_out import CHUNK, LEAST, held_back, parted
 from ebb.data.listing import way_out
 from ebb.data.metadata import NOTHING, Fields, Metadata, checked, metadata_of
 from ebb.data.sources import SUPPORTED, locate
-from ebb.data.splits import Decoded, Reading, Source, Split
+from ebb.data.splits import Decoded, Scan, Source, Split
 from ebb.errors import DataError, UsageError
 from ebb.shapes import sides
 
@@ -55,13 +55,13 @@ def read(
     ResourceError when memory, disk or scikit-learn is missing.
     """
     place = None if cache is None else Path(cache)
-    return scanned(Reading(str(where), place), size, channels, fields, hold_back=hold_back)
+    return scanned(Scan(str(where), place), size, channels, fields, hold_back=hold_back)
 
 
 def scanned(
-    reading: Reading, size: int | tuple[int, int] | None, channels: int | None, fields: Fields, *, hold_back: bool
+    scan: Scan, size: int | tuple[int, int] | None, channels: int | None, fields: Fields, *, hold_back: bool
 ) -> Dataset:
-    """`read` as a reading that is watched."""
+    """`read`, by a scan whose progress is heard of."""
     side = (size, size) if isinstance(size, int) else size
     if side is not None and (len(side) != 2 or min(side) < 1):
         raise UsageError(f"size is a positive side, or (height, width) in pixels; got {size}")
@@ -69,17 +69,15 @@ def scanned(
         raise UsageError(f"channels is 1 (grey) or 3 (colour), got {channels}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns about becomes a finding here
-        return _read(reading, fields, side, channels, hold_back)
+        return _read(scan, fields, side, channels, hold_back)
 
 
-def _read(
-    reading: Reading, fields: Fields, side: tuple[int, int] | None, channels: int | None, hold_back: bool
-) -> Dataset:
-    notes = reading.notes
-    source, heads = _located(reading, fields)
+def _read(scan: Scan, fields: Fields, side: tuple[int, int] | None, channels: int | None, hold_back: bool) -> Dataset:
+    notes = scan.notes
+    source, heads = _located(scan, fields)
     size, why_size = _size(heads.values(), side)
     depth = channels or (3 if any(head.colour for head in heads.values()) else 1)
-    train, why_channels = _decoded(reading, source.train, heads, (depth, *size)), "some images have colour"
+    train, why_channels = _decoded(scan, source.train, heads, (depth, *size)), "some images have colour"
     if not channels and _grey(train.pixels):
         grey, why_channels = train.pixels[:, :1], "no image has colour"
         train = replace(train, pixels=grey if isinstance(grey, np.memmap) else np.ascontiguousarray(grey))
@@ -89,28 +87,28 @@ def _read(
     reasons = {"size": f"{sides(size)}: {why_size}", "channels": f"{train.pixels.shape[1]}: {why_channels}"}
     reasons |= source.reasons | {"labels": why_labels}
     if isinstance(train.pixels, np.memmap):
-        reasons["memory"] = f"on disk under {reading.cache}: it is over half of the available memory"
-    metadata = metadata_of(fields, reading, train)
-    checked(reading.where, metadata, notes)
+        reasons["memory"] = f"on disk under {scan.cache}: it is over half of the available memory"
+    metadata = metadata_of(fields, scan, train)
+    checked(scan.where, metadata, notes)
     matches = (*source.matches, *partly, *metadata.matches(notes))
     source = replace(source, reasons=reasons | metadata.reasons(), matches=matches)
     source = classes.comparable(source, names, notes)
     if source.held_out is None:
-        return _own_split(reading, source, train, metadata, names, hold_back)
+        return _own_split(scan, source, train, metadata, names, hold_back)
     source.reasons.setdefault(
         "held out", f"{len(source.held_out.names):,} images: the test set that comes with the data"
     )
     found = _summed(source, train, metadata, names, notes)
-    reading = reading.anew()
-    heads = classes.known(source.held_out, _heads(reading, source.held_out), names, reading.notes)
-    unseen = _decoded(reading, source.held_out, heads, (train.pixels.shape[1], *size))
-    _note_grey(unseen, reading.notes)
-    metadata = metadata_of(fields, reading, unseen, metadata)
-    return replace(found, held_out=_summed(source, unseen, metadata, names, reading.notes))
+    scan = scan.anew()
+    heads = classes.known(source.held_out, _heads(scan, source.held_out), names, scan.notes)
+    unseen = _decoded(scan, source.held_out, heads, (train.pixels.shape[1], *size))
+    _note_grey(unseen, scan.notes)
+    metadata = metadata_of(fields, scan, unseen, metadata)
+    return replace(found, held_out=_summed(source, unseen, metadata, names, scan.notes))
 
 
 def _own_split(
-    reading: Reading, source: Source, all_of_it: Decoded, metadata: Metadata, names: tuple[str, ...], hold_back: bool
+    scan: Scan, source: Source, all_of_it: Decoded, metadata: Metadata, names: tuple[str, ...], hold_back: bool
 ) -> Dataset:
     """The images of a source without a test set, a few of them held back where there are enough."""
     split, usable, pixels = all_of_it.split, all_of_it.usable, all_of_it.pixels
@@ -121,45 +119,45 @@ def _own_split(
         why = "those that could be stand beside others" if some else "no class can spare one"
         why = f"fewer than {LEAST} images" if few else why if hold_back else "not asked for"
         source.reasons["held out"] = f"none: {why}"
-        return _summed(source, all_of_it, metadata, names, reading.notes)
+        return _summed(source, all_of_it, metadata, names, scan.notes)
     source.reasons["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
     pixels, aside, left = parted(pixels, back)
     own, others = metadata.take(left), metadata.take(back)
-    checked(reading.where, own, defaultdict(list))  # what is left may say less
-    train = _summed(source, all_of_it.part(left, pixels), own, names, reading.notes)
+    checked(scan.where, own, defaultdict(list))  # what is left may say less
+    train = _summed(source, all_of_it.part(left, pixels), own, names, scan.notes)
     return replace(train, held_out=_summed(source, all_of_it.part(back, aside), others, names, defaultdict(list)))
 
 
-def _located(reading: Reading, fields: Fields) -> tuple[Source, dict[int, Head]]:
+def _located(scan: Scan, fields: Fields) -> tuple[Source, dict[int, Head]]:
     """What is at a place, and the headers of its training images; samples that ebb wrote among others are left out."""
-    where, notes = reading.where, reading.notes
-    source = locate(where, notes, reading.allocate, fields)
+    where, notes = scan.where, scan.notes
+    source = locate(where, notes, scan.allocate, fields)
     fields.check(where, source.train)
-    heads = _heads(reading, source.train)
+    heads = _heads(scan, source.train)
     made = [source.train.names[at] for at, head in heads.items() if head.made]
     if len(made) == len(heads):
         notes["made by ebb", "kept: there is nothing else"] += made
     elif made:  # they may have hidden labels and captions: all is looked at anew without them
         notes.clear()
-        source = locate(where, notes, reading.allocate, fields, frozenset(made))
-        heads = _heads(reading, source.train)
+        source = locate(where, notes, scan.allocate, fields, frozenset(made))
+        heads = _heads(scan, source.train)
         notes["made by ebb", "left out: a folder of nothing else is trained on"] += made
     return source, heads
 
 
-def _nothing(reading: Reading) -> DataError:
-    noted = ", ".join(f"{len(names)} {kind} ({shown(names[0])})" for (kind, _), names in reading.notes.items() if names)
+def _nothing(scan: Scan) -> DataError:
+    noted = ", ".join(f"{len(names)} {kind} ({shown(names[0])})" for (kind, _), names in scan.notes.items() if names)
     return DataError(
-        f"{reading.where}: expected images, none could be used: {noted or 'it is empty'}",
-        way_out(reading.notes) or SUPPORTED,
+        f"{scan.where}: expected images, none could be used: {noted or 'it is empty'}",
+        way_out(scan.notes) or SUPPORTED,
     )
 
 
-def _heads(reading: Reading, split: Split) -> dict[int, Head]:
+def _heads(scan: Scan, split: Split) -> dict[int, Head]:
     """The header of every usable image by its index."""
-    heads = {index: head for index, head in enumerate(split.heads(reading)) if head}
+    heads = {index: head for index, head in enumerate(split.heads(scan)) if head}
     if not heads:
-        raise _nothing(reading)
+        raise _nothing(scan)
     return heads
 
 
@@ -176,18 +174,18 @@ def _size(heads: Collection[Head], side: tuple[int, int] | None) -> tuple[tuple[
     return (best, best), f"the largest of {known} and {SIZES[0]} not above the median short side, {median:g}"
 
 
-def _decoded(reading: Reading, split: Split, heads: dict[int, Head], shape: Shape) -> Decoded:
+def _decoded(scan: Scan, split: Split, heads: dict[int, Head], shape: Shape) -> Decoded:
     """The usable images of a split; it is noted which of them had another size."""
-    pixels, usable = split.pixels(heads, shape, reading)
+    pixels, usable = split.pixels(heads, shape, scan)
     if not usable:
-        raise _nothing(reading)
+        raise _nothing(scan)
     names, sizes = split.names, {at: (head.height, head.width) for at, head in heads.items()}
     kind = "mixed sizes" if len(set(sizes.values())) > 1 else "another size"
     action = f"resized to {sides(shape[1:])} (centre crop)"
-    reading.notes[kind, action] += [names[at] for at in usable if sizes[at] != shape[1:]]
+    scan.notes[kind, action] += [names[at] for at in usable if sizes[at] != shape[1:]]
     cuts = {at: heads[at].cut(shape) for at in usable}
     if most := [names[at] for at in usable if cuts[at] >= MUCH]:
-        reading.notes["mostly cut off", f"kept: resized to {sides(shape[1:])}{cut_off(list(cuts.values()))}"] += most
+        scan.notes["mostly cut off", f"kept: resized to {sides(shape[1:])}{cut_off(list(cuts.values()))}"] += most
     return Decoded(split, heads, usable, pixels)
 
 

@@ -34,8 +34,8 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """One reading of a place: where arrays go that crowd the memory, whom it tells how far it is, and what it notes."""
+class Scan:
+    """One scan of a place: where arrays go that crowd the memory, whom it tells how far it is, and what it notes."""
 
     where: str
     cache: Path | None = None
@@ -46,14 +46,14 @@ class Reading:
         """Room for pixels (`ebb.store.memory.allocate`)."""
         return memory.allocate(shape, cache=self.cache)
 
-    def anew(self) -> Reading:
+    def anew(self) -> Scan:
         """The same with nothing noted."""
         return replace(self, notes=defaultdict(list))
 
 
 @runtime_checkable
 class Split(Protocol):
-    """What reading needs to know of the images of one split."""
+    """What a scan needs to know of the images of one split."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -67,10 +67,10 @@ class Split(Protocol):
     def captions(self) -> Sequence[str] | None:
         """The text of each image, "" where it has none; None where no image of the source has one."""
 
-    def heads(self, reading: Reading) -> list[Head | None]:
+    def heads(self, scan: Scan) -> list[Head | None]:
         """The size of each image; None for one that has to be left out."""
 
-    def pixels(self, heads: Mapping[int, Head], shape: Shape, reading: Reading) -> tuple[np.ndarray, list[int]]:
+    def pixels(self, heads: Mapping[int, Head], shape: Shape, scan: Scan) -> tuple[np.ndarray, list[int]]:
         """The images with these heads as uint8 [n, c, h, w], `shape` each, and those that could be decoded."""
 
 
@@ -114,23 +114,23 @@ class Arrays:
         """The images are known by their number."""
         return [f"#{index}" for index in range(len(self.array))]
 
-    def heads(self, reading: Reading) -> list[Head | None]:
+    def heads(self, scan: Scan) -> list[Head | None]:
         """The same for all."""
         channels, height, width = self.array.shape[1:]
         if min(height, width) < MIN_SIDE:
-            reading.notes["tiny", "skipped"] += self.names
+            scan.notes["tiny", "skipped"] += self.names
             return [None] * len(self.array)
         return [Head(height, width, channels == 3)] * len(self.array)
 
-    def pixels(self, heads: Mapping[int, Head], shape: Shape, reading: Reading) -> tuple[np.ndarray, list[int]]:
+    def pixels(self, heads: Mapping[int, Head], shape: Shape, scan: Scan) -> tuple[np.ndarray, list[int]]:
         """The array itself, unless another shape is asked for."""
         if self.array.shape[1:] == shape:
             return (self.array if len(heads) == len(self.array) else self.array[list(heads)]), list(heads)
-        out = reading.allocate((len(heads), *shape))
+        out = scan.allocate((len(heads), *shape))
         for index in heads:
             image = self.array[index]
             out[index] = fit(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), shape)
-        reading.tick("images", len(heads), len(heads))
+        scan.tick("images", len(heads), len(heads))
         return out, list(heads)
 
 
@@ -151,7 +151,7 @@ class ImageFiles:
         mean = sum(self.files.sizes[name] for name in self.names) / max(1, len(self.names))
         return 1 if mean < SMALL else min(8, os.cpu_count() or 1)
 
-    def heads(self, reading: Reading) -> list[Head | None]:
+    def heads(self, scan: Scan) -> list[Head | None]:
         """Read every header, and decode what is small."""
         small = min(SMALL_PICTURE, EARLY // (3 * max(1, len(self.names))))
 
@@ -167,14 +167,14 @@ class ImageFiles:
                 return UnusableError("unreadable")
 
         found: list[Head | None] = []
-        results = _each(one, self.names, "headers", reading.tick, self.threads)
+        results = _each(one, self.names, "headers", scan.tick, self.threads)
         for name, result in zip(self.names, results, strict=True):
             if isinstance(result, UnusableError):
-                reading.notes[result.note].append(name)
+                scan.notes[result.note].append(name)
             found.append(None if isinstance(result, UnusableError) else result)
         return found
 
-    def pixels(self, heads: Mapping[int, Head], shape: Shape, reading: Reading) -> tuple[np.ndarray, list[int]]:
+    def pixels(self, heads: Mapping[int, Head], shape: Shape, scan: Scan) -> tuple[np.ndarray, list[int]]:
         """Decode the images that are not decoded yet."""
 
         def one(index: int) -> tuple[np.ndarray, Sequence[tuple[str, str]]] | UnusableError:
@@ -189,16 +189,16 @@ class ImageFiles:
             except DAMAGED:
                 return UnusableError("unreadable")
 
-        out, kept = reading.allocate((len(heads), *shape)), list[int]()
-        results = _each(one, list(heads), "images", reading.tick, self.threads)
+        out, kept = scan.allocate((len(heads), *shape)), list[int]()
+        results = _each(one, list(heads), "images", scan.tick, self.threads)
         for index, result in zip(heads, results, strict=True):
             if isinstance(result, UnusableError):
-                reading.notes[result.note].append(self.names[index])
+                scan.notes[result.note].append(self.names[index])
                 continue
             out[len(kept)], done = result
             kept.append(index)
             for note in done:
-                reading.notes[note].append(self.names[index])
+                scan.notes[note].append(self.names[index])
         return out[: len(kept)], kept
 
 

@@ -21,7 +21,7 @@ from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
 from ebb.process.moment import Moment, at, where
 from ebb.process.path import spread
 from ebb.process.predict import audible
-from ebb.sample.adaptive import Adaptive, Attempts, Field, Place, integrate, rms
+from ebb.sample.adaptive import Adaptive, Attempts, Field, Waypoint, integrate, rms
 from ebb.sample.noise import Noise
 from ebb.shapes import Float
 from ebb.system.system import System
@@ -167,7 +167,7 @@ def log_density(
     def norm(error: Tensor) -> Tensor:
         return torch.maximum(rms(error[:, :-1]), error[:, -1].abs())
 
-    begun, memory = Place(angle, y, field(y, angle)), rule.fresh(count)
+    begun, memory = Waypoint(angle, y, field(y, angle)), rule.fresh(count)
     reached, memory = integrate(field, begun, last, rule, memory, norm)
     y, scale, d = reached.y, end.norm, shape.numel()
     there = scale * y[:, :-1].reshape(x.shape)
