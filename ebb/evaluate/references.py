@@ -109,10 +109,10 @@ def references(
     countable(count, seed)
     with measuring(run, "references.json", "report.html") as begun:
         yield from begun
-        began, images = time.perf_counter(), data_of(run, data)
+        began, dataset = time.perf_counter(), data_of(run, data)
         one = of_pictures(loaded(run, "ema", precision=precision), run)
-        comparable(run, len(images.pixels))
-        trial = yield from trial_of(run, one, images, count, seed)
+        comparable(run, len(dataset.rows))
+        trial = yield from trial_of(run, one, dataset, count, seed)
         ways, failed = yield from measured_beside(trial)
         warnings = [line for line in [too_few(count, trial.widest), *failed] if line]
         found = References(tuple(ways), trial.floor, trial.about(began) | {"warnings": warnings})

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
-from ebb.data.scan import Images
 from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
@@ -117,12 +117,12 @@ def sweep(
     countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
-        began, images = time.perf_counter(), data_of(run, data)
+        began, dataset = time.perf_counter(), data_of(run, data)
         one = of_pictures(loaded(run, "ema", precision=precision), run)
-        comparable(run, len(images.pixels))
+        comparable(run, len(dataset.rows))
         system = one.system
         possible(system, solvers, steps, scales := list(guidance) or sorted({1.0, system.sampling.guidance}))
-        trial = yield from trial_of(run, one, images, count, seed)
+        trial = yield from trial_of(run, one, dataset, count, seed)
         if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing
             decisive(run, count, len(trial.reference), trial.widest)
         found, failed = yield from tried((yield from settings_of(system, solvers, steps, scales, search)), trial)
@@ -178,12 +178,12 @@ class Trial:
         return about
 
 
-def trial_of(run: Path, one: Loaded, images: Images, count: int, seed: int) -> Work[Trial]:
+def trial_of(run: Path, one: Loaded, dataset: Dataset, count: int, seed: int) -> Work[Trial]:
     """`count` samples of a run, to be held against its images."""
-    features, ceiling = yield from features_for(run, images)
-    given = asked_for(one.system, images, count, seed)
-    floor, reference = (extract(features, batches(part)) for part in split(images.pixels, count, seed))
-    real, labels = once(distance_in(features), floor, reference), labels_of(one.system, given, images)
+    features, ceiling = yield from features_for(run, dataset)
+    given = asked_for(one.system, dataset, count, seed)
+    floor, reference = (extract(features, batches(part)) for part in split(dataset.rows, count, seed))
+    real, labels = once(distance_in(features), floor, reference), labels_of(one.system, given, dataset)
     return Trial(run, one, given, labels, count, seed, features, ceiling, real, reference)
 
 
