@@ -41,6 +41,9 @@ REFERENCES: dict[str, dict[str, Any]] = {
 
 OWN = "the run's own"
 
+APART = 100_000
+"""What is added to the seed: a default that a sweep chose would look better on the samples that it was chosen by."""
+
 ELSEWHERE = 2**40
 """What is added to the seeds of the draws on the way, so that none of them is drawn twice."""
 
@@ -102,8 +105,8 @@ def references(
     """`count` samples of the run at `run` by its own settings and by each of REFERENCES, from the same seeds for the
     same labels, against the same real images.
 
-    The references have the run's guidance and guides. Writes references.json, and report.html anew; `data` is as in
-    `evaluate`, and so are the errors raised.
+    The references have the run's guidance and guides; seeds are others than a sweep of the same `seed` chose by. Writes
+    references.json, and report.html anew; `data` is as in `evaluate`, and so are the errors raised.
     """
     run = Path(run)
     countable(count, seed)
@@ -112,7 +115,7 @@ def references(
         began, dataset = time.perf_counter(), data_of(run, data)
         one = of_pictures(loaded(run, "ema", precision=precision), run)
         comparable(run, len(dataset.rows))
-        trial = yield from trial_of(run, one, dataset, count, seed)
+        trial = yield from trial_of(run, one, dataset, count, seed + APART)
         ways, failed = yield from measured_beside(trial)
         warnings = [line for line in [too_few(count, trial.widest), *failed] if line]
         found = References(tuple(ways), trial.floor, trial.about(began) | {"warnings": warnings})

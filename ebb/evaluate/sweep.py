@@ -157,8 +157,16 @@ class Trial:
 
     def __call__(self, how: Sampling) -> tuple[Cell, Array]:
         """The cell of a setting, and the features of its samples."""
-        rest = {"labels": self.labels, "seed": self.seed, "features": self.features, "reference": self.reference}
-        return measured(self.one.system, self.given, self.count, how, **rest)
+        return measured(
+            self.one.system,
+            self.given,
+            self.count,
+            how,
+            labels=self.labels,
+            seed=self.seed,
+            features=self.features,
+            reference=self.reference,
+        )
 
     @property
     def distance(self) -> Statistic:
@@ -168,7 +176,7 @@ class Trial:
     @property
     def widest(self) -> int:
         """Features of the widest member of the judge."""
-        return max(part.stop - part.start for part in blocks(self.features))
+        return max(int(part.stop - part.start) for part in blocks(self.features))
 
     def about(self, began: float) -> dict[str, Any]:
         """The circumstances, as JSON."""
