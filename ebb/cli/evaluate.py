@@ -92,6 +92,8 @@ class Sweep:
     """run folder"""
     solvers: tuple[str, ...] = ("dpmpp_2m", "unipc", "deis")
     """solvers to measure"""
+    references: bool = False
+    """in place of those, measure 50 steps of DDIM and 1,000 of DDPM beside the run's own settings"""
     steps: tuple[int, ...] = (6, 8, 10, 12)
     """numbers of steps to measure"""
     guidance: tuple[float, ...] = ()
@@ -115,6 +117,9 @@ class Sweep:
         """Measure, print table and notes, and write sweep.json, .html and .png and sampling.json into the run."""
         from ebb.evaluate.sweep import Candidates, as_rows, sweep
 
+        if self.references:
+            self.beside(console)
+            return
         candidates = Candidates(self.solvers, self.steps, self.guidance, self.search, self.precision)
         work = sweep(self.run, candidates, self.n, keep=self.keep, seed=self.seed, data=self.data)
         result = reported(work, console, self.log)
@@ -127,6 +132,20 @@ class Sweep:
             echo(console, f"note     {warning}")
         echo(console, f"report   {self.run / 'sweep.html'}")
         echo(console, f"sample   {command('sample', self.run)}")
+
+    def beside(self, console: Console) -> None:
+        """Measure the references, print their table, and write them into the run's report."""
+        from ebb.evaluate.references import HEADS, as_rows, references
+
+        work = references(self.run, self.n, precision=self.precision, seed=self.seed, data=self.data)
+        result = reported(work, console, self.log)
+        if self.log == "json":
+            return
+        table(console, as_rows(result), str(self.run), HEADS)
+        echo(console, f"real images against real images: {result.floor:.4f}")
+        for warning in result.about["warnings"]:
+            echo(console, f"note     {warning}")
+        echo(console, f"report   {self.run / 'report.html'}")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ebb.errors import DataError, UsageError
 from ebb.evaluate import analyses, two_sample
 from ebb.evaluate.compare import against, as_rows
 from ebb.evaluate.evaluate import Measuring, as_table, evaluate
-from ebb.evaluate.sweep import sweep
+from ebb.evaluate.sweep import Candidates, sweep
 from ebb.events import Done, Figure, Progress, finished, from_json, strict
 from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
@@ -165,10 +165,9 @@ def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
     tree = yaml.safe_load((run / "run.yaml").read_text())
     (run / "run.yaml").write_text(yaml.safe_dump(tree | {"data": str(tmp_path / "gone")}))
     for place in (None, str(tmp_path / "elsewhere")):
-        for measured in (evaluate, sweep):
-            how = ((), ()) if measured is sweep else (COUNT,)
+        for work in (evaluate(run, COUNT, Measuring(data=place)), sweep(run, Candidates((), ()), data=place)):
             with pytest.raises(DataError, match=r"(?s)the data of .* is not at .*→ .*--data PLACE"):
-                finished(measured(run, *how, data=place))
+                finished(work)
     assert data_of(run, str(moved)).summary.count == 48
     assert len(finished(evaluate(run, COUNT, Measuring(data=str(moved)), likelihood=0)).figures.distances) > 1
     Image.new("L", (8, 8), 77).save(moved / "above" / "new.png")
