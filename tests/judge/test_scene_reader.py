@@ -8,7 +8,10 @@ from ebb.judge.scene_reader import agreement, cells_of, judge, quarters
 
 @pytest.fixture(scope="module")
 def reader():
-    return judge(seconds=3)
+    """A judge of a quarter of the scenes: as many updates, and most of the time went into drawing and holding out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ebb.judge.scene_reader.JUDGED", 1500)
+        return judge(seconds=3)
 
 
 @pytest.fixture(autouse=True)
