@@ -74,6 +74,8 @@ class Dataset:
     captions: tuple[str, ...] | None = None
     metadata: Metadata = NOTHING
     modality: Modality = PICTURES
+    apart: int = 1
+    """examples so many places apart share no value: windows of one series that are nearer overlap"""
 
     def x(self, some: NDArray[np.int64] | slice = slice(None)) -> Tensor:
         """Some of the examples as a model meets them, float32 [n, *d]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,3 +60,12 @@ class Modality(Protocol):
 def compared(modality: Modality, stored: NDArray[Any]) -> NDArray[Any]:
     """Stored values as examples are compared by: pictures in their 8 bits, all else as x, in float32."""
     return stored if stored.dtype == np.uint8 else modality.unit(torch.from_numpy(np.array(stored))).numpy()
+
+
+def in_terms(text: str, things: str) -> str:
+    """What is written for images, of examples called `things`: "an image" of rows is "a row", "images" are "rows"."""
+    one = {"images": "image", "rows": "row"}.get(things, things)
+    if things == "images":
+        return text
+    some = {"an image": f"a {one}", "image": one, "images": things}
+    return re.sub(r"\b(an image|images?)\b", lambda match: some[match[1]], text)

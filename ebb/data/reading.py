@@ -166,21 +166,23 @@ def windowed(known: Known, columns: Roles, asked: int | None) -> Dataset:
     length, why = windows.length_of(columns.values, asked)
     if columns.label is not None:
         known.notes.append(DataNote("label of times", 1, (columns.label,), "left out: it marks rows, not windows"))
-    train, aside = windows.cut(columns.values, length)
     rows = len(columns.values)
-    trained = columns.values[: len(train) + length - 1]
+    stride = windows.stride_of(rows, length)
+    train, aside = windows.cut(columns.values, length, stride)
+    trained = columns.values[: (len(train) - 1) * stride + length]
     modality = Series(scale_of(trained, columns.names), Heading(columns.names), long=True)
-    known = replace(known, fingerprint=fingerprint(columns.values, (), columns.names, [length]))
+    parting = [length] if stride == 1 else [length, stride]
+    known = replace(known, fingerprint=fingerprint(columns.values, (), columns.names, parting))
     known = known.because(
         rows=f"one series of {rows:,}: from a row to the next its values change little",
-        windows=f"{length} rows, at every place: {why}",
+        windows=f"{length} rows, at {'every place' if stride == 1 else f'one place in {stride}'}: {why}",
         labels="none: a window has none",
         held_out="none: the series is too short"
         if aside is None
-        else f"{len(aside):,} windows of the last {len(aside) + length - 1:,} rows, none of which is trained on",
+        else f"{len(aside):,} windows of the last {(len(aside) - 1) * stride + length:,} rows, none of them trained on",
     )
     unseen = None if aside is None else data_set(replace(known, notes=[]), aside, None, (), modality)
-    return replace(data_set(known, train, None, (), modality), held_out=unseen)
+    return replace(data_set(known, train, None, (), modality), held_out=unseen, apart=-(-length // stride))
 
 
 def parted_by_hash(

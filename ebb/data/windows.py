@@ -28,6 +28,9 @@ MEMORIES = 8
 SHARE = 10
 """One in so many rows at the end is held out."""
 
+MOST = 200_000
+"""Windows of a series, at most: of a longer one they begin at every second place, or third, …"""
+
 FEWEST = 8
 """Windows side by side that a series must hold."""
 
@@ -92,8 +95,16 @@ def length_of(values: NDArray[np.float64], asked: int | None) -> tuple[int, str]
     return found, why
 
 
-def cut(values: NDArray[np.float64], length: int) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """(the windows [n, k, length] of a series [rows, k] at every place but its end, windows of the end, held out).
+def stride_of(rows: int, length: int) -> int:
+    """At every which place of a series windows begin, so that there are at most MOST."""
+    return max(1, -(-(rows - length + 1) // MOST))
+
+
+def cut(
+    values: NDArray[np.float64], length: int, stride: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """(the windows [n, k, length] of a series [rows, k] at every `stride`-th place but its end, those of the end, held
+    out).
 
     No row is in both. None is held out where less than a window would be. They are views: nothing is copied.
     """
@@ -101,5 +112,5 @@ def cut(values: NDArray[np.float64], length: int) -> tuple[NDArray[np.float64], 
     if aside < length:
         aside = length if len(values) >= SHARE // 2 * length else 0
     view = np.lib.stride_tricks.sliding_window_view
-    train = view(values[: len(values) - aside], length, axis=0)
-    return train, view(values[len(values) - aside :], length, axis=0) if aside else None
+    train = view(values[: len(values) - aside], length, axis=0)[::stride]
+    return train, view(values[len(values) - aside :], length, axis=0)[::stride] if aside else None

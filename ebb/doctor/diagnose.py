@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ebb.data.images import PICTURES
+from ebb.data.modality import in_terms
 from ebb.doctor.data_checks import DATA_CHECKS
 from ebb.doctor.data_subject import DataSubject
 from ebb.doctor.finding import Check, Diagnosis, Finding, Round
@@ -74,12 +75,31 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     seen.examine(lambda: run.document, (), "the recipe")  # without it most checks cannot be made
     seen.examine(lambda: run, checks_of(run), "the run")
     seen.examine(lambda: ModelSubject.of_run(run), MODEL_CHECKS, "the model")
-    found = seen.diagnosis(str(folder), "run")
+    found = in_words_of(run, seen.diagnosis(str(folder), "run"))
     try:
         replace_text(folder / REPORT, json.dumps(asdict(found), indent=1))
     except ResourceError as error:
         return replace(found, unkept=error.what)
     return found
+
+
+def in_words_of(run: RunSubject, found: Diagnosis) -> Diagnosis:
+    """The same with what the run's examples are called in place of images."""
+    try:
+        things = run.system.modality.things
+    except EbbError:  # a finding says so
+        return found
+    findings = [
+        replace(
+            each,
+            symptom=in_terms(each.symptom, things),
+            evidence=in_terms(each.evidence, things),
+            cause=in_terms(each.cause, things),
+            advice=in_terms(each.advice, things),
+        )
+        for each in found.findings
+    ]
+    return replace(found, findings=findings, unchecked=[in_terms(line, things) for line in found.unchecked])
 
 
 def checks_of(run: RunSubject) -> list[Check[RunSubject]]:

@@ -124,10 +124,10 @@ def both(
 ) -> tuple[Sets, Sets]:
     """The samples of both runs, each beside the same real images."""
     count = len(drawn[0].rows)
-    truth = (None, None) if dataset.labels is None else split(dataset.labels, count, seed)
+    truth = (None, None) if dataset.labels is None else split(dataset.labels, count, seed, dataset.apart)
     floor, reference = (
         Pile(part, of, extract(seen, batches(part)))
-        for part, of in zip(split(dataset.rows, count, seed), truth, strict=True)
+        for part, of in zip(split(dataset.rows, count, seed, dataset.apart), truth, strict=True)
     )
     one, two = (
         Sets(Pile(d.rows, labels, extract(seen, batches(d.rows))), floor, reference, seen, seed, RESAMPLES)

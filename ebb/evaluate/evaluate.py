@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from ebb.data.dataset import Dataset
 from ebb.data.images import PICTURES
-from ebb.data.modality import compared
+from ebb.data.modality import compared, in_terms
 from ebb.data.of_run import data_of
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
@@ -122,9 +122,10 @@ def evaluate(
         labels, asked = labels_of(one.system, given, dataset), tuple(given.get("text", ()))
         drawn = yield from drawn_from(one, one.system.request(given, count, seed), dataset)
         yield Progress("measuring")
-        classes = Classes(labels, dataset.labels, dataset.names, accuracy)
+        classes = Classes(labels, dataset.labels, dataset.names, accuracy, dataset.apart)
         made, real = (compared(dataset.modality, rows) for rows in (drawn.rows, dataset.rows))
         figures = replace(measure(made, real, seen, classes, seed=seed), settings=settings_of(one, drawn, seed))
+        figures = replace(figures, warnings=[in_terms(line, dataset.modality.things) for line in figures.warnings])
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
         found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
         subject = Analysed(run, one.system, dataset, drawn, labels, asked, seen, seed, likelihood)

@@ -54,7 +54,7 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """The classes of samples and of real images, as far as they are known."""
+    """The classes of samples and of real images, and which of these overlap, as far as it is known."""
 
     asked: Given | None = None
     """the labels [N] the samples were made for"""
@@ -63,6 +63,8 @@ class Classes:
     names: Sequence[str] | None = None
     accuracy: float | None = None
     """of the classifier, on held-out real images"""
+    apart: int = 1
+    """how many places apart real examples share nothing, as `ebb.data.dataset.Dataset` has it"""
 
 
 def measure(
@@ -93,7 +95,7 @@ def measure(
         )
     asked, known = indices_of("the labels asked for", classes.asked), indices_of("the real labels", classes.real)
     made, truth = values_of("samples", samples), values_of("real images", real)
-    sets = _sets((made, asked), (truth, known), features, whole("seed", seed), resamples)
+    sets = _sets((made, asked), (truth, known), features, classes.apart, whole("seed", seed), resamples)
     distances, missing = measured(sets)
     accuracy, per_class = label_accuracy(features, sets.samples.features, asked, classes.names)
     by_class, few = _frechet_by_class(sets, classes.names)
@@ -112,7 +114,7 @@ def measure(
     )
 
 
-def _sets(mine: _Labelled, theirs: _Labelled, features: Features, seed: int, resamples: int) -> Sets:
+def _sets(mine: _Labelled, theirs: _Labelled, features: Features, apart: int, seed: int, resamples: int) -> Sets:
     """Samples, floor and reference with their features and labels, checked."""
     (samples, asked), (real, real_labels) = mine, theirs
     if samples.shape[1:] != real.shape[1:] or len(samples) < 2 or len(real) < 4:
@@ -122,19 +124,40 @@ def _sets(mine: _Labelled, theirs: _Labelled, features: Features, seed: int, res
     for what, labels, images in (("asked label", asked, samples), ("label", real_labels, real)):
         if labels is not None and len(labels) != len(images):
             raise DataError(f"expected one {what} for each of {len(images)} images, got {len(labels)}")
-    of_real = (None, None) if real_labels is None else split(real_labels, len(samples), seed)
+    of_real = (None, None) if real_labels is None else split(real_labels, len(samples), seed, apart)
     real = _rounded(real)
-    parts = zip((_rounded(samples), *split(real, len(samples), seed)), (asked, *of_real), strict=True)
+    parts = zip((_rounded(samples), *split(real, len(samples), seed, apart)), (asked, *of_real), strict=True)
     piles = (Pile(pixels, labels, extract(features, batches(pixels))) for pixels, labels in parts)
     drawn, floor, reference = piles
     return Sets(drawn, floor, reference, features, seed, resamples)
 
 
-def split(real: NDArray[Any], count: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(floor set, reference set) of real images, or of their labels, for a measurement of `count` samples."""
-    order = np.random.default_rng(seed).permutation(len(real))
-    held = min(count, len(real) // 2)
-    return real[order[:held]], real[order[held : held + REFERENCE]]
+BLOCK = 8
+"""Spans of overlap in a block of time, of which one is lost as a gap to the next."""
+
+
+def split(real: NDArray[Any], count: int, seed: int, apart: int = 1) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(floor set, reference set) of real images, or of their labels, for a measurement of `count` samples.
+
+    Where examples nearer than `apart` places overlap, as windows of one series do, whole blocks of them go to either
+    set, with a gap behind each: no value is in both. Raises DataError where the series is too short for two blocks.
+    """
+    rng, held = np.random.default_rng(seed), min(count, len(real) // 2)
+    if apart == 1:
+        order = rng.permutation(len(real))
+        return real[order[:held]], real[order[held : held + REFERENCE]]
+    length = min(BLOCK * apart, len(real) // 2)
+    if length < apart:
+        raise DataError(
+            f"{len(real):,} windows, of which {apart:,} in a row overlap: there are no two that share nothing",
+            "take shorter ones: --data.window",
+        )
+    blocks = rng.permutation(len(real) // length)
+    inside = np.arange(length - apart + 1)
+    floor = min(-(-held // len(inside)), len(blocks) // 2)
+    parts = ((blocks[:floor], held), (blocks[floor:], REFERENCE))
+    first, second = (rng.permutation((some[:, None] * length + inside).ravel())[:most] for some, most in parts)
+    return real[first], real[second]
 
 
 def _frechet_by_class(sets: Sets, class_names: Sequence[str] | None) -> tuple[dict[str, float], list[str]]:

@@ -232,7 +232,8 @@ def trial_of(one: Loaded, dataset: Dataset, count: int, seed: int) -> Work[Trial
     """`count` samples of a run, to be held against its images."""
     features, ceiling = yield from features_for(one.run, dataset)
     given = asked_for(one.system, dataset, count, seed)
-    floor, reference = (extract(features, batches(part)) for part in split(dataset.rows, count, seed))
+    parts = split(dataset.rows, count, seed, dataset.apart)
+    floor, reference = (extract(features, batches(part)) for part in parts)
     real, labels = once(distance_in(features), floor, reference), labels_of(one.system, given, dataset)
     return Trial(one, given, labels, count, seed, features, ceiling, real, reference)
 

@@ -32,6 +32,8 @@ class Facts:
     """shape of x, where its latents are denoised"""
     things: str = "images"
     """what examples are called"""
+    window: int | None = None
+    """rows of a window, where examples are windows of one series"""
 
     @property
     def side(self) -> int:
@@ -266,7 +268,7 @@ def completed(
         share = ADAMW if asked.optimiser.kind == "adamw" else 1 / ADAMW
         offered["optimiser"] = usual | {"lr": usual["lr"] * share}
     # images of one size that is not square stay as they are: there is no side to name
-    offered["data"] = {"size": None, "channels": None, "flip": False, "window": None}
+    offered["data"] = {"size": None, "channels": None, "flip": False, "window": facts.window}
     if len(facts.shape) == 3:
         channels, height, width = facts.decoded or facts.shape
         offered["data"] |= {"size": height if height == width else None, "channels": channels}
@@ -278,6 +280,7 @@ def completed(
     reasons = {
         **reasons,
         "data.size": f"the size of the {facts.things}",
+        "data.window": "the length of the windows, by what the series repeats or remembers",
         "data.channels": f"the channels of the {facts.things}",
         "batch": "the whole data set" if offered["batch"] == facts.count else why,
     }

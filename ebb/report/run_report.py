@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ebb.data.modality import in_terms
 from ebb.doctor.finding import by_reason
 from ebb.errors import UsageError
 from ebb.report.captions_section import captions
@@ -66,7 +67,14 @@ def body(run: Path) -> str:
         ("How to repeat it", lambda: _repeat(config, choices, env)),
     ]
     top = _head(run, config, data, log, damaged, _drawn("The head", lambda: glance(evaluation)))
-    return top + "".join(section(title, _drawn(title, draw)) for title, draw in parts)
+    whole = top + "".join(section(title, _drawn(title, draw)) for title, draw in parts)
+    return re.sub(r">[^<>]+<", lambda words: in_terms(words[0], things_of(data)), whole)
+
+
+def things_of(data: Facts) -> str:
+    """What the examples of a run are called; by their axes where its data.json is of before that was written."""
+    axes = {1: "rows", 2: "series"}
+    return str(data.get("things") or axes.get(len(data.get("shape", ())), "images"))
 
 
 def _drawn(title: str, draw: Callable[[], str]) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ebb.data import windows
 from ebb.data.columns import roles
 from ebb.data.delimited import Columns
+from ebb.data.modality import in_terms
 from ebb.data.reading import as_asked
 from ebb.data.series import Heading, Scale, Series, Vectors, agreed
 from ebb.data.sources import named
@@ -114,6 +115,30 @@ def test_one_long_series_is_cut_into_windows_that_hold_its_period_and_its_end_is
     np.testing.assert_array_equal(found.held_out.rows[-1], written[-64:].T)
     lines = found.modality.table(found.rows[:2]).splitlines()
     assert (lines[0], len(lines)) == ("series,u,v", 129)
+
+
+def test_of_a_very_long_series_some_windows_are_taken_and_a_line_says_so(tmp_path, monkeypatch):
+    series = sine(2000, 50, 2)
+    place = saved(tmp_path / "long.csv", series, "u,v")
+    whole = as_asked(place, Recipe())
+    monkeypatch.setattr(windows, "MOST", 700)
+    found = as_asked(place, Recipe())
+    assert "at one place in 3" in found.summary.chosen["windows"]
+    assert (whole.apart, found.apart) == (64, 22)
+    np.testing.assert_array_equal(found.rows, whole.rows[::3])
+    assert found.summary.fingerprint != whole.summary.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "things", "expected"),
+    [
+        ("an image, images; imagefolder", "rows", "a row, rows; imagefolder"),
+        ("an image of 3 images", "series", "a series of 3 series"),
+        ("an image", "images", "an image"),
+    ],
+)
+def test_texts_are_in_terms_of_what_examples_are_called(text, things, expected):
+    assert in_terms(text, things) == expected
 
 
 def test_the_length_of_windows_can_be_asked_for_and_rows_too(tmp_path):

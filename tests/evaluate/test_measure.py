@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ebb.errors import DataError
-from ebb.evaluate.measure import Classes, as_table, measure
+from ebb.evaluate.measure import Classes, as_table, measure, split
 from ebb.judge.features import RandomFeatures
 
 
@@ -182,3 +182,22 @@ def test_the_table_says_what_is_better_than_what(halves, trained):
     assert "trusted" not in table["kernel distance"]
     assert "99.0%" in table["label accuracy"]
     assert table["images"] == "590 samples, 617 real ones as reference"
+
+
+@pytest.mark.parametrize(("count", "apart", "wanted"), [(2000, 32, 300), (500, 64, 200), (150, 64, 50), (40, 2, 20)])
+def test_windows_of_the_floor_and_of_the_reference_share_no_time(count, apart, wanted):
+    """Window i holds the times i … i + apart − 1; parted by chance, nearly all times are in both sets."""
+    floor, reference = (
+        {time for start in part for time in range(start, start + apart)}
+        for part in split(np.arange(count), wanted, 0, apart)
+    )
+    assert floor
+    assert reference
+    assert not floor & reference
+    mixed = [{t for start in part for t in range(start, start + apart)} for part in split(np.arange(count), wanted, 0)]
+    assert mixed[0] & mixed[1]
+
+
+def test_a_series_without_two_windows_that_share_nothing_is_refused():
+    with pytest.raises(DataError, match=r"100 windows, of which 64 in a row overlap.*"):
+        split(np.arange(100), 10, 0, 64)

@@ -7,7 +7,7 @@ import torch
 
 from ebb.data.scan import read
 from ebb.events import finished
-from ebb.recipe.recipe import Recipe
+from ebb.recipe.recipe import DiffusionRecipe, Recipe
 from ebb.recipe.starting import Facts, complete, room, squeezed, suited_width
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
@@ -142,3 +142,11 @@ def test_a_cpu_without_bf16_is_not_asked_for_it(learnt, monkeypatch, paced):
         recipe, reasons = finished(resolve(Recipe(steps=2), learnt, torch.device("cpu")))
         assert recipe.precision == precision
         assert reason in reasons["precision"]
+
+
+def test_the_length_of_windows_is_written_into_the_recipe():
+    recipe, reasons = complete(DiffusionRecipe(), Facts(1000, (2, 64), 1.0, window=64))
+    assert recipe.data.window == 64
+    assert "windows" in reasons["data.window"]
+    assert complete(DiffusionRecipe(data={"window": 32}), Facts(1000, (2, 32), 1.0, window=32))[0].data.window == 32
+    assert complete(DiffusionRecipe(), Facts(1000, (2, 64), 1.0))[0].data.window is None

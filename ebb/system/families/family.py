@@ -62,6 +62,7 @@ def facts_of(data: Prepared) -> Facts:
         beside=sum(port.beside for port in ports),
         decoded=None if data.space is None else s.shape,
         things=s.things,
+        window=s.shape[-1] if data.dataset.apart > 1 else None,
     )
 
 
