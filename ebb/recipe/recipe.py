@@ -147,7 +147,7 @@ class DiffusionRecipe(Recipe):
     numbers: tuple[str, ...] = ()
     """fields of metadata.jsonl whose values are numbers, to be heard"""
     path: str = "linear"
-    """linear, cosine, ddpm_linear, beta_table, sigmoid, variance_exploding or edm; cosine(s=0.008) is the published one"""
+    """linear, cosine, ddpm_linear, beta_table, sigmoid, variance_exploding or edm; fields as in cosine(s=0.008)"""
     prediction: str | None = None
     """noise, data, velocity, v, score or edm; None: what suits the path"""
     times: str | None = None
