@@ -118,7 +118,7 @@ class Bench:
         """The parts after the updates, of 64 images each."""
         patch = 1 if self.images.summary.shape[-1] <= 8 else 2
         small = {"width": 16, "depth": 1, "patch": patch, "multipliers": (1, 2)}
-        usual = {"seed": seed, "precision": "fp32", "batch": 64, "network": small, "steps": self.updates, "grids": 1}
+        usual = {"seed": seed, "precision": "fp32", "batch": 64, "network": small, "steps": self.updates, "sheets": 1}
         fields = {name: value for name, value in settings.items() if name != "mistake"}
         asked = DiffusionRecipe.model_validate(usual | fields)
         data = finished(prepared(asked, self.images))

@@ -34,6 +34,11 @@ def squared_cosine() -> Float[Tensor, "n"]:
     return (1 - f[1:] / f[:-1]).clamp(max=0.999)
 
 
+def log_area(beta: Tensor) -> Tensor:
+    """∫ log(1 − β) dβ = −(1 − β)·log(1 − β) − β, which is 0 at β = 0."""
+    return -(1 - beta) * torch.log1p(-beta) - beta
+
+
 TABLES = {"linear": linear, "scaled_linear": scaled_linear, "squared_cosine": squared_cosine}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from ebb.errors import UsageError
-from ebb.process.betas import log_alpha_bars
+from ebb.process.betas import log_alpha_bars, log_area
 from ebb.shapes import Float
 
 
@@ -154,9 +154,8 @@ class Linear(Path):
 class Cosine(Path):
     """α = cos(θ + φ)/cos φ with θ = (π/2)·t/(1 + s), φ = (π/2)·s/(1 + s), and α² + σ² = 1.
 
-    Without the offset s, as VDM++ (§2) has it, α = cos(πt/2) and σ = sin(πt/2). With s = 0.008 it is the schedule of
-    Nichol & Dhariwal 2021, eq. 17, ᾱ = f(t)/f(0), in continuous time: their table caps β at 0.999 besides, which this
-    path need not, since it ends at α = 0 exactly (`BetaTable("squared_cosine")` is the table).
+    Without the offset s, as VDM++ (§2) has it, α = cos(πt/2) and σ = sin(πt/2). With s = 0.008 it is ᾱ = f(t)/f(0) of
+    Nichol & Dhariwal 2021, eq. 17; their table of β, capped at 0.999, is `BetaTable("squared_cosine")`.
     """
 
     s: float = 0.0
@@ -187,10 +186,9 @@ class Cosine(Path):
         """θ = atan(cos φ/((r + q)(q·r + cos²φ/ν))) with q = sin φ/ν and r = √(1 + q²): atan ν without the offset."""
         if not self.s:
             return 2 / math.pi * torch.atan(nsr)
-        sine, cosine = math.sin(self.offset), math.cos(self.offset)
-        q = sine / nsr
-        r = torch.sqrt(1 + q**2)
-        theta = torch.atan2(torch.full_like(nsr, cosine), (r + q) * (sine * r + cosine**2 / nsr))
+        sine, cosine = math.sin(self.offset), torch.full_like(nsr, math.cos(self.offset))
+        q, r = sine / nsr, torch.hypot(torch.ones_like(nsr), sine / nsr)
+        theta = torch.atan2(cosine, (r + q) * (sine * r + cosine**2 / nsr))
         return 2 / math.pi * (1 + self.s) * theta
 
 
@@ -216,11 +214,6 @@ class Cumulative(Path):
         """log ᾱ = −log(1 + ν²) at the ratio ν, at most that of the end."""
         last = self.nsr(torch.full_like(nsr, self.end))
         return -torch.log1p(torch.minimum(nsr, last) ** 2)
-
-
-def log_area(beta: Tensor) -> Tensor:
-    """∫ log(1 − β) dβ = −(1 − β)·log(1 − β) − β, which is 0 at β = 0."""
-    return -(1 - beta) * torch.log1p(-beta) - beta
 
 
 @dataclass(frozen=True)
@@ -272,8 +265,7 @@ class DDPMLinear(Cumulative):
 class BetaTable(Cumulative):
     """ᾱ_n = Π_{k≤n}(1 − β_k) of a table of β: "linear", "scaled_linear", "squared_cosine" or numbers of one's own.
 
-    At t = n/steps it is the table; between two of its steps log ᾱ is linear, as it is where β(t) of the SDE is constant
-    there. The tables are those of `ebb.process.betas`, which raises UsageError for what is none.
+    At t = n/steps it is the table; between, log ᾱ is linear. UsageError for what is no table (`ebb.process.betas`).
     """
 
     betas: str | tuple[float, ...] = "scaled_linear"
@@ -290,15 +282,13 @@ class BetaTable(Cumulative):
         """Between the sums before and after n."""
         table = log_alpha_bars(self.betas).to(n)
         before = n.floor().clamp(0, self.steps - 1)
-        low, high = table[before.long()], table[before.long() + 1]
-        return low + (n - before) * (high - low)
+        return torch.lerp(table[before.long()], table[before.long() + 1], n - before)
 
     def time(self, nsr: Tensor) -> Tensor:
         """The sums are searched for the step, which is linear."""
         table, goal = log_alpha_bars(self.betas).to(nsr), self.goal(nsr)
-        after = torch.searchsorted(-table, -goal.contiguous()).clamp(1, self.steps)
-        low, high = table[after - 1], table[after]
-        return (after - 1 + (goal - low) / (high - low)) / self.steps
+        n = (torch.searchsorted(-table, -goal.contiguous()) - 1).clamp(0, self.steps - 1)
+        return (n + (goal - table[n]) / (table[n + 1] - table[n])) / self.steps
 
 
 @dataclass(frozen=True)
