@@ -186,6 +186,42 @@ def test_options_have_names_and_types():
     }
 
 
+MOST_ARGUMENTS = 6
+"""More is an object that wants a name. The fields of a frozen object are a document and not counted, nor are those of a
+`TypedDict` by keyword."""
+
+MORE_ARGUMENTS = {
+    "step": "the contract of a solver: whom it asks, from where to where, what it remembers, its noise (`Solver.step`)",
+    "UNet.__init__": "a document: its checkpoint spells it by these names",
+    "DiT.__init__": "as UNet",
+    "MMDiT.__init__": "as UNet",
+    "KL.__init__": "as UNet",
+    "VQ.__init__": "as UNet",
+    "probabilities": "torch's, in whose place it stands",
+}
+"""Functions that may have more, each with its reason."""
+
+
+def signatures(source):
+    """(name, arguments without self) of every function of a module; of __init__ with its class."""
+    tree = ast.parse(source)
+    owners = {
+        id(node): owner.name for owner in ast.walk(tree) if isinstance(owner, ast.ClassDef) for node in owner.body
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            each = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg]
+            count = sum(arg is not None and arg.arg not in ("self", "cls") for arg in each)
+            yield f"{owners[id(node)]}.__init__" if node.name == "__init__" else node.name, count
+
+
+def test_what_has_more_than_six_arguments_has_a_reason():
+    found = {name for path in FILES for name, count in signatures(path.read_text()) if count > MOST_ARGUMENTS}
+    assert found == set(MORE_ARGUMENTS)
+    seven = "class A:\n def __init__(self, a, b, c, d, e, *f, g, **h): ..."
+    assert list(signatures(seven)) == [("A.__init__", 7)]
+
+
 def names_and_words(path):
     return set(re.findall(r"[a-z]+", path.read_text().lower()))
 

@@ -178,6 +178,16 @@ class DiffusionRecipe(Recipe):
     ] = UNetRecipe()
     sample: Sampling = Sampling()
 
+    @model_validator(mode="after")
+    def whole_texts(self) -> DiffusionRecipe:
+        """Refuse texts in concepts for a network that attends to whole ones."""
+        if self.text.concepts and not self.network.concepts:
+            raise UsageError(
+                f"text.concepts is of a unet: network.kind {self.network.kind} attends to whole texts",
+                "leave --text.concepts out, or --network.kind",
+            )
+        return self
+
     def reads(self) -> dict[str, tuple[str, ...]]:
         """Runs that this one stands on, and frozen encoders."""
         named = {"--autoencoder": self.autoencoder, "--reflow": self.reflow}

@@ -116,7 +116,7 @@ def explain(system: System, prompt: str, *, count: int = 4, seed: int = 0, **set
 def laid_out(rows: Float[Tensor, "n k q"], size: Sequence[int]) -> Float[Tensor, "n k *size"]:
     """A value for each of q places as a map of `size`, each place a block of equal sides."""
     block = round((math.prod(size) / rows.shape[-1]) ** (1 / len(size)))
-    out = rows.unflatten(-1, [side // block for side in size])  # type: ignore[no-untyped-call]
+    out: Tensor = rows.unflatten(-1, [side // block for side in size])  # type: ignore[no-untyped-call]
     for axis in range(len(size)):
         out = out.repeat_interleave(block, 2 + axis)
     return out
