@@ -111,6 +111,7 @@ def bad_steps(
     """
     clean = {name: scheme.fresh(like, cond, noise) for name, scheme in schemes.items()}
     unit, found = noise(BAD, like), list[BadStep]()
+    unit = unit / rms(unit)
     for steps in after:
         ends = dict[str, float]()
         for name, scheme in schemes.items():
