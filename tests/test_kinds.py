@@ -322,8 +322,9 @@ def test_a_prompt_is_explained_by_words_and_by_maps(home, tmp_path, capsys):
     assert not (tmp_path / "no.png").exists()
 
 
-def test_the_words_of_captions_are_measured(home):
-    system = load(home / "text"), []
+def test_the_words_of_captions_are_measured(home, unchecked):
+    unchecked()  # a part of a subject is enough
+    system = load(home / "text")
     assert attends(system)
     subject = SimpleNamespace(system=system, texts=(*CAPTIONS, "", CAPTIONS[0]), seed=0)
     found = attended(subject).found["words"]
