@@ -20,8 +20,9 @@ from ebb.evaluate import figures
 from ebb.evaluate.by_class import judges, score_counted
 from ebb.evaluate.drawn import Drawn
 from ebb.evaluate.enough import comparable, countable
-from ebb.evaluate.evaluate import drawn_from, features_for, loaded, measuring, of_pictures, old, settings_of
+from ebb.evaluate.evaluate import drawn_from, loaded, measuring, of_pictures, old, settings_of
 from ebb.evaluate.figures import Distance, Pile, Sets
+from ebb.evaluate.judges import features_for
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
 from ebb.judge import manifold, sliced
@@ -94,7 +95,7 @@ def against(
         ones = [of_pictures(loaded(folder, weights, **settings), folder) for folder in (run, other)]
         images = data_of(run, data)
         comparable(run, len(images.pixels))
-        seen, _ = yield from features_for(run, images, features)
+        seen, _ = yield from features_for(run, images, features, fresh=fresh)
         given = asked_for(ones[0].system, images, count, seed)
         labels = labels_of(ones[0].system, given, images)
         drawn = list[Drawn]()

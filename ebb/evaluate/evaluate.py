@@ -20,13 +20,12 @@ from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, draw, forget
 from ebb.evaluate.enough import comparable, countable
+from ebb.evaluate.judges import FILE, features_for, standing_of
 from ebb.evaluate.measure import Evaluation, measure
 from ebb.evaluate.measure import as_table as figures_table
 from ebb.events import Done, Event, Figure, Progress, Work
-from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
-from ebb.judge.features import SIDE, Features, Projections, RandomFeatures
 from ebb.judge.matcher import Retrieval
-from ebb.judge.pretrained import pretrained
+from ebb.judge.possible import Standing
 from ebb.judge.scene_reader import Agreement
 from ebb.report.run_report import write_report
 from ebb.store.lock import MEASURED, held
@@ -50,6 +49,8 @@ class Evaluated:
 
     figures: Evaluation
     cost: Cost
+    judge: Standing | None = None
+    """how far the classifiers that judged lie from what is possible"""
     memorisation: Memorisation | None = None
     levels: Levels | None = None
     likelihood: BitsPerDim | None = None
@@ -108,7 +109,7 @@ def evaluate(
         yield from begun
         one, images = loaded(run, weights, **settings), data_of(run, data)
         comparable(run, len(images.pixels))
-        seen, accuracy = yield from features_for(run, images, features)
+        seen, accuracy = yield from features_for(run, images, features, fresh=fresh)
         given = asked_for(one.system, images, count, seed)
         labels, asked = labels_of(one.system, given, images), tuple(given.get("text", ()))
         drawn = yield from drawn_from(run, one, images, given, count, seed=seed)
@@ -125,7 +126,8 @@ def evaluate(
             seed=seed,
         )
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
-        found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
+        judge = standing_of(images, seen, accuracy)
+        found = saved(run, warned(Evaluated(figures, spent, judge), *coarse(judge), *old(run, drawn)))
         subject = Analysed(run, one.system, images, drawn, labels, asked, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
 
@@ -134,14 +136,14 @@ def evaluate(
 def measuring(run: Path, *files: str, fresh: bool = False) -> Iterator[tuple[Event, ...]]:
     """Be the only process that measures a run, and know beforehand that these `files` can be written into it.
 
-    Gives the first events of a measurement. With `fresh`, the samples and classifiers of earlier measurements go first.
+    Gives the first events of a measurement. With `fresh`, the samples of earlier measurements go first.
     Raises UsageError for a folder that is not a run, and ResourceError where figures could not be saved or another
     process measures it.
     """
     locate(run)
     try:
         room_in(run / "evaluation")
-        for file in (*files, "classifier.safetensors"):
+        for file in (*files, FILE):
             room_for(run / file)
     except ResourceError as error:
         hint = f"{error.hint}; or measure a copy: cp -r {shlex.quote(str(run))} COPY"
@@ -149,8 +151,14 @@ def measuring(run: Path, *files: str, fresh: bool = False) -> Iterator[tuple[Eve
     with held(run, MEASURED) as notes:
         if fresh:
             forget(run / "evaluation")
-            (run / "classifier.safetensors").unlink(missing_ok=True)
         yield (*notes, Progress("reading the run"))
+
+
+def coarse(judge: Standing | None) -> list[str]:
+    """A sentence about a judge that misses much of what is possible, if it does."""
+    if judge is None or not judge.coarse:
+        return []
+    return [f"these figures are coarse: {judge.says}, and what it does not see moves no distance; compare with care"]
 
 
 def old(run: Path, drawn: Drawn) -> list[str]:
@@ -252,35 +260,11 @@ def of_pictures(one: Loaded, run: Path) -> Loaded:
     return one
 
 
-def features_for(run: Path, images: Images, spec: str | None = None) -> Work[tuple[Features, float | None]]:
-    """Classifiers of the run's labels (trained once and saved in the run) with their accuracy.
-
-    Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
-    network that it names, and no accuracy.
-    """
-    if images.modality != PICTURES:
-        if spec is not None:
-            raise UsageError(f"{spec} looks at pictures, and {run} makes {images.modality.things}", "leave it out")
-        return Projections(images.summary.shape), None
-    if spec is not None:
-        return pretrained(spec), None
-    if images.labels is None or len(images.names) < 2 or min(images.pixels.shape[2:]) < SIDE:
-        return RandomFeatures(images.pixels.shape[1]), None
-    file = run / "classifier.safetensors"
-    saved = load_ensemble(file, images.summary.fingerprint) if file.exists() else None
-    if saved is not None:
-        return saved
-    yield Progress("training classifiers on the data, once, to judge with")
-    official = images.held_out
-    unseen = (official.pixels, official.labels) if official is not None and official.labels is not None else None
-    ensemble, accuracy = train_ensemble(images.pixels, images.labels, len(images.names), held_out=unseen)
-    save_ensemble(file, ensemble, accuracy, images.summary.fingerprint)
-    return ensemble, accuracy
-
-
 def as_table(found: Evaluated) -> list[tuple[str, str]]:
     """Rows (what, figure in plain words), for printing: the figures, then what else was found."""
     table = [row for row in figures_table(found.figures) if row[0] != "note"]
+    if found.judge is not None:
+        table.append(("judge", found.judge.says))
     if found.memorisation is not None:
         table.append(("memorisation", found.memorisation.verdict))
     if found.likelihood is not None:

@@ -20,7 +20,7 @@ from ebb.errors import DamagedError, UsageError
 from ebb.events import Message, Work
 from ebb.guide.cfg import Guide
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble
-from ebb.judge.features import train_classifier
+from ebb.judge.features import ImageClassifier, train_classifier
 from ebb.judge.pretrained import lpips
 from ebb.networks.critic import Critic
 from ebb.process.denoiser import Cond
@@ -203,7 +203,7 @@ def perceiver(images: Images, shop: Workshop) -> Work[FeatureMaps]:
             "leave --autoencoding.perceptual at 0, or give a file of LPIPS with --autoencoding.lpips",
         )
     file = shop.cache / f"perceiver-{images.summary.fingerprint[:12]}.safetensors"
-    kept = load_ensemble(file, images.summary.fingerprint)
+    kept = load_ensemble(file, images.summary.fingerprint, ImageClassifier)
     if kept is None:
         yield Message("training a classifier to compare pictures by, once")
         classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
