@@ -1,6 +1,6 @@
 """Which guidance a run samples with: chosen by a measured figure when training ends, for a share of its time.
 
-Every scale draws the same labels from the same seeds and meets the same real images, so that what chance moves it moves
+Every scale draws the same labels from the same seeds and meets the same real dataset, so that what chance moves it moves
 in all of them, and the interval of a difference from guidance 1 is narrower than those of the distances.
 """
 
@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import PICTURES
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
-from ebb.data.scan import Images
 from ebb.evaluate.compare import gap_of
 from ebb.evaluate.enough import worthwhile
 from ebb.evaluate.evaluate import Loaded, loaded, measuring
@@ -100,12 +100,12 @@ def choose_guidance(run: str | Path, data: str | None = None) -> Work[Choice | N
         return None
     one = loaded(run, "ema")
     until = time.perf_counter() + SHARE * spent(run, recipe)
-    images = data_of(run, data)
-    if not choosable(one.system, images):
+    dataset = data_of(run, data)
+    if not choosable(one.system, dataset):
         return None
     with measuring(run, "guidance.json", "sampling.json") as begun:
         yield from begun
-        found = yield from tried(run, one, images, until)
+        found = yield from tried(run, one, dataset, until)
         if found is None:
             return None
         store(run, found)
@@ -123,13 +123,13 @@ def open_choice(run: Path, recipe: Recipe, rest: dict[str, Any]) -> bool:
     return known and not fixed and not any((run / file).exists() for file in ("sampling.json", "guidance.json"))
 
 
-def choosable(system: System, images: Images) -> bool:
+def choosable(system: System, dataset: Dataset) -> bool:
     """Whether the model hears labels of pictures that classifiers can judge, and there are enough of them."""
     return (
         system.modality == PICTURES
         and bool(system.labels.names)
-        and judged(images)
-        and worthwhile(len(images.pixels)) is not None
+        and judged(dataset)
+        and worthwhile(len(dataset.rows)) is not None
     )
 
 
@@ -141,14 +141,14 @@ def spent(run: Path, recipe: Recipe) -> float:
     return float(json.loads(lines[-1]).get("seconds", 0.0)) if lines else 0.0
 
 
-def tried(run: Path, one: Loaded, images: Images, until: float) -> Work[Choice | None]:
+def tried(run: Path, one: Loaded, dataset: Dataset, until: float) -> Work[Choice | None]:
     """The trials that can be had `until` a time of `time.perf_counter`; None where that is too soon for any."""
     began, system = time.perf_counter(), one.system
-    features, accuracy = yield from features_for(run, images, seconds=TEACHING * max(0.0, until - began))
+    features, accuracy = yield from features_for(run, dataset, seconds=TEACHING * max(0.0, until - began))
     widest = max(part.stop - part.start for part in blocks(features))
-    given = asked_for(system, images, MOST, SEED)
-    labels = labels_of(system, given, images)
-    real = extract(features, batches(split(images.pixels, MOST, 0)[1]))
+    given = asked_for(system, dataset, MOST, SEED)
+    labels = labels_of(system, given, dataset)
+    real = extract(features, batches(split(dataset.rows, MOST, 0)[1]))
 
     def at(how: Sampling, count: int) -> tuple[Cell, Array]:
         some = {name: values[:count] for name, values in given.items()}
@@ -158,7 +158,7 @@ def tried(run: Path, one: Loaded, images: Images, until: float) -> Work[Choice |
     start = time.perf_counter()
     at(system.settled(guidance=1.0), TRIAL)
     each = (time.perf_counter() - start) / TRIAL
-    count = min(MOST, int((until - time.perf_counter()) / (each * units(len(SCALES)))), len(images.pixels) // 2)
+    count = min(MOST, int((until - time.perf_counter()) / (each * units(len(SCALES)))), len(dataset.rows) // 2)
     if count < max(TRIAL, ROWS * widest) or len(real) <= widest:
         yield Message("guidance stays off: the budget is too short to choose another by measured samples")
         return None
