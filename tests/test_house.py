@@ -307,18 +307,17 @@ OPTIONS = {
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
     "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.decay", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
-    "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.precision",
+    "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.guides", "sample.noise_scale", "sample.precision",
 }  # fmt: skip
-HOW = {"steps", "guidance", "solver", "grid", "precision"}
+HOW = {"steps", "guidance", "guide", "noise_scale", "solver", "grid", "precision"}
 EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "dry_run", "log"} | OPTIONS,
-    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
+    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile"} | HOW,
     "evaluate": {
-        "n", "fresh", "steps", "guidance", "solver", "grid", "precision", "seed", "features", "likelihood", "weights",
-        "against", "data", "log",
-    },
+        "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "log",
+    } | HOW,
     "edit strength": EDIT | VERSIONS | {"strength"},
     "edit vary": EDIT | VERSIONS | {"strength"},
     "edit inpaint": EDIT | VERSIONS | {"mask", "repeats"},
@@ -329,7 +328,7 @@ VERBS = {
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
     "doctor": {"data"},
-    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
+    "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
     "config show": set(),
     "config validate": set(),
     "config diff": set(),

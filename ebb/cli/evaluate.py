@@ -29,7 +29,8 @@ class Evaluate:
     seed: int = 0
     """of the samples and of the split of the real images"""
     features: str | None = None
-    """a pretrained network in a local file, inception:FILE or dino:FILE; without it the run's own classifier"""
+    """a pretrained network in a local file, inception:FILE or dino:FILE; without it the run's own classifiers, or quick
+    ones of a quarter of the work"""
     likelihood: int = 64
     """number of unseen images to find the bits per dimension of; 0 for none"""
     weights: Literal["ema", "model"] = "ema"
@@ -90,6 +91,8 @@ class Sweep:
     """run folder"""
     solvers: tuple[str, ...] = ("dpmpp_2m", "unipc", "deis")
     """solvers to measure"""
+    references: bool = False
+    """in place of those, measure 50 steps of DDIM and 1,000 of DDPM beside the run's own settings"""
     steps: tuple[int, ...] = (6, 8, 10, 12)
     """numbers of steps to measure"""
     guidance: tuple[float, ...] = ()
@@ -113,6 +116,9 @@ class Sweep:
         """Measure, print table and notes, and write sweep.json, .html and .png and sampling.json into the run."""
         from ebb.evaluate.sweep import as_rows, sweep
 
+        if self.references:
+            self.beside(console)
+            return
         work = sweep(
             self.run,
             self.solvers,
@@ -135,6 +141,20 @@ class Sweep:
             echo(console, f"note     {warning}")
         echo(console, f"report   {self.run / 'sweep.html'}")
         echo(console, f"sample   {command('sample', self.run)}")
+
+    def beside(self, console: Console) -> None:
+        """Measure the references, print their table, and write them into the run's report."""
+        from ebb.evaluate.references import HEADS, as_rows, references
+
+        work = references(self.run, self.n, precision=self.precision, seed=self.seed, data=self.data)
+        result = reported(work, console, self.log)
+        if self.log == "json":
+            return
+        table(console, as_rows(result), str(self.run), HEADS)
+        echo(console, f"real images against real images: {result.floor:.4f}")
+        for warning in result.about["warnings"]:
+            echo(console, f"note     {warning}")
+        echo(console, f"report   {self.run / 'report.html'}")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ebb.errors import UsageError
 from ebb.events import Message, Progress, Sink, ignored, noted
 from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
+from ebb.guide.named import surrounded
 from ebb.guide.region import regions as regional
 from ebb.recipe.limits import whole
 from ebb.shapes import sides
@@ -85,8 +86,8 @@ def sample_to(
     settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
     guide: Guide | None = None
     if prompt.together or regions:
-        guide = joined(system, text, sampling.guidance, regions)
-        sampling = sampling.model_copy(update={"guidance": 1.0})
+        guide = surrounded(sampling.guides, joined(system, text, sampling.guidance, regions))
+        sampling = sampling.model_copy(update={"guidance": 1.0, "guides": ()})
         given["text"] = [None] * count
     known = {"text": list(text), "numbers": said, "beside": shown, "regions": list(regions)}
     settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})

@@ -294,6 +294,9 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
             f" {spent.peak_mb:,.0f} MB for {spent.batch} at once",
         )
     )
+    p50, p99 = 1000 * spent.latency.p50, 1000 * spent.latency.p99
+    alone = f"{p50:.3g} ms for a sample alone, 99 % within {p99:.3g} ms; {spent.latency.count} requests"
+    table.append(("latency", alone))
     return [*table, *(("note", warning) for warning in found.figures.warnings)]
 
 

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
@@ -26,11 +26,11 @@ from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive
-from ebb.evaluate.evaluate import loaded, measuring, of_pictures
+from ebb.evaluate.evaluate import Loaded, loaded, measuring, of_pictures
 from ebb.evaluate.judges import features_for
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
-from ebb.guide.cfg import cfg
+from ebb.guide.named import guided
 from ebb.judge.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
 from ebb.judge.features import Features, blocks, extract
 from ebb.process.times import GRIDS, Given
@@ -123,27 +123,77 @@ def sweep(
         comparable(run, len(dataset.rows))
         system = one.system
         possible(system, solvers, steps, scales := list(guidance) or sorted({1.0, system.sampling.guidance}))
-        features, ceiling = yield from features_for(run, dataset)
-        parts, widest = split(dataset.rows, count, seed), max(part.stop - part.start for part in blocks(features))
+        trial = yield from trial_of(run, one, dataset, count, seed)
         if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing
-            decisive(run, count, len(parts[1]), widest)
-        given = asked_for(system, dataset, count, seed)
-        labels = labels_of(system, given, dataset)
-        floor, reference = (extract(features, batches(part)) for part in parts)
-        at = partial(measured, system, given, count, labels=labels, seed=seed, features=features, reference=reference)
-        found, failed = yield from tried((yield from settings_of(system, solvers, steps, scales, search)), at)
+            decisive(run, count, len(trial.reference), trial.widest)
+        found, failed = yield from tried((yield from settings_of(system, solvers, steps, scales, search)), trial)
         cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
         best, chosen = choose(cells)
-        rows, distance = next(rows for cell, rows in found if cell is best), distance_in(features)
-        low, high = bootstrap(distance, rows, reference, resamples=RESAMPLES, seed=seed)
-        warnings = [line for line in [too_few(count, widest), overlapping(cells, best, high), *failed] if line]
-        about = {"run": by_name(run).name, "checkpoint": one.checkpoint, "count": count, "seed": seed, "kept": keep}
-        about |= {"features": features.name, "classifier_accuracy": ceiling, "warnings": warnings}
-        about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
-        result = SweepResult(tuple(cells), best, chosen, (max(low, 0.0), high), once(distance, floor, reference), about)
+        rows = next(rows for cell, rows in found if cell is best)
+        low, high = bootstrap(trial.distance, rows, trial.reference, resamples=RESAMPLES, seed=seed)
+        warnings = [line for line in [too_few(count, trial.widest), overlapping(cells, best, high), *failed] if line]
+        about = trial.about(began) | {"kept": keep, "warnings": warnings}
+        result = SweepResult(tuple(cells), best, chosen, (max(low, 0.0), high), trial.floor, about)
         store(run, result)
         yield Done(str(run))
         return result
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What all settings have in common: what is asked for, and the real images that the samples meet."""
+
+    run: Path
+    one: Loaded
+    given: Values
+    labels: NDArray[np.int64] | None
+    count: int
+    seed: int
+    features: Features
+    ceiling: float | None
+    """how often the features' classifier is right about real images"""
+    floor: float
+    """the distance of real images to real images"""
+    reference: Array
+
+    def __call__(self, how: Sampling) -> tuple[Cell, Array]:
+        """The cell of a setting, and the features of its samples."""
+        return measured(
+            self.one.system,
+            self.given,
+            self.count,
+            how,
+            labels=self.labels,
+            seed=self.seed,
+            features=self.features,
+            reference=self.reference,
+        )
+
+    @property
+    def distance(self) -> Statistic:
+        """Of features, as `evaluate` takes it."""
+        return distance_in(self.features)
+
+    @property
+    def widest(self) -> int:
+        """Features of the widest member of the judge."""
+        return max(int(part.stop - part.start) for part in blocks(self.features))
+
+    def about(self, began: float) -> dict[str, Any]:
+        """The circumstances, as JSON."""
+        about = {"run": by_name(self.run).name, "checkpoint": self.one.checkpoint, "count": self.count}
+        about |= {"seed": self.seed, "features": self.features.name, "classifier_accuracy": self.ceiling}
+        about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
+        return about
+
+
+def trial_of(run: Path, one: Loaded, dataset: Dataset, count: int, seed: int) -> Work[Trial]:
+    """`count` samples of a run, to be held against its images."""
+    features, ceiling = yield from features_for(run, dataset)
+    given = asked_for(one.system, dataset, count, seed)
+    floor, reference = (extract(features, batches(part)) for part in split(dataset.rows, count, seed))
+    real, labels = once(distance_in(features), floor, reference), labels_of(one.system, given, dataset)
+    return Trial(run, one, given, labels, count, seed, features, ceiling, real, reference)
 
 
 def tried(
@@ -197,7 +247,8 @@ def settings_of(
 
 def searched(system: System, sampling: Sampling) -> str | None:
     """The spelled grid that `tune` finds for these settings, from their own on; None for a solver that draws noise."""
-    scheme = scheme_of(system.denoiser, sampling).guided(cfg(sampling.guidance, system.null()))
+    guides = guided(sampling.guides, sampling.guidance, system.null())
+    scheme = scheme_of(system.denoiser, sampling).guided(*guides)
     x = scheme.start(Noise.of(2**32, WARM_UP), torch.empty(WARM_UP, *system.inner, device=system.device))
     try:
         cond = system.conditions(system.given(WARM_UP), WARM_UP)

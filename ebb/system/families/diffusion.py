@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ebb.data.loader import Loader
 from ebb.encode.latent import LatentSpace
 from ebb.guide.cfg import Guide
+from ebb.guide.named import guided
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
 from ebb.networks.mlp import MLP
@@ -67,9 +68,7 @@ class DiffusionModel(Model):
         self, shape: tuple[int, ...], sampling: Sampling, guides: Sequence[Guide] = (), *, compiled: bool = False
     ) -> Draw:
         """The trajectory from σ(t₀)·ε along the grid; raises UsageError for a solver or a grid that is not known."""
-        scheme = scheme_of(self.denoiser, sampling)
-        for guide in guides:
-            scheme = scheme.guided(guide)
+        scheme = scheme_of(self.denoiser, sampling).guided(*guides)
         follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled else scheme
 
         def points(cond: Cond, noise: Noise) -> Iterator[Point]:
@@ -120,7 +119,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
         return recipe.model_copy(update={"sample": sample}), {"sample.precision": "as trained"}
 
     def named(self, recipe: DiffusionRecipe) -> None:
-        """Path, prediction, clock, density, weight, coupling, solver and grid."""
+        """Path, prediction, clock, density, weight, coupling, solver, grid and guides."""
         path = parse(recipe.path, PATHS, "path")
         parts = (
             (recipe.prediction, PREDICTIONS, "prediction"),
@@ -134,6 +133,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
             if text is not None:
                 parse(text, members, idea)
         parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
+        guided(recipe.sample.guides, recipe.sample.guidance, {})
 
     def calls(self, recipe: DiffusionRecipe) -> float:
         """One for each step, and with guidance two."""
