@@ -71,7 +71,7 @@ from PIL import Image  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 
 from ebb.judge.features import train_classifier  # noqa: E402
-from ebb.run.plan import images_of  # noqa: E402
+from ebb.run.plan import examples_of  # noqa: E402
 
 settings.register_profile("short", deadline=None, max_examples=10, derandomize=True)
 settings.register_profile("full", deadline=None, max_examples=30, derandomize=True)
@@ -105,7 +105,7 @@ def paced(monkeypatch):
 
     def paced(speed):
         def timed(recipe, *_):
-            return repeat(images_of(recipe) / (speed[recipe.precision] if isinstance(speed, dict) else speed))
+            return repeat(examples_of(recipe) / (speed[recipe.precision] if isinstance(speed, dict) else speed))
 
         monkeypatch.setattr("ebb.run.plan.timed", timed)
         monkeypatch.setattr("ebb.run.plan.multiplies_bf16", lambda device: True)

@@ -113,9 +113,9 @@ def references(
     with measuring(run, "references.json", "report.html") as begun:
         yield from begun
         began, dataset = time.perf_counter(), data_of(run, data)
-        one = of_pictures(loaded(run, "ema", precision=precision), run)
+        one = of_pictures(loaded(run, "ema", precision=precision))
         comparable(run, len(dataset.rows))
-        trial = yield from trial_of(run, one, dataset, count, seed + APART)
+        trial = yield from trial_of(one, dataset, count, seed + APART)
         ways, failed = yield from measured_beside(trial)
         warnings = [line for line in [too_few(count, trial.widest), *failed] if line]
         found = References(tuple(ways), trial.floor, trial.about(began) | {"warnings": warnings})

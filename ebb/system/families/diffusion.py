@@ -38,7 +38,7 @@ from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Objective
 from ebb.train.objectives.weights import WEIGHTS
-from ebb.train.validate import MOST, validation_of
+from ebb.train.validate import MOST, Validation, unseen_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,14 +163,11 @@ class DiffusionFamily(Family[DiffusionRecipe]):
         if recipe.engine == "compiled":
             objective = Compiled(objective, compiled(denoiser))
         training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
-        validation = validation_of(
-            data.unseen,
-            denoising,
-            encode=(lambda x: x) if data.space is None else data.space.encode,
-            batch=min(MOST, batch),
-            device=device,
-            autocast=autocast_of(recipe),
-        )
+        validation = None
+        if data.unseen is not None:
+            encode = (lambda x: x) if data.space is None else data.space.encode
+            batches = unseen_batches(data.unseen, encode=encode, batch=min(MOST, batch), device=device)
+            validation = Validation(batches, denoising, autocast=autocast_of(recipe))
         flips = recipe.data.flip and data.examples.noise is None
         return Trainable(
             DiffusionModel(denoiser, data.space),
