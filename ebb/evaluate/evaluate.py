@@ -90,7 +90,8 @@ class Measuring:
     data: str | None = None
     """where the run's data is now, if it was moved"""
     features: str | None = None
-    """a pretrained network in a file ("inception:FILE", "dino:FILE"), in place of the run's own classifiers; or "quick" ones of a quarter of the work"""
+    """a pretrained network in a file ("inception:FILE", "dino:FILE"), in place of the run's own classifiers;
+    or "quick", those of a quarter of the work"""
     fresh: bool = False
     """draw all samples anew and train new classifiers, in place of those of earlier measurements"""
 
