@@ -10,7 +10,7 @@ from ebb.errors import ResourceError, UsageError
 from ebb.events import Message, Progress, Work
 from ebb.judge.ensemble import SECONDS, Ensemble, load_ensemble, save_ensemble, taught
 from ebb.judge.features import SIDE, Features, Labelled, Projections, RandomFeatures
-from ebb.judge.possible import Known, Standing, known, standing
+from ebb.judge.possible import Published, Standing, known, standing
 from ebb.judge.pretrained import pretrained
 from ebb.store.place import by_name
 from ebb.terminal import command
@@ -107,7 +107,7 @@ def cost(run: Path, dataset: Dataset, left: float, seconds: float) -> str:
     return f"classifiers of this data, to judge with, are trained once: {took} at most{hope}{shorter}"
 
 
-def known_set(dataset: Dataset) -> Known | None:
+def known_set(dataset: Dataset) -> Published | None:
     """The published data set that these images are, or None."""
     return known(dataset.summary.shape, len(dataset.names), dataset.summary.mean)
 

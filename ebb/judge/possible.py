@@ -16,7 +16,7 @@ QUARTER = 4
 
 
 @dataclass(frozen=True)
-class Known:
+class Published:
     """A published data set: the shape of its images, its classes, the mean of each channel in 0…1, and the share of its
     test images that a network was right about which saw its training images alone."""
 
@@ -36,17 +36,17 @@ class Known:
 
 
 KNOWN = (
-    Known("MNIST", (1, 28, 28), 10, (0.1307,), 0.998, "Cireşan et al. 2012"),
-    Known("Fashion-MNIST", (1, 28, 28), 10, (0.2860,), 0.964, "Zhong et al. 2020"),
-    Known("KMNIST", (1, 28, 28), 10, (0.1918,), 0.988, "Clanuwat et al. 2018"),
-    Known("scikit-learn's digits", (1, 8, 8), 10, (0.3041,), 0.99, "a support vector machine"),
-    Known("CIFAR-10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), 0.974, "DeVries & Taylor 2017"),
-    Known("CIFAR-100", (3, 32, 32), 100, (0.5071, 0.4865, 0.4409), 0.848, "DeVries & Taylor 2017"),
-    Known("SVHN", (3, 32, 32), 10, (0.4377, 0.4438, 0.4728), 0.987, "DeVries & Taylor 2017"),
+    Published("MNIST", (1, 28, 28), 10, (0.1307,), 0.998, "Cireşan et al. 2012"),
+    Published("Fashion-MNIST", (1, 28, 28), 10, (0.2860,), 0.964, "Zhong et al. 2020"),
+    Published("KMNIST", (1, 28, 28), 10, (0.1918,), 0.988, "Clanuwat et al. 2018"),
+    Published("scikit-learn's digits", (1, 8, 8), 10, (0.3041,), 0.99, "a support vector machine"),
+    Published("CIFAR-10", (3, 32, 32), 10, (0.4914, 0.4822, 0.4465), 0.974, "DeVries & Taylor 2017"),
+    Published("CIFAR-100", (3, 32, 32), 100, (0.5071, 0.4865, 0.4409), 0.848, "DeVries & Taylor 2017"),
+    Published("SVHN", (3, 32, 32), 10, (0.4377, 0.4438, 0.4728), 0.987, "DeVries & Taylor 2017"),
 )
 
 
-def known(shape: Sequence[int], classes: int, mean: Sequence[float]) -> Known | None:
+def known(shape: Sequence[int], classes: int, mean: Sequence[float]) -> Published | None:
     """The published data set of such images, mean in [−1, 1]; None for data of one's own."""
     return next((one for one in KNOWN if one.is_it(shape, classes, mean)), None)
 
@@ -69,7 +69,7 @@ class Standing:
         return self.possible is not None and self.possible - self.accuracy > COARSE
 
 
-def standing(accuracy: float, fewer: float | None, of: Known | None) -> Standing:
+def standing(accuracy: float, fewer: float | None, of: Published | None) -> Standing:
     """Where a judge of this accuracy stands: beside what is published of the data set, or on its own learning curve."""
     right = f"the judge is right for {accuracy:.1%} of unseen images"
     if of is not None:
