@@ -390,7 +390,7 @@ EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "dry_run", "log"} | OPTIONS,
-    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile"} | HOW,
+    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile", "explain"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "log",
     } | HOW,
