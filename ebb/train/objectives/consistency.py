@@ -28,7 +28,6 @@ class Consistency(Target):
     """
 
     q: float = 256.0
-    teacher: Denoiser | None = None
 
     def __post_init__(self) -> None:
         if not self.q > 1:
@@ -42,12 +41,12 @@ class Consistency(Target):
         """ν_t/(ν_t − ν_r) = max(1, q/n): the error of a step against its length, relative to the noise."""
         return 1 / (1 - nearer(path.nsr(t), self.q) / path.nsr(t))
 
-    def __call__(self, flow_map: FlowMap, at: Noised) -> Float[Tensor, "b *d"]:
+    def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
         """f at the nearer time, with the destination kept."""
         path = flow_map.path
         r = path.time(nearer(path.nsr(at.t), self.q))
         r = torch.where(r > SMALLEST * path.end, r, torch.zeros_like(r))
-        x = path.mix(at.x0, at.eps, r) if self.teacher is None else heun(self.teacher, at, r)
+        x = path.mix(at.x0, at.eps, r) if teacher is None else heun(teacher, at, r)
         ended = torch.where(r > 0, r, at.t)
         return torch.where(spread(r > 0, x).bool(), flow_map(x, ended, at.s, at.cond), x)
 

@@ -22,15 +22,14 @@ class Lagrangian(Target):
     derivative by time is asked of the network, none by x.
     """
 
-    teacher: Denoiser | None = None
     derivative: Derivative = "difference"
 
-    def __call__(self, flow_map: FlowMap, at: Noised) -> Float[Tensor, "b *d"]:
+    def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
         """The target from the answer where the map lands, and the change of its own with s."""
         path = flow_map.path
         s = torch.minimum(placed(path, shares(path, at.s).clamp(min=NEAREST)), at.t)
         landing = path.jump(at.x, flow_map(at.x, at.t, s, at.cond), at.t, s)
-        there = flow_map(landing, s, s, at.cond) if self.teacher is None else self.teacher(landing, s, at.cond)
+        there = flow_map(landing, s, s, at.cond) if teacher is None else teacher(landing, s, at.cond)
         change = along(flow_map, (at.x, at.t, s), (None, None, torch.ones_like(s)), at.cond, self.derivative)
         _, aim = jump_factors(path.alpha(at.t), path.sigma(at.t), path.alpha(s), path.sigma(s))
         return there + spread(aim * pace(path, s), there) * change

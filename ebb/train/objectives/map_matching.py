@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,11 +40,11 @@ class Noised(NamedTuple):
 class Target(ABC):
     """What f(x_t, t, s) is drawn towards, and where it is asked to go."""
 
-    teacher: Denoiser | None
-    """whose flow is learned; without one, that of the data"""
+    needs: Literal["teacher", "nothing"] = "nothing"
+    """Whether there has to be a teacher, whose flow is learned in place of the data's."""
 
     @abstractmethod
-    def __call__(self, flow_map: FlowMap, at: Noised) -> Float[Tensor, "b *d"]:
+    def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
         """The x0 that f(x, t, s) should have answered."""
 
     def destination(self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
@@ -67,6 +67,7 @@ class MapMatching:
     """
 
     target: Target
+    teacher: Denoiser | None = None
     times: Density = LogitNormal()
     still: float = 0.25
     robust: float = 0.0
@@ -86,7 +87,7 @@ class MapMatching:
             cond = {**cond, GUIDANCE: told(low + (high - low) * scale).to(batch.x0)}
         at = Noised(batch.x0, eps, path.mix(batch.x0, eps, t), t, s, cond)
         with torch.no_grad():
-            aim = torch.where(spread(still, eps).bool(), self.instant(at), self.target(flow_map, at))
+            aim = torch.where(spread(still, eps).bool(), self.instant(at), self.target(flow_map, at, self.teacher))
         error = (flow_map(at.x, t, s, cond) - aim) / spread(unit_of(model, t), eps)
         weight = self.target.weight(path, t, s).to(error)
         losses = weight * self.shaped(error.flatten(1))
@@ -94,7 +95,7 @@ class MapMatching:
 
     def instant(self, at: Noised) -> Tensor:
         """The target where s = t."""
-        return at.x0 if self.target.teacher is None else self.target.teacher(at.x, at.t, at.cond)
+        return at.x0 if self.teacher is None else self.teacher(at.x, at.t, at.cond)
 
     def shaped(self, error: Float[Tensor, "b n"]) -> Float[Tensor, "b"]:
         """ρ of each sample's error, a mean over its elements."""

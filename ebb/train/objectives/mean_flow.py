@@ -24,13 +24,12 @@ class MeanFlow(Target):
     takes the variance out.
     """
 
-    teacher: Denoiser | None = None
     derivative: Derivative = "difference"
 
-    def __call__(self, flow_map: FlowMap, at: Noised) -> Float[Tensor, "b *d"]:
+    def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
         """The target from the map's own answer and its change."""
         path = flow_map.path
-        x0 = at.x0 if self.teacher is None else self.teacher(at.x, at.t, at.cond)
+        x0 = at.x0 if teacher is None else teacher(at.x, at.t, at.cond)
         own, change = flow_map(at.x, at.t, at.s, at.cond), self.change(flow_map, at, x0)
         keep, aim = jump_factors(path.alpha(at.t), path.sigma(at.t), path.alpha(at.s), path.sigma(at.s))
         return own - spread(keep, own) * (own - x0) - spread(aim * pace(path, at.t), own) * change
@@ -48,7 +47,6 @@ class ContinuousConsistency(Target):
     g is what MeanFlow adds to f, and ‖g‖ the root of the mean of its squares, c = 0.1.
     """
 
-    teacher: Denoiser | None = None
     derivative: Derivative = "difference"
     bound: float = 0.1
 
@@ -56,9 +54,9 @@ class ContinuousConsistency(Target):
         """Always the data."""
         return torch.zeros_like(t)
 
-    def __call__(self, flow_map: FlowMap, at: Noised) -> Float[Tensor, "b *d"]:
+    def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
         """The bounded target."""
         own = flow_map(at.x, at.t, at.s, at.cond)
-        step = MeanFlow(self.teacher, self.derivative)(flow_map, at) - own
+        step = MeanFlow(self.derivative)(flow_map, at, teacher) - own
         size = step.flatten(1).square().mean(1).sqrt()
         return own + step / (spread(size, step) + self.bound)
