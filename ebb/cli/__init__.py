@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ebb.cli.config import ConfigVerb
+from ebb.cli.distil import Distil
 from ebb.cli.edit import EditVerb
 from ebb.cli.evaluate import Doctor, Evaluate, Sweep
 from ebb.cli.options import check_options
@@ -30,6 +31,7 @@ __all__ = ["Verbs", "given_in", "main", "overlaid"]
 
 Verbs = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Distil, tyro.conf.subcommand("distil")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[EditVerb, tyro.conf.subcommand("edit")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]

@@ -26,7 +26,7 @@ from ebb.process.denoiser import Cond, NetworkDenoiser, Wrapped, answer, target_
 from ebb.process.moment import Time, each
 from ebb.process.times import DENSITIES, Density
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, Sampling, from_yaml, of_diffusion, resolved
+from ebb.recipe.recipe import Recipe, Sampling, from_yaml, of_denoiser, resolved
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float
@@ -106,7 +106,7 @@ class RunSubject:
     @cached_property
     def density(self) -> Density:
         """The density of times it was trained with."""
-        found: Density = parse(resolved(of_diffusion(self.recipe).times), DENSITIES, "density")
+        found: Density = parse(resolved(of_denoiser(self.recipe).times), DENSITIES, "density")
         return found
 
     @cached_property

@@ -17,7 +17,7 @@ from ebb.process.bins import centres
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.predict import determinant
 from ebb.process.times import Density
-from ebb.recipe.recipe import of_diffusion, resolved
+from ebb.recipe.recipe import of_denoiser, resolved
 from ebb.shapes import Float
 from ebb.terminal import command
 
@@ -168,7 +168,7 @@ def little_learnt(run: RunSubject) -> str:
     if run.system.model.denoiser is None:  # its loss is of another kind
         return ""
     found = [float(losses.mean()) for losses in run.losses]
-    if of_diffusion(run.recipe).weight == "unit" and len(run.log) >= LINES:  # then the log is in the same unit
+    if of_denoiser(run.recipe).weight == "unit" and len(run.log) >= LINES:  # then the log is in the same unit
         found.append(float(smoothed(losses_of(run))[-1]))
     loss, simple = min(found), alone(run.system.denoiser, run.density, run.clean)
     if loss < LEARNT * simple or not simple:  # of one image again and again each place is known

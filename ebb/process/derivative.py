@@ -6,7 +6,7 @@ a central difference unless the exact one is asked for.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -52,14 +52,15 @@ def along(
             change: Tensor = jvp(moved, tuple(primals), tuple(tangents))[1]
             return change
     ahead, behind = reach(flow_map.path, point, moving, 1), reach(flow_map.path, point, moving, -1)
-    there, here = (flow_map(*stepped(point, moving, h), cond) for h in (ahead, -behind))
+    (x, t, s), (y, u, v) = stepped(point, moving, ahead), stepped(point, moving, -behind)
+    there, here = flow_map(x, t, s, cond), flow_map(y, u, v, cond)
     return (there - here) / spread(ahead + behind, there)
 
 
-def stepped(point: tuple[Tensor, Tensor, Tensor], moving: Moving, h: Float[Tensor, "b"]) -> Any:
+def stepped(point: tuple[Tensor, Tensor, Tensor], moving: Moving, h: Float[Tensor, "b"]) -> list[Tensor]:
     """The point h on."""
     pairs = zip(point, moving, strict=True)
-    return tuple(value if by is None else value + spread(h, value) * by for value, by in pairs)
+    return [value if by is None else value + spread(h, value) * by for value, by in pairs]
 
 
 def reach(path: Path, point: tuple[Tensor, Tensor, Tensor], moving: Moving, sign: int) -> Float[Tensor, "b"]:

@@ -67,7 +67,7 @@ class FlowMap(Protocol):
         """The path whose flow it is."""
         ...
 
-    def __call__(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, s: Tensor, cond: Cond, /) -> Tensor:
         """x [b, *d], t [b], s [b] → x0 [b, *d]."""
         ...
 

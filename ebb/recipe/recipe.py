@@ -49,6 +49,10 @@ class Sampling(Group):
     """of the network's forward pass; None: as trained"""
 
 
+FEW = Sampling(solver="jump(renewed=1)", grid="noise_share", steps=2)
+"""How a model of few steps samples: to the data, up again to where half of x is noise, and to the data."""
+
+
 class Recipe(Group):
     """Everything a training run is. `Recipe(kind=…)` makes that of a family, as `pathlib.Path` makes its system's."""
 
@@ -133,17 +137,11 @@ class Recipe(Group):
         return self
 
 
-class DiffusionRecipe(Recipe):
-    """A denoiser, sampled along a path from noise to data."""
+class DenoiserRecipe(Recipe):
+    """What every denoiser has, that is sampled along a path from noise to data."""
 
-    kind: Literal["diffusion"] = "diffusion"
-    """what is trained: a diffusion model, or an autoencoder"""
     autoencoder: str | None = None
     """run of an autoencoder in whose latent space to work"""
-    reflow: str | None = None
-    """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
-    pairs: int = 20_000
-    """reflow: how many pairs"""
     numbers: tuple[str, ...] = ()
     """fields of metadata.jsonl whose values are numbers, to be heard"""
     path: str = "linear"
@@ -176,14 +174,18 @@ class DiffusionRecipe(Recipe):
 
     def reads(self) -> dict[str, tuple[str, ...]]:
         """Runs that this one stands on, and frozen encoders."""
-        named = {"--autoencoder": self.autoencoder, "--reflow": self.reflow}
+        named = {"--autoencoder": self.autoencoder, **self.taught_by()}
         found = {option: (path,) for option, path in named.items() if path is not None}
         return found | {"--text.encoders": self.text.encoders}
 
+    def taught_by(self) -> dict[str, str | None]:
+        """The run that this one learns from, whose settings it shares, by the option that names it."""
+        return {}
+
     def origins(self) -> dict[Literal["teacher", "autoencoder"], str]:
-        """`reflow`, which has the autoencoder too, or `autoencoder`."""
-        if self.reflow is not None:
-            return {"teacher": self.reflow}
+        """The run that this one learns from, which has the autoencoder too, or `autoencoder`."""
+        for teacher in filter(None, self.taught_by().values()):
+            return {"teacher": teacher}
         return {} if self.autoencoder is None else {"autoencoder": self.autoencoder}
 
     def metadata(self) -> tuple[str, ...]:
@@ -199,9 +201,41 @@ class DiffusionRecipe(Recipe):
         """`engine`."""
         return self.engine
 
-    def running(self, engine: Literal["eager", "compiled"]) -> DiffusionRecipe:
+    def running(self, engine: Literal["eager", "compiled"]) -> DenoiserRecipe:
         """The recipe with this engine."""
         return self.model_copy(update={"engine": engine})
+
+
+class DiffusionRecipe(DenoiserRecipe):
+    """A denoiser, sampled in many steps."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    """what is trained: a diffusion model, one that samples in few steps, or an autoencoder"""
+    reflow: str | None = None
+    """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
+    pairs: int = 20_000
+    """reflow: how many pairs"""
+
+    def taught_by(self) -> dict[str, str | None]:
+        """`reflow`."""
+        return {"--reflow": self.reflow}
+
+
+class FewStepRecipe(DenoiserRecipe):
+    """A model of two times, sampled in one step, two or four."""
+
+    kind: Literal["few_step"] = "few_step"
+    teacher: str | None = None
+    """run of a diffusion model from whose weights, and by whose flow, it learns; None: from the data alone"""
+    method: str | None = None
+    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive or continuous_consistency; None: chosen"""
+    guidances: tuple[float, float] | None = None
+    """lowest and highest guidance scale that the model is told in place of two evaluations; None: 1 and 3 of labels"""
+    sample: Sampling = FEW
+
+    def taught_by(self) -> dict[str, str | None]:
+        """`teacher`."""
+        return {"--teacher": self.teacher}
 
 
 class AutoencoderRecipe(Recipe):
@@ -217,7 +251,11 @@ class AutoencoderRecipe(Recipe):
         return {} if self.autoencoding.lpips is None else {"--autoencoding.lpips": (self.autoencoding.lpips,)}
 
 
-RECIPES: dict[str, type[Recipe]] = {"diffusion": DiffusionRecipe, "autoencoder": AutoencoderRecipe}
+RECIPES: dict[str, type[Recipe]] = {
+    "diffusion": DiffusionRecipe,
+    "few_step": FewStepRecipe,
+    "autoencoder": AutoencoderRecipe,
+}
 """The recipe of each family by its `kind`; the first is the one that is meant where none is named."""
 
 FIRST = "diffusion"
@@ -335,9 +373,9 @@ def modern(tree: Any) -> Any:
     return fitting(tree) if {"network", "autoencoding"} <= tree.keys() else tree
 
 
-def of_diffusion(recipe: Recipe) -> DiffusionRecipe:
-    """A recipe that is one of diffusion; UsageError for another."""
-    if not isinstance(recipe, DiffusionRecipe):
+def of_denoiser(recipe: Recipe) -> DenoiserRecipe:
+    """A recipe that is one of a denoiser; UsageError for another."""
+    if not isinstance(recipe, DenoiserRecipe):
         raise UsageError(f"this is of diffusion models, and the recipe is of kind {recipe.kind}")
     return recipe
 

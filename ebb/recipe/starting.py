@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
-from ebb.recipe.recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, flat, resolved
+from ebb.recipe.recipe import AutoencoderRecipe, DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, flat, resolved
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def coder() -> AutoencoderRecipe:
     return AutoencoderRecipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
 
 
-def starting_point(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
+def starting_point(asked: DenoiserRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
     """The starting point of diffusion for these facts, and why."""
     if (axes := len(facts.shape)) < 3:
         return fewer_axes(asked, facts, axes)
@@ -160,7 +160,7 @@ def starting_point(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecip
     return large(facts), f"large: images of {w}×{h} with {c} channels"
 
 
-def fewer_axes(asked: DiffusionRecipe, facts: Facts, axes: int) -> tuple[DiffusionRecipe, str]:
+def fewer_axes(asked: DenoiserRecipe, facts: Facts, axes: int) -> tuple[DiffusionRecipe, str]:
     """The starting point for rows and series, and why; UsageError for what is of pictures."""
     if asked.network.tokens:
         raise UsageError(f"a {asked.network.kind} is of pictures, and this data has none", "leave the option out")
@@ -210,9 +210,10 @@ def suited(path: str) -> tuple[dict[str, str], str]:
 
 
 R = TypeVar("R", bound=Recipe)
+D = TypeVar("D", bound=DenoiserRecipe)
 
 
-def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
+def complete(asked: D, facts: Facts) -> tuple[D, dict[str, str]]:
     """The recipe with everything chosen that needs no measuring, and the reason of each choice by dotted name."""
     start, why = starting_point(asked, facts)
     parts, why_parts = suited(asked.path)
@@ -220,7 +221,9 @@ def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dic
     if network.tokens and asked.path == "linear":
         parts["times"] = shifted(facts.shape[1] * facts.shape[2] / resolved(network.patch) ** 2)
     sigma_data = asked.sigma_data or round(facts.sigma_data, 4)
-    offered = start.model_dump() | parts | {"network": network.model_dump(), "sigma_data": sigma_data}
+    offered = (
+        asked.model_dump() | start.model_dump() | parts | {"network": network.model_dump(), "sigma_data": sigma_data}
+    )
     bare = {name: f"edm(sigma_data={sigma_data})" for name in ("prediction", "weight")}
     reasons = dict.fromkeys(parts, why_parts) | {
         "sigma_data": "the standard deviation of the data",
@@ -238,6 +241,33 @@ def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dic
         recipe, told = completed(asked.model_copy(update={"network": same}), facts, offered, why, reasons, suit)
         return recipe, told | {"network.kind": why}
     return completed(asked, facts, offered, why, reasons, suit)
+
+
+TUNED = 0.3
+"""The learning rate of what begins as a trained model, as a share of that of what begins anew."""
+
+SCALES = (1.0, 3.0)
+"""The guidance scales that a model with a teacher is told."""
+
+
+def few_steps(asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[str, str]]:
+    """The same of a model of few steps."""
+    chosen: dict[str, Any] = {"method": asked.method or "consistency"}
+    if asked.guidances is None and asked.teacher is not None and facts.conditioned:
+        chosen["guidances"] = SCALES
+    recipe, reasons = complete(asked.model_copy(update=chosen), facts)
+    reasons |= {name: WHY[name] for name in chosen if getattr(asked, name) is None}
+    if asked.teacher is not None and asked.optimiser.lr is None:
+        lr = resolved(recipe.optimiser.lr) * TUNED
+        recipe = recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"lr": lr})})
+        reasons["optimiser.lr"] = "lower than for what begins anew: it begins as its teacher"
+    return recipe, reasons
+
+
+WHY = {
+    "method": "it needs neither a second network nor a derivative",
+    "guidances": "the scale is told, so that guidance costs no second evaluation",
+}
 
 
 def complete_coder(asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderRecipe, dict[str, str]]:
@@ -291,7 +321,7 @@ STEEPNESS = 1.7
 """The seconds of an update grow with the width to this power, about."""
 
 
-def suited_width(recipe: DiffusionRecipe, facts: Facts, updates: float) -> tuple[int, str]:
+def suited_width(recipe: DenoiserRecipe, facts: Facts, updates: float) -> tuple[int, str]:
     """The widest U-Net, up to the usual one, that makes ENOUGH updates, where the usual one makes so many; and why.
 
     Widths are multiples of 16, the channels in a group, and leave `room` for a patch. Measured: docs/recipe.md.

@@ -15,7 +15,7 @@ import torch
 from ebb.errors import UsageError
 from ebb.events import Message, Work
 from ebb.machine import multiplies_bf16
-from ebb.recipe.recipe import Recipe, of_diffusion, resolved, seconds
+from ebb.recipe.recipe import Recipe, of_denoiser, resolved, seconds
 from ebb.recipe.starting import STEEPNESS, Facts, default_budget, suited_batch, suited_width
 from ebb.run.build import Built, build, updates_of
 from ebb.system.families.families import FAMILIES
@@ -232,14 +232,14 @@ def compared(speeds: Mapping[Precision, float], batch: int) -> str:
 def narrowed(recipe: Recipe, data: Prepared, began: float, images_per_second: float) -> tuple[Recipe, str]:
     """The recipe with the width that suits its budget at the speed of its own width, and why it is another."""
     usual = updates_within(recipe, remaining(resolved(recipe.budget), began), images_per_second, 0)
-    recipe = of_diffusion(recipe)
+    recipe = of_denoiser(recipe)
     width, why = suited_width(recipe, facts_of(data), usual)
     return recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})}), why
 
 
 def width_of(recipe: Recipe) -> int:
     """The width of the network of a recipe that has one."""
-    return resolved(of_diffusion(recipe).network.width)
+    return resolved(of_denoiser(recipe).network.width)
 
 
 def by_stopwatch(

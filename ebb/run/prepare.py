@@ -27,14 +27,14 @@ from ebb.encode.text import Text, Vocabulary
 from ebb.errors import DataError, UsageError
 from ebb.events import Work
 from ebb.recipe.groups import TextRecipe
-from ebb.recipe.recipe import DiffusionRecipe, Recipe, from_yaml, of_diffusion
+from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, from_yaml, of_denoiser
 from ebb.run.reflow import pairs_of
 from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, Workshop
 from ebb.system.requests import conditions_of, values_of
-from ebb.system.system import load, locate
+from ebb.system.system import System, load, locate
 from ebb.terminal import command
 
 CPU = torch.device("cpu")
@@ -65,11 +65,12 @@ def prepared(
     family = FAMILIES[recipe.kind]
     if not family.conditioned:
         return (yield from family.prepared(recipe, images, Workshop(device, cache)))
-    recipe = of_diffusion(recipe)
-    if recipe.reflow is not None:
+    recipe = of_denoiser(recipe)
+    if isinstance(recipe, DiffusionRecipe) and recipe.reflow is not None:
         system, pairs = yield from pairs_of(recipe, images, device, cache)
-        weights = system.denoiser.state_dict()
-        return Prepared(images, system.conditioner, pairs, None, system.space, weights=weights)
+        learnt = system.denoiser.state_dict()
+        return Prepared(images, system.conditioner, pairs, None, system.space, weights=learnt)
+    teacher = teacher_of(recipe, images, device) if isinstance(recipe, FewStepRecipe) and recipe.teacher else None
     text, latents = text_of(recipe.text, images, device), None
     if recipe.autoencoder is not None:
         latents = yield from latents_of(recipe, images, device, cache)
@@ -86,11 +87,20 @@ def prepared(
 
     examples = yield from of(images, "train")
     unseen = None if images.held_out is None else (yield from of(images.held_out, "held-out"))
+    weights = None if teacher is None else teacher.denoiser.state_dict()
     if latents is None:
-        return Prepared(images, conditioner, examples, unseen)
+        return Prepared(images, conditioner, examples, unseen, weights=weights)
     space, kept = latents
     examples = replace(examples, x0=kept["x0"], mirrored=kept.get("mirrored"), unit=space.unit)
-    return Prepared(images, conditioner, examples, unseen, space)
+    return Prepared(images, conditioner, examples, unseen, space, weights=weights)
+
+
+def teacher_of(recipe: FewStepRecipe, images: Images, device: torch.device) -> System:
+    """The model that teaches; UsageError for one of other data."""
+    run = Path(str(recipe.teacher))
+    if from_yaml(run / "run.yaml")[1].get("fingerprint") != images.summary.fingerprint:
+        raise UsageError(f"{run} was trained on other data", "a few-step model learns from the data of its teacher")
+    return load(run, device=device)
 
 
 def conditioner_of(images: Images, text: Text | FrozenText | None, factor: int) -> Conditioner:
@@ -148,7 +158,7 @@ def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> T
 
 
 def latents_of(
-    recipe: DiffusionRecipe, images: Images, device: torch.device, cache: Path
+    recipe: DenoiserRecipe, images: Images, device: torch.device, cache: Path
 ) -> Work[tuple[LatentSpace, Mapping[str, Rows]]]:
     """The latents of all images as the encoder says them, and the space that brings them to unit variance.
 

@@ -18,9 +18,9 @@ from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat, from_ya
 from ebb.report.run_report import write_report
 from ebb.run.build import build, names_known
 from ebb.run.folder import Log, chosen_for, data_overview, origins_of, write_card, write_documents
+from ebb.run.inherited import inherited
 from ebb.run.plan import resolve, timed
 from ebb.run.prepare import prepared
-from ebb.run.reflow import inherited
 from ebb.run.supervise import follow, restore
 from ebb.store import checkpoint
 from ebb.store.exchange import exchanged, foreign, pending, recover

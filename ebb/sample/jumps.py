@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -12,9 +11,9 @@ from torch import Tensor
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.flow_map import FlowMap
-from ebb.process.moment import Moment, at, where
-from ebb.process.path import Path
+from ebb.process.moment import at
 from ebb.sample.ddim import diffused
+from ebb.sample.jump import below
 from ebb.sample.trajectory import Denoise, Point, checked
 from ebb.shapes import Float
 
@@ -51,10 +50,3 @@ def jumps(
             if noise is not None and u is not s:
                 x = diffused(x, u, s, noise(index, x))
         yield Point(s.time, x, x0)
-
-
-def below(path: Path, s: Moment, renewed: float) -> Moment:
-    """The moment u ≤ s with ν_u = √(1 − renewed²)·ν_s; s itself where nothing is renewed."""
-    if renewed == 0 or s.sigma == 0:
-        return s
-    return at(path, 0.0) if renewed == 1 else where(path, s.lam - math.log1p(-(renewed**2)) / 2)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ebb.encode.latent import LatentSpace
-from ebb.guide.cfg import Guide
+from ebb.guide.cfg import Guide, cfg
 from ebb.process.denoiser import Autocast, Cond, NetworkDenoiser
 from ebb.process.predict import audible
 from ebb.process.times import GRIDS
@@ -51,6 +51,10 @@ class Model(ABC):
         With `compiled` as one compiled graph for every size of a batch, where there is one. Raises UsageError for
         settings and guides that mean nothing to it.
         """
+
+    def guides(self, scale: float, null: Cond) -> list[Guide]:
+        """What guides it at a guidance scale: nothing at 1, else `cfg`, with `null` a row of what asks for nothing."""
+        return [] if scale == 1 else [cfg(scale, null)]
 
     @abstractmethod
     def contract(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ebb.encode.conditioner import Values, part
 from ebb.errors import EbbError
-from ebb.guide.cfg import Guide, cfg
+from ebb.guide.cfg import Guide
 from ebb.machine import ready
 from ebb.process.denoiser import Cond
 from ebb.recipe.limits import whole
@@ -126,8 +126,8 @@ class Sampler:
 
     def draw(self, request: Request, guide: Guide | None, compiled: bool = False) -> Draw:
         """How the model draws what is requested, with its guides."""
-        scale = request.sampling.guidance
-        guides = [cfg(scale, self.system.null())] * (scale != 1) + ([guide] if guide else [])
+        guides = self.system.model.guides(request.sampling.guidance, self.system.null())
+        guides += [guide] if guide else []
         ready()
         return self.system.model.draw(self.system.inner, request.sampling, guides, compiled=compiled)
 

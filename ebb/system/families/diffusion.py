@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ebb.data.loader import Loader
 from ebb.encode.latent import LatentSpace
+from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
+from ebb.guide.told import GUIDANCE, tell
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
 from ebb.networks.mlp import MLP
@@ -19,14 +21,16 @@ from ebb.networks.mmdit import MMDiT
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import CLOCKS, Cond, NetworkDenoiser
+from ebb.process.flow_map import WAY
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
 from ebb.process.times import DENSITIES, GRIDS
 from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
 from ebb.recipe.names import parse, spell
-from ebb.recipe.recipe import DiffusionRecipe, Sampling, resolved
+from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, Sampling, resolved
 from ebb.recipe.starting import Facts, complete, squeezed
 from ebb.sample.fused import fused
+from ebb.sample.jump import Jump
 from ebb.sample.noise import Noise
 from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point
@@ -46,7 +50,7 @@ class DiffusionModel(Model):
 
     denoiser: NetworkDenoiser = field()
     space: LatentSpace | None = None
-    family = "diffusion"
+    family: str = "diffusion"
 
     @property
     def module(self) -> NetworkDenoiser:
@@ -68,15 +72,26 @@ class DiffusionModel(Model):
     ) -> Draw:
         """The trajectory from σ(t₀)·ε along the grid; raises UsageError for a solver or a grid that is not known."""
         scheme = scheme_of(self.denoiser, sampling)
+        jumps = isinstance(scheme.solver, Jump)
+        if jumps and not self.hears(WAY):
+            raise UsageError("the solver jump is of few-step models, and this is none", "make one: ebb distil RUN")
         for guide in guides:
             scheme = scheme.guided(guide)
-        follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled else scheme
+        follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled and not jumps else scheme
 
         def points(cond: Cond, noise: Noise) -> Iterator[Point]:
             like = torch.empty(len(noise.seeds), *shape, device=self.device)
             return follow(scheme.start(noise, like), cond, noise)
 
         return points
+
+    def hears(self, name: str) -> bool:
+        """Whether its network has a port of this name."""
+        return name in getattr(self.network, "settings", {}).get("ports", {})
+
+    def guides(self, scale: float, null: Cond) -> list[Guide]:
+        """Classifier-free guidance, or the scale told to a network that has learned it."""
+        return [tell(scale)] if self.hears(GUIDANCE) and scale != 1 else super().guides(scale, null)
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """x̂0 in the middle of the path."""
@@ -86,7 +101,8 @@ class DiffusionModel(Model):
     def card(self) -> tuple[str, str]:
         """Path and prediction."""
         path, prediction = spell(self.denoiser.path, PATHS), spell(self.denoiser.prediction, PREDICTIONS)
-        return "A diffusion model", f"process: {path} path, {prediction} prediction"
+        steps = "few-step " if self.hears(WAY) else ""
+        return f"A {steps}diffusion model", f"process: {path} path, {prediction} prediction"
 
     def contract(self) -> dict[str, Any]:
         """Network, path, prediction, clock and input scale."""
@@ -100,26 +116,24 @@ class DiffusionModel(Model):
         }
 
 
-class DiffusionFamily(Family[DiffusionRecipe]):
-    """A `DiffusionModel`, trained by `Denoising` under `ConditionDropout`, validated on held-out examples."""
+D = TypeVar("D", bound=DenoiserRecipe)
 
-    name = "diffusion"
+
+class DenoiserFamily(Family[D]):
+    """What all families of denoisers share: a `DiffusionModel` under `ConditionDropout`, validated by denoising."""
+
     analyses = ("copies", "scenes", "captions", "reconstruction", "levels", "bits")
     conditioned = True
     compiles = True
 
-    def complete(self, asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
-        """By the size of the examples and what is said of them."""
-        return complete(asked, facts)
-
-    def as_trained(self, recipe: DiffusionRecipe) -> tuple[DiffusionRecipe, dict[str, str]]:
+    def as_trained(self, recipe: D) -> tuple[D, dict[str, str]]:
         """The precision of sampling."""
         if recipe.sample.precision is not None:
             return recipe, {}
         sample = recipe.sample.model_copy(update={"precision": recipe.precision})
         return recipe.model_copy(update={"sample": sample}), {"sample.precision": "as trained"}
 
-    def named(self, recipe: DiffusionRecipe) -> None:
+    def named(self, recipe: D) -> None:
         """Path, prediction, clock, density, weight, coupling, solver and grid."""
         path = parse(recipe.path, PATHS, "path")
         parts = (
@@ -135,52 +149,18 @@ class DiffusionFamily(Family[DiffusionRecipe]):
                 parse(text, members, idea)
         parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
 
-    def calls(self, recipe: DiffusionRecipe) -> float:
+    def calls(self, recipe: D) -> float:
         """One for each step, and with guidance two."""
         return recipe.sample.steps * (1 if recipe.sample.guidance == 1 else 2)
 
-    def timed(self, asked: DiffusionRecipe, recipe: DiffusionRecipe) -> set[str]:
+    def timed(self, asked: D, recipe: D) -> set[str]:
         """The batch, and of a U-Net the width."""
         width = isinstance(recipe.network, UNetRecipe) and asked.network.width is None
         return super().timed(asked, recipe) | ({"network.width"} if width else set())
 
-    def concern(self, recipe: DiffusionRecipe, facts: Facts) -> str | None:
+    def concern(self, recipe: D, facts: Facts) -> str | None:
         """A network through which a patch does not pass."""
         return squeezed(recipe.network, facts)
-
-    def build(self, recipe: DiffusionRecipe, data: Prepared, device: torch.device) -> Trainable:
-        """Network, objective and batches; the weights are those of the run that is reflowed, where one is."""
-        denoiser = denoiser_of(recipe, data).to(device)
-        denoising = Denoising(
-            parse(resolved(recipe.times), DENSITIES, "density"),
-            parse(recipe.weight, WEIGHTS, "weight"),
-            parse(recipe.coupling, COUPLINGS, "coupling"),
-        )
-        objective: Objective = denoising
-        if data.examples.cond and recipe.label_dropout:
-            null = {name: row.to(device) for name, row in data.conditioner.null().items()}
-            objective = ConditionDropout(objective, null, recipe.label_dropout)
-        if recipe.engine == "compiled":
-            objective = Compiled(objective, compiled(denoiser))
-        training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
-        validation = validation_of(
-            data.unseen,
-            denoising,
-            encode=(lambda x: x) if data.space is None else data.space.encode,
-            batch=min(MOST, batch),
-            device=device,
-            autocast=autocast_of(recipe),
-        )
-        flips = recipe.data.flip and data.examples.noise is None
-        return Trainable(
-            DiffusionModel(denoiser, data.space),
-            training,
-            objective,
-            Loader(data.examples, batch, recipe.seed, flips, device),
-            lambda: DiffusionModel(training.ema.model, data.space),  # type: ignore[arg-type]
-            validation,
-            recipe.sample,
-        )
 
     def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> DiffusionModel:
         """The denoiser that a contract describes."""
@@ -191,23 +171,77 @@ class DiffusionFamily(Family[DiffusionRecipe]):
             parse(contract["clock"], CLOCKS, "clock"),
             contract["sigma_data"],
         )
-        return DiffusionModel(in_place(denoiser), space)
+        return DiffusionModel(in_place(denoiser), space, self.name)
 
 
-def denoiser_of(recipe: DiffusionRecipe, data: Prepared) -> NetworkDenoiser:
-    """The denoiser that a recipe names, with fresh weights, or those that the data brings."""
-    denoiser = in_place(
+class DiffusionFamily(DenoiserFamily[DiffusionRecipe]):
+    """A denoiser trained by `Denoising`, which samples in many steps."""
+
+    name = "diffusion"
+
+    def complete(self, asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
+        """By the size of the examples and what is said of them."""
+        return complete(asked, facts)
+
+    def build(self, recipe: DiffusionRecipe, data: Prepared, device: torch.device) -> Trainable:
+        """Network, objective and batches; the weights are those of the run that is reflowed, where one is."""
+        denoiser = denoiser_of(recipe, data, data.conditioner.ports).to(device)
+        if data.weights is not None:
+            denoiser.load_state_dict(data.weights)
+        return assembled(recipe, data, denoiser, denoising_of(recipe), self.name)
+
+
+def denoising_of(recipe: DenoiserRecipe) -> Denoising:
+    """The objective of a denoiser."""
+    return Denoising(
+        parse(resolved(recipe.times), DENSITIES, "density"),
+        parse(recipe.weight, WEIGHTS, "weight"),
+        parse(recipe.coupling, COUPLINGS, "coupling"),
+    )
+
+
+def assembled(
+    recipe: DenoiserRecipe, data: Prepared, denoiser: NetworkDenoiser, objective: Objective, family: str
+) -> Trainable:
+    """What trains a denoiser by an objective: with conditions dropped, validated by denoising."""
+    device = next(denoiser.parameters()).device
+    if data.examples.cond and recipe.label_dropout:
+        null = {name: row.to(device) for name, row in data.conditioner.null().items()}
+        objective = ConditionDropout(objective, null, recipe.label_dropout)
+    if recipe.engine == "compiled":
+        objective = Compiled(objective, compiled(denoiser))
+    training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
+    validation = validation_of(
+        data.unseen,
+        denoising_of(recipe),
+        encode=(lambda x: x) if data.space is None else data.space.encode,
+        batch=min(MOST, batch),
+        device=device,
+        autocast=autocast_of(recipe),
+    )
+    flips = recipe.data.flip and data.examples.noise is None
+    return Trainable(
+        DiffusionModel(denoiser, data.space, family),
+        training,
+        objective,
+        Loader(data.examples, batch, recipe.seed, flips, device),
+        lambda: DiffusionModel(training.ema.model, data.space, family),  # type: ignore[arg-type]
+        validation,
+        recipe.sample,
+    )
+
+
+def denoiser_of(recipe: DenoiserRecipe, data: Prepared, ports: Ports) -> NetworkDenoiser:
+    """The denoiser that a recipe names, with fresh weights."""
+    return in_place(
         NetworkDenoiser(
-            network_of(recipe.network, data.shape, data.conditioner.ports),
+            network_of(recipe.network, data.shape, ports),
             parse(recipe.path, PATHS, "path"),
             parse(resolved(recipe.prediction), PREDICTIONS, "prediction"),
             parse(resolved(recipe.clock), CLOCKS, "clock"),
             recipe.sigma_data,
         )
     )
-    if data.weights is not None:
-        denoiser.load_state_dict(data.weights)
-    return denoiser
 
 
 def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ebb.process.denoiser import Denoiser
 from ebb.process.derivative import Derivative, along

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from ebb.data.loader import Batch
-from ebb.guide.ask import ask, null_for
+from ebb.guide.told import GUIDANCE, told
 from ebb.process.bins import tally
-from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser, Wrapped
+from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
 from ebb.process.flow_map import FlowMap, two_times
-from ebb.process.moment import Time
 from ebb.process.path import Path, spread
 from ebb.process.predict import recover_factors
 from ebb.process.times import Density, LogitNormal
@@ -109,25 +108,3 @@ def unit_of(model: Any, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     if not isinstance(model, NetworkDenoiser):
         return torch.ones_like(t)
     return recover_factors(model.path, model.prediction, t)[1].abs()
-
-
-GUIDANCE = "guidance"
-"""The condition by which a network is told the guidance scale (`told`); without it the scale is 1."""
-
-
-def told(scale: Tensor) -> Tensor:
-    """1 − 1/scale in [0, 1): how a guidance scale of at least 1 is told."""
-    return 1 - 1 / scale
-
-
-@dataclass(frozen=True)
-class GuidedAsTold(Wrapped):
-    """x̂0 = null + w·(cond − null), with w of each sample read from the condition `GUIDANCE`, which goes no further."""
-
-    null: Cond
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
-        """The guided x̂0."""
-        rest = {name: value for name, value in cond.items() if name != GUIDANCE}
-        null, asked = ask(self.denoiser, x, t, (null_for(rest, self.null), rest))
-        return null + spread(1 / (1 - cond[GUIDANCE]), x) * (asked - null)
