@@ -1,6 +1,8 @@
 """Every few-step target leaves the closed-form flow map of a Gaussian where it is, on every path; wrong ones do not."""
 
+import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -10,14 +12,14 @@ import torch
 
 import ebb
 from ebb.process.exact import Gaussian
-from ebb.process.flow_map import GaussianFlow
+from ebb.process.flow_map import GaussianFlow, Toward
 from ebb.process.path import PATHS
 from ebb.recipe.names import parse
-from ebb.train.objectives.consistency import Consistency, shrink
+from ebb.train.objectives.consistency import SMALLEST, Consistency, nearer, shrink
 from ebb.train.objectives.lagrangian import Lagrangian
 from ebb.train.objectives.map_matching import Noised
 from ebb.train.objectives.mean_flow import ContinuousConsistency, MeanFlow
-from ebb.train.objectives.two_halves import Shortcut, TwoHalves
+from ebb.train.objectives.two_halves import Progressive, Shortcut, TwoHalves
 
 OBJECTIVES = Path(ebb.__file__).parent / "train" / "objectives"
 
@@ -30,12 +32,15 @@ def gaussian(path):
     return Gaussian(path, torch.tensor([MEAN], dtype=torch.float64), torch.tensor([[STD**2]], dtype=torch.float64))
 
 
-def quadrature(path, s_of=None):
+def quadrature(path, s_of=None, at=None):
     """Every pair of (t, s) with 6×6 Gauss–Hermite points of (x0, ε): exact for polynomials; their weights, [b]."""
     nodes, mass = np.polynomial.hermite_e.hermegauss(6)
     z, w = torch.tensor(nodes), torch.tensor(mass / mass.sum())
     x0, eps = (MEAN + STD * z).repeat_interleave(6)[:, None], z.repeat(6)[:, None]
     count, weights = len(TIMES), (w[:, None] * w).flatten()
+    if at is not None:
+        t, s = (torch.full((36,), one, dtype=torch.float64) for one in at)
+        return Noised(x0, eps, path.mix(x0, eps, t), t, s, {}), weights
     share = torch.tensor(TIMES, dtype=torch.float64).repeat_interleave(36, 0)
     t, s = (path.time(one / (1 - one)) for one in share.T)
     s = s if s_of is None else s_of(path, t, torch.full_like(t, 0.5))
@@ -109,3 +114,73 @@ def test_a_wrong_target_pulls(what, monkeypatch):
 @pytest.mark.parametrize(("q", "expected"), [(2, 0.597), (8, 0.862), (64, 0.985), (256, 0.996)])
 def test_what_consistency_tuning_loses_is_known(q, expected):
     assert shrink(q, 0.5) == pytest.approx(expected, abs=1e-3)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """f(x, t, s) = mean + gain(t)·(x − α_t·mean): a model that knows some times."""
+
+    path: object
+    gains: dict
+
+    def __call__(self, x, t, s, cond):
+        gain = torch.tensor([self.gains[round(math.log(one), 6)] for one in t.tolist()], dtype=torch.float64)
+        return MEAN + gain[:, None] * (x - self.path.alpha(t)[:, None] * MEAN)
+
+    def toward(self, s):
+        return Toward(self, s)
+
+
+def fitted(target, x, weights):
+    """The slope of the best affine map x → target."""
+    centred = x - (weights * x).sum()
+    return float((weights * centred * target).sum() / (weights * centred**2).sum())
+
+
+@pytest.mark.parametrize("q", [2, 8, 64])
+def test_a_tuned_gaussian_has_the_standard_deviation_that_is_predicted(q):
+    """The best affine answer at each time of the chain, from the data up, by the objective's own targets."""
+    path, method, chain = PATHS["edm"], Consistency(float(q)), [60.0]
+    while chain[-1] > 2e-3:
+        chain.append(float(nearer(torch.tensor(chain[-1], dtype=torch.float64), q)))
+    gains = {}
+    for t in reversed([time for time in chain if time > SMALLEST * path.end]):
+        at, weights = quadrature(path, at=(t, 0.0))
+        aim = method(Affine(path, gains), at, None)
+        gains[round(math.log(t), 6)] = fitted(aim[:, 0], at.x[:, 0], weights)
+    made = gains[round(math.log(60.0), 6)] * math.hypot(60.0, STD) / STD
+    assert made == pytest.approx(shrink(q, STD, highest=60.0, lowest=2e-3), rel=0.01)
+
+
+def test_progressive_distillation_of_an_affine_teacher_is_the_product_of_its_steps():
+    """16 → 8 → 4 → 2 → 1: the last student lands in one jump where the first teacher does in 16."""
+    path = PATHS["linear"]
+    x = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None]
+    teacher, steps = gaussian(path), 16
+    end = x
+    for k in range(16, 0, -1):
+        t, s = (torch.full((7,), share / 16, dtype=torch.float64) for share in (k, k - 1))
+        end = path.jump(end, teacher(end, t, {}), t, s)
+    while steps > 1:
+        teacher = Halved(path, Progressive(steps), teacher)
+        steps //= 2
+    t, s = torch.ones(7, dtype=torch.float64), torch.zeros(7, dtype=torch.float64)
+    student = path.jump(x, teacher(x, t, s, {}), t, s)
+    torch.testing.assert_close(student, end, atol=1e-9, rtol=1e-9)
+    true = GaussianFlow(gaussian(path))(x, t, s, {})
+    assert float((student - true).abs().max()) > 1e-3, "which is not the flow itself"
+
+
+@dataclass(frozen=True)
+class Halved:
+    """The student that answers what its objective asks."""
+
+    path: object
+    target: Progressive
+    teacher: object
+
+    def __call__(self, x, t, s, cond):
+        return self.target(None, Noised(x, x, x, t, s, cond), self.teacher)
+
+    def toward(self, s):
+        return Toward(self, s)

@@ -10,9 +10,9 @@ from torch import Tensor
 from ebb.errors import UsageError
 from ebb.process.denoiser import Denoiser
 from ebb.process.flow_map import FlowMap
-from ebb.process.path import Path, spread
+from ebb.process.path import Path
 from ebb.shapes import Float
-from ebb.train.objectives.map_matching import Noised, Target
+from ebb.train.objectives.map_matching import Noised, Target, either
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Consistency(Target):
         r = torch.where(r > SMALLEST * path.end, r, torch.zeros_like(r))
         x = path.mix(at.x0, at.eps, r) if teacher is None else heun(teacher, at, r)
         ended = torch.where(r > 0, r, at.t)
-        return torch.where(spread(r > 0, x).bool(), flow_map(x, ended, at.s, at.cond), x)
+        return either(r > 0, flow_map(x, ended, at.s, at.cond), x)
 
 
 SMALLEST = 1e-5
@@ -68,7 +68,7 @@ def heun(teacher: Denoiser, at: Noised, r: Float[Tensor, "b"]) -> Float[Tensor, 
     path, first = teacher.path, teacher(at.x, at.t, at.cond)
     end = path.jump(at.x, first, at.t, r)
     inside = torch.where(r > 0, r, at.t)  # at σ = 0 there is nothing to be asked
-    second = torch.where(spread(r > 0, end).bool(), teacher(end, inside, at.cond), first)
+    second = either(r > 0, teacher(end, inside, at.cond), first)
     return path.jump(at.x, (first + second) / 2, at.t, r)
 
 

@@ -86,7 +86,7 @@ class MapMatching:
             cond = {**cond, GUIDANCE: told(low + (high - low) * scale).to(batch.x0)}
         at = Noised(batch.x0, eps, path.mix(batch.x0, eps, t), t, s, cond)
         with torch.no_grad():
-            aim = torch.where(spread(still, eps).bool(), self.instant(at), self.target(flow_map, at, self.teacher))
+            aim = either(still, self.instant(at), self.target(flow_map, at, self.teacher))
         error = (flow_map(at.x, t, s, cond) - aim) / spread(unit_of(model, t), eps)
         weight = self.target.weight(path, t, s).to(error)
         losses = weight * self.shaped(error.flatten(1))
@@ -100,6 +100,11 @@ class MapMatching:
         """ρ of each sample's error, a mean over its elements."""
         square = (error**2).mean(1)
         return square if self.robust == 0 else (square + 1e-3) ** (1 - self.robust)
+
+
+def either(which: Tensor, a: Float[Tensor, "b *d"], b: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    """The samples of a where `which` [b] is True, and else those of b."""
+    return torch.where(which.reshape(-1, *(1,) * (a.ndim - 1)).to(a.device), a, b)
 
 
 def unit_of(model: Any, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:

@@ -12,7 +12,7 @@ from ebb.process.denoiser import Denoiser
 from ebb.process.flow_map import FlowMap, Straight, landed, placed, shares
 from ebb.process.path import Path
 from ebb.shapes import Float
-from ebb.train.objectives.map_matching import Noised, Target
+from ebb.train.objectives.map_matching import Noised, Target, either
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TwoHalves(Target):
         if teacher is None or self.shortest == 0:
             return own
         short = shares(flow_map.path, at.t) - shares(flow_map.path, at.s) < self.shortest
-        return torch.where(short.reshape(-1, *(1,) * (own.ndim - 1)).to(own.device), twice(Straight(teacher), at), own)
+        return either(short, twice(jumping(teacher), at), own)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,12 @@ class Progressive(Target):
         """The x0 of both jumps at once."""
         if teacher is None:
             raise UsageError("progressive distillation halves the steps of a teacher", "ebb distil RUN")
-        return twice(Straight(teacher), at)
+        return twice(jumping(teacher), at)
+
+
+def jumping(teacher: Denoiser) -> FlowMap:
+    """A teacher as a flow map: itself where it is one, and else by DDIM's jumps."""
+    return teacher if isinstance(teacher, FlowMap) else Straight(teacher)
 
 
 def twice(flow_map: FlowMap, at: Noised) -> Float[Tensor, "b *d"]:
