@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ebb.encode.latent import LatentSpace
-from ebb.guide.cfg import Guide, cfg
+from ebb.guide.cfg import Guide
 from ebb.process.denoiser import Autocast, Cond, NetworkDenoiser
 from ebb.process.predict import audible
 from ebb.process.times import GRIDS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
+from ebb.sample.louder import Louder
 from ebb.sample.noise import Noise
 from ebb.sample.scheme import Scheme
 from ebb.sample.solvers import SOLVERS
@@ -52,9 +53,10 @@ class Model(ABC):
         settings and guides that mean nothing to it.
         """
 
-    def guides(self, scale: float, null: Cond) -> list[Guide]:
-        """What guides it at a guidance scale: nothing at 1, else `cfg`, with `null` a row of what asks for nothing."""
-        return [] if scale == 1 else [cfg(scale, null)]
+    @property
+    def towards(self) -> Callable[[float], Guide] | None:
+        """How it is guided at a scale, where that is not by classifier-free guidance (`ebb.guide.named.guided`)."""
+        return None
 
     @abstractmethod
     def contract(self) -> dict[str, Any]:
@@ -93,8 +95,9 @@ def scheme_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Scheme:
     """How some settings follow a denoiser, without guidance: its network in their precision, their grid begun where the
     prediction says something. Raises UsageError for a solver or a grid that is not known."""
     times = parse(sampling.grid, GRIDS, "grid")(denoiser.path, sampling.steps)
+    solver, scale = parse(sampling.solver, SOLVERS, "solver"), sampling.noise_scale
     return Scheme(
         Autocast(denoiser, torch.bfloat16) if sampling.precision == "bf16" else denoiser,
-        parse(sampling.solver, SOLVERS, "solver"),
+        solver if scale == 1 else Louder(solver, scale),
         audible(denoiser.path, denoiser.prediction, times),
     )

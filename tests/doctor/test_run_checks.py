@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import tyro
 from rich.console import Console
 
-from ebb.cli import Verbs, given_in
+from ebb.cli.parse import given_in
+from ebb.cli.parse import verb as verb_of
 from ebb.cli.train import overlaid
 from ebb.doctor import remedies
 from ebb.doctor.commands import duration
@@ -21,7 +21,6 @@ from ebb.doctor.diagnose import diagnose
 from ebb.doctor.finding import BRINGS_ABOUT, Diagnosis, Finding, Round, called, causes_first
 from ebb.doctor.looks import contrast, fine_share, variety
 from ebb.doctor.run_checks import RUN_CHECKS
-from ebb.doctor.run_samples import adds_noise
 from ebb.doctor.run_subject import PARTS, Gradients, RunSubject, significance
 from ebb.doctor.run_training import alone, risen, smoothed
 from ebb.encode.autoencoder import KL
@@ -35,8 +34,8 @@ from ebb.process.times import DENSITIES
 from ebb.recipe.recipe import Sampling, difference, flat, from_yaml
 from ebb.sample.solvers import SOLVERS
 from ebb.store import checkpoint
-from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.families.variational import LatentPrior
+from ebb.system.model import scheme_of
 from ebb.system.system import System
 from ebb.terminal import command
 
@@ -196,7 +195,7 @@ def read_by_the_command_line(command, run):
         assert Path(words[1]).is_relative_to(run)
         return None
     assert program == "ebb"
-    verb = tyro.cli(Verbs, args=words)
+    verb = verb_of(words)
     if getattr(verb, "base", None) is not None:
         assert Path(verb.source).exists()
         before, _ = from_yaml(run / "run.yaml")
@@ -349,7 +348,7 @@ def test_solvers_that_add_noise_are_known_by_what_they_ask_for():
     model = NetworkDenoiser(MLP(1), PATHS["linear"], PREDICTIONS["velocity"])
 
     def asks(solver):
-        return adds_noise(System(DiffusionModel(model), (1,), sampling=Sampling(solver=solver, steps=16)))
+        return scheme_of(model, Sampling(solver=solver, steps=16)).stochastic
 
     assert {solver for solver in SOLVERS if asks(solver)} == NOISY
     assert asks("ddim(eta=0.5)")
@@ -439,7 +438,7 @@ def test_a_layer_too_narrow_is_found_first_with_the_width_that_is_enough(run):
     assert others
     assert all(other.advice == "mend that first" for other in others if other.name in BRINGS_ABOUT["bottleneck"])
     [command] = first.commands
-    verb = tyro.cli(Verbs, args=shlex.split(command)[1:])
+    verb = verb_of(shlex.split(command)[1:])
     recipe = overlaid(from_yaml(verb.base)[0], verb.recipe, given_in(shlex.split(command)[1:]))
     assert (recipe.network.width, recipe.network.patch, recipe.steps) == (32, 4, 2)
     trained(run, data_of(run), steps=2, network=recipe.network.model_dump(exclude_none=True))

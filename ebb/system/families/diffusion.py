@@ -13,6 +13,7 @@ from ebb.data.loader import Loader
 from ebb.encode.latent import LatentSpace
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
+from ebb.guide.named import guided
 from ebb.guide.told import GUIDANCE, tell
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
@@ -41,7 +42,7 @@ from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import ConditionDropout, Objective
 from ebb.train.objectives.weights import WEIGHTS
-from ebb.train.validate import MOST, validation_of
+from ebb.train.validate import MOST, Validation, unseen_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +72,10 @@ class DiffusionModel(Model):
         self, shape: tuple[int, ...], sampling: Sampling, guides: Sequence[Guide] = (), *, compiled: bool = False
     ) -> Draw:
         """The trajectory from σ(t₀)·ε along the grid; raises UsageError for a solver or a grid that is not known."""
-        scheme = scheme_of(self.denoiser, sampling)
+        scheme = scheme_of(self.denoiser, sampling).guided(*guides)
         jumps = isinstance(scheme.solver, Jump)
         if jumps and not self.hears(WAY):
             raise UsageError("the solver jump is of few-step models, and this is none", "make one: ebb distil RUN")
-        for guide in guides:
-            scheme = scheme.guided(guide)
         follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled and not jumps else scheme
 
         def points(cond: Cond, noise: Noise) -> Iterator[Point]:
@@ -89,9 +88,10 @@ class DiffusionModel(Model):
         """Whether its network has a port of this name."""
         return name in getattr(self.network, "settings", {}).get("ports", {})
 
-    def guides(self, scale: float, null: Cond) -> list[Guide]:
-        """Classifier-free guidance, or the scale told to a network that has learned it."""
-        return [tell(scale)] if self.hears(GUIDANCE) and scale != 1 else super().guides(scale, null)
+    @property
+    def towards(self) -> Callable[[float], Guide] | None:
+        """The scale told to a network that has learned it."""
+        return tell if self.hears(GUIDANCE) else None
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """x̂0 in the middle of the path."""
@@ -134,7 +134,7 @@ class DenoiserFamily(Family[D]):
         return recipe.model_copy(update={"sample": sample}), {"sample.precision": "as trained"}
 
     def named(self, recipe: D) -> None:
-        """Path, prediction, clock, density, weight, coupling, solver and grid."""
+        """Path, prediction, clock, density, weight, coupling, solver, grid and guides."""
         path = parse(recipe.path, PATHS, "path")
         parts = (
             (recipe.prediction, PREDICTIONS, "prediction"),
@@ -148,6 +148,7 @@ class DenoiserFamily(Family[D]):
             if text is not None:
                 parse(text, members, idea)
         parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
+        guided(recipe.sample.guides, recipe.sample.guidance, {})
 
     def calls(self, recipe: D) -> float:
         """One for each step, and with guidance two."""
@@ -211,14 +212,11 @@ def assembled(
     if recipe.engine == "compiled":
         objective = Compiled(objective, compiled(denoiser))
     training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
-    validation = validation_of(
-        data.unseen,
-        denoising_of(recipe),
-        encode=(lambda x: x) if data.space is None else data.space.encode,
-        batch=min(MOST, batch),
-        device=device,
-        autocast=autocast_of(recipe),
-    )
+    validation = None
+    if data.unseen is not None:
+        encode = (lambda x: x) if data.space is None else data.space.encode
+        batches = unseen_batches(data.unseen, encode=encode, batch=min(MOST, batch), device=device)
+        validation = Validation(batches, denoising_of(recipe), autocast=autocast_of(recipe))
     flips = recipe.data.flip and data.examples.noise is None
     return Trainable(
         DiffusionModel(denoiser, data.space, family),
