@@ -247,6 +247,18 @@ class FewStepRecipe(DenoiserRecipe):
     """lowest and highest guidance scale that the model is told in place of two evaluations; None: 1 and 3 of labels"""
     sample: Sampling = FEW
 
+    @model_validator(mode="after")
+    def rising(self) -> FewStepRecipe:
+        """Refuse guidance scales that do not rise from 1 or more, and any where nothing could teach them."""
+        if self.guidances is None:
+            return self
+        low, high = self.guidances
+        if not 1 <= low < high:
+            raise UsageError(f"guidances are two scales that rise, from 1 on, got {low:g} {high:g}", "--guidances 1 3")
+        if self.teacher is None:
+            raise UsageError("guidance is learned from a teacher", "add --teacher RUN, or leave --guidances out")
+        return self
+
     def taught_by(self) -> dict[str, str | None]:
         """`teacher`."""
         return {"--teacher": self.teacher}
