@@ -20,7 +20,8 @@ import ebb
 from ebb.cli import main
 from ebb.cli.form import Form
 from ebb.cli.parse import verb as verb_of
-from ebb.recipe.recipe import flat, options
+from ebb.recipe.document import options
+from ebb.recipe.recipe import flat
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "ebb").rglob("*.py"))
@@ -356,7 +357,7 @@ def test_importing_the_package_imports_nothing_that_takes_time():
 OPTIONS = {
     "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "clock", "sigma_data",
     "label_dropout", "precision", "engine", "grids", "ema_halflife", "data.size", "data.channels", "data.flip", "data.window",
-    "kind", "autoencoder", "reflow", "pairs", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
+    "kind", "autoencoder", "reflow", "pairs", "teacher", "method", "guidances", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
@@ -368,6 +369,7 @@ EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "dry_run", "log"} | OPTIONS,
+    "distil": {"run", "method", "budget", "steps", "batch", "seed", "fresh", "log"},
     "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "log",

@@ -16,7 +16,8 @@ from rich.console import Console
 from ebb.cli.form import Form
 from ebb.cli.output import LogKind, echo, reported, table
 from ebb.errors import UsageError
-from ebb.recipe.recipe import Recipe, fitting, flat, from_yaml, validated
+from ebb.recipe.document import fitting, from_yaml, validated
+from ebb.recipe.recipe import Recipe, flat
 from ebb.terminal import command
 
 

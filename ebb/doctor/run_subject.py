@@ -25,8 +25,9 @@ from ebb.networks.evaluating import differentiable, evaluating
 from ebb.process.denoiser import Cond, NetworkDenoiser, Wrapped, answer, target_error
 from ebb.process.moment import Time, each
 from ebb.process.times import DENSITIES, Density
+from ebb.recipe.document import from_yaml
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, Sampling, from_yaml, of_denoiser, resolved
+from ebb.recipe.recipe import Recipe, Sampling, of_denoiser, resolved
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float

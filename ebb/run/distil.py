@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ebb.errors import UsageError
-from ebb.recipe.recipe import FewStepRecipe, from_yaml, seconds
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import FewStepRecipe, seconds
 
 SHARE = 0.2
 """The budget of distilling as a share of the teacher's."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ebb.errors import UsageError
-from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, from_yaml
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe
 
 SHARED = (
     "path", "prediction", "clock", "sigma_data", "label_dropout", "autoencoder", "data", "text", "numbers", "beside",

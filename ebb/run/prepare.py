@@ -26,8 +26,9 @@ from ebb.encode.statistics import Spread
 from ebb.encode.text import Text, Vocabulary
 from ebb.errors import DataError, UsageError
 from ebb.events import Work
+from ebb.recipe.document import from_yaml
 from ebb.recipe.groups import TextRecipe
-from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, from_yaml, of_denoiser
+from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, of_denoiser
 from ebb.run.reflow import pairs_of
 from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached

@@ -20,7 +20,8 @@ from ebb.data.loader import Examples
 from ebb.encode.conditioner import part
 from ebb.errors import UsageError
 from ebb.events import Work
-from ebb.recipe.recipe import DiffusionRecipe, from_yaml
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import DiffusionRecipe
 from ebb.sample.noise import Noise
 from ebb.store.origin import Origin
 from ebb.store.shards import cached

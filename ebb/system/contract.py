@@ -9,7 +9,7 @@ from ebb.encode.autoencoder import AUTOENCODERS
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError
-from ebb.guide.told import GUIDANCE
+from ebb.guide.distilled import GUIDANCE
 from ebb.networks.ports import PORTS
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.flow_map import WAY

@@ -31,7 +31,8 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, determinant
 from ebb.process.times import DENSITIES
-from ebb.recipe.recipe import Sampling, difference, flat, from_yaml
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import Sampling, difference, flat
 from ebb.sample.solvers import SOLVERS
 from ebb.store import checkpoint
 from ebb.system.families.variational import LatentPrior

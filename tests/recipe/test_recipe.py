@@ -15,9 +15,10 @@ from ebb.errors import ResourceError, UsageError
 from ebb.events import finished
 from ebb.process.path import PATHS
 from ebb.process.times import DENSITIES
+from ebb.recipe.document import from_yaml, options, to_yaml, validated
 from ebb.recipe.limits import LIMITS
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, difference, flat, from_yaml, options, resolved, seconds, to_yaml, validated
+from ebb.recipe.recipe import Recipe, difference, flat, resolved, seconds
 from ebb.recipe.starting import ENOUGH, Facts, complete, default_budget, shifted, suited_batch, suited_width
 from ebb.run.plan import fastest, resolve
 from ebb.run.prepare import prepared

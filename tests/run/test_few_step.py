@@ -11,7 +11,8 @@ from ebb.data.reading import as_asked
 from ebb.errors import UsageError
 from ebb.events import finished
 from ebb.process.flow_map import two_times
-from ebb.recipe.recipe import DiffusionRecipe, FewStepRecipe, from_yaml
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import DiffusionRecipe, FewStepRecipe
 from ebb.run.build import build
 from ebb.run.distil import asked_of, beside
 from ebb.run.inherited import inherited

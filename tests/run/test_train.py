@@ -35,7 +35,8 @@ from ebb.data.scan import read
 from ebb.errors import ResourceError, UsageError
 from ebb.events import finished
 from ebb.judge.ensemble import train_ensemble
-from ebb.recipe.recipe import Recipe, from_yaml, to_yaml, validated
+from ebb.recipe.document import from_yaml, to_yaml, validated
+from ebb.recipe.recipe import Recipe
 from ebb.recipe.starting import complete
 from ebb.run.build import updates_of
 from ebb.run.folder import words

@@ -13,8 +13,8 @@ from ebb.data.loader import Loader
 from ebb.encode.latent import LatentSpace
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
+from ebb.guide.distilled import GUIDANCE, distilled
 from ebb.guide.named import guided
-from ebb.guide.told import GUIDANCE, tell
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
 from ebb.networks.mlp import MLP
@@ -91,7 +91,7 @@ class DiffusionModel(Model):
     @property
     def towards(self) -> Callable[[float], Guide] | None:
         """The scale told to a network that has learned it."""
-        return tell if self.hears(GUIDANCE) else None
+        return distilled if self.hears(GUIDANCE) else None
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """x̂0 in the middle of the path."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ebb.errors import UsageError
-from ebb.guide.told import GUIDANCE, GuidedAsTold
+from ebb.guide.distilled import GUIDANCE, TeachingGuidance
 from ebb.networks.ports import Ports, SharePort
 from ebb.process.denoiser import Denoiser, NetworkDenoiser
 from ebb.process.flow_map import WAY
@@ -68,4 +68,4 @@ def taught(recipe: FewStepRecipe, data: Prepared, student: NetworkDenoiser, devi
     student.load_state_dict(student.state_dict() | teacher.state_dict())
     if recipe.guidances is None:
         return teacher
-    return GuidedAsTold(teacher, {name: row.to(device) for name, row in data.conditioner.null().items()})
+    return TeachingGuidance(teacher, {name: row.to(device) for name, row in data.conditioner.null().items()})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ebb.data.loader import Batch
-from ebb.guide.told import GUIDANCE, told
+from ebb.guide.distilled import GUIDANCE, share_of
 from ebb.process.bins import tally
 from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
 from ebb.process.flow_map import FlowMap, two_times
@@ -83,7 +83,7 @@ class MapMatching:
         cond = batch.cond
         if self.guidance is not None:
             low, high = self.guidance
-            cond = {**cond, GUIDANCE: told(low + (high - low) * scale).to(batch.x0)}
+            cond = {**cond, GUIDANCE: share_of(low + (high - low) * scale).to(batch.x0)}
         at = Noised(batch.x0, eps, path.mix(batch.x0, eps, t), t, s, cond)
         with torch.no_grad():
             aim = either(still, self.instant(at), self.target(flow_map, at, self.teacher))
