@@ -195,7 +195,7 @@ def test_options_have_names_and_types():
     assert found == {
         ("understand.cost", "attention_flop"),
         ("understand.probe", "see"),
-        ("recipe.recipe", "to_yaml"),
+        ("recipe.document", "to_yaml"),
         ("recipe.recipe", "__new__"),
     }
 
