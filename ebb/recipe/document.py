@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def explained(error: ValidationError, source: str) -> UsageError:
                 f"{name} is of {' and '.join(owners)}; this {group.strip('.') or 'recipe'} is of {tag}:"
                 f" --{group}kind {owners[0]}"
             )
+        elif problem["type"] == "extra_forbidden" and name in RENAMED:
+            lines.append(f"{name} is called {RENAMED[name]}")
         elif problem["type"] == "extra_forbidden":
             lines.append(
                 f"there is no field {name}, {nearest(name, known).split('known:')[0].strip() or 'see the list'}"
@@ -84,10 +87,15 @@ def fitting(tree: dict[str, Any]) -> dict[str, Any]:
     return fit
 
 
+RENAMED = {"grids": "sheets", "label_dropout": "condition_dropout"}
+"""Fields by the names that they have in older files."""
+
+
 def modern(tree: Any) -> Any:
     """A recipe's mapping in today's words: once it held every option of every kind, and diffusion was a denoiser."""
     if not isinstance(tree, dict):
         return tree
+    tree = {RENAMED.get(name, name): value for name, value in tree.items()}
     tree = tree | ({"kind": FIRST} if tree.get("kind") == "denoiser" else {})
     return fitting(tree) if {"network", "autoencoding"} <= tree.keys() else tree
 
@@ -102,6 +110,10 @@ def from_yaml(path: Path) -> tuple[Recipe, dict[str, Any]]:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if isinstance(tree, dict) and "recipe" in tree:
         rest = {name: value for name, value in tree.items() if name != "recipe"}
+        if "asked" in rest:
+            rest["asked"] = {RENAMED.get(name, name): value for name, value in rest["asked"].items()}
+        for old, new in RENAMED.items():
+            rest |= {"command": re.sub(rf"--{old}\b", f"--{new}", str(rest["command"]))} if "command" in rest else {}
         return validated(modern(tree["recipe"]), str(path)), rest
     return validated(modern(tree or {}), str(path)), {}
 

@@ -9,7 +9,7 @@ from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe
 
 SHARED = (
-    "path", "prediction", "clock", "sigma_data", "label_dropout", "autoencoder", "data", "text", "numbers", "beside",
+    "path", "prediction", "clock", "sigma_data", "condition_dropout", "autoencoder", "data", "text", "numbers", "beside",
     "network",
 )  # fmt: skip
 """What both have in common."""

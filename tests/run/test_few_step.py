@@ -23,7 +23,7 @@ from ebb.system.system import load
 from ebb.train.objectives.methods import METHODS
 
 CPU = torch.device("cpu")
-SMALL = {"batch": 8, "precision": "fp32", "grids": 1, "steps": 2}
+SMALL = {"batch": 8, "precision": "fp32", "sheets": 1, "steps": 2}
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ D = TypeVar("D", bound=DenoiserRecipe)
 class DenoiserFamily(Family[D]):
     """What all families of denoisers share: a `DiffusionModel` under `ConditionDropout`, validated by denoising."""
 
-    analyses = ("copies", "scenes", "captions", "reconstruction", "levels", "bits")
+    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "levels", "bits")
     conditioned = True
     compiles = True
 
@@ -206,9 +206,9 @@ def assembled(
 ) -> Trainable:
     """What trains a denoiser by an objective: with conditions dropped, validated by denoising."""
     device = next(denoiser.parameters()).device
-    if data.examples.cond and recipe.label_dropout:
+    if data.examples.cond and recipe.condition_dropout:
         null = {name: row.to(device) for name, row in data.conditioner.null().items()}
-        objective = ConditionDropout(objective, null, recipe.label_dropout)
+        objective = ConditionDropout(objective, null, recipe.condition_dropout)
     if recipe.engine == "compiled":
         objective = Compiled(objective, compiled(denoiser))
     training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
