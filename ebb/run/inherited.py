@@ -9,8 +9,8 @@ from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe
 
 SHARED = (
-    "path", "prediction", "clock", "sigma_data", "condition_dropout", "autoencoder", "data", "text", "numbers", "beside",
-    "network",
+    "path", "prediction", "clock", "sigma_data", "condition_dropout", "autoencoder", "data", "text", "numbers",
+    "beside", "network",
 )  # fmt: skip
 """What both have in common."""
 
