@@ -164,11 +164,11 @@ class KLRecipe(CodecRecipe):
     kind: Literal["kl"] = "kl"
     """kl: a Gaussian latent (VAE); vq: a codebook (VQ-VAE)"""
     beta: float = 1e-3
-    """weight of the divergence from the prior; with l2, 2s² is a VAE whose reconstructions have the variance s²"""
+    """weight of the KL divergence from the prior; with l2, 2s² is a VAE whose reconstructions have the variance s²"""
     free_nats: float = 0.0
     """nats of each number of the latent that cost nothing"""
     warmup: int = 0
-    """examples until the weight of the divergence has risen to beta"""
+    """examples until the weight of the KL divergence has risen to beta"""
 
 
 class VQRecipe(CodecRecipe):
