@@ -2,9 +2,11 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from ebb.process.denoiser import CLOCKS, NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
 from ebb.recipe.recipe import DiffusionRecipe
-from ebb.run.build import Built, names_known
+from ebb.run.build import names_known
 from ebb.train.ema import EMA
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -35,6 +37,14 @@ def bench():
             sys.modules.pop(name, None)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Of `ebb.run.build.Built` what a mistake looks at."""
+
+    training: Any
+    loader: Loader
+
+
 @pytest.fixture
 def parts():
     """A small model with a loader of two pictures, as far as a mistake looks at them."""
@@ -44,7 +54,7 @@ def parts():
         nn.init.normal_(parameter, std=0.1)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 1, 16, 16), dtype=np.uint8)
     training = SimpleNamespace(model=model, ema=EMA(model))
-    return Built(None, training, None, Loader(Examples(pixels), 2, 3), None, None)
+    return Parts(training, Loader(Examples(pixels), 2, 3))
 
 
 RECIPE = DiffusionRecipe(optimiser={"kind": "adamw", "lr": 1e-3})
