@@ -327,7 +327,7 @@ VERBS = {
     "edit shift": EDIT | {"plus", "minus", "scale"},
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
-    "doctor": {"data"},
+    "doctor": {"data", "out"},
     "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
     "config show": set(),
     "config validate": set(),

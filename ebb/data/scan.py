@@ -26,6 +26,7 @@ from ebb.data.listing import way_out
 from ebb.data.match import Match
 from ebb.data.metadata import NOTHING, Fields, Metadata, checked, metadata_of
 from ebb.data.modality import Modality
+from ebb.data.originals import Originals
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Source, Split
 from ebb.errors import DataError, UsageError
@@ -84,7 +85,7 @@ class Images:
     """A data set in memory: `pixels` uint8 [n, c, h, w], `labels` int64 [n] indexing `names`, None when unlabelled.
 
     `captions` has one for each image, "" where it is missing; None where the source has none. `metadata` is what
-    further fields of a metadata.jsonl say, where they are asked for.
+    further fields of a metadata.jsonl say, where they are asked for; `originals` the pictures that were read.
     """
 
     pixels: np.ndarray
@@ -95,6 +96,7 @@ class Images:
     captions: tuple[str, ...] | None = None
     metadata: Metadata = NOTHING
     modality: Modality = PICTURES
+    originals: Originals | None = None
 
     def x(self, rows: NDArray[np.int64] | slice = slice(None)) -> Tensor:
         """Some of the examples as a model meets them, float32 [n, *d]."""
@@ -162,42 +164,57 @@ def _read(
         chosen["memory"] = f"on disk under {cache}: it is over half of the available memory"
     metadata = metadata_of(fields, where, source.train, usable, heads, (height, width), notes, tick, allocate)
     checked(where, metadata, notes)
+    used = Used(usable, Originals.of(source.train, heads, usable))
     chosen |= metadata.reasons()
     source = replace(source, matches=(*source.matches, *partly, *metadata.matches(notes)))
     source = classes.comparable(source, names, notes)
     if source.held_out is None:
-        return _own_split(where, source, pixels, usable, metadata, names, chosen, notes, hold_back)
+        return _own_split(where, source, pixels, used, metadata, names, chosen, notes, hold_back)
     chosen.setdefault("held out", f"{len(source.held_out.names):,} images: the test set that comes with the data")
-    train = _images(source, source.train, pixels, usable, metadata, names, chosen, notes)
+    train = _images(source, source.train, pixels, used, metadata, names, chosen, notes)
     notes = defaultdict(list)
     heads = classes.known(source.held_out, _heads(where, source.held_out, notes, tick), names, notes)
     pixels, usable = _pixels(where, source.held_out, heads, (pixels.shape[1], height, width), notes, tick, allocate)
     _note_grey(source.held_out, heads, usable, pixels, notes)
     size = height, width
     metadata = metadata_of(fields, where, source.held_out, usable, heads, size, notes, tick, allocate, metadata)
-    return replace(train, held_out=_images(source, source.held_out, pixels, usable, metadata, names, chosen, notes))
+    used = Used(usable, Originals.of(source.held_out, heads, usable))
+    return replace(train, held_out=_images(source, source.held_out, pixels, used, metadata, names, chosen, notes))
+
+
+@dataclass(frozen=True)
+class Used:
+    """The places in a split of the pictures that examples were made of, and what these were."""
+
+    at: list[int]
+    originals: Originals
+
+    def take(self, rows: Sequence[int]) -> Used:
+        """Those of some of the examples."""
+        own, some = self.originals, list(rows)
+        return Used([self.at[row] for row in some], Originals(tuple(own.names[row] for row in some), own.sizes[some]))
 
 
 def _own_split(
-    where: str, source: Source, pixels: np.ndarray, usable: list[int], metadata: Metadata, names: tuple[str, ...],
+    where: str, source: Source, pixels: np.ndarray, used: Used, metadata: Metadata, names: tuple[str, ...],
     chosen: dict[str, str], notes: Notes, hold_back: bool,
 ) -> Images:  # fmt: skip
     """The images of a source without a test set, a few of them held back where there are enough."""
-    back = held_back(pixels, classes.numbers_of(source.train, usable, names)) if hold_back else []
-    some, back = bool(back), metadata.fields.unshown(source.train, usable, back)
+    back = held_back(pixels, classes.numbers_of(source.train, used.at, names)) if hold_back else []
+    some, back = bool(back), metadata.fields.unshown(source.train, used.at, back)
     if not back:
         few = len(pixels) < LEAST
         why = "those that could be stand beside others" if some else "no class can spare one"
         why = f"fewer than {LEAST} images" if few else why if hold_back else "not asked for"
         return _images(
-            source, source.train, pixels, usable, metadata, names, chosen | {"held out": f"none: {why}"}, notes
+            source, source.train, pixels, used, metadata, names, chosen | {"held out": f"none: {why}"}, notes
         )
     chosen["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
     pixels, aside, left = parted(pixels, back)
     own, others = metadata.take(left), metadata.take(back)
     checked(where, own, defaultdict(list))  # what is left may say less
-    train = _images(source, source.train, pixels, [usable[at] for at in left], own, names, chosen, notes)
-    unseen = _images(source, source.train, aside, [usable[at] for at in back], others, names, chosen, defaultdict(list))
+    train = _images(source, source.train, pixels, used.take(left), own, names, chosen, notes)
+    unseen = _images(source, source.train, aside, used.take(back), others, names, chosen, defaultdict(list))
     return replace(train, held_out=unseen)
 
 
@@ -280,13 +297,12 @@ def _note_grey(split: Split, heads: dict[int, Head], usable: list[int], pixels: 
 
 
 def _images(
-    source: Source, split: Split, pixels: np.ndarray, usable: list[int], metadata: Metadata, names: tuple[str, ...],
+    source: Source, split: Split, pixels: np.ndarray, used: Used, metadata: Metadata, names: tuple[str, ...],
     chosen: dict[str, str], notes: Notes,
 ) -> Images:  # fmt: skip
     """Sum up one split."""
-    every = split.names
-    called, labels = [every[at] for at in usable], classes.numbers_of(split, usable, names)
-    texts = None if split.captions is None else tuple(split.captions[at] for at in usable)
+    called, labels = used.originals.names, classes.numbers_of(split, used.at, names)
+    texts = None if split.captions is None else tuple(split.captions[at] for at in used.at)
     if texts is not None:
         captions.note(called, texts, notes)
     lengths = [len(text) for text in texts or () if text]
@@ -302,12 +318,12 @@ def _images(
         metadata.fingerprint(fingerprint), chosen, tuple(findings), len({*(texts or ())} - {""}),
         (min(lengths, default=0), max(lengths, default=0)), fingerprint, source.matches,
     )  # fmt: skip
-    return Images(pixels, labels, names, summary, None, texts, metadata)
+    return Images(pixels, labels, names, summary, None, texts, metadata, originals=used.originals)
 
 
 def _look(
     pixels: np.ndarray, labels: np.ndarray | None, names: tuple[str, ...], texts: tuple[str, ...] | None,
-    called: list[str], notes: Notes,
+    called: Sequence[str], notes: Notes,
 ) -> tuple[list[float], list[float], list[list[int]], str]:  # fmt: skip
     """Mean, standard deviation and histogram per channel, and the fingerprint; notes duplicates and constant images."""
     fingerprint = hashlib.sha256(json.dumps([pixels.shape, names]).encode())

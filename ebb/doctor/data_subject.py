@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,10 @@ from torch import Tensor
 
 from ebb.data import scan
 from ebb.data.reading import as_asked
-from ebb.data.sources import locate
 from ebb.errors import DataError, UsageError
+from ebb.events import Progress, Sink, ignored
 from ebb.judge.features import fitted, probabilities
 from ebb.recipe.recipe import DiffusionRecipe
-from ebb.store import memory
 
 ALIKE = 0.995
 """The correlation of all values of two images from which they count as copies. JPEG at quality 80, noise of 4 levels
@@ -58,11 +56,16 @@ class DataSubject:
     floats: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, where: str | NDArray[np.generic] | Tensor) -> DataSubject:
+    def of(cls, where: str | NDArray[np.generic] | Tensor, progress: Sink = ignored) -> DataSubject:
         """Data by name, as `ebb.data.reading.as_asked` takes it, or as an array [n, c, h, w] or [n, h, w] (or of any
         shape, of which then only the values are judged). Raises the errors of reading."""
         if isinstance(where, str):
-            return cls(where, as_asked(where, DiffusionRecipe(), Path(tempfile.gettempdir()), hold_back=False))
+
+            def tick(stage: str, done: int, of: int) -> None:
+                progress(Progress(f"reading {stage}", done, of))
+
+            place = Path(tempfile.gettempdir())
+            return cls(where, as_asked(where, DiffusionRecipe(), place, progress=tick, hold_back=False))
         array = where.detach().cpu().numpy() if isinstance(where, Tensor) else where
         name = f"{type(where).__name__} {array.dtype} {list(array.shape)}"
         if not array.size:
@@ -88,14 +91,15 @@ class DataSubject:
         return sum(note.count for note in notes), ", ".join(name for note in notes for name in note.examples)
 
     @cached_property
-    def names(self) -> list[str]:
-        """What each image is called: its file where it has one and none was skipped, else its number."""
-        images = self.read
-        if "folder" in images.summary.kind:
-            source = locate(self.name, defaultdict(list), partial(memory.allocate, cache=Path(tempfile.gettempdir())))
-            if len(source.train.names) == len(images.pixels):
-                return list(source.train.names)
-        return [f"#{index}" for index in range(len(images.pixels))]
+    def names(self) -> Sequence[str]:
+        """What each example is called: its file where it has one, else its number."""
+        originals = self.read.originals
+        return [f"#{index}" for index in range(len(self.read.pixels))] if originals is None else originals.names
+
+    @cached_property
+    def rows(self) -> Mapping[str, int]:
+        """The row of each name."""
+        return {name: row for row, name in enumerate(self.names)}
 
     @cached_property
     def copies(self) -> tuple[NDArray[np.int64], int]:

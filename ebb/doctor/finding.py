@@ -13,10 +13,18 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """Examples that show a finding, by their rows in the data (side by side, where one is like another), and why."""
+
+    rows: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that is wrong: what a user sees, the figures that show it, why it happens, and what to do about it.
 
-    `commands` do it in a shell, one after the other, each to be pasted as it is.
+    `commands` do it in a shell, one after the other, each to be pasted as it is; `suspects` are what to look at first.
     """
 
     name: str
@@ -26,6 +34,7 @@ class Finding:
     advice: str
     severity: Literal["error", "warning"] = "warning"
     commands: tuple[str, ...] = ()
+    suspects: tuple[Suspect, ...] = ()
 
     def __str__(self) -> str:
         told = f"{self.severity}: {self.symptom}\n  {self.evidence}\n  because {self.cause}\n  → {self.advice}"
@@ -73,7 +82,8 @@ def causes_first(findings: Sequence[Finding]) -> list[Finding]:
 class Diagnosis:
     """What was looked at and what was found, JSON-able through dataclasses.asdict.
 
-    `checked` names the checks that were made; `unchecked` those that could not be, each as "name: why".
+    `checked` names the checks that were made; `unchecked` those that could not be, each as "name: why". `facts` say in
+    words what was looked at.
     """
 
     subject: str
@@ -83,10 +93,26 @@ class Diagnosis:
     unchecked: list[str] = field(default_factory=list)
     unkept: str = ""
     """why it could not be kept in the run"""
+    facts: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """Of data, whether it is fit to train on, and because of what; "" of anything else.
+
+        What is worth a look stops nobody, an error does.
+        """
+        if self.kind != "data":
+            return ""
+        symptoms = {kind: [f.symptom for f in self.findings if f.severity == kind] for kind in ("error", "warning")}
+        if symptoms["error"]:
+            return f"fit to train: no, because {'; '.join(symptoms['error'])}"
+        worth = f"; worth a look first: {'; '.join(symptoms['warning'])}" if symptoms["warning"] else ""
+        return f"fit to train: yes, because none of {len(self.checked)} checks found an error{worth}"
 
     def __str__(self) -> str:
-        found = [str(finding) for finding in self.findings]
-        end = [] if found else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
+        head = [self.verdict, *self.facts] if self.verdict else []
+        found = [*head, *map(str, self.findings)]
+        end = [] if self.findings else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
         unkept = [f"not kept: {self.unkept}"] if self.unkept else []
         left = [f"could not check {reason}" for reason in by_reason(self.unchecked)]
         return "\n".join(found + end + left + unkept)
