@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ebb.data.images import PICTURES
-from ebb.data.scan import Images
+from ebb.data.dataset import PICTURES, Dataset
 from ebb.doctor.data_subject import DataSubject
 from ebb.shapes import sides
 
@@ -15,44 +14,44 @@ UNSEEN = 0.01
 
 def facts_of(data: DataSubject) -> tuple[str, ...]:
     """A line each, of data that could be read."""
-    if data.images is None:
+    if data.dataset is None:
         return ()
-    images = data.images
-    if images.modality != PICTURES:
-        return (amount(images),)
-    return amount(images), cropped(images), captioned(images)
+    dataset = data.dataset
+    if dataset.modality != PICTURES:
+        return (amount(dataset),)
+    return amount(dataset), cropped(dataset), captioned(dataset)
 
 
-def amount(images: Images) -> str:
+def amount(dataset: Dataset) -> str:
     """How many examples of which shape, in which classes."""
-    s = images.summary
-    many = f"{s.count:,} {images.modality.things}"
-    if images.modality == PICTURES:
+    s = dataset.summary
+    many = f"{s.count:,} {dataset.modality.things}"
+    if dataset.modality == PICTURES:
         looks = f" of {sides(s.shape[1:])}, {'grey' if s.shape[0] == 1 else 'in colour'}"
     else:
-        looks = f" ({', '.join(f'{axis} {size}' for axis, size in zip(images.modality.axes, s.shape, strict=True))})"
+        looks = f" ({', '.join(f'{axis} {size}' for axis, size in zip(dataset.modality.axes, s.shape, strict=True))})"
     counts = sorted(s.classes.values())
     classes = f"{len(counts)} classes of {counts[0]:,} to {counts[-1]:,}" if counts else "no classes"
     return f"read: {many}{looks}; {classes}"
 
 
-def cropped(images: Images) -> str:
+def cropped(dataset: Dataset) -> str:
     """What is lost where pictures are brought to one shape."""
-    if images.originals is None:
+    if dataset.originals is None:
         return "cropped away: nothing"
-    shares = images.originals.cut(images.summary.shape)
+    shares = dataset.originals.cut(dataset.summary.shape)
     some, worst = int((shares >= UNSEEN).sum()), int(shares.argmax())
     if not some:
         return "cropped away: nothing"
     return (
         f"cropped away: {np.median(shares):.0%} of the area in the median, {shares[worst]:.0%} of "
-        f"{images.originals.names[worst]} at worst; {some:,} of {len(shares):,} lose some, and the middle stays"
+        f"{dataset.originals.names[worst]} at worst; {some:,} of {len(shares):,} lose some, and the middle stays"
     )
 
 
-def captioned(images: Images) -> str:
+def captioned(dataset: Dataset) -> str:
     """How many pictures have a caption, and how much of each source of captions could be used."""
-    s = images.summary
+    s = dataset.summary
     sources = [str(match) for match in s.matches if match.condition == "captions"]
     if not s.captions:
         return "; ".join(["captions: none found", *sources])

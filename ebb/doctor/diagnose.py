@@ -108,7 +108,7 @@ def examined(where: str | np.ndarray | Tensor, progress: Sink = ignored) -> tupl
         if not isinstance(where, str) or not expanded(where).exists():
             raise
         return Diagnosis(where, "data", ["reading"], [unreadable(error)]), None
-    pictures = data.images is None or data.images.modality == PICTURES
+    pictures = data.dataset is None or data.dataset.modality == PICTURES
     seen.examine(lambda: data, DATA_CHECKS if pictures else TABLE_CHECKS, "the data")
     return replace(seen.diagnosis(data.name, "data"), facts=facts_of(data)), data
 

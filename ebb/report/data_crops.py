@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ebb.data.dataset import Dataset
 from ebb.data.originals import Originals, whole
-from ebb.data.scan import Images
 from ebb.data.sources import locate
 from ebb.data.splits import Split
 from ebb.doctor.data_facts import UNSEEN, cropped
@@ -35,10 +35,10 @@ CAPTIONS = 12
 
 def crops(data: DataSubject, album: Album) -> str:
     """Pictures as they are, what the crop leaves out of them darkened; "" where nothing is lost."""
-    images = data.read
-    if images.originals is None:
+    dataset = data.read
+    if dataset.originals is None:
         return ""
-    shares = images.originals.cut(images.summary.shape)
+    shares = dataset.originals.cut(dataset.summary.shape)
     losing = np.flatnonzero(shares >= UNSEEN)
     if not len(losing):
         return ""
@@ -46,8 +46,8 @@ def crops(data: DataSubject, album: Album) -> str:
     others = np.setdiff1d(losing, worst)
     rows = [*worst.tolist(), *others[some(len(others), OTHERS)].tolist()]
     split = split_of(data.name)
-    drawn = [framed(split, images.originals, row, images.summary.shape, album, float(shares[row])) for row in rows]
-    said = f"{cropped(images)}. What is darkened is not trained on; the first lose most."
+    drawn = [framed(split, dataset.originals, row, dataset.summary.shape, album, float(shares[row])) for row in rows]
+    said = f"{cropped(dataset)}. What is darkened is not trained on; the first lose most."
     return f'<p>{escape(said)}</p>\n<div class="suspects">{"".join(drawn)}</div>\n'
 
 
@@ -80,9 +80,9 @@ def shaded(pixels: NDArray[np.uint8], shape: tuple[int, ...]) -> Image.Image:
     return image
 
 
-def captions(images: Images, album: Album) -> str:
+def captions(dataset: Dataset, album: Album) -> str:
     """How much of every source of captions, labels and numbers could be used; pictures with captions and without."""
-    s = images.summary
+    s = dataset.summary
     rows = [
         (
             m.condition,
@@ -94,9 +94,9 @@ def captions(images: Images, album: Album) -> str:
         for m in s.matches
     ]
     matched = table(("", "where", "used", "not used", "what to do"), rows)
-    if images.captions is None:
+    if dataset.captions is None:
         return matched
-    texts = images.captions
+    texts = dataset.captions
     having = np.flatnonzero([bool(text) for text in texts])
     without = np.flatnonzero([not text for text in texts])
     lengths = "{} to {} letters".format(*s.caption_lengths)
@@ -105,16 +105,16 @@ def captions(images: Images, album: Album) -> str:
         matched
         + f"<p>{escape(told)}</p>\n"
         + "".join(
-            row(images, album, rows, title)
+            row(dataset, album, rows, title)
             for rows, title in ((having, "with their captions"), (without, "without a caption"))
             if len(rows)
         )
     )
 
 
-def row(images: Images, album: Album, rows: NDArray[np.int64], title: str) -> str:
+def row(dataset: Dataset, album: Album, rows: NDArray[np.int64], title: str) -> str:
     """Some examples, each with its caption or its name below it."""
-    texts, names = images.captions or (), images.originals.names if images.originals else ()
+    texts, names = dataset.captions or (), dataset.originals.names if dataset.originals else ()
     shown = rows[some(len(rows), CAPTIONS)]
-    drawn = [album.drawn(chosen(images, [at], 1), texts[at] or (names[at] if names else f"#{at}")) for at in shown]
+    drawn = [album.drawn(chosen(dataset, [at], 1), texts[at] or (names[at] if names else f"#{at}")) for at in shown]
     return f'<h3>{escape(title.capitalize())}</h3><div class="suspects">{"".join(drawn)}</div>\n'

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from ebb.data.scan import Images
+from ebb.data.dataset import Dataset
 from ebb.doctor.data_subject import DataSubject
 from ebb.report.page import table
 from ebb.report.plot import bars
@@ -30,46 +31,48 @@ SHORT = 40
 """Letters of a caption below an example."""
 
 
-def chosen(images: Images, rows: Sequence[int] | NDArray[np.int64], columns: int, captions: Sequence[str] = ()) -> Any:
+def chosen(
+    dataset: Dataset, rows: Sequence[int] | NDArray[np.int64], columns: int, captions: Sequence[str] = ()
+) -> Image.Image:
     """Some examples side by side, as their modality shows them."""
-    return images.modality.sheet(images.pixels[np.asarray(rows, np.int64)], columns, captions)
+    return dataset.modality.sheet(dataset.rows[np.asarray(rows, np.int64)], columns, captions)
 
 
-def called(images: Images, row: int) -> str:
+def called(dataset: Dataset, row: int) -> str:
     """What stands below an example: its class, else the beginning of its caption."""
-    if images.labels is not None:
-        return images.names[images.labels[row]]
-    text = "" if images.captions is None else images.captions[row]
+    if dataset.labels is not None:
+        return str(dataset.names[dataset.labels[row]])
+    text = "" if dataset.captions is None else dataset.captions[row]
     return text if len(text) <= SHORT else text[:SHORT].rsplit(" ", 1)[0] + " …"
 
 
-def at_random(images: Images, album: Album) -> str:
+def at_random(dataset: Dataset, album: Album) -> str:
     """SHOWN examples, with the name of their class or their caption, and a row of each class beside them."""
-    some = np.sort(np.random.default_rng(0).permutation(len(images.pixels))[:SHOWN])
-    names = [called(images, row) for row in some]
-    sheet = chosen(images, some, COLUMNS, names if any(names) else ())
+    some = np.sort(np.random.default_rng(0).permutation(len(dataset.rows))[:SHOWN])
+    names = [called(dataset, row) for row in some]
+    sheet = chosen(dataset, some, COLUMNS, names if any(names) else ())
     grid = album.drawn(sheet, f"{len(some)} of them at random")
-    return f'<div class="pair">{grid}<div>{by_class(images, album)}</div></div>\n'
+    return f'<div class="pair">{grid}<div>{by_class(dataset, album)}</div></div>\n'
 
 
-def by_class(images: Images, album: Album) -> str:
+def by_class(dataset: Dataset, album: Album) -> str:
     """The first IN_A_ROW examples of each class in a row, for at most CLASSES of them."""
-    if images.labels is None:
+    if dataset.labels is None:
         return ""
     parts = []
-    for label, name in enumerate(images.names[:CLASSES]):
-        rows = np.flatnonzero(images.labels == label)
+    for label, name in enumerate(dataset.names[:CLASSES]):
+        rows = np.flatnonzero(dataset.labels == label)
         some = np.sort(np.random.default_rng(label).permutation(rows)[:IN_A_ROW])
         if len(some):
-            parts.append(f"<span>{escape(name)}</span>{album.drawn(chosen(images, some, IN_A_ROW), name)}")
-    left = len(images.names) - CLASSES
+            parts.append(f"<span>{escape(name)}</span>{album.drawn(chosen(dataset, some, IN_A_ROW), name)}")
+    left = len(dataset.names) - CLASSES
     more = f'<p class="soft">and {left:,} more classes</p>' if left > 0 else ""
     return f'<div class="classes">{"".join(parts)}</div>{more}'
 
 
-def balance(images: Images) -> str:
+def balance(dataset: Dataset) -> str:
     """How many examples each class has, as bars."""
-    counts = images.summary.classes
+    counts = dataset.summary.classes
     if len(counts) < 2:
         return ""
     even = sum(counts.values()) / len(counts)
@@ -80,12 +83,12 @@ def balance(images: Images) -> str:
 def suspects(data: DataSubject, album: Album, finding: Facts) -> str:
     """The suspects of a finding: pictures of them, or where examples are rows of a table their values."""
     some = finding.get("suspects", ())[:MOST_SUSPECTS]
-    images = data.read
+    dataset = data.read
     if not some:
         return ""
-    if "table" in images.modality.forms and len(images.modality.axes) == 1:
+    if "table" in dataset.modality.forms and len(dataset.modality.axes) == 1:
         return as_rows(data, some)
-    shown = [album.drawn(chosen(images, s["rows"], len(s["rows"])), captioned(data, s)) for s in some]
+    shown = [album.drawn(chosen(dataset, s["rows"], len(s["rows"])), captioned(data, s)) for s in some]
     left = len(finding["suspects"]) - len(some)
     more = f'<p class="soft">and {left:,} more</p>' if left > 0 else ""
     return f'<div class="suspects">{"".join(shown)}</div>{more}'
@@ -98,10 +101,10 @@ def captioned(data: DataSubject, suspect: Facts) -> str:
 
 def as_rows(data: DataSubject, some: Sequence[Facts]) -> str:
     """Suspects as lines of a table, with the values of all columns."""
-    images = data.read
-    names = getattr(getattr(images.modality, "scale", None), "names", ())
+    dataset = data.read
+    names = getattr(getattr(dataset.modality, "scale", None), "names", ())
     rows = [
-        (data.names[row], *(f"{value:.6g}" for value in images.pixels[row]), suspect["why"])
+        (data.names[row], *(f"{value:.6g}" for value in dataset.rows[row]), suspect["why"])
         for suspect in some
         for row in suspect["rows"]
     ]

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
-from ebb.data.images import PICTURES
+from ebb.data.dataset import PICTURES
 from ebb.data.sources import COME, named
 from ebb.doctor.data_subject import DataSubject
 from ebb.doctor.finding import Diagnosis
@@ -62,16 +62,16 @@ def write_data_report(data: DataSubject, found: Diagnosis, target: Path) -> Path
 
 def body(data: DataSubject, found: Diagnosis) -> str:
     """The page's head and its parts; those of pictures, or of tables and series."""
-    album, images = Album(), data.read
-    pictures = images.modality == PICTURES
+    album, dataset = Album(), data.read
+    pictures = dataset.modality == PICTURES
     parts: list[tuple[str, Callable[[], str]]] = [
-        (f"{images.modality.things.capitalize()}", lambda: at_random(images, album)),
+        (f"{dataset.modality.things.capitalize()}", lambda: at_random(dataset, album)),
         ("What the doctor found", lambda: findings(asdict(found), lambda f: suspects(data, album, f))),
-        ("Values", lambda: levels(images) if pictures else columns(images)),
-        ("Classes", lambda: balance(images)),
+        ("Values", lambda: levels(dataset) if pictures else columns(dataset)),
+        ("Classes", lambda: balance(dataset)),
         ("Cropped away", lambda: crops(data, album)),
-        ("Captions and labels", lambda: captions(images, album)),
-        ("Noticed while reading", lambda: noticed(asdict(images.summary))),
+        ("Captions and labels", lambda: captions(dataset, album)),
+        ("Noticed while reading", lambda: noticed(asdict(dataset.summary))),
     ]
     drawn = "".join(section(title, draw()) for title, draw in parts)
     small = f'<p class="soft">Too large for this page: {album.omitted} more pictures.</p>\n' if album.omitted else ""

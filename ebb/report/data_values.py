@@ -7,7 +7,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.data.scan import Images
+from ebb.data.dataset import Dataset
 from ebb.doctor.data_checks import CLIPPED_SHARE, NEIGHBOURS, SPIKE
 from ebb.report.page import number
 from ebb.report.plot import histogram
@@ -45,9 +45,9 @@ def clipped_ends(counts: NDArray[np.int64]) -> tuple[bool, bool]:
     return low, high
 
 
-def levels(images: Images) -> str:
+def levels(dataset: Dataset) -> str:
     """A histogram of each channel, with a red line at an end that stands out, and the share that lies there."""
-    found, drawn = levels_of(images.pixels), []
+    found, drawn = levels_of(dataset.rows), []
     for (name, colour), counts in zip(CHANNELS[len(found)], found, strict=True):
         share, ends = counts / max(1, counts.sum()), clipped_ends(counts)
         marks = [place for place, stands_out in zip((0.003, 0.997), ends, strict=True) if stands_out]
@@ -58,14 +58,14 @@ def levels(images: Images) -> str:
     return f'<div class="grid">{"".join(drawn)}</div>\n<p class="soft">{escape(said)}</p>\n'
 
 
-def columns(images: Images) -> str:
+def columns(dataset: Dataset) -> str:
     """A histogram of each column of a table, or channel of series, in its own units; of constant ones their value."""
-    scale = getattr(images.modality, "scale", None)
+    scale = getattr(dataset.modality, "scale", None)
     if scale is None:
         return ""
     drawn = list[str]()
     for at, name in list(enumerate(scale.names))[:COLUMNS]:
-        values = images.pixels[:, at].ravel()
+        values = dataset.rows[:, at].ravel()
         low, high = float(values.min()), float(values.max())
         if low == high:
             drawn.append(f"<div><h3>{escape(name)}</h3><p>constant: {number(low)}</p></div>")
