@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ebb.data.dataset import PICTURES, Dataset
+from ebb.data.dataset import Dataset
+from ebb.data.images import PICTURES
 from ebb.doctor.data_subject import DataSubject
 from ebb.shapes import sides
 

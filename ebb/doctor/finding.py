@@ -78,6 +78,10 @@ def causes_first(findings: Sequence[Finding]) -> list[Finding]:
     return own + brought
 
 
+SPOKEN = 3
+"""Warnings that a verdict names."""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What was looked at and what was found, JSON-able through dataclasses.asdict.
@@ -103,10 +107,11 @@ class Diagnosis:
         """
         if self.kind != "data":
             return ""
-        symptoms = {kind: [f.symptom for f in self.findings if f.severity == kind] for kind in ("error", "warning")}
-        if symptoms["error"]:
-            return f"fit to train: no, because {'; '.join(symptoms['error'])}"
-        worth = f"; worth a look first: {'; '.join(symptoms['warning'])}" if symptoms["warning"] else ""
+        errors, warnings = ([f.symptom for f in self.findings if f.severity == each] for each in ("error", "warning"))
+        if errors:
+            return f"fit to train: no, because {'; '.join(errors)}"
+        more = f"; and {len(warnings) - SPOKEN:,} more" if len(warnings) > SPOKEN else ""
+        worth = f"; worth a look first: {'; '.join(warnings[:SPOKEN])}{more}" if warnings else ""
         return f"fit to train: yes, because none of {len(self.checked)} checks found an error{worth}"
 
     def __str__(self) -> str:

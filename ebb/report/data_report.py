@@ -9,7 +9,7 @@ from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
-from ebb.data.dataset import PICTURES
+from ebb.data.images import PICTURES
 from ebb.data.sources import COME, named
 from ebb.doctor.data_subject import DataSubject
 from ebb.doctor.finding import Diagnosis

@@ -52,7 +52,8 @@ def levels(dataset: Dataset) -> str:
         share, ends = counts / max(1, counts.sum()), clipped_ends(counts)
         marks = [place for place, stands_out in zip((0.003, 0.997), ends, strict=True) if stands_out]
         words = f"{share[0]:.2%} at 0, black", f"{share[255]:.2%} at 255, white"
-        drawn.append(histogram([("", colour, counts.tolist())], f"{name}, 256 levels", words, marks))
+        inner = np.minimum(counts, counts[1:255].max())  # or a white ground would leave nothing else to see
+        drawn.append(histogram([("", colour, inner.tolist())], f"{name}, 256 levels", words, marks))
     said = "Counts by their square root. "
     said += "A red line marks an end that stands out: values were cut off there, or it is the background."
     return f'<div class="grid">{"".join(drawn)}</div>\n<p class="soft">{escape(said)}</p>\n'
