@@ -19,6 +19,7 @@ from torch import Tensor
 from ebb.data import scan
 from ebb.data.dataset import Dataset
 from ebb.data.reading import as_asked
+from ebb.doctor.finding import Suspect
 from ebb.errors import DataError, UsageError
 from ebb.events import Progress, Sink, ignored
 from ebb.judge.features import fitted, probabilities
@@ -102,6 +103,22 @@ class DataSubject:
         """The row of each name."""
         return {name: row for row, name in enumerate(self.names)}
 
+    def examples(self, kind: str, why: str) -> tuple[Suspect, ...]:
+        """The examples that the scan names under a kind of note, as suspects, each beside the first that it equals."""
+        noted = [name for note in self.read.summary.findings if note.kind == kind for name in note.examples]
+        places = [self.places[name] for name in noted if name in self.places]
+        firsts = [self.first_equal(row) for row in places]
+        return tuple(
+            Suspect((row,) if first == row else (first, row), why) for first, row in zip(firsts, places, strict=True)
+        )
+
+    def first_equal(self, row: int) -> int:
+        """The first example that equals one."""
+        rows = self.read.rows
+        one = np.asarray(rows[row])
+        same = (np.asarray(rows[: row + 1]).reshape(row + 1, -1) == one.reshape(1, -1)).all(1)
+        return int(same.argmax())
+
     @cached_property
     def copies(self) -> tuple[NDArray[np.int64], int]:
         """Pairs [k, 2] of images alike but not equal, closest first, among the second: how many were compared."""
@@ -152,6 +169,11 @@ def as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
     low, high = (-1.0, 1.0) if -1 <= low < 0 and high <= 1 else (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
     levels: NDArray[np.uint8] = np.rint((values - low) * (255 / max(high - low, 1e-30))).astype(np.uint8)
     return levels
+
+
+def worst(names: Sequence[str]) -> str:
+    """The first five names."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def some(count: int, most: int) -> NDArray[np.int64]:
