@@ -115,6 +115,6 @@ def captions(dataset: Dataset, album: Album) -> str:
 def row(dataset: Dataset, album: Album, rows: NDArray[np.int64], title: str) -> str:
     """Some examples, each with its caption or its name below it."""
     texts, names = dataset.captions or (), dataset.originals.names if dataset.originals else ()
-    shown = rows[some(len(rows), CAPTIONS)]
+    shown = rows[some(len(rows), CAPTIONS)].tolist()
     drawn = [album.drawn(chosen(dataset, [at], 1), texts[at] or (names[at] if names else f"#{at}")) for at in shown]
     return f'<h3>{escape(title.capitalize())}</h3><div class="suspects">{"".join(drawn)}</div>\n'

@@ -7,7 +7,6 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ebb.data.dataset import Dataset
@@ -31,9 +30,7 @@ SHORT = 40
 """Letters of a caption below an example."""
 
 
-def chosen(
-    dataset: Dataset, rows: Sequence[int] | NDArray[np.int64], columns: int, captions: Sequence[str] = ()
-) -> Image.Image:
+def chosen(dataset: Dataset, rows: Sequence[int], columns: int, captions: Sequence[str] = ()) -> Image.Image:
     """Some examples side by side, as their modality shows them."""
     return dataset.modality.sheet(dataset.rows[np.asarray(rows, np.int64)], columns, captions)
 
@@ -48,7 +45,7 @@ def called(dataset: Dataset, row: int) -> str:
 
 def at_random(dataset: Dataset, album: Album) -> str:
     """SHOWN examples, with the name of their class or their caption, and a row of each class beside them."""
-    some = np.sort(np.random.default_rng(0).permutation(len(dataset.rows))[:SHOWN])
+    some = np.sort(np.random.default_rng(0).permutation(len(dataset.rows))[:SHOWN]).tolist()
     names = [called(dataset, row) for row in some]
     sheet = chosen(dataset, some, COLUMNS, names if any(names) else ())
     grid = album.drawn(sheet, f"{len(some)} of them at random")
@@ -62,8 +59,8 @@ def by_class(dataset: Dataset, album: Album) -> str:
     parts = []
     for label, name in enumerate(dataset.names[:CLASSES]):
         rows = np.flatnonzero(dataset.labels == label)
-        some = np.sort(np.random.default_rng(label).permutation(rows)[:IN_A_ROW])
-        if len(some):
+        some = np.sort(np.random.default_rng(label).permutation(rows)[:IN_A_ROW]).tolist()
+        if some:
             parts.append(f"<span>{escape(name)}</span>{album.drawn(chosen(dataset, some, IN_A_ROW), name)}")
     left = len(dataset.names) - CLASSES
     more = f'<p class="soft">and {left:,} more classes</p>' if left > 0 else ""

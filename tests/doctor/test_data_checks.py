@@ -159,7 +159,7 @@ def busy(count=COUNT, seed=0):
 
 def softened(pixels):
     """Each picture blurred."""
-    return np.stack([[np.asarray(Image.fromarray(plane).filter(ImageFilter.GaussianBlur(1.5)))] for plane, in pixels])
+    return np.stack([[np.asarray(Image.fromarray(plane).filter(ImageFilter.GaussianBlur(1.5)))] for (plane,) in pixels])
 
 
 def on_a_ground(count=400, cut=0, seed=0):
