@@ -20,7 +20,7 @@ SMALL = {
     "network": {"width": 16, "depth": 1},
     "batch": 8,
     "precision": "fp32",
-    "grids": 1,
+    "sheets": 1,
     "steps": 3,
     "sample": {"steps": 2},
     "autoencoding": {"factor": 2, "latent": 3, "width": 16},
@@ -71,7 +71,7 @@ def trained(data, run, fresh=False, **asked):
 
 
 def sampled(run, out, *asked, together=False, regions=(), **options):
-    said, prompt = io.StringIO(), Prompt(text=asked, together=together, regions=regions)
+    said, prompt = io.StringIO(), Prompt(4, text=asked, together=together, regions=regions)
     with Reader(Console(file=said, width=200)) as reader:
-        sample_to(run, out, 4, prompt, seed=0, progress=reader.show, **options)
+        sample_to(run, out, prompt, progress=reader.show, **options)
     return said.getvalue()

@@ -36,7 +36,7 @@ this share on."""
 def each(measure: Callable[[Tensor], Tensor], images: NDArray[np.uint8]) -> Tensor:
     """A measure of every image, a block at a time."""
     parts = (torch.from_numpy(np.ascontiguousarray(images[i : i + BLOCK])) for i in range(0, len(images), BLOCK))
-    return torch.cat([measure(part) for part in parts])
+    return torch.cat([measure(part.float()) for part in parts])
 
 
 def deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -62,10 +62,10 @@ def check_blurred(data: DataSubject) -> Finding | None:
         return None
     away = deviations(each(sharpness, images).double().numpy())
     order = np.argsort(away, kind="stable")
-    found = order[: int((away < BLURRED).sum())]
+    found = order[: int((away < BLURRED).sum())].tolist()
     if rare(len(found), len(images)):
         return None
-    suspects = tuple(Suspect((int(row),), f"{away[row]:.1f} deviations") for row in found)
+    suspects = tuple(Suspect((row,), f"{away[row]:.1f} deviations") for row in found)
     return Finding(
         "blurred",
         "some images are blurred",
@@ -92,12 +92,12 @@ def check_cut_off(data: DataSubject) -> Finding | None:
     if (touched.max(1) <= PLAIN).mean() < ON_GROUND:
         return None
     across = empty[:, [1, 0, 3, 2]]
-    found = np.flatnonzero(((touched >= TOUCHING) & (across >= FREE)).any(1))
+    found = np.flatnonzero(((touched >= TOUCHING) & (across >= FREE)).any(1)).tolist()
     if rare(len(found), len(images)):
         return None
     edges = ("upper", "lower", "left", "right")
     named = worst([data.names[row] for row in found])
-    suspects = tuple(Suspect((int(row),), f"touches the {edges[int(touched[row].argmax())]} edge") for row in found)
+    suspects = tuple(Suspect((row,), f"touches the {edges[int(touched[row].argmax())]} edge") for row in found)
     return Finding(
         "cut off",
         "the content of some images is cut off at an edge",

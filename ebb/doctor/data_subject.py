@@ -3,6 +3,7 @@ to deserve."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor
 from ebb.data import scan
 from ebb.data.dataset import Dataset
 from ebb.data.reading import as_asked
-from ebb.doctor.finding import Suspect
+from ebb.doctor.finding import Finding, Severity, Suspect
 from ebb.errors import DataError, UsageError
 from ebb.events import Progress, Sink, ignored
 from ebb.judge.features import fitted, probabilities
@@ -103,14 +104,14 @@ class DataSubject:
         """The row of each name."""
         return {name: row for row, name in enumerate(self.names)}
 
-    def examples(self, kind: str, why: str) -> tuple[Suspect, ...]:
-        """The examples that the scan names under a kind of note, as suspects, each beside the first that it equals."""
-        noted = [name for note in self.read.summary.findings if note.kind == kind for name in note.examples]
-        places = [self.places[name] for name in noted if name in self.places]
-        firsts = [self.first_equal(row) for row in places]
-        return tuple(
-            Suspect((row,) if first == row else (first, row), why) for first, row in zip(firsts, places, strict=True)
-        )
+    def examples(self, *kinds: str) -> tuple[Suspect, ...]:
+        """The examples that the scan names under these kinds of note, each beside the first one that it equals."""
+        noted = [
+            (name, note.kind) for note in self.read.summary.findings for name in note.examples if note.kind in kinds
+        ]
+        found = [(self.places[name], why) for name, why in noted if name in self.places]
+        pairs = [(self.first_equal(row), row, why) for row, why in found]
+        return tuple(Suspect((row,) if first == row else (first, row), why) for first, row, why in pairs)
 
     def first_equal(self, row: int) -> int:
         """The first example that equals one."""
@@ -158,6 +159,35 @@ class DataSubject:
             model, rows = fitted(seen, dataset.rows[chosen[~half]], len(dataset.names), seed=0, seconds=JUDGE_SECONDS)
             noted[~half] = probabilities(model, rows)
         return chosen, noted
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A check of what the scan noted: a finding where it noted some of these `kinds`."""
+
+    name: str
+    kinds: tuple[str, ...]
+    symptom: str
+    evidence: str
+    """in which {count} are noted, {names} are some of them, {total} is the number of examples, {classes} of classes"""
+    cause: str
+    advice: str
+    share: float = 0.0
+    """of the examples, from which it is a finding"""
+    severe: float = math.inf
+    """the share from which it is an error"""
+
+    def __call__(self, data: DataSubject) -> Finding | None:
+        """The finding, where there is one."""
+        (count, names), total = data.noted(*self.kinds), len(data.read.rows)
+        if not count or count / total < self.share:
+            return None
+        evidence = self.evidence.format(
+            count=f"{count:,}", names=names, total=f"{total:,}", classes=f"{len(data.read.names):,}"
+        )
+        severity: Severity = "error" if count / total >= self.severe else "warning"
+        suspects = data.examples(*self.kinds)
+        return Finding(self.name, self.symptom, evidence, self.cause, self.advice, severity, suspects=suspects)
 
 
 def as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -8,8 +8,11 @@ from typing import Literal, TypeVar
 
 from ebb.errors import EbbError, UsageError
 from ebb.events import Progress, Sink, ignored
+from ebb.understand.wandering import Way
 
 S = TypeVar("S")
+T = TypeVar("T")
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Finding:
     evidence: str
     cause: str
     advice: str
-    severity: Literal["error", "warning"] = "warning"
+    severity: Severity = "warning"
     commands: tuple[str, ...] = ()
     suspects: tuple[Suspect, ...] = ()
 
@@ -97,6 +100,8 @@ class Diagnosis:
     unchecked: list[str] = field(default_factory=list)
     unkept: str = ""
     """why it could not be kept in the run"""
+    way: Way | None = None
+    """of a run, how its samples come about"""
     facts: tuple[str, ...] = ()
 
     @property
@@ -120,7 +125,8 @@ class Diagnosis:
         end = [] if self.findings else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
         unkept = [f"not kept: {self.unkept}"] if self.unkept else []
         left = [f"could not check {reason}" for reason in by_reason(self.unchecked)]
-        return "\n".join(found + end + left + unkept)
+        way = [str(self.way)] if self.way else []
+        return "\n".join(found + end + left + way + unkept)
 
 
 def by_reason(unchecked: Sequence[str]) -> list[str]:
@@ -133,12 +139,13 @@ def by_reason(unchecked: Sequence[str]) -> list[str]:
 
 
 Check = Callable[[S], Finding | None]
-"""`check_what_is_wrong(subject)`: a finding, or None. Raises an EbbError that says why where it cannot tell."""
+"""`check_what_is_wrong(subject)`, or an object with a `name`: a finding, or None. Raises an EbbError that says why
+where it cannot tell."""
 
 
 def called(check: Check[S]) -> str:
-    """The name of a check, from that of its function: `check_time_ignored` → "time ignored"."""
-    return str(getattr(check, "__name__", "check")).removeprefix("check_").replace("_", " ")
+    """The name of a check, its own or from that of its function: `check_time_ignored` → "time ignored"."""
+    return str(getattr(check, "__name__", getattr(check, "name", "check"))).removeprefix("check_").replace("_", " ")
 
 
 class NothingToExamineError(UsageError):
@@ -174,6 +181,15 @@ class Round:
                 continue
             self.checked.append(name)
             self.findings += [finding] if finding else []
+
+    def looked(self, look: Callable[[], T], what: str) -> T | None:
+        """What a look gives that finds nothing wrong; None where it cannot be had, which is noted."""
+        self.progress(Progress(f"looking at {what}"))
+        try:
+            return look()
+        except Exception as error:  # whatever keeps it from being seen, the findings are worth having
+            self.unchecked.append(f"{what}: {reason(error)}")
+            return None
 
     def diagnosis(self, subject: str, kind: Literal["run", "data", "model"]) -> Diagnosis:
         """All of it, in the order of `causes_first`."""

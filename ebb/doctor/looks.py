@@ -42,7 +42,7 @@ def sharpness(images: Float[torch.Tensor, "n c h w"]) -> Float[torch.Tensor, "n"
     The variance alone tells plain images from busy ones as much as blurred from sharp: of two sizes of one image both
     are alike plain, and blur takes from the larger one. Below a level or two it is rounding, and counts as nothing.
     """
-    grey = images.float().mean(1, keepdim=True)
+    grey = images.mean(1, keepdim=True)
     halved = F.avg_pool2d(grey, 2)
     fine, coarse = (F.conv2d(x, LAPLACE.to(x)[None, None]).flatten(1).var(1) for x in (grey, halved))
     return torch.log(fine + 1) - torch.log(coarse + 4)
@@ -50,10 +50,9 @@ def sharpness(images: Float[torch.Tensor, "n c h w"]) -> Float[torch.Tensor, "n"
 
 def contents(images: Float[torch.Tensor, "n c h w"], far: float) -> Float[torch.Tensor, "n h w"]:
     """Which places of each image differ by more than `far` from its ground, the median of its rim by channel."""
-    x = images.float()
-    rim = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], 2)
+    rim = torch.cat([images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1]], 2)
     ground = rim.median(2).values
-    return ((x - ground[:, :, None, None]).abs() > far).any(1).float()
+    return ((images - ground[:, :, None, None]).abs() > far).any(1).float()
 
 
 def margins(content: Float[torch.Tensor, "n h w"]) -> tuple[Float[torch.Tensor, "n 4"], Float[torch.Tensor, "n 4"]]:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
 from ebb.data.images import grid, save_png, to_pixels
-from ebb.data.metadata import Metadata
+from ebb.data.loader import Batch
 from ebb.data.modality import compared
 from ebb.data.pictures import batches
+from ebb.encode.conditioner import Values
+from ebb.errors import UsageError
 from ebb.evaluate.drawn import Drawn
 from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import Features, RandomFeatures
@@ -26,6 +28,7 @@ from ebb.system.requests import values_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System
 from ebb.understand.bound import bound
+from ebb.understand.concepts import explain, listening, words_of
 from ebb.understand.levels import levels
 from ebb.understand.likelihood import likelihood
 from ebb.understand.memorise import memorisation
@@ -36,6 +39,9 @@ PROBED = 64
 
 PROMPTED = 500
 """Unseen captions that are asked for, at most."""
+
+EXPLAINED = 12
+"""Captions whose words are looked at, the first of those that samples were asked for."""
 
 RESTORED = 1000
 """Images that go through an autoencoder and back, at most."""
@@ -116,7 +122,7 @@ def noise(subject: Analysed) -> Result:
     known = torch.cat([system.encode(x.to(system.device)).cpu() for x in parts])
     probed, theirs = known[:PROBED].to(system.device), system.conditions(values_of(dataset, some), len(some))
     cond = {name: row[:PROBED] for name, row in theirs.items()}
-    found = levels(system.denoiser, probed, cond, known, reference_cond=theirs, seed=subject.seed)
+    found = levels(system.denoiser, Batch(probed, cond), Batch(known, theirs), seed=subject.seed)
     return Result({"levels": found})
 
 
@@ -160,6 +166,20 @@ def agreeing(subject: Analysed) -> Result:
     return Result({"agreement": agreement(judge(subject.system.shape[1]), pixels, texts)})
 
 
+def attended(subject: Analysed) -> Result:
+    """How evenly the words of some captions are attended to, over places and over words."""
+    some = [text for text in dict.fromkeys(subject.texts) if text.strip()][:EXPLAINED]
+    return Result({"words": words_of([explain(subject.system, text, count=2, seed=subject.seed) for text in some])})
+
+
+def attends(system: System) -> bool:
+    """Whether it has an attention to the words of a text that can be watched."""
+    try:
+        return bool(listening(system))
+    except UsageError:
+        return False
+
+
 def matched(subject: Analysed) -> Result:
     """How often a matcher finds the sample of a caption among those of others: of captions that were trained on, and of
     unseen ones."""
@@ -194,14 +214,11 @@ def held(subject: Analysed) -> Dataset | None:
     return None if bare else dataset
 
 
-def unseen(subject: Analysed, most: int) -> tuple[NDArray[Any], NDArray[np.int64] | None, list[str] | None, Metadata]:
-    """At most `most` held-out images, drawn by the seed, with labels, captions and what else is told of them; training
-    images where none are."""
+def unseen(subject: Analysed, most: int) -> tuple[NDArray[Any], Values]:
+    """At most `most` held-out images, drawn by the seed, with what is said of them; training images where none are."""
     dataset = held(subject) or subject.dataset
     some = np.sort(np.random.default_rng(subject.seed).permutation(len(dataset.rows))[:most])
-    captions = None if dataset.captions is None else [dataset.captions[i] for i in some]
-    labels = None if dataset.labels is None else dataset.labels[some]
-    return compared(dataset.modality, dataset.rows[some]), labels, captions, dataset.metadata.take(some)
+    return compared(dataset.modality, dataset.rows[some]), values_of(dataset, some)
 
 
 def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
@@ -216,6 +233,7 @@ def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
         "copies": ("looking for copies of training images", copies, True),
         "scenes": ("reading what the samples show", agreeing, scenes),
         "captions": ("matching samples with captions", matched, hears and not scenes),
+        "words": ("looking at what each word says of places", attended, hears and attends(subject.system)),
         "reconstruction": ("looking at reconstructions", reconstructed, latent),
         "levels": ("looking at each noise level", noise, True),
         "bits": (f"coding {coded} images", bits, bool(coded) and not latent),

@@ -15,28 +15,27 @@ from ebb.data.dataset import Dataset
 from ebb.data.images import PICTURES
 from ebb.data.modality import compared
 from ebb.data.of_run import data_of
-from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, draw, forget
 from ebb.evaluate.enough import comparable, countable
-from ebb.evaluate.measure import Evaluation, measure
+from ebb.evaluate.judges import FILE, features_for, standing_of
+from ebb.evaluate.measure import Classes, Evaluation, measure
 from ebb.evaluate.measure import as_table as figures_table
 from ebb.events import Done, Event, Figure, Progress, Work
-from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
-from ebb.judge.features import SIDE, Features, Projections, RandomFeatures
 from ebb.judge.matcher import Retrieval
-from ebb.judge.pretrained import pretrained
+from ebb.judge.possible import Standing
 from ebb.judge.scene_reader import Agreement
 from ebb.report.run_report import write_report
 from ebb.store.lock import MEASURED, held
 from ebb.store.place import room_for, room_in
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of
-from ebb.system.sampler import Settings
+from ebb.system.sampler import Request, Settings
 from ebb.system.system import System, load, locate
 from ebb.terminal import command
 from ebb.understand.bound import Bound
+from ebb.understand.concepts import EVEN, Words
 from ebb.understand.cost import Cost, cost
 from ebb.understand.levels import Levels
 from ebb.understand.likelihood import BitsPerDim
@@ -50,6 +49,8 @@ class Evaluated:
 
     figures: Evaluation
     cost: Cost
+    judge: Standing | None = None
+    """how far the classifiers that judged lie from what is possible"""
     memorisation: Memorisation | None = None
     levels: Levels | None = None
     likelihood: BitsPerDim | None = None
@@ -59,6 +60,7 @@ class Evaluated:
     matched: Retrieval | None = None
     """of captions that were trained on"""
     matched_unseen: Retrieval | None = None
+    words: Words | None = None
 
     def facts(self) -> dict[str, Any]:
         """What evaluation.json holds: the figures, and each of the other parts under its name."""
@@ -70,6 +72,7 @@ class Evaluated:
 class Loaded:
     """A system as it was when it was loaded: a run that is trained meanwhile comes to newer checkpoints."""
 
+    run: Path
     system: System
     weights: str
     """ema or model"""
@@ -78,54 +81,57 @@ class Loaded:
     """of the file of its weights"""
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """Which weights of a run are measured, beside which data, and by which eyes."""
+
+    weights: str = "ema"
+    """or "model", the raw ones"""
+    data: str | None = None
+    """where the run's data is now, if it was moved"""
+    features: str | None = None
+    """a pretrained network in a file ("inception:FILE", "dino:FILE"), in place of the run's own classifiers;
+    or "quick", those of a quarter of the work"""
+    fresh: bool = False
+    """draw all samples anew and train new classifiers, in place of those of earlier measurements"""
+
+
 def evaluate(
     run: str | Path,
     count: int,
+    how: Measuring = Measuring(),
     *,
     seed: int = 0,
-    features: str | None = None,
-    weights: str = "ema",
     likelihood: int = 64,
-    data: str | None = None,
-    fresh: bool = False,
     **settings: Unpack[Settings],
 ) -> Work[Evaluated]:
     """Draw `count` samples from the run at `run` and measure them against its training data; the result is all figures.
 
-    Labels are drawn with the frequencies of the data; `settings` are of the sampling, in place of the run's own.
-    `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
-    classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code; `data` is where the
-    run's data is now.
+    Labels are drawn with the frequencies of the data; `settings` are of the sampling, in place of the run's own;
+    `likelihood` is the number of unseen images to code.
 
-    Samples are saved in RUN/evaluation, so that the same command goes on where it was interrupted, unless `fresh`.
-    evaluation.json is written after each part, report.html at the end. Raises UsageError for a folder that is not a run
-    and for weights that it does not hold, DataError where its data has changed or is too little to compare with, and
-    ResourceError where its figures could not be saved or another process measures it; on a full disk a warning says so.
+    Samples are saved in RUN/evaluation, so that the same command goes on where it was interrupted. evaluation.json is
+    written after each part, report.html at the end. Raises UsageError for a folder that is not a run and for weights
+    that it does not hold, DataError where its data has changed or is too little to compare with, and ResourceError
+    where its figures could not be saved or another process measures it; on a full disk a warning says so.
     """
     run = Path(run)
     countable(count, seed, likelihood)
-    with measuring(run, "evaluation.json", "report.html", fresh=fresh) as begun:
+    with measuring(run, "evaluation.json", "report.html", fresh=how.fresh) as begun:
         yield from begun
-        one, dataset = loaded(run, weights, **settings), data_of(run, data)
+        one, dataset = loaded(run, how.weights, **settings), data_of(run, how.data)
         comparable(run, len(dataset.rows))
-        seen, accuracy = yield from features_for(run, dataset, features)
+        seen, accuracy = yield from features_for(run, dataset, how.features, fresh=how.fresh)
         given = asked_for(one.system, dataset, count, seed)
         labels, asked = labels_of(one.system, given, dataset), tuple(given.get("text", ()))
-        drawn = yield from drawn_from(run, one, dataset, given, count, seed=seed)
+        drawn = yield from drawn_from(one, one.system.request(given, count, seed), dataset)
         yield Progress("measuring")
-        figures = measure(
-            compared(dataset.modality, drawn.rows),
-            compared(dataset.modality, dataset.rows),
-            seen,
-            asked=labels,
-            real_labels=dataset.labels,
-            class_names=dataset.names,
-            classifier_accuracy=accuracy,
-            settings=settings_of(one, drawn, seed),
-            seed=seed,
-        )
+        classes = Classes(labels, dataset.labels, dataset.names, accuracy)
+        made, real = (compared(dataset.modality, rows) for rows in (drawn.rows, dataset.rows))
+        figures = replace(measure(made, real, seen, classes, seed=seed), settings=settings_of(one, drawn, seed))
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
-        found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
+        judge = standing_of(dataset, seen, accuracy)
+        found = saved(run, warned(Evaluated(figures, spent, judge), *coarse(judge), *old(run, drawn)))
         subject = Analysed(run, one.system, dataset, drawn, labels, asked, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
 
@@ -134,14 +140,14 @@ def evaluate(
 def measuring(run: Path, *files: str, fresh: bool = False) -> Iterator[tuple[Event, ...]]:
     """Be the only process that measures a run, and know beforehand that these `files` can be written into it.
 
-    Gives the first events of a measurement. With `fresh`, the samples and classifiers of earlier measurements go first.
+    Gives the first events of a measurement. With `fresh`, the samples of earlier measurements go first.
     Raises UsageError for a folder that is not a run, and ResourceError where figures could not be saved or another
     process measures it.
     """
     locate(run)
     try:
         room_in(run / "evaluation")
-        for file in (*files, "classifier.safetensors"):
+        for file in (*files, FILE):
             room_for(run / file)
     except ResourceError as error:
         hint = f"{error.hint}; or measure a copy: cp -r {shlex.quote(str(run))} COPY"
@@ -149,8 +155,14 @@ def measuring(run: Path, *files: str, fresh: bool = False) -> Iterator[tuple[Eve
     with held(run, MEASURED) as notes:
         if fresh:
             forget(run / "evaluation")
-            (run / "classifier.safetensors").unlink(missing_ok=True)
         yield (*notes, Progress("reading the run"))
+
+
+def coarse(judge: Standing | None) -> list[str]:
+    """A sentence about a judge that misses much of what is possible, if it does."""
+    if judge is None or not judge.coarse:
+        return []
+    return [f"these figures are coarse: {judge.says}, and what it does not see moves no distance; compare with care"]
 
 
 def old(run: Path, drawn: Drawn) -> list[str]:
@@ -222,16 +234,13 @@ def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
         return loaded(run, weights, **settings)
     system = replace(system, sampling=system.settled(**settings))
     files = json.loads((where / "manifest.json").read_text(encoding="utf8"))["files"]
-    return Loaded(system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
+    return Loaded(run, system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
 
 
-def drawn_from(
-    run: Path, one: Loaded, dataset: Dataset, given: Values, count: int, *, seed: int, what: str = "sampling"
-) -> Work[Drawn]:
-    """Samples of the run, saved in its folder under what they depend on."""
+def drawn_from(one: Loaded, request: Request, dataset: Dataset, what: str = "sampling") -> Work[Drawn]:
+    """The samples of a request, saved in the run's folder under what they depend on."""
     facts = {"weights": one.sha256, "data": dataset.summary.fingerprint}
-    home = run / "evaluation"
-    return (yield from draw(one.system, home, given, count, seed=seed, facts=facts, what=what))
+    return (yield from draw(one.system, one.run / "evaluation", request, facts, what))
 
 
 def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
@@ -245,42 +254,18 @@ def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
     }
 
 
-def of_pictures(one: Loaded, run: Path) -> Loaded:
+def of_pictures(one: Loaded) -> Loaded:
     """`one`, for what is made for pictures alone; UsageError for a system that makes anything else."""
     if one.system.modality != PICTURES:
-        raise UsageError(f"{run} makes {one.system.modality.things}, no pictures", command("evaluate", run))
+        raise UsageError(f"{one.run} makes {one.system.modality.things}, no pictures", command("evaluate", one.run))
     return one
-
-
-def features_for(run: Path, dataset: Dataset, spec: str | None = None) -> Work[tuple[Features, float | None]]:
-    """Classifiers of the run's labels (trained once and saved in the run) with their accuracy.
-
-    Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
-    network that it names, and no accuracy.
-    """
-    if dataset.modality != PICTURES:
-        if spec is not None:
-            raise UsageError(f"{spec} looks at pictures, and {run} makes {dataset.modality.things}", "leave it out")
-        return Projections(dataset.summary.shape), None
-    if spec is not None:
-        return pretrained(spec), None
-    if dataset.labels is None or len(dataset.names) < 2 or min(dataset.rows.shape[2:]) < SIDE:
-        return RandomFeatures(dataset.rows.shape[1]), None
-    file = run / "classifier.safetensors"
-    saved = load_ensemble(file, dataset.summary.fingerprint) if file.exists() else None
-    if saved is not None:
-        return saved
-    yield Progress("training classifiers on the data, once, to judge with")
-    official = dataset.held_out
-    unseen = (official.rows, official.labels) if official is not None and official.labels is not None else None
-    ensemble, accuracy = train_ensemble(dataset.rows, dataset.labels, len(dataset.names), held_out=unseen)
-    save_ensemble(file, ensemble, accuracy, dataset.summary.fingerprint)
-    return ensemble, accuracy
 
 
 def as_table(found: Evaluated) -> list[tuple[str, str]]:
     """Rows (what, figure in plain words), for printing: the figures, then what else was found."""
     table = [row for row in figures_table(found.figures) if row[0] != "note"]
+    if found.judge is not None:
+        table.append(("judge", found.judge.says))
     if found.memorisation is not None:
         table.append(("memorisation", found.memorisation.verdict))
     if found.likelihood is not None:
@@ -302,6 +287,8 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     for what, one in (("trained", found.matched), ("unseen", found.matched_unseen)):
         if one is not None:
             table.append((f"{what} captions", matched_in_words(one)))
+    if found.words is not None:
+        table.append(("words", evenness_in_words(found.words)))
     spent = found.cost
     table.append(
         (
@@ -310,7 +297,20 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
             f" {spent.peak_mb:,.0f} MB for {spent.batch} at once",
         )
     )
+    p50, p99 = 1000 * spent.latency.p50, 1000 * spent.latency.p99
+    alone = f"{p50:.3g} ms for a sample alone, 99 % within {p99:.3g} ms; {spent.latency.count} requests"
+    table.append(("latency", alone))
     return [*table, *(("note", warning) for warning in found.figures.warnings)]
+
+
+def evenness_in_words(found: Words) -> str:
+    """How many words say nothing of places, and which; and the entropy along the other axis."""
+    even = found.everywhere
+    named = f" ({', '.join(even[:5])}{', …' if len(even) > 5 else ''})" if even else ""
+    return (
+        f"{len(even)} of {len(found.concepts)} are looked at from everywhere alike (entropy over places above {EVEN:g})"
+        f"{named}; over words {found.over_words:.2f}; {found.prompts} prompts"
+    )
 
 
 def matched_in_words(found: Retrieval) -> str:

@@ -14,8 +14,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**62),
     "pairs": (2, 1e8),
     "sigma_data": (1e-6, 1e6),
-    "label_dropout": (0, 0.99),
-    "grids": (1, 1000),
+    "condition_dropout": (0, 0.99),
+    "sheets": (1, 1000),
     "ema_halflife": (1, 1e12),
     "data.size": (4, 1024),
     "text.vocabulary": (257, 100_000),
@@ -44,6 +44,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "optimiser.accumulate": (1, 1e6),
     "sample.steps": (1, 100_000),
     "sample.guidance": (-100, 100),
+    "sample.noise_scale": (0, 10),
 }
 """The smallest and the largest value of each number of a recipe, both allowed."""
 
@@ -52,6 +53,7 @@ EVERY = LIMITS | {
     "seed of noise": (0, 2**64 - 1),  # seed + i, and what is added to a seed so that two draws differ
     "solver steps": LIMITS["sample.steps"],
     "guidance": LIMITS["sample.guidance"],
+    "noise scale": LIMITS["sample.noise_scale"],
     "likelihood": (0, 1e7),
     "scale": (-1000, 1000),
     "border": (1, 4096),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ebb.errors import UsageError
-from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
+from ebb.recipe.groups import MLPRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
 from ebb.recipe.recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, flat, resolved
 
 
@@ -27,9 +27,11 @@ class Facts:
     texts: bool = False
     """whether texts can be"""
     beside: int = 0
-    """channels of the pictures that can be"""
-    picture: tuple[int, ...] | None = None
-    """shape of the pictures, where their latents are denoised"""
+    """channels of what stands beside x and can be"""
+    decoded: tuple[int, ...] | None = None
+    """shape of x, where its latents are denoised"""
+    things: str = "images"
+    """what examples are called"""
 
     @property
     def side(self) -> int:
@@ -47,7 +49,7 @@ Noise has no structure: a network that is to tell all of it lets as many numbers
 def room(facts: Facts, patch: int) -> int:
     """The fewest channels through which a patch of patch² places passes, in groups of 16.
 
-    Those of a picture that is heard beside enter too, but do not come out again.
+    Those of what stands beside x enter too, but do not come out again.
     """
     own = facts.shape[0]
     places: int = patch ** len(facts.shape[1:])
@@ -64,7 +66,7 @@ def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> Network
     if asked.patch is None:
         largest = next((side for side in range(patch, 0, -1) if room(facts, side) <= width), 1)
         whole = (side for side in range(largest, largest // 2, -1) if all(n % side == 0 for n in facts.shape[1:]))
-        patch = next(whole, largest)  # what does not divide a picture costs a margin
+        patch = next(whole, largest)  # what does not divide a side costs a margin
     if asked.width is None:
         width = max(width, room(facts, patch))
     update = {"width": width, "patch": patch}
@@ -115,21 +117,24 @@ def large(facts: Facts) -> DiffusionRecipe:
     return DiffusionRecipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
 
 
-def transformer(facts: Facts, network: DiTRecipe | MMDiTRecipe) -> DiffusionRecipe:
-    """A transformer, of the kind of `network`, whose patches cut the picture into about 8 × 8 tokens."""
-    usual = type(network)(width=192, depth=6, patch=max(1, round(facts.side / 8)))
+def transformer(asked: NetworkRecipe, facts: Facts) -> DiffusionRecipe:
+    """A transformer, of the kind that was asked for, whose patches cut the picture into about 8 × 8 tokens."""
+    usual = asked.model_copy(update={"width": 192, "depth": 6, "patch": max(1, round(facts.side / 8))})
     return DiffusionRecipe(batch=128, network=usual, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
 
 
-def rows(facts: Facts) -> DiffusionRecipe:
+def rows(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
     """Rows of numbers: a perceptron, wider for longer rows."""
+    why = f"rows: {facts.shape[0]} numbers each, which have no order that a U-Net could use"
     width = min(512, max(128, 16 * math.ceil(facts.shape[0] / 4)))
     network = MLPRecipe(width=width, depth=4)
-    return DiffusionRecipe(batch=256, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
+    optimiser = OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100)
+    return DiffusionRecipe(batch=256, network=network, optimiser=optimiser), why
 
 
-def series(facts: Facts) -> DiffusionRecipe:
+def series(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
     """Series: patches and levels down to about 8 places, so that all of a series is seen at once."""
+    channels, times = facts.shape
     patch = 1 if facts.side <= 64 else 2 if facts.side <= 256 else 4
     halvings = max(1, min(4, round(math.log2(max(2, facts.side / patch / 8)))))
     multipliers = (1, *(2,) * halvings)
@@ -137,39 +142,38 @@ def series(facts: Facts) -> DiffusionRecipe:
     network = UNetRecipe(
         width=32, multipliers=multipliers, depth=2, patch=patch, attention=(last,), cross=texts(facts, last)
     )
-    return DiffusionRecipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
+    optimiser = OptimiserRecipe(kind="muon", lr=4e-3, warmup=100)
+    why = f"series: {times} times of {channels} channel{'s' * (channels > 1)}"
+    return DiffusionRecipe(batch=64, network=network, optimiser=optimiser), why
+
+
+def pictures(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
+    """Pictures: a U-Net by their size, or the transformer that was asked for."""
+    if asked.tokens:
+        return transformer(asked, facts), "a transformer was asked for"
+    c, h, w = facts.shape
+    recipe = next((recipe for recipe, limit in ((tiny, 16), (small, 40)) if facts.side <= limit), large)
+    return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
+
+
+STARTS = {1: (rows, "rows of numbers"), 2: (series, "series"), 3: (pictures, "pictures")}
+"""The starting point of diffusion by the number of axes of an example, and what such examples are."""
+
+
+def starting_point(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
+    """The starting point of diffusion for these facts, and why; UsageError for a network of other data."""
+    start, kind = STARTS[len(facts.shape)]
+    if asked.network.only not in ("", kind):
+        raise UsageError(
+            f"network.kind {asked.network.kind} is of {asked.network.only}, and this data is {kind}",
+            "leave --network.kind out",
+        )
+    return start(asked.network, facts)
 
 
 def coder() -> AutoencoderRecipe:
     """An autoencoder."""
     return AutoencoderRecipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
-
-
-def starting_point(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
-    """The starting point of diffusion for these facts, and why."""
-    if (axes := len(facts.shape)) < 3:
-        return fewer_axes(asked, facts, axes)
-    c, h, w = facts.shape
-    if isinstance(asked.network, MLPRecipe):
-        raise UsageError("an mlp is of rows of numbers, and this data has places", "leave --network.kind out")
-    if isinstance(asked.network, DiTRecipe | MMDiTRecipe):
-        return transformer(facts, asked.network), "a transformer was asked for"
-    for recipe, limit in ((tiny, 16), (small, 40)):
-        if facts.side <= limit:
-            return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
-    return large(facts), f"large: images of {w}×{h} with {c} channels"
-
-
-def fewer_axes(asked: DiffusionRecipe, facts: Facts, axes: int) -> tuple[DiffusionRecipe, str]:
-    """The starting point for rows and series, and why; UsageError for what is of pictures."""
-    if asked.network.tokens:
-        raise UsageError(f"a {asked.network.kind} is of pictures, and this data has none", "leave the option out")
-    if axes == 1:
-        return rows(facts), f"rows: {facts.shape[0]} numbers each, which have no order that a U-Net could use"
-    if isinstance(asked.network, MLPRecipe):
-        raise UsageError("an mlp is of rows of numbers, and series have times", "leave --network.kind out")
-    channels, times = facts.shape
-    return series(facts), f"series: {times} times of {channels} channel{'s' * (channels > 1)}"
 
 
 def filled(asked: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +191,7 @@ TOKENS = 64
 def shifted(tokens: float) -> str:
     """Times of the linear path for a transformer of so many tokens (Esser et al. 2024, eq. 23).
 
-    Finer tokens of one picture say the same more often, so that it takes more noise to hide it: t ↦ s·t/(1 + (s − 1)t)
+    Finer tokens of one example say the same more often, so that it takes more noise to hide it: t ↦ s·t/(1 + (s − 1)t)
     with s = √(tokens/TOKENS). Of times whose logit is normal it is the mean that moves, by log s.
     """
     return f"logit_normal(mean={round(MEAN + 0.5 * math.log(tokens / TOKENS), 2):g})"
@@ -225,13 +229,13 @@ def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dic
     reasons = dict.fromkeys(parts, why_parts) | {
         "sigma_data": "the standard deviation of the data",
         "weight": "edm, with the standard deviation of the data",
-        "label_dropout": "there is nothing to hide: neither labels nor captions",
+        "condition_dropout": "there is nothing to hide: neither labels nor captions",
     }
 
     def suit(tree: dict[str, Any]) -> None:
         for name, spelled in bare.items():  # a bare `edm` takes the data's own deviation
             tree[name] = spelled if tree[name] == "edm" else tree[name]
-        tree["label_dropout"] *= facts.conditioned
+        tree["condition_dropout"] *= facts.conditioned
 
     if start.network.kind != asked.network.kind:  # data without places
         same = type(start.network)(width=asked.network.width, depth=asked.network.depth)
@@ -264,7 +268,7 @@ def completed(
     # images of one size that is not square stay as they are: there is no side to name
     offered["data"] = {"size": None, "channels": None, "flip": False, "window": None}
     if len(facts.shape) == 3:
-        channels, height, width = facts.picture or facts.shape
+        channels, height, width = facts.decoded or facts.shape
         offered["data"] |= {"size": height if height == width else None, "channels": channels}
     elif asked.data.flip:
         raise UsageError("pictures are mirrored, and this data has none", "leave --data.flip out")
@@ -273,8 +277,8 @@ def completed(
     recipe = type(asked).model_validate(tree)
     reasons = {
         **reasons,
-        "data.size": "the size of the images",
-        "data.channels": "the channels of the images",
+        "data.size": f"the size of the {facts.things}",
+        "data.channels": f"the channels of the {facts.things}",
         "batch": "the whole data set" if offered["batch"] == facts.count else why,
     }
     before, after = flat(asked.model_dump()), flat(recipe.model_dump())
@@ -312,7 +316,7 @@ FEW = 150
 in every sample, 231 of 16 nearly none; in 6 minutes whole batches come nearer to the data (docs/recipe.md)."""
 
 SMALLEST = 16
-"""Images of a batch, below which a machine is not filled."""
+"""Examples of a batch, below which a machine is not filled."""
 
 
 def suited_batch(recipe: Recipe, updates: float) -> tuple[int, str]:
@@ -329,12 +333,12 @@ ADAMW = 0.25
 """The learning rate of AdamW as a share of Muon's."""
 
 
-def default_budget(facts: Facts, images_per_second: float, spent: float) -> tuple[str, str]:
-    """A budget for a run without one: time to see every image 30 times, but 100,000 to 400,000 in all, within 1 to 60
+def default_budget(facts: Facts, rate: float, spent: float) -> tuple[str, str]:
+    """A budget for a run without one: time to see every example 30 times, but 100,000 to 400,000 in all, within 1 to 60
     minutes, and the seconds that were `spent` before."""
-    images = min(400_000, max(100_000, 30 * facts.count))
-    training = min(3600.0, max(60.0, images / images_per_second))
+    count = min(400_000, max(100_000, 30 * facts.count))
+    training = min(3600.0, max(60.0, count / rate))
     return (
         f"{round((training + spent) / 60)}m",
-        f"about {images:,} images at the measured {images_per_second:,.0f} images/s, within 1 to 60 minutes",
+        f"about {count:,} {facts.things} at the measured {rate:,.0f} {facts.things}/s, within 1 to 60 minutes",
     )

@@ -1,10 +1,10 @@
-"""What a checkpoint holds: a denoiser and what is needed to ask it for pictures, with its contract in writing."""
+"""What a checkpoint holds: a denoiser and what is needed to ask it for samples, with its contract in writing."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ebb.data.images import PICTURES
 from ebb.data.modality import Modality
 from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError, nearest
+from ebb.guide.apg import Projected
 from ebb.guide.cfg import Guide
+from ebb.guide.named import Threshold, guided, named
+from ebb.guide.rescale import Rescaled
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.limits import real, whole
@@ -28,8 +30,8 @@ from ebb.recipe.recipe import Sampling, explained
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
 from ebb.system.contract import parts_of, written
-from ebb.system.modalities import modality_of, modality_written
-from ebb.system.model import Model
+from ebb.system.modalities import USUAL, modality_of, modality_written
+from ebb.system.model import Model, scheme_of
 from ebb.system.sampler import Request, Sampler, Settings
 
 
@@ -38,15 +40,15 @@ class System:
     """A model, the shape of what it makes, what it can be asked for, and how to sample it unless told otherwise.
 
     Its contract (family, network, path, prediction, clock, scales, shape, modality, labels, vocabulary, numbers,
-    pictures beside, autoencoder) is saved with the weights; on loading everything is rebuilt from it and a mismatch is
-    refused by name.
+    what stands beside, autoencoder) is saved with the weights; on loading everything is rebuilt from it and a mismatch
+    is refused by name.
     """
 
     model: Model
     shape: tuple[int, ...]
     conditioner: Conditioner = field(default_factory=Conditioner)
     sampling: Sampling = field(default_factory=Sampling)
-    modality: Modality = PICTURES
+    modality: Modality = USUAL
 
     @property
     def space(self) -> LatentSpace | None:
@@ -140,9 +142,9 @@ class System:
         """A value for each of `count` samples, by the name of what is asked for; `conditions` makes tensors of it.
 
         `asked` holds of each name one value for all, or a list with one for each: "label" a name or an index (or a
-        tensor or an array of them), "text" a prompt, "numbers" a mapping of names to numbers or such lists, and each
-        picture by its name its file, or a tensor [c, h, w] in [−1, 1]. Without any, all labels (or else some texts that
-        the model was trained on) in turn. Raises UsageError for what the model does not hear or know.
+        tensor or an array of them), "text" a prompt, "numbers" a mapping of names to numbers or such lists, and of
+        what stands beside x, by its name, a file, or a tensor [c, h, w] in [−1, 1]. Without any, all labels (or else
+        some texts that the model was trained on) in turn. Raises UsageError for what it does not hear or know.
         """
         return self.conditioner.given(whole("n", count), asked or {}, whole("seed", seed))
 
@@ -151,13 +153,15 @@ class System:
         for name in settings.keys() - Sampling.model_fields.keys():
             raise UsageError(f"there is no sampling setting {name!r}", nearest(name, Sampling.model_fields))
         given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
-        for name, number in (("steps", partial(whole, "solver steps")), ("guidance", partial(real, "guidance"))):
+        for name, number in NUMBERS.items():
             if name in given:
                 given[name] = number(given[name])
         if self.sampling.grid.startswith("given") and {"steps", "solver"} & {
             name for name, value in given.items() if value != getattr(self.sampling, name)
         }:
             given = {"grid": Sampling().grid} | given  # times that were searched for other steps
+        if given.get("solver", self.sampling.solver) != self.sampling.solver:
+            given = {"noise_scale": 1.0} | given  # of the solver that the system has
         if self.sampling.precision == "bf16" and not multiplies_bf16(self.device):
             given = {"precision": "fp32"} | given  # of the machine that it was trained on
         try:
@@ -166,9 +170,34 @@ class System:
             raise explained(error, "how to sample") from error
         if how.guidance != 1 and not self.conditioner.null():
             raise UsageError(
-                f"guidance {how.guidance:g} needs labels or texts, numbers or a picture, and this model hears none"
+                f"guidance {how.guidance:g} needs labels, texts or another condition, and this model hears none"
             )
+        self.effective(how, given)
         return how
+
+    def effective(self, how: Sampling, given: Container[str]) -> None:
+        """Raise UsageError for guides that are not known, and where what is `given` of `how` would change nothing."""
+        bends = [*named(how.guides, Rescaled, Projected)]
+        guided(how.guides, how.guidance, {})
+        if bends and "guides" in given and how.guidance == 1:
+            raise UsageError(f"{bends[0]} bends guidance, which is off at scale 1", "add --guidance 2")
+        if self.space is not None and (bounds := [*named(how.guides, Threshold)]):
+            raise UsageError(f"{bounds[0]} needs a range that the data keeps to, and latents have none", "leave it out")
+        if how.noise_scale == 1:
+            return
+        if self.model.denoiser is None or not scheme_of(self.model.denoiser, how).stochastic:
+            raise UsageError(
+                f"{how.solver} draws no noise on its way, and {how.noise_scale:g} times none is none",
+                'try --solver ddpm, or "ddim(eta=1)"',
+            )
+
+
+NUMBERS: dict[str, Callable[[Any], float]] = {
+    "steps": partial(whole, "solver steps"),
+    "guidance": partial(real, "guidance"),
+    "noise_scale": partial(real, "noise scale"),
+}
+"""How the numbers among the settings of sampling are read."""
 
 
 def locate(run: str | Path) -> Path:

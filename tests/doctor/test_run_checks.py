@@ -21,7 +21,6 @@ from ebb.doctor.diagnose import diagnose
 from ebb.doctor.finding import BRINGS_ABOUT, Diagnosis, Finding, Round, called, causes_first
 from ebb.doctor.looks import contrast, fine_share, variety
 from ebb.doctor.run_checks import RUN_CHECKS
-from ebb.doctor.run_samples import adds_noise
 from ebb.doctor.run_subject import PARTS, Gradients, RunSubject, significance
 from ebb.doctor.run_training import alone, risen, smoothed
 from ebb.encode.autoencoder import KL
@@ -33,10 +32,11 @@ from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, determinant
 from ebb.process.times import DENSITIES
 from ebb.recipe.recipe import Sampling, difference, flat, from_yaml
+from ebb.report.run_report import write_report
 from ebb.sample.solvers import SOLVERS
 from ebb.store import checkpoint
-from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.families.variational import LatentPrior
+from ebb.system.model import scheme_of
 from ebb.system.system import System
 from ebb.terminal import command
 
@@ -95,6 +95,14 @@ def test_a_run_is_diagnosed_and_the_diagnosis_kept(run):
     assert found.kind == "run"
     assert [finding.name for finding in found.findings] == ["guidance untrained"]
     assert json.loads((run / "doctor.json").read_text())["findings"][0]["severity"] == "error"
+    assert found.way.crossing.of == RunSubject(run).system.sampling.steps
+    assert list(found.way.ranges) == ["data", *(f"samples at τ = {tau}" for tau in ("0.5", "1", "1.5"))]
+    assert found.way.ranges["samples at τ = 0.5"].deviation < found.way.ranges["samples at τ = 1.5"].deviation
+    assert "one bad step" in str(found)
+    assert (run / "evaluation" / "temperatures.png").is_file()
+    page = write_report(run).read_text()
+    assert "The way of a sample" in page
+    assert "noise equals signal" in page
 
 
 def test_without_its_data_what_needs_none_is_still_checked(run):
@@ -184,7 +192,7 @@ def test_divergence_names_the_noise_levels_that_drove_it(run):
     assert risen([{"step": 1}, {"step": 2}], 1) == ""
 
 
-CHOSEN = {"ema_halflife", "optimiser.lr", "steps", "label_dropout"}
+CHOSEN = {"ema_halflife", "optimiser.lr", "steps", "condition_dropout"}
 """What a doctor may change in a run that trains again."""
 
 
@@ -349,7 +357,7 @@ def test_solvers_that_add_noise_are_known_by_what_they_ask_for():
     model = NetworkDenoiser(MLP(1), PATHS["linear"], PREDICTIONS["velocity"])
 
     def asks(solver):
-        return adds_noise(System(DiffusionModel(model), (1,), sampling=Sampling(solver=solver, steps=16)))
+        return scheme_of(model, Sampling(solver=solver, steps=16)).stochastic
 
     assert {solver for solver in SOLVERS if asks(solver)} == NOISY
     assert asks("ddim(eta=0.5)")

@@ -20,10 +20,9 @@ from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
 from ebb.evaluate import analyses, two_sample
 from ebb.evaluate.compare import against, as_rows
-from ebb.evaluate.evaluate import as_table, evaluate
-from ebb.evaluate.sweep import sweep
+from ebb.evaluate.evaluate import Measuring, as_table, evaluate
+from ebb.evaluate.sweep import Candidates, sweep
 from ebb.events import Done, Figure, Progress, finished, from_json, strict
-from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
@@ -47,7 +46,7 @@ def home(tmp_path_factory):
             pixels = rng.integers(0, 60, (8, 8), dtype=np.uint8)
             pixels[half] += 180
             Image.fromarray(pixels).save(root / "data" / name / f"{i:02d}.png")
-    small = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", "grids": 1, "sample": {"steps": 2}}
+    small = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", "sheets": 1, "sample": {"steps": 2}}
     for name, seed in (("one", 0), ("two", 1)):
         finished(train(str(root / "data"), Recipe(**small, steps=4, seed=seed), run=root / name))
     return root
@@ -56,7 +55,7 @@ def home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Classifiers that learn little: what they say is tested elsewhere."""
-    monkeypatch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=0.02))
+    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))
 
 
@@ -130,7 +129,7 @@ def test_a_part_that_cannot_be_had_is_explained_and_the_others_are_there(run, mo
 
 
 def test_raw_weights_are_other_samples_and_say_so(run):
-    averaged, raw = (finished(evaluate(run, COUNT, likelihood=0, weights=w)) for w in ("ema", "model"))
+    averaged, raw = (finished(evaluate(run, COUNT, Measuring(w), likelihood=0)) for w in ("ema", "model"))
     assert raw.figures.settings["weights"] == "model"
     assert raw.figures.distances != averaged.figures.distances
 
@@ -165,12 +164,11 @@ def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
     tree = yaml.safe_load((run / "run.yaml").read_text())
     (run / "run.yaml").write_text(yaml.safe_dump(tree | {"data": str(tmp_path / "gone")}))
     for place in (None, str(tmp_path / "elsewhere")):
-        for measured in (evaluate, sweep):
-            how = ((), ()) if measured is sweep else (COUNT,)
+        for work in (evaluate(run, COUNT, Measuring(data=place)), sweep(run, Candidates((), ()), data=place)):
             with pytest.raises(DataError, match=r"(?s)the data of .* is not at .*→ .*--data PLACE"):
-                finished(measured(run, *how, data=place))
+                finished(work)
     assert data_of(run, str(moved)).summary.count == 48
-    assert len(finished(evaluate(run, COUNT, likelihood=0, data=str(moved))).figures.distances) > 1
+    assert len(finished(evaluate(run, COUNT, Measuring(data=str(moved)), likelihood=0)).figures.distances) > 1
     Image.new("L", (8, 8), 77).save(moved / "above" / "new.png")
     with pytest.raises(DataError, match=r"(?s)is not what.*--data PLACE"):
         data_of(run, str(moved))

@@ -16,7 +16,7 @@ from ebb.data.of_run import data_of
 from ebb.edit.editor import Editor
 from ebb.edit.samples import Prompt, sample_to
 from ebb.errors import DamagedError, DataError, UsageError
-from ebb.evaluate.evaluate import evaluate, loaded, of_pictures
+from ebb.evaluate.evaluate import Measuring, evaluate, loaded, of_pictures
 from ebb.evaluate.measure import measure
 from ebb.events import finished
 from ebb.judge.features import Projections
@@ -29,7 +29,7 @@ from ebb.system.modalities import MODALITIES
 from ebb.system.system import System, load
 
 CPU = torch.device("cpu")
-SMALL = {"network": {"width": 16, "depth": 1}, "batch": 16, "precision": "fp32", "grids": 1, "steps": 2}
+SMALL = {"network": {"width": 16, "depth": 1}, "batch": 16, "precision": "fp32", "sheets": 1, "steps": 2}
 SMALL |= {"sample": {"steps": 2}}
 
 
@@ -41,7 +41,7 @@ def run_on(place, folder, **asked):
 
 
 def samples_in(run, out, count, **asked):
-    sample_to(run, out, count, Prompt(), seed=0, **asked)
+    sample_to(run, out, Prompt(count), **asked)
     return out
 
 
@@ -183,7 +183,7 @@ def test_a_modality_of_ones_own_is_one_class(monkeypatch):
     stored = 90 + 5 * rng.normal(size=500)
     summary = Summary("angles", "angles", 500, (2,), {}, 0, [0.0, 1.0], [0.1, 0.1], [], "", {}, ())
     data = finished(prepared(Recipe(), Dataset(stored, None, (), summary, None, modality=Angles())))
-    asked = Recipe(steps=150, batch=128, precision="fp32", engine="eager", grids=1, ema_halflife=2000)
+    asked = Recipe(steps=150, batch=128, precision="fp32", engine="eager", sheets=1, ema_halflife=2000)
     recipe, _ = finished(resolve(asked, data, CPU))
     parts = build(recipe, data, CPU)
     for step in updates_of(recipe, parts, steps=150):
@@ -240,6 +240,6 @@ def test_what_is_of_pictures_alone_says_so(gaussian):
     with pytest.raises(UsageError, match="what is edited is pictures"):
         Editor.of(load(gaussian))
     with pytest.raises(UsageError, match="makes rows, no pictures"):
-        of_pictures(loaded(gaussian, "ema"), gaussian)
+        of_pictures(loaded(gaussian, "ema"))
     with pytest.raises(UsageError, match="looks at pictures"):
-        finished(evaluate(gaussian, 20, features="dino:FILE"))
+        finished(evaluate(gaussian, 20, Measuring(features="dino:FILE")))

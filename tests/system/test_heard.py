@@ -16,6 +16,7 @@ from rich.console import Console
 
 from ebb.cli import output
 from ebb.data.images import settings_of
+from ebb.data.metadata import Fields
 from ebb.data.of_run import data_of
 from ebb.data.pictures import opened, to_unit
 from ebb.data.scan import read
@@ -37,12 +38,12 @@ from ebb.system.families.family import autocast_of
 from ebb.system.requests import asked_for
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load
-from ebb.train.loop import updates
+from ebb.train.loop import Descent, updates
 
 from ..command import ebb
 from ..toys import SMALL, Reads
 
-QUICK = {"network": {"width": 16, "depth": 1}, "batch": 32, "precision": "fp32", "grids": 1, "sample": {"steps": 4}}
+QUICK = {"network": {"width": 16, "depth": 1}, "batch": 32, "precision": "fp32", "sheets": 1, "sample": {"steps": 4}}
 QUICK |= {"steps": 50, "ema_halflife": 200, "optimiser": {"warmup": 10}}
 
 
@@ -148,15 +149,15 @@ def home(tmp_path_factory):
 def test_no_update_waits_for_the_device(home, asked):
     """As a GPU would be waited for; on a CPU nothing tells but the questions."""
     asked, cpu = validated(ALL | asked, "the test"), torch.device("cpu")
-    learnt = finished(prepared(asked, read(str(home / "data"), numbers=asked.numbers, beside=asked.beside)))
+    learnt = finished(prepared(asked, read(str(home / "data"), fields=Fields(asked.numbers, asked.beside))))
     recipe, _ = finished(resolve(asked, learnt, cpu))
     parts, more = build(recipe, learnt, cpu), recipe.optimiser.accumulate
     batches = [parts.loader(number) for number in range(3 * more)]
-    how = {"accumulate": more, "autocast": autocast_of(recipe)}
+    how = Descent(accumulate=more, autocast=autocast_of(recipe))
 
     def reads(objective):
         training = copy.deepcopy(parts.training)
-        steps = updates(training, objective, batches.__getitem__, steps=3, **how)
+        steps = updates(training, objective, batches.__getitem__, how, steps=3)
         next(steps)
         with Reads() as found:
             assert len(list(steps)) == 2
@@ -227,7 +228,7 @@ def test_a_contract_says_all_that_is_heard_and_a_mismatch_is_refused_by_name(hom
         system = load(home / kind)
         contract = json.loads(json.dumps(system.contract()))
         assert System.from_contract(contract).conditioner == system.conditioner
-        assert system.conditioner.pictures["mask"].factor == (2 if kind == "latent" else 1)
+        assert system.conditioner.maps["mask"].factor == (2 if kind == "latent" else 1)
         assert system.conditioner.numbers.names == ("light", "dark")
     wrong = contract["conditions"] | {"mask": contract["conditions"]["mask"] | {"factor": 1}}
     for change, said in (
@@ -252,12 +253,10 @@ def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
     found = finished(prepared(recipe, dataset, cache=home))
     index, turned = np.arange(4), torch.tensor([True, False, True, False])
     heard = found.examples.conditions(index, torch.device("cpu"), turned)["mask"]
-    masks = to_unit(
-        torch.from_numpy(dataset.metadata.pictures["mask"].pixels[dataset.metadata.pictures["mask"].at[:4]])
-    )
+    masks = to_unit(torch.from_numpy(dataset.metadata.beside["mask"].pixels[dataset.metadata.beside["mask"].at[:4]]))
     masks[turned] = masks[turned].flip(-1)
     assert torch.equal(torch.nn.functional.pixel_shuffle(heard, 2), masks)
-    fewer = read(str(home / "data"), beside="mask")
+    fewer = read(str(home / "data"), fields=Fields(beside=("mask",)))
     told = []
     finished(prepared(recipe.model_copy(update={"numbers": ()}), fewer, cache=home), told.append)
     assert told == []  # the latents do not depend on what is heard besides
@@ -341,9 +340,7 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
     sample_to(
         home / "all",
         tmp_path / "a.png",
-        2,
-        Prompt(text=["an odd one", "an even one"], together=True, **how),
-        seed=0,
+        Prompt(2, text=["an odd one", "an even one"], together=True, **how),
     )
     assert settings_of(tmp_path / "a.png")["together"]
 
@@ -355,7 +352,7 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     rows = np.random.default_rng(0).choice(len(dataset.rows), 6)
     said = [None if np.isnan(row).any() else tuple(row) for row in dataset.metadata.numbers[rows]]
     assert given["numbers"] == said
-    assert np.array_equal(given["mask"][:], dataset.metadata.pictures["mask"][rows], equal_nan=True)
+    assert np.array_equal(given["mask"][:], dataset.metadata.beside["mask"][rows], equal_nan=True)
     assert given["label"] == [dataset.names[dataset.labels[row]] for row in rows]
     found = finished(evaluate(home / "all", 10, likelihood=2))
     assert found.likelihood is not None
