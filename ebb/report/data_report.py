@@ -53,20 +53,20 @@ def place_of(where: str, out: Path | None = None) -> Path:
     return Path(tempfile.gettempdir()) / name
 
 
-def write_data_report(data: DataSubject, found: Diagnosis, target: Path) -> Path:
+def write_data_report(data: DataSubject, diagnosis: Diagnosis, target: Path) -> Path:
     """Write the page into the file `target`, and return its path. Raises ResourceError where it cannot be written."""
     os.makedirs(target.parent, exist_ok=True)
-    replace_text(target, page(f"{data.name}: data", body(data, found)))
+    replace_text(target, page(f"{data.name}: data", body(data, diagnosis)))
     return target
 
 
-def body(data: DataSubject, found: Diagnosis) -> str:
+def body(data: DataSubject, diagnosis: Diagnosis) -> str:
     """The page's head and its parts; those of pictures, or of tables and series."""
     album, dataset = Album(), data.read
     pictures = dataset.modality == PICTURES
     parts: list[tuple[str, Callable[[], str]]] = [
         (f"{dataset.modality.things.capitalize()}", lambda: at_random(dataset, album)),
-        ("What the doctor found", lambda: findings(asdict(found), lambda f: suspects(data, album, f))),
+        ("What the doctor found", lambda: findings(asdict(diagnosis), lambda f: suspects(data, album, f))),
         ("Values", lambda: levels(dataset) if pictures else columns(dataset)),
         ("Classes", lambda: balance(dataset)),
         ("Cropped away", lambda: crops(data, album)),
@@ -75,13 +75,13 @@ def body(data: DataSubject, found: Diagnosis) -> str:
     ]
     drawn = "".join(section(title, draw()) for title, draw in parts)
     small = f'<p class="soft">Too large for this page: {album.omitted} more pictures.</p>\n' if album.omitted else ""
-    return head(data, found) + drawn + small
+    return head(data, diagnosis) + drawn + small
 
 
-def head(data: DataSubject, found: Diagnosis) -> str:
+def head(data: DataSubject, diagnosis: Diagnosis) -> str:
     """The name of the data, the verdict, and what there is."""
-    answer, _, because = found.verdict.partition(", ")
-    facts = "".join(f"<p>{escape(fact)}</p>" for fact in found.facts)
+    answer, _, because = diagnosis.verdict.partition(", ")
+    facts = "".join(f"<p>{escape(fact)}</p>" for fact in diagnosis.facts)
     return (
         f"<header><h1>{escape(data.name)}</h1>"
         f'<p class="verdict"><b>{escape(answer)}</b>, {escape(because)}</p>{facts}</header>\n'
