@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from tried import CHANGES
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
-from ebb.data.scan import Images, read
+from ebb.data.scan import read
 from ebb.errors import EbbError
 from ebb.evaluate.measure import measure
 from ebb.events import finished
@@ -108,12 +109,12 @@ def falling(settings: dict[str, Any], decay: float | None) -> dict[str, Any]:
 
 
 def trained(
-    images: Images, settings: dict[str, Any], seed: int, seconds: float, steps: int | None
+    dataset: Dataset, settings: dict[str, Any], seed: int, seconds: float, steps: int | None
 ) -> tuple[System, dict[str, Any]]:
     """The system after `steps` updates, else as many as fit in `seconds` by the pace of a few that are thrown away."""
     fields = {name: value for name, value in settings.items() if name != "change"}
     asked = Recipe.model_validate({"seed": seed, "precision": "bf16"} | fields)
-    learnt = finished(prepared(asked, images))
+    learnt = finished(prepared(asked, dataset))
     recipe, _ = complete(asked, facts_of(learnt))
     steps = steps or max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))
     optimiser = recipe.optimiser.model_copy(update={"warmup": min(resolved(recipe.optimiser.warmup), steps // 10)})
@@ -130,23 +131,23 @@ def trained(
     return parts.system, {"steps": parts.training.step, "images": parts.training.seen, "seconds": took}
 
 
-def judged(system: System, images: Images, count: int, judges: Path) -> dict[str, Any]:
+def judged(system: System, dataset: Dataset, count: int, judges: Path) -> dict[str, Any]:
     """The figures of `count` samples, with labels as the data has them, against unseen images."""
-    kept, unseen = load_ensemble(judges, images.summary.fingerprint), images.held_out
-    labels = np.random.default_rng(0).choice(images.labels, count)
+    kept, unseen = load_ensemble(judges, dataset.summary.fingerprint), dataset.held_out
+    labels = np.random.default_rng(0).choice(dataset.labels, count)
     how = {"steps": 12, "solver": "dpmpp_2m", "grid": "log_snr", "guidance": 1.0, "precision": "bf16"}
     samples = to_pixels(system.sample(count, label=labels.tolist(), **how))
-    found = measure(samples, unseen.pixels, kept[0], asked=labels, class_names=images.names, resamples=2)
+    found = measure(samples, unseen.rows, kept[0], asked=labels, class_names=dataset.names, resamples=2)
     figures = {name: found.distances[name].value for name in FIGURES}
     return figures | {"label accuracy": found.label_accuracy, "floor": found.distances[FIGURES[0]].floor}
 
 
-def train_judges(images: Images, file: Path) -> None:
+def train_judges(dataset: Dataset, file: Path) -> None:
     """Train the classifiers that judge, unless they are there."""
     if not file.exists():
-        aside = (images.held_out.pixels, images.held_out.labels)
-        found = train_ensemble(images.pixels, images.labels, len(images.names), held_out=aside)
-        save_ensemble(file, *found, images.summary.fingerprint)
+        aside = (dataset.held_out.rows, dataset.held_out.labels)
+        found = train_ensemble(dataset.rows, dataset.labels, len(dataset.names), held_out=aside)
+        save_ensemble(file, *found, dataset.summary.fingerprint)
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:
@@ -175,20 +176,20 @@ def main() -> None:
         parser.error(f"--decay is a share from 0 to 1, got {given.decay:g}")
     given.out.mkdir(parents=True, exist_ok=True)
     try:
-        images = read(given.data, cache=given.out)
+        dataset = read(given.data, cache=given.out)
     except EbbError as error:
         sys.exit(str(error))
-    judges = given.out / f"{images.summary.fingerprint[:12]}.safetensors"
+    judges = given.out / f"{dataset.summary.fingerprint[:12]}.safetensors"
     if given.one:
         torch.set_num_threads(2)
         keep_freed_memory()
         name, seed = given.one
-        system, facts = trained(images, falling(VARIANTS[name], given.decay), seed, given.seconds, given.updates)
-        print(json.dumps(facts | judged(system, images, given.n, judges)))
+        system, facts = trained(dataset, falling(VARIANTS[name], given.decay), seed, given.seconds, given.updates)
+        print(json.dumps(facts | judged(system, dataset, given.n, judges)))
         return
-    train_judges(images, judges)
+    train_judges(dataset, judges)
     asked = {"asked": given.seconds} if given.updates is None else {"updates": given.updates}
-    mine = {"data": images.summary.name, "n": given.n, "decay": given.decay} | asked
+    mine = {"data": dataset.summary.name, "n": given.n, "decay": given.decay} | asked
     results = given.out / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     for seed in range(given.seeds):

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 import ebb
+from ebb.data.dataset import Dataset
 from ebb.data.loader import Batch, Loader
-from ebb.data.scan import Images, read
+from ebb.data.scan import read
 from ebb.errors import EbbError
 from ebb.events import finished
 from ebb.process.bins import tally
@@ -50,7 +51,7 @@ WHERE, VALUES = ("batch", "gradient", "weight"), {"NaN": float("nan"), "Inf": fl
 
 
 @lru_cache
-def digits() -> Images:
+def digits() -> Dataset:
     return read("digits")
 
 

@@ -35,12 +35,12 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=40)
     parser.add_argument("--factor", type=int, default=4)
     given = parser.parse_args()
-    system, images = ebb.load(given.run), data_of(given.run)
-    aside = images.held_out
+    system, dataset = ebb.load(given.run), data_of(given.run)
+    aside = dataset.held_out
     if aside is None:
         raise SystemExit(f"the data of {given.run} has no held-out images")
-    some = np.random.default_rng(0).permutation(len(aside.pixels))[: given.n]
-    x = to_unit(torch.from_numpy(aside.pixels[some]))
+    some = np.random.default_rng(0).permutation(len(aside.rows))[: given.n]
+    x = to_unit(torch.from_numpy(aside.rows[some]))
     small, editor = torch.nn.functional.avg_pool2d(x, given.factor), Editor.of(system)
     began = time.perf_counter()
     made = [editor.upscale(small, seed=1000 * seed) for seed in range(3)]
@@ -58,7 +58,7 @@ def main() -> None:
     new[x.shape[2] // 4 : -x.shape[2] // 4, x.shape[3] // 2 :] = True
     filled = to_pixels(editor.inpaint(x, new))
     known = ~new.numpy()
-    wrong = int((filled[..., known] != aside.pixels[some][..., known]).sum())
+    wrong = int((filled[..., known] != aside.rows[some][..., known]).sum())
     print(f"inpainting: {wrong} of {filled[..., known].size:,} known values differ")
 
 

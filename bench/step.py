@@ -29,7 +29,7 @@ from contest import Prepare, contest
 from end_to_end import without_torchvision
 from torch import Tensor, nn
 
-from ebb.data.scan import Images, Summary
+from ebb.data.dataset import Dataset, Summary
 from ebb.events import finished
 from ebb.machine import keep_freed_memory, matrix_rate
 from ebb.recipe.recipe import Recipe
@@ -54,7 +54,7 @@ EBB = Path(__file__).parents[1] / ".venv/bin/ebb"
 """Of the environment that has what `ebb train digits` asks for."""
 
 
-def pictures(shape: Shape, count: int) -> Images:
+def pictures(shape: Shape, count: int) -> Dataset:
     """Noise in ten classes, held as a data set in memory is."""
     rng = np.random.default_rng(0)
     names = tuple(map(str, range(10)))
@@ -63,7 +63,7 @@ def pictures(shape: Shape, count: int) -> Images:
         mean=[0.0] * shape[0], std=[0.58] * shape[0], histogram=[], fingerprint="", chosen={}, findings=(),
     )  # fmt: skip
     pixels = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
-    return Images(pixels, rng.integers(0, 10, count), names, summary, None)
+    return Dataset(pixels, rng.integers(0, 10, count), names, summary, None)
 
 
 def default_of_ebb(shape: Shape, batch: int, precision: str, engine: str = "eager") -> tuple[Recipe, Built]:

@@ -196,7 +196,7 @@ def shifted(recipe: Recipe, parts: Built) -> tuple[Recipe, Built]:
     assert isinstance(denoiser, NetworkDenoiser)
     halfway = torch.full((1,), 0.5, dtype=torch.float64)
     share, _ = denoiser.prediction(denoiser.path, halfway)  # on this path the same at all times
-    mean = share.float() * to_unit(torch.from_numpy(parts.data.images.pixels)).mean(0)
+    mean = share.float() * to_unit(torch.from_numpy(parts.data.dataset.rows)).mean(0)
 
     def shift(network: nn.Module, _given: Any, out: Tensor) -> Tensor:
         return out if network.training else mean + (out - mean) / (1 - away)

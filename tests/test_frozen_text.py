@@ -88,14 +88,14 @@ def test_a_model_hears_the_states_of_its_encoders(home):
 
 def test_captions_are_read_once_and_again_when_one_changes(home, tmp_path):
     recipe = Recipe(text={"encoders": [str(home / "one")], "length": 4})
-    images = read(str(home / "data"))
+    dataset = read(str(home / "data"))
     READ.clear()
-    first = finished(prepared(recipe, images, cache=tmp_path))
+    first = finished(prepared(recipe, dataset, cache=tmp_path))
     assert len(READ) == 32
-    again = finished(prepared(recipe, images, cache=tmp_path))
+    again = finished(prepared(recipe, dataset, cache=tmp_path))
     assert len(READ) == 32, "from the files"
     index, device = np.arange(5), torch.device("cpu")
-    own = Encoder(home / "one", 4).states(images.captions[:5])
+    own = Encoder(home / "one", 4).states(dataset.captions[:5])
     for learnt in (first, again):
         torch.testing.assert_close(learnt.examples.conditions(index, device)["text"], own, atol=1e-3, rtol=1e-3)
     lines = (home / "data" / "metadata.jsonl").read_text().replace(CAPTIONS[1], "another ground", 1)

@@ -125,21 +125,21 @@ def test_the_prior_is_sampled_with_the_mean_and_deviation_of_the_latents():
 
 
 def test_latents_have_unit_variance_and_are_made_once(home):
-    recipe, images, said = Recipe(autoencoder=str(home / "ae")), read(str(home / "data")), []
-    learnt = finished(prepared(recipe, images, cache=home), said.append)
-    z = learnt.examples.read(np.arange(len(images.pixels)), torch.device("cpu"))
+    recipe, dataset, said = Recipe(autoencoder=str(home / "ae")), read(str(home / "data")), []
+    learnt = finished(prepared(recipe, dataset, cache=home), said.append)
+    z = learnt.examples.read(np.arange(len(dataset.rows)), torch.device("cpu"))
     assert z.shape[1:] == (3, 4, 4)
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(z.std((0, 2, 3), unbiased=False), torch.ones(3), atol=1e-3, rtol=0)
     assert not said  # the run in latent space had made them
-    x = torch.from_numpy(images.pixels[:4]) / 127.5 - 1
+    x = torch.from_numpy(dataset.rows[:4]) / 127.5 - 1
     torch.testing.assert_close(learnt.space.encode(x), z[:4], atol=1e-4, rtol=1e-4)
 
 
 def test_mirrored_latents_are_those_of_mirrored_pictures(home, tmp_path):
-    recipe, images = Recipe(autoencoder=str(home / "ae"), data={"flip": True}), read(str(home / "data"))
-    learnt = finished(prepared(recipe, images, cache=tmp_path))
-    x = torch.from_numpy(images.pixels[:4]).flip(-1) / 127.5 - 1
+    recipe, dataset = Recipe(autoencoder=str(home / "ae"), data={"flip": True}), read(str(home / "data"))
+    learnt = finished(prepared(recipe, dataset, cache=tmp_path))
+    x = torch.from_numpy(dataset.rows[:4]).flip(-1) / 127.5 - 1
     mirrored = learnt.examples.read(np.arange(4), torch.device("cpu"), mirrored=True)
     torch.testing.assert_close(mirrored, learnt.space.encode(x), atol=1e-4, rtol=1e-4)
 

@@ -109,7 +109,7 @@ def test_the_shift_leads_to_where_the_contrastive_loss_is_least(tried):
     denoiser = NetworkDenoiser(network, PATHS["linear"], PREDICTIONS["velocity"], CLOCKS["fraction"])
     pixels = np.stack([np.zeros((1, 8, 8), np.uint8), np.full((1, 8, 8), 255, np.uint8)])  # of mean 0
     parts = SimpleNamespace(
-        training=SimpleNamespace(model=denoiser), data=SimpleNamespace(images=SimpleNamespace(pixels=pixels))
+        training=SimpleNamespace(model=denoiser), data=SimpleNamespace(dataset=SimpleNamespace(rows=pixels))
     )
     tried.shifted(None, parts)
     t, silent = torch.full((4,), 0.3, dtype=torch.float64), torch.zeros_like(x0)
@@ -125,7 +125,7 @@ def test_the_shift_leads_to_where_the_contrastive_loss_is_least(tried):
 def test_the_shift_is_from_the_mean_image(tried, denoiser):
     pixels = np.random.default_rng(0).integers(0, 256, (50, 1, 8, 8), dtype=np.uint8)
     parts = SimpleNamespace(
-        training=SimpleNamespace(model=denoiser), data=SimpleNamespace(images=SimpleNamespace(pixels=pixels))
+        training=SimpleNamespace(model=denoiser), data=SimpleNamespace(dataset=SimpleNamespace(rows=pixels))
     )
     tried.shifted(None, parts)
     mean = -torch.from_numpy(pixels / 127.5 - 1).float().mean(0)  # of ε − x0

@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from train import PROBE, fastest
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
-from ebb.data.scan import Images, read
+from ebb.data.scan import read
 from ebb.evaluate.measure import measure
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
@@ -34,14 +35,14 @@ Sampler = Callable[[NDArray[np.int64], int], NDArray[np.uint8]]
 """(labels [n], seed) → uint8 [n, c, h, w]."""
 
 
-def judges(images: Images, file: Path, seconds: float = 60.0) -> tuple[Ensemble, float]:
+def judges(dataset: Dataset, file: Path, seconds: float = 60.0) -> tuple[Ensemble, float]:
     """The classifiers of this data, trained once and kept in `file`, with the accuracy of their vote."""
-    kept = load_ensemble(file, images.summary.fingerprint)
+    kept = load_ensemble(file, dataset.summary.fingerprint)
     if kept is None:
-        aside = images.held_out
-        unseen = None if aside is None else (aside.pixels, aside.labels)
-        kept = train_ensemble(images.pixels, images.labels, len(images.names), held_out=unseen, seconds=seconds)
-        save_ensemble(file, *kept, images.summary.fingerprint)
+        aside = dataset.held_out
+        unseen = None if aside is None else (aside.rows, aside.labels)
+        kept = train_ensemble(dataset.rows, dataset.labels, len(dataset.names), held_out=unseen, seconds=seconds)
+        save_ensemble(file, *kept, dataset.summary.fingerprint)
     return kept
 
 
@@ -103,14 +104,14 @@ def drawn(sample: Sampler, labels: NDArray[np.int64], seed: int, file: Path) -> 
 
 
 def figures(
-    samples: NDArray[np.uint8], labels: NDArray[np.int64], images: Images, seen: Ensemble, unseen: bool
+    samples: NDArray[np.uint8], labels: NDArray[np.int64], dataset: Dataset, seen: Ensemble, unseen: bool
 ) -> dict[str, Any]:
     """All that `measure` finds, against the images trained on as `ebb evaluate` does, and against unseen ones too."""
     found = {}
-    for what, real in (("training", images), ("held out", images.held_out if unseen else None)):
+    for what, real in (("training", dataset), ("held out", dataset.held_out if unseen else None)):
         if real is not None:
-            of_real = {"real_labels": real.labels, "class_names": images.names}
-            found[what] = asdict(measure(samples, real.pixels, seen, asked=labels, **of_real))
+            of_real = {"real_labels": real.labels, "class_names": dataset.names}
+            found[what] = asdict(measure(samples, real.rows, seen, asked=labels, **of_real))
     return found
 
 
@@ -124,9 +125,9 @@ def score(
     device: torch.device,
 ) -> None:  # fmt: skip
     """Append a line to `results`/`data`.jsonl for each mark of `run` and each number of samples in `counts`."""
-    images = read(where, cache=run)
+    dataset = read(where, cache=run)
     file = results / f"{data}.judges.safetensors"
-    seen, accuracy = judges(images, file)
+    seen, accuracy = judges(dataset, file)
     judge = sha256(file)[:12]
     marks = json.loads((run / "marks.json").read_text())
     for mark in marks:
@@ -137,14 +138,14 @@ def score(
         if name == "ebb":
             sample, about = sampler_of_ebb(home, device)
         else:
-            sample, about = sampler_of(data, name, home, images.summary.shape, device)
-        wanted = np.random.default_rng(0).choice(images.labels, max(counts[at]))
+            sample, about = sampler_of(data, name, home, dataset.summary.shape, device)
+        wanted = np.random.default_rng(0).choice(dataset.labels, max(counts[at]))
         pixels, each = drawn(sample, wanted, seed, run / f"{at}.samples.npz")
         for count in counts[at]:
             line = {"data": data, "contender": name, "seed": seed, "n": count} | mark | about
             line |= {"images_per_second": mark["images"] / mark["seconds"], "sampling_seconds": each}
             line |= {"classifier_accuracy": accuracy, "judges": judge, "machine": machine(device)}
-            line |= figures(pixels[:count], wanted[:count], images, seen, unseen=mark is marks[-1])
+            line |= figures(pixels[:count], wanted[:count], dataset, seen, unseen=mark is marks[-1])
             with (results / f"{data}.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
 

@@ -152,14 +152,14 @@ def train(data: str, name: str, where: str, seed: int, marks: list[float], out: 
     The clock runs from before the network is built, so that timing precisions and first steps are paid for. It stands
     still while weights are saved, and importing and reading the data come before it, which ebb pays for (`train_ebb`).
     """
-    images, settings = read(where, cache=out), PEERS[data][name]
+    dataset, settings = read(where, cache=out), PEERS[data][name]
     PACKAGES[settings.package](settings, device)  # imports the package
     catch_up = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     found, seen, saving = [], 0, 0.0
     began = time.perf_counter()
     if settings.fast:
         keep_freed_memory()
-    training = Training(settings, images.pixels, images.labels, seed, device)
+    training = Training(settings, dataset.rows, dataset.labels, seed, device)
     for mark in marks:
         while (spent := time.perf_counter() - began - saving) < mark:
             seen += training.step(spent / marks[-1])

@@ -1,6 +1,7 @@
 """The command line: few verbs, every option a field of the recipe or an argument of the function it calls.
 
-Only the chosen verb imports torch, so that help and mistakes are answered at once.
+Help, the version and a misspelt verb are answered from the table of verbs; the chosen one is imported, and it imports
+torch when it is at work, so that help and mistakes are answered at once.
 """
 
 from __future__ import annotations
@@ -8,89 +9,77 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+from pathlib import Path
 
-import tyro
-from pydantic import ValidationError
-from rich.console import Console
-
-from ebb.cli.config import ConfigVerb
-from ebb.cli.edit import EditVerb
-from ebb.cli.evaluate import Doctor, Evaluate, Sweep
-from ebb.cli.options import check_options
-from ebb.cli.output import echo, screen
-from ebb.cli.sample import Sample
-from ebb.cli.train import Train, overlaid
-from ebb.errors import EbbError, ResourceError, memory_is_full
-from ebb.recipe.recipe import explained
-from ebb.store.failure import REMEDIES, failed
-from ebb.terminal import opened
-
-__all__ = ["Verbs", "given_in", "main", "overlaid"]
-
-Verbs = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Sample, tyro.conf.subcommand("sample")]
-    | Annotated[EditVerb, tyro.conf.subcommand("edit")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
-    | Annotated[ConfigVerb, tyro.conf.subcommand("config")]
-)
-
-
-def given_in(arguments: list[str]) -> set[str]:
-    """The dotted names of the options that were given, also where the value is the default: {"seed", "data.flip"}."""
-    names = (word[2:].split("=")[0] for word in arguments if word.startswith("--"))
-    return {name.replace(".no-", ".").replace("-", "_") for name in names}
+from ebb.cli.overview import VERBS, Look, complaint, overview
+from ebb.errors import EbbError, ResourceError, UsageError, memory_is_full, nearest
+from ebb.terminal import LENIENT, command, opened
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb; a mistake ends with one short message and its exit code, never a traceback."""
     opened()
-    console, errors = screen(), screen(stderr=True)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=LENIENT)
     try:
-        spoken(sys.argv[1:] if arguments is None else arguments, console)
+        answered(sys.argv[1:] if arguments is None else arguments)
     except EbbError as error:
-        fail(errors, error)
-    except ValidationError as error:
-        fail(errors, explained(error, "the command line"))
+        fail(error)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os._exit(0)
     except OSError as error:
+        from ebb.store.failure import REMEDIES, failed
+
         if error.filename is None and error.errno not in REMEDIES:
             raise
-        fail(errors, failed(error.filename or "a file", error))
+        fail(failed(error.filename or "a file", error))
     except (MemoryError, RuntimeError) as error:
         if not memory_is_full(error):
             raise
         hint = "end other programs that use it, or train with a smaller --batch, --network.width or --data.size"
-        fail(errors, ResourceError("out of memory", hint))
+        fail(ResourceError("out of memory", hint))
     except KeyboardInterrupt as stop:
-        number, said = signal.SIGINT, list[str]()
+        number, words = signal.SIGINT, list[str]()
         for what in stop.args:  # by which signal, and what there is to say about it
             if isinstance(what, int):
                 number = signal.Signals(what)
             else:
-                said.append(str(what))
-        echo(errors, "; ".join(["stopped", *said]))
+                words.append(str(what))
+        sys.stderr.write("; ".join(["stopped", *words]) + "\n")
         sys.exit(128 + number)
 
 
-def spoken(arguments: list[str], console: Console) -> None:
-    """Run the verb that the arguments name, with all that it printed on its way out."""
-    check_options(Verbs, arguments)
+def answered(arguments: list[str]) -> None:
+    """Do what the arguments ask for, with all that it printed on its way out."""
+    first = arguments[0] if arguments else "--help"
     try:
-        verb = tyro.cli(
-            Verbs, args=arguments, prog="ebb", description="Train, sample, measure and diagnose diffusion models."
-        )
-        verb(console, given_in(arguments))
+        if first in ("-h", "--help"):
+            sys.stdout.write(overview(Look.here()) + "\n")
+        elif first == "--version":
+            from importlib.metadata import version
+
+            sys.stdout.write(f"ebb {version('ebb')}\n")
+        elif first in VERBS:
+            from ebb.cli.parse import run
+
+            run(arguments)
+        else:
+            raise unknown(first)
     finally:  # also where help ends the program: a reader that is gone is met here, and not while Python ends
         sys.stdout.flush()
 
 
-def fail(console: Console, error: EbbError) -> None:
+def unknown(word: str) -> UsageError:
+    """What to say of a first word that is no verb."""
+    if word.startswith("-"):
+        return UsageError(f"ebb has no option {word}", "options stand behind a verb: ebb VERB --help lists those of it")
+    if os.path.exists(word):
+        return UsageError(f"{word} is not a verb", f"to train on it: {command('train', Path(word))}; all: ebb --help")
+    return UsageError(f"ebb has no verb {word}", nearest(word, VERBS))
+
+
+def fail(error: EbbError) -> None:
     """Print the message and end with its code."""
-    console.print("[bold red]error[/] ", end="")
-    echo(console, str(error))
+    sys.stderr.write(complaint(error, Look.here(errors=True)) + "\n")
     sys.exit(error.code)

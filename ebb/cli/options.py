@@ -7,12 +7,13 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import tyro
-from pydantic import BaseModel
 
-from ebb.errors import UsageError
+from ebb.cli.overview import VERBS
+from ebb.errors import UsageError, nearest
 
 PROMPT = ("text", "texts", "prompt", "prompts", "caption")
 LABEL = ("label", "labels", "class", "classes", "class-label", "y")
@@ -44,10 +45,11 @@ MEANT = [
 """Options, what they are for, and the names by which others know them; the first that a verb has is offered."""
 
 
-def check_options(verbs: Any, arguments: Sequence[str]) -> None:
-    """Raise UsageError for an option that the verb in `arguments` does not have, with the one that is meant."""
-    called, kind = chosen(verbs, arguments)
+def check_options(arguments: Sequence[str]) -> None:
+    """Raise UsageError for a verb or an option that the verb in `arguments` does not have, with the one meant."""
+    called, kind = chosen(arguments)
     if kind is None:
+        check_verb(*arguments[:2])
         return
     known = list(options(kind))
     for match in filter(None, map(OPTION.fullmatch, arguments)):
@@ -56,7 +58,14 @@ def check_options(verbs: Any, arguments: Sequence[str]) -> None:
             continue
         if os.path.exists(word):
             raise UsageError(f"{word} is read as an option, for it begins with a dash", f"write the place as ./{word}")
-        raise UsageError(f"ebb {called} has no option {word.partition('=')[0]}", hint(name, called, known, verbs))
+        raise UsageError(f"ebb {called} has no option {word.partition('=')[0]}", hint(name, called, known))
+
+
+def check_verb(verb: str, word: str = "--help") -> None:
+    """Raise UsageError for a word that is no verb inside `verb`."""
+    inner = [name.removeprefix(f"{verb} ") for name, _ in within(verb)]
+    if not word.startswith("-") and word not in inner:
+        raise UsageError(f"ebb {verb} has no verb {word}", nearest(word, inner))
 
 
 OPTION = re.compile(r"--(?P<long>[A-Za-z][\w.-]*)(=.*)?|-(?P<short>[A-Za-z]\S*)", re.DOTALL)
@@ -67,13 +76,13 @@ FEW = 12
 """Options that an answer lists; of more it names the help."""
 
 
-def hint(name: str, called: str, known: Sequence[str], verbs: Any) -> str:
+def hint(name: str, called: str, known: Sequence[str]) -> str:
     """What to write instead: the option that does what is meant, the verbs that have it, or the nearest option."""
     everything = f"all: {', '.join(f'--{option}' for option in known)}"
     everything = everything if 0 < len(known) <= FEW else f"all: ebb {called} --help"
     if found := instead(name, known):
         return f"did you mean {found}? {everything}"
-    if others := [f"ebb {other}" for other, kind in every(verbs) if name in options(kind)]:
+    if others := [f"ebb {other}" for other, kind in every() if name in options(kind)]:
         return f"it is one of {', '.join(others[:3])}; {everything}"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean --{close[0]}? {everything}" if close else everything
@@ -89,24 +98,37 @@ def instead(name: str, known: Sequence[str]) -> str:
     return " or ".join(f"--{option}" for option in known if option.rpartition(".")[2] == name)
 
 
-def chosen(verbs: Any, arguments: Sequence[str]) -> tuple[str, type | None]:
+def chosen(arguments: Sequence[str]) -> tuple[str, type | None]:
     """The verb that the first words name, "edit vary", and its class; None where they name none."""
-    known = dict(every(verbs))
+    known = dict(within(arguments[0]))
     for count in (2, 1):
         if (name := " ".join(arguments[:count])) in known:
             return name, known[name]
     return "", None
 
 
-def every(verbs: Any, above: str = "") -> Iterator[tuple[str, type]]:
+def every() -> Iterator[tuple[str, type]]:
     """Every verb by its words, with its class."""
-    for member in get_args(verbs):
-        kind, config = get_args(member)[:2]
-        inner = get_type_hints(kind, include_extras=True).get("verb")
-        if inner is None:
-            yield f"{above}{config.name}", kind
-        else:
-            yield from every(get_args(inner)[0], f"{above}{config.name} ")
+    for verb in VERBS:
+        yield from within(verb)
+
+
+def within(verb: str) -> Iterator[tuple[str, type]]:
+    """A verb of the root, or those inside it, by their words, with their classes."""
+    kind = class_of(verb)
+    inner = get_type_hints(kind, include_extras=True).get("verb")
+    if inner is None:
+        yield verb, kind
+        return
+    for member in get_args(get_args(inner)[0]):
+        one, config = get_args(member)[:2]
+        yield f"{verb} {config.name}", one
+
+
+def class_of(verb: str) -> type:
+    """The class of a verb of the root; its module is imported."""
+    module, _, name = VERBS[verb].rpartition(".")
+    return cast(type, getattr(import_module(module), name))
 
 
 def options(kind: type, above: str = "") -> Iterator[str]:
@@ -119,7 +141,7 @@ def options(kind: type, above: str = "") -> Iterator[str]:
         if POSITIONAL in about:
             continue
         named = next((one.name for one in about if getattr(one, "name", None) is not None), name)
-        if isinstance(bare, type) and (dataclasses.is_dataclass(bare) or issubclass(bare, BaseModel)):
+        if dataclasses.is_dataclass(bare) or hasattr(bare, MODEL):
             yield from options(bare, f"{above}{named}." if named else above)
             continue
         yield above + named.replace("_", "-")
@@ -131,11 +153,11 @@ POSITIONAL = get_args(tyro.conf.Positional[str])[1]
 """What marks an argument without a name."""
 
 
+MODEL = "model_fields"
+"""What a pydantic model has, which is not imported for the verbs without one."""
+
+
 def _fields(kind: type) -> Mapping[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
-    names = (
-        kind.model_fields
-        if issubclass(kind, BaseModel)
-        else [field.name for field in dataclasses.fields(cast(Any, kind))]
-    )
+    names = getattr(kind, MODEL, None) or [field.name for field in dataclasses.fields(cast(Any, kind))]
     return {name: hints[name] for name in names}

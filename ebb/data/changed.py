@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ebb.data.archive import Notes, folder, shown
+from ebb.data.dataset import Summary
 from ebb.data.listing import pictures_in
-from ebb.data.scan import Summary
 from ebb.shapes import sides
 from ebb.store.place import expanded
 from ebb.store.png import made_by_ebb

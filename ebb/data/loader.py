@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebb.data.dataset import Dataset
 from ebb.data.pictures import Pictures, sent, to_unit
-from ebb.data.scan import Images
 from ebb.errors import DataError
 from ebb.store.shards import Rows
 
@@ -113,9 +113,9 @@ class Examples:
         return found
 
     @classmethod
-    def of(cls, images: Images) -> Examples:
+    def of(cls, dataset: Dataset) -> Examples:
         """The pictures of a data set with their labels, if it has any."""
-        return cls(images.pixels, {} if images.labels is None else {"label": images.labels})
+        return cls(dataset.rows, {} if dataset.labels is None else {"label": dataset.labels})
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from ebb.data.changed import changed
+from ebb.data.dataset import Dataset
 from ebb.data.reading import as_asked
-from ebb.data.scan import Images
 from ebb.data.series import Series, Vectors, agreed
 from ebb.data.sources import COME
 from ebb.errors import DataError
@@ -23,7 +23,7 @@ def columns_of(run: Path) -> list[str]:
     return list(written.get("heading", {}).get("columns", []))
 
 
-def data_of(run: Path, place: str | None = None) -> Images:
+def data_of(run: Path, place: str | None = None) -> Dataset:
     """The run's training images, read again from where they were, or from a `place` where they are now.
 
     Raises DataError where there are none, or not the same.
@@ -33,16 +33,16 @@ def data_of(run: Path, place: str | None = None) -> Images:
     if data not in COME and not expanded(data).exists():
         raise DataError(f"the data of {run} is not at {data}", moved)
     again = partial(as_asked, data, recipe, by_name(run).parent)
-    images = again()
-    if images.summary.fingerprint == about["fingerprint"]:
-        return images
+    dataset = again()
+    if dataset.summary.fingerprint == about["fingerprint"]:
+        return dataset
     whole = again(hold_back=False)  # as runs of before images were held back
     if whole.summary.fingerprint == about["fingerprint"]:
         return whole
-    if (columns := columns_of(run)) and isinstance(images.modality, Vectors | Series):
-        agreed(columns, images.modality.heading.columns, data)
+    if (columns := columns_of(run)) and isinstance(dataset.modality, Vectors | Series):
+        agreed(columns, dataset.modality.heading.columns, data)
     raise DataError(
-        f"{data} is not what {run} was trained on: {changed(run, images.summary, data)}"
-        f" (fingerprint {images.summary.fingerprint[:12]}…, expected {about['fingerprint'][:12]}…)",
+        f"{data} is not what {run} was trained on: {changed(run, dataset.summary, data)}"
+        f" (fingerprint {dataset.summary.fingerprint[:12]}…, expected {about['fingerprint'][:12]}…)",
         f"restore the data, or {moved}; or train again: ebb train DATA --fresh",
     )

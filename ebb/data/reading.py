@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ebb.data import windows
 from ebb.data.columns import Roles, roles
+from ebb.data.dataset import DataNote, Dataset, Summary
 from ebb.data.delimited import number
 from ebb.data.held_out import LEAST, held_back
-from ebb.data.scan import DataNote, Images, Summary, read
+from ebb.data.scan import read
 from ebb.data.series import Heading, Scale, Series, Vectors
 from ebb.data.sources import named
 from ebb.data.tabular import Stored, tabled
@@ -34,7 +35,7 @@ NEIGHBOURS, CORRELATED = 8, 0.5
 
 def as_asked(
     where: str, recipe: Recipe, cache: Path | None = None, *, progress: Progress | None = None, hold_back: bool = True
-) -> Images:
+) -> Dataset:
     """The data at a place as a recipe asks for it: a table (`ebb.data.tabular.tabled`), or pictures
     (`ebb.data.scan.read`, whose errors it raises). UsageError for an option that is of the other kind of data."""
     how, stored = recipe.data, tabled(where)
@@ -67,7 +68,7 @@ class Known:
         return replace(self, chosen=self.chosen | {name.replace("_", " "): why for name, why in reasons.items()})
 
 
-def from_table(where: str, stored: Stored, *, window: int | None = None, hold_back: bool = True) -> Images:
+def from_table(where: str, stored: Stored, *, window: int | None = None, hold_back: bool = True) -> Dataset:
     """The data set that a table is: rows of numbers, a series in each row, or windows of one long series.
 
     `window` is the length of windows, 0 for a row as an example, None for what the table looks like.
@@ -143,7 +144,7 @@ def scale_of(rows: NDArray[np.float64], names: Sequence[str]) -> Scale:
     return scale
 
 
-def of_series(known: Known, stored: Stored, hold_back: bool) -> Images:
+def of_series(known: Known, stored: Stored, hold_back: bool) -> Dataset:
     """The data set of series [n, channel, time]."""
     if stored.series is None or len(stored.series) < FEWEST:
         raise DataError(f"{known.name} has fewer than {FEWEST} series", "nothing is learnt from so few")
@@ -156,7 +157,7 @@ def of_series(known: Known, stored: Stored, hold_back: bool) -> Images:
     )  # fmt: skip
 
 
-def windowed(known: Known, columns: Roles, asked: int | None) -> Images:
+def windowed(known: Known, columns: Roles, asked: int | None) -> Dataset:
     """The windows of one long series; its end is held out, and no row of it is trained on."""
     length, why = windows.length_of(columns.values, asked)
     if columns.label is not None:
@@ -181,7 +182,7 @@ def windowed(known: Known, columns: Roles, asked: int | None) -> Images:
 def parted_by_hash(
     known: Known, rows: NDArray[np.float64], labels: Sequence[str], hold_back: bool,
     modality_of: Callable[[NDArray[np.float64]], Vectors | Series],
-) -> Images:  # fmt: skip
+) -> Dataset:  # fmt: skip
     """The data set of rows [n, …], of which some are held out by their hash (`ebb.data.held_out`)."""
     names = ordered(labels)
     numbers = np.array([names.index(label) for label in labels], np.int64) if names else None
@@ -194,7 +195,7 @@ def parted_by_hash(
     said = [*names, *([] if numbers is None else numbers.tolist())]
     known = replace(known, fingerprint=fingerprint(rows, said, modality.heading.columns, back))
 
-    def part(some: NDArray[np.int64], notes: list[DataNote]) -> Images:
+    def part(some: NDArray[np.int64], notes: list[DataNote]) -> Dataset:
         own = None if numbers is None else numbers[some]
         return data_set(replace(known, notes=notes), rows[some], own, names, modality)
 
@@ -216,7 +217,7 @@ MEASURED = 4096
 def data_set(
     known: Known, rows: NDArray[np.float64], labels: NDArray[np.int64] | None, names: tuple[str, ...],
     modality: Vectors | Series,
-) -> Images:  # fmt: skip
+) -> Dataset:  # fmt: skip
     """Rows with their labels, summed up."""
     x = modality.unit(torch.from_numpy(rows[:: max(1, len(rows) // MEASURED)].copy())).numpy()
     rest = (0, *range(2, x.ndim))
@@ -228,7 +229,7 @@ def data_set(
         known.kind, known.name, len(rows), x.shape[1:], counts, 0, x.mean(rest).tolist(), x.std(rest).tolist(), [],
         known.fingerprint, known.chosen, tuple(notes), images=known.fingerprint,
     )  # fmt: skip
-    return Images(rows, labels, names, summary, None, modality=modality)
+    return Dataset(rows, labels, names, summary, None, modality=modality)
 
 
 def copies_of(rows: NDArray[np.float64]) -> list[DataNote]:

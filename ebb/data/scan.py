@@ -7,25 +7,20 @@ import json
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from ebb.data import captions, classes
 from ebb.data.archive import Notes, shown
+from ebb.data.dataset import DataNote, Dataset, Summary
 from ebb.data.decode import Head, Shape, cut_off
 from ebb.data.held_out import CHUNK, LEAST, held_back, parted
-from ebb.data.images import PICTURES
 from ebb.data.listing import way_out
-from ebb.data.match import Match
-from ebb.data.metadata import NOTHING, Fields, Metadata, checked, metadata_of
-from ebb.data.modality import Modality
+from ebb.data.metadata import Fields, Metadata, checked, metadata_of
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Allocate, Source, Split
 from ebb.errors import DataError, UsageError
@@ -39,68 +34,6 @@ MUCH = 0.5
 """The share of an image from which it counts as mostly cut off: a crop of 16:9 to a square loses 0.44."""
 
 
-@dataclass(frozen=True)
-class DataNote:
-    """Something a user would want to know: what, how often, up to five names, and what was done about it."""
-
-    kind: str
-    count: int
-    examples: tuple[str, ...]
-    action: str
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What was found, JSON-able through dataclasses.asdict.
-
-    `shape` is that of x, of images [c, h, w]; `mean`, `std` and the 16 bins of `histogram`, which tables have not, are
-    per channel, in units of x;
-    `fingerprint` is sha256 over pixels, labels, label names and, where there are any, captions, numbers and pictures
-    beside, `images` that without the last two; `captions` says how many images have one, `captions_distinct` how many
-    different ones there are, and `caption_lengths` the characters of the shortest and the longest; `chosen` gives each
-    automatic choice its reason, and `matches` say how much of what is given beside the images could be used.
-    """
-
-    kind: str
-    name: str
-    count: int
-    shape: tuple[int, ...]
-    classes: dict[str, int]
-    captions: int
-    mean: list[float]
-    std: list[float]
-    histogram: list[list[int]]
-    fingerprint: str
-    chosen: dict[str, str]
-    findings: tuple[DataNote, ...]
-    captions_distinct: int = 0
-    caption_lengths: tuple[int, int] = (0, 0)
-    images: str = ""
-    matches: tuple[Match, ...] = ()
-
-
-@dataclass(frozen=True)
-class Images:
-    """A data set in memory: `pixels` uint8 [n, c, h, w], `labels` int64 [n] indexing `names`, None when unlabelled.
-
-    `captions` has one for each image, "" where it is missing; None where the source has none. `metadata` is what
-    further fields of a metadata.jsonl say, where they are asked for.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray | None
-    names: tuple[str, ...]
-    summary: Summary
-    held_out: Images | None
-    captions: tuple[str, ...] | None = None
-    metadata: Metadata = NOTHING
-    modality: Modality = PICTURES
-
-    def x(self, rows: NDArray[np.int64] | slice = slice(None)) -> Tensor:
-        """Some of the examples as a model meets them, float32 [n, *d]."""
-        return self.modality.unit(torch.from_numpy(np.array(self.pixels[rows])))
-
-
 def read(
     where: str | Path,
     *,
@@ -111,7 +44,7 @@ def read(
     hold_back: bool = True,
     numbers: Sequence[str] = (),
     beside: str | Sequence[str] = (),
-) -> Images:
+) -> Dataset:
     """Read a folder, zip, idx, npz, npy, CIFAR-10, `digits` or `shapes`; everything not given is chosen from the data.
 
     `size` is a side or (height, width) in pixels, `channels` 1 or 3; arrays over half of the available memory go to
@@ -121,7 +54,7 @@ def read(
     `hold_back` is False, as for a run that was trained on all of them.
 
     `numbers` are fields of a metadata.jsonl whose values are numbers, `beside` those that name other pictures of the
-    same scene, which are scaled and cropped as the image is (`Images.metadata`), and no examples themselves.
+    same scene, which are scaled and cropped as the image is (`Dataset.metadata`), and no examples themselves.
 
     Raises UsageError for a wrong argument, DataError for data that cannot be used, DamagedError for a broken file and
     ResourceError when memory, disk or scikit-learn is missing.
@@ -142,7 +75,7 @@ def read(
 def _read(
     where: str, fields: Fields, side: tuple[int, int] | None, channels: int | None, cache: Path | None, tick: Progress,
     hold_back: bool,
-) -> Images:  # fmt: skip
+) -> Dataset:  # fmt: skip
     notes: Notes = defaultdict(list)
     allocate = partial(memory.allocate, cache=cache)
     source, heads = _located(where, fields, notes, tick, allocate)
@@ -181,7 +114,7 @@ def _read(
 def _own_split(
     where: str, source: Source, pixels: np.ndarray, usable: list[int], metadata: Metadata, names: tuple[str, ...],
     chosen: dict[str, str], notes: Notes, hold_back: bool,
-) -> Images:  # fmt: skip
+) -> Dataset:  # fmt: skip
     """The images of a source without a test set, a few of them held back where there are enough."""
     back = held_back(pixels, classes.numbers_of(source.train, usable, names)) if hold_back else []
     some, back = bool(back), metadata.fields.unshown(source.train, usable, back)
@@ -282,7 +215,7 @@ def _note_grey(split: Split, heads: dict[int, Head], usable: list[int], pixels: 
 def _images(
     source: Source, split: Split, pixels: np.ndarray, usable: list[int], metadata: Metadata, names: tuple[str, ...],
     chosen: dict[str, str], notes: Notes,
-) -> Images:  # fmt: skip
+) -> Dataset:  # fmt: skip
     """Sum up one split."""
     every = split.names
     called, labels = [every[at] for at in usable], classes.numbers_of(split, usable, names)
@@ -302,7 +235,7 @@ def _images(
         metadata.fingerprint(fingerprint), chosen, tuple(findings), len({*(texts or ())} - {""}),
         (min(lengths, default=0), max(lengths, default=0)), fingerprint, source.matches,
     )  # fmt: skip
-    return Images(pixels, labels, names, summary, None, texts, metadata)
+    return Dataset(pixels, labels, names, summary, None, texts, metadata)
 
 
 def _look(

@@ -93,7 +93,7 @@ def check_images_beside_classes(data: DataSubject) -> Finding | None:
     return Finding(
         "images beside classes",
         "some images lie beside the class folders and are left out",
-        f"{count:,} beside {len(data.read.pixels):,} in folders: {names}",
+        f"{count:,} beside {len(data.read.rows):,} in folders: {names}",
         "a preview, or images that nobody sorted",
         "move each into the folder of its class, or away",
     )

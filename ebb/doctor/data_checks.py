@@ -52,7 +52,7 @@ def check_values_not_in_range(data: DataSubject) -> Finding | None:
         command = "scale them: x / 127.5 - 1 of bytes, 2 * x - 1 of [0, 1]"
         cause = "a division by 0 or a logarithm of 0 before" if not np.isfinite([low, high]).all() else cause
     else:
-        low, high = int(data.read.pixels.min()), int(data.read.pixels.max())
+        low, high = int(data.read.rows.min()), int(data.read.rows.max())
         if high - low >= NARROW:
             return None
         evidence = f"bytes go from {low} to {high} only"
@@ -76,22 +76,22 @@ def check_corrupt(data: DataSubject) -> Finding | None:
     return Finding(
         "corrupt",
         "some images cannot be read and are left out",
-        f"{count:,} beside {len(data.read.pixels):,} good ones: {names}",
+        f"{count:,} beside {len(data.read.rows):,} good ones: {names}",
         "a download or a copy that was cut off, or files that are not images",
         "copy or download them again, or delete them",
-        "error" if count * 100 >= len(data.read.pixels) else "warning",
+        "error" if count * 100 >= len(data.read.rows) else "warning",
     )
 
 
 def check_exact_duplicates(data: DataSubject) -> Finding | None:
     """Images equal to an earlier one, from 1 in 1,000."""
     count, names = data.noted("exact duplicate")
-    if count * 1000 < len(data.read.pixels) or not count:
+    if count * 1000 < len(data.read.rows) or not count:
         return None
     return Finding(
         "exact duplicates",
         "some images are there more than once",
-        f"{count:,} of {len(data.read.pixels):,} images equal an earlier one: {names}",
+        f"{count:,} of {len(data.read.rows):,} images equal an earlier one: {names}",
         "the same file under several names, or a data set put together from several that overlap",
         "delete the copies: images seen twice as often are memorised first",
     )
@@ -141,7 +141,7 @@ def check_constant(data: DataSubject) -> Finding | None:
     return Finding(
         "constant",
         "some images are of one colour",
-        f"{count:,} of {len(data.read.pixels):,}: {names}",
+        f"{count:,} of {len(data.read.rows):,}: {names}",
         "failed renderings or downloads, or crops of empty places",
         "delete them: the model learns to make them",
     )
@@ -170,7 +170,7 @@ def check_labels_partial(data: DataSubject) -> Finding | None:
     return Finding(
         "labels partial",
         "the labels are not used",
-        f"{count:,} of {len(data.read.pixels):,} images have none: {names}",
+        f"{count:,} of {len(data.read.rows):,} images have none: {names}",
         "a metadata.jsonl that names only some of the images, or images beside the class folders",
         "label these images, or take them away",
     )
@@ -214,7 +214,7 @@ def check_mislabelled(data: DataSubject) -> Finding | None:
 
 def check_too_few_images(data: DataSubject) -> Finding | None:
     """Fewer than FEW_IMAGES images."""
-    count = len(data.read.pixels)
+    count = len(data.read.rows)
     if count >= FEW_IMAGES:
         return None
     return Finding(
@@ -235,7 +235,7 @@ def check_mixed_sizes(data: DataSubject) -> Finding | None:
     return Finding(
         "mixed sizes",
         "images of different sizes are brought to one",
-        f"{count:,} of {len(data.read.pixels):,} were cropped and resized to {size}: {names}",
+        f"{count:,} of {len(data.read.rows):,} were cropped and resized to {size}: {names}",
         "small ones become blurred, and what lay at the edges is lost",
         "choose the size with --data.size, not above the smallest side, and crop by hand what must stay",
     )
@@ -244,17 +244,17 @@ def check_mixed_sizes(data: DataSubject) -> Finding | None:
 def check_mostly_cut_off(data: DataSubject) -> Finding | None:
     """Images of which the crop to the common shape loses half or more, from 1 in 100."""
     count, names = data.noted("mostly cut off")
-    if not count or count * 100 < len(data.read.pixels):
+    if not count or count * 100 < len(data.read.rows):
         return None
     action = next(note.action for note in data.read.summary.findings if note.kind == "mostly cut off")
     return Finding(
         "mostly cut off",
         "most of some images is not trained on",
-        f"{count:,} of {len(data.read.pixels):,} lose half of their area or more; {action}: {names}",
+        f"{count:,} of {len(data.read.rows):,} lose half of their area or more; {action}: {names}",
         "they are much wider or higher than what they are brought to, and the crop is at the centre",
         "cut them into pieces about as wide as high first, of 2000×20 for example: magick 'DATA/*' -crop 20x20 +repage"
         " 'PIECES/%06d.png', then ebb train PIECES",
-        "error" if count * 2 >= len(data.read.pixels) else "warning",
+        "error" if count * 2 >= len(data.read.rows) else "warning",
     )
 
 
@@ -284,7 +284,7 @@ def check_clipped(data: DataSubject) -> Finding | None:
     a scale was cut. It is background, and not clipped, if half of the image's rim lies there or the rim more than the
     rest. Images of fewer than LEVELS levels (drawn, or of few bits) have no neighbours to compare with.
     """
-    pixels = data.read.pixels
+    pixels = data.read.rows
     looked = pixels[some(len(pixels), MOST_HELD_OUT)]
     if len(np.unique(looked)) < LEVELS:
         return None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.data import scan
+from ebb.data.dataset import Dataset
 from ebb.data.reading import as_asked
 from ebb.data.sources import locate
 from ebb.errors import DataError, UsageError
@@ -54,7 +55,7 @@ class DataSubject:
     """
 
     name: str
-    images: scan.Images | None
+    dataset: Dataset | None
     floats: tuple[float, float] | None = None
 
     @classmethod
@@ -76,11 +77,11 @@ class DataSubject:
             return cls(name, scan.read(file, hold_back=False), floats)
 
     @property
-    def read(self) -> scan.Images:
+    def read(self) -> Dataset:
         """The images; DataError where the data is not images."""
-        if self.images is None:
+        if self.dataset is None:
             raise DataError(f"{self.name} is not images", "give [n, c, h, w] with 1 or 3 channels, or [n, h, w]")
-        return self.images
+        return self.dataset
 
     def noted(self, *kinds: str) -> tuple[int, str]:
         """How many images the scan noted under these kinds, and a few of their names."""
@@ -90,17 +91,17 @@ class DataSubject:
     @cached_property
     def names(self) -> list[str]:
         """What each image is called: its file where it has one and none was skipped, else its number."""
-        images = self.read
-        if "folder" in images.summary.kind:
+        dataset = self.read
+        if "folder" in dataset.summary.kind:
             source = locate(self.name, defaultdict(list), partial(memory.allocate, cache=Path(tempfile.gettempdir())))
-            if len(source.train.names) == len(images.pixels):
+            if len(source.train.names) == len(dataset.rows):
                 return list(source.train.names)
-        return [f"#{index}" for index in range(len(images.pixels))]
+        return [f"#{index}" for index in range(len(dataset.rows))]
 
     @cached_property
     def copies(self) -> tuple[NDArray[np.int64], int]:
         """Pairs [k, 2] of images alike but not equal, closest first, among the second: how many were compared."""
-        pixels = self.read.pixels
+        pixels = self.read.rows
         chosen = some(len(pixels), MOST_COMPARED)
         rows = pixels[chosen]
         pairs = alike(rows)
@@ -111,29 +112,29 @@ class DataSubject:
     def leaks(self) -> tuple[NDArray[np.int64], int]:
         """Pairs [k, 2] of a held-out image and a training image that are alike or equal, closest first, and how many
         held-out images were compared. DataError without held-out images."""
-        images = self.read
-        if images.held_out is None:
+        dataset = self.read
+        if dataset.held_out is None:
             raise DataError("the data comes without a test set")
-        held = images.held_out.pixels
+        held = dataset.held_out.rows
         chosen = some(len(held), MOST_HELD_OUT)
-        pairs = alike(held[chosen], images.pixels)
+        pairs = alike(held[chosen], dataset.rows)
         return np.stack([chosen[pairs[:, 0]], pairs[:, 1]], 1), len(chosen)
 
     @cached_property
     def judged(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """(which images were judged [k], the probability of each class [k, classes] that a classifier gives them which
         was trained on the other half). DataError where there are no labels, or too few images for a classifier."""
-        images = self.read
-        if images.labels is None or len(images.names) < 2:
+        dataset = self.read
+        if dataset.labels is None or len(dataset.names) < 2:
             raise DataError("the images have no labels, or one for all")
-        chosen = some(len(images.pixels), MOST_JUDGED)
-        if len(chosen) < max(LEAST_JUDGED, 20 * len(images.names)) or min(images.pixels.shape[2:]) < 8:
-            raise DataError(f"{len(chosen)} images of {len(images.names)} classes are too few to judge labels by")
-        noted = np.zeros((len(chosen), len(images.names)))
+        chosen = some(len(dataset.rows), MOST_JUDGED)
+        if len(chosen) < max(LEAST_JUDGED, 20 * len(dataset.names)) or min(dataset.rows.shape[2:]) < 8:
+            raise DataError(f"{len(chosen)} images of {len(dataset.names)} classes are too few to judge labels by")
+        noted = np.zeros((len(chosen), len(dataset.names)))
         halves = np.arange(len(chosen)) % 2 == 0
         for half in (halves, ~halves):
-            seen = images.pixels[chosen[half]], images.labels[chosen[half]]
-            model, rows = fitted(seen, images.pixels[chosen[~half]], len(images.names), seed=0, seconds=JUDGE_SECONDS)
+            seen = dataset.rows[chosen[half]], dataset.labels[chosen[half]]
+            model, rows = fitted(seen, dataset.rows[chosen[~half]], len(dataset.names), seed=0, seconds=JUDGE_SECONDS)
             noted[~half] = probabilities(model, rows)
         return chosen, noted
 

@@ -102,7 +102,7 @@ def of_data(where: str | np.ndarray | Tensor, progress: Sink) -> Diagnosis:
         if not isinstance(where, str) or not expanded(where).exists():
             raise
         return Diagnosis(where, "data", ["reading"], [unreadable(error)])
-    pictures = data.images is None or data.images.modality == PICTURES
+    pictures = data.dataset is None or data.dataset.modality == PICTURES
     seen.examine(lambda: data, DATA_CHECKS if pictures else TABLE_CHECKS, "the data")
     return seen.diagnosis(data.name, "data")
 

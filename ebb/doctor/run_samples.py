@@ -320,12 +320,12 @@ def check_memorised(run: RunSubject) -> Finding | None:
     """
     kept = (run.evaluation or {}).get("memorisation")
     if kept is None:
-        images = run.images
-        if images.held_out is None:
+        dataset = run.dataset
+        if dataset.held_out is None:
             raise UsageError("no image was held out, so nothing says how close an unseen one may be")
-        unseen = images.held_out.pixels[chosen(len(images.held_out.pixels), UNSEEN)]
-        made = images.modality.stored(run.drawn.samples)
-        mine, known, new = (compared(images.modality, stored) for stored in (made, images.pixels, unseen))
+        unseen = dataset.held_out.rows[chosen(len(dataset.held_out.rows), UNSEEN)]
+        made = dataset.modality.stored(run.drawn.samples)
+        mine, known, new = (compared(dataset.modality, stored) for stored in (made, dataset.rows, unseen))
         found = memorisation(mine, None, known, new, None, seed=0)
         verdict, chance, pairs = found.verdict, min(space.chance for space in found.spaces), found.pairs
     else:
@@ -345,7 +345,7 @@ def check_memorised(run: RunSubject) -> Finding | None:
 
 def judge(run: RunSubject) -> tuple[Features, float]:
     """The classifiers that an evaluation left in the run, and how often they are right; UsageError where none did."""
-    found = load_ensemble(run.folder / "classifier.safetensors", run.images.summary.fingerprint)
+    found = load_ensemble(run.folder / "classifier.safetensors", run.dataset.summary.fingerprint)
     if found is None:
         raise UsageError(f"there is no classifier of this data in {run.folder}", command("evaluate", run.folder))
     return found

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ebb.data.dataset import Dataset
 from ebb.data.loader import Batch
 from ebb.data.of_run import data_of
-from ebb.data.scan import Images
 from ebb.doctor.commands import length_of, resuming, training_again
 from ebb.encode.conditioner import Values, part
 from ebb.errors import DataError, EbbError, UsageError
@@ -166,7 +166,7 @@ class RunSubject:
         return load(self.folder, "model")
 
     @cached_property
-    def reading(self) -> Images | EbbError:
+    def reading(self) -> Dataset | EbbError:
         """The data, read again once, or what went wrong."""
         try:
             return data_of(self.folder, self.place)
@@ -174,7 +174,7 @@ class RunSubject:
             return error
 
     @property
-    def images(self) -> Images:
+    def dataset(self) -> Dataset:
         """The images the run was trained on; raises DataError where they are gone or others."""
         if isinstance(self.reading, EbbError):
             raise self.reading
@@ -183,7 +183,7 @@ class RunSubject:
     @cached_property
     def real(self) -> Float[Tensor, "m c h w"]:
         """At most REAL training images in [−1, 1], drawn by the seed."""
-        return self.images.x(chosen(len(self.images.pixels), REAL))
+        return self.dataset.x(chosen(len(self.dataset.rows), REAL))
 
     @cached_property
     def clean(self) -> Float[Tensor, "m *d"]:
@@ -193,12 +193,12 @@ class RunSubject:
     @cached_property
     def given(self) -> Values:
         """What the samples are asked for, drawn from the data."""
-        return asked_for(self.system, self.images, DRAWN, SEED)
+        return asked_for(self.system, self.dataset, DRAWN, SEED)
 
     @property
     def asked(self) -> NDArray[np.int64] | None:
         """The labels of the samples; None where the data has none."""
-        return labels_of(self.system, self.given, self.images)
+        return labels_of(self.system, self.given, self.dataset)
 
     @cached_property
     def drawn(self) -> RunSamples:
@@ -221,15 +221,15 @@ class RunSubject:
     @cached_property
     def losses(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
         """The loss of each of ASKED unseen images with the averaged weights, and with the raw ones: same noise."""
-        x0, cond = self.some(self.images.held_out or self.images, ASKED)
+        x0, cond = self.some(self.dataset.held_out or self.dataset, ASKED)
         averaged, raw = (self.loss_of(system.denoiser, x0, cond) for system in (self.system, self.raw))
         return averaged, raw
 
-    def some(self, images: Images, count: int) -> tuple[Float[Tensor, "n c h w"], Cond]:
+    def some(self, dataset: Dataset, count: int) -> tuple[Float[Tensor, "n c h w"], Cond]:
         """At most `count` of the images as they are denoised, drawn by the seed, with their conditions."""
-        index = chosen(len(images.pixels), count)
-        x0 = images.x(index).to(self.system.device)
-        return self.system.encode(x0), self.system.conditions(values_of(images, index), len(index))
+        index = chosen(len(dataset.rows), count)
+        x0 = dataset.x(index).to(self.system.device)
+        return self.system.encode(x0), self.system.conditions(values_of(dataset, index), len(index))
 
     def loss_of(self, model: NetworkDenoiser, x0: Tensor, cond: Cond, seed: int = SEED) -> Float[Tensor, "n"]:
         """The mean squared error of the model's target for each image, at noise that depends on the seed alone.
@@ -253,14 +253,14 @@ class RunSubject:
 
     def gradients_under(self, weight: str) -> LevelGradients:
         """The gradient of the raw weights at each noise level, under a loss weight; of training images, in float32."""
-        batch = Batch(*self.some(self.images, 2 * HALF))
+        batch = Batch(*self.some(self.dataset, 2 * HALF))
         return GradientProbe(batch, Denoising(self.density, parse(weight, WEIGHTS, "weight")))(self.raw.denoiser)
 
     @cached_property
     def gradients(self) -> Gradients:
         """How gradients of the raw weights differ between PARTS batches of the run's own size, of training images."""
         model, size = self.raw.denoiser, min(self.per_step, 128)
-        x0, cond = self.some(self.images, PARTS * size)
+        x0, cond = self.some(self.dataset, PARTS * size)
         total: list[Tensor] = []
         squares, order = list[float](), torch.randperm(len(x0), generator=torch.Generator().manual_seed(SEED))
         with differentiable(model) as parameters:

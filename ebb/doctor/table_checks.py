@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ebb.data.scan import Images
+from ebb.data.dataset import Dataset
 from ebb.data.series import Series, Vectors
 from ebb.doctor.data_checks import check_class_imbalance, worst
 from ebb.doctor.data_subject import DataSubject, some
@@ -25,11 +25,11 @@ LOOKED_AT = 10_000
 """Examples that are looked at, at most."""
 
 
-def varying(images: Images) -> list[str]:
+def varying(dataset: Dataset) -> list[str]:
     """The names of the columns or channels that are learnt; DataError where the data has no columns."""
-    if not isinstance(images.modality, Vectors | Series):
-        raise DataError(f"{images.modality.things} have no columns")
-    scale = images.modality.scale
+    if not isinstance(dataset.modality, Vectors | Series):
+        raise DataError(f"{dataset.modality.things} have no columns")
+    scale = dataset.modality.scale
     return [scale.names[at] for at in scale.varying]
 
 
@@ -49,12 +49,12 @@ def check_constant_columns(data: DataSubject) -> Finding | None:
 
 def check_equal_columns(data: DataSubject) -> Finding | None:
     """Pairs of columns of rows that correlate by SAME or more."""
-    images = data.read
-    if len(images.modality.axes) != 1 or images.summary.shape[0] < 2:
+    dataset = data.read
+    if len(dataset.modality.axes) != 1 or dataset.summary.shape[0] < 2:
         return None
-    x = images.x(some(len(images.pixels), LOOKED_AT)).double()
+    x = dataset.x(some(len(dataset.rows), LOOKED_AT)).double()
     alike = torch.corrcoef(x.T).abs().triu(1) >= SAME
-    names = varying(images)
+    names = varying(dataset)
     pairs = [f"{names[a]} and {names[b]}" for a, b in alike.nonzero().tolist()]
     if not pairs:
         return None
@@ -69,12 +69,12 @@ def check_equal_columns(data: DataSubject) -> Finding | None:
 
 def check_far_values(data: DataSubject) -> Finding | None:
     """Values of more than FAR deviations from the mean of their column or channel."""
-    images = data.read
-    x = images.x(chosen := some(len(images.pixels), LOOKED_AT)).numpy()
+    dataset = data.read
+    x = dataset.x(chosen := some(len(dataset.rows), LOOKED_AT)).numpy()
     far = np.argwhere(np.abs(x) > FAR)
     if not len(far):
         return None
-    names = varying(images)
+    names = varying(dataset)
     places = [f"{names[at[1]]} of #{chosen[at[0]]}: {x[tuple(at)]:+.0f} deviations" for at in far[:5]]
     return Finding(
         "far values",
@@ -89,12 +89,12 @@ def check_far_values(data: DataSubject) -> Finding | None:
 def check_equal_rows(data: DataSubject) -> Finding | None:
     """Rows equal to an earlier one, from 1 in 100."""
     count, names = data.noted("exact duplicate")
-    if count * 100 < len(data.read.pixels) or not count:
+    if count * 100 < len(data.read.rows) or not count:
         return None
     return Finding(
         "equal rows",
         "some rows are there more than once",
-        f"{count:,} of {len(data.read.pixels):,} equal an earlier one: {names}",
+        f"{count:,} of {len(data.read.rows):,} equal an earlier one: {names}",
         "a file put together from several that overlap, or values rounded coarsely",
         "delete the copies, unless they are what was measured: what is seen twice as often is memorised first",
     )
@@ -102,7 +102,7 @@ def check_equal_rows(data: DataSubject) -> Finding | None:
 
 def check_too_few_rows(data: DataSubject) -> Finding | None:
     """Fewer than FEW_ROWS examples."""
-    count = len(data.read.pixels)
+    count = len(data.read.rows)
     if count >= FEW_ROWS:
         return None
     return Finding(

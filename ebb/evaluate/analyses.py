@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import grid, save_png, to_pixels
 from ebb.data.metadata import Metadata
 from ebb.data.modality import compared
 from ebb.data.pictures import batches
-from ebb.data.scan import Images
 from ebb.evaluate.drawn import Drawn
 from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import Features, RandomFeatures
@@ -56,7 +56,7 @@ class Analysed:
 
     run: Path
     system: System
-    images: Images
+    dataset: Dataset
     drawn: Drawn
     labels: NDArray[np.int64] | None
     texts: tuple[str, ...]
@@ -81,25 +81,25 @@ def copies(subject: Analysed) -> Result:
     are unseen. Copies of that other half are found then, and no others. In pixels alone where the features are a
     large network.
     """
-    images, modality, warnings = subject.images, subject.images.modality, tuple[str, ...]()
-    train = compared(modality, images.pixels)
-    if images.held_out is not None:
-        unseen = compared(modality, images.held_out.pixels)
+    dataset, modality, warnings = subject.dataset, subject.dataset.modality, tuple[str, ...]()
+    train = compared(modality, dataset.rows)
+    if dataset.held_out is not None:
+        unseen = compared(modality, dataset.held_out.rows)
     else:
         order = np.random.default_rng(subject.seed).permutation(len(train))
-        images = replace(images, pixels=images.pixels[order[::2]])
+        dataset = replace(dataset, rows=dataset.rows[order[::2]])
         train, unseen = train[order[::2]], train[order[1::2]]
         warnings = (
             "memorisation: no image was held out, so half of the training images stand in for unseen ones;"
             " copies of that half are not looked for",
         )
-    pixels = compared(modality, subject.drawn.pixels)
+    pixels = compared(modality, subject.drawn.rows)
     small = isinstance(subject.features, Ensemble | RandomFeatures)  # every training image goes through it
     looked = subject.features if small else None
     result = memorisation(pixels, subject.labels, train, unseen, looked, seed=subject.seed)
     if result.pairs:
         mine, theirs, _ = (list(column) for column in zip(*result.pairs, strict=True))
-        shown = np.concatenate([subject.drawn.pixels[mine], images.pixels[theirs]])
+        shown = np.concatenate([subject.drawn.rows[mine], dataset.rows[theirs]])
         sheet = modality.sheet(shown, len(mine))
         save_png(sheet, subject.run / "evaluation" / "closest.png", {"pairs": result.pairs})
     return Result({"memorisation": result}, warnings)
@@ -110,11 +110,11 @@ def noise(subject: Analysed) -> Result:
 
     Of training images: the ideal denoiser knows them, and is the floor of their loss and of no other's.
     """
-    system, images = subject.system, subject.images
-    some = np.random.default_rng(subject.seed).permutation(len(images.pixels))[:IDEAL]
-    parts = (images.x(some[at : at + AT_ONCE]) for at in range(0, len(some), AT_ONCE))
+    system, dataset = subject.system, subject.dataset
+    some = np.random.default_rng(subject.seed).permutation(len(dataset.rows))[:IDEAL]
+    parts = (dataset.x(some[at : at + AT_ONCE]) for at in range(0, len(some), AT_ONCE))
     known = torch.cat([system.encode(x.to(system.device)).cpu() for x in parts])
-    probed, theirs = known[:PROBED].to(system.device), system.conditions(values_of(images, some), len(some))
+    probed, theirs = known[:PROBED].to(system.device), system.conditions(values_of(dataset, some), len(some))
     cond = {name: row[:PROBED] for name, row in theirs.items()}
     found = levels(system.denoiser, probed, cond, known, reference_cond=theirs, seed=subject.seed)
     return Result({"levels": found})
@@ -134,8 +134,8 @@ def reconstructed(subject: Analysed) -> Result:
     space, system = subject.system.space, subject.system
     if space is None:
         return Result({})
-    aside = subject.images.held_out
-    source = (aside or subject.images).pixels
+    aside = subject.dataset.held_out
+    source = (aside or subject.dataset).rows
     pixels = source[np.sort(np.random.default_rng(subject.seed).permutation(len(source))[:RESTORED])]
     images = [x.to(system.device) for x in batches(pixels, 64)]
     found = Reconstruction.of(space.autoencoder, images, seed=subject.seed)
@@ -154,8 +154,8 @@ def reconstructed(subject: Analysed) -> Result:
 
 def agreeing(subject: Analysed) -> Result:
     """How many samples of captions that were not trained on show all that these say; as many as were drawn, at most."""
-    pixels, texts = subject.drawn.pixels, subject.texts
-    if subject.images.held_out is not None:
+    pixels, texts = subject.drawn.rows, subject.texts
+    if subject.dataset.held_out is not None:
         pixels, texts, _ = of_new_captions(subject)
     return Result({"agreement": agreement(judge(subject.system.shape[1]), pixels, texts)})
 
@@ -163,11 +163,11 @@ def agreeing(subject: Analysed) -> Result:
 def matched(subject: Analysed) -> Result:
     """How often a matcher finds the sample of a caption among those of others: of captions that were trained on, and of
     unseen ones."""
-    images, captions = subject.images, subject.images.captions or ()
-    judging = train_matcher(images.pixels, captions, seed=subject.seed)
+    dataset, captions = subject.dataset, subject.dataset.captions or ()
+    judging = train_matcher(dataset.rows, captions, seed=subject.seed)
     some = [at for at, text in enumerate(subject.texts) if text.strip()][:PROMPTED]
-    pixels, texts = subject.drawn.pixels[some], [subject.texts[at] for at in some]
-    found, aside = {"matched": retrieval(judging, pixels, texts)}, images.held_out
+    pixels, texts = subject.drawn.rows[some], [subject.texts[at] for at in some]
+    found, aside = {"matched": retrieval(judging, pixels, texts)}, dataset.held_out
     if aside is not None and len(set(aside.captions or ())) > AMONG:
         made, asked, real = of_new_captions(subject)
         found["matched_unseen"] = retrieval(judging, made, asked, real)
@@ -179,29 +179,29 @@ def matched(subject: Analysed) -> Result:
 
 def of_new_captions(subject: Analysed) -> tuple[NDArray[np.uint8], tuple[str, ...], NDArray[np.uint8]]:
     """Samples of captions that were not trained on (as many as were drawn, at most), their texts and true pictures."""
-    aside = subject.images.held_out or subject.images
+    aside = subject.dataset.held_out or subject.dataset
     captioned = [at for at, caption in enumerate(aside.captions or ()) if caption.strip()]
-    some = np.random.default_rng(subject.seed).permutation(captioned)[: min(PROMPTED, len(subject.drawn.pixels))]
+    some = np.random.default_rng(subject.seed).permutation(captioned)[: min(PROMPTED, len(subject.drawn.rows))]
     asked = values_of(aside, some)
     made = Sampler(subject.system)(subject.system.request(asked, len(some), subject.seed))
-    return to_pixels(made), tuple(asked["text"]), aside.pixels[some]
+    return to_pixels(made), tuple(asked["text"]), aside.rows[some]
 
 
-def held(subject: Analysed) -> Images | None:
+def held(subject: Analysed) -> Dataset | None:
     """The images held out of training, if there are any, with labels where the training images have them."""
-    images = subject.images.held_out
-    bare = images is not None and images.labels is None and subject.images.labels is not None
-    return None if bare else images
+    dataset = subject.dataset.held_out
+    bare = dataset is not None and dataset.labels is None and subject.dataset.labels is not None
+    return None if bare else dataset
 
 
 def unseen(subject: Analysed, most: int) -> tuple[NDArray[Any], NDArray[np.int64] | None, list[str] | None, Metadata]:
     """At most `most` held-out images, drawn by the seed, with labels, captions and what else is told of them; training
     images where none are."""
-    images = held(subject) or subject.images
-    some = np.sort(np.random.default_rng(subject.seed).permutation(len(images.pixels))[:most])
-    captions = None if images.captions is None else [images.captions[i] for i in some]
-    labels = None if images.labels is None else images.labels[some]
-    return compared(images.modality, images.pixels[some]), labels, captions, images.metadata.take(some)
+    dataset = held(subject) or subject.dataset
+    some = np.sort(np.random.default_rng(subject.seed).permutation(len(dataset.rows))[:most])
+    captions = None if dataset.captions is None else [dataset.captions[i] for i in some]
+    labels = None if dataset.labels is None else dataset.labels[some]
+    return compared(dataset.modality, dataset.rows[some]), labels, captions, dataset.metadata.take(some)
 
 
 def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
@@ -211,7 +211,7 @@ def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
     """
     coded, latent = subject.coded, subject.system.space is not None
     hears = subject.system.conditioner.text is not None
-    scenes = subject.images.summary.kind == "shapes" and hears
+    scenes = subject.dataset.summary.kind == "shapes" and hears
     every: dict[str, tuple[str, Callable[[Analysed], Result], bool]] = {
         "copies": ("looking for copies of training images", copies, True),
         "scenes": ("reading what the samples show", agreeing, scenes),

@@ -12,9 +12,9 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from ebb.data.dataset import Dataset
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
-from ebb.data.scan import Images
 from ebb.errors import UsageError
 from ebb.evaluate import figures
 from ebb.evaluate.by_class import judges, score_counted
@@ -92,19 +92,19 @@ def against(
     with measuring(run, file, "report.html", fresh=fresh) as mine, measuring(other, fresh=fresh) as others:
         yield from (*mine, *others)
         ones = [of_pictures(loaded(folder, weights, **settings), folder) for folder in (run, other)]
-        images = data_of(run, data)
-        comparable(run, len(images.pixels))
-        seen, _ = yield from features_for(run, images, features)
-        given = asked_for(ones[0].system, images, count, seed)
-        labels = labels_of(ones[0].system, given, images)
+        dataset = data_of(run, data)
+        comparable(run, len(dataset.rows))
+        seen, _ = yield from features_for(run, dataset, features)
+        given = asked_for(ones[0].system, dataset, count, seed)
+        labels = labels_of(ones[0].system, given, dataset)
         drawn = list[Drawn]()
         for folder, one in zip((run, other), ones, strict=True):
             what = f"{folder.name}: sampling"
-            drawn.append((yield from drawn_from(folder, one, images, given, count, seed=seed, what=what)))
+            drawn.append((yield from drawn_from(folder, one, dataset, given, count, seed=seed, what=what)))
         yield Progress("comparing")
         names = called(run, other)
         made_by = [settings_of(one, d, seed) for one, d in zip(ones, drawn, strict=True)]
-        found, warnings = differences(*both(drawn, images, labels, seen, seed), names)
+        found, warnings = differences(*both(drawn, dataset, labels, seen, seed), names)
         warnings += [line for folder, d in zip((run, other), drawn, strict=True) for line in old(folder, d)]
         result = Comparison(*names, count, seed, seen.name, found, warnings, *made_by)
         replace_text(run / file, json.dumps(asdict(result), indent=1))
@@ -115,17 +115,17 @@ def against(
 
 
 def both(
-    drawn: Sequence[Drawn], images: Images, labels: NDArray[np.int64] | None, seen: Features, seed: int
+    drawn: Sequence[Drawn], dataset: Dataset, labels: NDArray[np.int64] | None, seen: Features, seed: int
 ) -> tuple[Sets, Sets]:
     """The samples of both runs, each beside the same real images."""
-    count = len(drawn[0].pixels)
-    truth = (None, None) if images.labels is None else split(images.labels, count, seed)
+    count = len(drawn[0].rows)
+    truth = (None, None) if dataset.labels is None else split(dataset.labels, count, seed)
     floor, reference = (
         Pile(part, of, extract(seen, batches(part)))
-        for part, of in zip(split(images.pixels, count, seed), truth, strict=True)
+        for part, of in zip(split(dataset.rows, count, seed), truth, strict=True)
     )
     one, two = (
-        Sets(Pile(d.pixels, labels, extract(seen, batches(d.pixels))), floor, reference, seen, seed, RESAMPLES)
+        Sets(Pile(d.rows, labels, extract(seen, batches(d.rows))), floor, reference, seen, seed, RESAMPLES)
         for d in drawn
     )
     return one, two
@@ -163,7 +163,7 @@ def differences(one: Sets, two: Sets, names: tuple[str, str]) -> tuple[dict[str,
             continue
         for name in found[0]:
             gaps[name] = unpaired(found[0][name], found[1][name])
-    count = len(one.samples.rows)
+    count = len(one.samples.features)
     return {name: worded(gap, names, count) for name, gap in gaps.items()}, missing
 
 
@@ -180,10 +180,10 @@ def resampled(one: Sets, two: Sets) -> dict[str, Gap]:
         if name != "Fréchet distance" or one.least > one.dimension
     }
     if judges(one.features):
-        ways["class score"] = score_counted, lambda pile: probabilities(one.features, pile.rows), "high"
+        ways["class score"] = score_counted, lambda pile: probabilities(one.features, pile.features), "high"
     ways["sliced Wasserstein distance"] = (
         sliced.sliced_counted,
-        lambda pile: sliced.projected(pile.pixels, seed),
+        lambda pile: sliced.projected(pile.rows, seed),
         "low",
     )
     found = dict[str, Gap]()
@@ -210,11 +210,11 @@ def counted(one: Sets, two: Sets) -> dict[str, Gap]:
     found = dict[str, Gap]()
     labels = one.samples.labels
     if labels is not None and judges(one.features):
-        hits = [(vote(one.features, sets.samples.rows) == labels).astype(float) for sets in (one, two)]
+        hits = [(vote(one.features, sets.samples.features) == labels).astype(float) for sets in (one, two)]
         found["label accuracy"] = by_image(hits[0], hits[1], len(labels))
     if one.least > max(manifold.NEAREST):
         lying = [figures.lying(sets.samples, sets) for sets in (one, two)]
-        n, m = (min(len(pile.rows), manifold.MOST) for pile in (one.samples, one.reference))
+        n, m = (min(len(pile.features), manifold.MOST) for pile in (one.samples, one.reference))
         found |= {name: by_image(lying[0][name], lying[1][name], n * m / (n + m)) for name in lying[0]}
     return found
 

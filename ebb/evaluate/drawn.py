@@ -33,7 +33,7 @@ SHARD = 500
 class Drawn:
     """Samples as their modality stores them, where they lie, and what each of them cost, whenever it was drawn."""
 
-    pixels: NDArray[Any]
+    rows: NDArray[Any]
     folder: Path
     seconds: float
     """for each sample"""
@@ -131,8 +131,8 @@ def shard(path: Path, size: int, like: NDArray[Any]) -> NDArray[Any] | None:
     return found[:size] if whole else None
 
 
-def keep(path: Path, pixels: NDArray[Any]) -> None:
+def keep(path: Path, rows: NDArray[Any]) -> None:
     """Write a shard so that it is whole or absent."""
     made = BytesIO()
-    np.save(made, pixels, allow_pickle=False)
+    np.save(made, rows, allow_pickle=False)
     replace_bytes(path, made.getbuffer())

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import PICTURES
 from ebb.data.modality import compared
 from ebb.data.of_run import data_of
-from ebb.data.scan import Images
 from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
@@ -106,27 +106,27 @@ def evaluate(
     countable(count, seed, likelihood)
     with measuring(run, "evaluation.json", "report.html", fresh=fresh) as begun:
         yield from begun
-        one, images = loaded(run, weights, **settings), data_of(run, data)
-        comparable(run, len(images.pixels))
-        seen, accuracy = yield from features_for(run, images, features)
-        given = asked_for(one.system, images, count, seed)
-        labels, asked = labels_of(one.system, given, images), tuple(given.get("text", ()))
-        drawn = yield from drawn_from(run, one, images, given, count, seed=seed)
+        one, dataset = loaded(run, weights, **settings), data_of(run, data)
+        comparable(run, len(dataset.rows))
+        seen, accuracy = yield from features_for(run, dataset, features)
+        given = asked_for(one.system, dataset, count, seed)
+        labels, asked = labels_of(one.system, given, dataset), tuple(given.get("text", ()))
+        drawn = yield from drawn_from(run, one, dataset, given, count, seed=seed)
         yield Progress("measuring")
         figures = measure(
-            compared(images.modality, drawn.pixels),
-            compared(images.modality, images.pixels),
+            compared(dataset.modality, drawn.rows),
+            compared(dataset.modality, dataset.rows),
             seen,
             asked=labels,
-            real_labels=images.labels,
-            class_names=images.names,
+            real_labels=dataset.labels,
+            class_names=dataset.names,
             classifier_accuracy=accuracy,
             settings=settings_of(one, drawn, seed),
             seed=seed,
         )
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
         found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
-        subject = Analysed(run, one.system, images, drawn, labels, asked, seen, seed, likelihood)
+        subject = Analysed(run, one.system, dataset, drawn, labels, asked, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
 
 
@@ -159,7 +159,7 @@ def old(run: Path, drawn: Drawn) -> list[str]:
         return []
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(drawn.since))
     again = command("evaluate", run, "--fresh")
-    some = f"{drawn.reused:,} of the {len(drawn.pixels):,} samples"
+    some = f"{drawn.reused:,} of the {len(drawn.rows):,} samples"
     return [f"{some} were drawn before with the same settings, at {when}; {again} draws all anew"]
 
 
@@ -226,10 +226,10 @@ def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
 
 
 def drawn_from(
-    run: Path, one: Loaded, images: Images, given: Values, count: int, *, seed: int, what: str = "sampling"
+    run: Path, one: Loaded, dataset: Dataset, given: Values, count: int, *, seed: int, what: str = "sampling"
 ) -> Work[Drawn]:
     """Samples of the run, saved in its folder under what they depend on."""
-    facts = {"weights": one.sha256, "data": images.summary.fingerprint}
+    facts = {"weights": one.sha256, "data": dataset.summary.fingerprint}
     home = run / "evaluation"
     return (yield from draw(one.system, home, given, count, seed=seed, facts=facts, what=what))
 
@@ -240,7 +240,7 @@ def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
         "seed": seed,
         "weights": one.weights,
         "checkpoint": one.checkpoint,
-        "sampling_seconds": round(drawn.seconds * len(drawn.pixels), 1),
+        "sampling_seconds": round(drawn.seconds * len(drawn.rows), 1),
         "images_per_second": round(1 / max(drawn.seconds, 1e-9), 1),
     }
 
@@ -252,29 +252,29 @@ def of_pictures(one: Loaded, run: Path) -> Loaded:
     return one
 
 
-def features_for(run: Path, images: Images, spec: str | None = None) -> Work[tuple[Features, float | None]]:
+def features_for(run: Path, dataset: Dataset, spec: str | None = None) -> Work[tuple[Features, float | None]]:
     """Classifiers of the run's labels (trained once and saved in the run) with their accuracy.
 
     Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
     network that it names, and no accuracy.
     """
-    if images.modality != PICTURES:
+    if dataset.modality != PICTURES:
         if spec is not None:
-            raise UsageError(f"{spec} looks at pictures, and {run} makes {images.modality.things}", "leave it out")
-        return Projections(images.summary.shape), None
+            raise UsageError(f"{spec} looks at pictures, and {run} makes {dataset.modality.things}", "leave it out")
+        return Projections(dataset.summary.shape), None
     if spec is not None:
         return pretrained(spec), None
-    if images.labels is None or len(images.names) < 2 or min(images.pixels.shape[2:]) < SIDE:
-        return RandomFeatures(images.pixels.shape[1]), None
+    if dataset.labels is None or len(dataset.names) < 2 or min(dataset.rows.shape[2:]) < SIDE:
+        return RandomFeatures(dataset.rows.shape[1]), None
     file = run / "classifier.safetensors"
-    saved = load_ensemble(file, images.summary.fingerprint) if file.exists() else None
+    saved = load_ensemble(file, dataset.summary.fingerprint) if file.exists() else None
     if saved is not None:
         return saved
     yield Progress("training classifiers on the data, once, to judge with")
-    official = images.held_out
-    unseen = (official.pixels, official.labels) if official is not None and official.labels is not None else None
-    ensemble, accuracy = train_ensemble(images.pixels, images.labels, len(images.names), held_out=unseen)
-    save_ensemble(file, ensemble, accuracy, images.summary.fingerprint)
+    official = dataset.held_out
+    unseen = (official.rows, official.labels) if official is not None and official.labels is not None else None
+    ensemble, accuracy = train_ensemble(dataset.rows, dataset.labels, len(dataset.names), held_out=unseen)
+    save_ensemble(file, ensemble, accuracy, dataset.summary.fingerprint)
     return ensemble, accuracy
 
 

@@ -47,11 +47,11 @@ class Distance:
 
 @dataclass(frozen=True, eq=False)
 class Pile:
-    """Images uint8 [n, c, h, w], or rows or series of numbers, their labels and their features [n, d]."""
+    """Examples as they are stored, uint8 [n, c, h, w] or numbers, their labels and their features [n, d]."""
 
-    pixels: NDArray[Any]
+    rows: NDArray[Any]
     labels: NDArray[np.int64] | None
-    rows: Array
+    features: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ class Sets:
     @property
     def least(self) -> int:
         """Images of the smallest of the three sets."""
-        return min(len(pile.rows) for pile in (self.samples, self.floor, self.reference))
+        return min(len(pile.features) for pile in (self.samples, self.floor, self.reference))
 
 
 Outcome: TypeAlias = dict[str, Distance] | str
@@ -96,12 +96,12 @@ def _sampled(
 
 def rows(pile: Pile) -> Array:
     """All features."""
-    return pile.rows
+    return pile.features
 
 
 def first(pile: Pile) -> Array:
     """The features of the first PAIRED images."""
-    return pile.rows[:PAIRED]
+    return pile.features[:PAIRED]
 
 
 STATISTICS: dict[str, tuple[Statistic, Callable[[Pile], Array]]] = {
@@ -139,8 +139,8 @@ def kernel(sets: Sets) -> Outcome:
 def lying(pile: Pile, sets: Sets) -> dict[str, Array]:
     """How at most 5,000 images of `pile` and of the reference lie among each other: precision, recall, density and
     coverage image by image (`manifold.Membership`), the mean over the members of the features."""
-    centre = sets.reference.rows.mean(axis=0)
-    rows, real = ((x.rows[: manifold.MOST] - centre).astype(np.float32) for x in (pile, sets.reference))
+    centre = sets.reference.features.mean(axis=0)
+    rows, real = ((x.features[: manifold.MOST] - centre).astype(np.float32) for x in (pile, sets.reference))
     found = []
     for part in sets.columns:
         mine, theirs = rows[:, part], real[:, part]
@@ -151,7 +151,7 @@ def lying(pile: Pile, sets: Sets) -> dict[str, Array]:
 def neighbours(sets: Sets) -> Outcome:
     """Precision, recall, density and coverage."""
     figures, least = {}, lying(sets.floor, sets)
-    counts = [min(len(pile.rows), manifold.MOST) for pile in (sets.samples, sets.reference)]
+    counts = [min(len(pile.features), manifold.MOST) for pile in (sets.samples, sets.reference)]
     for name, scores in lying(sets.samples, sets).items():
         low, high = manifold.interval(scores, *counts)
         floor = float(least[name].mean())
@@ -163,7 +163,7 @@ def pixels(sets: Sets) -> Outcome:
     """The sliced Wasserstein distance of the pixels."""
 
     def read(pile: Pile) -> Array:
-        return sliced.projected(pile.pixels, sets.seed)
+        return sliced.projected(pile.rows, sets.seed)
 
     figure = _sampled(sets, sliced.sliced_counted, read, sliced.NEEDS)
     return {"sliced Wasserstein distance": figure}
@@ -198,15 +198,15 @@ def telling_apart(sets: Sets) -> Outcome:
     The network that tells sees the features and those of a random network beside them: what a classifier of labels
     was trained to overlook, such as faint noise, is a difference too.
     """
-    numbers = sets.samples.pixels.ndim != 4  # rows and series are looked at as they are
-    why = _too_small(sets.samples.pixels, sets.least)
+    numbers = sets.samples.rows.ndim != 4  # rows and series are looked at as they are
+    why = _too_small(sets.samples.rows, sets.least)
     if why and not (numbers and sets.least >= two_sample.LEAST):
         return why
-    piles = [pile.pixels[: two_sample.MOST] for pile in (sets.samples, sets.reference)]
+    piles = [pile.rows[: two_sample.MOST] for pile in (sets.samples, sets.reference)]
     if numbers:
         samples, real = (np.reshape(values, (len(values), -1)).astype(np.float64) for values in piles)
     else:
-        random, rows = RandomFeatures(piles[0].shape[1]), (sets.samples.rows, sets.reference.rows)
+        random, rows = RandomFeatures(piles[0].shape[1]), (sets.samples.features, sets.reference.features)
         samples, real = (
             np.hstack([seen[: two_sample.MOST], extract(random, batches(values))])
             for seen, values in zip(rows, piles, strict=True)
@@ -226,13 +226,13 @@ def teaching(sets: Sets) -> Outcome:
     if len(np.unique(truth)) < 2 or len(np.unique(asked)) < 2:
         return "there is one class only"
     count = min(len(asked), len(labels))
-    why = _too_small(sets.samples.pixels, count)
+    why = _too_small(sets.samples.rows, count)
     if why:
         return why
     classes = 1 + int(max(asked.max(), labels.max(), truth.max()))
     (value, tested), (floor, _) = (
-        two_sample.taught((pixels[:count], of[:count]), (sets.reference.pixels, truth), classes, seed=sets.seed)
-        for pixels, of in ((sets.samples.pixels, asked), (sets.floor.pixels, labels))
+        two_sample.taught((pixels[:count], of[:count]), (sets.reference.rows, truth), classes, seed=sets.seed)
+        for pixels, of in ((sets.samples.rows, asked), (sets.floor.rows, labels))
     )
     figure = Distance(value, *wilson(value, tested), floor, two_sample.EACH * classes, "high")
     return {"trained on samples": figure}

@@ -83,13 +83,13 @@ def measure(
     images, truth = values_of("samples", samples), values_of("real images", real)
     sets = _sets(images, truth, features, asked, real_labels, whole("seed", seed), resamples)
     distances, missing = measured(sets)
-    accuracy, per_class = label_accuracy(features, sets.samples.rows, asked, class_names)
+    accuracy, per_class = label_accuracy(features, sets.samples.features, asked, class_names)
     by_class, few = _frechet_by_class(sets, class_names)
     return Evaluation(
         distances=distances,
-        n_samples=len(sets.samples.rows),
-        n_reference=len(sets.reference.rows),
-        n_floor=len(sets.floor.rows),
+        n_samples=len(sets.samples.features),
+        n_reference=len(sets.reference.features),
+        n_floor=len(sets.floor.features),
         features=features.name,
         classifier_accuracy=classifier_accuracy,
         label_accuracy=accuracy,
@@ -141,8 +141,8 @@ def _frechet_by_class(sets: Sets, class_names: Sequence[str] | None) -> tuple[di
     found, few = distance_by_class(
         averaged(frechet_counted, sets.columns),
         sets.dimension,
-        (sets.samples.rows, asked),
-        (sets.reference.rows, labels),
+        (sets.samples.features, asked),
+        (sets.reference.features, labels),
         names,
     )
     which = "every class" if not found else f"{len(few)} of {len(few) + len(found)} classes"
@@ -169,10 +169,10 @@ def _warnings(sets: Sets, asked: NDArray[np.int64] | None, real_labels: NDArray[
     """What a reader must know before comparing these figures with others."""
     few = too_few(sets.least, sets.dimension) if sets.least > sets.dimension else None  # below, it is left out
     found = [few] if few else []
-    if len(sets.floor.rows) < len(sets.samples.rows):
+    if len(sets.floor.features) < len(sets.samples.features):
         found.append(
-            f"the floor has {len(sets.floor.rows)} real images, the samples are {len(sets.samples.rows)}: with fewer "
-            f"images the Fréchet distance reads higher, so the true floor is lower"
+            f"the floor has {len(sets.floor.features)} real images, the samples are {len(sets.samples.features)}: with"
+            f" fewer images the Fréchet distance reads higher, so the true floor is lower"
         )
     if asked is not None and real_labels is not None:
         shares = [

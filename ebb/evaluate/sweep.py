@@ -117,17 +117,17 @@ def sweep(
     countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
-        began, images = time.perf_counter(), data_of(run, data)
+        began, dataset = time.perf_counter(), data_of(run, data)
         one = of_pictures(loaded(run, "ema", precision=precision), run)
-        comparable(run, len(images.pixels))
+        comparable(run, len(dataset.rows))
         system = one.system
         possible(system, solvers, steps, scales := list(guidance) or sorted({1.0, system.sampling.guidance}))
-        features, ceiling = yield from features_for(run, images)
-        parts, widest = split(images.pixels, count, seed), max(part.stop - part.start for part in blocks(features))
+        features, ceiling = yield from features_for(run, dataset)
+        parts, widest = split(dataset.rows, count, seed), max(part.stop - part.start for part in blocks(features))
         if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing
             decisive(run, count, len(parts[1]), widest)
-        given = asked_for(system, images, count, seed)
-        labels = labels_of(system, given, images)
+        given = asked_for(system, dataset, count, seed)
+        labels = labels_of(system, given, dataset)
         floor, reference = (extract(features, batches(part)) for part in parts)
         at = partial(measured, system, given, count, labels=labels, seed=seed, features=features, reference=reference)
         found, failed = yield from tried((yield from settings_of(system, solvers, steps, scales, search)), at)

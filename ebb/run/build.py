@@ -48,8 +48,8 @@ def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
     """Everything the recipe names; the weights depend on its seed alone. UsageError for a name that is not known."""
     torch.manual_seed(recipe.seed)
     made = FAMILIES[recipe.kind].build(recipe, data, device)
-    images = data.images
-    system = System(made.model, images.summary.shape, data.conditioner, made.sampling, images.modality)
+    dataset = data.dataset
+    system = System(made.model, dataset.summary.shape, data.conditioner, made.sampling, dataset.modality)
     return Built(
         system,
         made.training,

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import save_png
-from ebb.data.scan import Images
 from ebb.errors import DamagedError
 from ebb.events import Event, Message, Overview, RolledBack, Update, strict
 from ebb.recipe.recipe import Recipe, flat, from_yaml, to_yaml
@@ -29,23 +29,23 @@ from ebb.store.write import append_text, replace_text
 from ebb.system.system import System, locate
 
 
-def data_overview(images: Images, captions: bool = True) -> Iterator[Event]:
+def data_overview(dataset: Dataset, captions: bool = True) -> Iterator[Event]:
     """What was found in the data and what was done about it; and a warning of every source of conditions of which
     little or nothing could be used, of captions only where these are wanted."""
-    s = images.summary
+    s = dataset.summary
     rows = list(s.chosen.items())
     if s.classes:
         smallest, largest = min(s.classes.values()), max(s.classes.values())
-        rows.append(("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} {images.modality.things}"))
+        rows.append(("classes", f"{len(s.classes)}, with {smallest:,} to {largest:,} {dataset.modality.things}"))
     if s.histogram:
         figures = ", ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in zip(s.mean, s.std, strict=True))
         rows.append(("values", f"{figures} (mean ± deviation by channel; black is -1, white 1)"))
-    held_out = images.held_out.summary.findings if images.held_out else ()
+    held_out = dataset.held_out.summary.findings if dataset.held_out else ()
     for where, findings in (("", s.findings), ("held out, ", held_out)):
         for finding in findings:
             what = f"{finding.action}: {', '.join(finding.examples)}".rstrip(": ")
             rows.append((f"{where}{finding.kind} ({finding.count:,})", what))
-    yield Overview(f"{s.name}: {s.count:,} {images.modality.things}, {s.kind}", tuple(rows))
+    yield Overview(f"{s.name}: {s.count:,} {dataset.modality.things}, {s.kind}", tuple(rows))
     for match in s.matches:
         if match.little and (captions or match.condition != "captions"):
             silence = "; or leave captions out: --text.captions ignored" if match.condition == "captions" else ""
@@ -77,30 +77,30 @@ def words(asked: Recipe) -> list[str]:
 
 
 def write_documents(
-    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str
+    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], dataset: Dataset, data: str
 ) -> None:
     """run.yaml, env.json, data.json, choices.json and a labelled grid of the data."""
     (folder / "samples").mkdir(parents=True)
     values = flat(recipe.model_dump(mode="json"))
     choices = {name: {"value": values[name], "reason": reason} for name, reason in reasons.items()}
-    found = asdict(images.summary)
-    if images.held_out is not None:
-        found["held_out"] = asdict(images.held_out.summary)
+    found = asdict(dataset.summary)
+    if dataset.held_out is not None:
+        found["held_out"] = asdict(dataset.held_out.summary)
     documents = {"env": environment(), "data": found, "choices": choices}
     for name, document in documents.items():
         (folder / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf8")
-    some = np.random.default_rng(0).permutation(len(images.pixels))[:25]
-    captions = [images.names[i] for i in images.labels[some]] if images.labels is not None else []
-    sheet = images.modality.sheet(images.pixels[some], 5, captions)
-    save_png(sheet, folder / "samples" / "data-grid.png", {"data": images.summary.name})
+    some = np.random.default_rng(0).permutation(len(dataset.rows))[:25]
+    captions = [dataset.names[i] for i in dataset.labels[some]] if dataset.labels is not None else []
+    sheet = dataset.modality.sheet(dataset.rows[some], 5, captions)
+    save_png(sheet, folder / "samples" / "data-grid.png", {"data": dataset.summary.name})
     rest = {
         "command": shlex.join(["ebb", "train", data, *words(asked)]),
         "data": str(Path(data).resolve()) if Path(data).exists() else data,
-        "fingerprint": images.summary.fingerprint,
+        "fingerprint": dataset.summary.fingerprint,
         "asked": json.loads(json.dumps(asked.asked())),
     }
-    if images.summary.images != images.summary.fingerprint:
-        rest["images"] = images.summary.images
+    if dataset.summary.images != dataset.summary.fingerprint:
+        rest["images"] = dataset.summary.images
     if origins := origins_of(recipe):
         rest["origins"] = [origin.facts() for origin in origins]
     (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples
 from ebb.data.pictures import batches
-from ebb.data.scan import Images
 from ebb.encode.condition import Condition
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
@@ -54,7 +54,7 @@ EXAMPLES = 32
 
 def prepared(
     recipe: Recipe,
-    images: Images,
+    dataset: Dataset,
     device: torch.device = CPU,
     cache: Path = Path("runs"),
 ) -> Work[Prepared]:
@@ -64,39 +64,39 @@ def prepared(
     """
     family = FAMILIES[recipe.kind]
     if not family.conditioned:
-        return (yield from family.prepared(recipe, images, Workshop(device, cache)))
+        return (yield from family.prepared(recipe, dataset, Workshop(device, cache)))
     recipe = of_diffusion(recipe)
     if recipe.reflow is not None:
-        system, pairs = yield from pairs_of(recipe, images, device, cache)
+        system, pairs = yield from pairs_of(recipe, dataset, device, cache)
         weights = system.denoiser.state_dict()
-        return Prepared(images, system.conditioner, pairs, None, system.space, weights=weights)
-    text, latents = text_of(recipe.text, images, device), None
+        return Prepared(dataset, system.conditioner, pairs, None, system.space, weights=weights)
+    text, latents = text_of(recipe.text, dataset, device), None
     if recipe.autoencoder is not None:
-        latents = yield from latents_of(recipe, images, device, cache)
+        latents = yield from latents_of(recipe, dataset, device, cache)
     factor = latents[0].autoencoder.factor if latents else 1
-    conditioner = conditioner_of(images, text, factor)
+    conditioner = conditioner_of(dataset, text, factor)
 
-    def of(some: Images, part: str) -> Work[Examples]:
+    def of(some: Dataset, part: str) -> Work[Examples]:
         ready: dict[str, Rows] = {}
         if isinstance(text, FrozenText):
-            folder = f"{images.summary.name}-{text.fingerprint[:8]}-{part}"
+            folder = f"{dataset.summary.name}-{text.fingerprint[:8]}-{part}"
             ready["text"] = yield from states_of(text, some, cache / "texts" / folder)
-        conditions = conditions_of(conditioner, values_of(some), len(some.pixels), ready)
-        return replace(Examples(some.pixels, unit=images.modality.unit), **conditions)
+        conditions = conditions_of(conditioner, values_of(some), len(some.rows), ready)
+        return replace(Examples(some.rows, unit=dataset.modality.unit), **conditions)
 
-    examples = yield from of(images, "train")
-    unseen = None if images.held_out is None else (yield from of(images.held_out, "held-out"))
+    examples = yield from of(dataset, "train")
+    unseen = None if dataset.held_out is None else (yield from of(dataset.held_out, "held-out"))
     if latents is None:
-        return Prepared(images, conditioner, examples, unseen)
+        return Prepared(dataset, conditioner, examples, unseen)
     space, kept = latents
     examples = replace(examples, x0=kept["x0"], mirrored=kept.get("mirrored"), unit=space.unit)
-    return Prepared(images, conditioner, examples, unseen, space)
+    return Prepared(dataset, conditioner, examples, unseen, space)
 
 
-def conditioner_of(images: Images, text: Text | FrozenText | None, factor: int) -> Conditioner:
+def conditioner_of(dataset: Dataset, text: Text | FrozenText | None, factor: int) -> Conditioner:
     """What a model of the images can be asked for, where what is denoised is `factor` times smaller."""
-    read = images.metadata
-    conditions: dict[str, Condition] = {"label": Labels(images.names)} if images.names else {}
+    read = dataset.metadata
+    conditions: dict[str, Condition] = {"label": Labels(dataset.names)} if dataset.names else {}
     if read.numbers is not None:
         conditions["numbers"] = Numbers.of(read.fields.numbers, read.numbers)
     if text is not None:
@@ -107,10 +107,10 @@ def conditioner_of(images: Images, text: Text | FrozenText | None, factor: int) 
     return Conditioner(conditions)
 
 
-def states_of(text: FrozenText, images: Images, folder: Path) -> Work[Rows]:
+def states_of(text: FrozenText, dataset: Dataset, folder: Path) -> Work[Rows]:
     """The states of all captions, made once and kept in `folder` in half precision; anew when a caption or an encoder
     is another."""
-    captions = images.captions or ("",) * len(images.pixels)
+    captions = dataset.captions or ("",) * len(dataset.rows)
     said = hashlib.sha256(json.dumps(list(captions)).encode()).hexdigest()
 
     def made(first: int, last: int) -> dict[str, Tensor]:
@@ -120,17 +120,17 @@ def states_of(text: FrozenText, images: Images, folder: Path) -> Work[Rows]:
     return (yield from cached(folder, key, len(captions), made, what="encoding captions"))["text"]
 
 
-def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> Text | FrozenText | None:
+def text_of(recipe: TextRecipe, dataset: Dataset, device: torch.device = CPU) -> Text | FrozenText | None:
     """The vocabulary that the captions of `images` teach, or frozen encoders that read them; None where there are none,
     or they are ignored."""
-    captions = images.captions
+    captions = dataset.captions
     if recipe.captions == "ignored" or (captions is None and recipe.captions == "heard"):
         return None
     missing = [at for at, caption in enumerate(captions or [""]) if not caption.strip()]
     if recipe.captions == "required" and missing:
-        lost = [str(match) for match in images.summary.matches if match.condition == "captions" and match.little]
+        lost = [str(match) for match in dataset.summary.matches if match.condition == "captions" and match.little]
         raise DataError(
-            f"{len(missing):,} of {len(images.pixels):,} images have no caption"
+            f"{len(missing):,} of {len(dataset.rows):,} images have no caption"
             if captions
             else "; ".join(["there are no captions", *lost]),
             "add a line for each to metadata.jsonl, or let them be learnt without: --text.captions heard",
@@ -148,7 +148,7 @@ def text_of(recipe: TextRecipe, images: Images, device: torch.device = CPU) -> T
 
 
 def latents_of(
-    recipe: DiffusionRecipe, images: Images, device: torch.device, cache: Path
+    recipe: DiffusionRecipe, dataset: Dataset, device: torch.device, cache: Path
 ) -> Work[tuple[LatentSpace, Mapping[str, Rows]]]:
     """The latents of all images as the encoder says them, and the space that brings them to unit variance.
 
@@ -164,25 +164,25 @@ def latents_of(
     about = locate(run).parent.parent / "run.yaml"
     known = from_yaml(about)[1] if about.is_file() else {}
     # what is heard besides does not matter to it; runs of before numbers have one fingerprint
-    if known.get("images", known.get("fingerprint")) != images.summary.images:
+    if known.get("images", known.get("fingerprint")) != dataset.summary.images:
         raise UsageError(
             f"the autoencoder of {run} was trained on other data, or on this in another size or with other captions",
             train,
         )
-    autoencoder, shape = found.autoencoder, found.shape(images.summary.shape)
+    autoencoder, shape = found.autoencoder, found.shape(dataset.summary.shape)
 
     def made(first: int, last: int) -> dict[str, Tensor]:
         found: dict[str, list[Tensor]] = {name: [] for name in ("x0", *["mirrored"] * recipe.data.flip)}
         with torch.no_grad():
-            for x in batches(images.pixels[first:last], AT_ONCE):
+            for x in batches(dataset.rows[first:last], AT_ONCE):
                 for name, parts in found.items():
                     turned = x.flip(-1) if name == "mirrored" else x
                     parts.append(autoencoder.encode(turned.to(device)).float().cpu())
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    key = {"data": images.summary.images, "shape": list(shape), "flip": recipe.data.flip}
+    key = {"data": dataset.summary.images, "shape": list(shape), "flip": recipe.data.flip}
     key["autoencoder"] = Origin.of(str(run), "autoencoder", locate(run)).sha256
-    place, count = cache / "latents" / f"{images.summary.name}-{run.name}", len(images.pixels)
+    place, count = cache / "latents" / f"{dataset.summary.name}-{run.name}", len(dataset.rows)
     kept = yield from cached(place, key, count, made, what="encoding latents")
     return LatentSpace.of(autoencoder, *by_channel(kept["x0"])), kept
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples
-from ebb.data.scan import Images
 from ebb.encode.conditioner import part
 from ebb.errors import UsageError
 from ebb.events import Work
@@ -65,7 +65,7 @@ def inherited(asked: Recipe) -> Recipe:
 
 def pairs_of(
     recipe: DiffusionRecipe,
-    images: Images,
+    dataset: Dataset,
     device: torch.device,
     cache: Path,
 ) -> Work[tuple[System, Examples]]:
@@ -75,17 +75,17 @@ def pairs_of(
     data change. Raises UsageError for a run of other data.
     """
     run = Path(str(recipe.reflow))
-    if from_yaml(run / "run.yaml")[1].get("fingerprint") != images.summary.fingerprint:
+    if from_yaml(run / "run.yaml")[1].get("fingerprint") != dataset.summary.fingerprint:
         raise UsageError(f"{run} was trained on other data", "reflow a run with its own data")
     system, count = load(run, device=device), recipe.pairs
-    given = values_of(images, np.random.default_rng(recipe.seed).choice(len(images.pixels), count))
+    given = values_of(dataset, np.random.default_rng(recipe.seed).choice(len(dataset.rows), count))
 
     def made(first: int, last: int) -> dict[str, Tensor]:
         request = system.request(part(given, first, last - first), last - first, FIRST + first)
         return {"x0": torch.cat([x.half().cpu() for x in Sampler(system).encoded(request)])}
 
     key: dict[str, Any] = {
-        "data": images.summary.fingerprint,
+        "data": dataset.summary.fingerprint,
         "weights": Origin.of(str(run), "teacher", locate(run)).sha256,
     }
     key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ebb.data.scan import Images
+from ebb.data.dataset import Dataset
 from ebb.errors import ResourceError, memory_is_full
 from ebb.events import Figure, Work
 from ebb.machine import best_device, matrix_rate, ready
@@ -106,19 +106,19 @@ def rehearse(
     device = best_device()
     data = str(data)
     with workshop(by_name(Path(run)).parent if run else Path("runs")) as folder, enough_memory(asked):
-        images = yield from looked_at(data, asked, folder)
-        learnt = yield from prepared(asked, images, device, folder)
+        dataset = yield from looked_at(data, asked, folder)
+        learnt = yield from prepared(asked, dataset, device, folder)
         recipe, reasons = yield from resolve(asked, learnt, device, began)
         yield chosen_for(recipe, reasons)
         with enough_memory(recipe):
-            write_documents(folder / "run", recipe, asked, reasons, images, data)
+            write_documents(folder / "run", recipe, asked, reasons, dataset, data)
             parts = build(recipe, learnt, device)
-            found = measured(recipe, images, parts, folder / "run", started)
+            found = measured(recipe, dataset, parts, folder / "run", started)
             yield Figure("rehearsal", asdict(found))
             return found
 
 
-def measured(recipe: Recipe, images: Images, parts: Built, folder: Path, started: float) -> Rehearsal:
+def measured(recipe: Recipe, dataset: Dataset, parts: Built, folder: Path, started: float) -> Rehearsal:
     """The figures of `recipe`: updates first, then what is done beside them, then what they are compared with."""
     made = made_updates(recipe, parts)
     took = [later - sooner for sooner, later in pairwise(made)]
@@ -136,7 +136,7 @@ def measured(recipe: Recipe, images: Images, parts: Built, folder: Path, started
         batch=batch,
         steps=steps,
         budget=recipe.budget,
-        passes=steps * batch / images.summary.count,
+        passes=steps * batch / dataset.summary.count,
         first_update=made[0] - started,
         timed=len(took),
         images_per_second=speed,

@@ -353,14 +353,14 @@ def shown(parts: Built) -> tuple[Tensor, int]:
     """
     system, classes = parts.averaged(), len(parts.system.labels.names)
     if system.model.reconstructs:
-        columns, images = GRID_IMAGES // 4, parts.data.images.held_out or parts.data.images
-        x = images.x(slice(2 * columns)).to(system.device)
+        columns, dataset = GRID_IMAGES // 4, parts.data.dataset.held_out or parts.data.dataset
+        x = dataset.x(slice(2 * columns)).to(system.device)
         with torch.no_grad():
             made = system.decode(system.encode(x))
         return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
     if system.conditioner.shown:
-        images = parts.data.images.held_out or parts.data.images
-        given = asked_for(system, images, GRID_IMAGES, seed=0)
+        dataset = parts.data.dataset.held_out or parts.data.dataset
+        given = asked_for(system, dataset, GRID_IMAGES, seed=0)
         return Sampler(system)(system.request(given, GRID_IMAGES)), 6
     columns = classes if 4 <= classes <= 16 else 6
     return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ebb.data.changed import changed
+from ebb.data.dataset import Dataset
 from ebb.data.reading import as_asked
-from ebb.data.scan import Images
 from ebb.data.sources import named
 from ebb.errors import UsageError
 from ebb.events import Done, Event, Message, Progress, Work, streamed
@@ -75,9 +75,9 @@ def sources(data: str, asked: Recipe) -> dict[str, Path]:
 
 def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -> Work[None]:
     """What `train` does in a folder that is nobody else's."""
-    images = yield from looked_at(data, asked, folder.parent)
-    recipe, device = resumed(folder, asked, images, fresh), best_device()
-    learnt = yield from prepared(recipe or asked, images, device, folder.parent)
+    dataset = yield from looked_at(data, asked, folder.parent)
+    recipe, device = resumed(folder, asked, dataset, fresh), best_device()
+    learnt = yield from prepared(recipe or asked, dataset, device, folder.parent)
     settling = recipe is None and asked.steps is None
     last = None if recipe is None else checkpoint.newest(folder / "checkpoints")
     if recipe is None:
@@ -86,7 +86,7 @@ def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -
         parts = build(recipe, learnt, device)
         if asked.steps is not None and checkpoint.newest(folder / "checkpoints") is not None:
             next(timed(recipe, build(recipe, learnt, device)))  # what cannot be trained fails before an old run goes
-        yield from begin(folder, recipe, asked, reasons, images, data)
+        yield from begin(folder, recipe, asked, reasons, dataset, data)
     else:
         where = "from the beginning: it has no checkpoint yet" if last is None else f"on from {last.name}"
         yield Message(f"{folder} is of this recipe: going {where}")
@@ -104,19 +104,19 @@ def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -
     write_report(folder)
 
 
-def looked_at(data: str, asked: Recipe, cache: Path) -> Work[Images]:
+def looked_at(data: str, asked: Recipe, cache: Path) -> Work[Dataset]:
     """The examples of `data` as they are asked for, read and reported; large ones are kept in `cache`."""
     yield Progress("reading the data")
-    images = yield from streamed(
+    dataset = yield from streamed(
         lambda progress: as_asked(
             data, asked, cache, progress=lambda what, done, of: progress(Progress(what, done, of))
         )
     )
-    yield from data_overview(images, captions=asked.captioned())
-    return images
+    yield from data_overview(dataset, captions=asked.captioned())
+    return dataset
 
 
-def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe | None:
+def resumed(folder: Path, asked: Recipe, dataset: Dataset, fresh: bool) -> Recipe | None:
     """The resolved recipe of a run that was asked for in the same words on the same data; None to start anew.
 
     The engine alone may differ, since what is learnt does not depend on it, and is that which is asked for now.
@@ -129,10 +129,10 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
     words = json.loads(json.dumps(asked.asked()))
     before = {name: value for name, value in rest.get("asked", {}).items() if name in flat(recipe.model_dump())}
     changes = [line for line in difference(before, words) if not line.startswith("engine:")]
-    if rest.get("fingerprint") != images.summary.fingerprint:
+    if rest.get("fingerprint") != dataset.summary.fingerprint:
         where = str(rest.get("data"))
         changes.append(
-            f"data: {where} → other images ({images.summary.name}): {changed(folder, images.summary, where)}"
+            f"data: {where} → other images ({dataset.summary.name}): {changed(folder, dataset.summary, where)}"
         )
     if changes:
         raise UsageError(
@@ -144,12 +144,12 @@ def resumed(folder: Path, asked: Recipe, images: Images, fresh: bool) -> Recipe 
 
 
 def begin(
-    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], images: Images, data: str
+    folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], dataset: Dataset, data: str
 ) -> Iterator[Event]:
     """Write the run's documents, in the place of an old run, which goes only when the new one stands."""
     with held(folder, MEASURED) as notes, exchanged(folder) as made:
         yield from notes
-        write_documents(made, recipe, asked, reasons, images, data)
+        write_documents(made, recipe, asked, reasons, dataset, data)
     if left := foreign(folder):
         more = f" and {len(left) - 5} more" if len(left) > 5 else ""
         yield Message(f"kept in {folder}, for ebb did not make them: {', '.join(left[:5])}{more}")

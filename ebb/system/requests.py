@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ebb.data.dataset import Dataset
 from ebb.data.metadata import Metadata
-from ebb.data.scan import Images
 from ebb.encode.conditioner import Conditioner, Values
 from ebb.store.shards import Rows
 from ebb.system.system import System
 
 
-def asked_for(system: System, images: Images, count: int, seed: int) -> Values:
+def asked_for(system: System, dataset: Dataset, count: int, seed: int) -> Values:
     """What `count` samples are asked for: what is said of images drawn from the data; a larger draw begins with the
     same."""
-    given = values_of(images, np.random.default_rng(seed).choice(len(images.pixels), count))
+    given = values_of(dataset, np.random.default_rng(seed).choice(len(dataset.rows), count))
     return {name: values for name, values in given.items() if name in system.conditioner.conditions}
 
 
-def values_of(images: Images, rows: NDArray[np.int64] | None = None) -> Values:
+def values_of(dataset: Dataset, rows: NDArray[np.int64] | None = None) -> Values:
     """What is said of images, or of some of them, by name."""
-    some = np.arange(len(images.pixels)) if rows is None else rows
-    labels = None if images.labels is None else images.labels[some]
-    captions = None if images.captions is None else [images.captions[row] for row in some]
-    return values_from(images.names, labels, captions, images.metadata.take(some))
+    some = np.arange(len(dataset.rows)) if rows is None else rows
+    labels = None if dataset.labels is None else dataset.labels[some]
+    captions = None if dataset.captions is None else [dataset.captions[row] for row in some]
+    return values_from(dataset.names, labels, captions, dataset.metadata.take(some))
 
 
 def values_from(
@@ -55,9 +55,9 @@ def conditions_of(
     return {"cond": {**arrays, **ready, **{name: given[name] for name in beside}}, "folded": beside}
 
 
-def labels_of(system: System, given: Values, images: Images) -> NDArray[np.int64] | None:
+def labels_of(system: System, given: Values, dataset: Dataset) -> NDArray[np.int64] | None:
     """The labels that are asked for; None where the model hears none, or the images have none to compare with."""
-    if images.labels is None or not system.labels.names:
+    if dataset.labels is None or not system.labels.names:
         return None
     labels: NDArray[np.int64] = system.labels(given["label"]).numpy()
     return labels

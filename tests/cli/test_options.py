@@ -2,7 +2,6 @@
 
 import pytest
 
-from ebb.cli import Verbs
 from ebb.cli.options import MEANT, every, options
 
 from ..command import ebb
@@ -37,7 +36,7 @@ def test_an_option_that_is_not_there_is_answered_with_the_one_that_is_meant(verb
 
 
 def test_the_options_of_every_verb_are_those_of_its_help():
-    found = {name: set(options(kind)) for name, kind in every(Verbs)}
+    found = {name: set(options(kind)) for name, kind in every()}
     assert set(found) == set(VERBS)
     for name, expected in VERBS.items():
         positive = {option for option in found[name] if not option.rpartition(".")[2].startswith("no-")}
@@ -45,7 +44,7 @@ def test_the_options_of_every_verb_are_those_of_its_help():
 
 
 def test_every_option_that_may_be_meant_is_one_of_some_verb():
-    known = {option for _, kind in every(Verbs) for option in options(kind)}
+    known = {option for _, kind in every() for option in options(kind)}
     assert {option for option, _, _ in MEANT} <= known
 
 

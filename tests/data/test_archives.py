@@ -48,7 +48,7 @@ def test_a_zip_reads_like_its_folder(pack, picture, tmp_path, save, top):
 
 
 def test_a_zip_is_known_by_content_not_by_suffix(pack, picture):
-    assert len(read(str(pack({"a.png": png(picture())}, "photos.data"))).pixels) == 1
+    assert len(read(str(pack({"a.png": png(picture())}, "photos.data"))).rows) == 1
 
 
 def test_a_zip_with_splits_and_metadata(pack, picture):
@@ -58,25 +58,25 @@ def test_a_zip_with_splits_and_metadata(pack, picture):
         "d/test/b.png": png(picture(2)),
         "d/test/metadata.jsonl": '{"file_name": "b.png", "label": "x"}',
     }
-    images = read(str(pack(members)))
-    assert images.summary.kind == "zip of imagefolder"
-    assert images.names == ("x",)
-    assert images.held_out.labels.tolist() == [0]
-    assert (images.summary.captions, images.held_out.summary.captions) == (1, 0)
+    dataset = read(str(pack(members)))
+    assert dataset.summary.kind == "zip of imagefolder"
+    assert dataset.names == ("x",)
+    assert dataset.held_out.labels.tolist() == [0]
+    assert (dataset.summary.captions, dataset.held_out.summary.captions) == (1, 0)
 
 
 def test_names_that_point_outside_are_not_read_and_it_is_said(pack, picture, tmp_path, finding):
     path = pack({"../evil.png": png(picture(1)), "good.png": png(picture(2))})
-    images = read(str(path))
-    assert len(images.pixels) == 1
-    assert finding(images, "points out of the archive").examples == ("../evil.png",)
+    dataset = read(str(path))
+    assert len(dataset.rows) == 1
+    assert finding(dataset, "points out of the archive").examples == ("../evil.png",)
     assert [entry.name for entry in tmp_path.iterdir()] == ["set.zip"]
 
 
 def test_a_member_without_a_name_is_passed_over(pack, picture):
     path = pack({"a.png": png(picture(1)), "b.png": png(picture(2))}, compression=zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"b.png", b"\0.png"))
-    assert len(read(str(path)).pixels) == 1
+    assert len(read(str(path)).rows) == 1
 
 
 def test_an_archive_that_is_encrypted_throughout_asks_for_its_password(pack, picture):
@@ -94,9 +94,9 @@ def test_members_of_one_name_are_one_image_and_it_is_said(tmp_path, picture, fin
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         for seed, name in enumerate(("a.png", "b.png", "a.png", "./b.png")):
             archive.writestr(name, png(picture(seed)))
-    images = read(str(tmp_path / "set.zip"))
-    assert len(images.pixels) == 2
-    assert finding(images, "several members of one name").count == 2
+    dataset = read(str(tmp_path / "set.zip"))
+    assert len(dataset.rows) == 2
+    assert finding(dataset, "several members of one name").count == 2
 
 
 def test_archives_among_pictures_are_said_and_alone_are_refused_with_the_way_out(
@@ -114,9 +114,9 @@ def test_archives_among_pictures_are_said_and_alone_are_refused_with_the_way_out
 
 def test_suspected_bombs_are_skipped_and_named(pack, picture, finding):
     bomb = bytes(11 * 2**20)
-    images = read(str(pack({"good.png": png(picture()), "bomb.png": bomb})))
-    assert len(images.pixels) == 1
-    assert finding(images, "suspected bomb").examples == ("bomb.png",)
+    dataset = read(str(pack({"good.png": png(picture()), "bomb.png": bomb})))
+    assert len(dataset.rows) == 1
+    assert finding(dataset, "suspected bomb").examples == ("bomb.png",)
     with pytest.raises(DataError, match="1 x suspected bomb"):
         read(str(pack({"bomb.png": bomb})))
 
@@ -133,16 +133,16 @@ def patched(path, at_local, at_central, value):
 def test_a_member_declared_too_large_is_refused_before_reading(pack, picture, finding):
     path = patched(pack({"a.png": png(picture(1)), "b.png": png(picture(2))}), 22, 24, 2**28 + 1)
     patched(path, 18, 20, 2**27)  # its ratio alone would pass
-    images = read(str(path))
-    assert len(images.pixels) == 1
-    assert finding(images, "suspected bomb").examples == ("a.png",)
+    dataset = read(str(path))
+    assert len(dataset.rows) == 1
+    assert finding(dataset, "suspected bomb").examples == ("a.png",)
 
 
 def test_a_lying_header_cannot_expand_further(pack, picture, finding):
     path = patched(pack({"a.png": bytes(50 * 2**20), "b.png": png(picture(2))}), 22, 24, 1000)
-    images = read(str(path))
-    assert len(images.pixels) == 1
-    assert finding(images, "unreadable").examples == ("a.png",)
+    dataset = read(str(path))
+    assert len(dataset.rows) == 1
+    assert finding(dataset, "unreadable").examples == ("a.png",)
 
 
 def test_encrypted_and_corrupt_members_are_skipped(pack, picture, finding):
@@ -224,10 +224,10 @@ def test_a_damaged_zip_is_an_error_of_ours_or_a_skip(tmp_path, picture, at, valu
             archive.writestr(f"c{seed}/a.png", png(picture(seed)))
     (tmp_path / "a.zip").write_bytes(mutate(file.getvalue(), at, value, cut))
     try:
-        images = read(str(tmp_path / "a.zip"))
+        dataset = read(str(tmp_path / "a.zip"))
     except EbbError:
         return
-    assert 1 <= len(images.pixels) <= 2
+    assert 1 <= len(dataset.rows) <= 2
 
 
 @fuzz
@@ -239,37 +239,37 @@ def test_a_damaged_image_is_a_skip(tmp_path, picture, kind, at, value, cut):
     suffix = kind.lower()
     (tmp_path / f"bad.{suffix}").write_bytes(mutate(file.getvalue(), at, value, cut))
     (tmp_path / "good.png").write_bytes(png(picture(2)))
-    images = read(str(tmp_path), size=8, channels=3)
-    np.testing.assert_array_equal(images.pixels[-1], picture(2).transpose(2, 0, 1))
-    assert 1 <= len(images.pixels) <= 2
+    dataset = read(str(tmp_path), size=8, channels=3)
+    np.testing.assert_array_equal(dataset.rows[-1], picture(2).transpose(2, 0, 1))
+    assert 1 <= len(dataset.rows) <= 2
 
 
 # ---- real data
 
 
 def test_the_emoji_zip(shared):
-    images = read(shared("emoji64.zip"))
-    assert images.pixels.shape == (3599, 3, 64, 64)
-    assert images.held_out.pixels.shape == (189, 3, 64, 64)
-    assert images.labels is None
-    assert (images.summary.captions, images.held_out.summary.captions) == (3599, 189)
+    dataset = read(shared("emoji64.zip"))
+    assert dataset.rows.shape == (3599, 3, 64, 64)
+    assert dataset.held_out.rows.shape == (189, 3, 64, 64)
+    assert dataset.labels is None
+    assert (dataset.summary.captions, dataset.held_out.summary.captions) == (3599, 189)
     with zipfile.ZipFile(shared("emoji64.zip")) as archive:
         rows = map(json.loads, archive.read("emoji64/metadata.jsonl").decode().splitlines())
         texts = {row["file_name"]: row["text"] for row in rows}
         first = np.asarray(Image.open(archive.open("emoji64/1f004.png")).convert("RGB")).transpose(2, 0, 1)
-    captions = images.captions + images.held_out.captions
+    captions = dataset.captions + dataset.held_out.captions
     assert {*captions} == {*texts.values()}
-    (at,) = np.flatnonzero((np.concatenate([images.pixels, images.held_out.pixels]) == first).all((1, 2, 3)))
+    (at,) = np.flatnonzero((np.concatenate([dataset.rows, dataset.held_out.rows]) == first).all((1, 2, 3)))
     assert captions[at] == texts["1f004.png"]
-    assert images.summary.kind == "zip of imagefolder"
+    assert dataset.summary.kind == "zip of imagefolder"
 
 
 def test_part_of_the_cifar_zip(shared, pack):
     with zipfile.ZipFile(shared("cifar10-train.zip")) as archive:
         names = [name for name in archive.namelist() if name.endswith(("0001.jpg", "0002.jpg"))]
         small = pack({name: archive.read(name) for name in names}, "cifar10-train.zip")
-    images = read(str(small))
-    assert images.pixels.shape == (20, 3, 32, 32)
-    assert images.labels.tolist() == [label for label in range(10) for _ in range(2)]
-    assert images.names[0] == "airplane"
-    assert images.summary.chosen["size"] == "32×32: all images have it"
+    dataset = read(str(small))
+    assert dataset.rows.shape == (20, 3, 32, 32)
+    assert dataset.labels.tolist() == [label for label in range(10) for _ in range(2)]
+    assert dataset.names[0] == "airplane"
+    assert dataset.summary.chosen["size"] == "32×32: all images have it"

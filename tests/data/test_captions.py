@@ -31,7 +31,7 @@ def told(pixels):
 
 def aligned(images, captions=None):
     """Whether every image has its own caption."""
-    return all(map(lambda pixels, text: told(pixels) == text, images.pixels, captions or images.captions))
+    return all(map(lambda pixels, text: told(pixels) == text, images.rows, captions or images.captions))
 
 
 @pytest.mark.parametrize("sidecars", [False, True])
@@ -47,23 +47,25 @@ def test_captions_stay_with_their_images_through_skips_and_the_split(tmp_path, p
     if not sidecars:
         metadata(tmp_path, texts)
     (tmp_path / "007.png").write_bytes(b"damaged")
-    images = read(str(tmp_path))
-    assert len(images.captions) == len(images.pixels) == 199
-    assert len(images.held_out.captions) == 10
-    assert aligned(images)
-    assert aligned(images.held_out)
-    assert not aligned(images, images.captions[1:] + images.captions[:1])
-    assert images.summary.captions == images.summary.captions_distinct == 199
-    assert images.summary.chosen["captions"] == f"from {'the .txt beside each image' if sidecars else 'metadata.jsonl'}"
+    dataset = read(str(tmp_path))
+    assert len(dataset.captions) == len(dataset.rows) == 199
+    assert len(dataset.held_out.captions) == 10
+    assert aligned(dataset)
+    assert aligned(dataset.held_out)
+    assert not aligned(dataset, dataset.captions[1:] + dataset.captions[:1])
+    assert dataset.summary.captions == dataset.summary.captions_distinct == 199
+    assert (
+        dataset.summary.chosen["captions"] == f"from {'the .txt beside each image' if sidecars else 'metadata.jsonl'}"
+    )
 
 
 def test_sources_without_captions_have_none(tmp_path, picture, save):
     save(tmp_path / "a.png", picture())
     metadata(tmp_path, {"a.png": None})
-    images = read(str(tmp_path))
-    assert images.captions is None
-    assert (images.summary.captions, images.summary.caption_lengths) == (0, (0, 0))
-    assert "captions" not in images.summary.chosen
+    dataset = read(str(tmp_path))
+    assert dataset.captions is None
+    assert (dataset.summary.captions, dataset.summary.caption_lengths) == (0, (0, 0))
+    assert "captions" not in dataset.summary.chosen
 
 
 def test_metadata_goes_before_the_file_beside_and_the_rest_is_ignored(tmp_path, picture, save, finding):
@@ -72,12 +74,12 @@ def test_metadata_goes_before_the_file_beside_and_the_rest_is_ignored(tmp_path, 
         (tmp_path / f"{name}.txt").write_bytes(b"\xef\xbb\xbf  of the file\r\n" if name != "d" else b" \n")
     (tmp_path / "notes.txt").write_text("notes")
     metadata(tmp_path, {"a.png": "of the table", "b.png": ""})
-    images = read(str(tmp_path))
-    assert images.captions == ("of the table", "of the file", "of the file", "")
-    assert (images.summary.captions, images.summary.captions_distinct) == (3, 2)
-    assert images.summary.caption_lengths == (11, 12)
-    assert finding(images, "not an image").examples == ("notes.txt",)
-    assert finding(images, "without a caption").examples == ("d.png",)
+    dataset = read(str(tmp_path))
+    assert dataset.captions == ("of the table", "of the file", "of the file", "")
+    assert (dataset.summary.captions, dataset.summary.captions_distinct) == (3, 2)
+    assert dataset.summary.caption_lengths == (11, 12)
+    assert finding(dataset, "not an image").examples == ("notes.txt",)
+    assert finding(dataset, "without a caption").examples == ("d.png",)
 
 
 def test_missing_captions_are_counted_and_five_are_named(tmp_path, picture, save, finding):
@@ -85,10 +87,10 @@ def test_missing_captions_are_counted_and_five_are_named(tmp_path, picture, save
     for at, name in enumerate(names):
         save(tmp_path / name, picture(at))
     metadata(tmp_path, {name: "one" if name == "0.png" else None for name in names})
-    images = read(str(tmp_path))
-    found = finding(images, "without a caption")
+    dataset = read(str(tmp_path))
+    found = finding(dataset, "without a caption")
     assert (found.count, found.examples) == (7, tuple(names[1:6]))
-    assert images.captions == ("one", *[""] * 7)
+    assert dataset.captions == ("one", *[""] * 7)
 
 
 def test_odd_captions_are_kept_as_they_are(tmp_path, picture, save, finding):
@@ -102,11 +104,11 @@ def test_odd_captions_are_kept_as_they_are(tmp_path, picture, save, finding):
     for at, name in enumerate(texts):
         save(tmp_path / name, picture(at))
     metadata(tmp_path, texts)
-    images = read(str(tmp_path))
-    assert images.captions == tuple(texts.values())
-    assert finding(images, "long caption").examples == ("a.png",)
-    assert finding(images, "odd characters in a caption").examples == ("c.png", "d.png")
-    assert images.summary.caption_lengths == (3, 10_000)
+    dataset = read(str(tmp_path))
+    assert dataset.captions == tuple(texts.values())
+    assert finding(dataset, "long caption").examples == ("a.png",)
+    assert finding(dataset, "odd characters in a caption").examples == ("c.png", "d.png")
+    assert dataset.summary.caption_lengths == (3, 10_000)
 
 
 def test_captions_in_split_folders_and_in_class_folders(tmp_path, picture, save):
@@ -115,10 +117,10 @@ def test_captions_in_split_folders_and_in_class_folders(tmp_path, picture, save)
     save(tmp_path / "test" / "dog" / "1.png", picture(3))
     (tmp_path / "train" / "cat" / "1.txt").write_text("a cat")
     (tmp_path / "test" / "dog" / "1.txt").write_text("a dog")
-    images = read(str(tmp_path))
-    assert images.names == ("cat", "dog")
-    assert images.captions == ("a cat", "")
-    assert images.held_out.captions == ("a dog",)
+    dataset = read(str(tmp_path))
+    assert dataset.names == ("cat", "dog")
+    assert dataset.captions == ("a cat", "")
+    assert dataset.held_out.captions == ("a dog",)
 
 
 # ---- the fingerprint
@@ -126,9 +128,9 @@ def test_captions_in_split_folders_and_in_class_folders(tmp_path, picture, save)
 
 def plain(images):
     """The fingerprint as it has always been: shape and names, labels, pixels."""
-    out = hashlib.sha256(json.dumps([images.pixels.shape, images.names]).encode())
+    out = hashlib.sha256(json.dumps([images.rows.shape, images.names]).encode())
     out.update(b"" if images.labels is None else images.labels.astype("<i8").tobytes())
-    out.update(images.pixels.tobytes())
+    out.update(images.rows.tobytes())
     return out.hexdigest()
 
 
@@ -141,17 +143,17 @@ def test_captions_are_in_the_fingerprint_only_where_there_are_any(tmp_path, pict
     for texts in (("one", "two"), ("two", "one"), ("onetwo", ""), ("one", "two!")):
         for kind, text in zip("xy", texts, strict=True):
             (tmp_path / kind / "1.txt").write_text(text)
-        images = read(str(tmp_path))
-        assert plain(images) == plain(without)
-        prints.add(images.summary.fingerprint)
+        dataset = read(str(tmp_path))
+        assert plain(dataset) == plain(without)
+        prints.add(dataset.summary.fingerprint)
     assert len(prints) == 5
 
 
 def test_arrays_keep_theirs(tmp_path, picture):
     np.savez(tmp_path / "a.npz", images=np.stack([picture(0), picture(1)]), labels=[0, 1])
-    images = read(str(tmp_path / "a.npz"))
-    assert images.summary.fingerprint == plain(images)
-    assert images.captions is None
+    dataset = read(str(tmp_path / "a.npz"))
+    assert dataset.summary.fingerprint == plain(dataset)
+    assert dataset.captions is None
 
 
 # ---- what cannot be used
@@ -161,10 +163,10 @@ def test_arrays_keep_theirs(tmp_path, picture):
 def test_a_caption_that_is_not_text_is_left_out_and_names_its_line(tmp_path, picture, save, finding, text):
     save(tmp_path / "a.png", picture())
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}\n\n{"file_name": "a.png", "text": ' + text + "}")
-    images = read(str(tmp_path))
-    assert images.captions is None
-    assert "metadata.jsonl, line 3 " in finding(images, "broken row").examples[0]
-    assert lost(images) >= {("captions", 0, 1)}
+    dataset = read(str(tmp_path))
+    assert dataset.captions is None
+    assert "metadata.jsonl, line 3 " in finding(dataset, "broken row").examples[0]
+    assert lost(dataset) >= {("captions", 0, 1)}
 
 
 def lost(images):
@@ -175,9 +177,9 @@ def lost(images):
 def test_of_several_captions_the_first_is_used(tmp_path, picture, save, finding):
     save(tmp_path / "a.png", picture())
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": ["", "one", "two"]}')
-    images = read(str(tmp_path))
-    assert images.captions == ("one",)
-    assert finding(images, "several captions").examples == ("a.png",)
+    dataset = read(str(tmp_path))
+    assert dataset.captions == ("one",)
+    assert finding(dataset, "several captions").examples == ("a.png",)
 
 
 @pytest.fixture
@@ -194,12 +196,12 @@ def forty(tmp_path, picture, save):
 )
 def test_one_text_that_cannot_be_read_is_left_out_counted_and_named(forty, finding, data, why):
     (forty / "07.txt").write_bytes(data)
-    images = read(str(forty))
-    assert images.captions[6:9] == ("picture 6", "", "picture 8")
-    found = finding(images, "unreadable caption")
+    dataset = read(str(forty))
+    assert dataset.captions[6:9] == ("picture 6", "", "picture 8")
+    found = finding(dataset, "unreadable caption")
     assert (found.count, found.action) == (1, "skipped")
     assert found.examples[0].startswith(f"07.txt ({why}")
-    assert lost(images) == set()
+    assert lost(dataset) == set()
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
@@ -215,9 +217,9 @@ def test_a_damaged_text_in_a_zip_is_left_out(tmp_path, picture, save, finding):
     data = (tmp_path / "a.zip").read_bytes()
     assert read(str(tmp_path / "a.zip")).captions == ("a red circle",)
     (tmp_path / "a.zip").write_bytes(data.replace(b"a red circle", b"a bad circle"))
-    images = read(str(tmp_path / "a.zip"))
-    assert finding(images, "unreadable caption").examples == ("a.txt (damaged)",)
-    assert lost(images) == {("captions", 0, 1)}
+    dataset = read(str(tmp_path / "a.zip"))
+    assert finding(dataset, "unreadable caption").examples == ("a.txt (damaged)",)
+    assert lost(dataset) == {("captions", 0, 1)}
 
 
 # ---- captions under other names, and their loss
@@ -228,18 +230,18 @@ def test_texts_beside_are_found_by_other_names(tmp_path, picture, save, end):
     for name in ("a", "b"):
         save(tmp_path / f"{name}.png", picture(ord(name)))
         (tmp_path / f"{name}{end}").write_text(f"of {name}")
-    images = read(str(tmp_path))
-    assert images.captions == ("of a", "of b")
-    assert all(found.kind != "not an image" for found in images.summary.findings)
+    dataset = read(str(tmp_path))
+    assert dataset.captions == ("of a", "of b")
+    assert all(found.kind != "not an image" for found in dataset.summary.findings)
 
 
 def test_texts_that_lie_beside_no_image_are_a_loss(tmp_path, picture, save):
     for at in range(8):
         save(tmp_path / "images" / f"{at}.png", picture(at))
         (tmp_path / f"caption-{at}.txt").write_text("a caption")
-    images = read(str(tmp_path))
-    assert lost(images) == {("captions", 0, 8)}
-    (match,) = images.summary.matches
+    dataset = read(str(tmp_path))
+    assert lost(dataset) == {("captions", 0, 8)}
+    (match,) = dataset.summary.matches
     assert match.examples == tuple(f"caption-{at}.txt" for at in range(5))
     assert "images/0.txt" in match.advice
 
@@ -255,9 +257,9 @@ def test_a_table_of_another_name_is_a_loss(tmp_path, picture, save, name):
     for at in range(3):
         save(tmp_path / f"{at:02}.png", picture(at))
     (tmp_path / name).write_text("01.png,a caption\n02.png,another\n")
-    images = read(str(tmp_path))
-    assert images.captions is None
-    assert lost(images) == {("captions", 0, 1)}
+    dataset = read(str(tmp_path))
+    assert dataset.captions is None
+    assert lost(dataset) == {("captions", 0, 1)}
     (tmp_path / name).rename(tmp_path / "config.json")
     (tmp_path / "config.json").write_text('{"width": 32}')
     assert lost(read(str(tmp_path))) == set()
@@ -295,9 +297,9 @@ def test_captions_that_are_all_empty_are_a_loss(tmp_path, picture, save):
     for name in "ab":
         save(tmp_path / f"{name}.png", picture(ord(name)))
     metadata(tmp_path, {"a.png": " ", "b.png": ""})
-    images = read(str(tmp_path))
-    assert images.captions is None
-    assert lost(images) == {("captions", 0, 2)}
+    dataset = read(str(tmp_path))
+    assert dataset.captions is None
+    assert lost(dataset) == {("captions", 0, 2)}
 
 
 def test_a_loss_is_said_before_training_and_captions_can_be_waived(tmp_path, picture, save):

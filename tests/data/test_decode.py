@@ -84,9 +84,9 @@ def test_the_size_in_the_header_and_the_pixels_agree_whichever_way_up(format, sa
 def test_a_portrait_that_only_xmp_turns_is_not_cut(tmp_path):
     """Said of 20×40, whose half was cut off."""
     (tmp_path / "a.jpg").write_bytes(tagged(quarters(40, 20), "JPEG", 6, "xmp"))
-    images = read(str(tmp_path))
-    assert images.pixels.shape[2:] == (40, 20)
-    assert images.summary.chosen["size"] == "20×40: all images have it"
+    dataset = read(str(tmp_path))
+    assert dataset.rows.shape[2:] == (40, 20)
+    assert dataset.summary.chosen["size"] == "20×40: all images have it"
 
 
 @given(st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF"]), st.binary(max_size=60), st.booleans())
@@ -110,7 +110,7 @@ def test_an_orientation_that_is_none_is_ignored(tmp_path, value):
     exif = Image.Exif()
     exif[0x0112] = value
     quarters(24, 12).save(tmp_path / "a.jpg", exif=exif)
-    assert read(str(tmp_path)).pixels.shape[2:] == (12, 24)
+    assert read(str(tmp_path)).rows.shape[2:] == (12, 24)
 
 
 # ---- colour profiles
@@ -126,46 +126,46 @@ def test_colours_of_another_profile_become_those_of_srgb(tmp_path, finding, suff
     pixels = noise()
     how = {"lossless": True} if suffix == "webp" else {}
     Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", icc_profile=rgb_profile(DISPLAY_P3), **how)
-    images = read(str(tmp_path))
+    dataset = read(str(tmp_path))
     expected = in_srgb(pixels, DISPLAY_P3)
-    assert np.abs(images.pixels[0].transpose(1, 2, 0) - expected).max() <= 2
+    assert np.abs(dataset.rows[0].transpose(1, 2, 0) - expected).max() <= 2
     assert np.abs(pixels - expected).max() > 20, "the profile changes something"
-    assert finding(images, "colour profile").action == "converted to sRGB"
+    assert finding(dataset, "colour profile").action == "converted to sRGB"
 
 
 @pytest.mark.parametrize("profile", [ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), None])
 def test_srgb_is_left_as_it_is(tmp_path, finding, profile):
     pixels = noise()
     Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=profile or rgb_profile(SRGB))
-    images = read(str(tmp_path))
-    assert np.array_equal(images.pixels[0].transpose(1, 2, 0), pixels)
-    assert images.summary.findings == () or finding(images, "colour profile") is None
+    dataset = read(str(tmp_path))
+    assert np.array_equal(dataset.rows[0].transpose(1, 2, 0), pixels)
+    assert dataset.summary.findings == () or finding(dataset, "colour profile") is None
 
 
 @pytest.mark.parametrize("gamma", [1.0, 1.8])
 def test_grey_stays_grey_by_its_own_curve(tmp_path, finding, gamma):
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     Image.fromarray(ramp).save(tmp_path / "a.png", icc_profile=grey_profile(gamma))
-    images = read(str(tmp_path))
+    dataset = read(str(tmp_path))
     linear = (ramp / 255) ** gamma
     expected = 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    assert images.pixels.shape == (1, 1, 16, 16)
-    assert np.abs(images.pixels[0, 0] - expected).max() <= 1.5
-    assert finding(images, "colour profile").count == 1
+    assert dataset.rows.shape == (1, 1, 16, 16)
+    assert np.abs(dataset.rows[0, 0] - expected).max() <= 1.5
+    assert finding(dataset, "colour profile").count == 1
 
 
 def test_transparency_and_palettes_go_through_the_profile_too(tmp_path):
     pixels = np.dstack([noise(), np.full((8, 8), 255, np.uint8)])
     pixels[0, 0, 3] = 0
     Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=rgb_profile(DISPLAY_P3))
-    found = read(str(tmp_path)).pixels[0].transpose(1, 2, 0)
+    found = read(str(tmp_path)).rows[0].transpose(1, 2, 0)
     expected = in_srgb(pixels[..., :3], DISPLAY_P3)
     assert found[0, 0].tolist() == [255, 255, 255], "white is white, whatever the profile"
     assert np.abs(found.reshape(-1, 3)[1:] - expected.reshape(-1, 3)[1:]).max() <= 2
     flat = Image.new("P", (8, 8))
     flat.putpalette([200, 40, 90])
     flat.save(tmp_path / "a.png", icc_profile=rgb_profile(DISPLAY_P3))
-    found = read(str(tmp_path)).pixels[0, :, 0, 0]
+    found = read(str(tmp_path)).rows[0, :, 0, 0]
     assert np.abs(found - in_srgb(np.uint8([200, 40, 90]), DISPLAY_P3)).max() <= 2
 
 
@@ -173,28 +173,28 @@ def test_transparency_and_palettes_go_through_the_profile_too(tmp_path):
 def test_a_profile_that_is_broken_or_of_another_kind_is_said_and_ignored(tmp_path, finding, profile):
     pixels = noise()
     Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=profile)
-    images = read(str(tmp_path))
-    assert np.array_equal(images.pixels[0].transpose(1, 2, 0), pixels)
-    assert finding(images, "unusable colour profile").action == "ignored: read as sRGB"
+    dataset = read(str(tmp_path))
+    assert np.array_equal(dataset.rows[0].transpose(1, 2, 0), pixels)
+    assert finding(dataset, "unusable colour profile").action == "ignored: read as sRGB"
 
 
 @pytest.mark.parametrize("suffix", ["tif", "jpg"])
 def test_cmyk_takes_the_colours_that_its_profile_gives_the_inks(tmp_path, finding, suffix):
     for name, inks in (("a", (255, 0, 0, 0)), ("b", (0, 0, 0, 0)), ("c", (0, 0, 0, 255))):
         Image.new("CMYK", (16, 16), inks).save(tmp_path / f"{name}.{suffix}", icc_profile=cmyk_profile())
-    images = read(str(tmp_path))
-    cyan, white, black = images.pixels[:, :, 8, 8].astype(int)
+    dataset = read(str(tmp_path))
+    cyan, white, black = dataset.rows[:, :, 8, 8].astype(int)
     assert np.abs(cyan - lab_in_srgb(CYAN)).max() <= 3
     assert white.min() >= 253
     assert black.max() <= 3
-    assert finding(images, "CMYK").count == finding(images, "colour profile").count == 3
+    assert finding(dataset, "CMYK").count == finding(dataset, "colour profile").count == 3
 
 
 def test_cmyk_with_a_profile_of_another_kind_is_read_without_it(tmp_path, finding):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.tif", icc_profile=rgb_profile(SRGB))
-    images = read(str(tmp_path))
-    assert images.pixels[0, :, 0, 0].tolist() == [255, 0, 0]
-    assert finding(images, "CMYK").count == finding(images, "unusable colour profile").count == 1
+    dataset = read(str(tmp_path))
+    assert dataset.rows[0, :, 0, 0].tolist() == [255, 0, 0]
+    assert finding(dataset, "CMYK").count == finding(dataset, "unusable colour profile").count == 1
 
 
 # ---- transparency
@@ -203,9 +203,9 @@ def test_cmyk_with_a_profile_of_another_kind_is_read_without_it(tmp_path, findin
 def test_a_picture_with_nothing_to_see_through_is_not_said_to_be_transparent(tmp_path, finding):
     pixels = np.dstack([noise(), np.full((8, 8), 255, np.uint8)])
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    images = read(str(tmp_path))
-    assert np.array_equal(images.pixels[0].transpose(1, 2, 0), pixels[..., :3])
-    assert finding(images, "transparency") is None
+    dataset = read(str(tmp_path))
+    assert np.array_equal(dataset.rows[0].transpose(1, 2, 0), pixels[..., :3])
+    assert finding(dataset, "transparency") is None
 
 
 # ---- what is read, and what is not
@@ -214,9 +214,9 @@ def test_a_picture_with_nothing_to_see_through_is_not_said_to_be_transparent(tmp
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
 def test_every_suffix_is_read_in_its_own_format(tmp_path, suffix):
     quarters(16, 16).save(tmp_path / f"a{suffix}", SUFFIXES[suffix])
-    images = read(str(tmp_path))
-    assert images.pixels.shape[0] == 1
-    assert [finding.kind for finding in images.summary.findings] in ([], ["palette"])
+    dataset = read(str(tmp_path))
+    assert dataset.rows.shape[0] == 1
+    assert [finding.kind for finding in dataset.summary.findings] in ([], ["palette"])
 
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
@@ -229,15 +229,15 @@ def test_pictures_that_are_not_opened_or_not_named_so_are_told_from_other_files(
     quarters(16, 16).save(tmp_path / "3f2a", "JPEG")
     quarters(16, 16).save(tmp_path / "b.dat", "PNG")
     (tmp_path / "notes.md").write_text("notes")
-    images = read(str(tmp_path))
-    assert finding(images, "in a format that ebb does not open").examples == ("IMG_1.HEIC",)
-    assert "convert" in finding(images, "in a format that ebb does not open").action
-    assert (finding(images, "HEIC").examples, finding(images, "HEIC").action) == (
+    dataset = read(str(tmp_path))
+    assert finding(dataset, "in a format that ebb does not open").examples == ("IMG_1.HEIC",)
+    assert "convert" in finding(dataset, "in a format that ebb does not open").action
+    assert (finding(dataset, "HEIC").examples, finding(dataset, "HEIC").action) == (
         ("phone.jpg",),
         "skipped: convert them to .png or .jpg",
     )
-    assert finding(images, "looks like a picture").examples == ("3f2a", "b.dat")
-    assert finding(images, "not an image").examples == ("notes.md",)
+    assert finding(dataset, "looks like a picture").examples == ("3f2a", "b.dat")
+    assert finding(dataset, "not an image").examples == ("notes.md",)
 
 
 @pytest.mark.parametrize(("name", "hint"), [("a.heic", "convert them to .png"), ("3f2a", "rename it")])
@@ -287,9 +287,9 @@ def test_what_cannot_be_used_is_left_out_by_name_in_a_folder_and_refused_alone(t
     LIMITS[kind](file)
     quarters(16, 16).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(file.getvalue())
-    images = read(str(tmp_path))
-    assert len(images.pixels) == 1
-    assert finding(images, kind).examples == ("bad.png",)
+    dataset = read(str(tmp_path))
+    assert len(dataset.rows) == 1
+    assert finding(dataset, kind).examples == ("bad.png",)
     with pytest.raises(DataError, match=f"bad.png is not a picture ebb can read: {kind}"):
         read_picture(tmp_path / "bad.png")
 
@@ -297,9 +297,9 @@ def test_what_cannot_be_used_is_left_out_by_name_in_a_folder_and_refused_alone(t
 @pytest.mark.parametrize(("kind", "suffix"), [("GIF", "gif"), ("TIFF", "tif"), ("PNG", "png"), ("WEBP", "webp")])
 def test_of_several_frames_or_pages_the_first_is_used(tmp_path, finding, kind, suffix):
     several(tmp_path / f"a.{suffix}", kind)
-    images = read(str(tmp_path))
-    assert finding(images, "several frames").action == "first frame used"
-    assert finding(images, "several frames").count == 1
+    dataset = read(str(tmp_path))
+    assert finding(dataset, "several frames").action == "first frame used"
+    assert finding(dataset, "several frames").count == 1
 
 
 @given(st.sampled_from(FORMATS), st.integers(0, 400), st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255))))

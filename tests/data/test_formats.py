@@ -54,21 +54,21 @@ def mnist(tmp_path):
 @pytest.mark.parametrize(("suffix", "dash"), [("", "-"), (".gz", "-"), ("", ".")])
 def test_mnist_files_come_back_with_their_test_set(tmp_path, mnist, suffix, dash):
     arrays = mnist(suffix, dash)
-    images = read(str(tmp_path))
-    assert images.summary.kind == "idx"
-    np.testing.assert_array_equal(images.pixels[:, 0], arrays["train"][0])
-    np.testing.assert_array_equal(images.held_out.pixels[:, 0], arrays["t10k"][0])
-    assert images.names == tuple("0123456789")
-    assert images.labels.tolist() == arrays["train"][1].tolist()
-    assert images.held_out.labels.tolist() == arrays["t10k"][1].tolist()
+    dataset = read(str(tmp_path))
+    assert dataset.summary.kind == "idx"
+    np.testing.assert_array_equal(dataset.rows[:, 0], arrays["train"][0])
+    np.testing.assert_array_equal(dataset.held_out.rows[:, 0], arrays["t10k"][0])
+    assert dataset.names == tuple("0123456789")
+    assert dataset.labels.tolist() == arrays["train"][1].tolist()
+    assert dataset.held_out.labels.tolist() == arrays["t10k"][1].tolist()
 
 
 def test_one_images_file_finds_its_labels_beside_it(tmp_path, mnist):
     arrays = mnist()
-    images = read(str(tmp_path / "t10k-images-idx3-ubyte"))
-    np.testing.assert_array_equal(images.pixels[:, 0], arrays["t10k"][0])
-    assert images.labels.tolist() == [0, 1, 2, 3, 4]
-    assert images.held_out is None
+    dataset = read(str(tmp_path / "t10k-images-idx3-ubyte"))
+    np.testing.assert_array_equal(dataset.rows[:, 0], arrays["t10k"][0])
+    assert dataset.labels.tolist() == [0, 1, 2, 3, 4]
+    assert dataset.held_out is None
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     without = read(str(tmp_path / "t10k-images-idx3-ubyte"))
     assert without.labels is None
@@ -79,10 +79,10 @@ def test_one_images_file_finds_its_labels_beside_it(tmp_path, mnist):
 def test_labels_of_another_name_are_found_where_there_is_one_pair_and_missed_where_there_are_two(tmp_path, mnist):
     mnist()
     (tmp_path / "t10k-labels-idx1-ubyte").rename(tmp_path / "targets-idx1-ubyte")
-    images = read(str(tmp_path))
-    assert images.held_out.labels is None
-    assert poor(images) == {("labels", 0, 5)}
-    assert "targets-idx1-ubyte" in str(images.summary.matches[0])
+    dataset = read(str(tmp_path))
+    assert dataset.held_out.labels is None
+    assert poor(dataset) == {("labels", 0, 5)}
+    assert "targets-idx1-ubyte" in str(dataset.summary.matches[0])
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
         (tmp_path / name).unlink()
     assert read(str(tmp_path)).labels.tolist() == [0, 1, 2, 3, 4]
@@ -92,7 +92,7 @@ def test_a_test_set_is_known_by_any_part_of_its_name(tmp_path, mnist):
     arrays = mnist()
     for path in [*tmp_path.glob("*-ubyte")]:
         path.rename(tmp_path / f"emnist-{path.name.replace('t10k', 'test')}")
-    np.testing.assert_array_equal(read(str(tmp_path)).held_out.pixels[:, 0], arrays["t10k"][0])
+    np.testing.assert_array_equal(read(str(tmp_path)).held_out.rows[:, 0], arrays["t10k"][0])
 
 
 def test_idx_files_inside_a_zip(tmp_path, mnist):
@@ -100,20 +100,20 @@ def test_idx_files_inside_a_zip(tmp_path, mnist):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         for path in tmp_path.glob("*-ubyte"):
             archive.write(path, f"{path.name}/{path.name}")
-    images = read(str(tmp_path / "archive.zip"))
-    np.testing.assert_array_equal(images.pixels[:, 0], arrays["train"][0])
-    assert len(images.held_out.pixels) == 5
+    dataset = read(str(tmp_path / "archive.zip"))
+    np.testing.assert_array_equal(dataset.rows[:, 0], arrays["train"][0])
+    assert len(dataset.held_out.rows) == 5
 
 
 def test_packed_and_unpacked_copies_are_one_set(tmp_path, mnist):
     mnist(".gz")
     mnist("")
-    assert len(read(str(tmp_path)).pixels) == 12
+    assert len(read(str(tmp_path)).rows) == 12
 
 
 def test_idx_images_can_be_resized_and_coloured(tmp_path, mnist):
     mnist()
-    assert read(str(tmp_path), size=8, channels=3).held_out.pixels.shape == (5, 3, 8, 8)
+    assert read(str(tmp_path), size=8, channels=3).held_out.rows.shape == (5, 3, 8, 8)
 
 
 def test_labels_alone_and_several_sets_are_refused(tmp_path, mnist):
@@ -194,36 +194,36 @@ def npz(path, **arrays):
 @pytest.mark.parametrize("keys", [("images", "labels"), ("x", "y"), ("x_train", "y_train")])
 def test_npz_under_the_usual_keys(tmp_path, picture, keys):
     pixels = np.stack([picture(seed) for seed in range(3)])
-    images = read(npz(tmp_path / "set.npz", **dict(zip(keys, (pixels, [7, 3, 7]), strict=True))))
-    assert (images.summary.kind, images.summary.name) == ("npz", "set")
-    np.testing.assert_array_equal(images.pixels, pixels.transpose(0, 3, 1, 2))
-    assert images.names == ("3", "7")
-    assert images.labels.tolist() == [1, 0, 1]
+    dataset = read(npz(tmp_path / "set.npz", **dict(zip(keys, (pixels, [7, 3, 7]), strict=True))))
+    assert (dataset.summary.kind, dataset.summary.name) == ("npz", "set")
+    np.testing.assert_array_equal(dataset.rows, pixels.transpose(0, 3, 1, 2))
+    assert dataset.names == ("3", "7")
+    assert dataset.labels.tolist() == [1, 0, 1]
 
 
 def test_npz_without_labels_and_with_string_labels(tmp_path, picture):
     pixels = np.stack([picture(seed, channels=1) for seed in range(2)])
     np.savez(tmp_path / "a.npz", pixels)
     assert read(str(tmp_path / "a.npz")).labels is None
-    images = read(npz(tmp_path / "b.npz", images=pixels, labels=np.array(["dog", "cat"])))
-    assert images.names == ("cat", "dog")
-    assert images.labels.tolist() == [1, 0]
+    dataset = read(npz(tmp_path / "b.npz", images=pixels, labels=np.array(["dog", "cat"])))
+    assert dataset.names == ("cat", "dog")
+    assert dataset.labels.tolist() == [1, 0]
 
 
 def test_npz_test_split(tmp_path, picture):
     a, b = picture(1, channels=1)[None], picture(2, channels=1)[None]
     train = np.concatenate([a, a])
-    images = read(npz(tmp_path / "mnist.npz", x_train=train, y_train=[5, 6], x_test=b, y_test=[[6]]))
-    np.testing.assert_array_equal(images.held_out.pixels[0], b)
-    assert images.names == ("5", "6")
-    assert images.held_out.labels.tolist() == [1]
+    dataset = read(npz(tmp_path / "mnist.npz", x_train=train, y_train=[5, 6], x_test=b, y_test=[[6]]))
+    np.testing.assert_array_equal(dataset.held_out.rows[0], b)
+    assert dataset.names == ("5", "6")
+    assert dataset.held_out.labels.tolist() == [1]
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 1, 2)])
 def test_npz_layouts(tmp_path, picture, axes):
     pixels = np.stack([picture(seed, 6, 7) for seed in range(2)])
-    images = read(npz(tmp_path / "a.npz", images=pixels.transpose(axes)))
-    np.testing.assert_array_equal(images.pixels, pixels.transpose(0, 3, 1, 2))
+    dataset = read(npz(tmp_path / "a.npz", images=pixels.transpose(axes)))
+    np.testing.assert_array_equal(dataset.rows, pixels.transpose(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize(
@@ -238,10 +238,10 @@ def test_npz_layouts(tmp_path, picture, axes):
 )
 def test_npz_values_are_scaled_to_bytes_and_reported(tmp_path, finding, values, expected, clipped):
     pixels = np.zeros((3, 4, 4), values.dtype) + values[:, None, None]
-    images = read(npz(tmp_path / "a.npz", images=pixels.astype(values.dtype)))
-    assert images.pixels[:, 0, 0, 0].tolist() == expected
-    assert finding(images, f"{values.dtype} values") is not None
-    assert (finding(images, "values out of range") is not None) == clipped
+    dataset = read(npz(tmp_path / "a.npz", images=pixels.astype(values.dtype)))
+    assert dataset.rows[:, 0, 0, 0].tolist() == expected
+    assert finding(dataset, f"{values.dtype} values") is not None
+    assert (finding(dataset, "values out of range") is not None) == clipped
 
 
 @pytest.mark.parametrize(
@@ -298,18 +298,18 @@ def poor(images):
 )
 def test_npz_labels_are_found_by_name_or_by_shape(tmp_path, picture, keys, labels):
     pixels = np.stack([picture(seed) for seed in range(3)])
-    images = read(npz(tmp_path / "a.npz", **dict(zip(keys, (pixels, labels), strict=True))))
-    np.testing.assert_array_equal(images.pixels, pixels.transpose(0, 3, 1, 2))
-    assert images.labels.tolist() == [1, 0, 1]
-    assert poor(images) == set()
+    dataset = read(npz(tmp_path / "a.npz", **dict(zip(keys, (pixels, labels), strict=True))))
+    np.testing.assert_array_equal(dataset.rows, pixels.transpose(0, 3, 1, 2))
+    assert dataset.labels.tolist() == [1, 0, 1]
+    assert poor(dataset) == set()
 
 
 @pytest.mark.parametrize("called", ["label_names", "class_names", "classes"])
 @pytest.mark.parametrize("names", [["dog", "cat"], [b"dog", b"cat"]])
 def test_npz_labels_have_the_names_that_come_with_them(tmp_path, picture, called, names):
     pixels = np.stack([picture(seed) for seed in range(3)])
-    images = read(npz(tmp_path / "a.npz", images=pixels, labels=[1, 0, 1], **{called: np.array(names)}))
-    assert [images.names[at] for at in images.labels] == ["cat", "dog", "cat"]
+    dataset = read(npz(tmp_path / "a.npz", images=pixels, labels=[1, 0, 1], **{called: np.array(names)}))
+    assert [dataset.names[at] for at in dataset.labels] == ["cat", "dog", "cat"]
     numbers = read(npz(tmp_path / "b.npz", images=pixels, labels=[1, 0, 1], label_names=[10, 2]))
     assert numbers.names == ("2", "10")
     own = read(npz(tmp_path / "c.npz", images=pixels, labels=[1, 0, 1], classes=["a", "b", "c"]))
@@ -326,16 +326,16 @@ def test_npz_labels_that_are_python_objects_are_refused_or_said(tmp_path, pictur
 def test_npz_test_sets_of_other_names(tmp_path, picture):
     a, b = np.stack([picture(1), picture(2)]), picture(3)[None]
     arrays = {"train_images": a, "train_labels": [[0], [1]], "val_images": b, "val_labels": [[1]]}
-    images = read(npz(tmp_path / "a.npz", **arrays))
-    assert images.held_out.labels.tolist() == [1]
-    np.testing.assert_array_equal(images.held_out.pixels[0], picture(3).transpose(2, 0, 1))
+    dataset = read(npz(tmp_path / "a.npz", **arrays))
+    assert dataset.held_out.labels.tolist() == [1]
+    np.testing.assert_array_equal(dataset.held_out.rows[0], picture(3).transpose(2, 0, 1))
 
 
 def test_npz_labels_that_nobody_reads_are_said(tmp_path, picture):
     pixels = np.stack([picture(seed) for seed in range(3)])
-    images = read(npz(tmp_path / "a.npz", images=pixels, kind=[1, 0, 1], weights=np.zeros(3)))
-    assert images.labels is None
-    assert poor(images) == {("labels", 0, 1)}
+    dataset = read(npz(tmp_path / "a.npz", images=pixels, kind=[1, 0, 1], weights=np.zeros(3)))
+    assert dataset.labels is None
+    assert poor(dataset) == {("labels", 0, 1)}
     both = read(npz(tmp_path / "b.npz", arr_0=pixels, arr_1=[1, 0, 1], arr_2=[0, 0, 1]))
     assert both.labels is None
     assert poor(both) == {("labels", 0, 2)}
@@ -351,13 +351,13 @@ def test_npz_of_several_that_could_be_images_is_refused_with_their_shapes(tmp_pa
 
 def test_npz_captions_are_read_and_their_loss_is_said(tmp_path, picture):
     pixels = np.stack([picture(seed) for seed in range(2)])
-    images = read(npz(tmp_path / "a.npz", images=pixels, captions=np.array(["one", "two "])))
-    assert images.captions == ("one", "two")
+    dataset = read(npz(tmp_path / "a.npz", images=pixels, captions=np.array(["one", "two "])))
+    assert dataset.captions == ("one", "two")
     assert read(npz(tmp_path / "c.npz", images=pixels, caption=np.array(["one", "two"]))).captions == ("one", "two")
     for lost in (np.array(["one", "two"], object), np.array(["one"])):
-        images = read(npz(tmp_path / "b.npz", images=pixels, texts=lost))
-        assert images.captions is None
-        assert {(condition, used) for condition, used, _ in poor(images)} == {("captions", 0)}
+        dataset = read(npz(tmp_path / "b.npz", images=pixels, texts=lost))
+        assert dataset.captions is None
+        assert {(condition, used) for condition, used, _ in poor(dataset)} == {("captions", 0)}
 
 
 @pytest.mark.parametrize("names", [(), ("dog", "cat"), ("2", "10")])
@@ -366,12 +366,12 @@ def test_what_ebb_sampled_can_be_trained_on_again(tmp_path, picture, names):
     pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(4)])
     request = Request({"label": [*names, *names]} if names else {}, 4, Sampling())
     write(tmp_path / "samples.npz", PICTURES, pixels, request, Labels(names), {"seed": 0})
-    images = read(str(tmp_path / "samples.npz"))
-    np.testing.assert_array_equal(images.pixels, pixels)
-    assert poor(images) == set()
-    assert set(images.names) == set(names)
-    assert images.labels is None if not names else [images.names[at] for at in images.labels] == [*names, *names]
-    assert names != ("2", "10") or images.names == names
+    dataset = read(str(tmp_path / "samples.npz"))
+    np.testing.assert_array_equal(dataset.rows, pixels)
+    assert poor(dataset) == set()
+    assert set(dataset.names) == set(names)
+    assert dataset.labels is None if not names else [dataset.names[at] for at in dataset.labels] == [*names, *names]
+    assert names != ("2", "10") or dataset.names == names
 
 
 def test_samples_of_no_label_are_without_one(tmp_path, picture):
@@ -396,9 +396,9 @@ def test_labels_that_have_no_name_are_refused(tmp_path):
 def test_an_npy_of_images_is_read_and_another_is_refused(tmp_path, picture, axes):
     pixels = np.stack([picture(seed) for seed in range(2)])
     np.save(tmp_path / "a.npy", pixels.transpose(axes))
-    images = read(str(tmp_path / "a.npy"))
-    np.testing.assert_array_equal(images.pixels, pixels.transpose(0, 3, 1, 2))
-    assert "np.savez" in images.summary.chosen["labels"]
+    dataset = read(str(tmp_path / "a.npy"))
+    np.testing.assert_array_equal(dataset.rows, pixels.transpose(0, 3, 1, 2))
+    assert "np.savez" in dataset.summary.chosen["labels"]
     np.save(tmp_path / "b.npy", np.zeros((2, 16), np.uint8))
     with pytest.raises(DataError, match=r"expected \[n, h, w\]"):
         read(str(tmp_path / "b.npy"))
@@ -445,7 +445,7 @@ def test_a_damaged_npz_is_read_or_refused(tmp_path, changes, cut, outside):
         whole[at % len(whole)] = value
     (tmp_path / "a.npz").write_bytes(whole[: max(1, len(whole) - cut)])
     with contextlib.suppress(EbbError):
-        assert read(str(tmp_path / "a.npz")).pixels.dtype == np.uint8
+        assert read(str(tmp_path / "a.npz")).rows.dtype == np.uint8
 
 
 # ---- CIFAR-10
@@ -468,8 +468,8 @@ def cifar(tmp_path):
 
 def check_cifar(images, records):
     assert images.summary.kind == "cifar10 binary"
-    np.testing.assert_array_equal(images.pixels.reshape(4, -1), records[:4, 1:])
-    np.testing.assert_array_equal(images.held_out.pixels.reshape(1, -1), records[4:, 1:])
+    np.testing.assert_array_equal(images.rows.reshape(4, -1), records[:4, 1:])
+    np.testing.assert_array_equal(images.held_out.rows.reshape(1, -1), records[4:, 1:])
     assert [images.names[label] for label in images.labels] == ["cat", "airplane", "automobile", "truck"]
     assert [images.names[label] for label in images.held_out.labels] == ["cat"]
 
@@ -482,16 +482,16 @@ def test_the_binary_version_as_a_folder(cifar):
 def test_the_binary_version_as_a_tar(cifar, tmp_path, name):
     with tarfile.open(tmp_path / name, "w" if name.endswith("tar") else "w:gz") as archive:
         archive.add(cifar[0], cifar[0].name)
-    images = read(str(tmp_path / name))
-    check_cifar(images, cifar[1])
-    assert images.summary.name == name.split(".")[0]
+    dataset = read(str(tmp_path / name))
+    check_cifar(dataset, cifar[1])
+    assert dataset.summary.name == name.split(".")[0]
 
 
 def test_without_names_the_labels_are_numbers(cifar):
     (cifar[0] / "batches.meta.txt").unlink()
-    images = read(str(cifar[0]))
-    assert images.names == ("0", "1", "3", "9")
-    assert "batches.meta.txt" in images.summary.chosen["labels"]
+    dataset = read(str(cifar[0]))
+    assert dataset.names == ("0", "1", "3", "9")
+    assert "batches.meta.txt" in dataset.summary.chosen["labels"]
 
 
 def test_damaged_batches(cifar):
@@ -522,15 +522,15 @@ def test_a_cut_tar_is_damage(cifar, tmp_path):
 def test_digits(tmp_path, monkeypatch):
     datasets = pytest.importorskip("sklearn.datasets")
     monkeypatch.chdir(tmp_path)
-    images = read("digits")
-    assert images.pixels.shape == (1797 - 89, 1, 8, 8)
-    assert images.pixels.max() == 255
-    assert images.names == tuple("0123456789")
-    assert len(images.held_out.pixels) == 89
+    dataset = read("digits")
+    assert dataset.rows.shape == (1797 - 89, 1, 8, 8)
+    assert dataset.rows.max() == 255
+    assert dataset.names == tuple("0123456789")
+    assert len(dataset.held_out.rows) == 89
     whole, theirs = read("digits", hold_back=False), datasets.load_digits()
     assert np.array_equal(whole.labels, theirs.target)
-    assert np.array_equal(np.rint(whole.pixels[:, 0] * (16 / 255)), theirs.images)
-    assert images.summary.name == "digits"
+    assert np.array_equal(np.rint(whole.rows[:, 0] * (16 / 255)), theirs.images)
+    assert dataset.summary.name == "digits"
 
 
 def test_digits_without_scikit_learn(tmp_path, monkeypatch):
@@ -543,14 +543,14 @@ def test_digits_without_scikit_learn(tmp_path, monkeypatch):
 def test_a_folder_called_digits_comes_first(tmp_path, monkeypatch, picture, save):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "digits" / "a.png", picture())
-    assert len(read("digits").pixels) == 1
+    assert len(read("digits").rows) == 1
 
 
 def test_mnist(shared):
-    images = read(shared("mnist"))
-    assert images.pixels.shape == (60000, 1, 28, 28)
-    assert images.held_out.pixels.shape == (10000, 1, 28, 28)
-    assert images.labels[:5].tolist() == [5, 0, 4, 1, 9]
-    np.testing.assert_allclose(images.pixels.mean() / 255, 0.1307, atol=1e-4)  # the mean everyone normalises with
-    assert images.summary.findings == ()
-    assert images.summary.classes["1"] == 6742
+    dataset = read(shared("mnist"))
+    assert dataset.rows.shape == (60000, 1, 28, 28)
+    assert dataset.held_out.rows.shape == (10000, 1, 28, 28)
+    assert dataset.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    np.testing.assert_allclose(dataset.rows.mean() / 255, 0.1307, atol=1e-4)  # the mean everyone normalises with
+    assert dataset.summary.findings == ()
+    assert dataset.summary.classes["1"] == 6742

@@ -73,24 +73,24 @@ def archive(path, count=220, **more):
 
 def test_reading_holds_some_back_and_says_so(tmp_path):
     where, pixels, labels = archive(tmp_path / "a.npz")
-    images = read(where)
-    unseen = images.held_out
-    assert (len(images.pixels), len(unseen.pixels)) == (209, 11)
-    assert images.summary.chosen["held out"] == "11 of 220 images, by hash: the data comes without a test set"
-    assert (images.summary.count, unseen.summary.count) == (209, 11)
+    dataset = read(where)
+    unseen = dataset.held_out
+    assert (len(dataset.rows), len(unseen.rows)) == (209, 11)
+    assert dataset.summary.chosen["held out"] == "11 of 220 images, by hash: the data comes without a test set"
+    assert (dataset.summary.count, unseen.summary.count) == (209, 11)
     known = {row.tobytes(): label for row, label in zip(pixels, labels, strict=True)}
-    for part in (images, unseen):
-        assert [known[row.tobytes()] for row in part.pixels] == part.labels.tolist()
+    for part in (dataset, unseen):
+        assert [known[row.tobytes()] for row in part.rows] == part.labels.tolist()
         assert part.summary.classes == {str(kind): int((part.labels == kind).sum()) for kind in range(3)}
     again = read(where)
-    assert again.summary.fingerprint == images.summary.fingerprint
+    assert again.summary.fingerprint == dataset.summary.fingerprint
     assert again.held_out.summary.fingerprint == unseen.summary.fingerprint
 
 
 def test_all_of_it_can_be_asked_for_as_runs_had_it_before(tmp_path):
     where, pixels, labels = archive(tmp_path / "a.npz")
     whole = read(where, hold_back=False)
-    np.testing.assert_array_equal(whole.pixels, pixels)
+    np.testing.assert_array_equal(whole.rows, pixels)
     np.testing.assert_array_equal(whole.labels, labels)
     assert whole.held_out is None
     assert whole.summary.fingerprint != read(where).summary.fingerprint, "a run knows which of the two it was made of"
@@ -100,21 +100,21 @@ def test_all_of_it_can_be_asked_for_as_runs_had_it_before(tmp_path):
 def test_small_sets_and_those_with_a_test_set_keep_what_they_have(tmp_path):
     small = read(archive(tmp_path / "small.npz", 199)[0])
     assert small.held_out is None
-    assert len(small.pixels) == 199
+    assert len(small.rows) == 199
     assert small.summary.chosen["held out"] == "none: fewer than 200 images"
     test = drawn(7, seed=9)[0]
     official = read(archive(tmp_path / "b.npz", 300, x_test=test)[0])
-    assert len(official.pixels) == 300
-    np.testing.assert_array_equal(official.held_out.pixels, test)
+    assert len(official.rows) == 300
+    np.testing.assert_array_equal(official.held_out.rows, test)
     assert official.summary.chosen["held out"] == "7 images: the test set that comes with the data"
 
 
 def test_a_class_for_each_image_can_spare_none(tmp_path):
     pixels = drawn(200)[0]
     np.savez(tmp_path / "a.npz", images=pixels, labels=np.arange(200))
-    images = read(str(tmp_path / "a.npz"))
-    assert images.held_out is None
-    assert images.summary.chosen["held out"] == "none: no class can spare one"
+    dataset = read(str(tmp_path / "a.npz"))
+    assert dataset.held_out is None
+    assert dataset.summary.chosen["held out"] == "none: no class can spare one"
 
 
 def test_data_on_disk_is_parted_in_place(tmp_path, monkeypatch, picture, save):
@@ -123,6 +123,6 @@ def test_data_on_disk_is_parted_in_place(tmp_path, monkeypatch, picture, save):
     in_memory = read(str(tmp_path / "data"))
     monkeypatch.setattr(memory, "available", lambda: 1000)
     on_disk = read(str(tmp_path / "data"), cache=tmp_path / "cache")
-    assert isinstance(on_disk.pixels, np.memmap)
-    np.testing.assert_array_equal(on_disk.pixels, in_memory.pixels)
-    np.testing.assert_array_equal(on_disk.held_out.pixels, in_memory.held_out.pixels)
+    assert isinstance(on_disk.rows, np.memmap)
+    np.testing.assert_array_equal(on_disk.rows, in_memory.rows)
+    np.testing.assert_array_equal(on_disk.held_out.rows, in_memory.held_out.rows)

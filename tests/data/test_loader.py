@@ -67,7 +67,7 @@ def test_labels_belong_to_their_images(labelled):
     batch = Loader(Examples.of(labelled), 25, seed=1)(3)
     assert batch.x0.shape == (25, 3, 8, 8)
     assert batch.cond["label"].dtype == torch.int64
-    expected = torch.from_numpy(labelled.pixels[batch.cond["label"].numpy()])
+    expected = torch.from_numpy(labelled.rows[batch.cond["label"].numpy()])
     torch.testing.assert_close(batch.x0, expected / 127.5 - 1)
 
 

@@ -47,7 +47,7 @@ def aligned(images):
     """Whether every image has its own number and its own picture beside it."""
     shown = images.metadata.pictures["mirror"][:].flip(-1)
     numbers = images.metadata.numbers[:, 0].tolist()
-    return [value(x) for x in images.pixels] == numbers and torch.equal(shown, to_unit(torch.from_numpy(images.pixels)))
+    return [value(x) for x in images.rows] == numbers and torch.equal(shown, to_unit(torch.from_numpy(images.rows)))
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -56,21 +56,21 @@ def test_they_stay_with_their_images_through_skips_and_the_split(folder, tmp_pat
     if on_disk:
         monkeypatch.setattr(memory, "available", lambda: 1000)
     (tmp_path / "007.png").write_bytes(b"damaged")
-    images = read(where, numbers=["size"], beside="mirror", cache=tmp_path / "cache")
-    assert isinstance(images.metadata.pictures["mirror"].pixels, np.memmap) == on_disk
-    assert (len(images.pixels), len(images.held_out.pixels)) == (199, 10)
-    assert aligned(images)
-    assert aligned(images.held_out)
-    assert not aligned(replace(images, metadata=images.metadata.take(np.roll(np.arange(199), 1))))
-    assert images.summary.chosen["numbers"] == "size from 0 to 209 (209 images)"
-    assert images.summary.chosen["beside"] == "mirror: 209 images have one, 8×8"
+    dataset = read(where, numbers=["size"], beside="mirror", cache=tmp_path / "cache")
+    assert isinstance(dataset.metadata.pictures["mirror"].pixels, np.memmap) == on_disk
+    assert (len(dataset.rows), len(dataset.held_out.rows)) == (199, 10)
+    assert aligned(dataset)
+    assert aligned(dataset.held_out)
+    assert not aligned(replace(dataset, metadata=dataset.metadata.take(np.roll(np.arange(199), 1))))
+    assert dataset.summary.chosen["numbers"] == "size from 0 to 209 (209 images)"
+    assert dataset.summary.chosen["beside"] == "mirror: 209 images have one, 8×8"
 
 
 def test_pictures_beside_are_no_examples_and_other_fields_change_nothing(folder):
     where = folder()
     plain, asked = read(where), read(where, numbers=["size"], beside="mirror")
-    assert len(plain.pixels) == 16
-    assert len(asked.pixels) == 8
+    assert len(plain.rows) == 16
+    assert len(asked.rows) == 8
     assert plain.metadata.numbers is None
     assert plain.metadata.pictures == {}
     bare = folder(change=lambda rows: [{name: row[name] for name in ("file_name", "text")} for row in rows])
@@ -87,9 +87,9 @@ def test_pictures_beside_are_named_as_loosely_as_images(folder):
 
 def test_a_picture_with_a_row_of_its_own_may_stand_beside_another(folder):
     before = folder(change=lambda rows: [{**row, "before": f"{row['size'] - 1:03}.png"} for row in rows[1:]] + rows[:1])
-    images = read(before, beside="before")
-    assert len(images.pixels) == 8
-    shown = (images.metadata.pictures["before"][:][:, 0, 0, 0] * 127.5 + 127.5).round()
+    dataset = read(before, beside="before")
+    assert len(dataset.rows) == 8
+    shown = (dataset.metadata.pictures["before"][:][:, 0, 0, 0] * 127.5 + 127.5).round()
     assert shown[1:].tolist() == [*range(7)]
     assert shown[0].isnan()
 
@@ -104,7 +104,7 @@ def test_no_picture_that_is_held_back_stands_beside_one_that_is_left(folder):
     assert {number % 2 for number in plain.held_out.metadata.numbers[:, 0]} == {0, 1}, (
         "the mutant: the split without them"
     )
-    left, held = (set(images.metadata.numbers[:, 0]) for images in (asked, asked.held_out))
+    left, held = (set(dataset.metadata.numbers[:, 0]) for dataset in (asked, asked.held_out))
     assert held
     assert not {number - 1 for number in left if number % 2} & held
 
@@ -113,9 +113,9 @@ def test_a_chain_of_pictures_leaves_nothing_to_hold_back_and_says_so(folder):
     def change(rows):
         return [{**row, "before": f"{(row['size'] - 1) % 210:03}.png"} for row in rows]
 
-    images = read(folder(210, change), beside="before")
-    assert images.held_out is None
-    assert images.summary.chosen["held out"] == "none: those that could be stand beside others"
+    dataset = read(folder(210, change), beside="before")
+    assert dataset.held_out is None
+    assert dataset.summary.chosen["held out"] == "none: those that could be stand beside others"
 
 
 def test_a_number_that_only_held_back_images_have_is_refused(folder):
@@ -162,11 +162,11 @@ def test_what_is_missing_is_counted_named_and_nan(folder, tmp_path, save):
     where = folder(change=holes)
     (tmp_path / "beside" / "004.png").write_bytes(b"damaged")
     save(tmp_path / "beside" / "005.png", np.zeros((8, 12), np.uint8))
-    images = read(where, numbers=["size"], beside="mirror")
-    assert np.isnan(images.metadata.numbers[:, 0]).tolist() == [at in (1, 2) for at in range(8)]
-    shown = images.metadata.pictures["mirror"][:].flatten(1)
+    dataset = read(where, numbers=["size"], beside="mirror")
+    assert np.isnan(dataset.metadata.numbers[:, 0]).tolist() == [at in (1, 2) for at in range(8)]
+    shown = dataset.metadata.pictures["mirror"][:].flatten(1)
     assert shown.isnan().all(1).tolist() == shown.isnan().any(1).tolist() == [at in (2, 4) for at in range(8)]
-    found = {finding.kind: finding for finding in images.summary.findings}
+    found = {finding.kind: finding for finding in dataset.summary.findings}
     assert found["without size"].examples == ("001.png", "002.png")
     assert found["without mirror"].examples == ("002.png", "004.png")
     assert found["mirror: unreadable"].examples == ("beside/004.png",)
@@ -178,10 +178,10 @@ def test_a_larger_picture_beside_is_scaled_as_its_own_and_a_shared_one_is_kept_o
     where = folder(change=lambda rows: [{**row, "mirror": f"beside/{row['size'] % 2:03}.png"} for row in rows])
     blocks = np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((8, 8), np.uint8))
     save(tmp_path / "beside" / "001.png", blocks)
-    images = read(where, beside="mirror")
-    assert len(images.metadata.pictures["mirror"].pixels) == 2
-    assert len(images.metadata.pictures["mirror"]) == 8
-    assert images.metadata.pictures["mirror"][slice(1, 2)][0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [
+    dataset = read(where, beside="mirror")
+    assert len(dataset.metadata.pictures["mirror"].pixels) == 2
+    assert len(dataset.metadata.pictures["mirror"]) == 8
+    assert dataset.metadata.pictures["mirror"][slice(1, 2)][0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [
         -1,
         1,
         1,
@@ -198,10 +198,10 @@ def test_colour_beside_grey_and_a_test_set_with_the_same_channels(tmp_path, pict
             save(tmp_path / part / "beside" / f"{at}.png", picture(at, channels=channels))
         rows = [{"file_name": f"{at}.png", "sketch": f"beside/{at}.png"} for at in range(4)]
         (tmp_path / part / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    images = read(str(tmp_path), beside="sketch")
-    assert images.pixels.shape[1] == 1
-    assert images.metadata.pictures["sketch"].pixels.shape[1] == 3
-    assert images.held_out.metadata.pictures["sketch"].pixels.shape[1] == 3
+    dataset = read(str(tmp_path), beside="sketch")
+    assert dataset.rows.shape[1] == 1
+    assert dataset.metadata.pictures["sketch"].pixels.shape[1] == 3
+    assert dataset.held_out.metadata.pictures["sketch"].pixels.shape[1] == 3
 
 
 def put(name, value):

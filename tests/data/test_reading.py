@@ -68,7 +68,7 @@ def test_rows_with_a_label_a_constant_column_words_and_a_counter(tmp_path):
     }
     assert found.held_out.summary.count == 15
     assert found.modality.heading == Heading(("a", "fixed", "kind", "b"), "kind")
-    line = found.modality.table(found.pixels[:1], ["y"]).splitlines()
+    line = found.modality.table(found.rows[:1], ["y"]).splitlines()
     assert line[0] == "a,fixed,kind,b"
     assert line[1].split(",")[1:3] == ["3", "y"]
 
@@ -109,10 +109,10 @@ def test_one_long_series_is_cut_into_windows_that_hold_its_period_and_its_end_is
     assert found.summary.shape == (2, 64)
     assert found.summary.chosen["windows"].endswith("it repeats after about 50 rows")
     written = np.loadtxt(tmp_path / "long.csv", delimiter=",", skiprows=1)
-    np.testing.assert_array_equal(found.pixels[7], written[7:71].T)
-    assert {*found.pixels[-1][0]}.isdisjoint({*found.held_out.pixels[0][0]}), "a row is in both"
-    np.testing.assert_array_equal(found.held_out.pixels[-1], written[-64:].T)
-    lines = found.modality.table(found.pixels[:2]).splitlines()
+    np.testing.assert_array_equal(found.rows[7], written[7:71].T)
+    assert {*found.rows[-1][0]}.isdisjoint({*found.held_out.rows[0][0]}), "a row is in both"
+    np.testing.assert_array_equal(found.held_out.rows[-1], written[-64:].T)
+    lines = found.modality.table(found.rows[:2]).splitlines()
     assert (lines[0], len(lines)) == ("series,u,v", 129)
 
 
@@ -148,8 +148,8 @@ def test_arrays_are_data_and_what_is_written_is_read_again(tmp_path):
     )
     found = as_asked(str(tmp_path / "a.npz"), Recipe())
     assert (found.summary.shape, found.names, found.modality.scale.names) == ((3,), ("n", "y"), ("a", "b", "c"))
-    np.savez(tmp_path / "b.npz", **found.modality.arrays(found.pixels))
-    np.testing.assert_array_equal(as_asked(str(tmp_path / "b.npz"), Recipe()).pixels, found.pixels)
+    np.savez(tmp_path / "b.npz", **found.modality.arrays(found.rows))
+    np.testing.assert_array_equal(as_asked(str(tmp_path / "b.npz"), Recipe()).rows, found.rows)
     np.savez(tmp_path / "s.npz", series=noise(30, 2, 16))
     assert as_asked(str(tmp_path / "s.npz"), Recipe()).summary.shape == (2, 16)
     np.save(tmp_path / "d.npy", noise(30, 4))

@@ -25,38 +25,38 @@ def chw(array):
 def test_a_flat_folder_comes_back_pixel_for_pixel_in_sorted_order(tmp_path, picture, save):
     for name in ("b", "a", "c"):
         save(tmp_path / "my photos" / f"{name}.png", picture(ord(name)))
-    images = read(str(tmp_path / "my photos"))
-    assert images.pixels.dtype == np.uint8
-    np.testing.assert_array_equal(images.pixels, np.stack([chw(picture(ord(name))) for name in "abc"]))
-    assert images.labels is None
-    assert images.names == ()
-    assert images.held_out is None
-    assert (images.summary.kind, images.summary.name) == ("folder", "my-photos")
-    assert (images.summary.count, images.summary.shape) == (3, (3, 8, 8))
+    dataset = read(str(tmp_path / "my photos"))
+    assert dataset.rows.dtype == np.uint8
+    np.testing.assert_array_equal(dataset.rows, np.stack([chw(picture(ord(name))) for name in "abc"]))
+    assert dataset.labels is None
+    assert dataset.names == ()
+    assert dataset.held_out is None
+    assert (dataset.summary.kind, dataset.summary.name) == ("folder", "my-photos")
+    assert (dataset.summary.count, dataset.summary.shape) == (3, (3, 8, 8))
 
 
 def test_class_folders_become_labels_in_alphabetical_order(tmp_path, picture, save):
     save(tmp_path / "dog" / "deeper" / "1.png", picture(1))
     save(tmp_path / "cat" / "2.png", picture(2))
     save(tmp_path / "cat" / "3.bmp", picture(3))
-    images = read(str(tmp_path))
-    assert images.summary.kind == "class folders"
-    assert images.names == ("cat", "dog")
-    assert images.labels.dtype == np.int64
-    assert images.labels.tolist() == [0, 0, 1]
-    np.testing.assert_array_equal(images.pixels[2], chw(picture(1)))
-    assert images.summary.classes == {"cat": 2, "dog": 1}
-    assert "2 folders" in images.summary.chosen["labels"]
+    dataset = read(str(tmp_path))
+    assert dataset.summary.kind == "class folders"
+    assert dataset.names == ("cat", "dog")
+    assert dataset.labels.dtype == np.int64
+    assert dataset.labels.tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(dataset.rows[2], chw(picture(1)))
+    assert dataset.summary.classes == {"cat": 2, "dog": 1}
+    assert "2 folders" in dataset.summary.chosen["labels"]
 
 
 def test_images_beside_folders_are_not_classes(tmp_path, picture, save):
     save(tmp_path / "top.png", picture(0))
     save(tmp_path / "a" / "1.png", picture(1))
     save(tmp_path / "b" / "1.png", picture(2))
-    images = read(str(tmp_path))
-    assert images.labels is None
-    assert "beside" in images.summary.chosen["labels"]
-    assert len(images.pixels) == 3
+    dataset = read(str(tmp_path))
+    assert dataset.labels is None
+    assert "beside" in dataset.summary.chosen["labels"]
+    assert len(dataset.rows) == 3
 
 
 def test_one_folder_inside_is_looked_through(tmp_path, picture, save):
@@ -70,8 +70,8 @@ def test_a_split_may_be_called_training_and_testing(tmp_path, picture, save, tra
     for at, name in enumerate(("cat", "dog")):
         save(tmp_path / train / name / "1.png", picture(at))
         save(tmp_path / test / name / "1.png", picture(at + 2))
-    images = read(str(tmp_path))
-    assert images.names == images.held_out.names == ("cat", "dog")
+    dataset = read(str(tmp_path))
+    assert dataset.names == dataset.held_out.names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("held", ["test", "val", "validation", "Test"])
@@ -79,12 +79,12 @@ def test_train_and_test_folders_make_the_split_with_shared_label_names(tmp_path,
     save(tmp_path / "train" / "cat" / "1.png", picture(1))
     save(tmp_path / "train" / "dog" / "1.png", picture(2))
     save(tmp_path / held / "dog" / "1.png", picture(3, 20, 30))
-    images = read(str(tmp_path))
-    assert images.labels.tolist() == [0, 1]
-    assert images.held_out.labels.tolist() == [1]
-    assert images.held_out.names == images.names == ("cat", "dog")
-    assert images.held_out.pixels.shape == (1, 3, 8, 8), "the held-out images take the shape of the training images"
-    assert held in images.summary.chosen["held out"]
+    dataset = read(str(tmp_path))
+    assert dataset.labels.tolist() == [0, 1]
+    assert dataset.held_out.labels.tolist() == [1]
+    assert dataset.held_out.names == dataset.names == ("cat", "dog")
+    assert dataset.held_out.rows.shape == (1, 3, 8, 8), "the held-out images take the shape of the training images"
+    assert held in dataset.summary.chosen["held out"]
 
 
 def test_metadata_gives_labels_captions_and_integer_order(tmp_path, picture, save, finding):
@@ -93,23 +93,23 @@ def test_metadata_gives_labels_captions_and_integer_order(tmp_path, picture, sav
         save(tmp_path / row["file_name"], picture(row["label"]))
     text = "\n".join(json.dumps(row, ensure_ascii=False) for row in [*rows, {"file_name": "gone.png", "label": 9}])
     (tmp_path / "metadata.jsonl").write_text(text.replace("ten", "ten\u2028lines") + "\n\n", "utf-8")
-    images = read(str(tmp_path))
-    assert images.summary.kind == "imagefolder"
-    assert images.names == ("9", "10")
-    assert images.labels.tolist() == [1, 0]
-    assert images.captions == ("ten\u2028lines", "")
-    assert finding(images, "without a caption").examples == ("img/b.png",)
-    assert finding(images, "in metadata.jsonl only").examples == ("gone.png",)
+    dataset = read(str(tmp_path))
+    assert dataset.summary.kind == "imagefolder"
+    assert dataset.names == ("9", "10")
+    assert dataset.labels.tolist() == [1, 0]
+    assert dataset.captions == ("ten\u2028lines", "")
+    assert finding(dataset, "without a caption").examples == ("img/b.png",)
+    assert finding(dataset, "in metadata.jsonl only").examples == ("gone.png",)
 
 
 def test_partly_labelled_metadata_is_unlabelled_and_says_so(tmp_path, picture, save, finding):
     save(tmp_path / "a.png", picture(1))
     save(tmp_path / "b.png", picture(2))
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "label": "x"}')
-    images = read(str(tmp_path))
-    assert images.labels is None
-    assert images.names == ()
-    assert finding(images, "without a label").examples == ("b.png",)
+    dataset = read(str(tmp_path))
+    assert dataset.labels is None
+    assert dataset.names == ()
+    assert finding(dataset, "without a label").examples == ("b.png",)
 
 
 BROKEN = ["not json", "[1]", '{"file_name": 3}', '{"file_name": "a.png", "label": 1.5}', "[" * 100_000, "{}"]
@@ -119,9 +119,9 @@ BROKEN = ["not json", "[1]", '{"file_name": 3}', '{"file_name": "a.png", "label"
 def test_a_broken_row_is_skipped_and_named(tmp_path, picture, save, finding, line):
     save(tmp_path / "a.png", picture())
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "label": 2}\n' + line)
-    images = read(str(tmp_path))
-    assert images.names == ("2",)
-    found = finding(images, "broken row")
+    dataset = read(str(tmp_path))
+    assert dataset.names == ("2",)
+    found = finding(dataset, "broken row")
     assert (found.count, found.action) == (1, "skipped")
     assert found.examples[0].startswith("metadata.jsonl, line 2 ")
 
@@ -147,19 +147,19 @@ def test_metadata_that_is_not_text_is_refused(tmp_path, picture, save):
 def test_one_small_size_is_kept_even_when_it_is_not_square(tmp_path, picture, save, finding):
     for seed in range(2):
         save(tmp_path / f"{seed}.png", picture(seed, 12, 64))
-    images = read(str(tmp_path))
-    assert images.pixels.shape == (2, 3, 12, 64)
-    assert images.summary.chosen["size"] == "64×12: all images have it"
-    assert finding(images, "mixed sizes") is None
+    dataset = read(str(tmp_path))
+    assert dataset.rows.shape == (2, 3, 12, 64)
+    assert dataset.summary.chosen["size"] == "64×12: all images have it"
+    assert finding(dataset, "mixed sizes") is None
 
 
 @pytest.mark.parametrize(("sides", "expected"), [([70, 70], 64), ([31, 33, 40], 32), ([16, 90, 17], 16), ([5, 6], 8)])
 def test_other_sizes_become_a_square_within_the_median_short_side(tmp_path, picture, save, sides, expected):
     for seed, side in enumerate(sides):
         save(tmp_path / f"{seed}.png", picture(seed, side, 100))
-    images = read(str(tmp_path))
-    assert images.pixels.shape[2:] == (expected, expected)
-    (found,) = [f for f in images.summary.findings if f.kind in ("mixed sizes", "another size")]
+    dataset = read(str(tmp_path))
+    assert dataset.rows.shape[2:] == (expected, expected)
+    (found,) = [f for f in dataset.summary.findings if f.kind in ("mixed sizes", "another size")]
     assert found.count == len(sides)
     assert found.action == f"resized to {expected}×{expected} (centre crop)"
 
@@ -168,18 +168,16 @@ def test_the_crop_is_at_the_centre(tmp_path, save):
     wide = np.zeros((32, 96, 3), np.uint8)
     wide[:, 32:64] = (10, 200, 30)
     save(tmp_path / "wide.png", wide)
-    images = read(str(tmp_path))
-    np.testing.assert_array_equal(
-        images.pixels[0], np.broadcast_to(np.uint8([10, 200, 30])[:, None, None], (3, 32, 32))
-    )
+    dataset = read(str(tmp_path))
+    np.testing.assert_array_equal(dataset.rows[0], np.broadcast_to(np.uint8([10, 200, 30])[:, None, None], (3, 32, 32)))
 
 
 def test_size_and_channels_can_be_asked_for(tmp_path, picture, save):
     save(tmp_path / "a.png", picture())
-    images = read(str(tmp_path), size=(4, 6), channels=1)
-    assert images.pixels.shape == (1, 1, 4, 6)
-    assert images.summary.chosen["size"] == "6×4: asked for"
-    assert read(str(tmp_path), size=16).pixels.shape == (1, 3, 16, 16)
+    dataset = read(str(tmp_path), size=(4, 6), channels=1)
+    assert dataset.rows.shape == (1, 1, 4, 6)
+    assert dataset.summary.chosen["size"] == "6×4: asked for"
+    assert read(str(tmp_path), size=16).rows.shape == (1, 3, 16, 16)
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"size": (4, 0)}, {"channels": 2}])
@@ -192,30 +190,30 @@ def test_rgb_files_without_colour_are_grey(tmp_path, picture, save, finding):
     for seed in range(3):
         grey = picture(seed, channels=1)
         save(tmp_path / f"{seed}.png", np.stack([grey] * 3, -1))
-    images = read(str(tmp_path))
-    assert images.pixels.shape == (3, 1, 8, 8)
-    np.testing.assert_array_equal(images.pixels[2, 0], picture(2, channels=1))
-    assert images.pixels.flags["C_CONTIGUOUS"]
-    assert images.summary.chosen["channels"] == "1: no image has colour"
-    assert finding(images, "grey") is None
+    dataset = read(str(tmp_path))
+    assert dataset.rows.shape == (3, 1, 8, 8)
+    np.testing.assert_array_equal(dataset.rows[2, 0], picture(2, channels=1))
+    assert dataset.rows.flags["C_CONTIGUOUS"]
+    assert dataset.summary.chosen["channels"] == "1: no image has colour"
+    assert finding(dataset, "grey") is None
 
 
 def test_one_coloured_image_makes_all_three_channels(tmp_path, picture, save, finding):
     save(tmp_path / "grey.png", picture(1, channels=1))
     save(tmp_path / "red.png", picture(2))
-    images = read(str(tmp_path))
-    assert images.pixels.shape == (2, 3, 8, 8)
-    np.testing.assert_array_equal(images.pixels[0], np.stack([picture(1, channels=1)] * 3))
-    assert finding(images, "grey").examples == ("grey.png",)
+    dataset = read(str(tmp_path))
+    assert dataset.rows.shape == (2, 3, 8, 8)
+    np.testing.assert_array_equal(dataset.rows[0], np.stack([picture(1, channels=1)] * 3))
+    assert finding(dataset, "grey").examples == ("grey.png",)
 
 
 # ---- conversions, each against values worked out by hand
 
 
 def one(tmp_path):
-    images = read(str(tmp_path))
-    assert len(images.pixels) == 1
-    return images
+    dataset = read(str(tmp_path))
+    assert len(dataset.rows) == 1
+    return dataset
 
 
 def test_transparency_is_composited_on_white(tmp_path, save, finding):
@@ -223,17 +221,17 @@ def test_transparency_is_composited_on_white(tmp_path, save, finding):
     pixels[..., 0], pixels[0, 0, 3], pixels[1, 1, 3] = 200, 255, 128
     save(tmp_path / "a.png", pixels)
     images = one(tmp_path)
-    assert images.pixels[0, :, 0, 0].tolist() == [200, 0, 0]
-    assert images.pixels[0, :, 3, 3].tolist() == [255, 255, 255]
-    np.testing.assert_allclose(images.pixels[0, :, 1, 1], [227, 127, 127], atol=1)
+    assert images.rows[0, :, 0, 0].tolist() == [200, 0, 0]
+    assert images.rows[0, :, 3, 3].tolist() == [255, 255, 255]
+    np.testing.assert_allclose(images.rows[0, :, 1, 1], [227, 127, 127], atol=1)
     assert finding(images, "transparency").action == "composited on white"
 
 
 def test_grey_with_transparency_stays_grey(tmp_path, save, finding):
     save(tmp_path / "a.png", np.full((4, 4, 2), (100, 0), np.uint8))
     images = one(tmp_path)
-    assert images.pixels.shape == (1, 1, 4, 4)
-    assert (images.pixels == 255).all()
+    assert images.rows.shape == (1, 1, 4, 4)
+    assert (images.rows == 255).all()
     assert finding(images, "transparency").count == 1
 
 
@@ -242,23 +240,23 @@ def test_palettes_with_and_without_transparency(tmp_path, save, finding):
     image.putpalette([0, 0, 0, 250, 100, 50])
     save(tmp_path / "a.png", image)
     save(tmp_path / "b.png", image, transparency=1)
-    images = read(str(tmp_path))
-    assert images.pixels[0, :, 0, 0].tolist() == [250, 100, 50]
-    assert images.pixels[1, :, 0, 0].tolist() == [255, 255, 255]
-    assert finding(images, "palette").examples == ("a.png",)
-    assert finding(images, "transparency").examples == ("b.png",)
+    dataset = read(str(tmp_path))
+    assert dataset.rows[0, :, 0, 0].tolist() == [250, 100, 50]
+    assert dataset.rows[1, :, 0, 0].tolist() == [255, 255, 255]
+    assert finding(dataset, "palette").examples == ("a.png",)
+    assert finding(dataset, "transparency").examples == ("b.png",)
 
 
 def test_cmyk_becomes_rgb(tmp_path, save, finding):
     save(tmp_path / "a.tif", Image.new("CMYK", (4, 4), (0, 255, 255, 0)))
     images = one(tmp_path)
-    assert images.pixels[0, :, 0, 0].tolist() == [255, 0, 0]
+    assert images.rows[0, :, 0, 0].tolist() == [255, 0, 0]
     assert finding(images, "CMYK").action == "converted to RGB"
 
 
 def test_black_and_white_is_grey(tmp_path, save):
     save(tmp_path / "a.png", Image.fromarray(np.eye(4, dtype=np.uint8) * 255).convert("1"))
-    np.testing.assert_array_equal(one(tmp_path).pixels[0, 0], np.eye(4) * 255)
+    np.testing.assert_array_equal(one(tmp_path).rows[0, 0], np.eye(4) * 255)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
@@ -266,7 +264,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, save, finding, name):
     levels = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4369  # 0x1111: 0, 17, 34 ... 255 in 8 bits
     save(tmp_path / name, Image.fromarray(levels))
     images = one(tmp_path)
-    np.testing.assert_array_equal(images.pixels[0, 0], np.arange(16).reshape(4, 4) * 17)
+    np.testing.assert_array_equal(images.rows[0, 0], np.arange(16).reshape(4, 4) * 17)
     assert finding(images, "16-bit").action == "scaled to 8 bits"
 
 
@@ -275,9 +273,9 @@ def test_thirty_two_bit_values_within_sixteen_bits_are_scaled_and_others_skipped
     save(tmp_path / "b.tif", Image.fromarray(np.full((4, 4), 65536, np.int32)))
     save(tmp_path / "c.tif", Image.fromarray(np.full((4, 4), 0.5, np.float32)))
     save(tmp_path / "d.tif", Image.fromarray(np.full((4, 4), np.nan, np.float32)))
-    images = read(str(tmp_path))
-    assert images.pixels[:, 0, 0, 0].tolist() == [255, 128]
-    assert finding(images, "values out of range").examples == ("b.tif", "d.tif")
+    dataset = read(str(tmp_path))
+    assert dataset.rows[:, 0, 0, 0].tolist() == [255, 128]
+    assert finding(dataset, "values out of range").examples == ("b.tif", "d.tif")
 
 
 def test_sixteen_bit_colour_is_reported(tmp_path, finding):
@@ -292,7 +290,7 @@ def test_sixteen_bit_colour_is_reported(tmp_path, finding):
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(png)
     images = one(tmp_path)
-    assert images.pixels[0, :, 0, 0].tolist() == [255, 128, 0]
+    assert images.rows[0, :, 0, 0].tolist() == [255, 128, 0]
     assert finding(images, "16-bit").count == 1
 
 
@@ -300,7 +298,7 @@ def test_of_an_animation_the_first_frame_is_used(tmp_path, save, finding):
     red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
     save(tmp_path / "a.gif", red, save_all=True, append_images=[blue])
     images = one(tmp_path)
-    assert images.pixels[0, :, 0, 0].tolist() == [255, 0, 0]
+    assert images.rows[0, :, 0, 0].tolist() == [255, 0, 0]
     assert finding(images, "several frames").action == "first frame used"
 
 
@@ -311,10 +309,10 @@ def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, save, finding)
     exif[0x0112] = 6  # turn by 90 degrees clockwise: the left half comes to the top
     save(tmp_path / "a.png", array, exif=exif)
     images = one(tmp_path)
-    assert images.pixels.shape == (1, 1, 8, 4)
+    assert images.rows.shape == (1, 1, 8, 4)
     assert images.summary.chosen["size"] == "4×8: all images have it"
-    assert (images.pixels[0, :, :4] == 255).all()
-    assert (images.pixels[0, :, 4:] == 0).all()
+    assert (images.rows[0, :, :4] == 255).all()
+    assert (images.rows[0, :, 4:] == 0).all()
     assert finding(images, "rotated").count == 1
 
 
@@ -322,7 +320,7 @@ def test_exif_orientation_is_applied_to_pixels_and_size(tmp_path, save, finding)
 def test_every_format_is_read(tmp_path, save, suffix):
     ramp = np.stack([np.linspace(0, 255, 16, dtype=np.uint8)] * 16)
     save(tmp_path / f"a.{suffix}", Image.fromarray(ramp).convert("RGB"))
-    pixels = read(str(tmp_path), channels=1).pixels
+    pixels = read(str(tmp_path), channels=1).rows
     assert np.abs(pixels[0, 0].astype(int) - ramp).mean() < 4
 
 
@@ -332,7 +330,7 @@ def test_a_large_jpeg_is_reduced_to_the_same_picture(tmp_path, save):
     photo = np.stack([x / 6 + 120, y / 4 + 120, 128 + stripes], -1).astype(np.uint8)
     save(tmp_path / "jpg" / "a.jpg", photo, quality=95)
     save(tmp_path / "png" / "a.png", photo)
-    jpg, png = (read(str(tmp_path / kind)).pixels.astype(int) for kind in ("jpg", "png"))
+    jpg, png = (read(str(tmp_path / kind)).rows.astype(int) for kind in ("jpg", "png"))
     assert jpg.shape == (1, 3, 64, 64)
     assert np.abs(jpg - png).max() <= 6
 
@@ -353,9 +351,9 @@ def test_bad_images_among_good_ones_are_skipped_and_named(tmp_path, picture, sav
     (tmp_path / "notes.txt").write_text("notes")
     (tmp_path / ".hidden.png").write_bytes(b"")
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
-    images = read(str(tmp_path))
-    assert len(images.pixels) == 3
-    found = {finding.kind: finding for finding in images.summary.findings}
+    dataset = read(str(tmp_path))
+    assert len(dataset.rows) == 3
+    found = {finding.kind: finding for finding in dataset.summary.findings}
     assert set(found["unreadable"].examples) == {"cut.png", "text.png", "noise.jpg", "broken.png"}
     assert found["empty file"].examples == ("empty.png",)
     assert found["tiny"].examples == ("tiny.png",)
@@ -371,19 +369,19 @@ def test_labels_follow_the_images_that_were_kept(tmp_path, picture, save):
         save(tmp_path / folder / "2.png", picture(10 + index, 16, 16))
         if folder != "c":
             (tmp_path / folder / "1.png").write_bytes(data[:-40] if folder == "a" else b"")
-    images = read(str(tmp_path))
-    assert images.labels.tolist() == [0, 1, 2, 2]
-    np.testing.assert_array_equal(images.pixels[1], chw(picture(11, 16, 16)))
+    dataset = read(str(tmp_path))
+    assert dataset.labels.tolist() == [0, 1, 2, 2]
+    np.testing.assert_array_equal(dataset.rows[1], chw(picture(11, 16, 16)))
 
 
 def test_duplicates_and_constant_images_are_kept_and_reported(tmp_path, picture, save, finding):
     save(tmp_path / "a.png", picture(1))
     save(tmp_path / "b.bmp", picture(1))
     save(tmp_path / "c.png", np.full((8, 8, 3), (1, 2, 3), np.uint8))
-    images = read(str(tmp_path))
-    assert len(images.pixels) == 3
-    assert finding(images, "exact duplicate").examples == ("b.bmp",)
-    assert finding(images, "constant").examples == ("c.png",)
+    dataset = read(str(tmp_path))
+    assert len(dataset.rows) == 3
+    assert finding(dataset, "exact duplicate").examples == ("b.bmp",)
+    assert finding(dataset, "constant").examples == ("c.png",)
 
 
 def test_imbalance_and_small_classes_are_reported(tmp_path, picture, save, finding):
@@ -416,9 +414,9 @@ def test_links_to_folders_are_followed_once(tmp_path, picture, save):
     save(tmp_path / "data" / "a" / "1.png", picture(2))
     (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "data")
-    images = read(str(tmp_path / "data"))
-    assert images.names == ("a", "b")
-    assert len(images.pixels) == 2
+    dataset = read(str(tmp_path / "data"))
+    assert dataset.names == ("a", "b")
+    assert len(dataset.rows) == 2
 
 
 @pytest.mark.parametrize("link", ["_first", "zlast"])
@@ -426,16 +424,16 @@ def test_a_folder_keeps_its_own_name_beside_links_to_it(tmp_path, picture, save,
     for at, name in enumerate(("cat", "dog")):
         save(tmp_path / name / "1.png", picture(at))
     (tmp_path / link).symlink_to(tmp_path / "dog")
-    images = read(str(tmp_path))
-    assert images.names == ("cat", "dog")
-    assert finding(images, "link to a folder that is read already").examples == (link,)
+    dataset = read(str(tmp_path))
+    assert dataset.names == ("cat", "dog")
+    assert finding(dataset, "link to a folder that is read already").examples == (link,)
 
 
 def test_a_pipe_in_a_folder_does_not_block(tmp_path, picture, save):
     save(tmp_path / "a.png", picture())
     os.mkfifo(tmp_path / "b.png")
     os.mkfifo(tmp_path / "metadata.jsonl")
-    assert len(read(str(tmp_path)).pixels) == 1
+    assert len(read(str(tmp_path)).rows) == 1
 
 
 # ---- the summary
@@ -444,13 +442,13 @@ def test_a_pipe_in_a_folder_does_not_block(tmp_path, picture, save):
 def test_statistics_are_those_of_the_pixels_in_unit_range(tmp_path, picture, save):
     for seed in range(5):
         save(tmp_path / f"{seed}.png", picture(seed))
-    images = read(str(tmp_path))
-    unit = images.pixels / 127.5 - 1
-    np.testing.assert_allclose(images.summary.mean, unit.mean((0, 2, 3)))
-    np.testing.assert_allclose(images.summary.std, unit.std((0, 2, 3)))
+    dataset = read(str(tmp_path))
+    unit = dataset.rows / 127.5 - 1
+    np.testing.assert_allclose(dataset.summary.mean, unit.mean((0, 2, 3)))
+    np.testing.assert_allclose(dataset.summary.std, unit.std((0, 2, 3)))
     for channel in range(3):
-        expected, _ = np.histogram(images.pixels[:, channel], 16, (0, 256))
-        assert images.summary.histogram[channel] == expected.tolist()
+        expected, _ = np.histogram(dataset.rows[:, channel], 16, (0, 256))
+        assert dataset.summary.histogram[channel] == expected.tolist()
 
 
 def test_the_summary_is_plain_json(tmp_path, picture, save):
@@ -503,13 +501,13 @@ def test_large_arrays_go_to_the_cache_or_are_refused(tmp_path, picture, save, mo
     with pytest.raises(ResourceError, match="half of the available memory"):
         read(str(tmp_path / "in"))
     mapped = read(str(tmp_path / "in"), cache=tmp_path / "cache")
-    assert isinstance(mapped.pixels, np.memmap)
-    np.testing.assert_array_equal(mapped.pixels, plain.pixels)
+    assert isinstance(mapped.rows, np.memmap)
+    np.testing.assert_array_equal(mapped.rows, plain.rows)
     assert mapped.summary.fingerprint == plain.summary.fingerprint
     assert str(tmp_path / "cache") in mapped.summary.chosen["memory"]
     assert not any((tmp_path / "cache").iterdir()), "nothing is left behind"
     monkeypatch.setattr(memory, "available", lambda: 4 * 192 * 2)
-    assert not isinstance(read(str(tmp_path / "in"), cache=tmp_path / "cache").pixels, np.memmap)
+    assert not isinstance(read(str(tmp_path / "in"), cache=tmp_path / "cache").rows, np.memmap)
 
 
 def test_a_full_disk_is_refused_before_it_is_written(tmp_path, monkeypatch):
@@ -602,20 +600,20 @@ def test_samples_of_ebb_among_pictures_are_left_out_and_hide_no_labels(tmp_path,
     alone = read(str(tmp_path))
     sample(tmp_path / "samples.png", picture(5, 20, 20))
     sample(tmp_path / "cat" / "edited.png", picture(6))
-    images = read(str(tmp_path))
-    assert images.summary.fingerprint == alone.summary.fingerprint
-    assert images.names == ("cat", "dog")
-    assert finding(images, "made by ebb").examples == ("cat/edited.png", "samples.png")
-    assert "left out" in finding(images, "made by ebb").action
+    dataset = read(str(tmp_path))
+    assert dataset.summary.fingerprint == alone.summary.fingerprint
+    assert dataset.names == ("cat", "dog")
+    assert finding(dataset, "made by ebb").examples == ("cat/edited.png", "samples.png")
+    assert "left out" in finding(dataset, "made by ebb").action
 
 
 def test_a_folder_of_nothing_but_samples_of_ebb_is_trained_on_and_it_is_said(tmp_path, picture, finding):
     for index in range(3):
         sample(tmp_path / f"{index:06}.png", picture(index), index)
-    images = read(str(tmp_path))
-    assert len(images.pixels) == 3
-    assert finding(images, "made by ebb").action == "kept: there is nothing else"
-    assert finding(images, "made by ebb").count == 3
+    dataset = read(str(tmp_path))
+    assert len(dataset.rows) == 3
+    assert finding(dataset, "made by ebb").action == "kept: there is nothing else"
+    assert finding(dataset, "made by ebb").count == 3
 
 
 def test_a_zip_with_samples_of_ebb_is_read_alike(tmp_path, picture, save, finding):
@@ -624,6 +622,6 @@ def test_a_zip_with_samples_of_ebb_is_read_alike(tmp_path, picture, save, findin
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for file in sorted((tmp_path / "in").iterdir()):
             archive.write(file, file.name)
-    images = read(str(tmp_path / "a.zip"))
-    assert len(images.pixels) == 1
-    assert finding(images, "made by ebb").examples == ("samples.png",)
+    dataset = read(str(tmp_path / "a.zip"))
+    assert len(dataset.rows) == 1
+    assert finding(dataset, "made by ebb").examples == ("samples.png",)

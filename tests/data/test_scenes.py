@@ -185,16 +185,16 @@ def test_some_pairs_never_meet_in_training(some):
 def test_the_word_reads_as_a_data_set(monkeypatch, tmp_path, save, picture):
     monkeypatch.setattr(scenes, "TRAIN", 60)
     monkeypatch.setattr(scenes, "HELD_OUT", 20)
-    images = read("shapes")
-    np.testing.assert_array_equal(images.pixels, truth(60, 0).pixels)
-    assert images.captions == truth(60, 0).captions
-    assert images.labels is None
-    assert (images.summary.kind, images.summary.name, images.summary.shape) == ("shapes", "shapes", (3, 32, 32))
-    assert images.held_out.captions == truth(10, 1).captions + truth(10, 2, novel=True).captions
-    assert [f.kind for f in images.summary.findings if f.kind != "exact duplicate"] == []
+    dataset = read("shapes")
+    np.testing.assert_array_equal(dataset.rows, truth(60, 0).pixels)
+    assert dataset.captions == truth(60, 0).captions
+    assert dataset.labels is None
+    assert (dataset.summary.kind, dataset.summary.name, dataset.summary.shape) == ("shapes", "shapes", (3, 32, 32))
+    assert dataset.held_out.captions == truth(10, 1).captions + truth(10, 2, novel=True).captions
+    assert [f.kind for f in dataset.summary.findings if f.kind != "exact duplicate"] == []
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "shapes" / "1.png", picture())
-    assert len(read("shapes").pixels) == 1, "a folder of that name goes first"
+    assert len(read("shapes").rows) == 1, "a folder of that name goes first"
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,10 @@ MEANT = {
 @pytest.mark.parametrize("how", MEANT)
 def test_names_are_read_as_they_are_meant_and_said(photos, how):
     path, name = MEANT[how]
-    images = read(str(photos([path.format(at) for at in "123"], named(name.format(at) for at in "123"))))
-    assert images.captions == ("of 0", "of 1", "of 2")
-    assert little(images) == set()
-    said = images.summary.chosen.get("metadata", "")
+    dataset = read(str(photos([path.format(at) for at in "123"], named(name.format(at) for at in "123"))))
+    assert dataset.captions == ("of 0", "of 1", "of 2")
+    assert little(dataset) == set()
+    said = dataset.summary.chosen.get("metadata", "")
     assert said.startswith("3 names read otherwise than written") == (how not in ("here", "a way around"))
 
 
@@ -89,24 +89,24 @@ MISTAKEN = {
 @pytest.mark.parametrize("how", MISTAKEN)
 def test_names_that_may_mean_something_else_are_not_guessed(photos, how):
     paths, names = MISTAKEN[how]
-    images = read(str(photos(paths, named(names))))
-    assert images.captions is None
-    assert little(images) == {("captions", 0, 2)}
-    match = images.summary.matches[1]
+    dataset = read(str(photos(paths, named(names))))
+    assert dataset.captions is None
+    assert little(dataset) == {("captions", 0, 2)}
+    match = dataset.summary.matches[1]
     assert match.examples == tuple(names)
     assert min(paths) in match.advice
 
 
 def test_a_row_that_names_an_image_exactly_goes_before_one_that_resembles_it(photos):
-    images = read(str(photos(["a.png", "b.png"], named(["a.png", "A.PNG", "b.png"]))))
-    assert images.captions == ("of 0", "of 2")
+    dataset = read(str(photos(["a.png", "b.png"], named(["a.png", "A.PNG", "b.png"]))))
+    assert dataset.captions == ("of 0", "of 2")
 
 
 def test_a_table_names_nothing_of_another_folder(photos):
     root = photos(["train/1.png", "test/2.png"], named(["2.png", "1.png"]), "train/metadata.jsonl")
-    images = read(str(root))
-    assert images.captions == ("of 1",)
-    assert images.held_out.captions == ("",)
+    dataset = read(str(root))
+    assert dataset.captions == ("of 1",)
+    assert dataset.held_out.captions == ("",)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\\\0"), min_size=1), min_size=1, unique=True))
@@ -130,9 +130,9 @@ def test_escapes_are_those_of_a_url(text):
 @pytest.mark.parametrize("field", ["caption", "captions", "prompt", "description", "Caption", "TEXT"])
 def test_captions_of_another_field_are_read_and_said(photos, field):
     rows = [{"file_name": "1.png", field: "one"}, {"file_name": "2.png", field: "two"}]
-    images = read(str(photos(["1.png", "2.png"], rows)))
-    assert images.captions == ("one", "two")
-    assert images.summary.chosen["captions"] == f'from "{field}" in metadata.jsonl'
+    dataset = read(str(photos(["1.png", "2.png"], rows)))
+    assert dataset.captions == ("one", "two")
+    assert dataset.summary.chosen["captions"] == f'from "{field}" in metadata.jsonl'
 
 
 @pytest.mark.parametrize(
@@ -140,29 +140,29 @@ def test_captions_of_another_field_are_read_and_said(photos, field):
 )
 def test_names_of_another_field_are_read_and_said(photos, field):
     rows = [{field: "1.png", "text": "one", "label": 3}, {field: "2.png", "text": "two", "label": 3}]
-    images = read(str(photos(["1.png", "2.png"], rows)))
-    assert images.captions == ("one", "two")
-    assert images.names == ("3",)
-    assert images.summary.chosen["images"] == f'named by "{field}" in metadata.jsonl'
+    dataset = read(str(photos(["1.png", "2.png"], rows)))
+    assert dataset.captions == ("one", "two")
+    assert dataset.names == ("3",)
+    assert dataset.summary.chosen["images"] == f'named by "{field}" in metadata.jsonl'
 
 
 def test_a_field_that_is_filled_goes_before_one_that_is_empty(photos):
-    images = read(str(photos(["1.png"], [{"file_name": "1.png", "text": "", "prompt": "one"}])))
-    assert images.captions == ("one",)
+    dataset = read(str(photos(["1.png"], [{"file_name": "1.png", "text": "", "prompt": "one"}])))
+    assert dataset.captions == ("one",)
 
 
 def test_a_field_that_is_asked_for_keeps_its_meaning(photos):
     rows = [{"file_name": f"{at}.png", "class": at / 2, "text": "one"} for at in range(2)]
-    images = read(str(photos(["0.png", "1.png"], rows)), numbers=["class"])
-    assert images.labels is None
-    assert images.metadata.numbers[:, 0].tolist() == [0, 0.5]
+    dataset = read(str(photos(["0.png", "1.png"], rows)), numbers=["class"])
+    assert dataset.labels is None
+    assert dataset.metadata.numbers[:, 0].tolist() == [0, 0.5]
 
 
 def test_a_table_of_which_nothing_is_read_is_a_loss(photos):
     root = photos(["1.png"], [{"file_name": "1.png", "title": "a cat", "size": 3}])
-    images = read(str(root))
-    assert little(images) == {("captions", 0, 1)}
-    assert "title, size" in str(images.summary.matches[-1])
+    dataset = read(str(root))
+    assert little(dataset) == {("captions", 0, 1)}
+    assert "title, size" in str(dataset.summary.matches[-1])
     assert little(read(str(root), numbers=["size"])) == set()
 
 
@@ -175,8 +175,8 @@ def test_an_empty_table_is_a_loss(photos, name, text):
 
 def test_numbers_of_few_images_are_a_loss(photos):
     rows = [{"file_name": f"{at}.png", "size": 1.0 if at < 2 else None} for at in range(8)]
-    images = read(str(photos([f"{at}.png" for at in range(8)], rows)), numbers=["size"])
-    assert little(images) == {("numbers", 2, 8)}
+    dataset = read(str(photos([f"{at}.png" for at in range(8)], rows)), numbers=["size"])
+    assert little(dataset) == {("numbers", 2, 8)}
 
 
 # ---- several rows, other kinds of file
@@ -184,10 +184,10 @@ def test_numbers_of_few_images_are_a_loss(photos):
 
 def test_rows_that_contradict_each_other_are_said_and_the_last_is_used(photos, finding):
     rows = [*named(["1.png", "2.png"], label=1), {"file_name": "2.png", "text": "another"}, *named(["1.png"])]
-    images = read(str(photos(["1.png", "2.png"], rows)))
-    assert images.captions == ("of 0", "another")
-    assert images.names == ("1",)
-    found = finding(images, "several rows for one image")
+    dataset = read(str(photos(["1.png", "2.png"], rows)))
+    assert dataset.captions == ("of 0", "another")
+    assert dataset.names == ("1",)
+    found = finding(dataset, "several rows for one image")
     assert (found.count, found.examples, found.action) == (1, ("2.png",), "the last is used")
 
 
@@ -211,12 +211,12 @@ TABLES = {
 @pytest.mark.parametrize("kind", TABLES)
 def test_tables_of_other_kinds_are_read(photos, kind, encoding):
     name, text = TABLES[kind]
-    images = read(str(photos(["1.png", "2.png"], text, name, encoding)))
-    assert None not in images.captions
-    assert images.captions[0] == ("one, and more" if name.endswith("csv") else "of 0")
-    assert images.names in (("x",), ("x", "y"))
-    assert little(images) == set()
-    assert images.summary.kind == "imagefolder"
+    dataset = read(str(photos(["1.png", "2.png"], text, name, encoding)))
+    assert None not in dataset.captions
+    assert dataset.captions[0] == ("one, and more" if name.endswith("csv") else "of 0")
+    assert dataset.names in (("x",), ("x", "y"))
+    assert little(dataset) == set()
+    assert dataset.summary.kind == "imagefolder"
 
 
 def test_captions_by_name_alone(photos):
@@ -226,40 +226,40 @@ def test_captions_by_name_alone(photos):
 
 def test_cells_are_numbers_where_they_are_written_so(photos):
     text = "file_name,text,label,size\n1.png,7,10,0.5\n2.png,007,9,\n"
-    images = read(str(photos(["1.png", "2.png"], text, "metadata.csv")), numbers=["size"])
-    assert images.captions == ("7", "007")
-    assert images.names == ("9", "10")
-    assert images.summary.chosen["numbers"] == "size from 0.5 to 0.5 (1 images)"
+    dataset = read(str(photos(["1.png", "2.png"], text, "metadata.csv")), numbers=["size"])
+    assert dataset.captions == ("7", "007")
+    assert dataset.names == ("9", "10")
+    assert dataset.summary.chosen["numbers"] == "size from 0.5 to 0.5 (1 images)"
 
 
 def test_a_row_of_too_many_cells_is_left_out_and_named(photos, finding):
-    images = read(str(photos(["1.png", "2.png"], "file_name,text\n1.png,a, b\n2.png,two", "metadata.csv")))
-    assert images.captions == ("", "two")
-    assert "metadata.csv, line 2 has 3 cells, expected 2" in finding(images, "broken row").examples[0]
-    assert little(images) == {("captions", 1, 2)}
+    dataset = read(str(photos(["1.png", "2.png"], "file_name,text\n1.png,a, b\n2.png,two", "metadata.csv")))
+    assert dataset.captions == ("", "two")
+    assert "metadata.csv, line 2 has 3 cells, expected 2" in finding(dataset, "broken row").examples[0]
+    assert little(dataset) == {("captions", 1, 2)}
 
 
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.json"])
 def test_a_table_of_something_else_does_not_stop_and_is_said(photos, name):
     text = {"metadata.csv": "a;b\n1;2\n", "metadata.json": '{"version": 1, "author": {"name": "x"}}'}[name]
-    images = read(str(photos(["1.png"], text, name)))
-    assert images.captions is None
-    assert little(images)
+    dataset = read(str(photos(["1.png"], text, name)))
+    assert dataset.captions is None
+    assert little(dataset)
 
 
 def test_a_table_of_which_no_row_can_be_read_is_a_loss_of_captions(photos):
     """Its head cannot say more, and a loss of numbers alone would be told nowhere."""
     root = photos(["1.png", "2.png"], "file_name,text\n1.png,\xe9\n2.png,\xe9\n", "metadata.csv", "latin-1")
-    images = read(str(root))
-    assert ("captions", 0, 2) in little(images)
-    assert "UTF-8" in next(match.advice for match in images.summary.matches if match.little)
+    dataset = read(str(root))
+    assert ("captions", 0, 2) in little(dataset)
+    assert "UTF-8" in next(match.advice for match in dataset.summary.matches if match.little)
 
 
 def test_a_label_of_nothing_is_none(photos):
     rows = [{"file_name": f"{at}.png", "label": label} for at, label in enumerate(("", " ", "x"))]
-    images = read(str(photos(["0.png", "1.png", "2.png"], rows)))
-    assert images.names == ()
-    assert ("labels", 0, 3) in little(images)
+    dataset = read(str(photos(["0.png", "1.png", "2.png"], rows)))
+    assert dataset.names == ()
+    assert ("labels", 0, 3) in little(dataset)
 
 
 def test_another_encoding_in_one_line_is_left_out_and_named(photos, finding):
@@ -268,9 +268,9 @@ def test_another_encoding_in_one_line_is_left_out_and_named(photos, finding):
         json.dumps(row, ensure_ascii=False).encode("latin-1") for row in named(["1.png"]) + named(["2.png"], x="é")
     ]
     (root / "metadata.jsonl").write_bytes(b"\n".join(lines))
-    images = read(str(root))
-    assert images.captions == ("of 0", "")
-    assert finding(images, "broken row").examples == ("metadata.jsonl, line 2 is not UTF-8",)
+    dataset = read(str(root))
+    assert dataset.captions == ("of 0", "")
+    assert finding(dataset, "broken row").examples == ("metadata.jsonl, line 2 is not UTF-8",)
 
 
 def test_a_zip_reads_its_table_as_its_folder_does(photos, tmp_path):

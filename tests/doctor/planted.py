@@ -60,9 +60,9 @@ def healthy(folder: Path) -> Path:
     (x, y), (unseen, truth) = bars(500, 0), bars(100, 1)
     np.savez(folder / "data.npz", x_train=x, y_train=y, x_test=unseen, y_test=truth)
     run = trained(folder / "run", folder / "data.npz")
-    images = read(str(folder / "data.npz"))
-    ensemble, accuracy = train_ensemble(images.pixels, images.labels, 3, seeds=1, seconds=0.3)
-    save_ensemble(run / "classifier.safetensors", ensemble, accuracy, images.summary.fingerprint)
+    dataset = read(str(folder / "data.npz"))
+    ensemble, accuracy = train_ensemble(dataset.rows, dataset.labels, 3, seeds=1, seconds=0.3)
+    save_ensemble(run / "classifier.safetensors", ensemble, accuracy, dataset.summary.fingerprint)
     return run
 
 
@@ -118,11 +118,11 @@ def other_data(run: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     before = np.load(data_of(run))
     arrays = {name: change(before[name]) if name.startswith("x") else before[name] for name in before.files}
     np.savez(run / "data.npz", **arrays)
-    images = read(str(run / "data.npz"))
+    dataset = read(str(run / "data.npz"))
     tree = yaml.safe_load((run / "run.yaml").read_text())
-    tree |= {"data": str(run / "data.npz"), "fingerprint": images.summary.fingerprint}
+    tree |= {"data": str(run / "data.npz"), "fingerprint": dataset.summary.fingerprint}
     (run / "run.yaml").write_text(yaml.safe_dump(tree))
-    (run / "data.json").write_text(json.dumps(asdict(images.summary)))
+    (run / "data.json").write_text(json.dumps(asdict(dataset.summary)))
 
 
 def blurred(images: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ def judge_by_rule(monkeypatch):
     """A classifier that need not be trained: bright above or bright below."""
 
     def judged(data):
-        above = data.read.pixels[:, :, :8].mean((1, 2, 3)) - data.read.pixels[:, :, 8:].mean((1, 2, 3))
+        above = data.read.rows[:, :, :8].mean((1, 2, 3)) - data.read.rows[:, :, 8:].mean((1, 2, 3))
         first = 1 / (1 + np.exp(-above / 4))
         return np.arange(len(above)), np.stack([first, 1 - first], 1)
 
@@ -257,7 +257,7 @@ def test_arrays_are_judged_by_their_values(values, fine, healthy):
     finding = checks.check_values_not_in_range(subject)
     assert (finding is None) == fine
     if isinstance(array, np.ndarray) and np.isfinite(array).all():  # and as images they are what they were
-        assert np.abs(subject.read.pixels.astype(int) - as_bytes(array)).max() <= 1
+        assert np.abs(subject.read.rows.astype(int) - as_bytes(array)).max() <= 1
 
 
 def test_an_array_that_is_no_images_is_judged_by_its_values_alone():
@@ -366,11 +366,11 @@ def test_a_threshold_that_is_wrong_either_way_shows(threshold, monkeypatch, tmp_
 
 def test_real_data_is_left_alone(shared):
     """But for what is true: drawings that differ in one colour, and labels too hard to judge, are not asked here."""
-    images = read(str(shared / "mnist"))
-    part = dataclasses.replace(images, pixels=images.pixels[:3000], labels=images.labels[:3000])
+    dataset = read(str(shared / "mnist"))
+    part = dataclasses.replace(dataset, rows=dataset.rows[:3000], labels=dataset.labels[:3000])
     subject = DataSubject(
         "mnist",
-        dataclasses.replace(part, held_out=dataclasses.replace(images.held_out, pixels=images.held_out.pixels[:500])),
+        dataclasses.replace(part, held_out=dataclasses.replace(dataset.held_out, rows=dataset.held_out.rows[:500])),
     )
     found = [check(subject) for check in checks.DATA_CHECKS if check is not checks.check_mislabelled]
     assert [each for each in found if each] == []

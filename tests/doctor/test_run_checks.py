@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import tyro
 from rich.console import Console
 
-from ebb.cli import Verbs, given_in
+from ebb.cli.parse import given_in
+from ebb.cli.parse import verb as verb_of
 from ebb.cli.train import overlaid
 from ebb.doctor import remedies
 from ebb.doctor.commands import duration
@@ -196,7 +196,7 @@ def read_by_the_command_line(command, run):
         assert Path(words[1]).is_relative_to(run)
         return None
     assert program == "ebb"
-    verb = tyro.cli(Verbs, args=words)
+    verb = verb_of(words)
     if getattr(verb, "base", None) is not None:
         assert Path(verb.source).exists()
         before, _ = from_yaml(run / "run.yaml")
@@ -439,7 +439,7 @@ def test_a_layer_too_narrow_is_found_first_with_the_width_that_is_enough(run):
     assert others
     assert all(other.advice == "mend that first" for other in others if other.name in BRINGS_ABOUT["bottleneck"])
     [command] = first.commands
-    verb = tyro.cli(Verbs, args=shlex.split(command)[1:])
+    verb = verb_of(shlex.split(command)[1:])
     recipe = overlaid(from_yaml(verb.base)[0], verb.recipe, given_in(shlex.split(command)[1:]))
     assert (recipe.network.width, recipe.network.patch, recipe.steps) == (32, 4, 2)
     trained(run, data_of(run), steps=2, network=recipe.network.model_dump(exclude_none=True))

@@ -73,14 +73,14 @@ def drawn(system, home, count=COUNT, seed=3, facts=None, sink=ignored, **setting
 def test_the_samples_are_those_of_the_system(system, tmp_path):
     found = drawn(system, tmp_path)
     once = to_pixels(system.sample(COUNT, label=GIVEN["label"], seed=3))
-    assert found.pixels.dtype == np.uint8
-    assert np.abs(found.pixels.astype(int) - once).max() <= 1  # rounding differs with the batch
+    assert found.rows.dtype == np.uint8
+    assert np.abs(found.rows.astype(int) - once).max() <= 1  # rounding differs with the batch
     assert found.evaluations == 2 * 2
     assert found.seconds > 0
 
 
 def test_an_interrupted_set_goes_on_at_the_next_shard(system, tmp_path, calls):
-    whole = drawn(system, tmp_path / "whole").pixels
+    whole = drawn(system, tmp_path / "whole").rows
     assert calls == [8, 8, 6]
     calls.clear()
     calls.stop = 2
@@ -89,23 +89,23 @@ def test_an_interrupted_set_goes_on_at_the_next_shard(system, tmp_path, calls):
     calls.stop = None
     again = drawn(system, tmp_path / "halves")
     assert calls == [8, 8, 6]
-    assert np.array_equal(again.pixels, whole)
+    assert np.array_equal(again.rows, whole)
 
 
 def test_a_finished_set_is_used_again_with_what_it_cost(system, tmp_path, calls):
     first = drawn(system, tmp_path)
     again = drawn(system, tmp_path)
     assert calls == [8, 8, 6]
-    assert np.array_equal(first.pixels, again.pixels)
+    assert np.array_equal(first.rows, again.rows)
     assert (first.seconds, first.evaluations) == (again.seconds, again.evaluations)
 
 
 def test_a_larger_count_begins_with_the_smaller(system, tmp_path, calls):
-    small = drawn(system, tmp_path, 12).pixels
-    large = drawn(system, tmp_path).pixels
+    small = drawn(system, tmp_path, 12).rows
+    large = drawn(system, tmp_path).rows
     assert calls == [8, 4, 8, 6]  # the shard that was cut short is drawn again
     assert np.abs(large[:12].astype(int) - small).max() <= 1
-    assert np.array_equal(drawn(system, tmp_path, 12).pixels, large[:12])
+    assert np.array_equal(drawn(system, tmp_path, 12).rows, large[:12])
     assert calls == [8, 4, 8, 6]
 
 
@@ -120,7 +120,7 @@ def test_other_settings_are_another_set_and_replace_the_old_once_whole(system, t
     new = drawn(system, tmp_path, **other)
     assert new.folder != old.folder
     assert list(tmp_path.iterdir()) == [new.folder]
-    assert not np.array_equal(new.pixels, old.pixels) or "facts" in other
+    assert not np.array_equal(new.rows, old.rows) or "facts" in other
 
 
 def cut(folder):
@@ -148,13 +148,13 @@ def test_a_damaged_shard_is_drawn_again_and_no_other(system, tmp_path, calls, da
     damage(first.folder)
     again = drawn(system, tmp_path)
     assert calls == [8, 8, 6, 8]
-    assert np.array_equal(first.pixels, again.pixels)
+    assert np.array_equal(first.rows, again.rows)
 
 
 def test_a_manifest_that_cannot_be_read_costs_the_samples_and_no_more(system, tmp_path, calls):
     first = drawn(system, tmp_path)
     (first.folder / "manifest.json").write_text("{")
-    assert np.array_equal(drawn(system, tmp_path).pixels, first.pixels)
+    assert np.array_equal(drawn(system, tmp_path).rows, first.rows)
 
 
 def test_the_progress_says_how_many_and_how_long(system, tmp_path):

@@ -142,11 +142,11 @@ def test_a_run_without_averaged_weights_says_what_to_do(run):
 
 
 def test_labels_of_more_samples_begin_with_those_of_fewer(home):
-    images, system = read(str(home / "data")), load(home / "one")
-    many = asked_for(system, images, 700, 3)
-    assert {name: values[:41] for name, values in many.items()} == asked_for(system, images, 41, 3)
-    assert many != asked_for(system, images, 700, 4)
-    assert np.bincount(labels_of(system, many, images)) == pytest.approx([350, 350], abs=80)
+    dataset, system = read(str(home / "data")), load(home / "one")
+    many = asked_for(system, dataset, 700, 3)
+    assert {name: values[:41] for name, values in many.items()} == asked_for(system, dataset, 41, 3)
+    assert many != asked_for(system, dataset, 700, 4)
+    assert np.bincount(labels_of(system, many, dataset)) == pytest.approx([350, 350], abs=80)
 
 
 def test_changed_images_are_refused(run, home, tmp_path):
@@ -182,10 +182,10 @@ def test_a_run_that_was_trained_before_images_were_held_back_can_still_be_measur
     now, then = (read(str(tmp_path / "many.npz"), hold_back=held) for held in (True, False))
     assert now.summary.fingerprint != then.summary.fingerprint
     tree = yaml.safe_load((run / "run.yaml").read_text())
-    for images in (now, then):
-        changed = {"data": str(tmp_path / "many.npz"), "fingerprint": images.summary.fingerprint}
+    for dataset in (now, then):
+        changed = {"data": str(tmp_path / "many.npz"), "fingerprint": dataset.summary.fingerprint}
         (run / "run.yaml").write_text(yaml.safe_dump(tree | changed))
-        assert len(data_of(run).pixels) == len(images.pixels)
+        assert len(data_of(run).rows) == len(dataset.rows)
 
 
 def test_a_copy_of_a_run_is_as_good_as_the_run(run, tmp_path):

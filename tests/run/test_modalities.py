@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ebb.data.dataset import Dataset, Summary
 from ebb.data.images import PICTURES
 from ebb.data.of_run import data_of
-from ebb.data.scan import Images, Summary
 from ebb.edit.editor import Editor
 from ebb.edit.samples import Prompt, sample_to
 from ebb.errors import DamagedError, DataError, UsageError
@@ -182,7 +182,7 @@ def test_a_modality_of_ones_own_is_one_class(monkeypatch):
     rng = np.random.default_rng(0)
     stored = 90 + 5 * rng.normal(size=500)
     summary = Summary("angles", "angles", 500, (2,), {}, 0, [0.0, 1.0], [0.1, 0.1], [], "", {}, ())
-    data = finished(prepared(Recipe(), Images(stored, None, (), summary, None, modality=Angles())))
+    data = finished(prepared(Recipe(), Dataset(stored, None, (), summary, None, modality=Angles())))
     asked = Recipe(steps=150, batch=128, precision="fp32", engine="eager", grids=1, ema_halflife=2000)
     recipe, _ = finished(resolve(asked, data, CPU))
     parts = build(recipe, data, CPU)
@@ -219,8 +219,8 @@ def test_a_run_of_a_table_is_measured_and_examined(gaussian):
 
 def test_samples_in_other_units_would_be_far_off(gaussian):
     """The mutant of the measurement: the same samples, of which nothing but the scale of one column is another."""
-    system, images = load(gaussian), data_of(gaussian)
-    x, real = system.sample(300).numpy(), images.x().numpy()
+    system, dataset = load(gaussian), data_of(gaussian)
+    x, real = system.sample(300).numpy(), dataset.x().numpy()
     value = {
         scale: measure(x * [1, scale], real, Projections((2,))).distances["Fréchet distance"].value for scale in (1, 2)
     }

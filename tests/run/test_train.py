@@ -20,14 +20,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import tyro
 import yaml
 from PIL import Image
 from rich.console import Console
 
-from ebb.cli import Verbs, given_in
 from ebb.cli.form import Form
 from ebb.cli.output import shown
+from ebb.cli.parse import given_in
+from ebb.cli.parse import verb as verb_of
 from ebb.cli.sample import Sample
 from ebb.cli.train import Train, overlaid
 from ebb.data.images import settings_of
@@ -116,7 +116,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(pictures, tmp_
 def recipe_in(command):
     """What the real parser makes of a recorded command."""
     words = shlex.split(command)[1:]
-    return overlaid(None, tyro.cli(Verbs, args=words).recipe, given_in(words))
+    return overlaid(None, verb_of(words).recipe, given_in(words))
 
 
 def test_the_recorded_command_asks_for_the_same_recipe():

@@ -148,7 +148,7 @@ def test_a_family_is_added_in_one_file_trained_sampled_and_measured(family, tmp_
 
 def flat_images(data):
     """The training images, flat, in [−1, 1]."""
-    return read(str(data)).pixels.reshape(-1, 16) / 127.5 - 1
+    return read(str(data)).rows.reshape(-1, 16) / 127.5 - 1
 
 
 def test_what_another_family_has_does_not_exist_for_it(family):

@@ -212,8 +212,8 @@ def test_what_is_missing_is_said_and_learnt_without(home, tmp_path):
     said = run(home / "data", tmp_path / "run", **ALL | {"steps": 1})
     assert "without dark (1)" in said
     assert "without mask (2)" in said
-    recipe, images = from_yaml(tmp_path / "run" / "run.yaml")[0], data_of(tmp_path / "run")
-    cond = finished(prepared(recipe, images, cache=home)).examples.conditions(np.arange(8), torch.device("cpu"))
+    recipe, dataset = from_yaml(tmp_path / "run" / "run.yaml")[0], data_of(tmp_path / "run")
+    cond = finished(prepared(recipe, dataset, cache=home)).examples.conditions(np.arange(8), torch.device("cpu"))
     assert cond["numbers"].isnan().all(1).tolist() == [at in (3, 5) for at in range(8)]
     assert cond["mask"].flatten(1).isnan().all(1).tolist() == [at in (4, 5) for at in range(8)]
     assert all(
@@ -248,11 +248,13 @@ def test_a_contract_says_all_that_is_heard_and_a_mismatch_is_refused_by_name(hom
 
 
 def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
-    recipe, images = from_yaml(home / "latent" / "run.yaml")[0], data_of(home / "latent")
-    found = finished(prepared(recipe, images, cache=home))
+    recipe, dataset = from_yaml(home / "latent" / "run.yaml")[0], data_of(home / "latent")
+    found = finished(prepared(recipe, dataset, cache=home))
     index, turned = np.arange(4), torch.tensor([True, False, True, False])
     heard = found.examples.conditions(index, torch.device("cpu"), turned)["mask"]
-    masks = to_unit(torch.from_numpy(images.metadata.pictures["mask"].pixels[images.metadata.pictures["mask"].at[:4]]))
+    masks = to_unit(
+        torch.from_numpy(dataset.metadata.pictures["mask"].pixels[dataset.metadata.pictures["mask"].at[:4]])
+    )
     masks[turned] = masks[turned].flip(-1)
     assert torch.equal(torch.nn.functional.pixel_shuffle(heard, 2), masks)
     fewer = read(str(home / "data"), beside="mask")
@@ -348,13 +350,13 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
 
 @pytest.mark.full
 def test_a_run_is_measured_with_what_is_said_of_its_images(home):
-    system, images = load(home / "all"), data_of(home / "all")
-    given = asked_for(system, images, 6, seed=0)
-    rows = np.random.default_rng(0).choice(len(images.pixels), 6)
-    said = [None if np.isnan(row).any() else tuple(row) for row in images.metadata.numbers[rows]]
+    system, dataset = load(home / "all"), data_of(home / "all")
+    given = asked_for(system, dataset, 6, seed=0)
+    rows = np.random.default_rng(0).choice(len(dataset.rows), 6)
+    said = [None if np.isnan(row).any() else tuple(row) for row in dataset.metadata.numbers[rows]]
     assert given["numbers"] == said
-    assert np.array_equal(given["mask"][:], images.metadata.pictures["mask"][rows], equal_nan=True)
-    assert given["label"] == [images.names[images.labels[row]] for row in rows]
+    assert np.array_equal(given["mask"][:], dataset.metadata.pictures["mask"][rows], equal_nan=True)
+    assert given["label"] == [dataset.names[dataset.labels[row]] for row in rows]
     found = finished(evaluate(home / "all", 10, likelihood=2))
     assert found.likelihood is not None
     assert found.levels is not None
@@ -363,13 +365,13 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
 
 
 def test_grids_ask_for_what_is_said_of_the_images(home):
-    recipe, images = from_yaml(home / "all" / "run.yaml")[0], data_of(home / "all")
-    parts, asked = build(recipe, finished(prepared(recipe, images, cache=home)), torch.device("cpu")), []
+    recipe, dataset = from_yaml(home / "all" / "run.yaml")[0], data_of(home / "all")
+    parts, asked = build(recipe, finished(prepared(recipe, dataset, cache=home)), torch.device("cpu")), []
     made = Sampler.__call__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "__call__", lambda self, request: asked.append(request.given) or made(self, request))
         assert supervise.shown(parts)[0].shape == (40, 1, 8, 8)
-    assert asked[0]["numbers"] == asked_for(parts.system, images, 40, seed=0)["numbers"]
+    assert asked[0]["numbers"] == asked_for(parts.system, dataset, 40, seed=0)["numbers"]
     assert len({*asked[0]["label"]}) > 1, "the mutant: images in their order, which is that of the classes"
 
 

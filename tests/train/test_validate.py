@@ -116,8 +116,8 @@ def test_it_is_built_from_held_out_images_with_their_labels(tmp_path):
     train, test = rng.integers(0, 256, (20, 4, 4), np.uint8), rng.integers(0, 256, (300, 4, 4), np.uint8)
     kept, unseen = np.arange(20) % 3, np.arange(300) % 3
     np.savez(tmp_path / "a.npz", x_train=train, y_train=kept, x_test=test, y_test=unseen)
-    images = read(str(tmp_path / "a.npz"))
-    validation = validation_of(finished(prepared(Recipe(), images)).unseen, Denoising(uniform), batch=50, seed=5)
+    dataset = read(str(tmp_path / "a.npz"))
+    validation = validation_of(finished(prepared(Recipe(), dataset)).unseen, Denoising(uniform), batch=50, seed=5)
     assert [len(batch.x0) for batch in validation.batches] == [50, 50, 28]
     found = torch.cat([batch.x0 for batch in validation.batches])
     labels = torch.cat([batch.cond["label"] for batch in validation.batches]).tolist()
@@ -125,9 +125,9 @@ def test_it_is_built_from_held_out_images_with_their_labels(tmp_path):
     bytes_of = ((found + 1) * 127.5).round().to(torch.uint8).numpy()[:, 0]
     assert [rows[row.tobytes()] for row in bytes_of] == labels
     assert len({row.tobytes() for row in bytes_of}) == MOST
-    again = validation_of(finished(prepared(Recipe(), images)).unseen, Denoising(uniform), batch=50, seed=5)
+    again = validation_of(finished(prepared(Recipe(), dataset)).unseen, Denoising(uniform), batch=50, seed=5)
     assert all(torch.equal(a.x0, b.x0) for a, b in zip(validation.batches, again.batches, strict=True))
-    bare = dataclasses.replace(images, held_out=dataclasses.replace(images.held_out, labels=None))
+    bare = dataclasses.replace(dataset, held_out=dataclasses.replace(dataset.held_out, labels=None))
     assert validation_of(finished(prepared(Recipe(), bare)).unseen, Denoising()).batches[0].cond[
         "label"
     ].unique().tolist() == [3]

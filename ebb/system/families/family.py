@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples, Loader
-from ebb.data.scan import Images
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
 from ebb.events import Work
@@ -34,7 +34,7 @@ from ebb.train.validate import Validation
 class Prepared:
     """What a run learns from: its images, and as the network meets them, with their conditions."""
 
-    images: Images
+    dataset: Dataset
     conditioner: Conditioner
     examples: Examples
     unseen: Examples | None
@@ -47,12 +47,12 @@ class Prepared:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of what is denoised: an example, or its latent."""
-        return self.images.summary.shape if self.space is None else self.space.shape(self.images.summary.shape)
+        return self.dataset.summary.shape if self.space is None else self.space.shape(self.dataset.summary.shape)
 
 
 def facts_of(data: Prepared) -> Facts:
     """What the choice of a recipe depends on."""
-    s, ports = data.images.summary, data.conditioner.ports.values()
+    s, ports = data.dataset.summary, data.conditioner.ports.values()
     mean, square = np.mean(s.mean), np.mean(np.square(s.std) + np.square(s.mean))
     return Facts(
         s.count,
@@ -108,10 +108,10 @@ class Family(ABC, Generic[R]):
     def build(self, recipe: R, data: Prepared, device: torch.device) -> Trainable:
         """All that the recipe names, its weights from the global generator; UsageError for what cannot be."""
 
-    def prepared(self, recipe: R, images: Images, shop: Workshop) -> Work[Prepared]:
+    def prepared(self, recipe: R, dataset: Dataset, shop: Workshop) -> Work[Prepared]:
         """What it learns from of images without all that is said of them, where it is not `conditioned`."""
         yield from ()
-        return Prepared(images, Conditioner(), Examples(images.pixels, unit=images.modality.unit), None)
+        return Prepared(dataset, Conditioner(), Examples(dataset.rows, unit=dataset.modality.unit), None)
 
     @abstractmethod
     def complete(self, asked: R, facts: Facts) -> tuple[R, dict[str, str]]:

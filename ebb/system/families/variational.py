@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples, Loader
 from ebb.data.pictures import batches
-from ebb.data.scan import Images
 from ebb.encode.autoencoder import KL, VQ, Autoencoder
 from ebb.encode.latent import LatentSpace
 from ebb.encode.statistics import latent_statistics
@@ -99,12 +99,12 @@ class VariationalFamily(Family[AutoencoderRecipe]):
     name = "autoencoder"
     analyses = ("copies", "reconstruction")
 
-    def prepared(self, recipe: AutoencoderRecipe, images: Images, shop: Workshop) -> Work[Prepared]:
+    def prepared(self, recipe: AutoencoderRecipe, dataset: Dataset, shop: Workshop) -> Work[Prepared]:
         """The images, and the network in whose features they are compared, where one is asked for."""
         how, features = recipe.autoencoding, None
         if how.perceptual:
-            features = lpips(Path(how.lpips), shop.device) if how.lpips else (yield from perceiver(images, shop))
-        return replace((yield from super().prepared(recipe, images, shop)), features=features)
+            features = lpips(Path(how.lpips), shop.device) if how.lpips else (yield from perceiver(dataset, shop))
+        return replace((yield from super().prepared(recipe, dataset, shop)), features=features)
 
     def complete(self, asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderRecipe, dict[str, str]]:
         """Batch and optimiser."""
@@ -124,7 +124,7 @@ class VariationalFamily(Family[AutoencoderRecipe]):
 
     def build(self, recipe: AutoencoderRecipe, data: Prepared, device: torch.device) -> Trainable:
         """Autoencoder, critic where one is asked for, objective and batches without conditions."""
-        how, channels = recipe.autoencoding, data.images.summary.shape[0]
+        how, channels = recipe.autoencoding, data.dataset.summary.shape[0]
         codec, bottleneck = CODECS[how.kind](how, channels)
         model = Trainee(codec, Critic(channels) if how.adversarial else None)
         model = in_place(model).to(device)
@@ -137,7 +137,7 @@ class VariationalFamily(Family[AutoencoderRecipe]):
             LatentPrior(measured(model.autoencoder, data, device)),
             training,
             objective,
-            Loader(Examples(data.images.pixels), batch, recipe.seed, recipe.data.flip, device),
+            Loader(Examples(data.dataset.rows), batch, recipe.seed, recipe.data.flip, device),
             lambda: LatentPrior(measured(training.ema.model.autoencoder, data, device)),  # type: ignore[arg-type]
         )
 
@@ -150,7 +150,7 @@ class VariationalFamily(Family[AutoencoderRecipe]):
 
 def measured(codec: Autoencoder, data: Prepared, device: torch.device) -> LatentSpace:
     """The space of an autoencoder's latents, with the mean and deviation of those of some training images."""
-    pixels = data.images.pixels
+    pixels = data.dataset.rows
     some = pixels[:: max(1, len(pixels) // MEASURED)][:MEASURED]
     found = latent_statistics(codec, (x.to(device) for x in batches(some, 64)))
     return LatentSpace.of(codec, found.mean, found.std)
@@ -192,23 +192,23 @@ PERCEIVER = 3
 """The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
 
 
-def perceiver(images: Images, shop: Workshop) -> Work[FeatureMaps]:
+def perceiver(dataset: Dataset, shop: Workshop) -> Work[FeatureMaps]:
     """The feature maps of a classifier of the images' labels, trained once and kept in the workshop.
 
     Raises UsageError for images without labels.
     """
-    if images.labels is None or len(images.names) < 2:
+    if dataset.labels is None or len(dataset.names) < 2:
         raise UsageError(
             "a perceptual distance is taken in the features of a classifier, and these images have no labels",
             "leave --autoencoding.perceptual at 0, or give a file of LPIPS with --autoencoding.lpips",
         )
-    file = shop.cache / f"perceiver-{images.summary.fingerprint[:12]}.safetensors"
-    kept = load_ensemble(file, images.summary.fingerprint)
+    file = shop.cache / f"perceiver-{dataset.summary.fingerprint[:12]}.safetensors"
+    kept = load_ensemble(file, dataset.summary.fingerprint)
     if kept is None:
         yield Message("training a classifier to compare pictures by, once")
-        classifier, accuracy = train_classifier(images.pixels, images.labels, len(images.names), seed=PERCEIVER)
+        classifier, accuracy = train_classifier(dataset.rows, dataset.labels, len(dataset.names), seed=PERCEIVER)
         kept = Ensemble([classifier]), accuracy
         with explained(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
-        save_ensemble(file, *kept, images.summary.fingerprint)
+        save_ensemble(file, *kept, dataset.summary.fingerprint)
     return stages(kept[0].members[0].body.to(shop.device))

@@ -1,0 +1,38 @@
+"""The verb that a command names, read with its options by tyro, and run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from ebb.cli.options import check_options, class_of
+from ebb.cli.output import screen
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb that the arguments name."""
+    check_options(arguments)
+    try:
+        verb(arguments)(screen(), given_in(arguments))
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        from ebb.recipe.recipe import explained
+
+        if not isinstance(error, ValidationError):
+            raise
+        raise explained(error, "the command line") from error
+
+
+def verb(arguments: Sequence[str]) -> Any:
+    """The verb that the arguments name, with its options: it is called with a console and the options given."""
+    name, *others = arguments
+    return tyro.cli(class_of(name), args=others, prog=f"ebb {name}")
+
+
+def given_in(arguments: Sequence[str]) -> set[str]:
+    """The dotted names of the options that were given, also where the value is the default: {"seed", "data.flip"}."""
+    names = (word[2:].split("=")[0] for word in arguments if word.startswith("--"))
+    return {name.replace(".no-", ".").replace("-", "_") for name in names}
