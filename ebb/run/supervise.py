@@ -170,8 +170,7 @@ class Supervisor:
             number, signalled = step.number, stopped()
             last, preview = number == self.steps, next((g for g in grids if g > number), self.steps)
             save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
-            beside = (number in steps for steps in (grids, measured, probed))
-            due = Due(*beside, save, last or bool(signalled), preview)
+            due = Due(number in grids, number in measured, number in probed, save, last or bool(signalled), preview)
             if not (due.whole or number % every == 0):
                 continue
             try:
