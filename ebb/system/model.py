@@ -17,6 +17,7 @@ from ebb.process.predict import audible
 from ebb.process.times import GRIDS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
+from ebb.sample.louder import Louder
 from ebb.sample.noise import Noise
 from ebb.sample.scheme import Scheme
 from ebb.sample.solvers import SOLVERS
@@ -89,8 +90,9 @@ def scheme_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Scheme:
     """How some settings follow a denoiser, without guidance: its network in their precision, their grid begun where the
     prediction says something. Raises UsageError for a solver or a grid that is not known."""
     times = parse(sampling.grid, GRIDS, "grid")(denoiser.path, sampling.steps)
+    solver, scale = parse(sampling.solver, SOLVERS, "solver"), sampling.noise_scale
     return Scheme(
         Autocast(denoiser, torch.bfloat16) if sampling.precision == "bf16" else denoiser,
-        parse(sampling.solver, SOLVERS, "solver"),
+        solver if scale == 1 else Louder(solver, scale),
         audible(denoiser.path, denoiser.prediction, times),
     )
