@@ -11,7 +11,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := runs/quality
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
 .PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures tables stub clean
 
@@ -35,13 +36,13 @@ demo-text: .venv/demo
 	@echo "pictures  runs/shapes/prompts.png  runs/shapes/composed.png"
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(PYTEST)
 
 test-full: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --full
+	$(PYTEST) --full
 
 test-long: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --full -m full
+	$(PYTEST) --full -m full
 
 lint: .venv/dev
 	$(BIN)/ruff check

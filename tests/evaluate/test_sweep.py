@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def swept(run):
-    return finished(sweep(run, Candidates(["ddim", "ddpm"], [3, 4], [1.0, 2.0]), 64))
+    return finished(sweep(run, Candidates(["ddim", "ddpm"], [2, 3], [1.0, 2.0]), 64))
 
 
 def test_every_setting_is_measured_once_with_and_without_a_search(swept):
