@@ -8,13 +8,14 @@
 # make bench-step: a training step against peers: images/s at equal arithmetic, memory, time to the first update.
 # make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
+# make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show (ten minutes).
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := runs/quality
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures tables stub clean
+.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures bench-words tables stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -90,6 +91,11 @@ bench-guard: .venv/dev
 
 bench-doctor: .venv/dev
 	$(BIN)/python bench/doctor.py --seed 1
+
+bench-words: .venv/dev
+	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 48 --data.size 16 \
+		--precision fp32 --grids 1 --times "logit_normal(mean=1.0)"
+	$(BIN)/python bench/words.py runs/words
 
 bench-cures: .venv/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/doctor.py --cures --seed 1
