@@ -37,6 +37,7 @@ from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point
 from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, in_place, training_of
 from ebb.system.model import Draw, Model, scheme_of
+from ebb.train.gradients import probe_of
 from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
@@ -226,6 +227,7 @@ def assembled(
         lambda: DiffusionModel(training.ema.model, data.space, family),  # type: ignore[arg-type]
         validation,
         recipe.sample,
+        probe_of(data.examples, denoising_of(recipe), device, autocast_of(recipe)),
     )
 
 
@@ -260,9 +262,9 @@ def shared(recipe: NetworkRecipe, ports: Ports) -> dict[str, Any]:
 
 def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], ports: Ports) -> UNet:
     """A U-Net, which may attend to each of several concepts alone."""
-    levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    levels |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
-    return UNet(shape[0], **levels, **shared(recipe, ports))
+    sizes: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
+    sizes |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
+    return UNet(shape[0], **sizes, **shared(recipe, ports))
 
 
 def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], ports: Ports) -> MLP:
