@@ -123,7 +123,7 @@ D = TypeVar("D", bound=DenoiserRecipe)
 class DenoiserFamily(Family[D]):
     """What all families of denoisers share: a `DiffusionModel` under `ConditionDropout`, validated by denoising."""
 
-    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "levels", "bits")
+    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "floor", "levels", "bits")
     conditioned = True
     compiles = True
 
