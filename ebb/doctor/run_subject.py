@@ -259,7 +259,7 @@ class RunSubject:
         """The gradient at each noise level: as the log has it last, else of the raw weights as they are now."""
         logged = [entry["gradients"] for entry in self.log if isinstance(entry.get("gradients"), dict)]
         if not logged:
-            return self.gradients_under(of_diffusion(self.recipe).weight)
+            return self.gradients_under(of_denoiser(self.recipe).weight)
         return LevelGradients.read(logged[-1])
 
     def gradients_under(self, weight: str) -> LevelGradients:
