@@ -293,8 +293,8 @@ def check_one_noise_level_drives_the_gradient(run: RunSubject) -> Finding | None
     return Finding(
         "one noise level drives the gradient",
         f"the gradient comes from one level of noise: log-SNR {low:g} to {high:g}",
-        f"{shares.drive[level]:.0%} of its mean square, from {found.share[level]:.1%} of the training times; norm"
-        f" {shares.norm[level]:.3g} there, scatter {found.spread[level]:.3g} an example",
+        f"{found.drive[level]:.0%} of its mean square, from {found.share[level]:.1%} of the training times; norm"
+        f" {found.norm[level]:.3g} there, scatter {found.spread[level]:.3g} an example",
         f"the weight {recipe.weight} on {recipe.prediction} makes the loss of that level far larger than all others,"
         " which are hardly learnt beside it",
         f"train again with --weight {best}, under which no level has more than {after:.0%}: {run.length()}",
@@ -305,8 +305,8 @@ def check_one_noise_level_drives_the_gradient(run: RunSubject) -> Finding | None
 def dominant(shares: LevelGradients) -> int:
     """The level with the largest share of the squared gradient. Raises UsageError where a gradient is not finite."""
     if not math.isfinite(sum(shares.drive)):
-        raise UsageError("the gradient is not finite at some level of noise", "see what else is shares")
-    return max(range(len(shares.drive)), key=lambda level: found.drive[level])
+        raise UsageError("the gradient is not finite at some level of noise", "see what else is found")
+    return max(range(len(shares.drive)), key=lambda level: shares.drive[level])
 
 
 def check_overfitting(run: RunSubject) -> Finding | None:
