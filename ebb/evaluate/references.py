@@ -197,7 +197,7 @@ HEADS = ("", "kind", "steps", "s for 1,000", "distance", "beside the run's own",
 """Of the table."""
 
 
-def as_rows(found: References) -> list[Sequence[str]]:
+def as_rows(result: References) -> list[Sequence[str]]:
     """A row of text for each way."""
     return [
         (
@@ -210,5 +210,5 @@ def as_rows(found: References) -> list[Sequence[str]]:
             one.interpolates,
             one.best_for,
         )
-        for one in found.ways
+        for one in result.ways
     ]
