@@ -247,6 +247,28 @@ def test_the_core_does_not_know_what_an_image_is():
     assert {place(path): words for path in CORE if (words := names_and_words(path) & forbidden)} == {}
 
 
+ABOVE = [p for p in FILES if room(p) in ("run", "system", "store", "recipe")]
+
+OF_IMAGES = {
+    "recipe.groups": "the settings of images: side, channels, mirroring, patches",
+    "recipe.recipe": "the fields of metadata.jsonl that name pictures beside an image",
+    "recipe.starting": "starting points by the size of images, and what is refused where there are none",
+    "store.png": "PNG is a format of pictures",
+    "system.modalities": "the table of modalities, of which images are one",
+}
+"""Files above the core that are of images in part, and why."""
+
+BEFORE = r"""ebb\.data\.(images|pictures)|"(images|images_per_second|image|picture)"|'images'"""
+"""The modules of a modality, and words of files: fields of log.jsonl and run.yaml, kinds in a contract."""
+
+
+def test_what_runs_and_stores_does_not_know_what_an_image_is():
+    """What examples are called is asked of their modality; a file that needs no exception any longer has none."""
+    words = {"image", "images", "picture", "pictures", "pixel", "pixels"}
+    texts = {path: re.sub(BEFORE, "", path.read_text()).lower() for path in ABOVE}
+    assert {module(path) for path, text in texts.items() if words & set(re.findall("[a-z]+", text))} == set(OF_IMAGES)
+
+
 def test_files_and_functions_stay_short():
     long = {place(path) for path in FILES if len(path.read_text().splitlines()) > 400}
     long |= {

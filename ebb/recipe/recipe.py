@@ -44,7 +44,7 @@ class Sampling(Group):
     steps: int = 16
     """steps of the solver"""
     guidance: float = 1.0
-    """classifier-free guidance scale; 1 is off, more makes labels clearer and pictures more alike"""
+    """classifier-free guidance scale; 1 is off, more makes labels clearer and samples more alike"""
     guides: tuple[str, ...] = ()
     """rescaled(0.7), projected, within(0.3, 3), threshold, temperature(0.9), each around those before it"""
     noise_scale: float = 1.0
@@ -58,13 +58,13 @@ class Recipe(Group):
 
     kind: str
     beside: tuple[str, ...] = ()
-    """fields of metadata.jsonl that name other pictures of the same scene (a mask, a drawing, …), to be heard"""
+    """fields of metadata.jsonl that name pictures beside each (a mask, a drawing, …), to be heard"""
     budget: str | None = None
     """wall-clock time to train for, e.g. 90s, 10m, 2h; None: chosen from data and machine"""
     steps: int | None = None
     """updates to make; None: as many as the budget allows at the measured speed"""
     batch: int | None = None
-    """images per batch"""
+    """examples per batch"""
     seed: int = 0
     """seed of the weights, the data order and the noise"""
     precision: Literal["fp32", "bf16"] | None = None
@@ -72,7 +72,7 @@ class Recipe(Group):
     grids: int | None = None
     """sample grids drawn while training, the last at the end; None: at most 10, for a tenth of the time"""
     ema_halflife: float = 500_000
-    """longest half-life of the averaged weights, in images"""
+    """longest half-life of the averaged weights, in examples"""
     data: DataRecipe = DataRecipe()
     optimiser: OptimiserRecipe = OptimiserRecipe()
 
@@ -85,7 +85,7 @@ class Recipe(Group):
     @field_validator("beside", mode="before")
     @classmethod
     def several(cls, value: Any) -> Any:
-        """A run.yaml of before there could be several pictures has the name of one, or null."""
+        """A run.yaml of before there could be several has the name of one, or null."""
         return () if value is None else (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -157,7 +157,7 @@ class DiffusionRecipe(Recipe):
     times: str | None = None
     """density of training times: uniform, discrete, logit_normal, log_normal or shifted; None: what suits the path"""
     coupling: str = "independent"
-    """which noise goes with which image: independent or nearest"""
+    """which noise goes with which example: independent or nearest"""
     weight: str = "unit"
     """loss weight: unit, simple, vlb, min_snr, edm or inverse_snr"""
     clock: str | None = None
@@ -165,7 +165,7 @@ class DiffusionRecipe(Recipe):
     sigma_data: float | None = None
     """scale the input by 1/sqrt(alpha^2 sigma_data^2 + sigma^2); None: the data's own, measured"""
     label_dropout: float = 0.1
-    """share of labels, texts, numbers and pictures hidden, so that guidance works"""
+    """share of labels, texts, numbers and other conditions hidden, so that guidance works"""
     engine: Literal["eager", "compiled"] | None = None
     """how a denoiser's network runs in training; None: eager, or on a GPU the faster, for 20 minutes or more"""
     text: TextRecipe = TextRecipe()

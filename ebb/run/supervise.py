@@ -21,7 +21,7 @@ from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.build import Built, build, updates_of
 from ebb.run.folder import GuardRecord, Log, amend
 from ebb.run.meter import Meter
-from ebb.run.plan import GRID_IMAGES, rate_of, remaining, settled, undecided, updates_within
+from ebb.run.plan import GRID_SAMPLES, rate_of, remaining, settled, undecided, updates_within
 from ebb.store import checkpoint
 from ebb.store.write import replace_text
 from ebb.system.families.family import autocast_of
@@ -144,7 +144,8 @@ class Supervisor:
         ahead = sum(number > done for number in grid_steps(resolved(self.recipe.grids), before))
         left = updates_within(self.recipe, remaining(resolved(self.recipe.budget), began), rate, ahead)
         self.recipe = settled(self.recipe, done, left)
-        self.pace = f"{self.recipe.budget} at {rate:,.0f} images/s, measured up to update {done:,}"
+        things = self.parts.data.dataset.modality.things
+        self.pace = f"{self.recipe.budget} at {rate:,.0f} {things}/s, measured up to update {done:,}"
         amend(self.folder, self.recipe, "steps", self.pace)
         self.meter.steps = self.steps
 
@@ -335,9 +336,9 @@ def grid_steps(count: int, steps: int) -> list[int]:
 
 
 def validation_steps(recipe: Recipe, parts: Built) -> set[int]:
-    """The steps after which the validation loss is measured: 3 to 20, evenly, the last at the end; none without images.
+    """The steps after which the validation loss is measured: 3 to 20, evenly, the last at the end; none without any.
 
-    Two validations of n images, of weights and average, cost as much as training on 2n/3: together 1 % of the run.
+    Two validations of n examples, of weights and average, cost as much as training on 2n/3: together 1 % of the run.
     """
     if parts.validation is None:
         return set()
@@ -356,20 +357,21 @@ def draw(folder: Path, parts: Built, step: int) -> Path:
 
 
 def shown(parts: Built) -> tuple[Tensor, int]:
-    """Samples, and how many columns to show them in; of an autoencoder pictures, and below each what is left of it.
+    """Samples, and how many columns to show them in; of an autoencoder examples, and below each what is left of it.
 
-    A model that hears numbers or a picture beside is asked for what is said of images that were held out, if there are.
+    A model that hears numbers or what stands beside x is asked for what is said of examples that were held out, if
+    there are.
     """
     system, classes = parts.averaged(), len(parts.system.labels.names)
     if system.model.reconstructs:
-        columns, dataset = GRID_IMAGES // 4, parts.data.dataset.held_out or parts.data.dataset
+        columns, dataset = GRID_SAMPLES // 4, parts.data.dataset.held_out or parts.data.dataset
         x = dataset.x(slice(2 * columns)).to(system.device)
         with torch.no_grad():
             made = system.decode(system.encode(x))
         return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
     if system.conditioner.shown:
         dataset = parts.data.dataset.held_out or parts.data.dataset
-        given = asked_for(system, dataset, GRID_IMAGES, seed=0)
-        return Sampler(system)(system.request(given, GRID_IMAGES)), 6
+        given = asked_for(system, dataset, GRID_SAMPLES, seed=0)
+        return Sampler(system)(system.request(given, GRID_SAMPLES)), 6
     columns = classes if 4 <= classes <= 16 else 6
-    return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns
+    return system.sample(columns * round(GRID_SAMPLES / columns), seed=0), columns
