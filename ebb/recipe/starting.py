@@ -229,13 +229,13 @@ def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dic
     reasons = dict.fromkeys(parts, why_parts) | {
         "sigma_data": "the standard deviation of the data",
         "weight": "edm, with the standard deviation of the data",
-        "label_dropout": "there is nothing to hide: neither labels nor captions",
+        "condition_dropout": "there is nothing to hide: neither labels nor captions",
     }
 
     def suit(tree: dict[str, Any]) -> None:
         for name, spelled in bare.items():  # a bare `edm` takes the data's own deviation
             tree[name] = spelled if tree[name] == "edm" else tree[name]
-        tree["label_dropout"] *= facts.conditioned
+        tree["condition_dropout"] *= facts.conditioned
 
     if start.network.kind != asked.network.kind:  # data without places
         same = type(start.network)(width=asked.network.width, depth=asked.network.depth)

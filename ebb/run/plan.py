@@ -31,7 +31,7 @@ SLOWER = 1.5
 """How many times as long as the fastest an update takes that need not be timed a third time."""
 
 RESERVE = 0.96
-"""The share of a budget for planning, updates and sample grids; the rest is for checkpoints, validation and report."""
+"""The share of a budget for planning, updates and sheets; the rest is for checkpoints, validation and report."""
 
 PROBE = 32
 """Examples of a batch that the precisions are compared on, on a CPU; a GPU takes little longer for whole ones."""
@@ -56,7 +56,7 @@ DISTURBED = 2.0
 GRID_SAMPLES = 40
 """About how many samples a grid shows."""
 
-MOST_GRIDS = 10
+MOST_SHEETS = 10
 
 
 def rate_of(recipe: Recipe) -> WarmupDecay:
@@ -157,25 +157,25 @@ def probe(recipe: Recipe, device: torch.device) -> int:
 
 
 def remaining(budget: str, began: float) -> float:
-    """Seconds for updates and grids from now on, of a budget that began at `began` of `time.perf_counter`."""
+    """Seconds for updates and sheets from now on, of a budget that began at `began` of `time.perf_counter`."""
     return began + RESERVE * seconds(budget) - time.perf_counter()
 
 
-def fits(recipe: Recipe, facts: Facts, budget: str, began: float, rate: float, grids: int) -> None:
-    """Raise UsageError where not one update fits in what is left of a budget beside so many sample grids."""
+def fits(recipe: Recipe, facts: Facts, budget: str, began: float, rate: float, sheets: int) -> None:
+    """Raise UsageError where not one update fits in what is left of a budget beside so many sheets of samples."""
     update, spent = examples_of(recipe) / rate, time.perf_counter() - began
-    beside = grids * grid_seconds(recipe, rate)
+    beside = sheets * sheet_seconds(recipe, rate)
     if update + beside > remaining(budget, began):
         raise UsageError(
             f"no update fits in a budget of {budget}: one of {examples_of(recipe)} {facts.things} takes {update:.2g} s"
-            f" and {grids} sample grid{'s' * (grids > 1)} {beside:.2g} s, after {spent:.2g} s of preparation",
+            f" and {sheets} sheet{'s' * (sheets > 1)} of samples {beside:.2g} s, after {spent:.2g} s of preparation",
             f"for 100 of them try --budget {math.ceil((spent + 100 * update + beside) / RESERVE)}s"
-            + ", or fewer --grids" * (grids > 1),
+            + ", or fewer --sheets" * (sheets > 1),
         )
 
 
-def grid_seconds(recipe: Recipe, rate: float) -> float:
-    """What one sample grid costs, if a forward pass is a third of an update."""
+def sheet_seconds(recipe: Recipe, rate: float) -> float:
+    """What one sheet of samples costs, if a forward pass is a third of an update."""
     return GRID_SAMPLES * FAMILIES[recipe.kind].calls(recipe) / (3 * rate)
 
 
@@ -196,9 +196,9 @@ def settled(recipe: Recipe, done: int, left: int) -> Recipe:
     return found
 
 
-def updates_within(recipe: Recipe, spell: float, rate: float, grids: int) -> int:
-    """How many updates, and so many sample grids beside them, take `spell` seconds; at least one."""
-    left = spell - grids * grid_seconds(recipe, rate)
+def updates_within(recipe: Recipe, spell: float, rate: float, sheets: int) -> int:
+    """How many updates, and so many sheets of samples beside them, take `spell` seconds; at least one."""
+    left = spell - sheets * sheet_seconds(recipe, rate)
     return max(1, int(left * rate / examples_of(recipe)))
 
 
@@ -208,17 +208,17 @@ def examples_of(recipe: Recipe) -> int:
 
 
 def length(recipe: Recipe, facts: Facts, rate: float, began: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """Updates, and the budget and grids that are open, at `rate` examples per second, with the reasons."""
-    chosen, reasons, budget = dict[str, Any](grids=recipe.grids), dict[str, str](), recipe.budget
+    """Updates, and the budget and sheets that are open, at `rate` examples per second, with the reasons."""
+    chosen, reasons, budget = dict[str, Any](sheets=recipe.sheets), dict[str, str](), recipe.budget
     if budget is None:
         budget, reasons["budget"] = default_budget(facts, rate, time.perf_counter() - began)
         chosen["budget"] = budget
-    if recipe.grids is None:
-        one = grid_seconds(recipe, rate)
-        chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * remaining(budget, began) / one)))
-        reasons["grids"] = f"at most {MOST_GRIDS}, for a tenth of the time that is left at about {one:.1f} s each"
-    fits(recipe, facts, budget, began, rate, chosen["grids"])
-    chosen["steps"] = updates_within(recipe, remaining(budget, began), rate, chosen["grids"])
+    if recipe.sheets is None:
+        one = sheet_seconds(recipe, rate)
+        chosen["sheets"] = min(MOST_SHEETS, max(1, int(0.1 * remaining(budget, began) / one)))
+        reasons["sheets"] = f"at most {MOST_SHEETS}, for a tenth of the time that is left at about {one:.1f} s each"
+    fits(recipe, facts, budget, began, rate, chosen["sheets"])
+    chosen["steps"] = updates_within(recipe, remaining(budget, began), rate, chosen["sheets"])
     passes = chosen["steps"] * examples_of(recipe) / facts.count
     reasons["steps"] = f"{budget} at {rate:,.0f} {facts.things}/s: {passes:.1f} passes over the data"
     return chosen, reasons
@@ -304,9 +304,9 @@ def resolve(
     reasons |= measured
     recipe, trained = family.as_trained(recipe)
     reasons |= trained
-    chosen = dict[str, Any](grids=recipe.grids or MOST_GRIDS)
-    if recipe.grids is None:
-        reasons["grids"] = f"at most {MOST_GRIDS}"
+    chosen = dict[str, Any](sheets=recipe.sheets or MOST_SHEETS)
+    if recipe.sheets is None:
+        reasons["sheets"] = f"at most {MOST_SHEETS}"
     if recipe.steps is None:
         planned, told = length(recipe, facts, rate, began)
         chosen, reasons = chosen | planned, reasons | told

@@ -50,7 +50,7 @@ ORDER = 2**62
 
 
 def follow(folder: Path, recipe: Recipe, parts: Built, log: Log, began: float | None = None) -> Iterator[Event]:
-    """Make the updates that are left, with a log, sample grids and checkpoints, and go back where it must be.
+    """Make the updates that are left, with a log, sheets of samples and checkpoints, and go back where it must be.
 
     Where the budget `began` at a time of `time.perf_counter`, the recipe's steps are a first guess. As long as nothing
     depends on their number, which is until the learning rate falls, the speed so far corrects it.
@@ -141,7 +141,7 @@ class Supervisor:
         done, rate, before = self.parts.training.step, self.meter.speed(), self.steps
         if rate is None:
             return
-        ahead = sum(number > done for number in grid_steps(resolved(self.recipe.grids), before))
+        ahead = sum(number > done for number in sheet_steps(resolved(self.recipe.sheets), before))
         left = updates_within(self.recipe, remaining(resolved(self.recipe.budget), began), rate, ahead)
         self.recipe = settled(self.recipe, done, left)
         things = self.parts.data.dataset.modality.things
@@ -161,14 +161,17 @@ class Supervisor:
 
         Most steps pass unseen. Those with a line of the log, a grid, a validation or a checkpoint are looked at first.
         """
-        grids, measured = grid_steps(resolved(self.recipe.grids), self.steps), validation_steps(self.recipe, self.parts)
+        sheets, measured = (
+            sheet_steps(resolved(self.recipe.sheets), self.steps),
+            validation_steps(self.recipe, self.parts),
+        )
         every = max(1, self.steps // 500)
         for step in self.updates(until):
             self.meter.note(step)
             number, signalled = step.number, stopped()
-            last, preview = number == self.steps, next((g for g in grids if g > number), self.steps)
+            last, preview = number == self.steps, next((s for s in sheets if s > number), self.steps)
             save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
-            due = Due(number in grids, number in measured, save, last or bool(signalled), preview)
+            due = Due(number in sheets, number in measured, save, last or bool(signalled), preview)
             if not (due.whole or number % every == 0):
                 continue
             try:
@@ -330,7 +333,7 @@ def interruptible() -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
-def grid_steps(count: int, steps: int) -> list[int]:
+def sheet_steps(count: int, steps: int) -> list[int]:
     """The steps after which a grid is drawn: `count` of them, denser at first, where most changes; one at the end."""
     return sorted({max(1, round(steps * (i / count) ** 1.5)) for i in range(1, count + 1)})
 

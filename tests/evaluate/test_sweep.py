@@ -34,7 +34,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
     pytest.importorskip("sklearn")
     network = UNetRecipe(width=16, depth=1)
-    finished(train("digits", Recipe(steps=30, grids=1, precision="fp32", network=network), run=folder))
+    finished(train("digits", Recipe(steps=30, sheets=1, precision="fp32", network=network), run=folder))
     return folder
 
 

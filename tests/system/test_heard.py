@@ -43,7 +43,7 @@ from ebb.train.loop import Descent, updates
 from ..command import ebb
 from ..toys import SMALL, Reads
 
-QUICK = {"network": {"width": 16, "depth": 1}, "batch": 32, "precision": "fp32", "grids": 1, "sample": {"steps": 4}}
+QUICK = {"network": {"width": 16, "depth": 1}, "batch": 32, "precision": "fp32", "sheets": 1, "sample": {"steps": 4}}
 QUICK |= {"steps": 50, "ema_halflife": 200, "optimiser": {"warmup": 10}}
 
 

@@ -157,9 +157,9 @@ class DiffusionFamily(Family[DiffusionRecipe]):
             parse(recipe.coupling, COUPLINGS, "coupling"),
         )
         objective: Objective = denoising
-        if data.examples.cond and recipe.label_dropout:
+        if data.examples.cond and recipe.condition_dropout:
             null = {name: row.to(device) for name, row in data.conditioner.null().items()}
-            objective = ConditionDropout(objective, null, recipe.label_dropout)
+            objective = ConditionDropout(objective, null, recipe.condition_dropout)
         if recipe.engine == "compiled":
             objective = Compiled(objective, compiled(denoiser))
         training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
