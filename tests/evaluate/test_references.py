@@ -11,6 +11,7 @@ import torch
 from ebb.evaluate import references as room
 from ebb.evaluate.compare import gap_of
 from ebb.evaluate.references import OWN, Reference, as_rows, redrawn, references, share_decided
+from ebb.evaluate.sweep import measured
 from ebb.events import finished
 from ebb.judge.distances import estimate, frechet_counted
 from ebb.judge.ensemble import train_ensemble
@@ -62,6 +63,26 @@ def test_the_runs_own_way_stands_first_and_the_others_beside_it(found):
     assert "Ways of sampling" in page
     assert "by all its draws" in page
     assert [row[0] for row in as_rows(result)] == [OWN, *FEW]
+
+
+def test_what_was_measured_before_an_interruption_is_not_measured_again(found, monkeypatch):
+    folder, result = found
+    drawn = []
+
+    def counted(system, given, count, how, **rest):
+        drawn.append(how.solver)
+        return measured(system, given, count, how, **rest)
+
+    monkeypatch.setattr("ebb.evaluate.sweep.measured", counted)
+    monkeypatch.setattr(room, "REFERENCES", FEW)
+    again = finished(references(folder, 24))
+    assert drawn == [result.ways[0].sampling["solver"]], "its own way alone, which the others are held against"
+    assert again.ways[1:] == result.ways[1:]
+    drawn.clear()
+    other = {**FEW, "DDPM, 6 steps": {**FEW["DDPM, 6 steps"], "steps": 5}}
+    monkeypatch.setattr(room, "REFERENCES", other)
+    assert finished(references(folder, 24)).ways[2].evaluations == 5
+    assert drawn[1:] == ["ddpm"], "other settings are another way"
 
 
 def share(solver, path, times, count=2000):
