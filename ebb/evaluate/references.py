@@ -178,7 +178,8 @@ def plain(how: Sampling) -> dict[str, Any]:
 
 def left(own: Reference, trial: Trial, coming: Sequence[Sampling]) -> float:
     """Seconds that ways still take, by those of the run's own for each step."""
-    return own.seconds / 1000 * trial.count * sum(how.steps for how in coming) / own.sampling["steps"]
+    each = own.seconds / 1000 / float(own.sampling["steps"])
+    return each * trial.count * sum(how.steps for how in coming)
 
 
 def reference(trial: Trial, name: str, cell: Cell, difference: tuple[float, float, float] | None) -> Reference:
