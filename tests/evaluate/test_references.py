@@ -11,7 +11,7 @@ import torch
 from ebb.evaluate import references as room
 from ebb.evaluate.compare import gap_of
 from ebb.evaluate.references import OWN, Reference, as_rows, redrawn, references, share_decided
-from ebb.evaluate.sweep import measured
+from ebb.evaluate.sweep import Trial
 from ebb.events import finished
 from ebb.judge.distances import estimate, frechet_counted
 from ebb.judge.ensemble import train_ensemble
@@ -67,13 +67,13 @@ def test_the_runs_own_way_stands_first_and_the_others_beside_it(found):
 
 def test_what_was_measured_before_an_interruption_is_not_measured_again(found, monkeypatch):
     folder, result = found
-    drawn = []
+    drawn, usual = [], Trial.__call__
 
-    def counted(system, given, count, how, **rest):
+    def counted(trial, how):
         drawn.append(how.solver)
-        return measured(system, given, count, how, **rest)
+        return usual(trial, how)
 
-    monkeypatch.setattr("ebb.evaluate.sweep.measured", counted)
+    monkeypatch.setattr(Trial, "__call__", counted)
     monkeypatch.setattr(room, "REFERENCES", FEW)
     again = finished(references(folder, 24))
     assert drawn == [result.ways[0].sampling["solver"]], "its own way alone, which the others are held against"
