@@ -139,23 +139,23 @@ def measured_beside(file: Path, trial: Trial, began: float) -> Work[References]:
     own, ways, failed = None, list[Reference](), list[str]()
     for number, (name, how) in enumerate(asked.items()):
         yield Progress(name, number, len(asked), left(ways[0], trial, list(asked.values())[number:]) if ways else None)
-        if own is not None and (same := before.get(name)) and same.sampling == plain(how):
+        same = before.get(name)
+        if own is not None and same is not None and same.sampling == plain(how):
             ways.append(same)
-            continue
-        try:
-            cell, rows = trial(how)
-        except EbbError as error:
-            if own is None:
-                raise
-            failed.append(f"{name}: {error}".splitlines()[0])
-            continue
-        ways.append(reference(trial, name, cell, None if own is None else paired(trial, rows, own)))
-        own = rows if own is None else own
+        else:
+            try:
+                cell, rows = trial(how)
+                ways.append(reference(trial, name, cell, None if own is None else paired(trial, rows, own)))
+                own = rows if own is None else own
+            except EbbError as error:
+                if own is None:
+                    raise
+                failed.append(f"{name}: {error}".splitlines()[0])
         warnings = [line for line in [too_few(trial.count, trial.widest), *failed] if line]
         about = trial.about(began) | {"weights": trial.one.sha256, "warnings": warnings}
         result = References(tuple(ways), trial.floor, about)
         replace_text(file, json.dumps(result.facts(), indent=1))
-        yield Figure("reference", asdict(ways[-1]))
+        yield Figure("references", result.facts())
     return result
 
 
