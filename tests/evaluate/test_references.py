@@ -1,6 +1,5 @@
 """A run's own way of sampling beside others: kinds, paired intervals, and how much of a sample its start decides."""
 
-import functools
 import json
 from itertools import pairwise
 
@@ -14,7 +13,6 @@ from ebb.evaluate.references import OWN, Reference, as_rows, redrawn, references
 from ebb.evaluate.sweep import Trial
 from ebb.events import finished
 from ebb.judge.distances import estimate, frechet_counted
-from ebb.judge.ensemble import train_ensemble
 from ebb.process.moment import at
 from ebb.process.path import PATHS
 from ebb.process.times import GRIDS
@@ -40,7 +38,7 @@ def found(tmp_path_factory):
     network = UNetRecipe(width=16, depth=1)
     finished(train("digits", Recipe(steps=3, batch=16, sheets=1, precision="fp32", network=network), run=folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=0.3))
+        patch.setattr("ebb.evaluate.judges.SECONDS", 0.5)
         patch.setattr(room, "REFERENCES", FEW)
         return folder, finished(references(folder, 24))
 
