@@ -58,8 +58,8 @@ def check_posterior_collapse(run: RunSubject) -> Finding | None:
         "posterior collapse",
         "the latents say nothing of the picture" if collapsed.all() else "some channels of the latents say nothing",
         f"{int(collapsed.sum())} of {len(nats)} channels cost less than {NOTHING:g} nats a number, and one exchanged "
-        f"with another picture's moves the answer by less than {DEAF:.0%} of the pictures' deviation: channel {least} costs "
-        f"{nats[least]:.2g} and moves it by {seen.moved[least]:.1%}",
+        f"with another picture's moves the answer by less than {DEAF:.0%} of the pictures' deviation: channel {least} "
+        f"costs {nats[least]:.2g} and moves it by {seen.moved[least]:.1%}",
         "the divergence from the prior weighs more than what a channel would tell, so the encoder falls silent",
         "weigh the divergence less, from later on, or leave it some nats for nothing",
         "error" if collapsed.all() else "warning",
