@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.data.dataset import Dataset
+from ebb.data.loader import Batch
 from ebb.data.of_run import data_of
 from ebb.doctor.commands import length_of, resuming, training_again
 from ebb.encode.conditioner import Values, part
@@ -33,6 +34,9 @@ from ebb.shapes import Float
 from ebb.system.requests import asked_for, labels_of, values_of
 from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System, load, locate
+from ebb.train.gradients import HALF, GradientProbe, LevelGradients
+from ebb.train.objectives.denoising import Denoising
+from ebb.train.objectives.weights import WEIGHTS
 
 DRAWN = 96
 """Samples that are drawn at the run's own settings."""
@@ -248,6 +252,19 @@ class RunSubject:
         eps = Noise.of(seed, len(x0))(0, x0)
         with evaluating(model):
             return target_error(model, x0, eps, t, cond).square().flatten(1).mean(1)
+
+    @cached_property
+    def level_gradients(self) -> LevelGradients:
+        """The gradient at each noise level: as the log has it last, else of the raw weights as they are now."""
+        logged = [entry["gradients"] for entry in self.log if isinstance(entry.get("gradients"), dict)]
+        if not logged:
+            return self.gradients_under(of_diffusion(self.recipe).weight)
+        return LevelGradients.read(logged[-1])
+
+    def gradients_under(self, weight: str) -> LevelGradients:
+        """The gradient of the raw weights at each noise level, under a loss weight; of training images, in float32."""
+        batch = Batch(*self.some(self.dataset, 2 * HALF))
+        return GradientProbe(batch, Denoising(self.density, parse(weight, WEIGHTS, "weight")))(self.raw.denoiser)
 
     @cached_property
     def gradients(self) -> Gradients:

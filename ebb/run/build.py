@@ -13,6 +13,7 @@ from ebb.store.checkpoint import State
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, autocast_of
 from ebb.system.system import System
+from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Descent, Step, Training, updates
 from ebb.train.objectives.compiled import compiling
 from ebb.train.objectives.objective import Objective
@@ -36,6 +37,7 @@ class Built:
     averaged: Callable[[], System]
     """the system with the averaged weights, which is what one samples from"""
     validation: Validation | None = None
+    gradients: GradientProbe | None = None
 
     def state(self) -> State:
         """All that a checkpoint holds: the training's state, and what is frozen."""
@@ -56,6 +58,7 @@ def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
         data,
         lambda: replace(system, model=made.averaged()),
         made.validation,
+        made.gradients,
     )
 
 

@@ -192,7 +192,7 @@ def test_divergence_names_the_noise_levels_that_drove_it(run):
     assert risen([{"step": 1}, {"step": 2}], 1) == ""
 
 
-CHOSEN = {"ema_halflife", "optimiser.lr", "steps", "condition_dropout"}
+CHOSEN = {"weight", "ema_halflife", "optimiser.lr", "steps", "condition_dropout"}
 """What a doctor may change in a run that trains again."""
 
 

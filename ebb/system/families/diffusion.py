@@ -33,6 +33,7 @@ from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point
 from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, in_place, training_of
 from ebb.system.model import Draw, Model, scheme_of
+from ebb.train.gradients import probe_of
 from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
@@ -177,6 +178,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
             lambda: DiffusionModel(training.ema.model, data.space),  # type: ignore[arg-type]
             validation,
             recipe.sample,
+            probe_of(data.examples, denoising, device, autocast_of(recipe)),
         )
 
     def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> DiffusionModel:
