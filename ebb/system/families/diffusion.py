@@ -104,7 +104,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
     """A `DiffusionModel`, trained by `Denoising` under `ConditionDropout`, validated on held-out examples."""
 
     name = "diffusion"
-    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "levels", "bits")
+    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "floor", "levels", "bits")
     conditioned = True
     compiles = True
 
@@ -227,9 +227,9 @@ def shared(recipe: NetworkRecipe, ports: Ports) -> dict[str, Any]:
 
 def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], ports: Ports) -> UNet:
     """A U-Net, which may attend to each of several concepts alone."""
-    levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    levels |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
-    return UNet(shape[0], **levels, **shared(recipe, ports))
+    sizes: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
+    sizes |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
+    return UNet(shape[0], **sizes, **shared(recipe, ports))
 
 
 def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], ports: Ports) -> MLP:
