@@ -72,6 +72,7 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(found, m
         return usual(trial, how)
 
     monkeypatch.setattr(Trial, "__call__", counted)
+    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.5)  # others would judge otherwise, and nothing be the same
     monkeypatch.setattr(room, "REFERENCES", FEW)
     again = finished(references(folder, 24))
     assert drawn == [result.ways[0].sampling["solver"]], "its own way alone, which the others are held against"
