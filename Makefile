@@ -95,7 +95,7 @@ bench-doctor: .venv/dev
 	$(BIN)/python bench/doctor.py --seed 1
 
 bench-words: .venv/dev
-	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 48 --data.size 16 \
+	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 32 \
 		--precision fp32 --sheets 1 --times "logit_normal(mean=1.0)"
 	$(BIN)/python bench/words.py runs/words
 
