@@ -9,7 +9,7 @@
 # make bench-step: a training step against peers: images/s at equal arithmetic, memory, time to the first update.
 # make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
-# make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show (ten minutes).
+# make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show.
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := runs/quality
