@@ -3,7 +3,7 @@
     python bench/suspects.py mnist/ --faults "cut off" "near duplicates" corrupt mislabelled
     python bench/suspects.py cifar10-train.zip --faults blurred "near duplicates" corrupt
 
-Each of twenty draws of 1,500 pictures (6,000 where labels are judged) has one fault planted in some of them, another ten
+Each of twenty draws of 1,500 pictures (6,000 where labels are judged) has one fault planted in some, another ten
 have none; of the latter every check is asked. Thresholds were looked at on other draws (numbers below 100).
 """
 
