@@ -299,7 +299,7 @@ def test_importing_the_package_imports_nothing_that_takes_time():
 
 
 OPTIONS = {
-    "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "clock", "sigma_data",
+    "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "objective", "clock", "sigma_data",
     "label_dropout", "precision", "engine", "grids", "ema_halflife", "data.size", "data.channels", "data.flip", "data.window",
     "kind", "autoencoder", "reflow", "pairs", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",

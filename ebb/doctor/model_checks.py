@@ -76,7 +76,8 @@ def check_wrong_shape(model: ModelSubject) -> Finding | None:
     """Whether the model answers at all, and with an output of the input's shape (twice the channels if it also states
     a variance)."""
     x, wide = model.seen(1.0), isinstance(model.model, LearnedVariance)
-    expected = [len(x), x.shape[1] * (1 + wide), *x.shape[2:]]
+    answers = model.core.answers if isinstance(model.core, NetworkDenoiser) else 1
+    expected = [len(x), x.shape[1] * max(answers, 1 + wide), *x.shape[2:]]
     try:
         with model.at_rest():
             came = list(model.output(1.0).shape)
