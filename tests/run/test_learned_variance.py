@@ -11,7 +11,22 @@ from ebb.run.build import names_known
 from ebb.run.reflow import inherited
 from ebb.system.system import load
 
-OPTIONS = "--network.width 16 --network.depth 1 --steps 2 --grids 1 --batch 8 --precision fp32 --sample.steps 2".split()
+OPTIONS = [
+    "--network.width",
+    "16",
+    "--network.depth",
+    "1",
+    "--steps",
+    "2",
+    "--grids",
+    "1",
+    "--batch",
+    "8",
+    "--precision",
+    "fp32",
+    "--sample.steps",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
