@@ -14,6 +14,7 @@ from torch import nn
 from ebb.doctor.finding import Check, Finding
 from ebb.doctor.model_noise import check_noise_left, untaught
 from ebb.doctor.model_subject import NSR, SPREAD, STIRRED, Ask, ModelSubject, change, dead
+from ebb.doctor.model_wiring import check_block_cut_off
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.learned import LearnedVariance
 from ebb.process.path import LOUDEST, PATHS
@@ -356,6 +357,7 @@ MODEL_CHECKS: list[Check[ModelSubject]] = [
     check_output_dead,
     check_time_ignored,
     check_condition_ignored,
+    check_block_cut_off,
     check_not_finite_at_the_ends,
     check_samples_mixed,
     check_chance_while_sampling,
