@@ -30,7 +30,7 @@ from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
 from ebb.data.scan import read
 from ebb.errors import EbbError
-from ebb.evaluate.measure import measure
+from ebb.evaluate.measure import Classes, measure
 from ebb.events import finished
 from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
@@ -137,7 +137,7 @@ def judged(system: System, dataset: Dataset, count: int, judges: Path) -> dict[s
     labels = np.random.default_rng(0).choice(dataset.labels, count)
     how = {"steps": 12, "solver": "dpmpp_2m", "grid": "log_snr", "guidance": 1.0, "precision": "bf16"}
     samples = to_pixels(system.sample(count, label=labels.tolist(), **how))
-    found = measure(samples, unseen.rows, kept[0], asked=labels, class_names=dataset.names, resamples=2)
+    found = measure(samples, unseen.rows, kept[0], Classes(labels, names=dataset.names), resamples=2)
     figures = {name: found.distances[name].value for name in FIGURES}
     return figures | {"label accuracy": found.label_accuracy, "floor": found.distances[FIGURES[0]].floor}
 

@@ -186,6 +186,42 @@ def test_options_have_names_and_types():
     }
 
 
+MOST_ARGUMENTS = 6
+"""More is an object that wants a name. The fields of a frozen object are a document and not counted, nor are those of a
+`TypedDict` by keyword."""
+
+MORE_ARGUMENTS = {
+    "step": "the contract of a solver: whom it asks, from where to where, what it remembers, its noise (`Solver.step`)",
+    "UNet.__init__": "a document: its checkpoint spells it by these names",
+    "DiT.__init__": "as UNet",
+    "MMDiT.__init__": "as UNet",
+    "KL.__init__": "as UNet",
+    "VQ.__init__": "as UNet",
+    "probabilities": "torch's, in whose place it stands",
+}
+"""Functions that may have more, each with its reason."""
+
+
+def signatures(source):
+    """(name, arguments without self) of every function of a module; of __init__ with its class."""
+    tree = ast.parse(source)
+    owners = {
+        id(node): owner.name for owner in ast.walk(tree) if isinstance(owner, ast.ClassDef) for node in owner.body
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            each = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg]
+            count = sum(arg is not None and arg.arg not in ("self", "cls") for arg in each)
+            yield f"{owners[id(node)]}.__init__" if node.name == "__init__" else node.name, count
+
+
+def test_what_has_more_than_six_arguments_has_a_reason():
+    found = {name for path in FILES for name, count in signatures(path.read_text()) if count > MOST_ARGUMENTS}
+    assert found == set(MORE_ARGUMENTS)
+    seven = "class A:\n def __init__(self, a, b, c, d, e, *f, g, **h): ..."
+    assert list(signatures(seven)) == [("A.__init__", 7)]
+
+
 def names_and_words(path):
     return set(re.findall(r"[a-z]+", path.read_text().lower()))
 
@@ -306,18 +342,17 @@ OPTIONS = {
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
     "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.decay", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
-    "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.precision",
+    "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.guides", "sample.noise_scale", "sample.precision",
 }  # fmt: skip
-HOW = {"steps", "guidance", "solver", "grid", "precision"}
+HOW = {"steps", "guidance", "guide", "noise_scale", "solver", "grid", "precision"}
 EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "dry_run", "log"} | OPTIONS,
-    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "steps", "guidance", "solver", "grid", "precision", "seed", "out", "compile"},
+    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile"} | HOW,
     "evaluate": {
-        "n", "fresh", "steps", "guidance", "solver", "grid", "precision", "seed", "features", "likelihood", "weights",
-        "against", "data", "log",
-    },
+        "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "log",
+    } | HOW,
     "edit strength": EDIT | VERSIONS | {"strength"},
     "edit vary": EDIT | VERSIONS | {"strength"},
     "edit inpaint": EDIT | VERSIONS | {"mask", "repeats"},
@@ -328,7 +363,7 @@ VERBS = {
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
     "doctor": {"data"},
-    "sweep": {"solvers", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
+    "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
     "config show": set(),
     "config validate": set(),
     "config diff": set(),

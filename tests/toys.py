@@ -71,7 +71,7 @@ def trained(data, run, fresh=False, **asked):
 
 
 def sampled(run, out, *asked, together=False, regions=(), **options):
-    said, prompt = io.StringIO(), Prompt(text=asked, together=together, regions=regions)
+    said, prompt = io.StringIO(), Prompt(4, text=asked, together=together, regions=regions)
     with Reader(Console(file=said, width=200)) as reader:
-        sample_to(run, out, 4, prompt, seed=0, progress=reader.show, **options)
+        sample_to(run, out, prompt, progress=reader.show, **options)
     return said.getvalue()

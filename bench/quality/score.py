@@ -22,7 +22,7 @@ from train import PROBE, fastest
 from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
 from ebb.data.scan import read
-from ebb.evaluate.measure import measure
+from ebb.evaluate.measure import Classes, measure
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
 from ebb.store.checkpoint import sha256
@@ -110,8 +110,8 @@ def figures(
     found = {}
     for what, real in (("training", dataset), ("held out", dataset.held_out if unseen else None)):
         if real is not None:
-            of_real = {"real_labels": real.labels, "class_names": dataset.names}
-            found[what] = asdict(measure(samples, real.rows, seen, asked=labels, **of_real))
+            classes = Classes(labels, real.labels, dataset.names)
+            found[what] = asdict(measure(samples, real.rows, seen, classes))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -44,10 +44,8 @@ class Evaluate:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print the table, and write it into the run's report."""
-        how = {"seed": self.seed, "features": self.features, "weights": self.weights}
-        options = how | {"data": self.data, "fresh": self.fresh} | asdict(self.how)
         try:
-            rows, heads = self.alone(console, options) if self.against is None else self.compared(console, options)
+            rows, heads = self.alone(console) if self.against is None else self.compared(console, self.against)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(self.outlook()) from stop
         if self.log == "json":
@@ -67,18 +65,22 @@ class Evaluate:
         kept = f"{count:,} samples are kept; {again} goes on with those of its settings"
         return kept if count else "no samples were kept"
 
-    def alone(self, console: Console, options: dict[str, Any]) -> Rows:
+    def alone(self, console: Console) -> Rows:
         """The figures of one run."""
-        from ebb.evaluate.evaluate import as_table, evaluate
+        from ebb.evaluate.evaluate import Measuring, as_table, evaluate
 
-        work = evaluate(self.run, self.n, likelihood=self.likelihood, **options)
+        how = Measuring(self.weights, self.data, self.features, self.fresh)
+        work = evaluate(self.run, self.n, how, seed=self.seed, likelihood=self.likelihood, **asdict(self.how))
         return as_table(reported(work, console, self.log)), ()
 
-    def compared(self, console: Console, options: dict[str, Any]) -> Rows:
+    def compared(self, console: Console, other: Path) -> Rows:
         """The differences of two runs."""
         from ebb.evaluate.compare import against, as_rows
+        from ebb.evaluate.evaluate import Measuring
 
-        found = reported(against(self.run, self.against or self.run, self.n, **options), console, self.log)
+        how = Measuring(self.weights, self.data, self.features, self.fresh)
+        work = against(self.run, other, self.n, how, seed=self.seed, **asdict(self.how))
+        found = reported(work, console, self.log)
         return as_rows(found), ("", found.run, found.other, "difference", "that is")
 
 
@@ -90,6 +92,8 @@ class Sweep:
     """run folder"""
     solvers: tuple[str, ...] = ("dpmpp_2m", "unipc", "deis")
     """solvers to measure"""
+    references: bool = False
+    """in place of those, measure 50 steps of DDIM and 1,000 of DDPM beside the run's own settings"""
     steps: tuple[int, ...] = (6, 8, 10, 12)
     """numbers of steps to measure"""
     guidance: tuple[float, ...] = ()
@@ -111,20 +115,13 @@ class Sweep:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print table and notes, and write sweep.json, .html and .png and sampling.json into the run."""
-        from ebb.evaluate.sweep import as_rows, sweep
+        from ebb.evaluate.sweep import Candidates, as_rows, sweep
 
-        work = sweep(
-            self.run,
-            self.solvers,
-            self.steps,
-            self.guidance,
-            self.n,
-            search=self.search,
-            keep=self.keep,
-            precision=self.precision,
-            seed=self.seed,
-            data=self.data,
-        )
+        if self.references:
+            self.beside(console)
+            return
+        candidates = Candidates(self.solvers, self.steps, self.guidance, self.search, self.precision)
+        work = sweep(self.run, candidates, self.n, keep=self.keep, seed=self.seed, data=self.data)
         result = reported(work, console, self.log)
         if self.log == "json":
             return
@@ -135,6 +132,20 @@ class Sweep:
             echo(console, f"note     {warning}")
         echo(console, f"report   {self.run / 'sweep.html'}")
         echo(console, f"sample   {command('sample', self.run)}")
+
+    def beside(self, console: Console) -> None:
+        """Measure the references, print their table, and write them into the run's report."""
+        from ebb.evaluate.references import HEADS, as_rows, references
+
+        work = references(self.run, self.n, precision=self.precision, seed=self.seed, data=self.data)
+        result = reported(work, console, self.log)
+        if self.log == "json":
+            return
+        table(console, as_rows(result), str(self.run), HEADS)
+        echo(console, f"real images against real images: {result.floor:.4f}")
+        for warning in result.about["warnings"]:
+            echo(console, f"note     {warning}")
+        echo(console, f"report   {self.run / 'report.html'}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,10 @@ class How:
     """solver steps"""
     guidance: float | None = None
     """classifier-free guidance scale; 1 is off"""
+    guides: Annotated[tuple[str, ...] | None, tyro.conf.arg(name="guide")] = None
+    """rescaled(0.7), projected, within(0.3, 3), threshold, temperature(0.9), each around those before it"""
+    noise_scale: float | None = None
+    """what the noise of a stochastic solver is multiplied by; 1 is the solver's own"""
     solver: str | None = None
     """ddpm, ddim, ddim(eta=0.5), euler, heun, dpmpp_2m, …: see docs/sample.md"""
     grid: str | None = None

@@ -40,6 +40,12 @@ MEANT = [
     ("network.kind", "the network", ("model", "arch", "architecture")),
     ("strength", "how much may change", ("noise", "denoise", "denoising-strength", "amount")),
     ("precision", "of the numbers", ("amp", "fp16", "dtype", "half", "bf16", "mixed-precision")),
+    (
+        "guide",
+        "guides by name",
+        ("guides", "rescale", "guidance-rescale", "apg", "temperature", "interval"),
+    ),
+    ("noise-scale", "the noise of stochastic solvers", ("s-noise", "noise", "churn", "eta")),
     ("beside", "pictures to hear", ("condition", "control", "conditioning", "image", "picture")),
 ]
 """Options, what they are for, and the names by which others know them; the first that a verb has is offered."""

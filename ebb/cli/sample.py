@@ -45,15 +45,7 @@ class Sample:
         """Sample and write."""
         from ebb.edit.samples import Prompt, sample_to
 
-        prompt = Prompt(self.label, self.text, self.numbers, self.beside, self.together, self.regions)
+        asked = (self.label, self.text, self.numbers, self.beside, self.together, self.regions)
+        prompt, how = Prompt(self.n, self.seed, *asked), asdict(self.how)
         with Reader(console) as reader:
-            sample_to(
-                self.run,
-                self.out,
-                self.n,
-                prompt,
-                seed=self.seed,
-                compile=self.compile,
-                progress=reader.show,
-                **asdict(self.how),
-            )
+            sample_to(self.run, self.out, prompt, progress=reader.show, compile=self.compile, **how)

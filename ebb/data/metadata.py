@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebb.data.archive import Notes, shown
-from ebb.data.decode import SUFFIXES, Head, Shape
+from ebb.data.decode import SUFFIXES, Shape
 from ebb.data.held_out import CHUNK
 from ebb.data.listing import suffix
 from ebb.data.match import Match
 from ebb.data.pictures import Pictures
-from ebb.data.splits import Allocate, ImageFiles, Split
+from ebb.data.splits import Decoded, ImageFiles, Scan, Split
 from ebb.data.tables import METADATA
 from ebb.errors import DataError, UsageError, nearest
 from ebb.shapes import sides
-from ebb.store.memory import Progress
 
 LARGEST = 1e100
 """A number at least as large is refused: the deviation of such is not a float64."""
@@ -59,50 +57,46 @@ class Fields:
             if name not in known:
                 raise DataError(f"{where}: no row of {METADATA} has the field {name!r}", nearest(name, known))
 
-    def numbers_of(self, where: str, split: ImageFiles, usable: list[int], notes: Notes) -> NDArray[np.float64]:
+    def numbers_of(self, scan: Scan, split: ImageFiles, usable: list[int]) -> NDArray[np.float64]:
         """The numbers [n, k] of the images `usable`, NaN where they are missing; raises DataError for other values."""
         found = np.full((len(usable), len(self.numbers)), np.nan)
         for row, at in zip(found, usable, strict=True):
             for column, name in enumerate(self.numbers):
                 value = (split.rows or [])[at].get(name)
                 if value is None:
-                    notes[f"without {name}", "learnt without numbers"].append(split.names[at])
+                    scan.notes[f"without {name}", "learnt without numbers"].append(split.names[at])
                     continue
                 if type(value) not in (int, float) or not abs(value) < LARGEST:
                     came = json.dumps(value)
                     raise DataError(
-                        f"{where}: {name!r} of {shown(split.names[at])} is {came:.60}, not a finite number",
+                        f"{scan.where}: {name!r} of {shown(split.names[at])} is {came:.60}, not a finite number",
                         "leave it out, or write null, where there is none",
                     )
                 row[column] = value
         return found
 
-    def pictures_of(
-        self, name: str, where: str, split: ImageFiles, usable: list[int], own: Mapping[int, Head],
-        shape: tuple[int | None, int, int], notes: Notes, tick: Progress, allocate: Allocate,
-    ) -> Pictures:  # fmt: skip
-        """The picture that the field `name` names beside each of the images `usable`, in `shape`, scaled and cropped as
-        its own is.
+    def pictures_of(self, name: str, scan: Scan, split: ImageFiles, own: Decoded, channels: int | None) -> Pictures:
+        """The picture that the field `name` names beside each of its `own` images, scaled and cropped as that is.
 
-        In grey unless one has colour, where `shape` leaves the channels open. Raises DataError for one that is not
-        there; one that cannot be read is missing.
+        In grey unless one has colour, where the channels are left open. Raises DataError for one that is not there; one
+        that cannot be read is missing.
         """
-        paths = {at: path for at in usable if (path := self.path(name, where, split, at)) is not None}
+        usable, notes, aside = own.usable, scan.notes, scan.anew()
+        paths = {at: path for at in usable if (path := self.path(name, scan.where, split, at)) is not None}
         files = ImageFiles(split.files, list(dict.fromkeys(paths.values())), [None] * len(set(paths.values())), None)
-        found: Notes = defaultdict(list)
-        heads = {i: head for i, head in enumerate(files.heads(found, tick)) if head}
-        channels = shape[0] or (3 if any(head.colour for head in heads.values()) else 1)
-        full: Shape = (channels, *shape[1:])
-        none = np.zeros((1, *full), np.uint8)
-        pixels, read = files.pixels(heads, full, found, tick, allocate) if heads else (none, [])
-        for (kind, action), files_of in found.items():
+        heads = {i: head for i, head in enumerate(files.heads(aside)) if head}
+        channels = channels or (3 if any(head.colour for head in heads.values()) else 1)
+        shape: Shape = (channels, *own.pixels.shape[2:])
+        none = np.zeros((1, *shape), np.uint8)
+        pixels, read = files.pixels(heads, shape, aside) if heads else (none, [])
+        for (kind, action), files_of in aside.notes.items():
             notes[f"{name}: {kind}", action.replace("skipped", "learnt without")] += files_of
         place = {files.names[i]: number for number, i in enumerate(read)}
         head = {files.names[i]: one for i, one in heads.items()}
         for at in usable:
             if paths.get(at) not in place:
                 notes[f"without {name}", "learnt without it"].append(split.names[at])
-            elif own[at].width * head[paths[at]].height != own[at].height * head[paths[at]].width:
+            elif own.heads[at].width * head[paths[at]].height != own.heads[at].height * head[paths[at]].width:
                 notes[f"{name} of other proportions", "each cropped at its own centre"].append(split.names[at])
         return Pictures(
             pixels if read else none, np.array([place.get(paths.get(at, ""), -1) for at in usable], np.int64)
@@ -200,20 +194,15 @@ class Metadata:
 NOTHING = Metadata()
 
 
-def metadata_of(
-    fields: Fields, where: str, split: Split, usable: list[int], own: Mapping[int, Head], size: tuple[int, int],
-    notes: Notes, tick: Progress, allocate: Allocate, like: Metadata = NOTHING,
-) -> Metadata:  # fmt: skip
-    """What the fields say of the images `usable`, whose headers are `own`, pictures with the channels of those `like`
-    which they are; see `Fields` for what is raised."""
+def metadata_of(fields: Fields, scan: Scan, own: Decoded, like: Metadata = NOTHING) -> Metadata:
+    """What the fields say of images, pictures with the channels of those `like` which they are; see `Fields` for what
+    is raised."""
+    split = own.split
     if not fields.names or not isinstance(split, ImageFiles):
         return NOTHING
-    numbers = fields.numbers_of(where, split, usable, notes) if fields.numbers else None
+    numbers = fields.numbers_of(scan, split, own.usable) if fields.numbers else None
     depth = {name: pictures.pixels.shape[1] for name, pictures in like.pictures.items()}
-    pictures = {
-        name: fields.pictures_of(name, where, split, usable, own, (depth.get(name), *size), notes, tick, allocate)
-        for name in fields.beside
-    }
+    pictures = {name: fields.pictures_of(name, scan, split, own, depth.get(name)) for name in fields.beside}
     return Metadata(fields, numbers, pictures)
 
 

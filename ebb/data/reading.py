@@ -18,9 +18,11 @@ from ebb.data.columns import Roles, roles
 from ebb.data.dataset import DataNote, Dataset, Summary
 from ebb.data.delimited import number
 from ebb.data.held_out import LEAST, held_back
-from ebb.data.scan import read
+from ebb.data.metadata import Fields
+from ebb.data.scan import scanned
 from ebb.data.series import Heading, Scale, Series, Vectors
 from ebb.data.sources import named
+from ebb.data.splits import Scan
 from ebb.data.tabular import Stored, tabled
 from ebb.errors import DataError, UsageError
 from ebb.recipe.recipe import Recipe
@@ -42,10 +44,9 @@ def as_asked(
     if stored is None:
         if how.window is not None:
             raise UsageError(f"{where} is no table, and has no windows", "leave --data.window out")
-        return read(
-            where, size=how.size, channels=how.channels, cache=cache, progress=progress, hold_back=hold_back,
-            numbers=recipe.metadata(), beside=recipe.beside,
-        )  # fmt: skip
+        scan = Scan(where, cache) if progress is None else Scan(where, cache, progress)
+        fields = Fields(recipe.metadata(), recipe.beside)
+        return scanned(scan, how.size, how.channels, fields, hold_back=hold_back)
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
     pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside or None}
     if given := [name for name, value in pictured.items() if value is not None]:
@@ -152,9 +153,12 @@ def of_series(known: Known, stored: Stored, hold_back: bool) -> Dataset:
     names = tuple(f"channel {at}" for at in range(1, channels + 1))
     known = known.because(rows=f"{count:,} series of {channels} channels and {times} times")
     return parted_by_hash(
-        known, stored.series, stored.labels, hold_back,
+        known,
+        stored.series,
+        stored.labels,
+        hold_back,
         lambda rows: Series(scale_of(rows, names), Heading(names), long=True),
-    )  # fmt: skip
+    )
 
 
 def windowed(known: Known, columns: Roles, asked: int | None) -> Dataset:
@@ -180,9 +184,12 @@ def windowed(known: Known, columns: Roles, asked: int | None) -> Dataset:
 
 
 def parted_by_hash(
-    known: Known, rows: NDArray[np.float64], labels: Sequence[str], hold_back: bool,
+    known: Known,
+    rows: NDArray[np.float64],
+    labels: Sequence[str],
+    hold_back: bool,
     modality_of: Callable[[NDArray[np.float64]], Vectors | Series],
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     """The data set of rows [n, …], of which some are held out by their hash (`ebb.data.held_out`)."""
     names = ordered(labels)
     numbers = np.array([names.index(label) for label in labels], np.int64) if names else None
@@ -215,9 +222,12 @@ MEASURED = 4096
 
 
 def data_set(
-    known: Known, rows: NDArray[np.float64], labels: NDArray[np.int64] | None, names: tuple[str, ...],
+    known: Known,
+    rows: NDArray[np.float64],
+    labels: NDArray[np.int64] | None,
+    names: tuple[str, ...],
     modality: Vectors | Series,
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     """Rows with their labels, summed up."""
     x = modality.unit(torch.from_numpy(rows[:: max(1, len(rows) // MEASURED)].copy())).numpy()
     rest = (0, *range(2, x.ndim))
@@ -226,9 +236,20 @@ def data_set(
     if constant := modality.scale.constant:
         notes.append(DataNote("constant column", len(constant), constant[:5], "not learnt; written as it was"))
     summary = Summary(
-        known.kind, known.name, len(rows), x.shape[1:], counts, 0, x.mean(rest).tolist(), x.std(rest).tolist(), [],
-        known.fingerprint, known.chosen, tuple(notes), images=known.fingerprint,
-    )  # fmt: skip
+        known.kind,
+        known.name,
+        len(rows),
+        x.shape[1:],
+        counts,
+        0,
+        x.mean(rest).tolist(),
+        x.std(rest).tolist(),
+        [],
+        known.fingerprint,
+        known.chosen,
+        tuple(notes),
+        images=known.fingerprint,
+    )
     return Dataset(rows, labels, names, summary, None, modality=modality)
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ebb.data.archive import DAMAGED, MEMBER_LIMIT, Files, Notes
 from ebb.data.decode import MIN_SIDE, Head, Shape, UnusableError, decode, fit, head
 from ebb.data.listing import suffix
 from ebb.data.match import Match
+from ebb.store import memory
 from ebb.store.memory import Progress
 
 SMALL = 16 * 1024
@@ -29,9 +33,27 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One scan of a place: where arrays go that crowd the memory, whom it tells how far it is, and what it notes."""
+
+    where: str
+    cache: Path | None = None
+    tick: Progress = lambda stage, done, total: None
+    notes: Notes = field(default_factory=lambda: defaultdict(list))
+
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Room for pixels (`ebb.store.memory.allocate`)."""
+        return memory.allocate(shape, cache=self.cache)
+
+    def anew(self) -> Scan:
+        """The same with nothing noted."""
+        return replace(self, notes=defaultdict(list))
+
+
 @runtime_checkable
 class Split(Protocol):
-    """What reading needs to know of the images of one split."""
+    """What a scan needs to know of the images of one split."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -45,13 +67,25 @@ class Split(Protocol):
     def captions(self) -> Sequence[str] | None:
         """The text of each image, "" where it has none; None where no image of the source has one."""
 
-    def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
+    def heads(self, scan: Scan) -> list[Head | None]:
         """The size of each image; None for one that has to be left out."""
 
-    def pixels(
-        self, heads: Mapping[int, Head], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
-    ) -> tuple[np.ndarray, list[int]]:
+    def pixels(self, heads: Mapping[int, Head], shape: Shape, scan: Scan) -> tuple[np.ndarray, list[int]]:
         """The images with these heads as uint8 [n, c, h, w], `shape` each, and those that could be decoded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The images of a split that could be used: which they are, all headers, and the images, uint8 [n, c, h, w]."""
+
+    split: Split
+    heads: Mapping[int, Head]
+    usable: list[int]
+    pixels: np.ndarray
+
+    def part(self, places: Sequence[int] | NDArray[np.int64], pixels: np.ndarray) -> Decoded:
+        """Those at some places among them, with their `pixels`."""
+        return replace(self, usable=[self.usable[at] for at in places], pixels=pixels)
 
 
 @dataclass(frozen=True)
@@ -80,25 +114,23 @@ class Arrays:
         """The images are known by their number."""
         return [f"#{index}" for index in range(len(self.array))]
 
-    def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
+    def heads(self, scan: Scan) -> list[Head | None]:
         """The same for all."""
         channels, height, width = self.array.shape[1:]
         if min(height, width) < MIN_SIDE:
-            notes["tiny", "skipped"] += self.names
+            scan.notes["tiny", "skipped"] += self.names
             return [None] * len(self.array)
         return [Head(height, width, channels == 3)] * len(self.array)
 
-    def pixels(
-        self, heads: Mapping[int, Head], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
-    ) -> tuple[np.ndarray, list[int]]:
+    def pixels(self, heads: Mapping[int, Head], shape: Shape, scan: Scan) -> tuple[np.ndarray, list[int]]:
         """The array itself, unless another shape is asked for."""
         if self.array.shape[1:] == shape:
             return (self.array if len(heads) == len(self.array) else self.array[list(heads)]), list(heads)
-        out = allocate((len(heads), *shape))
+        out = scan.allocate((len(heads), *shape))
         for index in heads:
             image = self.array[index]
             out[index] = fit(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), shape)
-        progress("images", len(heads), len(heads))
+        scan.tick("images", len(heads), len(heads))
         return out, list(heads)
 
 
@@ -119,7 +151,7 @@ class ImageFiles:
         mean = sum(self.files.sizes[name] for name in self.names) / max(1, len(self.names))
         return 1 if mean < SMALL else min(8, os.cpu_count() or 1)
 
-    def heads(self, notes: Notes, progress: Progress) -> list[Head | None]:
+    def heads(self, scan: Scan) -> list[Head | None]:
         """Read every header, and decode what is small."""
         small = min(SMALL_PICTURE, EARLY // (3 * max(1, len(self.names))))
 
@@ -135,16 +167,14 @@ class ImageFiles:
                 return UnusableError("unreadable")
 
         found: list[Head | None] = []
-        results = _each(one, self.names, "headers", progress, self.threads)
+        results = _each(one, self.names, "headers", scan.tick, self.threads)
         for name, result in zip(self.names, results, strict=True):
             if isinstance(result, UnusableError):
-                notes[result.note].append(name)
+                scan.notes[result.note].append(name)
             found.append(None if isinstance(result, UnusableError) else result)
         return found
 
-    def pixels(
-        self, heads: Mapping[int, Head], shape: Shape, notes: Notes, progress: Progress, allocate: Allocate
-    ) -> tuple[np.ndarray, list[int]]:
+    def pixels(self, heads: Mapping[int, Head], shape: Shape, scan: Scan) -> tuple[np.ndarray, list[int]]:
         """Decode the images that are not decoded yet."""
 
         def one(index: int) -> tuple[np.ndarray, Sequence[tuple[str, str]]] | UnusableError:
@@ -159,16 +189,16 @@ class ImageFiles:
             except DAMAGED:
                 return UnusableError("unreadable")
 
-        out, kept = allocate((len(heads), *shape)), list[int]()
-        results = _each(one, list(heads), "images", progress, self.threads)
+        out, kept = scan.allocate((len(heads), *shape)), list[int]()
+        results = _each(one, list(heads), "images", scan.tick, self.threads)
         for index, result in zip(heads, results, strict=True):
             if isinstance(result, UnusableError):
-                notes[result.note].append(self.names[index])
+                scan.notes[result.note].append(self.names[index])
                 continue
             out[len(kept)], done = result
             kept.append(index)
             for note in done:
-                notes[note].append(self.names[index])
+                scan.notes[note].append(self.names[index])
         return out[: len(kept)], kept
 
 

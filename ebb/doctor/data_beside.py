@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ebb.data.match import Condition, Match
-from ebb.doctor.data_subject import DataSubject
+from ebb.doctor.data_subject import DataSubject, Noted
 from ebb.doctor.finding import Check, Finding
 from ebb.terminal import command
 
@@ -42,32 +42,23 @@ def check_captions_missing(data: DataSubject) -> Finding | None:
     )
 
 
-def check_rows_unreadable(data: DataSubject) -> Finding | None:
-    """Any row of a table, or text beside an image, that had to be left out."""
-    count, names = data.noted("broken row", "unreadable caption")
-    if not count:
-        return None
-    return Finding(
-        "rows unreadable",
-        "some rows or captions cannot be read and are left out",
-        f"{count:,}: {names}",
-        "files saved in another encoding, lines cut off or written by hand",
-        "save these files as UTF-8, and write each row as JSON on one line",
-    )
+ROWS_UNREADABLE = Noted(
+    "rows unreadable",
+    ("broken row", "unreadable caption"),
+    "some rows or captions cannot be read and are left out",
+    "{count}: {names}",
+    "files saved in another encoding, lines cut off or written by hand",
+    "save these files as UTF-8, and write each row as JSON on one line",
+)
 
-
-def check_rows_conflicting(data: DataSubject) -> Finding | None:
-    """Any image of which several rows say different things."""
-    count, names = data.noted("several rows for one image")
-    if not count:
-        return None
-    return Finding(
-        "rows conflicting",
-        "several rows say different things of one image",
-        f"{count:,} rows are not the first of their image, of which the last is used: {names}",
-        "tables that were put together, or names that mean the same file",
-        "keep one row for each image; several captions go in one, as a list",
-    )
+ROWS_CONFLICTING = Noted(
+    "rows conflicting",
+    ("several rows for one image",),
+    "several rows say different things of one image",
+    "{count} rows are not the first of their image, of which the last is used: {names}",
+    "tables that were put together, or names that mean the same file",
+    "keep one row for each image; several captions go in one, as a list",
+)
 
 
 def check_labels_lost(data: DataSubject) -> Finding | None:
@@ -99,33 +90,24 @@ def check_images_beside_classes(data: DataSubject) -> Finding | None:
     )
 
 
-def check_class_empty(data: DataSubject) -> Finding | None:
-    """A class of which no image could be used."""
-    count, names = data.noted("class without an image")
-    if not count:
-        return None
-    return Finding(
-        "class empty",
-        "some classes have no image that can be used, and are no label",
-        f"{count:,}: {names}",
-        "files that cannot be read, or a copy that was cut off",
-        "copy their images again, or delete their folders",
-        "error",
-    )
+CLASS_EMPTY = Noted(
+    "class empty",
+    ("class without an image",),
+    "some classes have no image that can be used, and are no label",
+    "{count}: {names}",
+    "files that cannot be read, or a copy that was cut off",
+    "copy their images again, or delete their folders",
+    severe=0.0,
+)
 
-
-def check_classes_alike(data: DataSubject) -> Finding | None:
-    """Classes whose names differ by the case of letters or by blanks only."""
-    count, names = data.noted("classes of like names")
-    if not count:
-        return None
-    return Finding(
-        "classes alike",
-        "some classes have nearly the same name",
-        f"{count:,} of {len(data.read.names):,} differ by the case of letters or by blanks only: {names}",
-        "one class that was written in two ways",
-        "give both one name, and put their images into one folder",
-    )
+CLASSES_ALIKE = Noted(
+    "classes alike",
+    ("classes of like names",),
+    "some classes have nearly the same name",
+    "{count} of {classes} differ by the case of letters or by blanks only: {names}",
+    "one class that was written in two ways",
+    "give both one name, and put their images into one folder",
+)
 
 
 def check_held_out_labels(data: DataSubject) -> Finding | None:
@@ -148,12 +130,12 @@ def check_held_out_labels(data: DataSubject) -> Finding | None:
 BESIDE_CHECKS: list[Check[DataSubject]] = [
     check_captions_lost,
     check_captions_missing,
-    check_rows_unreadable,
-    check_rows_conflicting,
+    ROWS_UNREADABLE,
+    ROWS_CONFLICTING,
     check_labels_lost,
     check_images_beside_classes,
-    check_class_empty,
-    check_classes_alike,
+    CLASS_EMPTY,
+    CLASSES_ALIKE,
     check_held_out_labels,
 ]
 """What is asked about captions and labels, in this order."""

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ebb.data.classes import IMBALANCE
 from ebb.doctor.data_beside import BESIDE_CHECKS
-from ebb.doctor.data_subject import ALIKE, MOST_HELD_OUT, DataSubject, some
+from ebb.doctor.data_subject import ALIKE, MOST_HELD_OUT, DataSubject, Noted, some
 from ebb.doctor.finding import Check, Finding
 from ebb.errors import DataError
 from ebb.shapes import sides
@@ -68,33 +68,25 @@ def check_values_not_in_range(data: DataSubject) -> Finding | None:
     )
 
 
-def check_corrupt(data: DataSubject) -> Finding | None:
-    """Any image that had to be left out; an error from 1 in 100."""
-    count, names = data.noted(*SKIPPED)
-    if not count:
-        return None
-    return Finding(
-        "corrupt",
-        "some images cannot be read and are left out",
-        f"{count:,} beside {len(data.read.rows):,} good ones: {names}",
-        "a download or a copy that was cut off, or files that are not images",
-        "copy or download them again, or delete them",
-        "error" if count * 100 >= len(data.read.rows) else "warning",
-    )
+CORRUPT = Noted(
+    "corrupt",
+    SKIPPED,
+    "some images cannot be read and are left out",
+    "{count} beside {total} good ones: {names}",
+    "a download or a copy that was cut off, or files that are not images",
+    "copy or download them again, or delete them",
+    severe=1 / 100,
+)
 
-
-def check_exact_duplicates(data: DataSubject) -> Finding | None:
-    """Images equal to an earlier one, from 1 in 1,000."""
-    count, names = data.noted("exact duplicate")
-    if count * 1000 < len(data.read.rows) or not count:
-        return None
-    return Finding(
-        "exact duplicates",
-        "some images are there more than once",
-        f"{count:,} of {len(data.read.rows):,} images equal an earlier one: {names}",
-        "the same file under several names, or a data set put together from several that overlap",
-        "delete the copies: images seen twice as often are memorised first",
-    )
+EXACT_DUPLICATES = Noted(
+    "exact duplicates",
+    ("exact duplicate",),
+    "some images are there more than once",
+    "{count} of {total} images equal an earlier one: {names}",
+    "the same file under several names, or a data set put together from several that overlap",
+    "delete the copies: images seen twice as often are memorised first",
+    share=1 / 1000,
+)
 
 
 def check_near_duplicates(data: DataSubject) -> Finding | None:
@@ -304,8 +296,8 @@ def check_clipped(data: DataSubject) -> Finding | None:
 
 DATA_CHECKS: list[Check[DataSubject]] = [
     check_values_not_in_range,
-    check_corrupt,
-    check_exact_duplicates,
+    CORRUPT,
+    EXACT_DUPLICATES,
     check_near_duplicates,
     check_leaked,
     check_constant,

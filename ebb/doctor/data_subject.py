@@ -3,6 +3,7 @@ to deserve."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections import defaultdict
@@ -21,6 +22,7 @@ from ebb.data import scan
 from ebb.data.dataset import Dataset
 from ebb.data.reading import as_asked
 from ebb.data.sources import locate
+from ebb.doctor.finding import Finding, Severity
 from ebb.errors import DataError, UsageError
 from ebb.judge.features import fitted, probabilities
 from ebb.recipe.recipe import DiffusionRecipe
@@ -137,6 +139,34 @@ class DataSubject:
             model, rows = fitted(seen, dataset.rows[chosen[~half]], len(dataset.names), seed=0, seconds=JUDGE_SECONDS)
             noted[~half] = probabilities(model, rows)
         return chosen, noted
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A check of what the scan noted: a finding where it noted some of these `kinds`."""
+
+    name: str
+    kinds: tuple[str, ...]
+    symptom: str
+    evidence: str
+    """in which {count} are noted, {names} are some of them, {total} is the number of examples, {classes} of classes"""
+    cause: str
+    advice: str
+    share: float = 0.0
+    """of the examples, from which it is a finding"""
+    severe: float = math.inf
+    """the share from which it is an error"""
+
+    def __call__(self, data: DataSubject) -> Finding | None:
+        """The finding, where there is one."""
+        (count, names), total = data.noted(*self.kinds), len(data.read.rows)
+        if not count or count / total < self.share:
+            return None
+        evidence = self.evidence.format(
+            count=f"{count:,}", names=names, total=f"{total:,}", classes=f"{len(data.read.names):,}"
+        )
+        severity: Severity = "error" if count / total >= self.severe else "warning"
+        return Finding(self.name, self.symptom, evidence, self.cause, self.advice, severity)
 
 
 def as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from ebb.errors import EbbError, UsageError
 from ebb.events import Progress, Sink, ignored
 
 S = TypeVar("S")
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Finding:
     evidence: str
     cause: str
     advice: str
-    severity: Literal["error", "warning"] = "warning"
+    severity: Severity = "warning"
     commands: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -102,12 +103,13 @@ def by_reason(unchecked: Sequence[str]) -> list[str]:
 
 
 Check = Callable[[S], Finding | None]
-"""`check_what_is_wrong(subject)`: a finding, or None. Raises an EbbError that says why where it cannot tell."""
+"""`check_what_is_wrong(subject)`, or an object with a `name`: a finding, or None. Raises an EbbError that says why
+where it cannot tell."""
 
 
 def called(check: Check[S]) -> str:
-    """The name of a check, from that of its function: `check_time_ignored` → "time ignored"."""
-    return str(getattr(check, "__name__", "check")).removeprefix("check_").replace("_", " ")
+    """The name of a check, its own or from that of its function: `check_time_ignored` → "time ignored"."""
+    return str(getattr(check, "__name__", getattr(check, "name", "check"))).removeprefix("check_").replace("_", " ")
 
 
 class NothingToExamineError(UsageError):

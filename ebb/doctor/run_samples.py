@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,15 +16,10 @@ from ebb.doctor.run_subject import FINE, FINER, RunSamples, RunSubject, chosen
 from ebb.errors import DataError, UsageError
 from ebb.judge.ensemble import load_ensemble
 from ebb.judge.features import Features, extract, vote
-from ebb.process.denoiser import Cond
-from ebb.process.path import Path
 from ebb.recipe.recipe import of_diffusion
 from ebb.sample.drift import drift
-from ebb.sample.scheme import last
 from ebb.sample.trajectory import Point
-from ebb.shapes import Float
 from ebb.system.model import scheme_of
-from ebb.system.system import System
 from ebb.terminal import command
 from ebb.understand.memorise import SURE, memorisation
 
@@ -265,7 +258,7 @@ def check_too_few_steps(run: RunSubject) -> Finding | None:
     that add noise: theirs is another in another number of steps.
     """
     how = run.system.sampling
-    if adds_noise(run.system):
+    if scheme_of(run.system.denoiser, how).stochastic:
         raise UsageError(f"{how.solver} adds noise as it goes, so two numbers of steps cannot be compared")
     mine = run.drawn.samples[:FINE]
     gap, between = distance(mine, run.finer.samples), distance(mine, mine.roll(1, 0))
@@ -282,30 +275,6 @@ def check_too_few_steps(run: RunSubject) -> Finding | None:
         advice,
         commands=commands,
     )
-
-
-def adds_noise(system: System) -> bool:
-    """Whether its solver asks for noise on its way: found by following it with one number and no network."""
-    draws = list[int]()
-
-    def noise(step: int, like: Tensor, part: int = 0) -> Tensor:
-        draws.append(step)
-        return torch.zeros_like(like)
-
-    scheme = scheme_of(system.denoiser, system.sampling).guided(lambda denoiser: Nought(denoiser.path))
-    last(scheme(torch.ones(1, 1), {}, noise))
-    return bool(draws)
-
-
-@dataclass(frozen=True)
-class Nought:
-    """The denoiser of data that is 0."""
-
-    path: Path
-
-    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
-        """0."""
-        return torch.zeros_like(x)
 
 
 def distance(a: Tensor, b: Tensor) -> float:

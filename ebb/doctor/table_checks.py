@@ -8,7 +8,7 @@ import torch
 from ebb.data.dataset import Dataset
 from ebb.data.series import Series, Vectors
 from ebb.doctor.data_checks import check_class_imbalance, worst
-from ebb.doctor.data_subject import DataSubject, some
+from ebb.doctor.data_subject import DataSubject, Noted, some
 from ebb.doctor.finding import Check, Finding
 from ebb.errors import DataError
 
@@ -33,18 +33,14 @@ def varying(dataset: Dataset) -> list[str]:
     return [scale.names[at] for at in scale.varying]
 
 
-def check_constant_columns(data: DataSubject) -> Finding | None:
-    """Columns of one value."""
-    count, names = data.noted("constant column")
-    if not count:
-        return None
-    return Finding(
-        "constant columns",
-        "some columns hold one value alone",
-        f"{count}: {names}",
-        "a setting or a unit that never changed, or a sensor that stood still",
-        "nothing need be done: they are not learnt, and are written as they were; or leave them out of the file",
-    )
+CONSTANT_COLUMNS = Noted(
+    "constant columns",
+    ("constant column",),
+    "some columns hold one value alone",
+    "{count}: {names}",
+    "a setting or a unit that never changed, or a sensor that stood still",
+    "nothing need be done: they are not learnt, and are written as they were; or leave them out of the file",
+)
 
 
 def check_equal_columns(data: DataSubject) -> Finding | None:
@@ -86,18 +82,15 @@ def check_far_values(data: DataSubject) -> Finding | None:
     )
 
 
-def check_equal_rows(data: DataSubject) -> Finding | None:
-    """Rows equal to an earlier one, from 1 in 100."""
-    count, names = data.noted("exact duplicate")
-    if count * 100 < len(data.read.rows) or not count:
-        return None
-    return Finding(
-        "equal rows",
-        "some rows are there more than once",
-        f"{count:,} of {len(data.read.rows):,} equal an earlier one: {names}",
-        "a file put together from several that overlap, or values rounded coarsely",
-        "delete the copies, unless they are what was measured: what is seen twice as often is memorised first",
-    )
+EQUAL_ROWS = Noted(
+    "equal rows",
+    ("exact duplicate",),
+    "some rows are there more than once",
+    "{count} of {total} equal an earlier one: {names}",
+    "a file put together from several that overlap, or values rounded coarsely",
+    "delete the copies, unless they are what was measured: what is seen twice as often is memorised first",
+    share=1 / 100,
+)
 
 
 def check_too_few_rows(data: DataSubject) -> Finding | None:
@@ -115,10 +108,10 @@ def check_too_few_rows(data: DataSubject) -> Finding | None:
 
 
 TABLE_CHECKS: list[Check[DataSubject]] = [
-    check_constant_columns,
+    CONSTANT_COLUMNS,
     check_equal_columns,
     check_far_values,
-    check_equal_rows,
+    EQUAL_ROWS,
     check_class_imbalance,
     check_too_few_rows,
 ]

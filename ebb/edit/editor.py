@@ -16,8 +16,9 @@ from ebb.edit.restore import softened
 from ebb.edit.sdedit import sdedit, steps_for
 from ebb.edit.translate import direction, translate
 from ebb.errors import UsageError
-from ebb.guide.cfg import cfg
+from ebb.guide.cfg import Guide
 from ebb.guide.inverse import mmps
+from ebb.guide.named import guided, surrounded
 from ebb.guide.operators import Curved, Operator, downsample
 from ebb.machine import ready
 from ebb.process.denoiser import Cond
@@ -94,8 +95,9 @@ class Editor:
 
     @property
     def guided(self) -> Scheme:
-        """The same, guided towards the label; without a label there is nothing to guide towards."""
-        return self.plain if self.label is None else self.plain.guided(cfg(self.sampling.guidance, self.system.null()))
+        """The same with its guides; without a label there is nothing to guide towards."""
+        scale = 1.0 if self.label is None else self.sampling.guidance
+        return self.plain.guided(*guided(self.sampling.guides, scale, self.system.null()))
 
     def encoded(self, x0: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
         """Pictures as what the denoiser works on."""
@@ -227,11 +229,12 @@ class Editor:
         if labels is None:
             return self.strip(self.guided, seeds, shares)
         null, (first, second) = self.system.null(), (self.cond(label, 1) for label in labels)
-        made = [
-            self.strip(self.plain.guided(blend(first, second, share, null, self.sampling.guidance)), seeds, (share,))
-            for share in shares  # one at a time, since a blend has one share
-        ]
-        return torch.cat(made)
+
+        def between(share: float) -> Guide:
+            return surrounded(self.sampling.guides, blend(first, second, share, null, self.sampling.guidance))
+
+        # one at a time, since a blend has one share
+        return torch.cat([self.strip(self.plain.guided(between(share)), seeds, (share,)) for share in shares])
 
     def strip(self, scheme: Scheme, seeds: tuple[int, int], shares: Sequence[float]) -> Float[Tensor, "n *d"]:
         """Samples whose noise lies `shares` of the way between two seeds."""

@@ -23,6 +23,7 @@ from ebb.errors import UsageError
 from ebb.events import Message, Progress, Sink, ignored, noted
 from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
+from ebb.guide.named import surrounded
 from ebb.guide.region import regions as regional
 from ebb.recipe.limits import whole
 from ebb.shapes import sides
@@ -40,9 +41,11 @@ class Prompt:
 
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
     of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
-    `numbers_in`) and pictures `beside` are taken in turn too.
+    `numbers_in`) and pictures `beside` are taken in turn too. Sample i is made from seed + i.
     """
 
+    count: int = 16
+    seed: int = 0
     label: str | None = None
     text: Sequence[str] = ()
     numbers: Sequence[str] = ()
@@ -54,21 +57,19 @@ class Prompt:
 def sample_to(
     run: str | Path,
     out: str | Path,
-    count: int,
     prompt: Prompt,
     *,
-    seed: int,
     progress: Sink = ignored,
     compile: bool = False,
     **asked: Unpack[Settings],
 ) -> None:
-    """Sample `count` examples from `run` into `out`: a .png grid, a .npz, a .csv table, or a folder of single .png
+    """Sample from `run` into `out`: a .png grid, a .npz, a .csv table, or a folder of single .png
     files, as its modality is written.
 
     Every PNG carries its settings (run, checkpoint, label, text, numbers, pictures beside, seed and sampling) in its
     text chunk `ebb`.
     """
-    run, out, count, seed = Path(run), Path(out), whole("n", count), whole("seed", seed)
+    run, out, count, seed = Path(run), Path(out), whole("n", prompt.count), whole("seed", prompt.seed)
     system = load(run)
     writable(out, system.modality.forms)
     label, text, regions = prompt.label, prompt.text, prompt.regions
@@ -85,8 +86,8 @@ def sample_to(
     settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
     guide: Guide | None = None
     if prompt.together or regions:
-        guide = joined(system, text, sampling.guidance, regions)
-        sampling = sampling.model_copy(update={"guidance": 1.0})
+        guide = surrounded(sampling.guides, joined(system, text, sampling.guidance, regions))
+        sampling = sampling.model_copy(update={"guidance": 1.0, "guides": ()})
         given["text"] = [None] * count
     known = {"text": list(text), "numbers": said, "beside": shown, "regions": list(regions)}
     settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ebb.encode.quantise import Codebook
 from ebb.errors import UsageError
-from ebb.networks.convolutional import Decoder, Encoder, shape_of
+from ebb.networks.convolutional import Decoder, Encoder, Pyramid
 from ebb.shapes import Float
 
 LOG_VARIANCE = (-30.0, 20.0)
@@ -122,7 +122,7 @@ def divergence(mean: Float[Tensor, "b *d"], log_variance: Float[Tensor, "b *d"])
 class KL(Autoencoder):
     """A variational autoencoder (Kingma & Welling 2014): the encoder says a mean and a variance for every latent.
 
-    `latent` channels; the other settings are those of `ebb.networks.convolutional.Encoder`. Latents drawn from N(0, I)
+    `latent` channels; the other settings are those of `ebb.networks.convolutional.Pyramid`. Latents drawn from N(0, I)
     decode to images as far as training has weighed the divergence enough.
     """
 
@@ -138,9 +138,9 @@ class KL(Autoencoder):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        shape = shape_of(width, multipliers, depth, patch, residual)
-        self.settings = {"channels": channels, "latent": latent, **shape}
-        self.encoder, self.decoder = built(channels, 2 * latent, latent, shape)
+        size = Pyramid(width, tuple(multipliers), depth, patch, residual)
+        self.settings = {"channels": channels, "latent": latent, **vars(size)}
+        self.encoder, self.decoder = built(channels, 2 * latent, latent, size)
         self.channels, self.latent, self.factor = channels, latent, self.encoder.factor
 
     def posterior(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k h2 w2"], Float[Tensor, "b k h2 w2"]]:
@@ -162,7 +162,7 @@ class VQ(Autoencoder):
     """An autoencoder whose latents are vectors of a codebook (van den Oord et al. 2017).
 
     `latent` channels, `codes` vectors, of which each is a running mean over about 1/(1 − decay) batches; the other
-    settings are those of `ebb.networks.convolutional.Encoder`. `codebook.learn` moves the codes, nothing else does, and
+    settings are those of `ebb.networks.convolutional.Pyramid`. `codebook.learn` moves the codes, nothing else does, and
     until its first call they are all 0.
     """
 
@@ -180,9 +180,9 @@ class VQ(Autoencoder):
         residual: bool = False,
     ) -> None:
         super().__init__()
-        shape = shape_of(width, multipliers, depth, patch, residual)
-        self.settings = {"channels": channels, "latent": latent, "codes": codes, "decay": decay, **shape}
-        self.encoder, self.decoder = built(channels, latent, latent, shape)
+        size = Pyramid(width, tuple(multipliers), depth, patch, residual)
+        self.settings = {"channels": channels, "latent": latent, "codes": codes, "decay": decay, **vars(size)}
+        self.encoder, self.decoder = built(channels, latent, latent, size)
         self.codebook = Codebook(codes, latent, decay)
         self.channels, self.latent, self.factor = channels, latent, self.encoder.factor
 
@@ -197,9 +197,9 @@ class VQ(Autoencoder):
         return image
 
 
-def built(channels: int, out: int, latent: int, shape: dict[str, Any]) -> tuple[Encoder, Decoder]:
+def built(channels: int, out: int, latent: int, size: Pyramid) -> tuple[Encoder, Decoder]:
     """The two networks of an autoencoder, their weights laid out as the fast kernels want them."""
-    encoder, decoder = Encoder(channels, out, **shape), Decoder(latent, channels, **shape)
+    encoder, decoder = Encoder(channels, out, size), Decoder(latent, channels, size)
     for network in (encoder, decoder):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return encoder, decoder

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
 from ebb.data.images import grid, save_png, to_pixels
-from ebb.data.metadata import Metadata
+from ebb.data.loader import Batch
 from ebb.data.modality import compared
 from ebb.data.pictures import batches
+from ebb.encode.conditioner import Values
 from ebb.evaluate.drawn import Drawn
 from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import Features, RandomFeatures
@@ -116,7 +117,7 @@ def noise(subject: Analysed) -> Result:
     known = torch.cat([system.encode(x.to(system.device)).cpu() for x in parts])
     probed, theirs = known[:PROBED].to(system.device), system.conditions(values_of(dataset, some), len(some))
     cond = {name: row[:PROBED] for name, row in theirs.items()}
-    found = levels(system.denoiser, probed, cond, known, reference_cond=theirs, seed=subject.seed)
+    found = levels(system.denoiser, Batch(probed, cond), Batch(known, theirs), seed=subject.seed)
     return Result({"levels": found})
 
 
@@ -194,14 +195,11 @@ def held(subject: Analysed) -> Dataset | None:
     return None if bare else dataset
 
 
-def unseen(subject: Analysed, most: int) -> tuple[NDArray[Any], NDArray[np.int64] | None, list[str] | None, Metadata]:
-    """At most `most` held-out images, drawn by the seed, with labels, captions and what else is told of them; training
-    images where none are."""
+def unseen(subject: Analysed, most: int) -> tuple[NDArray[Any], Values]:
+    """At most `most` held-out images, drawn by the seed, with what is said of them; training images where none are."""
     dataset = held(subject) or subject.dataset
     some = np.sort(np.random.default_rng(subject.seed).permutation(len(dataset.rows))[:most])
-    captions = None if dataset.captions is None else [dataset.captions[i] for i in some]
-    labels = None if dataset.labels is None else dataset.labels[some]
-    return compared(dataset.modality, dataset.rows[some]), labels, captions, dataset.metadata.take(some)
+    return compared(dataset.modality, dataset.rows[some]), values_of(dataset, some)
 
 
 def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:

@@ -20,7 +20,16 @@ from ebb.evaluate import figures
 from ebb.evaluate.by_class import judges, score_counted
 from ebb.evaluate.drawn import Drawn
 from ebb.evaluate.enough import comparable, countable
-from ebb.evaluate.evaluate import drawn_from, features_for, loaded, measuring, of_pictures, old, settings_of
+from ebb.evaluate.evaluate import (
+    Measuring,
+    drawn_from,
+    features_for,
+    loaded,
+    measuring,
+    of_pictures,
+    old,
+    settings_of,
+)
 from ebb.evaluate.figures import Distance, Pile, Sets
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
@@ -69,38 +78,34 @@ def against(
     run: str | Path,
     other: str | Path,
     count: int,
+    how: Measuring = Measuring(),
     *,
     seed: int = 0,
-    features: str | None = None,
-    weights: str = "ema",
-    data: str | None = None,
-    fresh: bool = False,
     **settings: Unpack[Settings],
 ) -> Work[Comparison]:
     """Compare `count` samples of two runs that were trained on the same images; written to RUN/against-OTHER.json.
 
     Sample i of both is made from the same noise for the same label, and both meet the same real images in the same
     features, so that chance moves both alike and the interval of the difference is narrower than those of the figures.
-    `settings` are asked of both; without them each samples as it does. Samples are kept as by `evaluate`, and
-    `data` is as there. Raises UsageError for a run compared with itself or with one of other data, and ResourceError
-    as `evaluate` does.
+    `settings` are asked of both; without them each samples as it does. Samples are kept as by `evaluate`. Raises
+    UsageError for a run compared with itself or with one of other data, and ResourceError as `evaluate` does.
     """
     run, other = Path(run), Path(other)
     countable(count, seed)
     same_data(run, other)
     file = f"against-{other.resolve().name}.json"
-    with measuring(run, file, "report.html", fresh=fresh) as mine, measuring(other, fresh=fresh) as others:
+    with measuring(run, file, "report.html", fresh=how.fresh) as mine, measuring(other, fresh=how.fresh) as others:
         yield from (*mine, *others)
-        ones = [of_pictures(loaded(folder, weights, **settings), folder) for folder in (run, other)]
-        dataset = data_of(run, data)
+        ones = [of_pictures(loaded(folder, how.weights, **settings)) for folder in (run, other)]
+        dataset = data_of(run, how.data)
         comparable(run, len(dataset.rows))
-        seen, _ = yield from features_for(run, dataset, features)
+        seen, _ = yield from features_for(run, dataset, how.features)
         given = asked_for(ones[0].system, dataset, count, seed)
         labels = labels_of(ones[0].system, given, dataset)
         drawn = list[Drawn]()
-        for folder, one in zip((run, other), ones, strict=True):
-            what = f"{folder.name}: sampling"
-            drawn.append((yield from drawn_from(folder, one, dataset, given, count, seed=seed, what=what)))
+        for one in ones:
+            request = one.system.request(given, count, seed)
+            drawn.append((yield from drawn_from(one, request, dataset, f"{one.run.name}: sampling")))
         yield Progress("comparing")
         names = called(run, other)
         made_by = [settings_of(one, d, seed) for one, d in zip(ones, drawn, strict=True)]

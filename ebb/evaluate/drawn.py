@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ebb.encode.conditioner import Values
 from ebb.events import Progress, Work
 from ebb.store.failure import explained
 from ebb.store.owned import SAMPLES, SHARDS, delete
@@ -45,30 +44,20 @@ class Drawn:
     """when the oldest of these were drawn, in seconds of the clock"""
 
 
-def draw(
-    system: System,
-    home: Path,
-    given: Values,
-    count: int,
-    *,
-    seed: int,
-    facts: Mapping[str, Any],
-    what: str = "sampling",
-) -> Work[Drawn]:
-    """A sample of `system`, by its own sampling, for each wish, from the shards under `home` and, where one is missing,
-    anew; `what` it is in words.
+def draw(system: System, home: Path, request: Request, facts: Mapping[str, Any], what: str = "sampling") -> Work[Drawn]:
+    """The samples of a request to `system`, from the shards under `home` and, where one is missing, anew; `what` it is
+    in words.
 
-    The folder `home/samples-<hash>` belongs to the settings, the seed and `facts` (what else the samples depend on:
-    weights and data), so that a set is never taken for another. Sample i depends on seed + i alone: a set that was
-    interrupted goes on at its next shard, and a larger one begins with the smaller one's samples. Once the set is
-    whole, the sets of other settings in `home` are deleted.
+    The folder `home/samples-<hash>` belongs to the request's settings and seed and to `facts` (what else the samples
+    depend on: weights and data), so that a set is never taken for another. Sample i depends on seed + i alone: a set
+    that was interrupted goes on at its next shard, and a larger one begins with the smaller one's samples. Once the
+    set is whole, the sets of other settings in `home` are deleted.
     """
-    about = dict(facts) | {"seed": seed, "ebb": version("ebb"), "sampling": system.sampling.model_dump()}
+    about = dict(facts) | {"seed": request.seed, "ebb": version("ebb"), "sampling": request.sampling.model_dump()}
     folder = home / f"samples-{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]}"
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    request, sampler = Request(given, count, system.sampling, seed), Sampler(system)
-    shards = listed(folder)
+    count, sampler, shards = len(request), Sampler(system), listed(folder)
     blank = system.modality.stored(torch.zeros(1, *system.shape))  # says what samples are stored as
     stored = np.empty((count, *blank.shape[1:]), blank.dtype)
     began, fresh, spent, shown, since = time.perf_counter(), 0, 0.0, 0.0, time.time()

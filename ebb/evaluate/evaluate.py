@@ -15,12 +15,11 @@ from ebb.data.dataset import Dataset
 from ebb.data.images import PICTURES
 from ebb.data.modality import compared
 from ebb.data.of_run import data_of
-from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, draw, forget
 from ebb.evaluate.enough import comparable, countable
-from ebb.evaluate.measure import Evaluation, measure
+from ebb.evaluate.measure import Classes, Evaluation, measure
 from ebb.evaluate.measure import as_table as figures_table
 from ebb.events import Done, Event, Figure, Progress, Work
 from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
@@ -33,7 +32,7 @@ from ebb.store.lock import MEASURED, held
 from ebb.store.place import room_for, room_in
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of
-from ebb.system.sampler import Settings
+from ebb.system.sampler import Request, Settings
 from ebb.system.system import System, load, locate
 from ebb.terminal import command
 from ebb.understand.bound import Bound
@@ -70,6 +69,7 @@ class Evaluated:
 class Loaded:
     """A system as it was when it was loaded: a run that is trained meanwhile comes to newer checkpoints."""
 
+    run: Path
     system: System
     weights: str
     """ema or model"""
@@ -78,52 +78,53 @@ class Loaded:
     """of the file of its weights"""
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """Which weights of a run are measured, beside which data, and by which eyes."""
+
+    weights: str = "ema"
+    """or "model", the raw ones"""
+    data: str | None = None
+    """where the run's data is now, if it was moved"""
+    features: str | None = None
+    """a pretrained network in a file ("inception:FILE", "dino:FILE"), in place of the run's own classifier"""
+    fresh: bool = False
+    """draw all samples anew and train new classifiers, in place of those of earlier measurements"""
+
+
 def evaluate(
     run: str | Path,
     count: int,
+    how: Measuring = Measuring(),
     *,
     seed: int = 0,
-    features: str | None = None,
-    weights: str = "ema",
     likelihood: int = 64,
-    data: str | None = None,
-    fresh: bool = False,
     **settings: Unpack[Settings],
 ) -> Work[Evaluated]:
     """Draw `count` samples from the run at `run` and measure them against its training data; the result is all figures.
 
-    Labels are drawn with the frequencies of the data; `settings` are of the sampling, in place of the run's own.
-    `features` names a pretrained network in a file ("inception:FILE", "dino:FILE") in place of the run's own
-    classifier; `weights` are "ema" or "model"; `likelihood` is the number of unseen images to code; `data` is where the
-    run's data is now.
+    Labels are drawn with the frequencies of the data; `settings` are of the sampling, in place of the run's own;
+    `likelihood` is the number of unseen images to code.
 
-    Samples are saved in RUN/evaluation, so that the same command goes on where it was interrupted, unless `fresh`.
-    evaluation.json is written after each part, report.html at the end. Raises UsageError for a folder that is not a run
-    and for weights that it does not hold, DataError where its data has changed or is too little to compare with, and
-    ResourceError where its figures could not be saved or another process measures it; on a full disk a warning says so.
+    Samples are saved in RUN/evaluation, so that the same command goes on where it was interrupted. evaluation.json is
+    written after each part, report.html at the end. Raises UsageError for a folder that is not a run and for weights
+    that it does not hold, DataError where its data has changed or is too little to compare with, and ResourceError
+    where its figures could not be saved or another process measures it; on a full disk a warning says so.
     """
     run = Path(run)
     countable(count, seed, likelihood)
-    with measuring(run, "evaluation.json", "report.html", fresh=fresh) as begun:
+    with measuring(run, "evaluation.json", "report.html", fresh=how.fresh) as begun:
         yield from begun
-        one, dataset = loaded(run, weights, **settings), data_of(run, data)
+        one, dataset = loaded(run, how.weights, **settings), data_of(run, how.data)
         comparable(run, len(dataset.rows))
-        seen, accuracy = yield from features_for(run, dataset, features)
+        seen, accuracy = yield from features_for(run, dataset, how.features)
         given = asked_for(one.system, dataset, count, seed)
         labels, asked = labels_of(one.system, given, dataset), tuple(given.get("text", ()))
-        drawn = yield from drawn_from(run, one, dataset, given, count, seed=seed)
+        drawn = yield from drawn_from(one, one.system.request(given, count, seed), dataset)
         yield Progress("measuring")
-        figures = measure(
-            compared(dataset.modality, drawn.rows),
-            compared(dataset.modality, dataset.rows),
-            seen,
-            asked=labels,
-            real_labels=dataset.labels,
-            class_names=dataset.names,
-            classifier_accuracy=accuracy,
-            settings=settings_of(one, drawn, seed),
-            seed=seed,
-        )
+        classes = Classes(labels, dataset.labels, dataset.names, accuracy)
+        made, real = (compared(dataset.modality, rows) for rows in (drawn.rows, dataset.rows))
+        figures = replace(measure(made, real, seen, classes, seed=seed), settings=settings_of(one, drawn, seed))
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
         found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
         subject = Analysed(run, one.system, dataset, drawn, labels, asked, seen, seed, likelihood)
@@ -222,16 +223,13 @@ def loaded(run: Path, weights: str, **settings: Unpack[Settings]) -> Loaded:
         return loaded(run, weights, **settings)
     system = replace(system, sampling=system.settled(**settings))
     files = json.loads((where / "manifest.json").read_text(encoding="utf8"))["files"]
-    return Loaded(system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
+    return Loaded(run, system, weights, where.name, files[f"{weights}.safetensors"]["sha256"])
 
 
-def drawn_from(
-    run: Path, one: Loaded, dataset: Dataset, given: Values, count: int, *, seed: int, what: str = "sampling"
-) -> Work[Drawn]:
-    """Samples of the run, saved in its folder under what they depend on."""
+def drawn_from(one: Loaded, request: Request, dataset: Dataset, what: str = "sampling") -> Work[Drawn]:
+    """The samples of a request, saved in the run's folder under what they depend on."""
     facts = {"weights": one.sha256, "data": dataset.summary.fingerprint}
-    home = run / "evaluation"
-    return (yield from draw(one.system, home, given, count, seed=seed, facts=facts, what=what))
+    return (yield from draw(one.system, one.run / "evaluation", request, facts, what))
 
 
 def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
@@ -245,10 +243,10 @@ def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
     }
 
 
-def of_pictures(one: Loaded, run: Path) -> Loaded:
+def of_pictures(one: Loaded) -> Loaded:
     """`one`, for what is made for pictures alone; UsageError for a system that makes anything else."""
     if one.system.modality != PICTURES:
-        raise UsageError(f"{run} makes {one.system.modality.things}, no pictures", command("evaluate", run))
+        raise UsageError(f"{one.run} makes {one.system.modality.things}, no pictures", command("evaluate", one.run))
     return one
 
 
@@ -310,6 +308,9 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
             f" {spent.peak_mb:,.0f} MB for {spent.batch} at once",
         )
     )
+    p50, p99 = 1000 * spent.latency.p50, 1000 * spent.latency.p99
+    alone = f"{p50:.3g} ms for a sample alone, 99 % within {p99:.3g} ms; {spent.latency.count} requests"
+    table.append(("latency", alone))
     return [*table, *(("note", warning) for warning in found.figures.warnings)]
 
 

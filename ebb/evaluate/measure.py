@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
@@ -19,10 +19,13 @@ from ebb.judge.distances import averaged, frechet_counted, too_few
 from ebb.judge.features import Features, extract
 from ebb.recipe.limits import whole
 
-__all__ = ["Distance", "Evaluation", "as_table", "label_accuracy", "measure", "split"]
+__all__ = ["Classes", "Distance", "Evaluation", "as_table", "label_accuracy", "measure", "split"]
 
 REFERENCE = 10_000
 CHUNK = 1000  # samples turned to 8 bits at a time
+
+_Labelled = tuple[NDArray[Any], NDArray[np.int64] | None]
+"""Images and their labels, if they have any."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,25 @@ class Evaluation:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The classes of samples and of real images, as far as they are known."""
+
+    asked: Given | None = None
+    """the labels [N] the samples were made for"""
+    real: Given | None = None
+    """the labels [n] of the real images"""
+    names: Sequence[str] | None = None
+    accuracy: float | None = None
+    """of the classifier, on held-out real images"""
+
+
 def measure(
     samples: Given,
     real: Given,
     features: Features,
+    classes: Classes = Classes(),
     *,
-    asked: Given | None = None,
-    real_labels: Given | None = None,
-    class_names: Sequence[str] | None = None,
-    classifier_accuracy: float | None = None,
-    settings: Mapping[str, Any] | None = None,
     seed: SupportsIndex = 0,
     resamples: int = 100,
 ) -> Evaluation:
@@ -67,8 +79,8 @@ def measure(
 
     Real images are split by `seed` into a floor set of min(N, n // 2) and a reference set of the rest, at most 10,000.
     Samples and floor set meet the same reference, so the two numbers differ by the model alone. Images of floats are
-    rounded to 8 bits first, as a saved one is. `asked` are the labels [N] the samples were made for; with classifiers
-    as `features` they give the label accuracy, with `real_labels` [n] figures by class and of a classifier they teach.
+    rounded to 8 bits first, as a saved one is. With classifiers as `features` the labels that were asked for give the
+    label accuracy; with those of the real images, figures by class and of a classifier they teach.
 
     Raises DataError for different image shapes, values that are not finite, or sets below two images; UsageError for
     features that are none, and a seed that is none.
@@ -79,38 +91,30 @@ def measure(
             f"expected features, a function of images with a name and a dimension, got {features!r:.60}",
             "such as ebb.judge.ensemble.train_ensemble(pixels, labels, classes)[0]",
         )
-    asked, real_labels = indices_of("the labels asked for", asked), indices_of("the real labels", real_labels)
-    images, truth = values_of("samples", samples), values_of("real images", real)
-    sets = _sets(images, truth, features, asked, real_labels, whole("seed", seed), resamples)
+    asked, known = indices_of("the labels asked for", classes.asked), indices_of("the real labels", classes.real)
+    made, truth = values_of("samples", samples), values_of("real images", real)
+    sets = _sets((made, asked), (truth, known), features, whole("seed", seed), resamples)
     distances, missing = measured(sets)
-    accuracy, per_class = label_accuracy(features, sets.samples.features, asked, class_names)
-    by_class, few = _frechet_by_class(sets, class_names)
+    accuracy, per_class = label_accuracy(features, sets.samples.features, asked, classes.names)
+    by_class, few = _frechet_by_class(sets, classes.names)
     return Evaluation(
         distances=distances,
         n_samples=len(sets.samples.features),
         n_reference=len(sets.reference.features),
         n_floor=len(sets.floor.features),
         features=features.name,
-        classifier_accuracy=classifier_accuracy,
+        classifier_accuracy=classes.accuracy,
         label_accuracy=accuracy,
         per_class=per_class,
         frechet_by_class=by_class,
-        warnings=[*_warnings(sets, asked, real_labels), *missing, *few],
+        warnings=[*_warnings(sets, asked, known), *missing, *few],
         seconds=time.perf_counter() - start,
-        settings=dict(settings or {}),
     )
 
 
-def _sets(
-    samples: NDArray[Any],
-    real: NDArray[Any],
-    features: Features,
-    asked: NDArray[np.int64] | None,
-    real_labels: NDArray[np.int64] | None,
-    seed: int,
-    resamples: int,
-) -> Sets:
+def _sets(mine: _Labelled, theirs: _Labelled, features: Features, seed: int, resamples: int) -> Sets:
     """Samples, floor and reference with their features and labels, checked."""
+    (samples, asked), (real, real_labels) = mine, theirs
     if samples.shape[1:] != real.shape[1:] or len(samples) < 2 or len(real) < 4:
         raise DataError(
             f"expected samples [N ≥ 2, c, h, w] shaped like real [n ≥ 4], got {samples.shape}, {real.shape}"
@@ -121,8 +125,9 @@ def _sets(
     of_real = (None, None) if real_labels is None else split(real_labels, len(samples), seed)
     real = _rounded(real)
     parts = zip((_rounded(samples), *split(real, len(samples), seed)), (asked, *of_real), strict=True)
-    mine, floor, reference = (Pile(pixels, labels, extract(features, batches(pixels))) for pixels, labels in parts)
-    return Sets(mine, floor, reference, features, seed, resamples)
+    piles = (Pile(pixels, labels, extract(features, batches(pixels))) for pixels, labels in parts)
+    drawn, floor, reference = piles
+    return Sets(drawn, floor, reference, features, seed, resamples)
 
 
 def split(real: NDArray[Any], count: int, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
@@ -26,10 +26,10 @@ from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive
-from ebb.evaluate.evaluate import features_for, loaded, measuring, of_pictures
+from ebb.evaluate.evaluate import Loaded, features_for, loaded, measuring, of_pictures
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
-from ebb.guide.cfg import cfg
+from ebb.guide.named import guided
 from ebb.judge.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
 from ebb.judge.features import Features, blocks, extract
 from ebb.process.times import GRIDS, Given
@@ -93,68 +93,158 @@ class SweepResult:
     about: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The settings that are tried: every solver × number of steps × guidance scale, on the run's own grid of times and,
+    for up to 12 steps of a deterministic solver, on one searched for."""
+
+    solvers: Sequence[str]
+    steps: Sequence[int]
+    guidance: Sequence[float] = ()
+    """without any, 1 and the run's own"""
+    search: bool = True
+    """whether times are searched for"""
+    precision: str | None = None
+    """of the network's forward pass, or the run's own"""
+
+    def scales(self, system: System) -> list[float]:
+        """The guidance scales that are tried."""
+        return list(self.guidance) or sorted({1.0, system.sampling.guidance})
+
+    def check(self, system: System) -> None:
+        """Raise UsageError for a solver, a number of steps or a scale that cannot be, and where none is named."""
+        if not self.solvers or not self.steps:
+            raise UsageError("a sweep needs at least one solver and one number of steps", "try --steps 8 12 16")
+        for solver in self.solvers:
+            parse(solver, SOLVERS, "solver")
+        for count in self.steps:
+            system.settled(steps=count)
+        for scale in self.scales(system):
+            system.settled(guidance=scale)
+
+    def several(self, system: System) -> bool:
+        """Whether there is anything to choose from."""
+        return self.search or len(self.solvers) * len(self.steps) * len(self.scales(system)) > 1
+
+    def settings(self, system: System) -> Work[list[Sampling]]:
+        """Every combination on the system's own grid and, where it helps, one searched for at the scale nearest 1."""
+        own = system.sampling.grid if not system.sampling.grid.startswith("given") else Sampling().grid
+        scales, every = self.scales(system), list[Sampling]()
+        for solver, count in product(dict.fromkeys(self.solvers), dict.fromkeys(self.steps)):
+            grids = [own]
+            if self.search and count <= FEW:
+                yield Progress(f"searching times for {solver} in {count} steps")
+                least = min(scales, key=lambda scale: abs(scale - 1))
+                better = searched(system, system.settled(solver=solver, grid=own, steps=count, guidance=least))
+                grids += [better] if better else []
+            for grid, scale in product(grids, dict.fromkeys(scales)):
+                every.append(system.settled(solver=solver, grid=grid, steps=count, guidance=scale))
+        return every
+
+
 def sweep(
     run: str | Path,
-    solvers: Sequence[str],
-    steps: Sequence[int],
-    guidance: Sequence[float] = (),
+    candidates: Candidates,
     count: int = 1000,
     *,
-    search: bool = True,
     keep: bool = True,
-    precision: str | None = None,
     seed: int = 0,
     data: str | None = None,
 ) -> Work[SweepResult]:
-    """Measure every solver × number of steps × guidance scale of the run at `run`, on its own grid of times and, for up
-    to 12 steps of a deterministic solver, on one searched for (unless `search` is False); in `precision`, or the run's.
+    """Measure every candidate on `count` samples of the run at `run`.
 
     Writes sweep.json, .html and .png into the run and, unless `keep` is False, the chosen settings into sampling.json;
-    `data` is as in `evaluate`. Raises UsageError, before anything is drawn, for settings that cannot be and for too few
-    samples or images to choose what is kept by; else as `evaluate` does.
+    `data` is where the run's data is now. Raises UsageError, before anything is drawn, for settings that cannot be and
+    for too few samples or images to choose what is kept by; else as `evaluate` does.
     """
     run = Path(run)
     countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
         began, dataset = time.perf_counter(), data_of(run, data)
-        one = of_pictures(loaded(run, "ema", precision=precision), run)
+        one = of_pictures(loaded(run, "ema", precision=candidates.precision))
         comparable(run, len(dataset.rows))
         system = one.system
-        possible(system, solvers, steps, scales := list(guidance) or sorted({1.0, system.sampling.guidance}))
-        features, ceiling = yield from features_for(run, dataset)
-        parts, widest = split(dataset.rows, count, seed), max(part.stop - part.start for part in blocks(features))
-        if keep and (search or len(solvers) * len(steps) * len(scales) > 1):  # one setting is chosen by nothing
-            decisive(run, count, len(parts[1]), widest)
-        given = asked_for(system, dataset, count, seed)
-        labels = labels_of(system, given, dataset)
-        floor, reference = (extract(features, batches(part)) for part in parts)
-        at = partial(measured, system, given, count, labels=labels, seed=seed, features=features, reference=reference)
-        found, failed = yield from tried((yield from settings_of(system, solvers, steps, scales, search)), at)
+        candidates.check(system)
+        trial = yield from trial_of(one, dataset, count, seed)
+        if keep and candidates.several(system):  # one setting is chosen by nothing
+            decisive(run, count, len(trial.reference), trial.widest)
+        found, failed = yield from tried((yield from candidates.settings(system)), trial)
         cells = sorted((cell for cell, _ in found), key=lambda cell: (cell.evaluations, cell.seconds))
         best, chosen = choose(cells)
-        rows, distance = next(rows for cell, rows in found if cell is best), distance_in(features)
-        low, high = bootstrap(distance, rows, reference, resamples=RESAMPLES, seed=seed)
-        warnings = [line for line in [too_few(count, widest), overlapping(cells, best, high), *failed] if line]
-        about = {"run": by_name(run).name, "checkpoint": one.checkpoint, "count": count, "seed": seed, "kept": keep}
-        about |= {"features": features.name, "classifier_accuracy": ceiling, "warnings": warnings}
-        about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
-        result = SweepResult(tuple(cells), best, chosen, (max(low, 0.0), high), once(distance, floor, reference), about)
+        rows = next(rows for cell, rows in found if cell is best)
+        low, high = bootstrap(trial.distance, rows, trial.reference, resamples=RESAMPLES, seed=seed)
+        warnings = [line for line in [too_few(count, trial.widest), overlapping(cells, best, high), *failed] if line]
+        about = trial.about(began) | {"kept": keep, "warnings": warnings}
+        result = SweepResult(tuple(cells), best, chosen, (max(low, 0.0), high), trial.floor, about)
         store(run, result)
         yield Done(str(run))
         return result
 
 
-def tried(
-    settings: Sequence[Sampling], at: Callable[[Sampling], tuple[Cell, Array]]
-) -> Work[tuple[list[tuple[Cell, Array]], list[str]]]:
-    """What `at` finds of each setting, and why it failed at others; EbbError where it did at all."""
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What all settings have in common: what is asked for, and the real images that the samples meet."""
+
+    one: Loaded
+    given: Values
+    labels: NDArray[np.int64] | None
+    count: int
+    seed: int
+    features: Features
+    ceiling: float | None
+    """how often the features' classifier is right about real images"""
+    floor: float
+    """the distance of real images to real images"""
+    reference: Array
+
+    def __call__(self, how: Sampling) -> tuple[Cell, Array]:
+        """The cell of a setting, and the features of its samples."""
+        with counted(self.one.system.denoiser.network) as evaluations:
+            began = time.perf_counter()
+            made = to_pixels(Sampler(self.one.system)(Request(self.given, self.count, how, self.seed)))
+            took = time.perf_counter() - began
+        rows = extract(self.features, batches(made))
+        accuracy, _ = label_accuracy(self.features, rows, self.labels, None)
+        cost = evaluations[0] / self.count
+        distance = once(self.distance, rows, self.reference)
+        return Cell(how, distance, accuracy, cost, took / self.count, made[:SHOWN]), rows
+
+    @property
+    def distance(self) -> Statistic:
+        """Of features, as `evaluate` takes it."""
+        return distance_in(self.features)
+
+    @property
+    def widest(self) -> int:
+        """Features of the widest member of the judge."""
+        return max(int(part.stop - part.start) for part in blocks(self.features))
+
+    def about(self, began: float) -> dict[str, Any]:
+        """The circumstances, as JSON."""
+        about = {"run": by_name(self.one.run).name, "checkpoint": self.one.checkpoint, "count": self.count}
+        about |= {"seed": self.seed, "features": self.features.name, "classifier_accuracy": self.ceiling}
+        about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
+        return about
+
+
+def trial_of(one: Loaded, dataset: Dataset, count: int, seed: int) -> Work[Trial]:
+    """`count` samples of a run, to be held against its images."""
+    features, ceiling = yield from features_for(one.run, dataset)
+    given = asked_for(one.system, dataset, count, seed)
+    floor, reference = (extract(features, batches(part)) for part in split(dataset.rows, count, seed))
+    real, labels = once(distance_in(features), floor, reference), labels_of(one.system, given, dataset)
+    return Trial(one, given, labels, count, seed, features, ceiling, real, reference)
+
+
+def tried(settings: Sequence[Sampling], trial: Trial) -> Work[tuple[list[tuple[Cell, Array]], list[str]]]:
+    """What the trial finds of each setting, and why it failed at others; EbbError where it did at all."""
     found, failed = list[tuple[Cell, Array]](), list[str]()
     for number, how in enumerate(settings):
         named = f"{how.solver}, {how.steps} steps, guidance {how.guidance:g}"
         yield Progress(named, number, len(settings))
         try:
-            found.append(at(how))
+            found.append(trial(how))
             yield Figure("cell", found[-1][0].facts())
         except EbbError as error:  # such as values that are not finite: the other cells are worth having
             failed.append(f"{named}: {error}".splitlines()[0])
@@ -163,40 +253,10 @@ def tried(
     return found, failed
 
 
-def possible(system: System, solvers: Sequence[str], steps: Sequence[int], scales: Sequence[float]) -> None:
-    """Raise UsageError for a solver, a number of steps or a scale that cannot be, and where none is named."""
-    if not solvers or not steps:
-        raise UsageError("a sweep needs at least one solver and one number of steps", "try --steps 8 12 16")
-    for solver in solvers:
-        parse(solver, SOLVERS, "solver")
-    for count in steps:
-        system.settled(steps=count)
-    for scale in scales:
-        system.settled(guidance=scale)
-
-
-def settings_of(
-    system: System, solvers: Sequence[str], steps: Sequence[int], scales: Sequence[float], search: bool
-) -> Work[list[Sampling]]:
-    """Every combination on the system's own grid, and on one searched for, at the scale nearest 1, where it helps."""
-    possible(system, solvers, steps, scales)
-    own = system.sampling.grid if not system.sampling.grid.startswith("given") else Sampling().grid
-    found = list[Sampling]()
-    for solver, count in product(dict.fromkeys(solvers), dict.fromkeys(steps)):
-        grids = [own]
-        if search and count <= FEW:
-            yield Progress(f"searching times for {solver} in {count} steps")
-            least = min(scales, key=lambda scale: abs(scale - 1))
-            better = searched(system, system.settled(solver=solver, grid=own, steps=count, guidance=least))
-            grids += [better] if better else []
-        for grid, scale in product(grids, dict.fromkeys(scales)):
-            found.append(system.settled(solver=solver, grid=grid, steps=count, guidance=scale))
-    return found
-
-
 def searched(system: System, sampling: Sampling) -> str | None:
     """The spelled grid that `tune` finds for these settings, from their own on; None for a solver that draws noise."""
-    scheme = scheme_of(system.denoiser, sampling).guided(cfg(sampling.guidance, system.null()))
+    guides = guided(sampling.guides, sampling.guidance, system.null())
+    scheme = scheme_of(system.denoiser, sampling).guided(*guides)
     x = scheme.start(Noise.of(2**32, WARM_UP), torch.empty(WARM_UP, *system.inner, device=system.device))
     try:
         cond = system.conditions(system.given(WARM_UP), WARM_UP)
@@ -204,29 +264,6 @@ def searched(system: System, sampling: Sampling) -> str | None:
     except StochasticError:
         return None
     return spell(Given(tuple(float(f"{time:.6g}") for time in (times / scheme.denoiser.path.end).tolist())), GRIDS)
-
-
-def measured(
-    system: System,
-    given: Values,
-    count: int,
-    how: Sampling,
-    *,
-    labels: NDArray[np.int64] | None,
-    seed: int,
-    features: Features,
-    reference: Array,
-) -> tuple[Cell, Array]:
-    """One cell, and the features of its samples."""
-    with counted(system.denoiser.network) as evaluations:
-        began = time.perf_counter()
-        made = to_pixels(Sampler(system)(Request(given, count, how, seed)))
-        took = time.perf_counter() - began
-    rows = extract(features, batches(made))
-    accuracy, _ = label_accuracy(features, rows, labels, None)
-    cost = evaluations[0] / count
-    found = once(distance_in(features), rows, reference)
-    return Cell(how, found, accuracy, cost, took / count, made[:SHOWN]), rows
 
 
 def distance_in(features: Features) -> Statistic:

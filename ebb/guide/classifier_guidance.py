@@ -48,7 +48,7 @@ class NetworkClassifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "b *d"], t: Time) -> Float[Tensor, "b k"]:
         """Logits in float32; the network runs in its own precision (`ebb.process.denoiser.compute_dtype`)."""
-        return asked(self.network, self.path, self.clock, self.sigma_data, x, t)
+        return asked(self, x, t)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ place depends on its surroundings only: one network serves every size, and a lar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -92,23 +92,42 @@ class Grow(nn.Module):
         return unpatch(out + x.repeat_interleave(self.repeats, 1), 2)
 
 
-def shape_of(width: int, multipliers: Sequence[int], depth: int, patch: int, residual: bool) -> dict[str, Any]:
-    """The settings that encoder and decoder share, as plain values."""
-    return {
-        "width": width,
-        "multipliers": tuple(multipliers),
-        "depth": depth,
-        "patch": patch,
-        "residual": residual,
-    }
+@dataclass(frozen=True)
+class Pyramid:
+    """What an encoder and its decoder share: level i works at 1/(patch·2^i) of the resolution with width·multipliers[i]
+    channels and `depth` residual blocks.
 
+    `patch` > 1 moves patch² blocks into the channels first, which trades detail for speed at high resolution;
+    `residual` puts shortcuts around the changes of resolution, for high compression. Raises UsageError without a level
+    and for a patch below 1.
+    """
 
-def factor_of(multipliers: Sequence[int], patch: int) -> int:
-    """By how much a side shrinks, patch·2^(levels − 1); raises UsageError without a level or for a patch below 1."""
-    if not multipliers or patch < 1:
-        raise UsageError(f"expected one or more levels and a patch of 1 or more, got {tuple(multipliers)} and {patch}")
-    factor: int = patch * 2 ** (len(multipliers) - 1)
-    return factor
+    width: int = 64
+    multipliers: tuple[int, ...] = (1, 2)
+    depth: int = 2
+    patch: int = 1
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.multipliers or self.patch < 1:
+            raise UsageError(
+                f"expected one or more levels and a patch of 1 or more, got {self.multipliers} and {self.patch}"
+            )
+
+    @property
+    def factor(self) -> int:
+        """By how much a side shrinks, patch·2^(levels − 1)."""
+        factor: int = self.patch * 2 ** (len(self.multipliers) - 1)
+        return factor
+
+    @property
+    def widths(self) -> list[int]:
+        """The channels of each level, from the highest resolution."""
+        return [self.width * m for m in self.multipliers]
+
+    def blocks(self, widths: Sequence[int]) -> nn.ModuleList:
+        """The residual blocks of levels of these widths."""
+        return nn.ModuleList(nn.Sequential(*(ResidualBlock(w) for _ in range(self.depth))) for w in widths)
 
 
 def channels_last(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -117,32 +136,14 @@ def channels_last(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
 
 
 class Encoder(nn.Module):
-    """x [b, channels, h, w] → [b, out, h/factor, w/factor].
+    """x [b, channels, h, w] → [b, out, h/factor, w/factor]."""
 
-    Level i works at 1/(patch·2^i) of the resolution with width·multipliers[i] channels and `depth` residual blocks.
-    `patch` > 1 moves patch² blocks into the channels first, which trades detail for speed at high resolution;
-    `residual` puts shortcuts around the changes of resolution, for high compression.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        out: int,
-        *,
-        width: int = 64,
-        multipliers: Sequence[int] = (1, 2),
-        depth: int = 2,
-        patch: int = 1,
-        residual: bool = False,
-    ) -> None:
+    def __init__(self, channels: int, out: int, size: Pyramid = Pyramid()) -> None:
         super().__init__()
-        shape = shape_of(width, multipliers, depth, patch, residual)
-        self.settings: dict[str, Any] = {"channels": channels, "out": out, **shape}
-        self.factor, widths = factor_of(multipliers, patch), [width * m for m in multipliers]
-        self.patch = patch
-        self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
-        self.levels = nn.ModuleList(nn.Sequential(*(ResidualBlock(w) for _ in range(depth))) for w in widths)
-        self.shrink = nn.ModuleList(Shrink(a, b, residual) for a, b in pairwise(widths))
+        self.factor, self.patch, widths = size.factor, size.patch, size.widths
+        self.stem = nn.Conv2d(channels * size.patch**2, widths[0], 3, padding=1)
+        self.levels = size.blocks(widths)
+        self.shrink = nn.ModuleList(Shrink(a, b, size.residual) for a, b in pairwise(widths))
         self.norm = PlaceNorm(widths[-1])
         self.out = nn.Conv2d(widths[-1], out, 3, padding=1)
 
@@ -165,27 +166,14 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """z [b, inside, h, w] → [b, channels, h·factor, w·factor]: the levels of `Encoder` in reverse."""
 
-    def __init__(
-        self,
-        inside: int,
-        channels: int,
-        *,
-        width: int = 64,
-        multipliers: Sequence[int] = (1, 2),
-        depth: int = 2,
-        patch: int = 1,
-        residual: bool = False,
-    ) -> None:
+    def __init__(self, inside: int, channels: int, size: Pyramid = Pyramid()) -> None:
         super().__init__()
-        shape = shape_of(width, multipliers, depth, patch, residual)
-        self.settings: dict[str, Any] = {"inside": inside, "channels": channels, **shape}
-        self.factor, widths = factor_of(multipliers, patch), [width * m for m in reversed(multipliers)]
-        self.patch = patch
+        self.factor, self.patch, widths = size.factor, size.patch, size.widths[::-1]
         self.stem = nn.Conv2d(inside, widths[0], 3, padding=1)
-        self.levels = nn.ModuleList(nn.Sequential(*(ResidualBlock(w) for _ in range(depth))) for w in widths)
-        self.grow = nn.ModuleList(Grow(a, b, residual) for a, b in pairwise(widths))
+        self.levels = size.blocks(widths)
+        self.grow = nn.ModuleList(Grow(a, b, size.residual) for a, b in pairwise(widths))
         self.norm = PlaceNorm(widths[-1])
-        self.out = nn.Conv2d(widths[-1], channels * patch**2, 3, padding=1)
+        self.out = nn.Conv2d(widths[-1], channels * size.patch**2, 3, padding=1)
 
     def forward(self, z: Float[Tensor, "b k h w"]) -> Float[Tensor, "b c h2 w2"]:
         """The image."""

@@ -128,7 +128,7 @@ class NetworkDenoiser(nn.Module):
 
     def output(self, x: Tensor, t: Time, cond: Cond) -> Tensor:
         """What the network says at x_t = x, float32; all of its `answers` (`raw` is the first)."""
-        return asked(self.network, self.path, self.clock, self.sigma_data, x, t, cond)
+        return asked(self, x, t, cond)
 
     def raw(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """F, what the network outputs at x_t = x, in float32."""
@@ -148,20 +148,29 @@ class NetworkDenoiser(nn.Module):
         return self.recovered(x, self.raw(x, t, cond), t)
 
 
-def asked(
-    network: nn.Module, path: Path, clock: Clock, sigma_data: float | None, x: Tensor, t: Time, *more: Cond
-) -> Tensor:
+@runtime_checkable
+class OnPath(Protocol):
+    """A network that is told noisy data of a path and the time: what `asked` asks."""
+
+    network: nn.Module
+    path: Path
+    clock: Clock
+    sigma_data: float | None
+
+
+def asked(model: OnPath, x: Tensor, t: Time, *more: Cond) -> Tensor:
     """network(x scaled, time told, *more) at x_t = x, with x in the network's `compute_dtype`; the answer is float32.
 
     With `sigma_data` x is scaled to unit variance (`input_scale`). A time that the batch shares is told by a fill on
     the device, since a copy would wait for it.
     """
+    network, path, sigma_data = model.network, model.path, model.sigma_data
     if isinstance(t, Moment):
-        scale, value = shared_reading(path, clock, sigma_data, t.time)
+        scale, value = shared_reading(path, model.clock, sigma_data, t.time)
         told = filled(value, x.shape[0], x.device)
         x = x if scale == 1 else x * scale
     else:
-        told = clock(path, t).to(device=x.device, dtype=torch.float32)
+        told = model.clock(path, t).to(device=x.device, dtype=torch.float32)
         x = x if sigma_data is None else spread(input_scale(path, sigma_data, t), x) * x
     dtype = compute_dtype(network) or x.dtype
     output: Tensor = network(x if dtype == x.dtype else x.to(dtype), told, *more)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ebb.process.path import Path, jump_factors
+from ebb.process.path import Path, jump_factors, noise_factors, score_factors
 from ebb.shapes import Float
 
 
@@ -38,20 +38,19 @@ class Moment:
 
     def mix(self, x0: Tensor, eps: Tensor) -> Tensor:
         """α·x0 + σ·ε."""
-        return combine((self.alpha, x0), (self.sigma, eps))
+        return weighed((self.alpha, self.sigma), x0, eps)
 
     def noise(self, x: Tensor, x0: Tensor) -> Tensor:
         """ε = (x − α·x0)/σ, for σ > 0."""
-        return combine((1 / self.sigma, x), (-self.alpha / self.sigma, x0))
+        return weighed(noise_factors(self.alpha, self.sigma), x, x0)
 
     def score(self, x: Tensor, x0: Tensor) -> Tensor:
         """∇ log p_t(x) = −ε/σ when x0 = E[x0 | x_t], for σ > 0."""
-        return combine((-1 / self.sigma**2, x), (self.alpha / self.sigma**2, x0))
+        return weighed(score_factors(self.alpha, self.sigma), x, x0)
 
     def jump(self, x: Tensor, x0: Tensor, s: Moment) -> Tensor:
         """The flow from here to `s` if x0 were constant (`Path.jump`)."""
-        keep, aim = jump_factors(self.alpha, self.sigma, s.alpha, s.sigma)
-        return combine((keep, x), (aim, x0))
+        return weighed(jump_factors(self.alpha, self.sigma, s.alpha, s.sigma), x, x0)
 
 
 Time = Float[Tensor, "b"] | Moment
@@ -75,6 +74,11 @@ def combine(*terms: tuple[float, Tensor]) -> Tensor:
     for factor, tensor in rest:
         total.add_(tensor, alpha=factor)
     return total
+
+
+def weighed(factors: tuple[float, float], x: Tensor, y: Tensor) -> Tensor:
+    """The sum of two tensors, each times its factor (`combine`)."""
+    return combine((factors[0], x), (factors[1], y))
 
 
 def repeated(t: Time, copies: int) -> Float[Tensor, "n"] | Moment:

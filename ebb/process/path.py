@@ -28,10 +28,27 @@ def spread(c: Float[Tensor, "b"], x: Float[Tensor, "b *d"]) -> Float[Tensor, "b 
 C = TypeVar("C", float, Tensor)
 
 
+def noise_factors(alpha: C, sigma: C) -> tuple[C, C]:
+    """(1/σ, −α/σ): what `noise` multiplies x and x0 by, as numbers or as tensors [b]."""
+    return 1 / sigma, -alpha / sigma
+
+
+def score_factors(alpha: C, sigma: C) -> tuple[C, C]:
+    """(−1/σ², α/σ²): what `score` multiplies x and x0 by."""
+    return -1 / sigma**2, alpha / sigma**2
+
+
 def jump_factors(alpha_t: C, sigma_t: C, alpha_s: C, sigma_s: C) -> tuple[C, C]:
-    """(r, α_s − r·α_t) with r = σ_s/σ_t: what `jump` multiplies x and x0 by, as numbers or as tensors [b]."""
+    """(r, α_s − r·α_t) with r = σ_s/σ_t: what `jump` multiplies x and x0 by."""
     r = sigma_s / sigma_t
     return r, alpha_s - r * alpha_t
+
+
+def weighed(
+    factors: tuple[Float[Tensor, "b"], Float[Tensor, "b"]], x: Float[Tensor, "b *d"], y: Float[Tensor, "b *d"]
+) -> Float[Tensor, "b *d"]:
+    """The sum of two tensors, each times its factor for each sample."""
+    return spread(factors[0], x) * x + spread(factors[1], y) * y
 
 
 LOUDEST = 1e4
@@ -81,19 +98,19 @@ class Path(ABC):
         self, x0: Float[Tensor, "b *d"], eps: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
     ) -> Float[Tensor, "b *d"]:
         """x_t = α·x0 + σ·ε."""
-        return spread(self.alpha(t), x0) * x0 + spread(self.sigma(t), eps) * eps
+        return weighed((self.alpha(t), self.sigma(t)), x0, eps)
 
     def noise(
         self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
     ) -> Float[Tensor, "b *d"]:
         """ε = (x − α·x0)/σ, for t > 0."""
-        return (x - spread(self.alpha(t), x) * x0) / spread(self.sigma(t), x)
+        return weighed(noise_factors(self.alpha(t), self.sigma(t)), x, x0)
 
     def score(
         self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
     ) -> Float[Tensor, "b *d"]:
         """∇ log p_t(x) = −ε/σ when x0 = E[x0 | x_t] (Tweedie; Song et al. 2021), for t > 0."""
-        return -self.noise(x, x0, t) / spread(self.sigma(t), x)
+        return weighed(score_factors(self.alpha(t), self.sigma(t)), x, x0)
 
     def velocity(
         self, x: Float[Tensor, "b *d"], x0: Float[Tensor, "b *d"], t: Float[Tensor, "b"]
@@ -110,8 +127,7 @@ class Path(ABC):
         It is DDIM (Song et al. 2021, eq. 12 with σ = 0), and what every exponential integrator adds corrections to.
         Divides by σ(t) only, so it starts at α = 0 and lands on σ = 0 exactly.
         """
-        keep, aim = jump_factors(self.alpha(t), self.sigma(t), self.alpha(s), self.sigma(s))
-        return spread(keep, x) * x + spread(aim, x) * x0
+        return weighed(jump_factors(self.alpha(t), self.sigma(t), self.alpha(s), self.sigma(s)), x, x0)
 
 
 @dataclass(frozen=True)

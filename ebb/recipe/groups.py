@@ -77,6 +77,10 @@ class UNetRecipe(PatchRecipe):
 
     tokens: ClassVar[bool] = False
     """whether it is a transformer, whose tokens see all others at once"""
+    concepts: ClassVar[bool] = True
+    """whether it attends to each concept of a text alone"""
+    only: ClassVar[str] = ""
+    """the one kind of example that it is of, where it is not of all"""
     kind: Literal["unet"] = "unet"
     """unet, dit, mmdit for texts, or mlp for rows of numbers, which have no places for the others"""
     multipliers: tuple[int, ...] | None = None
@@ -91,6 +95,8 @@ class DiTRecipe(PatchRecipe):
     """A diffusion transformer."""
 
     tokens: ClassVar[bool] = True
+    concepts: ClassVar[bool] = False
+    only: ClassVar[str] = "pictures"
     kind: Literal["dit"] = "dit"
     positions: Literal["rope", "learned"] = "rope"
     """how tokens know their place"""
@@ -100,6 +106,8 @@ class MMDiTRecipe(PatchRecipe):
     """A transformer of two streams, for texts."""
 
     tokens: ClassVar[bool] = True
+    concepts: ClassVar[bool] = False
+    only: ClassVar[str] = "pictures"
     kind: Literal["mmdit"] = "mmdit"
 
 
@@ -107,6 +115,8 @@ class MLPRecipe(Group):
     """A perceptron, for rows of numbers: they have no places."""
 
     tokens: ClassVar[bool] = False
+    concepts: ClassVar[bool] = False
+    only: ClassVar[str] = "rows of numbers"
     patch: ClassVar[int] = 1
     kind: Literal["mlp"] = "mlp"
     width: int | None = None

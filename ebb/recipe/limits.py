@@ -44,6 +44,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "optimiser.accumulate": (1, 1e6),
     "sample.steps": (1, 100_000),
     "sample.guidance": (-100, 100),
+    "sample.noise_scale": (0, 10),
 }
 """The smallest and the largest value of each number of a recipe, both allowed."""
 
@@ -52,6 +53,7 @@ EVERY = LIMITS | {
     "seed of noise": (0, 2**64 - 1),  # seed + i, and what is added to a seed so that two draws differ
     "solver steps": LIMITS["sample.steps"],
     "guidance": LIMITS["sample.guidance"],
+    "noise scale": LIMITS["sample.noise_scale"],
     "likelihood": (0, 1e7),
     "scale": (-1000, 1000),
     "border": (1, 4096),

@@ -1,6 +1,7 @@
 """Stateless parts in text: `name` or `name(field=value)`, each a member of one closed table per idea.
 
-`parse("karras(rho=5)", GRIDS, "grid")` is `Karras(rho=5)` and `spell(Karras(rho=5), GRIDS)` is the text again. Files
+`parse("karras(rho=5)", GRIDS, "grid")` is `Karras(rho=5)`, as is `karras(5)`, values without names being those of the
+first fields, and `spell(Karras(rho=5), GRIDS)` is the text again. Files
 and command lines therefore hold names and numbers only: never a class path, never code.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,20 +33,27 @@ def check_call(what: str, function: Any, *arguments: str) -> None:
     raise UsageError(f"{what} is called as f({', '.join(arguments)}); {why}")
 
 
-def split(text: str, idea: str) -> tuple[str, dict[str, Any]]:
-    """`"edm(sigma_data=0.5)"` → `("edm", {"sigma_data": 0.5})`; values are literals, nothing is evaluated.
+def split(text: str, idea: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """`"edm(80.0, sigma_data=0.5)"` → `("edm", (80.0,), {"sigma_data": 0.5})`; values are literals or inf, nothing is
+    evaluated.
 
     Raises UsageError where the text is not of the form `name` or `name(field=value, …)`.
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         if isinstance(tree, ast.Name):
-            return tree.id, {}
-        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.args:
-            return tree.func.id, {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords if k.arg}
+            return tree.id, (), {}
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+            fields = {str(k.arg): literal(k.value) for k in tree.keywords if k.arg}
+            return tree.func.id, tuple(map(literal, tree.args)), fields
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         pass
     raise UsageError(f"{idea} {text!r} is not of the form name or name(field=value)", f"for example: {idea} = name")
+
+
+def literal(node: ast.expr) -> Any:
+    """The value that stands there: a literal of Python, or inf; ValueError for anything else."""
+    return math.inf if isinstance(node, ast.Name) and node.id == "inf" else ast.literal_eval(node)
 
 
 def parse(text: str, members: Mapping[str, Any], idea: str) -> Any:
@@ -53,13 +62,17 @@ def parse(text: str, members: Mapping[str, Any], idea: str) -> Any:
     A member is a frozen dataclass instance, a function, or a class to be built (networks). Raises UsageError for an
     unknown name or field (with the nearest one) or a value of the wrong type.
     """
-    name, fields = split(text, idea)
+    name, values, fields = split(text, idea)
     if name not in members:
         raise UsageError(f"there is no {idea} called {name!r}", nearest(name, members))
     member = members[name]
     made = member if inspect.isclass(member) else type(member)
     has_fields = inspect.isclass(member) or dataclasses.is_dataclass(member)
     known = list(inspect.signature(made).parameters) if has_fields else []
+    if len(values) > len(known) or set(known[: len(values)]) & fields.keys():
+        fields_of = f"fields of {name}: {', '.join(known) or 'none'}"
+        raise UsageError(f"{idea} {text!r} has more values than fields", fields_of)
+    fields = dict(zip(known, values, strict=False)) | fields
     for field in fields:
         if field not in known:
             hint = nearest(field, known) if known else "it has none"

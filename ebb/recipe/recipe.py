@@ -45,6 +45,10 @@ class Sampling(Group):
     """steps of the solver"""
     guidance: float = 1.0
     """classifier-free guidance scale; 1 is off, more makes labels clearer and pictures more alike"""
+    guides: tuple[str, ...] = ()
+    """rescaled(0.7), projected, within(0.3, 3), threshold, temperature(0.9), each around those before it"""
+    noise_scale: float = 1.0
+    """what the noise that a stochastic solver draws on its way is multiplied by; 1 is the solver's own"""
     precision: Literal["fp32", "bf16"] | None = None
     """of the network's forward pass; None: as trained"""
 
@@ -175,6 +179,16 @@ class DiffusionRecipe(Recipe):
         Discriminator(kind_or("unet")),
     ] = UNetRecipe()
     sample: Sampling = Sampling()
+
+    @model_validator(mode="after")
+    def whole_texts(self) -> DiffusionRecipe:
+        """Refuse texts in concepts for a network that attends to whole ones."""
+        if self.text.concepts and not self.network.concepts:
+            raise UsageError(
+                f"text.concepts is of a unet: network.kind {self.network.kind} attends to whole texts",
+                "leave --text.concepts out, or --network.kind",
+            )
+        return self
 
     def reads(self) -> dict[str, tuple[str, ...]]:
         """Runs that this one stands on, and frozen encoders."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ebb.errors import UsageError
-from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
+from ebb.recipe.groups import MLPRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
 from ebb.recipe.recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, flat, resolved
 
 
@@ -115,21 +115,24 @@ def large(facts: Facts) -> DiffusionRecipe:
     return DiffusionRecipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
 
 
-def transformer(facts: Facts, network: DiTRecipe | MMDiTRecipe) -> DiffusionRecipe:
-    """A transformer, of the kind of `network`, whose patches cut the picture into about 8 × 8 tokens."""
-    usual = type(network)(width=192, depth=6, patch=max(1, round(facts.side / 8)))
+def transformer(asked: NetworkRecipe, facts: Facts) -> DiffusionRecipe:
+    """A transformer, of the kind that was asked for, whose patches cut the picture into about 8 × 8 tokens."""
+    usual = asked.model_copy(update={"width": 192, "depth": 6, "patch": max(1, round(facts.side / 8))})
     return DiffusionRecipe(batch=128, network=usual, optimiser=OptimiserRecipe(kind="adamw", lr=1e-3, warmup=100))
 
 
-def rows(facts: Facts) -> DiffusionRecipe:
+def rows(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
     """Rows of numbers: a perceptron, wider for longer rows."""
+    why = f"rows: {facts.shape[0]} numbers each, which have no order that a U-Net could use"
     width = min(512, max(128, 16 * math.ceil(facts.shape[0] / 4)))
     network = MLPRecipe(width=width, depth=4)
-    return DiffusionRecipe(batch=256, network=network, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
+    optimiser = OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100)
+    return DiffusionRecipe(batch=256, network=network, optimiser=optimiser), why
 
 
-def series(facts: Facts) -> DiffusionRecipe:
+def series(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
     """Series: patches and levels down to about 8 places, so that all of a series is seen at once."""
+    channels, times = facts.shape
     patch = 1 if facts.side <= 64 else 2 if facts.side <= 256 else 4
     halvings = max(1, min(4, round(math.log2(max(2, facts.side / patch / 8)))))
     multipliers = (1, *(2,) * halvings)
@@ -137,39 +140,38 @@ def series(facts: Facts) -> DiffusionRecipe:
     network = UNetRecipe(
         width=32, multipliers=multipliers, depth=2, patch=patch, attention=(last,), cross=texts(facts, last)
     )
-    return DiffusionRecipe(batch=64, network=network, optimiser=OptimiserRecipe(kind="muon", lr=4e-3, warmup=100))
+    optimiser = OptimiserRecipe(kind="muon", lr=4e-3, warmup=100)
+    why = f"series: {times} times of {channels} channel{'s' * (channels > 1)}"
+    return DiffusionRecipe(batch=64, network=network, optimiser=optimiser), why
+
+
+def pictures(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
+    """Pictures: a U-Net by their size, or the transformer that was asked for."""
+    if asked.tokens:
+        return transformer(asked, facts), "a transformer was asked for"
+    c, h, w = facts.shape
+    recipe = next((recipe for recipe, limit in ((tiny, 16), (small, 40)) if facts.side <= limit), large)
+    return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
+
+
+STARTS = {1: (rows, "rows of numbers"), 2: (series, "series"), 3: (pictures, "pictures")}
+"""The starting point of diffusion by the number of axes of an example, and what such examples are."""
+
+
+def starting_point(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
+    """The starting point of diffusion for these facts, and why; UsageError for a network of other data."""
+    start, kind = STARTS[len(facts.shape)]
+    if asked.network.only not in ("", kind):
+        raise UsageError(
+            f"network.kind {asked.network.kind} is of {asked.network.only}, and this data is {kind}",
+            "leave --network.kind out",
+        )
+    return start(asked.network, facts)
 
 
 def coder() -> AutoencoderRecipe:
     """An autoencoder."""
     return AutoencoderRecipe(batch=64, optimiser=OptimiserRecipe(kind="adamw", lr=2e-3, warmup=100))
-
-
-def starting_point(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
-    """The starting point of diffusion for these facts, and why."""
-    if (axes := len(facts.shape)) < 3:
-        return fewer_axes(asked, facts, axes)
-    c, h, w = facts.shape
-    if isinstance(asked.network, MLPRecipe):
-        raise UsageError("an mlp is of rows of numbers, and this data has places", "leave --network.kind out")
-    if isinstance(asked.network, DiTRecipe | MMDiTRecipe):
-        return transformer(facts, asked.network), "a transformer was asked for"
-    for recipe, limit in ((tiny, 16), (small, 40)):
-        if facts.side <= limit:
-            return recipe(facts), f"{recipe.__name__}: images of {w}×{h} with {c} channel{'s' * (c > 1)}"
-    return large(facts), f"large: images of {w}×{h} with {c} channels"
-
-
-def fewer_axes(asked: DiffusionRecipe, facts: Facts, axes: int) -> tuple[DiffusionRecipe, str]:
-    """The starting point for rows and series, and why; UsageError for what is of pictures."""
-    if asked.network.tokens:
-        raise UsageError(f"a {asked.network.kind} is of pictures, and this data has none", "leave the option out")
-    if axes == 1:
-        return rows(facts), f"rows: {facts.shape[0]} numbers each, which have no order that a U-Net could use"
-    if isinstance(asked.network, MLPRecipe):
-        raise UsageError("an mlp is of rows of numbers, and series have times", "leave --network.kind out")
-    channels, times = facts.shape
-    return series(facts), f"series: {times} times of {channels} channel{'s' * (channels > 1)}"
 
 
 def filled(asked: dict[str, Any], offered: dict[str, Any]) -> dict[str, Any]:

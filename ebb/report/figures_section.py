@@ -159,9 +159,16 @@ def cost(spent: Facts) -> str:
     """What a sample costs."""
     if not spent:
         return ""
+    one = spent.get("latency")  # former evaluations have none
+    alone = one and f"for a sample alone; 99 % within {1000 * one['p99']:.3g} ms, {number(one['count'])} requests"
     rows = [
         ("evaluations of the network", number(spent["evaluations"]), "for each sample; a guided step is two"),
-        ("time", f"{1000 * spent['seconds']:.3g} ms", f"{number(spent['images_per_second'])} images a second"),
+        (
+            "time",
+            f"{1000 * spent['seconds']:.3g} ms",
+            f"{number(spent['images_per_second'])} images a second, many at once",
+        ),
+        *([("latency", f"{1000 * one['p50']:.3g} ms", alone)] if one else []),
         ("arithmetic", f"{number(spent['gflop'])} GFLOP", "for each sample"),
         ("memory", f"{spent['peak_mb']:,.0f} MB", f"at most, for {spent['batch']} samples at once"),
     ]

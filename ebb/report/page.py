@@ -81,7 +81,9 @@ def fold(title: str, body: str) -> str:
 
 
 def number(value: object) -> str:
-    """A number for reading, 12,500 or 0.0312; anything else as text."""
+    """A number for reading, 12,500 or 0.0312; of a list each; anything else as text."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(number, value)) or "none"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

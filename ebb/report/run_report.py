@@ -16,6 +16,7 @@ from ebb.report.figures_section import cost, figures, glance, likelihood
 from ebb.report.page import fold, number, page, section, table
 from ebb.report.plot import bars, histogram
 from ebb.report.reconstruction_section import reconstruction
+from ebb.report.references_section import references
 from ebb.report.samples_section import Album, memorisation, samples
 from ebb.report.training_section import noise_levels, training
 from ebb.shapes import sides
@@ -28,8 +29,8 @@ def write_report(run: str | Path) -> Path:
     """Write `report.html` into the run folder from what lies in it, and return its path.
 
     Read are run.yaml, env.json, data.json, choices.json, log.jsonl, guard.json, samples/*.png, evaluation.json,
-    against-*.json, doctor.json and evaluation/closest.png; what is absent is not shown, and what cannot be read is
-    named on the page. Raises UsageError if `run` is not a folder.
+    against-*.json, references.json, doctor.json and evaluation/closest.png; what is absent is not shown, and what
+    cannot be read is named on the page. Raises UsageError if `run` is not a folder.
     """
     run = Path(run)
     if not run.is_dir():
@@ -43,9 +44,8 @@ def body(run: Path) -> str:
     """The page's head and its parts, each a title and what draws it."""
     damaged: list[str] = []
     config = _text(run / "run.yaml")
-    data, choices, env, evaluation, doctor = (
-        _object(run / f"{name}.json", damaged) for name in ("data", "choices", "env", "evaluation", "doctor")
-    )
+    names = ("data", "choices", "env", "evaluation", "doctor", "references")
+    data, choices, env, evaluation, doctor, beside = (_object(run / f"{name}.json", damaged) for name in names)
     guard = _read(run / "guard.json", list, damaged) or []
     against = [found for path in sorted(run.glob("against-*.json")) if (found := _object(path, damaged))]
     log, album = _log(run / "log.jsonl"), Album()
@@ -60,6 +60,7 @@ def body(run: Path) -> str:
         ("Training", lambda: training(log, guard)),
         ("Memorisation", lambda: memorisation(find("memorisation", {}), run, album)),
         ("Likelihood", lambda: likelihood(find("likelihood", {}), find("bound", {}))),
+        ("Ways of sampling", lambda: references(beside)),
         ("Cost of a sample", lambda: cost(find("cost", {}))),
         ("Data", lambda: _data(data)),
         ("How to repeat it", lambda: _repeat(config, choices, env)),

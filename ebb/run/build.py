@@ -14,7 +14,7 @@ from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, autocast_of
 from ebb.system.system import System
 from ebb.train.gradients import GradientProbe
-from ebb.train.loop import Step, Training, updates
+from ebb.train.loop import Descent, Step, Training, updates
 from ebb.train.objectives.compiled import compiling
 from ebb.train.objectives.objective import Objective
 from ebb.train.validate import Validation
@@ -77,15 +77,6 @@ def updates_of(
     Raises ResourceError where the network cannot be compiled and should be.
     """
     loader = loader or parts.loader
-    made = updates(
-        parts.training,
-        parts.objective,
-        loader,
-        steps=steps,
-        rate=rate,
-        seed=loader.seed,
-        accumulate=recipe.optimiser.accumulate,
-        clip=recipe.optimiser.clip,
-        autocast=autocast_of(recipe),
-    )
+    how = Descent(loader.seed, recipe.optimiser.accumulate, recipe.optimiser.clip, autocast_of(recipe))
+    made = updates(parts.training, parts.objective, loader, how, steps=steps, rate=rate)
     return compiling(made) if recipe.runs == "compiled" else made

@@ -120,6 +120,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     axes = ", ".join(f"{name} {size}" for name, size in zip(system.modality.axes, system.shape, strict=True))
     count, (what, process) = sum(p.numel() for p in system.model.module.parameters()), system.model.card()
     names, how, hears = ", ".join(system.labels.names) or "none", system.sampling, system.conditioner
+    sampling = ", ".join([how.solver, f"{how.steps} steps", f"guidance {how.guidance:g}", *how.guides])
     heard = "".join(f"- {name}: {what}\n" for name, what in hears.conditions.items() if name != "label")
     replace_text(
         folder / "card.md",
@@ -127,7 +128,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
         f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
         f"- makes: {system.modality.things}, {axes}\n"
         f"- labels: {names}\n{heard}"
-        f"- {process}\n- sampling: {how.solver}, {how.steps} steps, guidance {how.guidance:g}\n"
+        f"- {process}\n- sampling: {sampling}\n"
         f"- data: see data.json; recipe: run.yaml; figures: evaluation.json after `ebb evaluate`\n\n"
         "What it makes is made by a machine; say so where you show it.\n",
     )

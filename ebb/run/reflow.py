@@ -20,7 +20,7 @@ from ebb.data.loader import Examples
 from ebb.encode.conditioner import part
 from ebb.errors import UsageError
 from ebb.events import Work
-from ebb.recipe.recipe import DiffusionRecipe, Recipe, from_yaml
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, from_yaml, of_diffusion
 from ebb.sample.noise import Noise
 from ebb.store.origin import Origin
 from ebb.store.shards import cached
@@ -43,22 +43,23 @@ def inherited(asked: Recipe) -> Recipe:
 
     Raises UsageError for a run that is not there, another path than the linear one, and settings that differ.
     """
-    if not isinstance(asked, DiffusionRecipe) or asked.reflow is None:
+    teacher = asked.origins().get("teacher")
+    if teacher is None:
         return asked
-    file = Path(asked.reflow) / "run.yaml"
+    asked, file = of_diffusion(asked), Path(teacher) / "run.yaml"
     if not file.is_file():
-        raise UsageError(f"there is no run {asked.reflow} to reflow", "train it first: ebb train DATA")
+        raise UsageError(f"there is no run {teacher} to reflow", "train it first: ebb train DATA")
     base = from_yaml(file)[0]
-    if not isinstance(base, DiffusionRecipe) or base.path != "linear":
+    if getattr(base, "path", None) != "linear":
         raise UsageError(
-            f"{asked.reflow} is not a diffusion model on the linear path, whose flows alone can become straight",
+            f"{teacher} is not a diffusion model on the linear path, whose flows alone can become straight",
             "train one: ebb train DATA --path linear",
         )
     usual = DiffusionRecipe()
     for name in SHARED:
         own = getattr(asked, name)
         if own not in (getattr(usual, name), getattr(base, name)):
-            raise UsageError(f"{name} is that of {asked.reflow} when it is reflowed", f"leave --{name} out")
+            raise UsageError(f"{name} is that of {teacher} when it is reflowed", f"leave --{name} out")
     shared = {name: getattr(base, name) for name in SHARED}
     return asked.model_copy(update=shared | {"times": asked.times or "uniform"})
 

@@ -28,7 +28,7 @@ from ebb.store.write import replace_text
 from ebb.system.families.family import autocast_of
 from ebb.system.requests import asked_for
 from ebb.system.sampler import Sampler
-from ebb.train.guard import STRIKES, Skip, Trouble, explain, poisoned, unsound
+from ebb.train.guard import STRIKES, Circumstances, Skip, Trouble, explain, poisoned, unsound
 from ebb.train.loop import Step, seed_of
 
 CHECKPOINT_EVERY = 60.0
@@ -170,8 +170,7 @@ class Supervisor:
             number, signalled = step.number, stopped()
             last, preview = number == self.steps, next((g for g in grids if g > number), self.steps)
             save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
-            beside = (number in steps for steps in (grids, measured, probed))
-            due = Due(*beside, save, last or bool(signalled), preview)
+            due = Due(number in grids, number in measured, number in probed, save, last or bool(signalled), preview)
             if not (due.whole or number % every == 0):
                 continue
             try:
@@ -252,15 +251,15 @@ class Supervisor:
         batch_fault = self.batch_fault(self.skips[-1]) if self.skips else None
         if fault is None and longest < STRIKES and batch_fault is not None:
             return None
-        return explain(
-            self.skips,
-            usual=training.guard.usual(),
-            usual_levels=self.log.last.get("levels"),
-            fault=fault or unsound(training.state()),
-            batch_fault=batch_fault,
-            autocast=autocast_of(self.recipe),
-            rate=step.rate,
+        there = Circumstances(
+            step.rate,
+            training.guard.usual(),
+            self.log.last.get("levels"),
+            fault or unsound(training.state()),
+            batch_fault,
+            autocast_of(self.recipe),
         )
+        return explain(self.skips, there)
 
     def batch_fault(self, skip: Skip) -> str | None:
         """What is wrong with the batches of a skipped update, if that can be seen in them."""

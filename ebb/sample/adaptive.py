@@ -115,9 +115,9 @@ class Adaptive:
         begin, last = math.atan(t.nsr), math.atan(s.nsr) if s.sigma else min(math.atan(t.nsr), self.sliver)
         field, count = flow(denoise.denoiser, cond), len(x)
         z, angle = x / t.norm, torch.full((count,), begin, dtype=torch.float64)
-        first = field(z, angle)
-        x0 = math.cos(begin) * z - math.sin(begin) * first
-        z, _, state = integrate(field, z, first, angle, last, self, state or self.fresh(count), rms)
+        here = Waypoint(angle, z, field(z, angle))
+        x0 = math.cos(begin) * z - math.sin(begin) * here.slope
+        (_, z, _), state = integrate(field, here, last, self, state or self.fresh(count), rms)
         if s.sigma == 0:  # asked again, though the slope tells x̂0 to within rounding: what a guide holds stays exact
             near = where(denoise.path, -math.log(math.tan(last)))
             landed = denoise(near.norm * z, near, cond)
@@ -167,27 +167,29 @@ def tried(field: Field, y: Tensor, first: Tensor, angle: Tensor, h: Tensor) -> t
     return there, slopes[-1], step * sum(w * k for w, k in zip(ERROR, slopes, strict=True) if w)
 
 
+class Waypoint(NamedTuple):
+    """Where a way is: the angle [b], y [b, *d], and its slope dy/dangle [b, *d]."""
+
+    angle: Tensor
+    y: Tensor
+    slope: Tensor
+
+
 def integrate(
-    field: Field,
-    y: Float[Tensor, "b *d"],
-    slope: Float[Tensor, "b *d"],
-    angle: Float[Tensor, "b"],
-    stop: float,
-    rule: Adaptive,
-    memory: Memory,
-    norm: Callable[[Tensor], Tensor],
-) -> tuple[Float[Tensor, "b *d"], Float[Tensor, "b *d"], Memory]:
-    """Follow dy/dangle = field from `angle`, where the slope is `slope`, to `stop`: (y, its slope, memory) there.
+    field: Field, place: Waypoint, stop: float, rule: Adaptive, memory: Memory, norm: Callable[[Tensor], Tensor]
+) -> tuple[Waypoint, Memory]:
+    """Follow dy/dangle = field from `place` to the angle `stop`: the place and the memory there.
 
     `norm` measures y and its error per sample. Every sample keeps its own step; raises UsageError beyond rule.limit.
     """
+    angle, y, slope = place
     size, errors = memory.size, torch.stack(memory.errors)
     calls, past = memory.attempts.calls + 1, [memory.attempts]
     for _ in range(rule.limit):
         left = (stop - angle).abs()
         active = left > 0
         if not active.any():
-            return y, slope, Memory(size, (errors[0], errors[1]), joined(past, calls))
+            return Waypoint(angle, y, slope), Memory(size, (errors[0], errors[1]), joined(past, calls))
         ends = size >= left
         h = torch.where(ends, left, size) * torch.sign(stop - angle)
         there, last, off = tried(field, y, slope, angle, h)

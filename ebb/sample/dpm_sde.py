@@ -40,9 +40,12 @@ def renewal(eta: float, t: Moment, s: Moment) -> tuple[float, float, float]:
     return keep, s.alpha - keep * t.alpha, s.sigma * math.sqrt(1 - share**2)
 
 
-def renewed(eta: float, x: Tensor, t: Moment, s: Moment, weights: tuple[float, ...], past: Past, draw: Draw) -> Tensor:
-    """The step of the module's formula from x at `t` to `s`, with x̄0 = Σ w_j·x̂0_j; no draw where nothing is renewed."""
-    keep, aim, spare = renewal(eta, t, s)
+def renewed(
+    x: Tensor, shares: tuple[float, float, float], weights: tuple[float, ...], past: Past, draw: Draw
+) -> Tensor:
+    """The step of the module's formula from x, by the shares of `renewal`, with x̄0 = Σ w_j·x̂0_j; no draw where nothing
+    is renewed."""
+    keep, aim, spare = shares
     return combine((keep, x), *spread_over(aim, weights, past), (spare, draw(x) if spare else x))
 
 
@@ -68,7 +71,7 @@ class DPMpp2MSDE:
         """One denoiser call, and one draw where η > 0."""
         x0 = denoise(x, t, cond)
         used = usable(((x0, t), *state), s)
-        return Stepped(renewed(self.eta, x, t, s, midpoint(s, used), used, draw), x0, ((x0, t),))
+        return Stepped(renewed(x, renewal(self.eta, t, s), midpoint(s, used), used, draw), x0, ((x0, t),))
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class DPMpp3MSDE:
         past = ((x0, t), *state)[:3]
         used = usable(past, s)
         weights = averages(1 + self.eta, denoise.path, "lam", t, s, tuple(when for _, when in used))
-        return Stepped(renewed(self.eta, x, t, s, weights, used, draw), x0, past[:2])
+        return Stepped(renewed(x, renewal(self.eta, t, s), weights, used, draw), x0, past[:2])
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class DPMpp2SSDE:
         x0 = denoise(x, t, cond)
         middle = halfway(denoise.path, t, s)
         if middle is None:
-            return Stepped(renewed(self.eta, x, t, s, (1.0,), ((x0, t),), draw), x0, None)
+            return Stepped(renewed(x, renewal(self.eta, t, s), (1.0,), ((x0, t),), draw), x0, None)
         whole, first, second = (renewal(self.eta, *ends) for ends in ((t, s), (t, middle), (middle, s)))
         z1, z2 = (draw(x), draw(x, 1)) if self.eta else (x, x)  # without η their factors are 0
         there = denoise(combine((first[0], x), (first[1], x0), (first[2], z1)), middle, cond)

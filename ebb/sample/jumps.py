@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -19,42 +20,50 @@ from ebb.sample.trajectory import Denoise, Point, checked
 from ebb.shapes import Float
 
 
+@dataclass(frozen=True, eq=False)
+class Renewal:
+    """The `share` γ of the noise at each stop that is new, drawn from noise(step, like), as `ebb.Noise` is.
+
+    The jump goes on to u, ν_u = √(1 − γ²)·ν_s, and the forward process leads back up to s (Kim et al. 2024,
+    algorithm 3). 0 follows the flow; 1 is the multistep sampling of consistency models, to the data and up again (Song
+    et al. 2023, algorithm 1). Raises UsageError for a share outside 0…1.
+    """
+
+    share: float
+    noise: Callable[..., Tensor]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise UsageError(f"the share of the noise that is renewed is between 0 and 1, got {self.share}")
+
+    def below(self, path: Path, s: Moment) -> Moment:
+        """The moment u ≤ s with ν_u = √(1 − γ²)·ν_s; s itself where nothing is renewed."""
+        if self.share == 0 or s.sigma == 0:
+            return s
+        return at(path, 0.0) if self.share == 1 else where(path, s.lam - math.log1p(-(self.share**2)) / 2)
+
+
 def jumps(
     flow_map: FlowMap,
     times: Float[Tensor, "n"],
     x: Float[Tensor, "b *d"],
     cond: Cond,
     guide: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser,
-    *,
-    renewed: float = 0.0,
-    noise: Callable[..., Tensor] | None = None,
+    renewal: Renewal | None = None,
 ) -> Iterator[Point]:
     """One call and one jump for each step of a falling grid, yielding a Point after each; the last point is the sample.
 
-    `renewed` γ is the share of the noise at s that is new: the jump goes on to u, ν_u = √(1 − γ²)·ν_s, and the forward
-    process leads back up to s (Kim et al. 2024, algorithm 3). 0 follows the flow; 1 is the multistep sampling of
-    consistency models, to the data and up again (Song et al. 2023, algorithm 1). It draws noise(step, like), as
-    `ebb.Noise` does. Raises UsageError for a grid that does not fall, and for γ > 0 without noise.
+    Without a `renewal` they follow the flow. Raises UsageError for a grid that does not fall.
     """
     path = flow_map.path
     grid = checked(times, path)
-    if grid[0] < grid[-1] or not 0 <= renewed <= 1 or (renewed > 0 and noise is None):
-        raise UsageError(
-            f"jumps need falling times, 0 ≤ renewed ≤ 1, and noise where renewed > 0; got {grid[:6]}, {renewed}",
-            "for example renewed=1, noise=ebb.Noise.of(seed, count)",
-        )
+    if grid[0] < grid[-1]:
+        raise UsageError(f"jumps need falling times, got {grid[:6]}")
     for index, (t, s) in enumerate(pairwise(at(path, time) for time in grid)):
-        u = below(path, s, renewed)
+        u = s if renewal is None else renewal.below(path, s)
         with torch.no_grad():
             x0 = Denoise(guide(flow_map.toward(u.time)))(x, t, cond)
             x = t.jump(x, x0, u)
-            if noise is not None and u is not s:
-                x = diffused(x, u, s, noise(index, x))
+            if renewal is not None and u is not s:
+                x = diffused(x, u, s, renewal.noise(index, x))
         yield Point(s.time, x, x0)
-
-
-def below(path: Path, s: Moment, renewed: float) -> Moment:
-    """The moment u ≤ s with ν_u = √(1 − renewed²)·ν_s; s itself where nothing is renewed."""
-    if renewed == 0 or s.sigma == 0:
-        return s
-    return at(path, 0.0) if renewed == 1 else where(path, s.lam - math.log1p(-(renewed**2)) / 2)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.moment import at
+from ebb.process.path import Path
 from ebb.sample.noise import START
 from ebb.sample.trajectory import Point, Solver, trajectory
 from ebb.shapes import Float
@@ -37,9 +39,35 @@ class Scheme:
         """Samples from noise alone: where a trajectory from `start` ends."""
         return last(self(self.start(noise, like), cond, noise))
 
-    def guided(self, guide: Callable[[Denoiser], Denoiser]) -> Scheme:
-        """The same with a guide around the denoiser."""
-        return replace(self, denoiser=guide(self.denoiser))
+    def guided(self, *guides: Callable[[Denoiser], Denoiser]) -> Scheme:
+        """The same with guides around the denoiser, each around those before it."""
+        denoiser = self.denoiser
+        for guide in guides:
+            denoiser = guide(denoiser)
+        return replace(self, denoiser=denoiser)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the solver asks for noise on its way: found by following it with one number and no network."""
+        draws = list[int]()
+
+        def noise(step: int, like: Tensor, part: int = 0) -> Tensor:
+            draws.append(step)
+            return torch.zeros_like(like)
+
+        last(replace(self, denoiser=Nought(self.denoiser.path))(torch.ones(1, 1), {}, noise))
+        return bool(draws)
+
+
+@dataclass(frozen=True)
+class Nought:
+    """The denoiser of data that is 0."""
+
+    path: Path
+
+    def __call__(self, x: Float[Tensor, "b *d"], t: Float[Tensor, "b"], cond: Cond) -> Float[Tensor, "b *d"]:
+        """0."""
+        return torch.zeros_like(x)
 
 
 def last(points: Iterator[Point]) -> Float[Tensor, "b *d"]:

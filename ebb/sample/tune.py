@@ -28,6 +28,13 @@ class StochasticError(UsageError):
     """A search for a solver that draws noise."""
 
 
+FINE = 48
+"""Steps of the long trajectory."""
+
+ROUNDS = 4
+"""In which every time is moved, each time by half as much."""
+
+
 @dataclass(frozen=True)
 class Tuned:
     """A grid, float64 [steps + 1], and how far samples end from the long trajectory's end, before and after.
@@ -47,26 +54,22 @@ def tune(
     start: Float[Tensor, "n"],
     x: Float[Tensor, "b *d"],
     cond: Cond,
-    *,
-    fine: int = 48,
-    rounds: int = 4,
 ) -> Tuned:
     """Times, as many as `start` has, from which `solver` lands nearest to where a long trajectory lands.
 
     `x` is the warm-up batch's noise at start[0]; start[0] and the end, 0, stay. The reference is Heun's method in about
-    `fine` steps.
-    Candidates are `start` and the grid of `shortest`; the better one is improved by moving one time at a time in log ν
-    by shares of its neighbours' distance, halved each of `rounds` rounds. Costs 2·fine + about 5·rounds·steps² calls of
-    the denoiser. Raises StochasticError for a solver that draws noise, since its end is no function of its times,
-    and UsageError for a start that does not end at 0 or has as many steps as the reference.
+    FINE steps. Candidates are `start` and the grid of `shortest`; the better one is improved by moving one time at a
+    time in log ν by shares of its neighbours' distance, halved each of ROUNDS rounds. Costs 2·FINE + about
+    5·ROUNDS·steps² calls of the denoiser. Raises StochasticError for a solver that draws noise, since its end is no
+    function of its times, and UsageError for a start that does not end at 0 or has as many steps as the reference.
     """
     path, steps = denoiser.path, len(start) - 1
-    if float(start[-1]) != 0 or steps >= fine // 2:
+    if float(start[-1]) != 0 or steps >= FINE // 2:
         raise UsageError(
-            f"a grid to improve ends at 0 and has fewer than {fine // 2} steps, got {steps} to {float(start[-1]):g}",
+            f"a grid to improve ends at 0 and has fewer than {FINE // 2} steps, got {steps} to {float(start[-1]):g}",
             "long grids need no search",
         )
-    times = LogSNR()(path, fine)
+    times = LogSNR()(path, FINE)
     times = torch.cat([start[:1], times[times < start[0]]])
     along = [x]
     answers = []
@@ -84,7 +87,7 @@ def tune(
     candidate = shortest(path, times.tolist(), along, answers, steps)
     if (found := error(candidate)) < lowest:
         best, lowest = candidate, found
-    for share in (0.5**k for k in range(1, rounds + 1)):
+    for share in (0.5**k for k in range(1, ROUNDS + 1)):
         for place in range(1, steps):
             for direction in (-1, 1):
                 moved = shifted(path, best, place, direction * share)

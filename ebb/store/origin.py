@@ -10,8 +10,8 @@ from typing import Any, Literal
 from ebb.errors import UsageError
 from ebb.store.checkpoint import sha256
 
-Role = Literal["base", "teacher", "autoencoder", "weak"]
-"""What it is to the run that stands on it: adapted, learnt from, whose latents are denoised, or guided away from."""
+Role = Literal["teacher", "autoencoder"]
+"""What it is to the run that stands on it: learnt from, or whose latents are denoised."""
 
 
 @dataclass(frozen=True)

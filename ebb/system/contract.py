@@ -90,7 +90,7 @@ def upgraded(contract: Mapping[str, Any]) -> dict[str, Any]:
     conditions |= {"text": {"kind": "frozen_text" if "folders" in text else "text", **text}} if text else {}
     conditions |= {beside["name"]: {"kind": "picture", **beside}} if beside else {}
     ports = {name: spell(port, PORTS) for name, port in Conditioner.from_json(conditions).ports.items()}
-    kind, fields = split(contract["network"], "network")
+    kind, _, fields = split(contract["network"], "network")
     sizes = {name: fields.pop(name, 0) for name in SIZES}
     if any(sizes.values()) != bool(ports):
         raise ValueError(f"conditions {sorted(ports)} for a network of {sizes}")

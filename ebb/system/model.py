@@ -18,6 +18,7 @@ from ebb.process.predict import audible
 from ebb.process.times import GRIDS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
+from ebb.sample.louder import Louder
 from ebb.sample.noise import Noise
 from ebb.sample.scheme import Scheme
 from ebb.sample.solvers import SOLVERS
@@ -92,8 +93,9 @@ def scheme_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Scheme:
     times = parse(sampling.grid, GRIDS, "grid")(denoiser.path, sampling.steps)
     dtype = torch.bfloat16 if sampling.precision == "bf16" else None
     asked: Denoiser = denoiser if dtype is None else Autocast(denoiser, dtype)
+    solver, scale = parse(sampling.solver, SOLVERS, "solver"), sampling.noise_scale
     return Scheme(
         asked if denoiser.answers == 1 else LearnedVariance(denoiser, dtype),
-        parse(sampling.solver, SOLVERS, "solver"),
+        solver if scale == 1 else Louder(solver, scale),
         audible(denoiser.path, denoiser.prediction, times),
     )

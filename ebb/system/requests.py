@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
-from ebb.data.metadata import Metadata
 from ebb.encode.conditioner import Conditioner, Values
 from ebb.store.shards import Rows
 from ebb.system.system import System
@@ -23,20 +22,14 @@ def asked_for(system: System, dataset: Dataset, count: int, seed: int) -> Values
 
 
 def values_of(dataset: Dataset, rows: NDArray[np.int64] | None = None) -> Values:
-    """What is said of images, or of some of them, by name."""
+    """What is said of examples, or of some, by name: labels by theirs, captions, rows of numbers and pictures, of
+    these what there is."""
     some = np.arange(len(dataset.rows)) if rows is None else rows
     labels = None if dataset.labels is None else dataset.labels[some]
     captions = None if dataset.captions is None else [dataset.captions[row] for row in some]
-    return values_from(dataset.names, labels, captions, dataset.metadata.take(some))
-
-
-def values_from(
-    names: Sequence[str], labels: NDArray[np.int64] | None, captions: Sequence[str] | None, metadata: Metadata
-) -> Values:
-    """What is said of images by name: labels by theirs, captions, rows of numbers and pictures, of these what there
-    is."""
-    given: dict[str, Any] = {} if labels is None else {"label": [names[label] for label in labels]}
-    given |= {} if captions is None else {"text": list(captions)}
+    metadata = dataset.metadata.take(some)
+    given: dict[str, Any] = {} if labels is None else {"label": [dataset.names[label] for label in labels]}
+    given |= {} if captions is None else {"text": captions}
     if metadata.numbers is not None:
         given["numbers"] = [None if np.isnan(row).any() else tuple(row.tolist()) for row in metadata.numbers]
     return {**given, **metadata.pictures}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, SupportsIndex, TypedDict, runtime_checkable
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ebb.encode.conditioner import Values, part
 from ebb.errors import EbbError
-from ebb.guide.cfg import Guide, cfg
+from ebb.guide.cfg import Guide
+from ebb.guide.named import guided
 from ebb.machine import ready
 from ebb.process.denoiser import Cond
 from ebb.recipe.limits import whole
@@ -30,6 +31,8 @@ class Settings(TypedDict, total=False):
     grid: str | None
     steps: SupportsIndex | None
     guidance: float | None
+    guides: Sequence[str] | None
+    noise_scale: float | None
     precision: str | None
 
 
@@ -87,7 +90,7 @@ class Sampler:
     """`system`, ready to be asked: a request in, points or samples out.
 
     Samples are made `batch` at a time. `compiled` fuses network, guides and solver for whole batches (`ebb.fused`): it
-    takes a minute first. Everywhere `guide` goes around the classifier-free guidance of the request. Raises UsageError
+    takes a minute first. Everywhere `guide` goes around the request's own guides. Raises UsageError
     for a batch that is none.
     """
 
@@ -126,10 +129,10 @@ class Sampler:
 
     def draw(self, request: Request, guide: Guide | None, compiled: bool = False) -> Draw:
         """How the model draws what is requested, with its guides."""
-        scale = request.sampling.guidance
-        guides = [cfg(scale, self.system.null())] * (scale != 1) + ([guide] if guide else [])
+        how = request.sampling
+        guides = guided(how.guides, how.guidance, self.system.null()) + ([guide] if guide else [])
         ready()
-        return self.system.model.draw(self.system.inner, request.sampling, guides, compiled=compiled)
+        return self.system.model.draw(self.system.inner, how, guides, compiled=compiled)
 
     def points(self, draw: Draw, request: Request) -> Iterator[Point]:
         """The points of a request, by its conditions and its noise."""

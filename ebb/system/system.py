@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,10 @@ from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.labels import Labels
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError, nearest
+from ebb.guide.apg import Projected
 from ebb.guide.cfg import Guide
+from ebb.guide.named import Threshold, guided, named
+from ebb.guide.rescale import Rescaled
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.limits import real, whole
@@ -29,7 +32,7 @@ from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
 from ebb.system.contract import parts_of, written
 from ebb.system.modalities import modality_of, modality_written
-from ebb.system.model import Model
+from ebb.system.model import Model, scheme_of
 from ebb.system.sampler import Request, Sampler, Settings
 
 
@@ -151,13 +154,15 @@ class System:
         for name in settings.keys() - Sampling.model_fields.keys():
             raise UsageError(f"there is no sampling setting {name!r}", nearest(name, Sampling.model_fields))
         given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
-        for name, number in (("steps", partial(whole, "solver steps")), ("guidance", partial(real, "guidance"))):
+        for name, number in NUMBERS.items():
             if name in given:
                 given[name] = number(given[name])
         if self.sampling.grid.startswith("given") and {"steps", "solver"} & {
             name for name, value in given.items() if value != getattr(self.sampling, name)
         }:
             given = {"grid": Sampling().grid} | given  # times that were searched for other steps
+        if given.get("solver", self.sampling.solver) != self.sampling.solver:
+            given = {"noise_scale": 1.0} | given  # of the solver that the system has
         if self.sampling.precision == "bf16" and not multiplies_bf16(self.device):
             given = {"precision": "fp32"} | given  # of the machine that it was trained on
         try:
@@ -168,7 +173,32 @@ class System:
             raise UsageError(
                 f"guidance {how.guidance:g} needs labels or texts, numbers or a picture, and this model hears none"
             )
+        self.effective(how, given)
         return how
+
+    def effective(self, how: Sampling, given: Container[str]) -> None:
+        """Raise UsageError for guides that are not known, and where what is `given` of `how` would change nothing."""
+        bends = [*named(how.guides, Rescaled, Projected)]
+        guided(how.guides, how.guidance, {})
+        if bends and "guides" in given and how.guidance == 1:
+            raise UsageError(f"{bends[0]} bends guidance, which is off at scale 1", "add --guidance 2")
+        if self.space is not None and (bounds := [*named(how.guides, Threshold)]):
+            raise UsageError(f"{bounds[0]} needs a range that the data keeps to, and latents have none", "leave it out")
+        if how.noise_scale == 1:
+            return
+        if self.model.denoiser is None or not scheme_of(self.model.denoiser, how).stochastic:
+            raise UsageError(
+                f"{how.solver} draws no noise on its way, and {how.noise_scale:g} times none is none",
+                'try --solver ddpm, or "ddim(eta=1)"',
+            )
+
+
+NUMBERS: dict[str, Callable[[Any], float]] = {
+    "steps": partial(whole, "solver steps"),
+    "guidance": partial(real, "guidance"),
+    "noise_scale": partial(real, "noise scale"),
+}
+"""How the numbers among the settings of sampling are read."""
 
 
 def locate(run: str | Path) -> Path:

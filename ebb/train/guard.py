@@ -170,36 +170,43 @@ def poisoned(batch: Batch, other: Batch) -> str | None:
     return None
 
 
-def explain(
-    skips: Sequence[Skip],
-    *,
-    usual: tuple[float, float],
-    usual_levels: Sequence[float | None] | None = None,
-    fault: str | None = None,
-    batch_fault: str | None = None,
-    autocast: torch.dtype | None = None,
-    rate: float,
-) -> Trouble:
-    """The likely cause of `skips`, the surest evidence first.
+@dataclass(frozen=True)
+class Circumstances:
+    """What is known where updates are skipped."""
 
-    `fault` names a tensor that is not finite (`unsound`), `batch_fault` says what is wrong with the batch of the last
-    skip (`poisoned`), `usual` and `usual_levels` are what good updates had, `rate` is the learning rate.
-    """
-    lower = f"--optimiser.lr {rate / 4:.1g} --fresh"
-    if fault is not None:
-        return Trouble(f"{fault} is not finite", f"an overflow, or faulty memory: try {lower}")
+    rate: float
+    """the learning rate"""
+    usual: tuple[float, float]
+    """loss and gradient norm of good updates"""
+    usual_levels: Sequence[float | None] | None = None
+    """their loss in each bin of the log-SNR"""
+    fault: str | None = None
+    """the name of a tensor that is not finite (`unsound`)"""
+    batch_fault: str | None = None
+    """what is wrong with the batch of the last skip (`poisoned`)"""
+    autocast: torch.dtype | None = None
+    """what the forward pass computes in"""
+
+
+def explain(skips: Sequence[Skip], there: Circumstances) -> Trouble:
+    """The likely cause of `skips`, the surest evidence first."""
+    lower = f"--optimiser.lr {there.rate / 4:.1g} --fresh"
+    if there.fault is not None:
+        return Trouble(f"{there.fault} is not finite", f"an overflow, or faulty memory: try {lower}")
     if not skips:
         return Trouble("an update was bad and nothing is known of it", f"try {lower}")
     last = skips[-1]
-    said = last.reason(usual)
-    if batch_fault is not None:
-        return Trouble(f"{said}: batch {last.batch} {batch_fault}", "look for it in the data, or at what makes batches")
-    levels = driven(skips, usual_levels)
+    said = last.reason(there.usual)
+    if there.batch_fault is not None:
+        return Trouble(
+            f"{said}: batch {last.batch} {there.batch_fault}", "look for it in the data, or at what makes batches"
+        )
+    levels = driven(skips, there.usual_levels)
     said += f", {levels}" if levels else ""
-    if autocast is not None and not any(math.isfinite(skip.loss) for skip in skips):
-        name = str(autocast).removeprefix("torch.")
+    if there.autocast is not None and not any(math.isfinite(skip.loss) for skip in skips):
+        name = str(there.autocast).removeprefix("torch.")
         return Trouble(f"{said}: the forward pass overflows in {name}", "try --precision fp32 --fresh")
-    return Trouble(f"{said}: the learning rate of {rate:.2g} may be too high", f"try {lower}")
+    return Trouble(f"{said}: the learning rate of {there.rate:.2g} may be too high", f"try {lower}")
 
 
 def driven(skips: Sequence[Skip], usual: Sequence[float | None] | None) -> str:

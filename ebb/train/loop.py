@@ -96,28 +96,38 @@ def seed_of(seed: int, step: int, part: int) -> int:
     return int(np.random.Philox(key=key, counter=step).random_raw()) >> 1
 
 
+@dataclass(frozen=True)
+class Descent:
+    """How an update comes to its gradient."""
+
+    seed: int = 0
+    """of all that the objective draws"""
+    accumulate: int = 1
+    """batches in an update"""
+    clip: float = 1.0
+    """the largest norm of a gradient"""
+    autocast: torch.dtype | None = None
+    """what the forward pass computes in"""
+
+
 def updates(
     training: Training,
     objective: Objective,
     batches: Callable[[int], Batch],
+    how: Descent = Descent(),
     *,
     steps: int,
     rate: Callable[[int], float] | None = None,
-    seed: int = 0,
-    accumulate: int = 1,
-    clip: float = 1.0,
-    autocast: torch.dtype | None = None,
 ) -> Iterator[Step]:
     """Update until `steps` in all have been made, yielding after each; continue from wherever `training` is.
 
     `batches(number)` gives batch number `step·accumulate + part`. `rate(step)` sets the learning rate (else the
-    optimiser's own stays), gradients are clipped to norm `clip`, and the forward pass runs under `autocast`.
-    An update that `training.guard` finds bad changes nothing but the counters.
+    optimiser's own stays). An update that `training.guard` finds bad changes nothing but the counters.
     """
     ready()
     model, optimizer = training.model, training.optimizer
     device = next(model.parameters()).device
-    generator = torch.Generator(device)
+    generator, accumulate = torch.Generator(device), how.accumulate
     while training.step < steps:
         step = training.step
         if rate is not None:
@@ -126,8 +136,8 @@ def updates(
         total, terms, levels, images = torch.zeros((), device=device), dict[str, Tensor](), None, 0
         for part in range(accumulate):
             batch = batches(step * accumulate + part)
-            generator.manual_seed(seed_of(seed, step, part))
-            with torch.autocast(device.type, autocast) if autocast else nullcontext():
+            generator.manual_seed(seed_of(how.seed, step, part))
+            with torch.autocast(device.type, how.autocast) if how.autocast else nullcontext():
                 loss = objective(model, batch, generator)
             (loss.value / accumulate).backward()  # type: ignore[no-untyped-call]
             total += loss.value.detach() / accumulate
@@ -135,7 +145,7 @@ def updates(
             if loss.levels is not None:
                 levels = loss.levels if levels is None else levels + loss.levels
             images += len(batch.x0)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), how.clip)
         bad = training.guard(total, norm)
         update_unless(bad, optimizer)
         optimizer.zero_grad(set_to_none=True)

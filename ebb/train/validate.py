@@ -30,6 +30,7 @@ class Validation:
 
     The noise of image i is keyed by seed + i, and its time is the ((i + ½)/n)-quantile of the objective's density: the
     n images together cover every noise level that is trained, once. No condition is dropped and nothing is augmented.
+    With the objective of the run it is in the unit of the training loss.
     """
 
     batches: list[Batch]
@@ -53,27 +54,18 @@ class Validation:
         return total / count
 
 
-def validation_of(
-    unseen: Examples | None,
-    objective: Denoising,
+def unseen_batches(
+    unseen: Examples,
     *,
     encode: Callable[[Tensor], Tensor] = lambda x: x,
     batch: int = MOST,
     seed: int = 0,
     device: torch.device = CPU,
-    autocast: torch.dtype | None = None,
-) -> Validation | None:
-    """The validation on at most MOST held-out images, chosen by `seed`, in batches of `batch`; None where none exist.
+) -> list[Batch]:
+    """At most MOST held-out images, chosen by `seed`, in batches of `batch`.
 
-    With the objective of the run its loss is in the unit of the training loss. `encode` makes of values in [−1, 1] what
-    is denoised.
+    `encode` makes of values in [−1, 1] what is denoised.
     """
-    if unseen is None:
-        return None
     chosen = keyed(seed, CHOICE).permutation(len(unseen.x0))[:MOST]
-    batches = []
-    for first in range(0, len(chosen), batch):
-        index = chosen[first : first + batch]
-        x0 = encode(unseen.read(index, device))
-        batches.append(Batch(x0, unseen.conditions(index, device)))
-    return Validation(batches, objective, seed, autocast)
+    parts = (chosen[first : first + batch] for first in range(0, len(chosen), batch))
+    return [Batch(encode(unseen.read(index, device)), unseen.conditions(index, device)) for index in parts]

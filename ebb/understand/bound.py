@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ebb.data.metadata import NOTHING, Metadata
+from ebb.encode.conditioner import Values
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.moment import where
 from ebb.sample.noise import Noise
 from ebb.shapes import Float
 from ebb.system.system import System
-from ebb.understand.likelihood import UNIT, WIDTH, batched, interval, loudest
+from ebb.understand.likelihood import NOTHING_GIVEN, UNIT, WIDTH, batched, interval, loudest
 
 LOUDEST = 80.0
 """The chain begins at this ν, or at the path's own end if that is earlier."""
@@ -50,9 +49,7 @@ class Bound:
 def bound(
     system: System,
     images: NDArray[np.uint8],
-    labels: NDArray[np.int64] | None,
-    captions: Sequence[str] | None = None,
-    metadata: Metadata = NOTHING,
+    given: Values = NOTHING_GIVEN,
     *,
     seed: int,
     levels: int = 32,
@@ -85,7 +82,7 @@ def bound(
     edges = torch.linspace(first, last, levels + 1, dtype=torch.float64)
     jitter = torch.from_numpy(np.random.default_rng([seed, 1]).random((len(images), levels)))
     rows = []
-    for begin, x0, cond in batched(system, images, labels, captions, metadata, BATCH):
+    for begin, x0, cond in batched(system, images, given, BATCH):
         places = edges[:-1] + (edges[1:] - edges[:-1]) * jitter[begin : begin + len(x0)]
         rows.append(spent(system.denoiser, x0, cond, edges, places, Noise.of(seed + begin, len(x0))))
     bits = torch.cat(rows) / (dims * math.log(2))

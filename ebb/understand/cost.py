@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +22,25 @@ from ebb.system.system import System
 BATCH = 128
 FEW = 4
 """Steps that memory and arithmetic are measured in: enough to fill what a solver of order 3 remembers."""
+
+
+ALONE = 100
+"""Samples that are drawn one at a time, at most, to see how long each takes."""
+
+PATIENCE = 5.0
+"""Seconds after which no further one is begun, where SEVERAL are there."""
+
+SEVERAL = 5
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds from the request of one sample to the sample: the median and the 99th percentile of `count` requests, one
+    after the other."""
+
+    p50: float
+    p99: float
+    count: int
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,7 @@ class Cost:
     batch: int
     device: str
     threads: int
+    latency: Latency
 
 
 def cost(system: System, *, seed: int = 0, batch: int = BATCH, spent: tuple[float, float] | None = None) -> Cost:
@@ -77,7 +98,24 @@ def cost(system: System, *, seed: int = 0, batch: int = BATCH, spent: tuple[floa
         batch=batch,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         threads=torch.get_num_threads(),
+        latency=latency(system, seed),
     )
+
+
+def latency(system: System, seed: int = 0) -> Latency:
+    """How long `system` takes for one sample by its own sampling: of at most ALONE, and no more than PATIENCE allows.
+
+    A first one, which finds nothing in the caches, is not counted.
+    """
+    sampler, took, began = Sampler(system, 1), list[float](), time.perf_counter()
+    for draw in range(ALONE + 1):
+        start = time.perf_counter()
+        sampler(system.request(system.given(1, seed=seed + draw), 1, seed + draw))
+        took.append(time.perf_counter() - start)
+        if len(took) > SEVERAL and time.perf_counter() - began > PATIENCE:
+            break
+    p50, p99 = np.quantile(took[1:], (0.5, 0.99)).tolist()
+    return Latency(p50, p99, len(took) - 1)
 
 
 def gflop(compute: Callable[[], object]) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ebb.data.loader import Batch
 from ebb.errors import UsageError
 from ebb.networks.evaluating import differentiable, evaluating
 from ebb.process.bins import BINS, centres
@@ -44,33 +45,32 @@ class Levels:
 
 def levels(
     denoiser: Predictor,
-    x0: Float[Tensor, "n *d"],
-    cond: Cond,
-    reference: Float[Tensor, "m *e"],
+    some: Batch,
+    known: Batch,
     *,
-    reference_cond: Cond | None = None,
     weight: Callable[..., Tensor] | None = None,
     seed: int = 0,
     bins: int = BINS,
 ) -> Levels:
-    """The loss of `denoiser` on the samples x0 at `bins` noise levels, and the two references in the same unit.
+    """The loss of `denoiser` on `some` images at `bins` noise levels, and of two others in the same unit.
 
     The model's loss is mean (F_θ − F)². An answer x̂0 has det²/σ²·mean (x̂0 − x0)², since F̂ − F = −det/σ·(x̂0 − x0).
-    No model has a lower expected loss than the ideal denoiser on the images that it knows, so take x0 from `reference`,
-    which is then the floor of the training loss; to reach it is to know the training set by heart. On other images it
-    is no floor: at low noise it answers with the nearest image it knows. Where the model is told a condition, give
-    `reference_cond` as well: the posterior is then over the reference images of the same condition.
+    No model has a lower expected loss than the ideal denoiser on the images that it knows, so take `some` of the
+    `known` ones: it is then the floor of the training loss; to reach it is to know the training set by heart. On other
+    images it is no floor: at low noise it answers with the nearest image it knows. Where the model is told a condition,
+    give those of the known images as well: the posterior is then over those of the same condition.
 
     The same noise, seeded per sample, is used at every level. `weight` (path, t, det) → [b] scales all three; without,
     they are what training descends under the unit weighting. The model is asked in evaluation mode and left as it was.
     Raises UsageError for no samples, for shapes that differ, and for a condition that no reference image has.
     """
+    x0, cond, reference = some.x0, some.cond, known.x0
     if not len(x0) or not len(reference) or x0.shape[1:] != reference.shape[1:]:
         raise UsageError(
             f"expected samples [n, *d] and a reference [m, *d], got {list(x0.shape)}, {list(reference.shape)}"
         )
     eps = Noise.of(seed, len(x0))(0, x0)
-    posterior = Posterior.of(x0, eps, reference, same(cond, reference_cond or {}, x0.device))
+    posterior = Posterior.of(x0, eps, reference, same(cond, known.cond, x0.device))
     off = float((x0.double() - mean_of(reference).to(x0.device)).square().mean())
     found = Levels(centres(bins), [], [], [], [], [])
     with evaluating(denoiser), differentiable(denoiser) as parameters:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,23 +13,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ebb.data.metadata import NOTHING, Metadata
 from ebb.data.pictures import batches
-from ebb.encode.conditioner import part
+from ebb.encode.conditioner import Values, part
 from ebb.errors import DataError, UsageError
-from ebb.judge.arrays import Given, array_of, indices_of
+from ebb.judge.arrays import Given, array_of
 from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
 from ebb.process.moment import Moment, at, where
 from ebb.process.path import spread
 from ebb.process.predict import audible
-from ebb.sample.adaptive import Adaptive, Attempts, Field, integrate, rms
+from ebb.sample.adaptive import Adaptive, Attempts, Field, Waypoint, integrate, rms
 from ebb.sample.noise import Noise
 from ebb.shapes import Float
-from ebb.system.requests import values_from
 from ebb.system.system import System
 
 RULE = Adaptive(1e-4)
 """About 60 denoiser calls, and 1e-4 nats per dimension, on mixtures."""
+
+QUIETEST = 0.002
+"""ν from which the flow is followed."""
 
 COARSE = Adaptive(3e-3)
 """About 55 calls on a trained U-Net, and within 0.005 bits per dimension of 1e-4, which takes 150."""
@@ -38,6 +40,9 @@ WIDTH = 2 / 255
 
 UNIT = "bits per dimension of 8-bit values"
 DENSE = "bits per dimension of the density of values in units of their deviation"
+
+NOTHING_GIVEN: Values = MappingProxyType({})
+"""Images of which nothing is said."""
 
 BATCH = 32  # images that flow together; a batch takes the calls of its slowest
 
@@ -52,6 +57,26 @@ class Likelihood(NamedTuple):
 
 Traced = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(x [b, *d], t [b]) → (x̂0 [b, *d], tr ∂x̂0/∂x [b]), float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Hutchinson:
+    """A trace, estimated with `count` Rademacher vectors v: tr J ≈ mean vᵀJv (Hutchinson 1990).
+
+    One set serves the whole way of a sample, drawn from `noise` (`ebb.Noise`): right in the mean, and the same for a
+    sample in any batch. Raises UsageError for fewer than one.
+    """
+
+    count: int
+    noise: Callable[..., Tensor]
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise UsageError(f"an estimated trace needs one probe or more, got {self.count}", "None is the exact one")
+
+    def probes(self, x: Tensor) -> Tensor:
+        """The vectors [k, b, *d]."""
+        return torch.stack([self.noise(0, x, k).sign() for k in range(self.count)])
 
 
 def traced(denoiser: Denoiser, cond: Cond, probes: Tensor, weight: float, dtype: torch.dtype) -> Traced:
@@ -112,31 +137,29 @@ def log_density(
     cond: Cond,
     *,
     rule: Adaptive = RULE,
-    nsr_min: float = 0.002,
-    nsr_max: float = math.inf,
-    probes: int = 0,
-    noise: Callable[..., Tensor] | None = None,
+    span: tuple[float, float] = (QUIETEST, math.inf),
+    trace: Hutchinson | None = None,
 ) -> Likelihood:
     """log p_0(x) = log p_end(x_end) + ∫ ∇·v along the flow v from the data to the noise (Song et al. 2021, eq. 39).
 
-    The divergence is exact with `probes` 0, at d backward passes a call. Else it is estimated with so many Rademacher
-    vectors v, tr J ≈ mean vᵀJv (Hutchinson), one set for the whole way of a sample, drawn from `noise` (`ebb.Noise`):
-    right in the mean, and the same for a sample in any batch.
+    The divergence is exact, at d backward passes a call, or an estimate (`Hutchinson`).
 
-    At σ = 0 the velocity is 0/0. It vanishes there like θ where the data has a density, so the piece up to nsr_min is
-    θ/2·v(θ), with an error of (nsr_min/std)⁴ for data that varies on the scale std. Data without a density (8-bit
-    values, a finite set, a surface) has no log p_0: the answer is then about that of the data blurred to nsr_min, and
-    changes with it; add noise of the width of one value to the data first (`bits_per_dim`). The end is at nsr_max or
-    the path's own; its density is `prior`. A network that predicts noise needs nsr_max below ∞, say 80.
+    The way goes over the `span` of ν = σ/α. At σ = 0 the velocity is 0/0. It vanishes there like θ where the data has a
+    density, so the piece up to the first ν is θ/2·v(θ), with an error of (ν/std)⁴ for data that varies on the scale
+    std. Data without a density (8-bit values, a finite set, a surface) has no log p_0: the answer is then about that of
+    the data blurred to it, and changes with it; add noise of the width of one value to the data first (`bits_per_dim`).
+    The end is at the last ν or the path's own; its density is `prior`. A network that predicts noise needs one below ∞,
+    say 80.
 
     The tolerance is on the error of a step, of z and of the nats per dimension. The denoiser must be differentiable in
-    x. Raises UsageError as `Adaptive` does, and for probes without noise.
+    x. Raises UsageError as `Adaptive` does.
     """
     path, shape, count = denoiser.path, x.shape[1:], len(x)
-    end = min(at(path, path.end), where(path, -math.log(nsr_max)), key=lambda moment: moment.nsr)
-    answer = traced(denoiser, cond, *vectors(x, probes, noise), x.dtype)
+    end = min(at(path, path.end), where(path, -math.log(span[1])), key=lambda moment: moment.nsr)
+    probes, weight = (axes(x), 1.0) if trace is None else (trace.probes(x), 1 / trace.count)
+    answer = traced(denoiser, cond, probes, weight, x.dtype)
     field = augmented(denoiser, answer, shape)
-    first, last = math.atan(nsr_min), math.atan(end.nsr)
+    first, last = math.atan(span[0]), math.atan(end.nsr)
     angle = torch.full((count,), first, dtype=torch.float64)
     y = torch.cat([x.double().flatten(1), torch.zeros(count, 1, dtype=torch.float64, device=x.device)], 1)
     y = y + first / 2 * field(y, angle)
@@ -144,21 +167,18 @@ def log_density(
     def norm(error: Tensor) -> Tensor:
         return torch.maximum(rms(error[:, :-1]), error[:, -1].abs())
 
-    y, _, memory = integrate(field, y, field(y, angle), angle, last, rule, rule.fresh(count), norm)
-    scale, d = end.norm, shape.numel()
+    begun, memory = Waypoint(angle, y, field(y, angle)), rule.fresh(count)
+    reached, memory = integrate(field, begun, last, rule, memory, norm)
+    y, scale, d = reached.y, end.norm, shape.numel()
     there = scale * y[:, :-1].reshape(x.shape)
     nats = prior(answer, there, end) + d * (math.log(scale) + y[:, -1])
     return Likelihood(nats, there, memory.attempts)
 
 
-def vectors(x: Tensor, probes: int, noise: Callable[..., Tensor] | None) -> tuple[Tensor, float]:
-    """The probes [k, b, *d] of the trace, and the factor of the sum over them: the axes with 1, or signs with 1/k."""
-    if probes == 0:
-        axes = torch.eye(x.shape[1:].numel(), dtype=x.dtype, device=x.device)
-        return axes.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape), 1.0
-    if noise is None or probes < 0:
-        raise UsageError("an estimated divergence needs probes ≥ 1 and noise", "give noise=ebb.Noise.of(seed, count)")
-    return torch.stack([noise(0, x, k).sign() for k in range(probes)]), 1 / probes
+def axes(x: Tensor) -> Tensor:
+    """The unit vectors [d, b, *d] of every axis, over which a trace is exact."""
+    every = torch.eye(x.shape[1:].numel(), dtype=x.dtype, device=x.device)
+    return every.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
 
 
 def bits_per_dim(nats: Float[Tensor, "b"], dims: int, width: float) -> Float[Tensor, "b"]:
@@ -187,9 +207,7 @@ class BitsPerDim:
 def likelihood(
     system: System,
     images: Given,
-    labels: Given | None,
-    captions: Sequence[str] | None = None,
-    metadata: Metadata = NOTHING,
+    given: Values = NOTHING_GIVEN,
     *,
     seed: int,
     probes: int = 1,
@@ -205,37 +223,29 @@ def likelihood(
     or with 0 exact, at d backward passes a call: for small d. The interval is over images, and holds the noise of both.
 
     The network runs in float32, whatever it samples in: derivatives of bfloat16 are noise. Conditions are those
-    of the images; guidance is not applied, since a guided model has no density of its own. Images and labels are
-    tensors or arrays. Raises as `batched` does.
+    that are `given`, of each name a value for each image; guidance is not applied, since a guided model has no density
+    of its own. Images are a tensor or an array. Raises as `batched` does.
     """
     bits, calls, denoiser, images = [], 0, system.denoiser, array_of("images", images)
-    labels = indices_of("labels", labels)
     width, unit = (WIDTH, UNIT) if images.dtype == np.uint8 else (0.0, DENSE)
     uniform = torch.from_numpy(np.random.default_rng([seed, 0]).random(images.shape, dtype=np.float32))
-    for first, x0, cond in batched(system, images, labels, captions, metadata, BATCH):
+    for first, x0, cond in batched(system, images, given, BATCH):
         x = x0 + (uniform[first : first + len(x0)].to(x0.device) - 0.5) * width
-        noise = Noise.of(seed + first, len(x))
-        found = log_density(denoiser, x, cond, rule=rule, nsr_max=loudest(denoiser), probes=probes, noise=noise)
+        trace = Hutchinson(probes, Noise.of(seed + first, len(x))) if probes else None
+        found = log_density(denoiser, x, cond, rule=rule, span=(QUIETEST, loudest(denoiser)), trace=trace)
         bits.append(bits_per_dim(found.nats, x[0].numel(), width or 1.0).cpu())
         calls += int(found.attempts.calls.sum())
     return BitsPerDim(*interval(torch.cat(bits)), len(images), unit, probes, calls / len(images))
 
 
-def batched(
-    system: System,
-    images: NDArray[Any],
-    labels: NDArray[np.int64] | None,
-    captions: Sequence[str] | None,
-    metadata: Metadata,
-    size: int,
-) -> Iterator[tuple[int, Tensor, Cond]]:
+def batched(system: System, images: NDArray[Any], given: Values, size: int) -> Iterator[tuple[int, Tensor, Cond]]:
     """Images with what is said of them, `size` at a time, as the system's denoiser takes them: (index of the first, x0,
-    cond). Images without captions are asked with none.
+    cond). What is not given is asked with nothing.
 
-    Raises DataError for fewer than two images, images of another shape or type, and labels that are not one for each
-    image; UsageError for a system with labels and images without, and for one that works on latents.
+    Raises DataError for fewer than two images, images of another shape or type, and conditions that are not one for
+    each image; UsageError for a system with labels and images without, for a label that it does not know, and for a
+    system that works on latents.
     """
-    names = system.labels.names
     if system.space is not None:
         raise UsageError("bits per dimension are of a model of the pictures themselves, and this one works on latents")
     kind = np.uint8 if len(system.shape) == 3 else np.float32
@@ -244,12 +254,11 @@ def batched(
             f"expected 2 or more images, {np.dtype(kind)} [n, {', '.join(map(str, system.shape))}], got {images.dtype}"
             f" {list(images.shape)}"
         )
-    if names and labels is None:
-        raise UsageError("this model was trained with labels, so images have bits only with theirs", "give labels")
-    fits = labels is None or (labels.shape == images.shape[:1] and labels.min() >= 0 and labels.max() < len(names))
-    if names and not fits:
-        raise DataError(f"expected a label of 0…{len(names) - 1} for each of {len(images)} images, got {labels}")
-    given = values_from(names, labels if names else None, captions, metadata)
+    if system.labels.names and "label" not in given:
+        raise UsageError("this model was trained with labels, so images have bits only with theirs", "give label")
+    for name, values in given.items():
+        if len(values) != len(images):
+            raise DataError(f"expected a {name} for each of {len(images)} images, got {len(values)}")
     for first in range(0, len(images), size):
         (x0,) = batches(images[first : first + size], size)
         yield first, x0.to(system.device), system.conditions(part(given, first, size), len(x0))

@@ -177,6 +177,10 @@ def summed(sums: Tensor) -> Activation:
     return Activation(mean, std, largest, zeros / count, dead / places if places else None, int(calls))
 
 
+SHARE = 0.01
+"""Of the norm of x_t: by so much the input is changed."""
+
+
 @dataclass(frozen=True)
 class Sensitivity:
     """How much a denoiser's answer reacts at each log-SNR, rising; None where the path does not reach it.
@@ -200,11 +204,10 @@ def sensitivity(
     seed: int = 0,
     bins: int = BINS,
     nats: float = 0.5,
-    share: float = 0.01,
 ) -> Sensitivity:
     """Central differences around x_t = α·x0 + σ·ε, ε seeded per sample, at `bins` noise levels.
 
-    Over ± nats/2 of log-SNR for the time, and over ± `share` of the norm √(α² + σ²) in a Gaussian direction v for the
+    Over ± nats/2 of log-SNR for the time, and over ± SHARE of the norm √(α² + σ²) in a Gaussian direction v for the
     input: rms(J·v), whose mean square over v is ‖J‖²_F/d. Five or six calls a level, in evaluation mode.
     """
     noise, found = Noise.of(seed, len(x0)), Sensitivity(centres(bins), [], [], [])
@@ -215,7 +218,7 @@ def sensitivity(
             row: tuple[float | None, ...] = (None,) * 3
             if math.isclose(late.lam - soon.lam, nats / 2, rel_tol=1e-3):
                 x, t = now.mix(x0, eps), now.shared(len(x0))
-                times, h = (late.shared(len(x0)), soon.shared(len(x0))), share * now.norm
+                times, h = (late.shared(len(x0)), soon.shared(len(x0))), SHARE * now.norm
                 moved = rms(denoiser(x, times[0], cond) - denoiser(x, times[1], cond)) / nats
                 output = None
                 if isinstance(denoiser, Predictor):

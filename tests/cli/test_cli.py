@@ -127,6 +127,36 @@ def test_a_photograph_is_made_what_the_model_takes_and_it_is_said(run, here, cap
     assert pixels("filled/000000.png").shape == (8, 8)
 
 
+def test_guides_and_the_noise_scale_are_named_and_stand_in_the_picture(run, here, capsys):
+    asked = (
+        "--n",
+        2,
+        "--guidance",
+        2,
+        "--guide",
+        "rescaled(0.7)",
+        "threshold",
+        "--solver",
+        "ddpm",
+        "--noise-scale",
+        0.9,
+    )
+    assert ebb("sample", run, *asked, "--out", "guided.png") == 0
+    how = settings_of(here / "guided.png")
+    assert (how["guides"], how["noise_scale"]) == (["rescaled(0.7)", "threshold"], 0.9)
+    assert ebb("sample", run, *asked[:4], "--solver", "ddpm", "--out", "plain.png") == 0
+    assert (pixels("guided.png") != pixels("plain.png")).any()
+    for options, message in (
+        (("--guide", "rescaled(0.7)"), "add --guidance 2"),
+        (("--guide", "treshold"), "did you mean 'threshold'"),
+        (("--noise-scale", 0.9), "draws no noise"),
+        (("--temperature", 0.9), "did you mean --guide, for guides by name"),
+    ):
+        assert ebb("sample", run, "--solver", "heun", *options) == 2
+        assert message in capsys.readouterr().err
+    assert ebb("edit", "strength", run, "a.png", "--label", "above", "--guidance", 2, "--guide", "projected") == 0
+
+
 def test_interpolation_is_a_strip(run, here):
     assert ebb("edit", "interpolate", run, "--n", 4, "--labels", "above", "below") == 0
     assert Image.open("strip.png").size == (4 * 66 + 2, 68)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ebb.data.loader import Examples, Loader
+from ebb.data.metadata import Fields
 from ebb.data.pictures import Pictures, to_unit
 from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
@@ -56,7 +57,7 @@ def test_they_stay_with_their_images_through_skips_and_the_split(folder, tmp_pat
     if on_disk:
         monkeypatch.setattr(memory, "available", lambda: 1000)
     (tmp_path / "007.png").write_bytes(b"damaged")
-    dataset = read(where, numbers=["size"], beside="mirror", cache=tmp_path / "cache")
+    dataset = read(where, fields=Fields(("size",), ("mirror",)), cache=tmp_path / "cache")
     assert isinstance(dataset.metadata.pictures["mirror"].pixels, np.memmap) == on_disk
     assert (len(dataset.rows), len(dataset.held_out.rows)) == (199, 10)
     assert aligned(dataset)
@@ -68,7 +69,7 @@ def test_they_stay_with_their_images_through_skips_and_the_split(folder, tmp_pat
 
 def test_pictures_beside_are_no_examples_and_other_fields_change_nothing(folder):
     where = folder()
-    plain, asked = read(where), read(where, numbers=["size"], beside="mirror")
+    plain, asked = read(where), read(where, fields=Fields(("size",), ("mirror",)))
     assert len(plain.rows) == 16
     assert len(asked.rows) == 8
     assert plain.metadata.numbers is None
@@ -78,16 +79,17 @@ def test_pictures_beside_are_no_examples_and_other_fields_change_nothing(folder)
 
 
 def test_pictures_beside_are_named_as_loosely_as_images(folder):
-    plain = read(folder(), beside="mirror")
+    plain = read(folder(), fields=Fields(beside=("mirror",)))
     loose = read(
-        folder(change=lambda rows: [{**row, "mirror": f".\\beside\\{row['size']:03}"} for row in rows]), beside="mirror"
+        folder(change=lambda rows: [{**row, "mirror": f".\\beside\\{row['size']:03}"} for row in rows]),
+        fields=Fields(beside=("mirror",)),
     )
     assert loose.summary.fingerprint == plain.summary.fingerprint
 
 
 def test_a_picture_with_a_row_of_its_own_may_stand_beside_another(folder):
     before = folder(change=lambda rows: [{**row, "before": f"{row['size'] - 1:03}.png"} for row in rows[1:]] + rows[:1])
-    dataset = read(before, beside="before")
+    dataset = read(before, fields=Fields(beside=("before",)))
     assert len(dataset.rows) == 8
     shown = (dataset.metadata.pictures["before"][:][:, 0, 0, 0] * 127.5 + 127.5).round()
     assert shown[1:].tolist() == [*range(7)]
@@ -100,7 +102,7 @@ def test_no_picture_that_is_held_back_stands_beside_one_that_is_left(folder):
     def change(rows):
         return [{**row, "before": f"{row['size'] - 1:03}.png" if row["size"] % 2 else ""} for row in rows]
 
-    plain, asked = (read(folder(210, change), numbers=["size"], beside=one) for one in ("mirror", "before"))
+    plain, asked = (read(folder(210, change), fields=Fields(("size",), (one,))) for one in ("mirror", "before"))
     assert {number % 2 for number in plain.held_out.metadata.numbers[:, 0]} == {0, 1}, (
         "the mutant: the split without them"
     )
@@ -113,42 +115,42 @@ def test_a_chain_of_pictures_leaves_nothing_to_hold_back_and_says_so(folder):
     def change(rows):
         return [{**row, "before": f"{(row['size'] - 1) % 210:03}.png"} for row in rows]
 
-    dataset = read(folder(210, change), beside="before")
+    dataset = read(folder(210, change), fields=Fields(beside=("before",)))
     assert dataset.held_out is None
     assert dataset.summary.chosen["held out"] == "none: those that could be stand beside others"
 
 
 def test_a_number_that_only_held_back_images_have_is_refused(folder):
-    held = read(folder(210), numbers=["size"], beside="mirror").held_out.metadata.numbers[0, 0]
+    held = read(folder(210), fields=Fields(("size",), ("mirror",))).held_out.metadata.numbers[0, 0]
     where = folder(210, lambda rows: [row if row["size"] == held else {**row, "size": None} for row in rows])
     with pytest.raises(DataError, match="no image that can be used has a number in 'size'"):
-        read(where, numbers=["size"], beside="mirror")
+        read(where, fields=Fields(("size",), ("mirror",)))
 
 
 def test_the_fingerprint_knows_every_number_and_picture_and_the_names_of_their_fields(folder, tmp_path, save):
     where = folder()
 
-    def seen(**fields):
-        found = read(where, **fields).summary
+    def seen(*fields):
+        found = read(where, fields=Fields(*fields)).summary
         return found.fingerprint, found.images
 
     def changed(rows):
         rows[3]["size"] = 3.5
         return rows
 
-    every = {"numbers": ["size"], "beside": "mirror"}
-    before = seen(**every)
-    assert before == seen(**every)
-    assert before[1] == seen(beside="mirror")[1]
+    every = ("size",), ("mirror",)
+    before = seen(*every)
+    assert before == seen(*every)
+    assert before[1] == seen((), ("mirror",))[1]
     folder(change=changed)
-    one = seen(**every)
+    one = seen(*every)
     folder()
     save(tmp_path / "beside" / "003.png", np.zeros((8, 8), np.uint8))
-    two = seen(**every)
+    two = seen(*every)
     folder(change=lambda rows: [{**row, "mirror": None} if row["size"] == 3 else row for row in rows])
-    three = seen(**every)
+    three = seen(*every)
     folder(change=lambda rows: [{**row, "weight": row["size"]} for row in rows])
-    four = seen(numbers=["weight"], beside="mirror")
+    four = seen(("weight",), ("mirror",))
     assert len({before[0], one[0], two[0], three[0], four[0]}) == 5
     assert {found[1] for found in (one, two, three, four)} == {before[1]}
 
@@ -162,7 +164,7 @@ def test_what_is_missing_is_counted_named_and_nan(folder, tmp_path, save):
     where = folder(change=holes)
     (tmp_path / "beside" / "004.png").write_bytes(b"damaged")
     save(tmp_path / "beside" / "005.png", np.zeros((8, 12), np.uint8))
-    dataset = read(where, numbers=["size"], beside="mirror")
+    dataset = read(where, fields=Fields(("size",), ("mirror",)))
     assert np.isnan(dataset.metadata.numbers[:, 0]).tolist() == [at in (1, 2) for at in range(8)]
     shown = dataset.metadata.pictures["mirror"][:].flatten(1)
     assert shown.isnan().all(1).tolist() == shown.isnan().any(1).tolist() == [at in (2, 4) for at in range(8)]
@@ -178,7 +180,7 @@ def test_a_larger_picture_beside_is_scaled_as_its_own_and_a_shared_one_is_kept_o
     where = folder(change=lambda rows: [{**row, "mirror": f"beside/{row['size'] % 2:03}.png"} for row in rows])
     blocks = np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((8, 8), np.uint8))
     save(tmp_path / "beside" / "001.png", blocks)
-    dataset = read(where, beside="mirror")
+    dataset = read(where, fields=Fields(beside=("mirror",)))
     assert len(dataset.metadata.pictures["mirror"].pixels) == 2
     assert len(dataset.metadata.pictures["mirror"]) == 8
     assert dataset.metadata.pictures["mirror"][slice(1, 2)][0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [
@@ -198,7 +200,7 @@ def test_colour_beside_grey_and_a_test_set_with_the_same_channels(tmp_path, pict
             save(tmp_path / part / "beside" / f"{at}.png", picture(at, channels=channels))
         rows = [{"file_name": f"{at}.png", "sketch": f"beside/{at}.png"} for at in range(4)]
         (tmp_path / part / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    dataset = read(str(tmp_path), beside="sketch")
+    dataset = read(str(tmp_path), fields=Fields(beside=("sketch",)))
     assert dataset.rows.shape[1] == 1
     assert dataset.metadata.pictures["sketch"].pixels.shape[1] == 3
     assert dataset.held_out.metadata.pictures["sketch"].pixels.shape[1] == 3
@@ -219,29 +221,29 @@ def never(name):
 @pytest.mark.parametrize(
     ("asked", "change", "error", "said"),
     [
-        ({"numbers": ["sise"]}, None, DataError, "no row of metadata.jsonl has the field 'sise'.*did you mean 'size'"),
-        ({"numbers": ["size"]}, put("size", "3"), DataError, "'size' of 002.png is \"3\", not a finite number"),
-        ({"numbers": ["size"]}, put("size", True), DataError, "'size' of 002.png is true"),
-        ({"numbers": ["size"]}, put("size", float("inf")), DataError, "'size' of 002.png is Infinity"),
-        ({"numbers": ["size"]}, put("size", float("nan")), DataError, "is NaN.*write null"),
-        ({"numbers": ["size"]}, never("size"), DataError, "no image that can be used has a number in 'size'"),
-        ({"numbers": ["size", "size"]}, None, UsageError, "'size' is asked for twice"),
-        ({"beside": "text"}, None, UsageError, "'text' has a meaning of its own"),
+        ({"numbers": ("sise",)}, None, DataError, "no row of metadata.jsonl has the field 'sise'.*did you mean 'size'"),
+        ({"numbers": ("size",)}, put("size", "3"), DataError, "'size' of 002.png is \"3\", not a finite number"),
+        ({"numbers": ("size",)}, put("size", True), DataError, "'size' of 002.png is true"),
+        ({"numbers": ("size",)}, put("size", float("inf")), DataError, "'size' of 002.png is Infinity"),
+        ({"numbers": ("size",)}, put("size", float("nan")), DataError, "is NaN.*write null"),
+        ({"numbers": ("size",)}, never("size"), DataError, "no image that can be used has a number in 'size'"),
+        ({"numbers": ("size", "size")}, None, UsageError, "'size' is asked for twice"),
+        ({"beside": ("text",)}, None, UsageError, "'text' has a meaning of its own"),
         (
-            {"beside": "mirror"},
+            {"beside": ("mirror",)},
             put("mirror", "beside/x.png"),
             DataError,
             "002.png names beside/x.png, where there is no",
         ),
-        ({"beside": "mirror"}, put("mirror", "../a.png"), DataError, "names ../a.png, where there is no picture"),
-        ({"beside": "size"}, None, DataError, "'size' of 000.png is 0, not the name of a picture"),
-        ({"beside": "mirror"}, never("mirror"), DataError, "no image that can be used has a picture in 'mirror'"),
+        ({"beside": ("mirror",)}, put("mirror", "../a.png"), DataError, "names ../a.png, where there is no picture"),
+        ({"beside": ("size",)}, None, DataError, "'size' of 000.png is 0, not the name of a picture"),
+        ({"beside": ("mirror",)}, never("mirror"), DataError, "no image that can be used has a picture in 'mirror'"),
     ],
 )
 def test_fields_that_cannot_be_heard_are_refused_by_name(folder, asked, change, error, said):
     where = folder(change=change or (lambda rows: rows))
     with pytest.raises(error, match=f"(?s){said}"):
-        read(where, **asked)
+        read(where, fields=Fields(**asked))
 
 
 def test_data_without_a_metadata_has_no_fields(tmp_path, picture, save):
@@ -249,7 +251,7 @@ def test_data_without_a_metadata_has_no_fields(tmp_path, picture, save):
     save(tmp_path / "a.png", picture())
     for where in (tmp_path / "a.npz", tmp_path):
         with pytest.raises(DataError, match=r"'size' would be fields of a metadata.jsonl, and there is none"):
-            read(str(where), numbers=["size"])
+            read(str(where), fields=Fields(("size",)))
 
 
 def check_flips(loader):

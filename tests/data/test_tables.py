@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebb.data.match import Match, Names, unescaped
+from ebb.data.metadata import Fields
 from ebb.data.scan import read
 
 
@@ -153,7 +154,7 @@ def test_a_field_that_is_filled_goes_before_one_that_is_empty(photos):
 
 def test_a_field_that_is_asked_for_keeps_its_meaning(photos):
     rows = [{"file_name": f"{at}.png", "class": at / 2, "text": "one"} for at in range(2)]
-    dataset = read(str(photos(["0.png", "1.png"], rows)), numbers=["class"])
+    dataset = read(str(photos(["0.png", "1.png"], rows)), fields=Fields(("class",)))
     assert dataset.labels is None
     assert dataset.metadata.numbers[:, 0].tolist() == [0, 0.5]
 
@@ -163,7 +164,7 @@ def test_a_table_of_which_nothing_is_read_is_a_loss(photos):
     dataset = read(str(root))
     assert little(dataset) == {("captions", 0, 1)}
     assert "title, size" in str(dataset.summary.matches[-1])
-    assert little(read(str(root), numbers=["size"])) == set()
+    assert little(read(str(root), fields=Fields(("size",)))) == set()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_an_empty_table_is_a_loss(photos, name, text):
 
 def test_numbers_of_few_images_are_a_loss(photos):
     rows = [{"file_name": f"{at}.png", "size": 1.0 if at < 2 else None} for at in range(8)]
-    dataset = read(str(photos([f"{at}.png" for at in range(8)], rows)), numbers=["size"])
+    dataset = read(str(photos([f"{at}.png" for at in range(8)], rows)), fields=Fields(("size",)))
     assert little(dataset) == {("numbers", 2, 8)}
 
 
@@ -226,7 +227,7 @@ def test_captions_by_name_alone(photos):
 
 def test_cells_are_numbers_where_they_are_written_so(photos):
     text = "file_name,text,label,size\n1.png,7,10,0.5\n2.png,007,9,\n"
-    dataset = read(str(photos(["1.png", "2.png"], text, "metadata.csv")), numbers=["size"])
+    dataset = read(str(photos(["1.png", "2.png"], text, "metadata.csv")), fields=Fields(("size",)))
     assert dataset.captions == ("7", "007")
     assert dataset.names == ("9", "10")
     assert dataset.summary.chosen["numbers"] == "size from 0.5 to 0.5 (1 images)"

@@ -21,7 +21,6 @@ from ebb.doctor.diagnose import diagnose
 from ebb.doctor.finding import BRINGS_ABOUT, Diagnosis, Finding, Round, called, causes_first
 from ebb.doctor.looks import contrast, fine_share, variety
 from ebb.doctor.run_checks import RUN_CHECKS
-from ebb.doctor.run_samples import adds_noise
 from ebb.doctor.run_subject import PARTS, Gradients, RunSubject, significance
 from ebb.doctor.run_training import alone, risen, smoothed
 from ebb.encode.autoencoder import KL
@@ -35,8 +34,8 @@ from ebb.process.times import DENSITIES
 from ebb.recipe.recipe import Sampling, difference, flat, from_yaml
 from ebb.sample.solvers import SOLVERS
 from ebb.store import checkpoint
-from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.families.variational import LatentPrior
+from ebb.system.model import scheme_of
 from ebb.system.system import System
 from ebb.terminal import command
 
@@ -349,7 +348,7 @@ def test_solvers_that_add_noise_are_known_by_what_they_ask_for():
     model = NetworkDenoiser(MLP(1), PATHS["linear"], PREDICTIONS["velocity"])
 
     def asks(solver):
-        return adds_noise(System(DiffusionModel(model), (1,), sampling=Sampling(solver=solver, steps=16)))
+        return scheme_of(model, Sampling(solver=solver, steps=16)).stochastic
 
     assert {solver for solver in SOLVERS if asks(solver)} == NOISY
     assert asks("ddim(eta=0.5)")

@@ -65,9 +65,8 @@ def calls(monkeypatch):
 
 def drawn(system, home, count=COUNT, seed=3, facts=None, sink=ignored, **settings):
     system = replace(system, sampling=system.settled(**settings))
-    return finished(
-        draw(system, home, part(GIVEN, 0, count), count, seed=seed, facts=facts or {"weights": "abc"}), sink
-    )
+    request = system.request(part(GIVEN, 0, count), count, seed)
+    return finished(draw(system, home, request, facts or {"weights": "abc"}), sink)
 
 
 def test_the_samples_are_those_of_the_system(system, tmp_path):

@@ -1,6 +1,5 @@
 """Data or samples too few for a figure: said before anything is drawn, with what can be done instead."""
 
-import functools
 import json
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from ebb.errors import UsageError
 from ebb.evaluate.enough import decisive, worthwhile
 from ebb.evaluate.evaluate import evaluate
-from ebb.evaluate.sweep import sweep
+from ebb.evaluate.sweep import Candidates, sweep
 from ebb.events import finished
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
@@ -72,9 +71,9 @@ def test_labelled_pictures_too_small_for_a_classifier_are_judged_without_one(tmp
 
 def test_a_sweep_of_few_samples_keeps_no_default(some, nothing_drawn):
     with pytest.raises(UsageError, match=r"(?s)16 samples rank settings by chance.*256 samples or more.*--no-keep"):
-        finished(sweep(some, ["ddim"], [1], [1.0], 16))
+        finished(sweep(some, Candidates(["ddim"], [1], [1.0]), 16))
     with pytest.raises(UsageError, match=r"(?s)20 real images to compare with.*more images than features.*--no-keep"):
-        finished(sweep(some, ["ddim"], [1], [1.0], 300))
+        finished(sweep(some, Candidates(["ddim"], [1], [1.0]), 300))
     assert not (some / "sampling.json").exists()
 
 
@@ -100,6 +99,6 @@ def test_enough_is_enough(tmp_path):
 
 
 def test_bad_numbers_are_refused_before_the_data_is_read(tmp_path):
-    for call in (functools.partial(evaluate, tmp_path, 5), functools.partial(sweep, tmp_path, ["ddim"], [1], [1.0], 5)):
+    for work in (evaluate(tmp_path, 5), sweep(tmp_path, Candidates(["ddim"], [1]), 5)):
         with pytest.raises(UsageError, match="n must be between 10 and 10,000,000, got 5"):
-            finished(call())
+            finished(work)

@@ -20,8 +20,8 @@ from ebb.data.scan import read
 from ebb.errors import DataError, UsageError
 from ebb.evaluate import analyses, two_sample
 from ebb.evaluate.compare import against, as_rows
-from ebb.evaluate.evaluate import as_table, evaluate
-from ebb.evaluate.sweep import sweep
+from ebb.evaluate.evaluate import Measuring, as_table, evaluate
+from ebb.evaluate.sweep import Candidates, sweep
 from ebb.events import Done, Figure, Progress, finished, from_json, strict
 from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
@@ -130,7 +130,7 @@ def test_a_part_that_cannot_be_had_is_explained_and_the_others_are_there(run, mo
 
 
 def test_raw_weights_are_other_samples_and_say_so(run):
-    averaged, raw = (finished(evaluate(run, COUNT, likelihood=0, weights=w)) for w in ("ema", "model"))
+    averaged, raw = (finished(evaluate(run, COUNT, Measuring(w), likelihood=0)) for w in ("ema", "model"))
     assert raw.figures.settings["weights"] == "model"
     assert raw.figures.distances != averaged.figures.distances
 
@@ -165,12 +165,11 @@ def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
     tree = yaml.safe_load((run / "run.yaml").read_text())
     (run / "run.yaml").write_text(yaml.safe_dump(tree | {"data": str(tmp_path / "gone")}))
     for place in (None, str(tmp_path / "elsewhere")):
-        for measured in (evaluate, sweep):
-            how = ((), ()) if measured is sweep else (COUNT,)
+        for work in (evaluate(run, COUNT, Measuring(data=place)), sweep(run, Candidates((), ()), data=place)):
             with pytest.raises(DataError, match=r"(?s)the data of .* is not at .*→ .*--data PLACE"):
-                finished(measured(run, *how, data=place))
+                finished(work)
     assert data_of(run, str(moved)).summary.count == 48
-    assert len(finished(evaluate(run, COUNT, likelihood=0, data=str(moved))).figures.distances) > 1
+    assert len(finished(evaluate(run, COUNT, Measuring(data=str(moved)), likelihood=0)).figures.distances) > 1
     Image.new("L", (8, 8), 77).save(moved / "above" / "new.png")
     with pytest.raises(DataError, match=r"(?s)is not what.*--data PLACE"):
         data_of(run, str(moved))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ebb.errors import DataError
-from ebb.evaluate.measure import as_table, measure
+from ebb.evaluate.measure import Classes, as_table, measure
 from ebb.judge.features import RandomFeatures
 
 
@@ -38,7 +38,7 @@ def _far(figure):
 def test_worse_samples_score_worse_and_real_ones_meet_the_floor(halves, trained):
     (held, labels), (real, real_labels) = halves
     figures = [
-        measure(_noisy(held, x), real, trained[0], asked=labels, real_labels=real_labels, resamples=30).distances
+        measure(_noisy(held, x), real, trained[0], Classes(labels, real_labels), resamples=30).distances
         for x in (0, 90)
     ]
     assert list(figures[0]) == NAMES
@@ -67,7 +67,7 @@ NAMES = [
 
 def test_features_without_classes_leave_the_score_out(halves):
     (held, labels), (real, _) = halves
-    found = measure(held, real, RandomFeatures(1), asked=labels, resamples=2)
+    found = measure(held, real, RandomFeatures(1), Classes(labels), resamples=2)
     assert [name for name in NAMES if name not in found.distances] == ["class score", "trained on samples"]
     assert any("class score: left out, the features (random network 0) know no classes" in x for x in found.warnings)
     assert any("trained on samples: left out, samples or images have no labels" in x for x in found.warnings)
@@ -85,7 +85,7 @@ def test_an_ensemble_is_measured_member_by_member(halves, trained):
 
     (held, labels), (real, _) = halves
     worse = _noisy(held, 40)
-    one, two = (measure(worse, real, f, asked=labels, resamples=10) for f in (trained[0], Pair()))
+    one, two = (measure(worse, real, f, Classes(labels), resamples=10) for f in (trained[0], Pair()))
     for name in ("Fréchet distance", "kernel distance", "precision", "coverage", "class score"):
         for part in ("value", "low", "high", "floor"):
             np.testing.assert_allclose(
@@ -98,14 +98,14 @@ def test_an_ensemble_is_measured_member_by_member(halves, trained):
 def test_label_accuracy_of_real_images_with_right_and_shuffled_labels(halves, trained):
     (held, labels), (real, _) = halves
     names = [f"digit {k}" for k in range(10)]
-    right = measure(held, real, trained[0], asked=labels, class_names=names, resamples=2)
+    right = measure(held, real, trained[0], Classes(labels, names=names), resamples=2)
     assert right.label_accuracy is not None
     assert right.label_accuracy > 0.95
     assert list(right.per_class) == names
     np.testing.assert_allclose(
         sum(right.per_class[names[k]] * np.mean(labels == k) for k in range(10)), right.label_accuracy
     )
-    shuffled = measure(held, real, trained[0], asked=np.random.default_rng(0).permutation(labels), resamples=2)
+    shuffled = measure(held, real, trained[0], Classes(np.random.default_rng(0).permutation(labels)), resamples=2)
     assert shuffled.label_accuracy is not None
     assert 0.05 < shuffled.label_accuracy < 0.2
 
@@ -122,10 +122,9 @@ def test_floats_read_like_the_bytes_they_would_be_saved_as(halves, trained):
 
 def test_the_result_is_json_and_repeats(halves, trained):
     (held, labels), (real, _) = halves
-    run = [measure(held, real, trained[0], asked=labels, settings={"steps": 20}, resamples=5) for _ in range(2)]
+    run = [measure(held, real, trained[0], Classes(labels), resamples=5) for _ in range(2)]
     first, second = (json.loads(json.dumps(asdict(evaluation))) | {"seconds": 0} for evaluation in run)
     assert first == second
-    assert first["settings"] == {"steps": 20}
 
 
 def test_fewer_images_than_features_give_no_frechet_distance(halves, trained):
@@ -146,7 +145,7 @@ def test_fewer_images_than_features_give_no_frechet_distance(halves, trained):
 
 def test_unbalanced_and_single_classes_are_warned_about(halves, trained):
     (held, labels), (real, real_labels) = halves
-    zeros = measure(held, real, trained[0], asked=0 * labels, real_labels=real_labels, resamples=2)
+    zeros = measure(held, real, trained[0], Classes(0 * labels, real_labels), resamples=2)
     assert any("not mixed" in text for text in zeros.warnings)
     assert any("trained on samples: left out, there is one class only" in text for text in zeros.warnings)
     assert any("by class: left out for every class" in text for text in zeros.warnings)
@@ -154,7 +153,7 @@ def test_unbalanced_and_single_classes_are_warned_about(halves, trained):
     assert any("the floor has 350" in text for text in short)
     two = labels < 5, real_labels < 5  # two classes that have the images
     both = [of.astype(np.int64) for of in two]
-    fine = measure(held, real, trained[0], asked=both[0], real_labels=both[1], class_names=["≥", "<"], resamples=2)
+    fine = measure(held, real, trained[0], Classes(*both, ["≥", "<"]), resamples=2)
     assert list(fine.frechet_by_class) == ["≥", "<"]
     assert fine.warnings == []
     whole = fine.distances["Fréchet distance"].value
@@ -166,9 +165,9 @@ def test_impossible_sets_are_refused(halves, trained):
     with pytest.raises(DataError, match="shaped like real"):
         measure(held[:, :, :7], real, trained[0])
     with pytest.raises(DataError, match="asked label"):
-        measure(held, real, trained[0], asked=labels[:3])
+        measure(held, real, trained[0], Classes(labels[:3]))
     with pytest.raises(DataError, match="one label for each of 1207 images"):
-        measure(held, real, trained[0], real_labels=labels[:3])
+        measure(held, real, trained[0], Classes(real=labels[:3]))
     broken = np.zeros((5, 1, 8, 8), dtype=np.float32)
     broken[2] = np.nan
     with pytest.raises(DataError, match="1 of 5 images"):
@@ -177,7 +176,7 @@ def test_impossible_sets_are_refused(halves, trained):
 
 def test_the_table_says_what_is_better_than_what(halves, trained):
     (held, labels), (real, _) = halves
-    table = dict(as_table(measure(held, real, trained[0], asked=labels, classifier_accuracy=0.99, resamples=5)))
+    table = dict(as_table(measure(held, real, trained[0], Classes(labels, accuracy=0.99), resamples=5)))
     assert "real against real" in table["Fréchet distance"]
     assert table["Fréchet distance"].endswith("to be trusted from 1,280 samples on")
     assert "trusted" not in table["kernel distance"]

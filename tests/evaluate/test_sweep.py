@@ -8,7 +8,7 @@ import pytest
 import ebb
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.evaluate import two_sample
-from ebb.evaluate.sweep import Cell, as_rows, choose, counted, measured, settings_of, sweep
+from ebb.evaluate.sweep import Candidates, Cell, Trial, as_rows, choose, counted, sweep
 from ebb.events import finished
 from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def swept(run):
-    return finished(sweep(run, ["ddim", "ddpm"], [3, 4], [1.0, 2.0], 64))
+    return finished(sweep(run, Candidates(["ddim", "ddpm"], [3, 4], [1.0, 2.0]), 64))
 
 
 def test_every_setting_is_measured_once_with_and_without_a_search(swept):
@@ -71,7 +71,7 @@ def test_the_run_samples_with_what_was_chosen(run, swept):
 
 @pytest.mark.full
 def test_a_sweep_is_a_function_of_run_and_settings(run, swept):
-    again = finished(sweep(run, ["ddim"], [3], [2.0], 64, search=False))
+    again = finished(sweep(run, Candidates(["ddim"], [3], [2.0], search=False), 64))
     one = next(c for c in swept.cells if c.sampling == again.cells[0].sampling)
     assert again.cells[0].distance == pytest.approx(one.distance, rel=1e-9)
 
@@ -80,13 +80,13 @@ def test_a_sweep_is_a_function_of_run_and_settings(run, swept):
 def test_the_figure_is_that_of_evaluate(run, swept):
     from ebb.evaluate.evaluate import evaluate
 
-    cell = finished(sweep(run, ["ddim"], [3], [2.0], 160, search=False)).cells[0]
+    cell = finished(sweep(run, Candidates(["ddim"], [3], [2.0], search=False), 160)).cells[0]
     alone = finished(evaluate(run, 160, likelihood=0, **cell.sampling.model_dump())).figures
     assert alone.distances["Fréchet distance"].value == pytest.approx(cell.distance, rel=1e-6)
 
 
 def test_the_files_it_leaves(run, swept):
-    finished(sweep(run, ["ddim"], [2], [1.0], 32, search=False))
+    finished(sweep(run, Candidates(["ddim"], [2], [1.0], search=False), 32))
     document = json.loads((run / "sweep.json").read_text())
     assert len(document["cells"]) == 1
     page = (run / "sweep.html").read_text()
@@ -135,9 +135,10 @@ def test_a_chart_has_a_line_for_each_solver_times_and_guidance():
 )
 def test_mistakes_are_named_before_anything_is_measured(run, change, message):
     asked = {"solvers": ["ddim"], "steps": [2], "guidance": [1.0], "count": 16} | change
+    count = asked.pop("count")
     before = (run / "sweep.json").read_bytes() if (run / "sweep.json").exists() else None
     with pytest.raises(UsageError, match=message):
-        finished(sweep(run, **asked))
+        finished(sweep(run, Candidates(**asked), count))
     assert ((run / "sweep.json").read_bytes() if (run / "sweep.json").exists() else None) == before
 
 
@@ -174,34 +175,38 @@ def test_a_mutant_that_counts_calls_and_not_samples_is_caught(run, monkeypatch):
 
     monkeypatch.setattr("ebb.evaluate.sweep.counted", calls)
     with pytest.raises(AssertionError):
-        test_evaluations_are_counted_at_the_network(finished(sweep(run, ["ddim"], [3], [2.0], 32, search=False)))
+        test_evaluations_are_counted_at_the_network(
+            finished(sweep(run, Candidates(["ddim"], [3], [2.0], search=False), 32))
+        )
 
 
 def test_settings_search_only_where_it_helps(run):
     system = ebb.load(ebb.system.system.locate(run))
-    found = finished(settings_of(system, ["ddim"], [20], [1.0], True))
+    found = finished(Candidates(["ddim"], [20], [1.0]).settings(system))
     assert [how.grid for how in found] == ["log_snr"]
 
 
 def test_one_setting_that_fails_does_not_lose_the_others(run, monkeypatch):
-    def failing(system, given, count, how, **rest):
+    right = Trial.__call__
+
+    def failing(self, how):
         if how.guidance == 3:
             raise EbbError("sampling gave values that are not finite")
-        return measured(system, given, count, how, **rest)
+        return right(self, how)
 
-    monkeypatch.setattr("ebb.evaluate.sweep.measured", failing)
-    result = finished(sweep(run, ["ddim"], [2], [1.0, 3.0], 16, search=False))
+    monkeypatch.setattr(Trial, "__call__", failing)
+    result = finished(sweep(run, Candidates(["ddim"], [2], [1.0, 3.0], search=False), 16))
     assert [c.sampling.guidance for c in result.cells] == [1.0]
     assert any("guidance 3" in warning for warning in result.about["warnings"])
 
 
 def test_settings_named_twice_are_measured_once(run):
     system = ebb.load(ebb.system.system.locate(run))
-    assert len(finished(settings_of(system, ["ddim", "ddim"], [20, 20], [1.0, 1.0], False))) == 1
+    assert len(finished(Candidates(["ddim", "ddim"], [20, 20], [1.0, 1.0], False).settings(system))) == 1
 
 
 def test_evaluate_measures_what_sample_samples(run, swept):
     from ebb.evaluate.evaluate import evaluate
 
-    finished(sweep(run, ["ddim"], [2], [1.0], 16, search=False))
+    finished(sweep(run, Candidates(["ddim"], [2], [1.0], search=False), 16))
     assert finished(evaluate(run, 16, likelihood=0)).figures.settings["solver"] == "ddim"

@@ -6,6 +6,7 @@ import torch
 
 import ebb
 from ebb.errors import DataError, UsageError
+from ebb.evaluate.measure import Classes
 from ebb.judge.arrays import array_of
 from ebb.judge.distances import Moments
 from ebb.judge.features import RandomFeatures
@@ -62,7 +63,7 @@ def test_measuring_tensors_is_measuring_arrays(pictures):
     expected = ebb.measure(pictures[:20], pictures[20:], features, resamples=2).distances
     assert ebb.measure(unit[:20], unit[20:], features, resamples=2).distances == expected
     asked = torch.arange(20) % 2
-    found = ebb.measure(unit[:20], pictures[20:], features, asked=asked, real_labels=asked.tolist(), resamples=2)
+    found = ebb.measure(unit[:20], pictures[20:], features, Classes(asked, asked.tolist()), resamples=2)
     assert found.n_samples == 20
 
 
@@ -78,8 +79,8 @@ def test_measuring_tensors_is_measuring_arrays(pictures):
         ({"samples": np.full((20, 1, 8, 8), 200.0)}, DataError, "values from 200 to 200"),
         ({"real": "runs/mnist"}, DataError, "real images as a tensor or an array"),
         ({"features": "inception"}, UsageError, "a function of images with a name and a dimension"),
-        ({"asked": [0.5] * 20}, DataError, "whole numbers from 0"),
-        ({"asked": [-1] * 20}, DataError, "whole numbers from 0"),
+        ({"classes": Classes([0.5] * 20)}, DataError, "whole numbers from 0"),
+        ({"classes": Classes([-1] * 20)}, DataError, "whole numbers from 0"),
         ({"seed": -1}, UsageError, "seed must be between 0"),
     ],
 )

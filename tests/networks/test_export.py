@@ -7,7 +7,7 @@ from torch.utils import _pytree as pytree
 
 from ebb.networks.attention import rotate, rotation
 from ebb.networks.classifier import Classifier, PointClassifier
-from ebb.networks.convolutional import Decoder, Encoder
+from ebb.networks.convolutional import Decoder, Encoder, Pyramid
 from ebb.networks.critic import Critic
 from ebb.networks.dit import DiT
 from ebb.networks.mlp import MLP
@@ -27,8 +27,8 @@ OTHERS = {
     "mlp": (MLP(2, width=8), lambda n: (torch.randn(n, 2), torch.rand(n), {})),
     "classifier": (Classifier(1, 3, width=8), lambda n: (torch.randn(n, 1, 8, 8), torch.rand(n))),
     "points": (PointClassifier(2, 3, width=8), lambda n: (torch.randn(n, 2), torch.rand(n))),
-    "encoder": (Encoder(1, 2, width=8, residual=True), lambda n: (torch.randn(n, 1, 8, 8),)),
-    "decoder": (Decoder(2, 1, width=8), lambda n: (torch.randn(n, 2, 4, 4),)),
+    "encoder": (Encoder(1, 2, Pyramid(8, residual=True)), lambda n: (torch.randn(n, 1, 8, 8),)),
+    "decoder": (Decoder(2, 1, Pyramid(8)), lambda n: (torch.randn(n, 2, 4, 4),)),
     "critic": (Critic(1, width=8), lambda n: (torch.randn(n, 1, 16, 16),)),
 }
 

@@ -22,7 +22,7 @@ def test_every_name_reads_back(idea, name):
 
 
 def test_fields():
-    assert parse("karras(rho=5)", GRIDS, "grid") == Karras(rho=5.0)
+    assert parse("karras(rho=5)", GRIDS, "grid") == parse("karras(5)", GRIDS, "grid") == Karras(rho=5.0)
     assert parse(" edm(sigma_max=20.0) ", PATHS, "path") == EDM(20.0)
     assert parse("v", PREDICTIONS, "prediction") is v
     assert parse(spell(NETWORKS["unet"](1, width=8), NETWORKS), NETWORKS, "network").settings["width"] == 8
@@ -35,7 +35,9 @@ def test_fields():
         ("karras(roh=5)", r"(?s)no field 'roh'.*did you mean 'rho'"),
         ("karras(rho='x')", "valid number"),
         ("uniform(a=1)", "it has none"),
-        ("karras(5)", "not of the form"),
+        ("karras(5, 6, 7, 8)", r"(?s)more values than fields.*fields of karras:.* rho"),
+        ("karras(5, rho=5)", "more values than fields"),
+        ("uniform(5)", r"(?s)more values than fields.*none"),
         ("__import__('os').system('true')", "not of the form"),
         ("karras(rho=open('x'))", "not of the form"),
         ("", "not of the form"),

@@ -16,7 +16,7 @@ from ebb.data.of_run import data_of
 from ebb.edit.editor import Editor
 from ebb.edit.samples import Prompt, sample_to
 from ebb.errors import DamagedError, DataError, UsageError
-from ebb.evaluate.evaluate import evaluate, loaded, of_pictures
+from ebb.evaluate.evaluate import Measuring, evaluate, loaded, of_pictures
 from ebb.evaluate.measure import measure
 from ebb.events import finished
 from ebb.judge.features import Projections
@@ -41,7 +41,7 @@ def run_on(place, folder, **asked):
 
 
 def samples_in(run, out, count, **asked):
-    sample_to(run, out, count, Prompt(), seed=0, **asked)
+    sample_to(run, out, Prompt(count), **asked)
     return out
 
 
@@ -240,6 +240,6 @@ def test_what_is_of_pictures_alone_says_so(gaussian):
     with pytest.raises(UsageError, match="what is edited is pictures"):
         Editor.of(load(gaussian))
     with pytest.raises(UsageError, match="makes rows, no pictures"):
-        of_pictures(loaded(gaussian, "ema"), gaussian)
+        of_pictures(loaded(gaussian, "ema"))
     with pytest.raises(UsageError, match="looks at pictures"):
-        finished(evaluate(gaussian, 20, features="dino:FILE"))
+        finished(evaluate(gaussian, 20, Measuring(features="dino:FILE")))

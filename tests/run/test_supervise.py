@@ -143,7 +143,7 @@ def test_gradients_by_level_are_logged_where_they_cost_a_hundredth_of_the_run(da
     assert all(torch.equal(value, names[1][name]) for name, value in names[0].items()), "training is another"
 
 
-@pytest.mark.parametrize(("device", "steps", "count"), [("cpu", 100, 0), ("cpu", 2000, 5), ("cuda", 2000, 2)])
+@pytest.mark.parametrize(("device", "steps", "count"), [("cpu", 100, 0), ("cpu", 2000, 7), ("cuda", 2000, 2)])
 def test_gradients_by_level_cost_a_hundredth_by_design(device, steps, count, unchecked):
     """Ten passes of 8 images, each as dear as 16, of 64 a step; on a GPU as a whole batch."""
     unchecked()

@@ -14,7 +14,7 @@ from ebb.process.moment import at
 from ebb.process.path import PATHS, Cosine, Linear
 from ebb.process.times import pinned, uniform_grid
 from ebb.sample.ddim import DDIM, diffused
-from ebb.sample.jumps import jumps
+from ebb.sample.jumps import Renewal, jumps
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import trajectory
 
@@ -81,7 +81,7 @@ class Jumping:
     def step(self, denoise, x, t, s, cond, state, draw):
         times = torch.tensor([t.time, s.time], dtype=torch.float64)
         (point,) = jumps(
-            Exactly(denoise.denoiser), times, x, cond, renewed=self.renewed, noise=lambda step, like: draw(like)
+            Exactly(denoise.denoiser), times, x, cond, renewal=Renewal(self.renewed, lambda step, like: draw(like))
         )
         return ebb.sample.trajectory.Stepped(point.x, point.x0, None)
 
@@ -122,7 +122,7 @@ def test_consistency_sampling_goes_to_the_data_and_up_again():
     path, x, noise = Cosine(), beginning(Cosine(), 3), Noise.of(7, 3)
     flow_map = Exactly(testing.normal(path))
     times = torch.tensor([1.0, 0.5, 0.0]).double()
-    first, second = jumps(flow_map, times, x, {}, renewed=1, noise=noise)
+    first, second = jumps(flow_map, times, x, {}, renewal=Renewal(1, noise))
     middle = at(path, 0.5)
     torch.testing.assert_close(first.x, middle.alpha * first.x0 + middle.sigma * noise(0, x))
     torch.testing.assert_close(second.x, second.x0)
@@ -150,23 +150,22 @@ def test_sample_i_is_the_same_in_any_batch():
 
     def sample(indices):
         noise = Noise(tuple(indices))
-        *_, end = jumps(flow_map, uniform_grid(Cosine(), 3), noise.start((2,)), {}, renewed=0.5, noise=noise)
+        *_, end = jumps(flow_map, uniform_grid(Cosine(), 3), noise.start((2,)), {}, renewal=Renewal(0.5, noise))
         return end.x
 
     testing.same_by_batch(sample, 6, 1e-6)
 
 
-@pytest.mark.parametrize(
-    ("times", "more"), [([0.1, 0.5], {}), ([1.0, 0.0], {"renewed": 0.5}), ([1.0, 0.0], {"renewed": 2})]
-)
-def test_what_cannot_be_jumped_is_refused(times, more):
+def test_what_cannot_be_jumped_is_refused():
     flow_map = Straight(testing.normal(Cosine()))
     with pytest.raises(UsageError, match="jumps need falling times"):
-        next(jumps(flow_map, torch.tensor(times).double(), torch.zeros(1, 2), {}, **more))
+        next(jumps(flow_map, torch.tensor([0.1, 0.5]).double(), torch.zeros(1, 2), {}))
+    with pytest.raises(UsageError, match="between 0 and 1, got 2"):
+        Renewal(2, Noise.of(0, 1))
 
 
 @pytest.mark.parametrize("renewed", [0.3, 0.9])
 def test_the_noise_put_back_is_the_share_that_was_asked_for(renewed):
     """ν_u² = (1 − γ²)·ν_s², so that γ·ν_s is new."""
     s = at(Cosine(), 0.4)
-    assert ebb.sample.jumps.below(Cosine(), s, renewed).nsr == pytest.approx((1 - renewed**2) ** 0.5 * s.nsr)
+    assert Renewal(renewed, Noise.of(0, 1)).below(Cosine(), s).nsr == pytest.approx((1 - renewed**2) ** 0.5 * s.nsr)

@@ -14,7 +14,7 @@ import torch
 from ebb.data.of_run import data_of
 from ebb.errors import EbbError, ResourceError
 from ebb.evaluate.evaluate import evaluate, measuring
-from ebb.evaluate.sweep import sweep
+from ebb.evaluate.sweep import Candidates, sweep
 from ebb.events import Message, finished
 from ebb.store import checkpoint, lock
 from ebb.store.lock import MADE, MEASURED, TRAINED, held
@@ -98,9 +98,9 @@ def test_a_run_is_measured_while_it_is_trained_but_by_one_process(run):
     with held(run, TRAINED), measuring(run):
         pass
     with measuring(run):
-        for measure in (lambda: finished(evaluate(run, 10)), lambda: finished(sweep(run, ["ddim"], [1], count=10))):
+        for work in (evaluate(run, 10), sweep(run, Candidates(["ddim"], [1]), 10)):
             with pytest.raises(ResourceError, match="is being measured by process"):
-                measure()
+                finished(work)
 
 
 def test_a_run_that_is_measured_is_not_replaced(data, run):
@@ -119,11 +119,12 @@ def test_a_measurement_is_of_the_weights_that_it_loaded(run, monkeypatch):
         checkpoint.save(run / "checkpoints", 2, state, checkpoint.about(first))
         return data_of(run, place)
 
-    def measure(*_, settings, **__):
-        raise EbbError(settings["checkpoint"])
+    def settings_of(one, *_):
+        raise EbbError(one.checkpoint)
 
     monkeypatch.setattr("ebb.evaluate.evaluate.data_of", meanwhile)
-    monkeypatch.setattr("ebb.evaluate.evaluate.measure", measure)
+    monkeypatch.setattr("ebb.evaluate.evaluate.settings_of", settings_of)
+    monkeypatch.setattr("ebb.evaluate.evaluate.measure", lambda *_, **__: None)
     with pytest.raises(EbbError, match="step-00000001"):
         finished(evaluate(run, 10, steps=1))
 

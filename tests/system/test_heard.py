@@ -16,6 +16,7 @@ from rich.console import Console
 
 from ebb.cli import output
 from ebb.data.images import settings_of
+from ebb.data.metadata import Fields
 from ebb.data.of_run import data_of
 from ebb.data.pictures import opened, to_unit
 from ebb.data.scan import read
@@ -37,7 +38,7 @@ from ebb.system.families.family import autocast_of
 from ebb.system.requests import asked_for
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load
-from ebb.train.loop import updates
+from ebb.train.loop import Descent, updates
 
 from ..command import ebb
 from ..toys import SMALL, Reads
@@ -148,15 +149,15 @@ def home(tmp_path_factory):
 def test_no_update_waits_for_the_device(home, asked):
     """As a GPU would be waited for; on a CPU nothing tells but the questions."""
     asked, cpu = validated(ALL | asked, "the test"), torch.device("cpu")
-    learnt = finished(prepared(asked, read(str(home / "data"), numbers=asked.numbers, beside=asked.beside)))
+    learnt = finished(prepared(asked, read(str(home / "data"), fields=Fields(asked.numbers, asked.beside))))
     recipe, _ = finished(resolve(asked, learnt, cpu))
     parts, more = build(recipe, learnt, cpu), recipe.optimiser.accumulate
     batches = [parts.loader(number) for number in range(3 * more)]
-    how = {"accumulate": more, "autocast": autocast_of(recipe)}
+    how = Descent(accumulate=more, autocast=autocast_of(recipe))
 
     def reads(objective):
         training = copy.deepcopy(parts.training)
-        steps = updates(training, objective, batches.__getitem__, steps=3, **how)
+        steps = updates(training, objective, batches.__getitem__, how, steps=3)
         next(steps)
         with Reads() as found:
             assert len(list(steps)) == 2
@@ -257,7 +258,7 @@ def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
     )
     masks[turned] = masks[turned].flip(-1)
     assert torch.equal(torch.nn.functional.pixel_shuffle(heard, 2), masks)
-    fewer = read(str(home / "data"), beside="mask")
+    fewer = read(str(home / "data"), fields=Fields(beside=("mask",)))
     told = []
     finished(prepared(recipe.model_copy(update={"numbers": ()}), fewer, cache=home), told.append)
     assert told == []  # the latents do not depend on what is heard besides
@@ -341,9 +342,7 @@ def test_prompts_together_leave_the_rest_as_asked(home, tmp_path):
     sample_to(
         home / "all",
         tmp_path / "a.png",
-        2,
-        Prompt(text=["an odd one", "an even one"], together=True, **how),
-        seed=0,
+        Prompt(2, text=["an odd one", "an even one"], together=True, **how),
     )
     assert settings_of(tmp_path / "a.png")["together"]
 

@@ -16,8 +16,8 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import Linear
 from ebb.process.predict import velocity
 from ebb.train.ema import EMA
-from ebb.train.guard import FAINT, LEAST, RATE, WIDE, Guard, Skip, explain, poisoned, unsound
-from ebb.train.loop import Training, updates
+from ebb.train.guard import FAINT, LEAST, RATE, WIDE, Circumstances, Guard, Skip, explain, poisoned, unsound
+from ebb.train.loop import Descent, Training, updates
 from ebb.train.muon import muon
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss
@@ -321,7 +321,7 @@ def test_levels_of_an_update_are_those_of_its_parts():
         seen.append(loss.levels)
         return loss
 
-    step = next(updates(training, objective, batches, steps=1, accumulate=3))
+    step = next(updates(training, objective, batches, Descent(accumulate=3), steps=1))
     assert torch.equal(step.levels, sum(seen))
     assert step.levels[1].sum() == 48
     plain = next(updates(fresh(), lambda m, b, g: Loss(m.raw(b.x0, torch.rand(16), {}).mean()), batches, steps=1))
@@ -333,7 +333,7 @@ def skip(loss=NAN, norm=NAN, levels=None):
 
 
 def explained(skips, **evidence):
-    return explain(skips, **{"usual": (0.5, 0.3), "rate": 2e-3} | evidence)
+    return explain(skips, Circumstances(2e-3, (0.5, 0.3), **evidence))
 
 
 def test_the_cause_is_the_surest_evidence():

@@ -16,7 +16,7 @@ from ebb.process.path import Linear
 from ebb.process.predict import velocity
 from ebb.store import checkpoint
 from ebb.train.ema import EMA
-from ebb.train.loop import Training, updates
+from ebb.train.loop import Descent, Training, updates
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.objective import Loss
 from ebb.train.optimiser import WarmupDecay, adamw
@@ -38,10 +38,12 @@ def weights(training):
     return torch.cat([p.detach().flatten() for m in (training.model, training.ema.model) for p in m.parameters()])
 
 
-def run(training, steps, **kwargs):
+def run(training, steps, accumulate=1):
     losses = [
         step.loss.item()
-        for step in updates(training, Denoising(), batches, steps=steps, rate=WarmupDecay(1e-2, 30, 3), **kwargs)
+        for step in updates(
+            training, Denoising(), batches, Descent(accumulate=accumulate), steps=steps, rate=WarmupDecay(1e-2, 30, 3)
+        )
     ]
     return losses, weights(training)
 
@@ -49,9 +51,9 @@ def run(training, steps, **kwargs):
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("at", [1, 7, 11])
 def test_resuming_equals_the_uninterrupted_run_bit_for_bit(tmp_path, at, accumulate):
-    losses, final = run(fresh(dropout=0.2), 12, accumulate=accumulate)
+    losses, final = run(fresh(dropout=0.2), 12, accumulate)
     first = fresh(dropout=0.2)
-    before, _ = run(first, at, accumulate=accumulate)
+    before, _ = run(first, at, accumulate)
     checkpoint.save(tmp_path / "checkpoints", at, first.state(), {})
     torch.manual_seed(999)
     second = fresh(dropout=0.2)
@@ -59,7 +61,7 @@ def test_resuming_equals_the_uninterrupted_run_bit_for_bit(tmp_path, at, accumul
     checkpoint.verify(saved)
     second.restore({part: checkpoint.read(saved, part) for part in ("model", "ema", "optim", "rng")})
     assert (second.step, second.seen) == (at, at * 16 * accumulate)
-    after, resumed = run(second, 12, accumulate=accumulate)
+    after, resumed = run(second, 12, accumulate)
     assert before + after == losses
     assert torch.equal(resumed, final)
 
@@ -88,7 +90,7 @@ def test_accumulating_k_batches_is_one_batch_k_times_as_large():
             return Loss(((model.raw(batch.x0, torch.full((len(batch.x0),), 0.5), {}) - 1) ** 2).mean())
 
     parts, whole = fresh(), fresh()
-    list(updates(parts, Mean(), batches, steps=3, accumulate=4))
+    list(updates(parts, Mean(), batches, Descent(accumulate=4), steps=3))
     joined = lambda step: Batch(torch.cat([batches(4 * step + i).x0 for i in range(4)]), {})  # noqa: E731
     list(updates(whole, Mean(), joined, steps=3))
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-5)

@@ -21,7 +21,7 @@ from ebb.recipe.recipe import Recipe
 from ebb.run.prepare import prepared
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.weights import simple
-from ebb.train.validate import MOST, Validation, validation_of
+from ebb.train.validate import MOST, Validation, unseen_batches
 
 
 def model_of():
@@ -117,20 +117,17 @@ def test_it_is_built_from_held_out_images_with_their_labels(tmp_path):
     kept, unseen = np.arange(20) % 3, np.arange(300) % 3
     np.savez(tmp_path / "a.npz", x_train=train, y_train=kept, x_test=test, y_test=unseen)
     dataset = read(str(tmp_path / "a.npz"))
-    validation = validation_of(finished(prepared(Recipe(), dataset)).unseen, Denoising(uniform), batch=50, seed=5)
-    assert [len(batch.x0) for batch in validation.batches] == [50, 50, 28]
-    found = torch.cat([batch.x0 for batch in validation.batches])
-    labels = torch.cat([batch.cond["label"] for batch in validation.batches]).tolist()
+    batches = unseen_batches(finished(prepared(Recipe(), dataset)).unseen, batch=50, seed=5)
+    assert [len(batch.x0) for batch in batches] == [50, 50, 28]
+    found = torch.cat([batch.x0 for batch in batches])
+    labels = torch.cat([batch.cond["label"] for batch in batches]).tolist()
     rows = {row.tobytes(): label for row, label in zip(test, unseen, strict=True)}
     bytes_of = ((found + 1) * 127.5).round().to(torch.uint8).numpy()[:, 0]
     assert [rows[row.tobytes()] for row in bytes_of] == labels
     assert len({row.tobytes() for row in bytes_of}) == MOST
-    again = validation_of(finished(prepared(Recipe(), dataset)).unseen, Denoising(uniform), batch=50, seed=5)
-    assert all(torch.equal(a.x0, b.x0) for a, b in zip(validation.batches, again.batches, strict=True))
+    again = unseen_batches(finished(prepared(Recipe(), dataset)).unseen, batch=50, seed=5)
+    assert all(torch.equal(a.x0, b.x0) for a, b in zip(batches, again, strict=True))
     bare = dataclasses.replace(dataset, held_out=dataclasses.replace(dataset.held_out, labels=None))
-    assert validation_of(finished(prepared(Recipe(), bare)).unseen, Denoising()).batches[0].cond[
-        "label"
-    ].unique().tolist() == [3]
-    assert validation_of(None, Denoising()) is None
+    assert unseen_batches(finished(prepared(Recipe(), bare)).unseen)[0].cond["label"].unique().tolist() == [3]
     alone = dataclasses.replace(bare, labels=None, names=())
-    assert validation_of(finished(prepared(Recipe(), alone)).unseen, Denoising()).batches[0].cond == {}
+    assert unseen_batches(finished(prepared(Recipe(), alone)).unseen)[0].cond == {}

@@ -37,7 +37,7 @@ def cost(weights=WEIGHTS):
 
 def check_bound(path, weights=WEIGHTS):
     """The exact denoiser of a finite set takes the bits of its weights, where the chain ends near to the data."""
-    found = bound(system_of(finite(path, weights)), images(), None, seed=0, levels=16, faintest=5e-4)
+    found = bound(system_of(finite(path, weights)), images(), seed=0, levels=16, faintest=5e-4)
     error = (found.high - found.low) / (2 * 1.96)
     if not (abs(found.value - cost(weights)) < 3 * error < 0.4):
         raise AssertionError(f"a bound of {found.value} bits for {cost(weights)}")
@@ -46,7 +46,7 @@ def check_bound(path, weights=WEIGHTS):
 
 def check_above(faintest):
     """It is a bound wherever the chain ends."""
-    found = bound(system_of(finite(Linear())), images(), None, seed=0, levels=16, faintest=faintest)
+    found = bound(system_of(finite(Linear())), images(), seed=0, levels=16, faintest=faintest)
     if not found.high > cost():
         raise AssertionError(f"a bound of {found.value} bits for {cost()}")
 
@@ -81,7 +81,7 @@ def test_mutants_are_caught(monkeypatch):
 def test_it_is_a_bound_wherever_the_chain_ends_and_whatever_the_denoiser():
     for faintest in (0.2, 0.003):
         check_above(faintest)
-    off = bound(system_of(finite(Linear()), off=0.02), images(), None, seed=0, levels=16, faintest=5e-4)
+    off = bound(system_of(finite(Linear()), off=0.02), images(), seed=0, levels=16, faintest=5e-4)
     assert off.low > cost()
 
 
@@ -104,7 +104,7 @@ def test_each_term_is_the_integral_over_its_piece():
     )
     pixels = np.full((400, 1, 1, 1), 200, dtype=np.uint8)
     x0 = 200 / 127.5 - 1
-    found = bound(system_of(one), pixels, None, seed=0, levels=8)
+    found = bound(system_of(one), pixels, seed=0, levels=8)
     pieces = np.array([term["log_snr"] for term in found.terms])
     half = (pieces[1] - pieces[0]) / 2
     for term in found.terms:
@@ -122,12 +122,12 @@ def test_smooth_data_take_the_bits_of_their_cells():
     mixture = cloud(Linear())
     pixels = images_of(mixture, 150)
     exact = float(exact_bits(mixture, pixels).mean())
-    found = bound(system_of(mixture), pixels, None, seed=0, levels=16)
+    found = bound(system_of(mixture), pixels, seed=0, levels=16)
     assert found.low < exact < found.high < found.low + 1
 
 
 def test_few_levels_are_right_in_the_mean():
-    few, many = (bound(system_of(finite(Linear())), images(), None, seed=1, levels=levels) for levels in (4, 16))
+    few, many = (bound(system_of(finite(Linear())), images(), seed=1, levels=levels) for levels in (4, 16))
     assert few.low < many.value < few.high
     assert few.high - few.low > many.high - many.low
 
@@ -151,4 +151,4 @@ def test_a_value_far_off_costs_many_bits_and_not_infinitely_many():
 def test_what_cannot_be_bounded_is_refused():
     for wrong in ({"levels": 0}, {"faintest": 0.0}, {"faintest": 2.0}):
         with pytest.raises(UsageError, match="a bound needs"):
-            bound(system_of(finite(Linear())), images(), None, seed=0, **wrong)
+            bound(system_of(finite(Linear())), images(), seed=0, **wrong)

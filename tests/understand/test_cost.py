@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,8 +14,9 @@ from ebb.process.predict import PREDICTIONS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Sampling
 from ebb.system.families.diffusion import DiffusionModel
+from ebb.system.sampler import Sampler
 from ebb.system.system import System
-from ebb.understand.cost import ON_CPU, Live, cost, counted
+from ebb.understand.cost import ON_CPU, SEVERAL, Live, cost, counted, latency
 
 
 class Keeper(Live):
@@ -120,6 +122,30 @@ def test_what_was_spent_before_is_taken_for_the_speed():
     found = cost(system(Affine(4), (4,)), batch=2, spent=(0.25, 9.0))
     assert (found.seconds, found.images_per_second, found.evaluations) == (0.25, 4.0, 9.0)
     assert found.gflop == pytest.approx(9 * 2 * 16 / 1e9)
+
+
+def test_the_latency_is_that_of_requests_of_one_after_the_first(monkeypatch):
+    took = [9.0, *(0.01 * k for k in range(1, 101))]
+    found = timed(monkeypatch, took, patience=1e3)
+    assert (found.p50, found.p99) == pytest.approx(np.quantile(took[1:], (0.5, 0.99)))
+    assert found.count == 100
+    assert timed(monkeypatch, [9.0] * 200, patience=20).count == SEVERAL
+
+
+def timed(monkeypatch, took, patience):
+    """The latency by a clock that moves while a sample is made, each as long as it `took`, and never else."""
+    clock, durations = [0.0], iter(took)
+
+    class Clocked(Sampler):
+        def __call__(self, request):
+            assert len(request) == self.batch == 1
+            clock[0] += next(durations)
+            return super().__call__(request)
+
+    monkeypatch.setattr("ebb.understand.cost.Sampler", Clocked)
+    monkeypatch.setattr("ebb.understand.cost.PATIENCE", patience)
+    monkeypatch.setattr("ebb.understand.cost.time.perf_counter", lambda: clock[0])
+    return latency(system(Affine(4), (4,), steps=1))
 
 
 def test_attention_counts_whichever_kernel_computes_it():

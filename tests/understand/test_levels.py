@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ebb import testing
+from ebb.data.loader import Batch
 from ebb.errors import UsageError
 from ebb.networks.mlp import MLP
 from ebb.process.bins import centres
@@ -61,7 +62,7 @@ def near(found, expected):
 def test_the_exact_denoiser_of_a_gaussian_has_its_closed_form_at_every_level(name, generator):
     gauss = testing.normal(Cosine())
     x0 = of_gauss(gauss, 2500, generator)
-    found = levels(Read(gauss, PREDICTIONS[name]), x0, {}, x0[:500], bins=8)
+    found = levels(Read(gauss, PREDICTIONS[name]), Batch(x0, {}), Batch(x0[:500], {}), bins=8)
     model, trivial = zip(*(closed(gauss, PREDICTIONS[name], centre) for centre in centres(8)), strict=True)
     assert near(found.loss, model)
     assert near(found.trivial, trivial)
@@ -75,7 +76,7 @@ def test_the_references_enclose_a_model_that_cannot_be_improved(generator):
     for path in (Linear(), Cosine(), EDM()):
         gauss = testing.normal(path)
         x0 = of_gauss(gauss, 1000, generator)
-        found = levels(Read(gauss, v), x0, {}, x0, bins=8)
+        found = levels(Read(gauss, v), Batch(x0, {}), Batch(x0, {}), bins=8)
         reached = [row for row in zip(found.ideal, found.loss, found.trivial, strict=True) if row[0] is not None]
         assert len(reached) >= 7
         assert all(ideal <= 1.001 * loss <= 1.02 * trivial for ideal, loss, trivial in reached)
@@ -89,7 +90,7 @@ def test_the_ideal_is_the_posterior_mean_of_the_set_by_brute_force(name, generat
     x0 = torch.cat([known[:5], torch.randn(5, 1, 4, 4, generator=generator)])
     model = NetworkDenoiser(nn.Identity(), path, data)
     model.network.forward = lambda x, told, cond: 0 * x
-    found, eps = levels(model, x0, {}, known, seed=4), Noise.of(4, 10)(0, x0)
+    found, eps = levels(model, Batch(x0, {}), Batch(known, {}), seed=4), Noise.of(4, 10)(0, x0)
     for centre, ideal in zip(found.log_snr, found.ideal, strict=True):
         now = where(path, centre / 2)
         if ideal is None:
@@ -125,7 +126,7 @@ def test_loss_gradient_and_scale_are_those_of_autograd_by_hand(generator, monkey
     monkeypatch.setattr("ebb.understand.levels.BLOCK", 8)
     model, x0 = network(), torch.randn(20, 3, generator=generator)
     cond, eps = {"label": torch.arange(20) % 2}, Noise.of(7, 20)(0, x0)
-    found = levels(model, x0, cond, x0, seed=7, bins=6)
+    found = levels(model, Batch(x0, cond), Batch(x0, {}), seed=7, bins=6)
     for at, centre in enumerate(centres(6)):
         t = torch.full((20,), where(model.path, centre / 2).time, dtype=torch.float64)
         loss = target_error(model, x0, eps, t, cond).square().mean()
@@ -143,7 +144,7 @@ def test_the_model_is_left_as_it_was(generator):
     next(model.parameters()).requires_grad_(True).grad = torch.ones_like(next(model.parameters()))
     before = [(p.detach().clone(), p.requires_grad) for p in model.parameters()]
     state = torch.get_rng_state()
-    one, two = (levels(model, x0, {"label": torch.ones(4).long()}, x0, bins=3) for _ in range(2))
+    one, two = (levels(model, Batch(x0, {"label": torch.ones(4).long()}), Batch(x0, {}), bins=3) for _ in range(2))
     assert one == two
     after = [(p.detach(), p.requires_grad) for p in model.parameters()]
     assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(before, after, strict=True))
@@ -156,7 +157,7 @@ def test_the_model_is_left_as_it_was(generator):
 def test_levels_that_a_path_does_not_reach_are_left_out(generator):
     x0 = torch.randn(4, 2, generator=generator)
     for path, last in ((EDM(), math.log(80)), (VarianceExploding(), math.log(50))):
-        found = levels(Read(testing.normal(path), v), x0, {}, x0)
+        found = levels(Read(testing.normal(path), v), Batch(x0, {}), Batch(x0, {}))
         assert found.log_snr == centres()
         missing = [centre for centre, loss in zip(centres(), found.loss, strict=True) if loss is None]
         assert missing == [centre for centre in centres() if -centre / 2 > last]
@@ -170,23 +171,23 @@ def test_the_ideal_knows_the_condition_when_the_model_does(generator):
     model = NetworkDenoiser(nn.Identity(), Linear(), noise)
     model.network.forward = lambda x, told, cond: 0 * x
     asked = {"label": labels}
-    with_it = levels(model, known, asked, known, reference_cond=asked, bins=4)
-    without = levels(model, known, asked, known, bins=4)
+    with_it = levels(model, Batch(known, asked), Batch(known, asked), bins=4)
+    without = levels(model, Batch(known, asked), Batch(known, {}), bins=4)
     assert max(with_it.ideal) < 1e-8
     assert without.ideal[0] == pytest.approx(without.trivial[0], rel=0.2)
     text = {"text": torch.nn.functional.one_hot(labels, 3).float()}
-    assert levels(model, known, text, known, reference_cond=text, bins=4).ideal == with_it.ideal
+    assert levels(model, Batch(known, text), Batch(known, text), bins=4).ideal == with_it.ideal
     silent = {"numbers": torch.where(labels[:, None] == 0, torch.nan, 2.0)}  # half of them say nothing
-    assert levels(model, known, silent, known, reference_cond=silent, bins=4).ideal == with_it.ideal
+    assert levels(model, Batch(known, silent), Batch(known, silent), bins=4).ideal == with_it.ideal
     with pytest.raises(UsageError, match="a condition that no reference image has"):
-        levels(model, known, {"label": labels + 1}, known, reference_cond=asked)
+        levels(model, Batch(known, {"label": labels + 1}), Batch(known, asked))
 
 
 def test_a_weight_scales_all_losses_and_the_gradient(generator):
     model, x0 = network(noise), torch.randn(6, 3, generator=generator)
     cond = {"label": torch.zeros(6).long()}
-    plain = levels(model, x0, cond, x0, bins=4)
-    twice = levels(model, x0, cond, x0, bins=4, weight=lambda path, t, det: torch.full_like(t, 2.0))
+    plain = levels(model, Batch(x0, cond), Batch(x0, {}), bins=4)
+    twice = levels(model, Batch(x0, cond), Batch(x0, {}), bins=4, weight=lambda path, t, det: torch.full_like(t, 2.0))
     for name in ("loss", "grad_norm", "trivial", "ideal"):
         assert getattr(twice, name) == pytest.approx([2 * value for value in getattr(plain, name)])
     assert twice.output_scale == plain.output_scale
@@ -196,12 +197,12 @@ def test_what_cannot_be_measured_is_refused(generator):
     x0 = torch.randn(4, 3, generator=generator)
     for wrong in ((x0[:0], x0), (x0, x0[:0]), (x0, torch.zeros(4, 5))):
         with pytest.raises(UsageError, match="expected samples"):
-            levels(network(), wrong[0], {}, wrong[1])
+            levels(network(), Batch(wrong[0], {}), Batch(wrong[1], {}))
 
 
 def test_it_is_json(generator):
     import json
 
     x0 = torch.randn(4, 2, generator=generator)
-    found = levels(Read(testing.normal(EDM()), v), x0, {}, x0, bins=4)
+    found = levels(Read(testing.normal(EDM()), v), Batch(x0, {}), Batch(x0, {}), bins=4)
     assert Levels(**json.loads(json.dumps(dataclasses.asdict(found)))) == found

@@ -13,7 +13,7 @@ from ebb.process.path import PATHS, Cosine, DDPMLinear, Linear
 from ebb.process.predict import PREDICTIONS
 from ebb.sample.adaptive import Adaptive
 from ebb.sample.noise import Noise
-from ebb.understand.likelihood import bits_per_dim, log_density
+from ebb.understand.likelihood import QUIETEST, Hutchinson, bits_per_dim, log_density
 
 
 def cloud(path):
@@ -82,7 +82,7 @@ def test_estimated_divergence_is_exact_for_equal_variances():
     d = 20
     gauss = Gaussian(Cosine(), torch.zeros(d).double(), 0.25 * torch.eye(d).double())
     x = 0.5 * torch.randn(4, d, generator=torch.Generator().manual_seed(0)).double()
-    found = log_density(gauss, x, {}, probes=1, noise=Noise.of(0, 4), rule=Adaptive(1e-5))
+    found = log_density(gauss, x, {}, trace=Hutchinson(1, Noise.of(0, 4)), rule=Adaptive(1e-5))
     torch.testing.assert_close(found.nats, gauss.log_density(x, torch.zeros(4).double()), atol=2e-3, rtol=0)
 
 
@@ -90,10 +90,10 @@ def test_estimated_divergence_is_right_in_the_mean():
     mixture = cloud(Cosine())
     x = torch.tensor([0.3, -0.4]).double().expand(400, 2)
     exact = mixture.log_density(x[:1], torch.zeros(1).double())
-    found = log_density(mixture, x, {}, probes=1, noise=Noise.of(0, 400), rule=Adaptive(1e-3)).nats
+    found = log_density(mixture, x, {}, trace=Hutchinson(1, Noise.of(0, 400)), rule=Adaptive(1e-3)).nats
     assert found.std() > 0.01
     assert abs(float(found.mean() - exact)) < 4 * float(found.std()) / 20 + 1e-3
-    more = log_density(mixture, x[:100], {}, probes=8, noise=Noise.of(0, 100), rule=Adaptive(1e-3)).nats
+    more = log_density(mixture, x[:100], {}, trace=Hutchinson(8, Noise.of(0, 100)), rule=Adaptive(1e-3)).nats
     assert more.std() < 0.6 * found.std()
 
 
@@ -103,7 +103,7 @@ def test_a_sample_has_the_same_likelihood_in_any_batch():
 
     def nats(indices):
         noise = Noise(tuple(indices))
-        return log_density(mixture, x[list(indices)], {}, probes=2, noise=noise, rule=Adaptive(1e-3)).nats
+        return log_density(mixture, x[list(indices)], {}, trace=Hutchinson(2, noise), rule=Adaptive(1e-3)).nats
 
     testing.same_by_batch(nats, 6, 1e-9)
 
@@ -119,7 +119,9 @@ def test_a_network_has_a_likelihood_in_any_shape():
     noisy = NetworkDenoiser(mlp, Linear(), PREDICTIONS["noise"])
     with pytest.raises(UsageError, match="says nothing about x0"):
         log_density(noisy, torch.randn(2, 3), {}, rule=Adaptive(1e-3))
-    assert torch.isfinite(log_density(noisy, torch.randn(2, 3), {}, rule=Adaptive(1e-3), nsr_max=80.0).nats).all()
+    assert torch.isfinite(
+        log_density(noisy, torch.randn(2, 3), {}, rule=Adaptive(1e-3), span=(QUIETEST, 80.0)).nats
+    ).all()
     two_axes = cloud(Cosine())
     grown = Mixture(Cosine(), two_axes.means[:, :, None], two_axes.stds, two_axes.weights)
     x = two_axes.sample(3, torch.Generator().manual_seed(0))
@@ -133,12 +135,12 @@ def test_bits_per_dim():
     torch.testing.assert_close(bits_per_dim(nats, d, width), torch.tensor([8.0]).double())
 
 
-def test_probes_without_noise_are_refused():
-    with pytest.raises(UsageError, match="needs probes ≥ 1 and noise"):
-        log_density(cloud(Linear()), torch.zeros(1, 2).double(), {}, probes=2)
+def test_an_estimate_without_probes_is_refused():
+    with pytest.raises(UsageError, match="one probe or more"):
+        Hutchinson(0, Noise.of(0, 1))
 
 
 def test_the_piece_below_nsr_min_is_half_a_step_of_the_velocity():
     """Visible where that piece is long: on a wide Gaussian its error is of fourth order in nsr_min/std."""
     wide = Mixture(Cosine(), torch.zeros(1, 1).double(), torch.ones(1).double(), torch.ones(1).double())
-    check_likelihood(wide, tolerance=2e-3, nsr_min=0.3, rule=Adaptive(1e-6))
+    check_likelihood(wide, tolerance=2e-3, span=(0.3, math.inf), rule=Adaptive(1e-6))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ebb.data.loader import Loader
 from ebb.encode.latent import LatentSpace
 from ebb.guide.cfg import Guide
+from ebb.guide.named import guided
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
 from ebb.networks.mlp import MLP
@@ -39,7 +40,7 @@ from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.hybrid import OBJECTIVES, Aim
 from ebb.train.objectives.objective import ConditionDropout
 from ebb.train.objectives.weights import WEIGHTS
-from ebb.train.validate import MOST, validation_of
+from ebb.train.validate import MOST, Validation, unseen_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +70,7 @@ class DiffusionModel(Model):
         self, shape: tuple[int, ...], sampling: Sampling, guides: Sequence[Guide] = (), *, compiled: bool = False
     ) -> Draw:
         """The trajectory from σ(t₀)·ε along the grid; raises UsageError for a solver or a grid that is not known."""
-        scheme = scheme_of(self.denoiser, sampling)
-        for guide in guides:
-            scheme = scheme.guided(guide)
+        scheme = scheme_of(self.denoiser, sampling).guided(*guides)
         follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled else scheme
 
         def points(cond: Cond, noise: Noise) -> Iterator[Point]:
@@ -122,7 +121,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
         return recipe.model_copy(update={"sample": sample}), {"sample.precision": "as trained"}
 
     def named(self, recipe: DiffusionRecipe) -> None:
-        """Path, prediction, clock, density, weight, coupling, solver and grid."""
+        """Path, prediction, clock, density, weight, coupling, solver, grid and guides."""
         path = parse(recipe.path, PATHS, "path")
         parts = (
             (recipe.prediction, PREDICTIONS, "prediction"),
@@ -137,6 +136,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
             if text is not None:
                 parse(text, members, idea)
         parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
+        guided(recipe.sample.guides, recipe.sample.guidance, {})
 
     def calls(self, recipe: DiffusionRecipe) -> float:
         """One for each step, and with guidance two."""
@@ -166,14 +166,11 @@ class DiffusionFamily(Family[DiffusionRecipe]):
         if recipe.engine == "compiled":
             objective = Compiled(objective, compiled(denoiser))
         training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
-        validation = validation_of(
-            data.unseen,
-            denoising,
-            encode=(lambda x: x) if data.space is None else data.space.encode,
-            batch=min(MOST, batch),
-            device=device,
-            autocast=autocast_of(recipe),
-        )
+        validation = None
+        if data.unseen is not None:
+            encode = (lambda x: x) if data.space is None else data.space.encode
+            batches = unseen_batches(data.unseen, encode=encode, batch=min(MOST, batch), device=device)
+            validation = Validation(batches, denoising, autocast=autocast_of(recipe))
         flips = recipe.data.flip and data.examples.noise is None
         return Trainable(
             DiffusionModel(denoiser, data.space),

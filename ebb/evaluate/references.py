@@ -1,0 +1,214 @@
+"""A run's own way of sampling beside those of most tables: 50 steps of DDIM, 1,000 of DDPM with either variance."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ebb.data.images import to_pixels
+from ebb.data.of_run import data_of
+from ebb.encode.conditioner import part
+from ebb.errors import EbbError
+from ebb.evaluate.compare import gap_of
+from ebb.evaluate.enough import comparable, countable
+from ebb.evaluate.evaluate import loaded, measuring, of_pictures
+from ebb.evaluate.sweep import RESAMPLES, Cell, Trial, trial_of
+from ebb.events import Done, Figure, Progress, Work
+from ebb.guide.named import guided
+from ebb.judge.distances import Array, estimate, too_few
+from ebb.recipe.recipe import Sampling
+from ebb.report.run_report import write_report
+from ebb.sample.noise import START, Noise
+from ebb.store.write import replace_text
+from ebb.system.model import scheme_of
+from ebb.system.sampler import Sampler
+
+REFERENCES: dict[str, dict[str, Any]] = {
+    "DDIM, 50 steps": {"solver": "ddim", "grid": "uniform", "steps": 50},
+    "DDPM, 1,000 steps, σ² = β": {"solver": "ddpm(variance='large')", "grid": "uniform", "steps": 1000},
+    "DDPM, 1,000 steps, σ² = β̃": {"solver": "ddpm", "grid": "uniform", "steps": 1000},
+}
+"""Settings by what papers call them (Song et al. 2021, table 1; Ho et al. 2020, §3.2), on even times."""
+
+OWN = "the run's own"
+
+APART = 100_000
+"""What is added to the seed: a default that a sweep chose would look better on the samples that it was chosen by."""
+
+ELSEWHERE = 2**40
+"""What is added to the seeds of the draws on the way, so that none of them is drawn twice."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A way of sampling: what it costs, its Fréchet distance, and how far that is from the run's own way."""
+
+    name: str
+    sampling: dict[str, Any]
+    kind: Literal["deterministic", "stochastic"]
+    seconds: float
+    """for 1,000 samples"""
+    evaluations: float
+    """of the network, for each sample"""
+    distance: float
+    difference: tuple[float, float, float] | None
+    """its distance less that of the run's own way, and the 95 % interval of that, paired; None of the own way"""
+    start: float
+    """the share of what tells two samples apart that the noise they start from decides: 1 where it decides all"""
+
+    @property
+    def interpolates(self) -> str:
+        """What has to turn from one sample to another for the samples between them to be between them."""
+        if self.kind == "deterministic":
+            return "by its start"
+        return f"by all its draws; its start decides {self.start:.0%}"
+
+    @property
+    def best_for(self) -> str:
+        """What it is worth, by what was measured."""
+        uses = ["interpolating, inverting, editing"] if self.kind == "deterministic" else []
+        if self.difference is None:
+            return ", ".join(["every day", *uses])
+        _, low, high = self.difference
+        if high < 0:
+            return ", ".join(["the smaller distance", *uses])
+        against = "as good as the run's own" if low <= 0 else "worse than the run's own"
+        return f"{', '.join([*uses, 'comparing with papers'])}; {against}"
+
+
+@dataclass(frozen=True)
+class References:
+    """All ways, the run's own first, the distance of real images to real ones, and the circumstances."""
+
+    ways: tuple[Reference, ...]
+    floor: float
+    about: dict[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON, with what is said of each way."""
+        ways = [asdict(one) | {"interpolates": one.interpolates, "best_for": one.best_for} for one in self.ways]
+        return {"ways": ways, "floor": self.floor, "about": self.about}
+
+
+def references(
+    run: str | Path, count: int = 1000, *, precision: str | None = None, seed: int = 0, data: str | None = None
+) -> Work[References]:
+    """`count` samples of the run at `run` by its own settings and by each of REFERENCES, from the same seeds for the
+    same labels, against the same real images.
+
+    The references have the run's guidance and guides; seeds are others than a sweep of the same `seed` chose by. Writes
+    references.json, and report.html anew; `data` is as in `evaluate`, and so are the errors raised.
+    """
+    run = Path(run)
+    countable(count, seed)
+    with measuring(run, "references.json", "report.html") as begun:
+        yield from begun
+        began, dataset = time.perf_counter(), data_of(run, data)
+        one = of_pictures(loaded(run, "ema", precision=precision))
+        comparable(run, len(dataset.rows))
+        trial = yield from trial_of(one, dataset, count, seed + APART)
+        ways, failed = yield from measured_beside(trial)
+        warnings = [line for line in [too_few(count, trial.widest), *failed] if line]
+        found = References(tuple(ways), trial.floor, trial.about(began) | {"warnings": warnings})
+        replace_text(run / "references.json", json.dumps(found.facts(), indent=1))
+        write_report(run)
+        yield Done(str(run))
+        return found
+
+
+def measured_beside(trial: Trial) -> Work[tuple[list[Reference], list[str]]]:
+    """The run's own way and the references, and why some could not be measured; EbbError where its own could not."""
+    system = trial.one.system
+    asked = {OWN: system.sampling} | {name: system.settled(**how) for name, how in REFERENCES.items()}
+    own, ways, failed = None, list[Reference](), list[str]()
+    for number, (name, how) in enumerate(asked.items()):
+        yield Progress(name, number, len(asked))
+        try:
+            cell, rows = trial(how)
+        except EbbError as error:
+            if own is None:
+                raise
+            failed.append(f"{name}: {error}".splitlines()[0])
+            continue
+        ways.append(reference(trial, name, cell, None if own is None else paired(trial, rows, own)))
+        own = rows if own is None else own
+        yield Figure("reference", asdict(ways[-1]))
+    return ways, failed
+
+
+def reference(trial: Trial, name: str, cell: Cell, difference: tuple[float, float, float] | None) -> Reference:
+    """A way of sampling as it was measured in a cell."""
+    how = cell.sampling
+    scheme = scheme_of(trial.one.system.denoiser, how)
+    return Reference(
+        name,
+        how.model_dump(),
+        "stochastic" if scheme.stochastic else "deterministic",
+        1000 * cell.seconds,
+        cell.evaluations,
+        cell.distance,
+        difference,
+        decided(trial, how, cell.shown) if scheme.stochastic else 1.0,
+    )
+
+
+def paired(trial: Trial, rows: Array, own: Array) -> tuple[float, float, float]:
+    """The distance of `rows` less that of `own`, and its 95 % interval: sample i of both is counted alike each time."""
+    gap = gap_of(trial.distance, rows.shape[1])
+    return estimate(gap, np.hstack([rows, own]), trial.reference, resamples=RESAMPLES, seed=trial.seed)
+
+
+def decided(trial: Trial, how: Sampling, shown: NDArray[np.uint8]) -> float:
+    """The share of what tells samples apart that their starts decide, by drawing from the same starts once more."""
+    system, count = trial.one.system, len(shown)
+    scheme = scheme_of(system.denoiser, how).guided(*guided(how.guides, how.guidance, system.null()))
+    cond = system.conditions(part(trial.given, 0, count), count)
+    x = scheme.fresh(torch.empty(count, *system.inner, device=system.device), cond, redrawn(trial.seed, count))
+    again = to_pixels(Sampler(system).decoded(x))
+    return share_decided(shown.astype(np.float64), again.astype(np.float64))
+
+
+def share_decided(one: Array, again: Array) -> float:
+    """1 − E|x − x'|²/E|x − y|² of samples [n, *d], their like in `again`, and all others; 1 where none differ."""
+    others = np.mean([np.square(one - np.roll(one, by, axis=0)).mean() for by in range(1, len(one))])
+    return float(1 - np.square(one - again).mean() / others) if others else 1.0
+
+
+def redrawn(seed: int, count: int) -> Callable[..., Tensor]:
+    """The noise of `count` samples from `seed` on as far as they start from it, and other draws after that."""
+    starts, others = Noise.of(seed, count), Noise.of(seed + ELSEWHERE, count)
+
+    def noise(step: int, like: Tensor, part: int = 0) -> Tensor:
+        return (starts if step == START else others)(step, like, part)
+
+    return noise
+
+
+HEADS = ("", "kind", "steps", "s for 1,000", "distance", "beside the run's own", "interpolates", "best for")
+"""Of the table."""
+
+
+def as_rows(found: References) -> list[Sequence[str]]:
+    """A row of text for each way."""
+    return [
+        (
+            one.name,
+            one.kind,
+            f"{one.sampling['steps']:,}",
+            f"{one.seconds:.3g}",
+            f"{one.distance:.4f}",
+            "" if one.difference is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*one.difference),
+            one.interpolates,
+            one.best_for,
+        )
+        for one in found.ways
+    ]
