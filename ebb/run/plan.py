@@ -18,9 +18,10 @@ from ebb.machine import multiplies_bf16
 from ebb.recipe.recipe import Recipe, of_diffusion, resolved, seconds
 from ebb.recipe.starting import STEEPNESS, Facts, default_budget, suited_batch, suited_width
 from ebb.run.build import Built, build, updates_of
+from ebb.run.search import searched
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, facts_of
-from ebb.train.optimiser import WarmupDecay
+from ebb.train.optimiser import SCHEDULES, WarmupDecay
 
 Engine = Literal["eager", "compiled"]
 
@@ -62,7 +63,8 @@ MOST_GRIDS = 10
 def rate_of(recipe: Recipe) -> WarmupDecay:
     """The learning rate over the run."""
     how = recipe.optimiser
-    return WarmupDecay(resolved(how.lr), resolved(recipe.steps), resolved(how.warmup), how.decay)
+    rate = SCHEDULES[how.schedule](resolved(how.lr), resolved(recipe.steps), resolved(how.warmup))
+    return replace(rate, decay=how.decay) if how.schedule == "level_then_fall" else rate
 
 
 def timed(recipe: Recipe, parts: Built) -> Iterator[float]:
@@ -301,6 +303,9 @@ def resolve(
     reasons |= measured
     recipe, trained = family.as_trained(recipe)
     reasons |= trained
+    if recipe.optimiser.search:
+        speed = rate or pace(recipe.running("eager"), data, device, 0.0)
+        recipe, reasons["optimiser.lr"] = yield from searched(recipe, data, device, speed)
     chosen = dict[str, Any](grids=recipe.grids or MOST_GRIDS)
     if recipe.grids is None:
         reasons["grids"] = f"at most {MOST_GRIDS}"
