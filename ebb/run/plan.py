@@ -238,7 +238,7 @@ def compared(speeds: Mapping[Precision, float], batch: int) -> str:
 def chosen_precision(
     recipe: Recipe, speeds: Mapping[Precision, float], data: Prepared, device: torch.device
 ) -> tuple[Precision, str]:
-    """The faster precision and why; fp32 where bf16 is faster and loses the gradient of some noise level (`rounded`)."""
+    """The faster precision and why; fp32 where bf16 is faster and loses the gradient of a noise level (`rounded`)."""
     fastest, why = max(speeds, key=lambda name: speeds[name]), compared(speeds, probe(recipe, device))
     if fastest == "fp32" or "fp32" not in speeds or not speeds["fp32"]:
         return fastest, why
