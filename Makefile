@@ -7,13 +7,14 @@
 #   (nine hours of training and half as many of sampling; the same command goes on where it stopped).
 # make bench-step: a training step against peers: images/s at equal arithmetic, memory, time to the first update.
 # make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
+# make bench-incident: runs that diverge after thousands of updates, at which noise level, and what stops them (minutes).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := runs/quality
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures tables stub clean
+.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures tables stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -89,6 +90,9 @@ bench-guard: .venv/dev
 
 bench-doctor: .venv/dev
 	$(BIN)/python bench/doctor.py --seed 1
+
+bench-incident: .venv/dev
+	$(BIN)/python bench/incident.py
 
 bench-cures: .venv/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/doctor.py --cures --seed 1
