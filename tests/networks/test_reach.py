@@ -42,8 +42,14 @@ def cond(network):
 
 
 def cut(network, name, what):
-    """Block `name` is told a constant in place of the embedding of the time, or of the time alone (and no label)."""
-    last = {}
+    """Block `name` is told a constant in place of the embedding of the time, or the time alone, without the label."""
+    last = {"asked": False}
+
+    def begin(_, given):
+        last["asked"] = True
+
+    def end(_, given, answer):
+        last["asked"] = False
 
     def note(embedder, given):
         last["time"] = embedder.time(given[0])
@@ -52,14 +58,15 @@ def cut(network, name, what):
         return last["time"] if what == "label" else torch.ones_like(vector)
 
     def spoilt(_, given):
-        found = [each._replace(vector=instead(each.vector)) if hasattr(each, "_fields") else each for each in given]
-        if name.startswith("film"):
-            found = [instead(each) for each in given]
-        return tuple(found if not isinstance(given[-1], torch.Tensor) or name.startswith("film") else vectored(given))
+        """Where what is told stands: in a named tuple, alone, or third, as an MM-DiT's blocks have it."""
+        if not last["asked"]:
+            return given
+        if any(hasattr(each, "_fields") for each in given):
+            return tuple(e._replace(vector=instead(e.vector)) if hasattr(e, "_fields") else e for e in given)
+        return tuple(instead(e) if i == (2 if len(given) > 1 else 0) else e for i, e in enumerate(given))
 
-    def vectored(given):  # the vector of an MM-DiT's block stands alone
-        return [instead(each) if i == 2 else each for i, each in enumerate(given)]
-
+    network.register_forward_pre_hook(begin)
+    network.register_forward_hook(end)
     network.embedding.register_forward_pre_hook(note)
     network.get_submodule(name).register_forward_pre_hook(spoilt)
 
