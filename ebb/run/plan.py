@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
+from dataclasses import replace
 from itertools import repeat
 from typing import Any, Literal, get_args
 
