@@ -9,12 +9,14 @@
 # make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
 # make bench-incident: runs that diverge after thousands of updates, at which noise level, and what stops them (minutes).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
+# make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show (ten minutes).
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := runs/quality
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures tables stub clean
+.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words tables stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -36,13 +38,13 @@ demo-text: .venv/demo
 	@echo "pictures  runs/shapes/prompts.png  runs/shapes/composed.png"
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(PYTEST)
 
 test-full: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --full
+	$(PYTEST) --full
 
 test-long: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --full -m full
+	$(PYTEST) --full -m full
 
 lint: .venv/dev
 	$(BIN)/ruff check
@@ -93,6 +95,11 @@ bench-doctor: .venv/dev
 
 bench-incident: .venv/dev
 	$(BIN)/python bench/incident.py
+
+bench-words: .venv/dev
+	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 48 --data.size 16 \
+		--precision fp32 --grids 1 --times "logit_normal(mean=1.0)"
+	$(BIN)/python bench/words.py runs/words
 
 bench-cures: .venv/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/doctor.py --cures --seed 1

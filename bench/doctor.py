@@ -40,7 +40,7 @@ from ebb.system.system import load, locate
 
 STEPS = 1000
 NETWORK = UNetRecipe(width=32)
-COMMON: dict[str, Any] = {"steps": STEPS, "batch": 64, "grids": 1, "precision": "fp32", "network": NETWORK, "seed": 0}
+COMMON: dict[str, Any] = {"steps": STEPS, "batch": 64, "sheets": 1, "precision": "fp32", "network": NETWORK, "seed": 0}
 SCRATCH = Path(tempfile.gettempdir()) / "ebb-bench-doctor"
 QUIET = Console(quiet=True)
 

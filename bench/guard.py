@@ -60,7 +60,7 @@ def recipe() -> Recipe:
     asked = Recipe(
         steps=STEPS,
         batch=32,
-        grids=1,
+        sheets=1,
         precision="fp32",
         ema_halflife=2000,
         network=UNetRecipe(width=16, depth=1),

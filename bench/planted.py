@@ -36,7 +36,7 @@ from ebb.run.train import train
 SMALL: dict[str, Any] = {
     "steps": 200,
     "batch": 32,
-    "grids": 1,
+    "sheets": 1,
     "precision": "fp32",
     "network": UNetRecipe(width=16, depth=1, patch=2, multipliers=(1,)),
 }

@@ -14,7 +14,17 @@ from typing import Any
 _HOMES = {
     "ebb.errors": ["EbbError", "UsageError", "DataError", "ResourceError", "DamagedError"],
     "ebb.recipe.recipe": ["Recipe", "Sampling"],
-    "ebb.process.path": ["Path", "Linear", "Cosine", "DDPMLinear", "Sigmoid", "VarianceExploding", "EDM", "PATHS"],
+    "ebb.process.path": [
+        "Path",
+        "Linear",
+        "Cosine",
+        "DDPMLinear",
+        "BetaTable",
+        "Sigmoid",
+        "VarianceExploding",
+        "EDM",
+        "PATHS",
+    ],
     "ebb.process.predict": ["velocity", "PREDICTIONS"],
     "ebb.process.times": ["LogitNormal", "LogNormal", "Shifted", "Karras", "DENSITIES", "GRIDS"],
     "ebb.process.denoiser": ["Denoiser", "NetworkDenoiser", "quarter_log_nsr", "retime"],

@@ -43,6 +43,7 @@ from ebb.process.exact import Mixture as Mixture
 from ebb.process.exact import finite as finite
 from ebb.process.flow_map import FlowMap as FlowMap
 from ebb.process.learned import LearnedVariance as LearnedVariance
+from ebb.process.path import BetaTable as BetaTable
 from ebb.process.path import Cosine as Cosine
 from ebb.process.path import DDPMLinear as DDPMLinear
 from ebb.process.path import EDM as EDM

@@ -2,6 +2,8 @@
 
 import functools
 import os
+from collections import Counter, defaultdict
+from hashlib import sha256
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +12,11 @@ import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import config, install_import_hook
 
-CHECKS = 4000
-"""Checks of a test, and as many of its fixtures; a call takes two. One costs more than most of what it checks, and
-thousands of small steps are alike."""
+CHECKS = {"short": 400, "full": 4000}
+"""Checks of a test, and as many of its fixtures; a call takes two. One costs a tenth of a millisecond, more than most of
+what it checks (a solver of 20 steps takes seven times as long with them), and hundreds of small steps are alike."""
 
-made = 0
+form, made = "short", 0
 
 
 def checked(function):
@@ -25,7 +27,7 @@ def checked(function):
     def counted(*args, **kwargs):
         global made
         made += 1
-        if made >= CHECKS:
+        if made >= CHECKS[form]:
             config.update("jaxtyping_disable", True)
         return strict(*args, **kwargs)
 
@@ -51,11 +53,39 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    settings.load_profile("full" if config.getoption("--full") else "short")
+    global form
+    form = "full" if config.getoption("--full") else "short"
+    settings.load_profile(form)
 
 
+WHOLE, EACH = 12, 2
+"""A test of at most so many cases is whole in the short form too; of more, each value occurs at least so many times."""
+
+
+def thinned(items):
+    """The cases of products that the short form leaves out: of 6 paths times 20 solvers it has each solver on some
+    paths, and each path with some solvers. Their names decide which, so that it is the same everywhere."""
+    tests = defaultdict(list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    for cases in tests.values():
+        occurs = Counter()
+        if len(cases) > WHOLE:
+            for case in sorted(cases, key=lambda case: sha256(case.nodeid.encode()).digest()):
+                values = case.callspec.indices.items()
+                if min(occurs[value] for value in values) < EACH:
+                    occurs.update(values)
+                else:
+                    yield case
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks are read
 def pytest_collection_modifyitems(config, items):
-    """Without --full the long forms are left out; each has a shorter one beside it that asks the same."""
+    """Without --full the long forms are left out; each has a shorter one beside it that asks the same. A case that is
+    named, as in test_order.py::test_it[euler-linear], is never left out."""
+    if not any("[" in word for word in config.args):
+        for item in thinned([item for item in items if not item.get_closest_marker("full")]):
+            item.add_marker(pytest.mark.full)
     if not config.getoption("--full"):
         long = [item for item in items if item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=long)
@@ -71,7 +101,7 @@ from PIL import Image  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 
 from ebb.judge.features import train_classifier  # noqa: E402
-from ebb.run.plan import images_of  # noqa: E402
+from ebb.run.plan import examples_of  # noqa: E402
 
 settings.register_profile("short", deadline=None, max_examples=10, derandomize=True)
 settings.register_profile("full", deadline=None, max_examples=30, derandomize=True)
@@ -105,7 +135,7 @@ def paced(monkeypatch):
 
     def paced(speed):
         def timed(recipe, *_):
-            return repeat(images_of(recipe) / (speed[recipe.precision] if isinstance(speed, dict) else speed))
+            return repeat(examples_of(recipe) / (speed[recipe.precision] if isinstance(speed, dict) else speed))
 
         monkeypatch.setattr("ebb.run.plan.timed", timed)
         monkeypatch.setattr("ebb.run.plan.multiplies_bf16", lambda device: True)

@@ -1,4 +1,4 @@
-"""What the contest of bench/quality counts and computes, without training anything."""
+"""What the scripts of bench count and compute, without training anything."""
 
 import itertools
 import math
@@ -8,6 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from ebb.networks.text_encoder import TextEncoder
+
+from .understand.test_concepts import system
 
 QUALITY = Path(__file__).parents[1] / "bench" / "quality"
 NAMES = ("contenders", "run", "table", "train")
@@ -127,3 +132,52 @@ def test_every_peer_has_a_default_and_a_tuned_row_on_both_data_sets(quality):
         for name, settings in peers.items():
             assert name == settings.package + (", tuned" if settings.row == "tuned" else "")
             assert settings.fast == (settings.rate == "budget") == (settings.row == "tuned")
+
+
+@pytest.fixture(scope="module")
+def words():
+    """The script of remedies, as a module."""
+    folder = str(QUALITY.parent)
+    sys.path.insert(0, folder)
+    try:
+        yield import_module("words")
+    finally:
+        sys.path.remove(folder)
+        for name in ("words", "scenes"):
+            sys.modules.pop(name, None)
+
+
+def test_a_remedy_of_what_was_missing_leaves_alone_what_is_there(words):
+    made, texts = listener(), ["a red circle and a blue square", "a red square and a blue circle"]
+    every = {remedy.name: remedy for remedy in words.remedies(made, texts, 2.0)}
+    first, mended = next(iter(every.values())), every["a scale for each prompt: + 1 for what was missing"]
+    x, t = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.full((2,), 0.5)
+    cond = {"text": made.null()["text"].expand(2, -1)}
+    there = np.ones((2, 2), bool)
+    as_it_was = first.guide(there)(made.denoiser)(x, t, cond)
+    torch.testing.assert_close(mended.guide(there)(made.denoiser)(x, t, cond), as_it_was)
+    there[1, 0] = False
+    changed = mended.guide(there)(made.denoiser)(x, t, cond)
+    torch.testing.assert_close(changed[0], as_it_was[0])
+    assert not torch.allclose(changed[1], as_it_was[1])
+
+
+def test_a_louder_embedding_is_louder_while_it_lasts(words):
+    made = listener()
+    reader = next(module for module in made.denoiser.network.modules() if isinstance(module, TextEncoder))
+    ids = made.conditions({"text": ["a red circle"]}, 1)["text"]
+    before = reader(ids).rows
+    with words.louder(made.denoiser.network, 3.0):
+        loud = reader(ids).rows
+    torch.testing.assert_close(loud[:, 1:], 3 * before[:, 1:])
+    torch.testing.assert_close(loud[:, :1], before[:, :1])
+    assert torch.equal(reader(ids).rows, before)
+
+
+def listener():
+    """A network of texts with weights that are no one's."""
+    made = system()
+    with torch.no_grad():
+        for parameter in made.denoiser.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    return made

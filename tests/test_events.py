@@ -133,7 +133,7 @@ def data(tmp_path):
     return str(tmp_path / "data.npz")
 
 
-SMALL = {"network": {"width": 16, "depth": 1}, "batch": 8, "precision": "fp32", "grids": 1, "sample": {"steps": 1}}
+SMALL = {"network": {"width": 16, "depth": 1}, "batch": 8, "precision": "fp32", "sheets": 1, "sample": {"steps": 1}}
 
 
 def log(run):
@@ -231,7 +231,7 @@ def test_closed_before_the_first_update_there_is_no_checkpoint_and_no_lock(data,
     assert not (tmp_path / "run").exists()
 
 
-ASKED = ("--steps", 2, "--batch", 8, "--precision", "fp32", "--grids", 1, "--network.width", 16, "--sample.steps", 1)
+ASKED = ("--steps", 2, "--batch", 8, "--precision", "fp32", "--sheets", 1, "--network.width", 16, "--sample.steps", 1)
 
 
 def test_the_log_in_json_is_the_stream_and_nothing_else(data, tmp_path, capsys):

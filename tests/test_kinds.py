@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +22,13 @@ from ebb.edit.samples import hint, joined, region
 from ebb.encode.autoencoder import Autoencoder
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
-from ebb.evaluate.evaluate import as_table, evaluate
+from ebb.evaluate.analyses import attended, attends
+from ebb.evaluate.evaluate import as_table, evaluate, evenness_in_words
 from ebb.events import finished
 from ebb.judge.matcher import train_matcher
 from ebb.judge.scene_reader import judge
 from ebb.recipe.recipe import Recipe, Sampling
+from ebb.report.captions_section import words
 from ebb.run.prepare import prepared
 from ebb.store import checkpoint
 from ebb.system.families.variational import LatentPrior
@@ -32,6 +36,7 @@ from ebb.system.sampler import Sampler
 from ebb.system.system import System, load
 from ebb.understand.concepts import concepts
 
+from .command import ebb
 from .toys import CAPTIONS, SMALL, sampled, trained, write
 
 
@@ -302,6 +307,33 @@ def test_words_that_were_never_heard_and_long_prompts_are_named(home, tmp_path):
     assert "дом" in said
     assert "the model hears the first" in said
     assert Image.open(tmp_path / "x.png").size[0] > 0
+
+
+def test_a_prompt_is_explained_by_words_and_by_maps(home, tmp_path, capsys):
+    out = tmp_path / "x.png"
+    assert ebb("sample", home / "text", "--n", 2, "--text", *CAPTIONS, "--explain", "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("bright", "sky", "over places", "over words"))
+    about = settings_of(tmp_path / "x-words.png")
+    assert [list(one) for one in about["entropies"]] == [caption.split() for caption in CAPTIONS]
+    assert Image.open(tmp_path / "x-words.png").size[0] > 4 * 64
+    assert ebb("sample", home / "text", "--explain", "--out", tmp_path / "no.png") == 2
+    assert "a prompt is what is explained" in capsys.readouterr().err
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_the_words_of_captions_are_measured(home, unchecked):
+    unchecked()  # a part of a subject is enough
+    system = load(home / "text")
+    assert attends(system)
+    subject = SimpleNamespace(system=system, texts=(*CAPTIONS, "", CAPTIONS[0]), seed=0)
+    found = attended(subject).found["words"]
+    assert found.prompts == 2
+    assert {one.words for one in found.concepts} == {"a", "bright", "sky", "ground"}
+    page = words(asdict(found))
+    assert page.count("from everywhere alike") == 1 + len(found.everywhere)
+    assert f"{len(found.everywhere)} of 4" in evenness_in_words(found)
+    assert words({}) == ""
 
 
 @pytest.mark.full

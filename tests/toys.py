@@ -20,7 +20,7 @@ SMALL = {
     "network": {"width": 16, "depth": 1},
     "batch": 8,
     "precision": "fp32",
-    "grids": 1,
+    "sheets": 1,
     "steps": 3,
     "sample": {"steps": 2},
     "autoencoding": {"factor": 2, "latent": 3, "width": 16},

@@ -46,6 +46,8 @@ MEANT = [
         ("guides", "rescale", "guidance-rescale", "apg", "temperature", "interval"),
     ),
     ("noise-scale", "the noise of stochastic solvers", ("s-noise", "noise", "churn", "eta")),
+    ("sheets", "sheets of samples", ("grids", "sample-grids")),
+    ("condition-dropout", "the share of conditions hidden", ("label-dropout", "p-uncond", "uncond-prob")),
     ("beside", "pictures to hear", ("condition", "control", "conditioning", "image", "picture")),
 ]
 """Options, what they are for, and the names by which others know them; the first that a verb has is offered."""

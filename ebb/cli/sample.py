@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
-from ebb.cli.output import Reader
+from ebb.cli.output import Reader, shown
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,18 @@ class Sample:
     """a .png for one grid, a .npz for arrays, a folder for single .png files; of a table a .csv"""
     compile: bool = False
     """compile the steps: a minute first, then faster; for thousands of samples"""
+    explain: bool = False
+    """also show what the samples of each prompt listen to: for each word how evenly, and a map"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Sample and write."""
         from ebb.edit.samples import Prompt, sample_to
 
+        if self.explain:
+            from ebb.evaluate.explain import explained
+
+            shown(explained(self.run, self.text, self.out, self.n, self.seed, **asdict(self.how)), console)
         asked = (self.label, self.text, self.numbers, self.beside, self.together, self.regions)
         prompt, how = Prompt(self.n, self.seed, *asked), asdict(self.how)
         with Reader(console) as reader:

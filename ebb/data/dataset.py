@@ -32,9 +32,10 @@ class Summary:
     `shape` is that of x, of images [c, h, w]; `mean`, `std` and the 16 bins of `histogram`, which tables have not, are
     per channel, in units of x;
     `fingerprint` is sha256 over pixels, labels, label names and, where there are any, captions, numbers and pictures
-    beside, `images` that without the last two; `captions` says how many images have one, `captions_distinct` how many
+    beside, `examples` that without the last two; `captions` says how many images have one, `captions_distinct` how many
     different ones there are, and `caption_lengths` the characters of the shortest and the longest; `chosen` gives each
-    automatic choice its reason, and `matches` say how much of what is given beside the images could be used.
+    automatic choice its reason, and `matches` say how much of what is given beside the examples, which are called
+    `things`, could be used.
     """
 
     kind: str
@@ -51,8 +52,9 @@ class Summary:
     findings: tuple[DataNote, ...]
     captions_distinct: int = 0
     caption_lengths: tuple[int, int] = (0, 0)
-    images: str = ""
+    examples: str = ""
     matches: tuple[Match, ...] = ()
+    things: str = PICTURES.things
 
 
 @dataclass(frozen=True)

@@ -133,17 +133,17 @@ class Fields:
 @dataclass(frozen=True, eq=False)
 class Metadata:
     """What was read of the `fields`: `numbers` float64 [n, k], NaN where missing (None where none are asked for), and
-    `pictures` by their field."""
+    the pictures `beside` by their field."""
 
     fields: Fields = Fields()
     numbers: NDArray[np.float64] | None = None
-    pictures: Mapping[str, Pictures] = field(default_factory=dict)
+    beside: Mapping[str, Pictures] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Metadata:
         """That of some of the images."""
         index = np.asarray(rows, np.int64)
         numbers = None if self.numbers is None else self.numbers[index]
-        return replace(self, numbers=numbers, pictures={name: p.take(index) for name, p in self.pictures.items()})
+        return replace(self, numbers=numbers, beside={name: p.take(index) for name, p in self.beside.items()})
 
     def fingerprint(self, images: str) -> str:
         """sha256 over that of the images and all that is told; where nothing is, that of the images."""
@@ -154,7 +154,7 @@ class Metadata:
         found = hashlib.sha256(json.dumps([images, self.fields.numbers, one]).encode())
         if self.numbers is not None:
             found.update(np.ascontiguousarray(self.numbers, "<f8").data)
-        for pictures in self.pictures.values():
+        for pictures in self.beside.values():
             pixels, at = pictures.pixels, pictures.at
             found.update(json.dumps(pixels.shape[1:]).encode() + (at < 0).data)
             for first in range(0, len(at), CHUNK):
@@ -165,7 +165,7 @@ class Metadata:
     def matches(self, notes: Notes) -> Iterator[Match]:
         """How many of the images have each number and a picture, by the `notes` of those without."""
         given = dict.fromkeys(self.fields.numbers, 0 if self.numbers is None else len(self.numbers))
-        given |= {name: len(pictures) for name, pictures in self.pictures.items()}
+        given |= {name: len(pictures) for name, pictures in self.beside.items()}
         for name, count in given.items():
             without = [each for (kind, _), names in notes.items() if kind == f"without {name}" for each in names]
             what, advice = (
@@ -183,10 +183,10 @@ class Metadata:
             said["numbers"] = ", ".join(
                 f"{name} from {has.min():g} to {has.max():g} ({len(has):,} images)" for name, has in ranges
             )
-        if self.pictures:
+        if self.beside:
             said["beside"] = "; ".join(
                 f"{name}: {int((p.at >= 0).sum()):,} images have one, {sides(p.pixels.shape[2:])}"
-                for name, p in self.pictures.items()
+                for name, p in self.beside.items()
             )
         return said
 
@@ -201,7 +201,7 @@ def metadata_of(fields: Fields, scan: Scan, own: Decoded, like: Metadata = NOTHI
     if not fields.names or not isinstance(split, ImageFiles):
         return NOTHING
     numbers = fields.numbers_of(scan, split, own.usable) if fields.numbers else None
-    depth = {name: pictures.pixels.shape[1] for name, pictures in like.pictures.items()}
+    depth = {name: pictures.pixels.shape[1] for name, pictures in like.beside.items()}
     pictures = {name: fields.pictures_of(name, scan, split, own, depth.get(name)) for name in fields.beside}
     return Metadata(fields, numbers, pictures)
 
@@ -215,6 +215,6 @@ def checked(where: str, metadata: Metadata, notes: Notes) -> None:
             raise DataError(f"{where}: no image that can be used has a number in {name!r}", "leave it out")
         if np.nanmin(column) == np.nanmax(column):
             notes["numbers that never change", "kept: they say nothing"].append(name)
-    for name, pictures in metadata.pictures.items():
+    for name, pictures in metadata.beside.items():
         if not (pictures.at >= 0).any():
             raise DataError(f"{where}: no image that can be used has a picture in {name!r}", "leave it out")

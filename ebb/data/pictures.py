@@ -41,6 +41,12 @@ class Pictures:
     pixels: NDArray[np.uint8]
     at: NDArray[np.int64]
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one, (c, h, w)."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
     def __len__(self) -> int:
         return len(self.at)
 

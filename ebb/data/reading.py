@@ -248,7 +248,8 @@ def data_set(
         known.fingerprint,
         known.chosen,
         tuple(notes),
-        images=known.fingerprint,
+        examples=known.fingerprint,
+        things=modality.things,
     )
     return Dataset(rows, labels, names, summary, None, modality=modality)
 

@@ -235,7 +235,7 @@ def _summed(source: Source, part: Decoded, metadata: Metadata, names: tuple[str,
         findings=tuple(findings),
         captions_distinct=len({*(texts or ())} - {""}),
         caption_lengths=(min(lengths, default=0), max(lengths, default=0)),
-        images=fingerprint,
+        examples=fingerprint,
         matches=source.matches,
     )
     return Dataset(pixels, labels, names, summary, None, texts, metadata)

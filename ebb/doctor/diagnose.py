@@ -18,6 +18,7 @@ from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
 from ebb.doctor.run_checks import OF_PICTURES, RUN_CHECKS
 from ebb.doctor.run_subject import RunSubject
+from ebb.doctor.run_way import show_temperatures, way_of
 from ebb.doctor.table_checks import TABLE_CHECKS
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
 from ebb.events import Progress, Sink, ignored
@@ -74,8 +75,11 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     seen.examine(lambda: run.document, (), "the recipe")  # without it most checks cannot be made
     seen.examine(lambda: run, checks_of(run), "the run")
     seen.examine(lambda: ModelSubject.of_run(run), MODEL_CHECKS, "the model")
-    found = seen.diagnosis(str(folder), "run")
+    way = seen.looked(lambda: way_of(run), "the way of a sample")
+    found = replace(seen.diagnosis(str(folder), "run"), way=way)
     try:
+        if way is not None and run.system.modality == PICTURES:
+            show_temperatures(run)
         replace_text(folder / REPORT, json.dumps(asdict(found), indent=1))
     except ResourceError as error:
         return replace(found, unkept=error.what)

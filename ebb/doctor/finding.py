@@ -8,8 +8,10 @@ from typing import Literal, TypeVar
 
 from ebb.errors import EbbError, UsageError
 from ebb.events import Progress, Sink, ignored
+from ebb.understand.wandering import Way
 
 S = TypeVar("S")
+T = TypeVar("T")
 Severity = Literal["error", "warning"]
 
 
@@ -84,13 +86,16 @@ class Diagnosis:
     unchecked: list[str] = field(default_factory=list)
     unkept: str = ""
     """why it could not be kept in the run"""
+    way: Way | None = None
+    """of a run, how its samples come about"""
 
     def __str__(self) -> str:
         found = [str(finding) for finding in self.findings]
         end = [] if found else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
         unkept = [f"not kept: {self.unkept}"] if self.unkept else []
         left = [f"could not check {reason}" for reason in by_reason(self.unchecked)]
-        return "\n".join(found + end + left + unkept)
+        way = [str(self.way)] if self.way else []
+        return "\n".join(found + end + left + way + unkept)
 
 
 def by_reason(unchecked: Sequence[str]) -> list[str]:
@@ -145,6 +150,15 @@ class Round:
                 continue
             self.checked.append(name)
             self.findings += [finding] if finding else []
+
+    def looked(self, look: Callable[[], T], what: str) -> T | None:
+        """What a look gives that finds nothing wrong; None where it cannot be had, which is noted."""
+        self.progress(Progress(f"looking at {what}"))
+        try:
+            return look()
+        except Exception as error:  # whatever keeps it from being seen, the findings are worth having
+            self.unchecked.append(f"{what}: {reason(error)}")
+            return None
 
     def diagnosis(self, subject: str, kind: Literal["run", "data", "model"]) -> Diagnosis:
         """All of it, in the order of `causes_first`."""

@@ -197,17 +197,17 @@ def check_grainy(run: RunSubject) -> Finding | None:
 def check_guidance_untrained(run: RunSubject) -> Finding | None:
     """Guidance other than 1 in a run that never hid its labels: what it guides away from was never trained."""
     scale = run.system.sampling.guidance
-    if not run.system.conditioner.null() or scale == 1 or of_diffusion(run.recipe).label_dropout:
+    if not run.system.conditioner.null() or scale == 1 or of_diffusion(run.recipe).condition_dropout:
         return None
     advice, commands = sampled_with(run, {"guidance": 1.0})
     return Finding(
         "guidance untrained",
         "guidance is used, and the model was never trained without labels",
-        f"guidance {scale:g} and label_dropout 0",
+        f"guidance {scale:g} and condition_dropout 0",
         "guidance moves away from the answer without a label, which this network was never asked for",
         f"{advice}; the last trains a model that can be guided: {run.length()}",
         "error",
-        (*commands, run.again({"label_dropout": 0.1})),
+        (*commands, run.again({"condition_dropout": 0.1})),
     )
 
 

@@ -46,6 +46,9 @@ FINE = 24
 
 FINER = 4
 
+TEMPERATURES = (0.5, 1.0, 1.5)
+"""At which FINE samples are drawn."""
+
 ASKED = 128
 """Images at which the losses of both sets of weights are compared."""
 
@@ -211,6 +214,13 @@ class RunSubject:
         settings = self.system.sampling
         grid = "log_snr" if settings.grid.startswith("given") else settings.grid
         return self.draw(FINE, self.system.settled(steps=FINER * settings.steps, grid=grid))
+
+    @cached_property
+    def tempered(self) -> dict[float, RunSamples]:
+        """FINE samples at each of TEMPERATURES, from the same noise."""
+        how = self.system.settled()
+        named = {tau: (*how.guides, *[f"temperature({tau:g})"] * (tau != 1)) for tau in TEMPERATURES}
+        return {tau: self.draw(FINE, how.model_copy(update={"guides": guides})) for tau, guides in named.items()}
 
     def draw(self, count: int, sampling: Sampling) -> RunSamples:
         """`count` samples of the system; the first ones whatever the count."""

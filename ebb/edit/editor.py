@@ -167,7 +167,7 @@ class Editor:
         """The pictures with `border` new places on every side. Raises UsageError where the network has one size, and
         for a border that an autoencoder's factor does not divide."""
         self.like_its_own(x0)
-        if self.system.conditioner.pictures:
+        if self.system.conditioner.maps:
             raise UsageError(
                 "this model hears a picture beside its own, as large as that, and cannot make a larger one",
                 "take a model that was trained without --beside",

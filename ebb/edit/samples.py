@@ -145,7 +145,7 @@ def pictures_in(beside: Sequence[Path], system: System) -> dict[str, list[str]]:
 
     A file alone is of the only picture that the model hears; UsageError where there are several, or none.
     """
-    names, found = list(system.conditioner.pictures), dict[str, list[str]]()
+    names, found = list(system.conditioner.maps), dict[str, list[str]]()
     for one in map(str, beside):
         name, _, file = one.partition("=")
         if name not in names and len(names) != 1:
@@ -267,7 +267,7 @@ def hint(
     for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
         progress(Message(f"beyond what was heard: {what}"))
     for name, file in ((name, Path(file)) for name, files in beside.items() for file in files):
-        shape, (found, _) = hears.pictures[name].shape, read_picture(file)
+        shape, (found, _) = hears.maps[name].shape, read_picture(file)
         noted({note: [file] for note in found.done}, progress)
         if cut := cut_off([found.cut(shape)]):
             size = sides((found.height, found.width))

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ebb.data.dataset import Dataset
 from ebb.encode.condition import Condition
 from ebb.encode.labels import Labels
 from ebb.encode.numbers import Numbers
@@ -61,8 +62,8 @@ class Conditioner:
         return found if isinstance(found, Numbers) else None
 
     @property
-    def pictures(self) -> dict[str, Picture]:
-        """The pictures beside its own that can be asked for."""
+    def maps(self) -> dict[str, Picture]:
+        """What is as large as x, such as pictures beside its own, and can be asked for."""
         return {name: found for name, found in self.conditions.items() if isinstance(found, Picture)}
 
     @property
@@ -134,3 +135,14 @@ class Conditioner:
     def from_json(cls, found: Mapping[str, Mapping[str, Any]]) -> Conditioner:
         """The conditions of a contract. Raises KeyError, TypeError, ValueError or DamagedError where it holds none."""
         return cls({name: CONDITIONS[one["kind"]].from_json(one) for name, one in found.items()})
+
+
+def conditioner_of(dataset: Dataset, text: Text | FrozenText | None, factor: int) -> Conditioner:
+    """What a model of the data can be asked for, where what is denoised is `factor` times smaller."""
+    read = dataset.metadata
+    conditions: dict[str, Condition] = {"label": Labels(dataset.names)} if dataset.names else {}
+    if read.numbers is not None:
+        conditions["numbers"] = Numbers.of(read.fields.numbers, read.numbers)
+    if text is not None:
+        conditions["text"] = text
+    return Conditioner(conditions | {name: Picture(each.shape, factor) for name, each in read.beside.items()})

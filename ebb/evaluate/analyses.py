@@ -17,6 +17,7 @@ from ebb.data.loader import Batch
 from ebb.data.modality import compared
 from ebb.data.pictures import batches
 from ebb.encode.conditioner import Values
+from ebb.errors import UsageError
 from ebb.evaluate.drawn import Drawn
 from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import Features, RandomFeatures
@@ -27,6 +28,7 @@ from ebb.system.requests import values_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System
 from ebb.understand.bound import bound
+from ebb.understand.concepts import explain, listening, words_of
 from ebb.understand.levels import levels
 from ebb.understand.likelihood import likelihood
 from ebb.understand.memorise import memorisation
@@ -37,6 +39,9 @@ PROBED = 64
 
 PROMPTED = 500
 """Unseen captions that are asked for, at most."""
+
+EXPLAINED = 12
+"""Captions whose words are looked at, the first of those that samples were asked for."""
 
 RESTORED = 1000
 """Images that go through an autoencoder and back, at most."""
@@ -161,6 +166,20 @@ def agreeing(subject: Analysed) -> Result:
     return Result({"agreement": agreement(judge(subject.system.shape[1]), pixels, texts)})
 
 
+def attended(subject: Analysed) -> Result:
+    """How evenly the words of some captions are attended to, over places and over words."""
+    some = [text for text in dict.fromkeys(subject.texts) if text.strip()][:EXPLAINED]
+    return Result({"words": words_of([explain(subject.system, text, count=2, seed=subject.seed) for text in some])})
+
+
+def attends(system: System) -> bool:
+    """Whether it has an attention to the words of a text that can be watched."""
+    try:
+        return bool(listening(system))
+    except UsageError:
+        return False
+
+
 def matched(subject: Analysed) -> Result:
     """How often a matcher finds the sample of a caption among those of others: of captions that were trained on, and of
     unseen ones."""
@@ -214,6 +233,7 @@ def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
         "copies": ("looking for copies of training images", copies, True),
         "scenes": ("reading what the samples show", agreeing, scenes),
         "captions": ("matching samples with captions", matched, hears and not scenes),
+        "words": ("looking at what each word says of places", attended, hears and attends(subject.system)),
         "reconstruction": ("looking at reconstructions", reconstructed, latent),
         "levels": ("looking at each noise level", noise, True),
         "bits": (f"coding {coded} images", bits, bool(coded) and not latent),

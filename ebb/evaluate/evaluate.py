@@ -36,6 +36,7 @@ from ebb.system.sampler import Request, Settings
 from ebb.system.system import System, load, locate
 from ebb.terminal import command
 from ebb.understand.bound import Bound
+from ebb.understand.concepts import EVEN, Words
 from ebb.understand.cost import Cost, cost
 from ebb.understand.levels import Levels
 from ebb.understand.likelihood import BitsPerDim
@@ -58,6 +59,7 @@ class Evaluated:
     matched: Retrieval | None = None
     """of captions that were trained on"""
     matched_unseen: Retrieval | None = None
+    words: Words | None = None
 
     def facts(self) -> dict[str, Any]:
         """What evaluation.json holds: the figures, and each of the other parts under its name."""
@@ -300,6 +302,8 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     for what, one in (("trained", found.matched), ("unseen", found.matched_unseen)):
         if one is not None:
             table.append((f"{what} captions", matched_in_words(one)))
+    if found.words is not None:
+        table.append(("words", evenness_in_words(found.words)))
     spent = found.cost
     table.append(
         (
@@ -312,6 +316,16 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     alone = f"{p50:.3g} ms for a sample alone, 99 % within {p99:.3g} ms; {spent.latency.count} requests"
     table.append(("latency", alone))
     return [*table, *(("note", warning) for warning in found.figures.warnings)]
+
+
+def evenness_in_words(found: Words) -> str:
+    """How many words say nothing of places, and which; and the entropy along the other axis."""
+    even = found.everywhere
+    named = f" ({', '.join(even[:5])}{', …' if len(even) > 5 else ''})" if even else ""
+    return (
+        f"{len(even)} of {len(found.concepts)} are looked at from everywhere alike (entropy over places above {EVEN:g})"
+        f"{named}; over words {found.over_words:.2f}; {found.prompts} prompts"
+    )
 
 
 def matched_in_words(found: Retrieval) -> str:

@@ -175,7 +175,7 @@ def class_score(sets: Sets) -> Outcome:
         return f"the features ({sets.features.name}) know no classes"
 
     def read(pile: Pile) -> Array:
-        return probabilities(sets.features, pile.rows)
+        return probabilities(sets.features, pile.features)
 
     needs = by_class.SCORED * read(sets.reference).shape[1]
     return {"class score": replace(_sampled(sets, by_class.score_counted, read, needs), better="high")}

@@ -66,17 +66,19 @@ def agreement(reader: ImageClassifier, pixels: NDArray[np.uint8], captions: Sequ
     scenes have, DataError for images of another shape."""
     asked, cells = [parse(caption) for caption in captions], cells_of(reader, pixels)
     right = np.array([agrees(row, scene) for row, scene in zip(cells, asked, strict=True)])
-    there = [
-        thing.kind in {(int(cell) - 1) % KINDS for cell in row if cell}
-        for row, scene in zip(cells, asked, strict=True)
-        for thing in scene.objects
-    ]
+    there = [here for row, scene in zip(cells, asked, strict=True) for here in things_there(row, scene)]
     new = np.array([scene.novel for scene in asked])
     real: Scenes = truth(REAL, SEED + 1, side=pixels.shape[-1])
     known = zip(cells_of(reader, real.pixels), map(parse, real.captions), strict=True)
     ceiling = [agrees(row, scene) for row, scene in known]
     novel = float(right[new].mean()) if new.any() else None
     return Agreement(len(pixels), float(right.mean()), float(np.mean(there)), novel, float(np.mean(ceiling)))
+
+
+def things_there(cells: NDArray[np.int64], asked: Scene) -> list[bool]:
+    """Of each thing that was asked for, whether one of its kind was seen, wherever."""
+    kinds = {(int(cell) - 1) % KINDS for cell in cells if cell}
+    return [thing.kind in kinds for thing in asked.objects]
 
 
 def agrees(cells: NDArray[np.int64], asked: Scene) -> bool:

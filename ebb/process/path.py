@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from ebb.errors import UsageError
+from ebb.process.betas import log_alpha_bars, log_area
 from ebb.shapes import Float
 
 
@@ -151,40 +152,81 @@ class Linear(Path):
 
 @dataclass(frozen=True)
 class Cosine(Path):
-    """α = cos(πt/2), σ = sin(πt/2) (Nichol & Dhariwal 2021, eq. 17 without the offset s; VDM++ §2)."""
+    """α = cos(θ + φ)/cos φ with θ = (π/2)·t/(1 + s), φ = (π/2)·s/(1 + s), and α² + σ² = 1.
 
+    Without the offset s, as VDM++ (§2) has it, α = cos(πt/2) and σ = sin(πt/2). With s = 0.008 it is ᾱ = f(t)/f(0) of
+    Nichol & Dhariwal 2021, eq. 17; their table of β, capped at 0.999, is `BetaTable("squared_cosine")`.
+    """
+
+    s: float = 0.0
     end = 1.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.s < math.inf:
+            raise UsageError(f"the cosine path expected an offset s ≥ 0, got {self.s}", "the published one is s=0.008")
+
+    @property
+    def offset(self) -> float:
+        """φ, where the cosine begins, in radians."""
+        return math.pi / 2 * self.s / (1 + self.s)
+
     def alpha(self, t: Tensor) -> Tensor:
-        """cos(πt/2), as a sine so that it is exactly 0 at t = 1."""
-        return torch.sin(math.pi / 2 * (1 - t))
+        """cos(θ + φ)/cos φ, as a ratio of sines so that it is exactly 1 at t = 0 and 0 at t = 1."""
+        quarter = math.pi / 2 / (1 + self.s)
+        return torch.sin(quarter * (1 - t)) / torch.sin(torch.full_like(t, quarter))
 
     def sigma(self, t: Tensor) -> Tensor:
-        """sin(πt/2)."""
-        return torch.sin(math.pi / 2 * t)
+        """√(sin θ·sin(θ + 2φ))/cos φ, of which no digits are lost near the data."""
+        theta = math.pi / 2 / (1 + self.s) * t
+        if not self.s:
+            return torch.sin(theta)
+        return torch.sqrt(torch.sin(theta) * torch.sin(theta + 2 * self.offset)) / math.cos(self.offset)
 
     def time(self, nsr: Tensor) -> Tensor:
-        """(2/π)·atan ν."""
-        return 2 / math.pi * torch.atan(nsr)
+        """θ = atan(cos φ/((r + q)(q·r + cos²φ/ν))) with q = sin φ/ν and r = √(1 + q²): atan ν without the offset."""
+        if not self.s:
+            return 2 / math.pi * torch.atan(nsr)
+        sine, cosine = math.sin(self.offset), torch.full_like(nsr, math.cos(self.offset))
+        q, r = sine / nsr, torch.hypot(torch.ones_like(nsr), sine / nsr)
+        theta = torch.atan2(cosine, (r + q) * (sine * r + cosine**2 / nsr))
+        return 2 / math.pi * (1 + self.s) * theta
 
 
-def log_area(beta: Tensor) -> Tensor:
-    """∫ log(1 − β) dβ = −(1 − β)·log(1 − β) − β, which is 0 at β = 0."""
-    return -(1 - beta) * torch.log1p(-beta) - beta
+class Cumulative(Path):
+    """A path by log ᾱ of a number of steps that is real: α = √ᾱ, σ = √(1 − ᾱ), at t = n/steps."""
+
+    steps: int
+    end = 1.0
+
+    @abstractmethod
+    def log_alpha_bar(self, n: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """log ᾱ after n steps, for real n from 0 to `steps`."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """√ᾱ."""
+        return torch.exp(self.log_alpha_bar(t * self.steps) / 2)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """√(1 − ᾱ)."""
+        return torch.sqrt(torch.expm1(self.log_alpha_bar(t * self.steps)).abs())
+
+    def goal(self, nsr: Tensor) -> Tensor:
+        """log ᾱ = −log(1 + ν²) at the ratio ν, at most that of the end."""
+        last = self.nsr(torch.full_like(nsr, self.end))
+        return -torch.log1p(torch.minimum(nsr, last) ** 2)
 
 
 @dataclass(frozen=True)
-class DDPMLinear(Path):
+class DDPMLinear(Cumulative):
     """ᾱ = Π(1 − β_k) with β rising linearly over `steps` steps (Ho et al. 2020, §4), continued smoothly between them.
 
     At t = n/steps the path equals the table's n-th cumulative product: log ᾱ is the Euler–Maclaurin sum of
-    log(1 − β_k), which agrees with the table to 1e-12. α = √ᾱ, σ = √(1 − ᾱ).
+    log(1 − β_k), which agrees with the table to 1e-12.
     """
 
     beta_start: float = 1e-4
     beta_end: float = 0.02
     steps: int = 1000
-    end = 1.0
 
     def __post_init__(self) -> None:
         if not (0 < self.beta_start < self.beta_end < 1 and self.steps > 1):
@@ -210,22 +252,43 @@ class DDPMLinear(Path):
         ends, slopes = torch.log1p(-u) / 2, -self.slope / first * u / (1 - u) / 12
         return area - ends + slopes
 
-    def alpha(self, t: Tensor) -> Tensor:
-        """√ᾱ."""
-        return torch.exp(self.log_alpha_bar(t * self.steps) / 2)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """√(1 − ᾱ)."""
-        return torch.sqrt(torch.expm1(self.log_alpha_bar(t * self.steps)).abs())
-
     def time(self, nsr: Tensor) -> Tensor:
         """Newton's method on log ᾱ = −log(1 + ν²); concave and monotone, so it converges from the quadratic's root."""
-        last = self.nsr(torch.full_like(nsr, self.end))
-        goal = -torch.log1p(torch.minimum(nsr, last) ** 2)
+        goal = self.goal(nsr)
         n = -2 * goal / (self.beta_start + torch.sqrt(self.beta_start**2 - 2 * self.slope * goal))
         for _ in range(6):
             n = n - (self.log_alpha_bar(n) - goal) / torch.log1p(-(self.beta_start + (n - 0.5) * self.slope))
         return torch.clamp(n / self.steps, 0, self.end)
+
+
+@dataclass(frozen=True)
+class BetaTable(Cumulative):
+    """ᾱ_n = Π_{k≤n}(1 − β_k) of a table of β: "linear", "scaled_linear", "squared_cosine" or numbers of one's own.
+
+    At t = n/steps it is the table; between, log ᾱ is linear. UsageError for what is no table (`ebb.process.betas`).
+    """
+
+    betas: str | tuple[float, ...] = "scaled_linear"
+
+    def __post_init__(self) -> None:
+        log_alpha_bars(self.betas)
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]  # the table says it
+        """How many β there are."""
+        return len(log_alpha_bars(self.betas)) - 1
+
+    def log_alpha_bar(self, n: Tensor) -> Tensor:
+        """Between the sums before and after n."""
+        table = log_alpha_bars(self.betas).to(n)
+        before = n.floor().clamp(0, self.steps - 1)
+        return torch.lerp(table[before.long()], table[before.long() + 1], n - before)
+
+    def time(self, nsr: Tensor) -> Tensor:
+        """The sums are searched for the step, which is linear."""
+        table, goal = log_alpha_bars(self.betas).to(nsr), self.goal(nsr)
+        n = (torch.searchsorted(-table, -goal.contiguous()) - 1).clamp(0, self.steps - 1)
+        return (n + (goal - table[n]) / (table[n + 1] - table[n])) / self.steps
 
 
 @dataclass(frozen=True)
@@ -330,6 +393,7 @@ PATHS: dict[str, Path] = {
     "linear": Linear(),
     "cosine": Cosine(),
     "ddpm_linear": DDPMLinear(),
+    "beta_table": BetaTable(),
     "sigmoid": Sigmoid(),
     "variance_exploding": VarianceExploding(),
     "edm": EDM(),

@@ -50,7 +50,7 @@ class TextRecipe(Group):
     """What is heard of captions, where the data has any."""
 
     captions: Literal["heard", "required", "ignored"] = "heard"
-    """heard: images without one are learnt without; required: refuse data in which one is missing; ignored"""
+    """heard: what has none is learnt without; required: refuse data in which one is missing; ignored"""
     vocabulary: int = 1024
     """pieces of words, learnt from the captions by byte-pair encoding"""
     length: int | None = None
@@ -132,13 +132,13 @@ class CodecRecipe(Group):
     """What every autoencoder has."""
 
     factor: int = 4
-    """how many times smaller the latent's sides are than the picture's; a power of 2"""
+    """how many times smaller the latent's sides are than the example's; a power of 2"""
     latent: int = 8
     """channels of the latent"""
     residual: bool = False
     """shortcuts around every change of resolution, for high compression"""
     distance: Literal["l1", "l2"] = "l2"
-    """between a picture and what is made of it"""
+    """between an example and what is made of it"""
     width: int = 64
     """channels at the highest resolution"""
     perceptual: float = 0.0
@@ -164,11 +164,11 @@ class KLRecipe(CodecRecipe):
     kind: Literal["kl"] = "kl"
     """kl: a Gaussian latent (VAE); vq: a codebook (VQ-VAE)"""
     beta: float = 1e-3
-    """weight of the divergence from the prior; with l2, 2s² is a VAE whose pictures have the variance s²"""
+    """weight of the divergence from the prior; with l2, 2s² is a VAE whose reconstructions have the variance s²"""
     free_nats: float = 0.0
     """nats of each number of the latent that cost nothing"""
     warmup: int = 0
-    """images until the weight of the divergence has risen to beta"""
+    """examples until the weight of the divergence has risen to beta"""
 
 
 class VQRecipe(CodecRecipe):

@@ -44,7 +44,7 @@ class Sampling(Group):
     steps: int = 16
     """steps of the solver"""
     guidance: float = 1.0
-    """classifier-free guidance scale; 1 is off, more makes labels clearer and pictures more alike"""
+    """classifier-free guidance scale; 1 is off, more makes labels clearer and samples more alike"""
     guides: tuple[str, ...] = ()
     """rescaled(0.7), projected, within(0.3, 3), threshold, temperature(0.9), each around those before it"""
     noise_scale: float = 1.0
@@ -58,21 +58,21 @@ class Recipe(Group):
 
     kind: str
     beside: tuple[str, ...] = ()
-    """fields of metadata.jsonl that name other pictures of the same scene (a mask, a drawing, …), to be heard"""
+    """fields of metadata.jsonl that name pictures beside each (a mask, a drawing, …), to be heard"""
     budget: str | None = None
     """wall-clock time to train for, e.g. 90s, 10m, 2h; None: chosen from data and machine"""
     steps: int | None = None
     """updates to make; None: as many as the budget allows at the measured speed"""
     batch: int | None = None
-    """images per batch"""
+    """examples per batch"""
     seed: int = 0
     """seed of the weights, the data order and the noise"""
     precision: Literal["fp32", "bf16"] | None = None
     """of the forward pass; None: the faster of the two, measured"""
-    grids: int | None = None
-    """sample grids drawn while training, the last at the end; None: at most 10, for a tenth of the time"""
+    sheets: int | None = None
+    """sheets of samples drawn while training, the last at the end; None: at most 10, for a tenth of the time"""
     ema_halflife: float = 500_000
-    """longest half-life of the averaged weights, in images"""
+    """longest half-life of the averaged weights, in examples"""
     data: DataRecipe = DataRecipe()
     optimiser: OptimiserRecipe = OptimiserRecipe()
 
@@ -85,7 +85,7 @@ class Recipe(Group):
     @field_validator("beside", mode="before")
     @classmethod
     def several(cls, value: Any) -> Any:
-        """A run.yaml of before there could be several pictures has the name of one, or null."""
+        """A run.yaml of before there could be several has the name of one, or null."""
         return () if value is None else (value,) if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -151,13 +151,13 @@ class DiffusionRecipe(Recipe):
     numbers: tuple[str, ...] = ()
     """fields of metadata.jsonl whose values are numbers, to be heard"""
     path: str = "linear"
-    """linear, cosine, ddpm_linear, sigmoid, variance_exploding or edm"""
+    """linear, cosine, ddpm_linear, beta_table, sigmoid, variance_exploding or edm; fields as in cosine(s=0.008)"""
     prediction: str | None = None
     """noise, data, velocity, v, score or edm; None: what suits the path"""
     times: str | None = None
     """density of training times: uniform, discrete, logit_normal, log_normal or shifted; None: what suits the path"""
     coupling: str = "independent"
-    """which noise goes with which image: independent or nearest"""
+    """which noise goes with which example: independent or nearest"""
     weight: str = "unit"
     """loss weight: unit, simple, vlb, min_snr, edm or inverse_snr"""
     objective: str = "denoising"
@@ -166,8 +166,8 @@ class DiffusionRecipe(Recipe):
     """what the network is told about time: fraction or quarter_log_nsr; None: what suits the path"""
     sigma_data: float | None = None
     """scale the input by 1/sqrt(alpha^2 sigma_data^2 + sigma^2); None: the data's own, measured"""
-    label_dropout: float = 0.1
-    """share of labels, texts, numbers and pictures hidden, so that guidance works"""
+    condition_dropout: float = 0.1
+    """share of labels, texts, numbers and other conditions hidden, so that guidance works"""
     engine: Literal["eager", "compiled"] | None = None
     """how a denoiser's network runs in training; None: eager, or on a GPU the faster, for 20 minutes or more"""
     text: TextRecipe = TextRecipe()
@@ -314,6 +314,8 @@ def explained(error: ValidationError, source: str) -> UsageError:
                 f"{name} is of {' and '.join(owners)}; this {group.strip('.') or 'recipe'} is of {tag}:"
                 f" --{group}kind {owners[0]}"
             )
+        elif problem["type"] == "extra_forbidden" and name in RENAMED:
+            lines.append(f"{name} is called {RENAMED[name]}")
         elif problem["type"] == "extra_forbidden":
             lines.append(
                 f"there is no field {name}, {nearest(name, known).split('known:')[0].strip() or 'see the list'}"
@@ -343,10 +345,15 @@ def fitting(tree: dict[str, Any]) -> dict[str, Any]:
     return fit
 
 
+RENAMED = {"grids": "sheets", "label_dropout": "condition_dropout"}
+"""Fields by the names that they have in older files."""
+
+
 def modern(tree: Any) -> Any:
     """A recipe's mapping in today's words: once it held every option of every kind, and diffusion was a denoiser."""
     if not isinstance(tree, dict):
         return tree
+    tree = {RENAMED.get(name, name): value for name, value in tree.items()}
     tree = tree | ({"kind": FIRST} if tree.get("kind") == "denoiser" else {})
     return fitting(tree) if {"network", "autoencoding"} <= tree.keys() else tree
 
@@ -368,6 +375,10 @@ def from_yaml(path: Path) -> tuple[Recipe, dict[str, Any]]:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if isinstance(tree, dict) and "recipe" in tree:
         rest = {name: value for name, value in tree.items() if name != "recipe"}
+        if "asked" in rest:
+            rest["asked"] = {RENAMED.get(name, name): value for name, value in rest["asked"].items()}
+        for old, new in RENAMED.items():
+            rest |= {"command": re.sub(rf"--{old}\b", f"--{new}", str(rest["command"]))} if "command" in rest else {}
         return validated(modern(tree["recipe"]), str(path)), rest
     return validated(modern(tree or {}), str(path)), {}
 

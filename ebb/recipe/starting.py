@@ -27,9 +27,11 @@ class Facts:
     texts: bool = False
     """whether texts can be"""
     beside: int = 0
-    """channels of the pictures that can be"""
-    picture: tuple[int, ...] | None = None
-    """shape of the pictures, where their latents are denoised"""
+    """channels of what stands beside x and can be"""
+    decoded: tuple[int, ...] | None = None
+    """shape of x, where its latents are denoised"""
+    things: str = "images"
+    """what examples are called"""
 
     @property
     def side(self) -> int:
@@ -47,7 +49,7 @@ Noise has no structure: a network that is to tell all of it lets as many numbers
 def room(facts: Facts, patch: int) -> int:
     """The fewest channels through which a patch of patch² places passes, in groups of 16.
 
-    Those of a picture that is heard beside enter too, but do not come out again.
+    Those of what stands beside x enter too, but do not come out again.
     """
     own = facts.shape[0]
     places: int = patch ** len(facts.shape[1:])
@@ -64,7 +66,7 @@ def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> Network
     if asked.patch is None:
         largest = next((side for side in range(patch, 0, -1) if room(facts, side) <= width), 1)
         whole = (side for side in range(largest, largest // 2, -1) if all(n % side == 0 for n in facts.shape[1:]))
-        patch = next(whole, largest)  # what does not divide a picture costs a margin
+        patch = next(whole, largest)  # what does not divide a side costs a margin
     if asked.width is None:
         width = max(width, room(facts, patch))
     update = {"width": width, "patch": patch}
@@ -189,7 +191,7 @@ TOKENS = 64
 def shifted(tokens: float) -> str:
     """Times of the linear path for a transformer of so many tokens (Esser et al. 2024, eq. 23).
 
-    Finer tokens of one picture say the same more often, so that it takes more noise to hide it: t ↦ s·t/(1 + (s − 1)t)
+    Finer tokens of one example say the same more often, so that it takes more noise to hide it: t ↦ s·t/(1 + (s − 1)t)
     with s = √(tokens/TOKENS). Of times whose logit is normal it is the mean that moves, by log s.
     """
     return f"logit_normal(mean={round(MEAN + 0.5 * math.log(tokens / TOKENS), 2):g})"
@@ -227,13 +229,13 @@ def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dic
     reasons = dict.fromkeys(parts, why_parts) | {
         "sigma_data": "the standard deviation of the data",
         "weight": "edm, with the standard deviation of the data",
-        "label_dropout": "there is nothing to hide: neither labels nor captions",
+        "condition_dropout": "there is nothing to hide: neither labels nor captions",
     }
 
     def suit(tree: dict[str, Any]) -> None:
         for name, spelled in bare.items():  # a bare `edm` takes the data's own deviation
             tree[name] = spelled if tree[name] == "edm" else tree[name]
-        tree["label_dropout"] *= facts.conditioned
+        tree["condition_dropout"] *= facts.conditioned
 
     if start.network.kind != asked.network.kind:  # data without places
         same = type(start.network)(width=asked.network.width, depth=asked.network.depth)
@@ -266,7 +268,7 @@ def completed(
     # images of one size that is not square stay as they are: there is no side to name
     offered["data"] = {"size": None, "channels": None, "flip": False, "window": None}
     if len(facts.shape) == 3:
-        channels, height, width = facts.picture or facts.shape
+        channels, height, width = facts.decoded or facts.shape
         offered["data"] |= {"size": height if height == width else None, "channels": channels}
     elif asked.data.flip:
         raise UsageError("pictures are mirrored, and this data has none", "leave --data.flip out")
@@ -275,8 +277,8 @@ def completed(
     recipe = type(asked).model_validate(tree)
     reasons = {
         **reasons,
-        "data.size": "the size of the images",
-        "data.channels": "the channels of the images",
+        "data.size": f"the size of the {facts.things}",
+        "data.channels": f"the channels of the {facts.things}",
         "batch": "the whole data set" if offered["batch"] == facts.count else why,
     }
     before, after = flat(asked.model_dump()), flat(recipe.model_dump())
@@ -314,7 +316,7 @@ FEW = 150
 in every sample, 231 of 16 nearly none; in 6 minutes whole batches come nearer to the data (docs/recipe.md)."""
 
 SMALLEST = 16
-"""Images of a batch, below which a machine is not filled."""
+"""Examples of a batch, below which a machine is not filled."""
 
 
 def suited_batch(recipe: Recipe, updates: float) -> tuple[int, str]:
@@ -331,12 +333,12 @@ ADAMW = 0.25
 """The learning rate of AdamW as a share of Muon's."""
 
 
-def default_budget(facts: Facts, images_per_second: float, spent: float) -> tuple[str, str]:
-    """A budget for a run without one: time to see every image 30 times, but 100,000 to 400,000 in all, within 1 to 60
+def default_budget(facts: Facts, rate: float, spent: float) -> tuple[str, str]:
+    """A budget for a run without one: time to see every example 30 times, but 100,000 to 400,000 in all, within 1 to 60
     minutes, and the seconds that were `spent` before."""
-    images = min(400_000, max(100_000, 30 * facts.count))
-    training = min(3600.0, max(60.0, images / images_per_second))
+    count = min(400_000, max(100_000, 30 * facts.count))
+    training = min(3600.0, max(60.0, count / rate))
     return (
         f"{round((training + spent) / 60)}m",
-        f"about {images:,} images at the measured {images_per_second:,.0f} images/s, within 1 to 60 minutes",
+        f"about {count:,} {facts.things} at the measured {rate:,.0f} {facts.things}/s, within 1 to 60 minutes",
     )

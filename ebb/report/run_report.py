@@ -19,6 +19,7 @@ from ebb.report.reconstruction_section import reconstruction
 from ebb.report.references_section import references
 from ebb.report.samples_section import Album, memorisation, samples
 from ebb.report.training_section import noise_levels, training
+from ebb.report.way_section import way
 from ebb.shapes import sides
 from ebb.store.write import replace_text
 
@@ -61,6 +62,7 @@ def body(run: Path) -> str:
         ("Memorisation", lambda: memorisation(find("memorisation", {}), run, album)),
         ("Likelihood", lambda: likelihood(find("likelihood", {}), find("bound", {}))),
         ("Ways of sampling", lambda: references(beside)),
+        ("The way of a sample", lambda: way(doctor.get("way") or {}, run, album)),
         ("Cost of a sample", lambda: cost(find("cost", {}))),
         ("Data", lambda: _data(data)),
         ("How to repeat it", lambda: _repeat(config, choices, env)),

@@ -99,8 +99,8 @@ def write_documents(
         "fingerprint": dataset.summary.fingerprint,
         "asked": json.loads(json.dumps(asked.asked())),
     }
-    if dataset.summary.images != dataset.summary.fingerprint:
-        rest["images"] = dataset.summary.images
+    if dataset.summary.examples != dataset.summary.fingerprint:
+        rest["examples"] = dataset.summary.examples
     if origins := origins_of(recipe):
         rest["origins"] = [origin.facts() for origin in origins]
     (folder / "run.yaml").write_text(to_yaml(recipe, **rest), encoding="utf8")
@@ -125,7 +125,7 @@ def write_card(folder: Path, recipe: Recipe, system: System, figures: dict[str, 
     replace_text(
         folder / "card.md",
         f"# {folder.name}\n\n{what} trained by ebb {version('ebb')}: {count:,} parameters,"
-        f" {figures.get('images', 0):,} images seen in {figures.get('seconds', 0):.0f} s.\n\n"
+        f" {figures.get('images', 0):,} {system.modality.things} seen in {figures.get('seconds', 0):.0f} s.\n\n"
         f"- makes: {system.modality.things}, {axes}\n"
         f"- labels: {names}\n{heard}"
         f"- {process}\n- sampling: {sampling}\n"

@@ -16,7 +16,7 @@ DEARER = 2.0
 """How many times as long an example takes in a backward pass of HALF on a CPU as in one of a whole batch, at most."""
 
 
-def grid_steps(count: int, steps: int) -> list[int]:
+def sheet_steps(count: int, steps: int) -> list[int]:
     """The steps after which a grid is drawn: `count` of them, denser at first, where most changes; one at the end."""
     return sorted({max(1, round(steps * (i / count) ** 1.5)) for i in range(1, count + 1)})
 
@@ -33,9 +33,9 @@ def seen_by(recipe: Recipe) -> int:
 
 def validation_steps(recipe: Recipe, parts: Built) -> set[int]:
     """The steps after which the validation loss is measured: 3 to MARKS, evenly, the last at the end; none without
-    images.
+    any.
 
-    Two validations of n images, of weights and average, cost as much as training on 2n/3: together SHARE of the run.
+    Two validations of n examples, of weights and average, cost as much as training on 2n/3: together SHARE of the run.
     """
     if parts.validation is None:
         return set()

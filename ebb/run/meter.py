@@ -34,7 +34,7 @@ class Reading:
 class Meter:
     """Averages steps into log entries without waiting for the device.
 
-    A run that was stopped had made `start` updates of `steps`, in `before` seconds, and seen so many images.
+    A run that was stopped had made `start` updates of `steps`, in `before` seconds, and seen so many examples.
     An update is of `accumulate` batches.
     """
 
@@ -51,7 +51,7 @@ class Meter:
         self.pending.append(step)
 
     def back(self, step: int, seen: int) -> None:
-        """Go on from an earlier step, at which so many images were seen."""
+        """Go on from an earlier step, at which so many examples were seen."""
         self.pending, self.skipped, self.start, self.seen = [], 0, min(self.start, step), seen
         self.rested()
 
@@ -90,7 +90,7 @@ class Meter:
 
     def line(self, step: Step, loss: float, norm: float) -> dict[str, Any]:
         """The figures of one line that every objective has."""
-        now, images = time.monotonic(), step.seen - self.seen
+        now, count = time.monotonic(), step.seen - self.seen
         entry = {
             "step": step.number,
             "images": step.seen,
@@ -98,23 +98,23 @@ class Meter:
             "loss": loss,
             "grad_norm": norm,
             "lr": step.rate,
-            "images_per_second": round(images / max(1e-9, now - self.last), 1),
+            "images_per_second": round(count / max(1e-9, now - self.last), 1),
             "memory_mb": round(peak_memory_mb()),
             "skipped": self.skipped,
         }
-        self.worked.append((images, now - self.last))
+        self.worked.append((count, now - self.last))
         self.skipped, self.seen, self.last = 0, step.seen, now
         return entry
 
     def speed(self) -> float | None:
-        """Images per second of the last quarter of the readings, or of the last three.
+        """Examples per second of the last quarter of the readings, or of the last three.
 
         None before the fourth, since the first only warms up.
         """
         if len(self.worked) < 4:
             return None
         last = self.worked[-max(3, len(self.worked) // 4) :]
-        return sum(images for images, _ in last) / sum(seconds for _, seconds in last)
+        return sum(count for count, _ in last) / sum(seconds for _, seconds in last)
 
     def rested(self) -> None:
         """Something else was done until now: the speed of updates does not count it."""

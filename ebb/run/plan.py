@@ -34,10 +34,10 @@ SLOWER = 1.5
 """How many times as long as the fastest an update takes that need not be timed a third time."""
 
 RESERVE = 0.96
-"""The share of a budget for planning, updates and sample grids; the rest is for checkpoints, validation and report."""
+"""The share of a budget for planning, updates and sheets; the rest is for checkpoints, validation and report."""
 
 PROBE = 32
-"""Images of a batch that the precisions are compared on, on a CPU; a GPU takes little longer for whole ones."""
+"""Examples of a batch that the precisions are compared on, on a CPU; a GPU takes little longer for whole ones."""
 
 TRIAL = 18 * 60.0
 """Seconds left, as 20 minutes leave them, for which on a GPU the compiled network is timed too; that takes a minute."""
@@ -59,10 +59,10 @@ SPREAD = 0.6
 DISTURBED = 2.0
 """How many times as fast as by the first reading updates must be for the width to be chosen anew by the second."""
 
-GRID_IMAGES = 40
+GRID_SAMPLES = 40
 """About how many samples a grid shows."""
 
-MOST_GRIDS = 10
+MOST_SHEETS = 10
 
 
 def rate_of(recipe: Recipe) -> WarmupDecay:
@@ -91,17 +91,17 @@ def while_they_fit(updates: Iterator[float], parts: Built) -> Iterator[float]:
 
 
 def pace(recipe: Recipe, data: Prepared, device: torch.device, spend: float) -> float:
-    """Images per second: a median over `spend` seconds of updates or three, on a copy that is thrown away."""
+    """Examples per second: a median over `spend` seconds of updates or three, on a copy that is thrown away."""
     took = list[float]()
     for each in timed(recipe, build(recipe, data, device)):
         took.append(each)
         if len(took) >= 3 and sum(took) > spend:
             break
-    return images_of(recipe) / float(np.median(took))
+    return examples_of(recipe) / float(np.median(took))
 
 
 def fastest(recipe: Recipe, data: Prepared, device: torch.device, began: float) -> Work[tuple[Engine, float, str]]:
-    """How the network runs fastest of what is open, its images per second, and why.
+    """How the network runs fastest of what is open, its examples per second, and why.
 
     Compiling is tried on a GPU where it can pay; there it is no trouble if it fails. Raises ResourceError where it was
     asked for and fails.
@@ -118,12 +118,13 @@ def fastest(recipe: Recipe, data: Prepared, device: torch.device, began: float) 
         rate = pace(recipe.running("compiled"), data, device, spend)
     except Exception as error:  # whatever it is, the run goes on without
         return "eager", usual, str(error).partition("\n")[0]
-    found = f"measured eager {usual:,.0f} images/s, compiled {rate:,.0f} images/s"
+    things = data.dataset.modality.things
+    found = f"measured eager {usual:,.0f} {things}/s, compiled {rate:,.0f} {things}/s"
     return ("compiled", rate, found) if rate > WORTH * usual else ("eager", usual, found)
 
 
 def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precision, float]:
-    """Images per second in each precision that is open, in small batches on a CPU, which keep the first step near.
+    """Examples per second in each precision that is open, in small batches on a CPU, which keep the first step near.
 
     The precisions take turns and each has the time of its fastest update, so that whatever else the machine does in
     these seconds does not decide between them. One whose updates do not fit in a GPU's memory makes 0; raises
@@ -144,8 +145,10 @@ def paces(recipe: Recipe, data: Prepared, device: torch.device) -> dict[Precisio
                 spent += took
         turn += 1
     if min(best.values()) == math.inf:
-        raise torch.OutOfMemoryError(f"out of memory with {images_of(small)} images in {' and '.join(best)}")
-    return {precision: images_of(small) / least for precision, least in best.items()}
+        raise torch.OutOfMemoryError(
+            f"out of memory with {examples_of(small)} {data.dataset.modality.things} in {' and '.join(best)}"
+        )
+    return {precision: examples_of(small) / least for precision, least in best.items()}
 
 
 def possible(recipe: Recipe, device: torch.device) -> list[Precision]:
@@ -156,31 +159,31 @@ def possible(recipe: Recipe, device: torch.device) -> list[Precision]:
 
 
 def probe(recipe: Recipe, device: torch.device) -> int:
-    """The images of a batch that the precisions are compared on."""
+    """The examples of a batch that the precisions are compared on."""
     return min(resolved(recipe.batch), PROBE) if device.type == "cpu" else resolved(recipe.batch)
 
 
 def remaining(budget: str, began: float) -> float:
-    """Seconds for updates and grids from now on, of a budget that began at `began` of `time.perf_counter`."""
+    """Seconds for updates and sheets from now on, of a budget that began at `began` of `time.perf_counter`."""
     return began + RESERVE * seconds(budget) - time.perf_counter()
 
 
-def fits(recipe: Recipe, budget: str, began: float, images_per_second: float, grids: int) -> None:
-    """Raise UsageError where not one update fits in what is left of a budget beside so many sample grids."""
-    update, spent = images_of(recipe) / images_per_second, time.perf_counter() - began
-    beside = grids * grid_seconds(recipe, images_per_second)
+def fits(recipe: Recipe, facts: Facts, budget: str, began: float, rate: float, sheets: int) -> None:
+    """Raise UsageError where not one update fits in what is left of a budget beside so many sheets of samples."""
+    update, spent = examples_of(recipe) / rate, time.perf_counter() - began
+    beside = sheets * sheet_seconds(recipe, rate)
     if update + beside > remaining(budget, began):
         raise UsageError(
-            f"no update fits in a budget of {budget}: one of {images_of(recipe)} images takes {update:.2g} s and"
-            f" {grids} sample grid{'s' * (grids > 1)} {beside:.2g} s, after {spent:.2g} s of preparation",
+            f"no update fits in a budget of {budget}: one of {examples_of(recipe)} {facts.things} takes {update:.2g} s"
+            f" and {sheets} sheet{'s' * (sheets > 1)} of samples {beside:.2g} s, after {spent:.2g} s of preparation",
             f"for 100 of them try --budget {math.ceil((spent + 100 * update + beside) / RESERVE)}s"
-            + ", or fewer --grids" * (grids > 1),
+            + ", or fewer --sheets" * (sheets > 1),
         )
 
 
-def grid_seconds(recipe: Recipe, images_per_second: float) -> float:
-    """What one sample grid costs, if a forward pass is a third of an update."""
-    return GRID_IMAGES * FAMILIES[recipe.kind].calls(recipe) / (3 * images_per_second)
+def sheet_seconds(recipe: Recipe, rate: float) -> float:
+    """What one sheet of samples costs, if a forward pass is a third of an update."""
+    return GRID_SAMPLES * FAMILIES[recipe.kind].calls(recipe) / (3 * rate)
 
 
 def undecided(recipe: Recipe) -> int:
@@ -200,39 +203,39 @@ def settled(recipe: Recipe, done: int, left: int) -> Recipe:
     return found
 
 
-def updates_within(recipe: Recipe, spell: float, images_per_second: float, grids: int) -> int:
-    """How many updates, and so many sample grids beside them, take `spell` seconds; at least one."""
-    left = spell - grids * grid_seconds(recipe, images_per_second)
-    return max(1, int(left * images_per_second / images_of(recipe)))
+def updates_within(recipe: Recipe, spell: float, rate: float, sheets: int) -> int:
+    """How many updates, and so many sheets of samples beside them, take `spell` seconds; at least one."""
+    left = spell - sheets * sheet_seconds(recipe, rate)
+    return max(1, int(left * rate / examples_of(recipe)))
 
 
-def images_of(recipe: Recipe) -> int:
-    """The images of one update."""
+def examples_of(recipe: Recipe) -> int:
+    """The examples of one update."""
     return resolved(recipe.batch) * recipe.optimiser.accumulate
 
 
 def length(recipe: Recipe, facts: Facts, rate: float, began: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """Updates, and the budget and grids that are open, at `rate` images per second, with the reasons."""
-    chosen, reasons, budget = dict[str, Any](grids=recipe.grids), dict[str, str](), recipe.budget
+    """Updates, and the budget and sheets that are open, at `rate` examples per second, with the reasons."""
+    chosen, reasons, budget = dict[str, Any](sheets=recipe.sheets), dict[str, str](), recipe.budget
     if budget is None:
         budget, reasons["budget"] = default_budget(facts, rate, time.perf_counter() - began)
         chosen["budget"] = budget
-    if recipe.grids is None:
-        one = grid_seconds(recipe, rate)
-        chosen["grids"] = min(MOST_GRIDS, max(1, int(0.1 * remaining(budget, began) / one)))
-        reasons["grids"] = f"at most {MOST_GRIDS}, for a tenth of the time that is left at about {one:.1f} s each"
-    fits(recipe, budget, began, rate, chosen["grids"])
-    chosen["steps"] = updates_within(recipe, remaining(budget, began), rate, chosen["grids"])
-    passes = chosen["steps"] * images_of(recipe) / facts.count
-    reasons["steps"] = f"{budget} at {rate:,.0f} images/s: {passes:.1f} passes over the data"
+    if recipe.sheets is None:
+        one = sheet_seconds(recipe, rate)
+        chosen["sheets"] = min(MOST_SHEETS, max(1, int(0.1 * remaining(budget, began) / one)))
+        reasons["sheets"] = f"at most {MOST_SHEETS}, for a tenth of the time that is left at about {one:.1f} s each"
+    fits(recipe, facts, budget, began, rate, chosen["sheets"])
+    chosen["steps"] = updates_within(recipe, remaining(budget, began), rate, chosen["sheets"])
+    passes = chosen["steps"] * examples_of(recipe) / facts.count
+    reasons["steps"] = f"{budget} at {rate:,.0f} {facts.things}/s: {passes:.1f} passes over the data"
     return chosen, reasons
 
 
-def compared(speeds: Mapping[Precision, float], batch: int) -> str:
+def compared(speeds: Mapping[Precision, float], batch: int, things: str) -> str:
     """Why the faster precision is taken; a speed of 0 is that of one that does not fit."""
     if len(speeds) == 1:
         return "this CPU has no instructions for bf16"
-    rates = {name: f"{each:,.0f} images/s" if each else "too large" for name, each in speeds.items()}
+    rates = {name: f"{each:,.0f} {things}/s" if each else "too large" for name, each in speeds.items()}
     return f"measured {', '.join(map(' '.join, rates.items()))} in batches of {batch}"
 
 
@@ -240,7 +243,10 @@ def chosen_precision(
     recipe: Recipe, speeds: Mapping[Precision, float], data: Prepared, device: torch.device
 ) -> tuple[Precision, str]:
     """The faster precision and why; fp32 where bf16 is faster and loses the gradient of a noise level (`rounded`)."""
-    fastest, why = max(speeds, key=lambda name: speeds[name]), compared(speeds, probe(recipe, device))
+    fastest, why = (
+        max(speeds, key=lambda name: speeds[name]),
+        compared(speeds, probe(recipe, device), data.dataset.modality.things),
+    )
     if fastest == "fp32" or "fp32" not in speeds or not speeds["fp32"]:
         return fastest, why
     lost = rounded(recipe, data, device)
@@ -266,9 +272,9 @@ def rounded(recipe: Recipe, data: Prepared, device: torch.device) -> str:
     return f"bf16 is off by {far[0][1]:.0%} of the gradient at log-SNR {low:g} to {high:g}"
 
 
-def narrowed(recipe: Recipe, data: Prepared, began: float, images_per_second: float) -> tuple[Recipe, str]:
+def narrowed(recipe: Recipe, data: Prepared, began: float, rate: float) -> tuple[Recipe, str]:
     """The recipe with the width that suits its budget at the speed of its own width, and why it is another."""
-    usual = updates_within(recipe, remaining(resolved(recipe.budget), began), images_per_second, 0)
+    usual = updates_within(recipe, remaining(resolved(recipe.budget), began), rate, 0)
     recipe = of_diffusion(recipe)
     width, why = suited_width(recipe, facts_of(data), usual)
     return recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})}), why
@@ -282,7 +288,7 @@ def width_of(recipe: Recipe) -> int:
 def by_stopwatch(
     recipe: Recipe, opened: Set[str], data: Prepared, device: torch.device, began: float
 ) -> Work[tuple[Recipe, float, dict[str, str]]]:
-    """Precision and engine, and what is `opened` of width and batch; the images per second (0 where no length depends
+    """Precision and engine, and what is `opened` of width and batch; the examples per second (0 where no length depends
     on them), and the reasons, those of width and batch to be added to others.
 
     The width is chosen anew where whole updates turn out far faster than the first ones, which something disturbed.
@@ -341,9 +347,9 @@ def resolve(
     if recipe.optimiser.search:
         speed = rate or pace(recipe.running("eager"), data, device, 0.0)
         recipe, reasons["optimiser.lr"] = yield from searched(recipe, data, device, speed)
-    chosen = dict[str, Any](grids=recipe.grids or MOST_GRIDS)
-    if recipe.grids is None:
-        reasons["grids"] = f"at most {MOST_GRIDS}"
+    chosen = dict[str, Any](sheets=recipe.sheets or MOST_SHEETS)
+    if recipe.sheets is None:
+        reasons["sheets"] = f"at most {MOST_SHEETS}"
     if recipe.steps is None:
         planned, told = length(recipe, facts, rate, began)
         chosen, reasons = chosen | planned, reasons | told

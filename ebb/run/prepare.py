@@ -1,4 +1,4 @@
-"""From images to what a run learns from: the conditions they come with, and their latents where those are asked for."""
+"""From data to what a run learns from: the conditions they come with, and their latents where those are asked for."""
 
 from __future__ import annotations
 
@@ -15,12 +15,8 @@ from torch import Tensor
 from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples
 from ebb.data.pictures import batches
-from ebb.encode.condition import Condition
-from ebb.encode.conditioner import Conditioner
-from ebb.encode.labels import Labels
+from ebb.encode.conditioner import conditioner_of
 from ebb.encode.latent import LatentSpace
-from ebb.encode.numbers import Numbers
-from ebb.encode.picture import Picture
 from ebb.encode.pretrained_text import FrozenText
 from ebb.encode.statistics import Spread
 from ebb.encode.text import Text, Vocabulary
@@ -40,7 +36,7 @@ from ebb.terminal import command
 CPU = torch.device("cpu")
 
 AT_ONCE = 256
-"""Pictures that are encoded at once."""
+"""Examples that are encoded at once."""
 
 LONGEST = 64
 """The most pieces of a text that are heard, unless the recipe says otherwise."""
@@ -58,7 +54,7 @@ def prepared(
     device: torch.device = CPU,
     cache: Path = Path("runs"),
 ) -> Work[Prepared]:
-    """`images` as the recipe hears and sees them; latents are made once and kept under `cache`.
+    """`dataset` as the recipe hears and sees it; latents are made once and kept under `cache`.
 
     Raises DataError for captions that are required and missing, UsageError for an autoencoder that does not fit.
     """
@@ -93,20 +89,6 @@ def prepared(
     return Prepared(dataset, conditioner, examples, unseen, space)
 
 
-def conditioner_of(dataset: Dataset, text: Text | FrozenText | None, factor: int) -> Conditioner:
-    """What a model of the images can be asked for, where what is denoised is `factor` times smaller."""
-    read = dataset.metadata
-    conditions: dict[str, Condition] = {"label": Labels(dataset.names)} if dataset.names else {}
-    if read.numbers is not None:
-        conditions["numbers"] = Numbers.of(read.fields.numbers, read.numbers)
-    if text is not None:
-        conditions["text"] = text
-    for name, pictures in read.pictures.items():
-        channels, height, width = pictures.pixels.shape[1:]
-        conditions[name] = Picture((channels, height, width), factor)
-    return Conditioner(conditions)
-
-
 def states_of(text: FrozenText, dataset: Dataset, folder: Path) -> Work[Rows]:
     """The states of all captions, made once and kept in `folder` in half precision; anew when a caption or an encoder
     is another."""
@@ -121,8 +103,8 @@ def states_of(text: FrozenText, dataset: Dataset, folder: Path) -> Work[Rows]:
 
 
 def text_of(recipe: TextRecipe, dataset: Dataset, device: torch.device = CPU) -> Text | FrozenText | None:
-    """The vocabulary that the captions of `images` teach, or frozen encoders that read them; None where there are none,
-    or they are ignored."""
+    """The vocabulary that the captions of the data teach, or frozen encoders that read them; None where there are
+    none, or they are ignored."""
     captions = dataset.captions
     if recipe.captions == "ignored" or (captions is None and recipe.captions == "heard"):
         return None
@@ -130,7 +112,7 @@ def text_of(recipe: TextRecipe, dataset: Dataset, device: torch.device = CPU) ->
     if recipe.captions == "required" and missing:
         lost = [str(match) for match in dataset.summary.matches if match.condition == "captions" and match.little]
         raise DataError(
-            f"{len(missing):,} of {len(dataset.rows):,} images have no caption"
+            f"{len(missing):,} of {len(dataset.rows):,} {dataset.modality.things} have no caption"
             if captions
             else "; ".join(["there are no captions", *lost]),
             "add a line for each to metadata.jsonl, or let them be learnt without: --text.captions heard",
@@ -150,21 +132,21 @@ def text_of(recipe: TextRecipe, dataset: Dataset, device: torch.device = CPU) ->
 def latents_of(
     recipe: DiffusionRecipe, dataset: Dataset, device: torch.device, cache: Path
 ) -> Work[tuple[LatentSpace, Mapping[str, Rows]]]:
-    """The latents of all images as the encoder says them, and the space that brings them to unit variance.
+    """The latents of all examples as the encoder says them, and the space that brings them to unit variance.
 
-    They depend on the images and the autoencoder's weights, and are made anew when one of these changes.
+    They depend on the data and the autoencoder's weights, and are made anew when one of these changes.
     """
     run = Path(str(recipe.autoencoder))
     found = load(run, device=device).space
-    beside = ["--beside", *recipe.beside] if recipe.beside else []  # pictures beside are no examples
+    beside = ["--beside", *recipe.beside] if recipe.beside else []  # what stands beside is no example
     again = command("train", "DATA", "--kind", "autoencoder", *beside, "--run", f"{run}-2")
-    train = f"train one on these images: {again}"
+    train = f"train one on these {dataset.modality.things}: {again}"
     if found is None:
         raise UsageError(f"{run} is a model without an autoencoder", train)
     about = locate(run).parent.parent / "run.yaml"
     known = from_yaml(about)[1] if about.is_file() else {}
     # what is heard besides does not matter to it; runs of before numbers have one fingerprint
-    if known.get("images", known.get("fingerprint")) != dataset.summary.images:
+    if known.get("examples", known.get("images", known.get("fingerprint"))) != dataset.summary.examples:
         raise UsageError(
             f"the autoencoder of {run} was trained on other data, or on this in another size or with other captions",
             train,
@@ -180,7 +162,7 @@ def latents_of(
                     parts.append(autoencoder.encode(turned.to(device)).float().cpu())
         return {name: torch.cat(parts) for name, parts in found.items()}
 
-    key = {"data": dataset.summary.images, "shape": list(shape), "flip": recipe.data.flip}
+    key = {"data": dataset.summary.examples, "shape": list(shape), "flip": recipe.data.flip}
     key["autoencoder"] = Origin.of(str(run), "autoencoder", locate(run)).sha256
     place, count = cache / "latents" / f"{dataset.summary.name}-{run.name}", len(dataset.rows)
     kept = yield from cached(place, key, count, made, what="encoding latents")

@@ -29,8 +29,8 @@ from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
 
 SHARED = (
-    "path", "prediction", "clock", "sigma_data", "label_dropout", "autoencoder", "data", "text", "numbers", "beside",
-    "network", "objective",
+    "path", "prediction", "clock", "sigma_data", "condition_dropout", "autoencoder", "data", "text", "numbers",
+    "beside", "network", "objective",
 )  # fmt: skip
 """What a run has in common with the one it straightens."""
 

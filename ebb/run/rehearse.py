@@ -35,7 +35,7 @@ SPEND = 3.0
 """Seconds of updates that the speed is a median of."""
 
 SAMPLES = 8
-"""Images drawn in the one sample."""
+"""Examples drawn in the one sample."""
 
 COPIES = 3
 """Checkpoints on the disk at once: the two that a run keeps, and the one that is being written."""
@@ -47,7 +47,7 @@ class Rehearsal:
 
     precision: str
     batch: int
-    """images in an update, those of all its accumulated batches"""
+    """examples in an update, those of all its accumulated batches"""
     steps: int
     """updates the run would make"""
     budget: str | None
@@ -58,7 +58,7 @@ class Rehearsal:
     """seconds from the start of the command until the first update was made"""
     timed: int
     """updates that the speed is a median of, the first left out"""
-    images_per_second: float
+    examples_per_second: float
     """of whole updates: batch, forward, backward, clipping, optimiser, average"""
     peak_mb: float
     """10^6 bytes, the most until the sample was drawn: of the GPU where there is one, else resident in this process"""
@@ -67,16 +67,18 @@ class Rehearsal:
     checkpoint_mb: float
     """10^6 bytes in the files of a checkpoint"""
     sample: float
-    """seconds to sample an image with the run's own settings, `sampled` at once"""
+    """seconds to sample one with the run's own settings, `sampled` at once"""
     sampled: int
     forward_gflop: float
-    """of one image, a multiply-add being 2 (`ebb.understand.cost.gflop`)"""
+    """of one example, a multiply-add being 2 (`ebb.understand.cost.gflop`)"""
     training_gflops: float
     """10^9 FLOP/s of updates, counted as 3 forward passes: the backward pass makes two products for each of theirs"""
     matrix_gflops: float
     """10^9 FLOP/s of a matrix product in the run's precision (`ebb.machine.matrix_rate`)"""
     share: float
     """training_gflops / matrix_gflops"""
+    things: str
+    """what examples are called"""
     device: str
     threads: int
 
@@ -92,7 +94,7 @@ def rehearse(
     """Do once what `ebb.run.train.train` with the same arguments does from the beginning, and measure it.
 
     The recipe is chosen and reported as for the run; two updates and as many more as fit in 3 seconds are made, a
-    checkpoint is saved beside the place of the run, and a few images are sampled. A run that is there is not looked
+    checkpoint is saved beside the place of the run, and a few samples are drawn. A run that is there is not looked
     at, and nothing is left. The budget counts from `began` and the first update from `started`, both a
     `time.perf_counter()`, without them that of the call.
 
@@ -139,7 +141,7 @@ def measured(recipe: Recipe, dataset: Dataset, parts: Built, folder: Path, start
         passes=steps * batch / dataset.summary.count,
         first_update=made[0] - started,
         timed=len(took),
-        images_per_second=speed,
+        examples_per_second=speed,
         peak_mb=peak,
         save=sampling - saving,
         checkpoint_mb=size / 1e6,
@@ -149,6 +151,7 @@ def measured(recipe: Recipe, dataset: Dataset, parts: Built, folder: Path, start
         training_gflops=3 * forward * speed,
         matrix_gflops=matrix,
         share=3 * forward * speed / matrix,
+        things=dataset.modality.things,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         threads=torch.get_num_threads(),
     )
@@ -180,7 +183,7 @@ def saved(parts: Built, folder: Path) -> int:
 
 
 def forward_gflop(parts: Built) -> float:
-    """The arithmetic of the network for one image."""
+    """The arithmetic of the network for one example."""
     batch = parts.loader(0)
     x, cond = batch.x0[:1], {name: value[:1] for name, value in batch.cond.items()}
     with torch.no_grad():
@@ -223,13 +226,13 @@ def as_rows(cost: Rehearsal) -> list[tuple[str, str, str]]:
         ("first update", f"{cost.first_update:.1f} s", "after the start of the command"),
         (
             "training",
-            f"{cost.images_per_second:,.0f} images/s",
+            f"{cost.examples_per_second:,.0f} {cost.things}/s",
             f"median of {cost.timed} updates in {cost.precision}",
         ),
         ("peak memory", f"{cost.peak_mb:,.0f} MB", "on the GPU" if cost.device != "CPU" else "resident"),
         ("checkpoint", f"{cost.checkpoint_mb:,.1f} MB", f"saved in {cost.save:.2g} s"),
-        ("sample", f"{1000 * cost.sample:,.3g} ms an image", f"{cost.sampled} at once, first time"),
-        ("forward pass", f"{cost.forward_gflop:.3g} GFLOP an image", "a multiply-add is 2"),
+        ("sample", f"{1000 * cost.sample:,.3g} ms each", f"{cost.sampled} at once, first time"),
+        ("forward pass", f"{cost.forward_gflop:.3g} GFLOP each", "a multiply-add is 2"),
         ("arithmetic", f"{cost.training_gflops:,.0f} GFLOP/s", "an update is 3 forward passes"),
         (
             "of the machine",

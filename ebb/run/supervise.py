@@ -20,9 +20,9 @@ from ebb.events import Event, Message, Preview, RolledBack, Saved, Skipped, Upda
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.build import Built, build, updates_of
 from ebb.run.folder import GuardRecord, Log, amend
-from ebb.run.marks import gradient_steps, grid_steps, validation_steps
+from ebb.run.marks import gradient_steps, sheet_steps, validation_steps
 from ebb.run.meter import Meter
-from ebb.run.plan import GRID_IMAGES, rate_of, remaining, settled, undecided, updates_within
+from ebb.run.plan import GRID_SAMPLES, rate_of, remaining, settled, undecided, updates_within
 from ebb.store import checkpoint
 from ebb.store.write import replace_text
 from ebb.system.families.family import autocast_of
@@ -51,7 +51,7 @@ ORDER = 2**62
 
 
 def follow(folder: Path, recipe: Recipe, parts: Built, log: Log, began: float | None = None) -> Iterator[Event]:
-    """Make the updates that are left, with a log, sample grids and checkpoints, and go back where it must be.
+    """Make the updates that are left, with a log, sheets of samples and checkpoints, and go back where it must be.
 
     Where the budget `began` at a time of `time.perf_counter`, the recipe's steps are a first guess. As long as nothing
     depends on their number, which is until the learning rate falls, the speed so far corrects it.
@@ -143,10 +143,11 @@ class Supervisor:
         done, rate, before = self.parts.training.step, self.meter.speed(), self.steps
         if rate is None:
             return
-        ahead = sum(number > done for number in grid_steps(resolved(self.recipe.grids), before))
+        ahead = sum(number > done for number in sheet_steps(resolved(self.recipe.sheets), before))
         left = updates_within(self.recipe, remaining(resolved(self.recipe.budget), began), rate, ahead)
         self.recipe = settled(self.recipe, done, left)
-        self.pace = f"{self.recipe.budget} at {rate:,.0f} images/s, measured up to update {done:,}"
+        things = self.parts.data.dataset.modality.things
+        self.pace = f"{self.recipe.budget} at {rate:,.0f} {things}/s, measured up to update {done:,}"
         amend(self.folder, self.recipe, "steps", self.pace)
         self.meter.steps = self.steps
 
@@ -162,15 +163,15 @@ class Supervisor:
 
         Most steps pass unseen. Those with a line of the log, a grid, a validation or a checkpoint are looked at first.
         """
-        grids, measured = grid_steps(resolved(self.recipe.grids), self.steps), validation_steps(self.recipe, self.parts)
-        probed = gradient_steps(self.recipe, self.parts)
+        sheets = sheet_steps(resolved(self.recipe.sheets), self.steps)
+        measured, probed = (of(self.recipe, self.parts) for of in (validation_steps, gradient_steps))
         every = max(1, self.steps // 500)
         for step in self.updates(until):
             self.meter.note(step)
             number, signalled = step.number, stopped()
-            last, preview = number == self.steps, next((g for g in grids if g > number), self.steps)
+            last, preview = number == self.steps, next((s for s in sheets if s > number), self.steps)
             save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
-            due = Due(number in grids, number in measured, number in probed, save, last or bool(signalled), preview)
+            due = Due(number in sheets, number in measured, number in probed, save, last or bool(signalled), preview)
             if not (due.whole or number % every == 0):
                 continue
             try:
@@ -346,20 +347,21 @@ def draw(folder: Path, parts: Built, step: int) -> Path:
 
 
 def shown(parts: Built) -> tuple[Tensor, int]:
-    """Samples, and how many columns to show them in; of an autoencoder pictures, and below each what is left of it.
+    """Samples, and how many columns to show them in; of an autoencoder examples, and below each what is left of it.
 
-    A model that hears numbers or a picture beside is asked for what is said of images that were held out, if there are.
+    A model that hears numbers or what stands beside x is asked for what is said of examples that were held out, if
+    there are.
     """
     system, classes = parts.averaged(), len(parts.system.labels.names)
     if system.model.reconstructs:
-        columns, dataset = GRID_IMAGES // 4, parts.data.dataset.held_out or parts.data.dataset
+        columns, dataset = GRID_SAMPLES // 4, parts.data.dataset.held_out or parts.data.dataset
         x = dataset.x(slice(2 * columns)).to(system.device)
         with torch.no_grad():
             made = system.decode(system.encode(x))
         return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
     if system.conditioner.shown:
         dataset = parts.data.dataset.held_out or parts.data.dataset
-        given = asked_for(system, dataset, GRID_IMAGES, seed=0)
-        return Sampler(system)(system.request(given, GRID_IMAGES)), 6
+        given = asked_for(system, dataset, GRID_SAMPLES, seed=0)
+        return Sampler(system)(system.request(given, GRID_SAMPLES)), 6
     columns = classes if 4 <= classes <= 16 else 6
-    return system.sample(columns * round(GRID_IMAGES / columns), seed=0), columns
+    return system.sample(columns * round(GRID_SAMPLES / columns), seed=0), columns

@@ -132,7 +132,8 @@ def resumed(folder: Path, asked: Recipe, dataset: Dataset, fresh: bool) -> Recip
     if rest.get("fingerprint") != dataset.summary.fingerprint:
         where = str(rest.get("data"))
         changes.append(
-            f"data: {where} → other images ({dataset.summary.name}): {changed(folder, dataset.summary, where)}"
+            f"data: {where} → other {dataset.modality.things} ({dataset.summary.name}):"
+            f" {changed(folder, dataset.summary, where)}"
         )
     if changes:
         raise UsageError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -69,6 +70,8 @@ def tune(
             f"a grid to improve ends at 0 and has fewer than {FINE // 2} steps, got {steps} to {float(start[-1]):g}",
             "long grids need no search",
         )
+    ends, best = partial(end, denoiser, solver, x, cond), start.tolist()
+    first = ends(best)  # before the reference is paid for: a solver that draws noise stops here
     times = LogSNR()(path, FINE)
     times = torch.cat([start[:1], times[times < start[0]]])
     along = [x]
@@ -77,23 +80,28 @@ def tune(
         along.append(point.x)
         answers.append(point.x0)
     goal = along[-1]
-
-    def error(grid: Sequence[float]) -> float:
-        *_, last = trajectory(denoiser, solver, torch.tensor(grid, dtype=torch.float64), x, cond, still)
-        return float((last.x - goal).flatten(1).square().mean(1).sqrt().mean())
-
-    best = start.tolist()
-    lowest = before = error(best)
+    lowest = before = distance(first, goal)
     candidate = shortest(path, times.tolist(), along, answers, steps)
-    if (found := error(candidate)) < lowest:
+    if (found := distance(ends(candidate), goal)) < lowest:
         best, lowest = candidate, found
     for share in (0.5**k for k in range(1, ROUNDS + 1)):
         for place in range(1, steps):
             for direction in (-1, 1):
                 moved = shifted(path, best, place, direction * share)
-                if (found := error(moved)) < lowest:
+                if (found := distance(ends(moved), goal)) < lowest:
                     best, lowest = moved, found
     return Tuned(torch.tensor(best, dtype=torch.float64), before, lowest)
+
+
+def end(denoiser: Denoiser, solver: Solver, x: Tensor, cond: Cond, grid: Sequence[float]) -> Tensor:
+    """Where a solver that draws no noise lands from x along the times of `grid`."""
+    *_, last = trajectory(denoiser, solver, torch.tensor(grid, dtype=torch.float64), x, cond, still)
+    return last.x
+
+
+def distance(x: Tensor, goal: Tensor) -> float:
+    """The mean over samples of the root mean square of what lies between."""
+    return float((x - goal).flatten(1).square().mean(1).sqrt().mean())
 
 
 def still(step: int, like: Tensor, part: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Room for pixels: in memory, or on disk when they would crowd it."""
+"""Room for examples: in memory, or on disk when they would crowd it."""
 
 from __future__ import annotations
 

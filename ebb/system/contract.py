@@ -75,15 +75,15 @@ def agreed(denoiser: NetworkDenoiser, hears: Conditioner, inner: tuple[int, ...]
     for name in [*built, *asked]:
         if built.get(name) != asked.get(name):
             raise UsageError(f"{name} is {asked.get(name, 'nothing')}, for a network of {built.get(name, 'nothing')}")
-    for name, picture in hears.pictures.items():
-        places = tuple(length // picture.factor for length in picture.shape[1:])
+    for name, map in hears.maps.items():
+        places = tuple(length // map.factor for length in map.shape[1:])
         if places != inner[1:]:
-            raise UsageError(f"{name} has {sides(places)} places, for {list(inner)}, by {picture}")
+            raise UsageError(f"{name} has {sides(places)} places, for {list(inner)}, by {map}")
 
 
 def upgraded(contract: Mapping[str, Any]) -> dict[str, Any]:
     """A contract of FORMER as one of FORMAT: there was one condition of each kind at most, and networks had sizes in
-    place of ports. Systems of before texts, numbers or pictures have no such entry."""
+    place of ports. Systems of before texts, numbers or maps have no such entry."""
     text, numbers, beside = (contract.get(name) for name in ("text", "numbers", "beside"))
     conditions = {"label": {"kind": "labels", "names": contract["labels"]}} if contract["labels"] else {}
     conditions |= {"numbers": {"kind": "numbers", **numbers}} if numbers else {}

@@ -12,6 +12,9 @@ from ebb.errors import DamagedError
 
 MODALITIES: dict[str, Any] = {"pictures": Pixels, "vectors": Vectors, "series": Series}
 
+USUAL: Modality = PICTURES
+"""That of a system or contract that names none, as those of before modalities."""
+
 
 def modality_written(modality: Modality) -> dict[str, Any]:
     """A modality as JSON: its name, and what it holds. Raises KeyError for one without a name here."""
@@ -20,13 +23,13 @@ def modality_written(modality: Modality) -> dict[str, Any]:
 
 
 def modality_of(contract: Mapping[str, Any]) -> Modality:
-    """The modality of a contract; pictures where it names none, as those of before modalities.
+    """The modality of a contract; the USUAL one where it names none.
 
     Raises DamagedError for one that is not known or not whole.
     """
     written = contract.get("modality")
     if written is None:
-        return PICTURES
+        return USUAL
     try:
         modality: Modality = MODALITIES[written["kind"]].from_json(written)
     except (KeyError, TypeError, ValueError) as error:

@@ -15,15 +15,15 @@ from ebb.system.system import System
 
 
 def asked_for(system: System, dataset: Dataset, count: int, seed: int) -> Values:
-    """What `count` samples are asked for: what is said of images drawn from the data; a larger draw begins with the
+    """What `count` samples are asked for: what is said of examples drawn from the data; a larger draw begins with the
     same."""
     given = values_of(dataset, np.random.default_rng(seed).choice(len(dataset.rows), count))
     return {name: values for name, values in given.items() if name in system.conditioner.conditions}
 
 
 def values_of(dataset: Dataset, rows: NDArray[np.int64] | None = None) -> Values:
-    """What is said of examples, or of some, by name: labels by theirs, captions, rows of numbers and pictures, of
-    these what there is."""
+    """What is said of examples, or of some, by name: labels by theirs, captions, rows of numbers and what is as
+    large as x, of these what there is."""
     some = np.arange(len(dataset.rows)) if rows is None else rows
     labels = None if dataset.labels is None else dataset.labels[some]
     captions = None if dataset.captions is None else [dataset.captions[row] for row in some]
@@ -32,7 +32,7 @@ def values_of(dataset: Dataset, rows: NDArray[np.int64] | None = None) -> Values
     given |= {} if captions is None else {"text": captions}
     if metadata.numbers is not None:
         given["numbers"] = [None if np.isnan(row).any() else tuple(row.tolist()) for row in metadata.numbers]
-    return {**given, **metadata.pictures}
+    return {**given, **metadata.beside}
 
 
 def conditions_of(
@@ -49,7 +49,7 @@ def conditions_of(
 
 
 def labels_of(system: System, given: Values, dataset: Dataset) -> NDArray[np.int64] | None:
-    """The labels that are asked for; None where the model hears none, or the images have none to compare with."""
+    """The labels that are asked for; None where the model hears none, or the data has none to compare with."""
     if dataset.labels is None or not system.labels.names:
         return None
     labels: NDArray[np.int64] = system.labels(given["label"]).numpy()

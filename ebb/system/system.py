@@ -1,4 +1,4 @@
-"""What a checkpoint holds: a denoiser and what is needed to ask it for pictures, with its contract in writing."""
+"""What a checkpoint holds: a denoiser and what is needed to ask it for samples, with its contract in writing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ebb.data.images import PICTURES
 from ebb.data.modality import Modality
 from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.labels import Labels
@@ -31,7 +30,7 @@ from ebb.recipe.recipe import Sampling, explained
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
 from ebb.system.contract import parts_of, written
-from ebb.system.modalities import modality_of, modality_written
+from ebb.system.modalities import USUAL, modality_of, modality_written
 from ebb.system.model import Model, scheme_of
 from ebb.system.sampler import Request, Sampler, Settings
 
@@ -41,15 +40,15 @@ class System:
     """A model, the shape of what it makes, what it can be asked for, and how to sample it unless told otherwise.
 
     Its contract (family, network, path, prediction, clock, scales, shape, modality, labels, vocabulary, numbers,
-    pictures beside, autoencoder) is saved with the weights; on loading everything is rebuilt from it and a mismatch is
-    refused by name.
+    what stands beside, autoencoder) is saved with the weights; on loading everything is rebuilt from it and a mismatch
+    is refused by name.
     """
 
     model: Model
     shape: tuple[int, ...]
     conditioner: Conditioner = field(default_factory=Conditioner)
     sampling: Sampling = field(default_factory=Sampling)
-    modality: Modality = PICTURES
+    modality: Modality = USUAL
 
     @property
     def space(self) -> LatentSpace | None:
@@ -143,9 +142,9 @@ class System:
         """A value for each of `count` samples, by the name of what is asked for; `conditions` makes tensors of it.
 
         `asked` holds of each name one value for all, or a list with one for each: "label" a name or an index (or a
-        tensor or an array of them), "text" a prompt, "numbers" a mapping of names to numbers or such lists, and each
-        picture by its name its file, or a tensor [c, h, w] in [−1, 1]. Without any, all labels (or else some texts that
-        the model was trained on) in turn. Raises UsageError for what the model does not hear or know.
+        tensor or an array of them), "text" a prompt, "numbers" a mapping of names to numbers or such lists, and of
+        what stands beside x, by its name, a file, or a tensor [c, h, w] in [−1, 1]. Without any, all labels (or else
+        some texts that the model was trained on) in turn. Raises UsageError for what it does not hear or know.
         """
         return self.conditioner.given(whole("n", count), asked or {}, whole("seed", seed))
 
@@ -171,7 +170,7 @@ class System:
             raise explained(error, "how to sample") from error
         if how.guidance != 1 and not self.conditioner.null():
             raise UsageError(
-                f"guidance {how.guidance:g} needs labels or texts, numbers or a picture, and this model hears none"
+                f"guidance {how.guidance:g} needs labels, texts or another condition, and this model hears none"
             )
         self.effective(how, given)
         return how

@@ -46,7 +46,7 @@ def folder(tmp_path, save):
 
 def aligned(images):
     """Whether every image has its own number and its own picture beside it."""
-    shown = images.metadata.pictures["mirror"][:].flip(-1)
+    shown = images.metadata.beside["mirror"][:].flip(-1)
     numbers = images.metadata.numbers[:, 0].tolist()
     return [value(x) for x in images.rows] == numbers and torch.equal(shown, to_unit(torch.from_numpy(images.rows)))
 
@@ -58,7 +58,7 @@ def test_they_stay_with_their_images_through_skips_and_the_split(folder, tmp_pat
         monkeypatch.setattr(memory, "available", lambda: 1000)
     (tmp_path / "007.png").write_bytes(b"damaged")
     dataset = read(where, fields=Fields(("size",), ("mirror",)), cache=tmp_path / "cache")
-    assert isinstance(dataset.metadata.pictures["mirror"].pixels, np.memmap) == on_disk
+    assert isinstance(dataset.metadata.beside["mirror"].pixels, np.memmap) == on_disk
     assert (len(dataset.rows), len(dataset.held_out.rows)) == (199, 10)
     assert aligned(dataset)
     assert aligned(dataset.held_out)
@@ -73,9 +73,9 @@ def test_pictures_beside_are_no_examples_and_other_fields_change_nothing(folder)
     assert len(plain.rows) == 16
     assert len(asked.rows) == 8
     assert plain.metadata.numbers is None
-    assert plain.metadata.pictures == {}
+    assert plain.metadata.beside == {}
     bare = folder(change=lambda rows: [{name: row[name] for name in ("file_name", "text")} for row in rows])
-    assert read(bare).summary.fingerprint == plain.summary.fingerprint == plain.summary.images
+    assert read(bare).summary.fingerprint == plain.summary.fingerprint == plain.summary.examples
 
 
 def test_pictures_beside_are_named_as_loosely_as_images(folder):
@@ -91,7 +91,7 @@ def test_a_picture_with_a_row_of_its_own_may_stand_beside_another(folder):
     before = folder(change=lambda rows: [{**row, "before": f"{row['size'] - 1:03}.png"} for row in rows[1:]] + rows[:1])
     dataset = read(before, fields=Fields(beside=("before",)))
     assert len(dataset.rows) == 8
-    shown = (dataset.metadata.pictures["before"][:][:, 0, 0, 0] * 127.5 + 127.5).round()
+    shown = (dataset.metadata.beside["before"][:][:, 0, 0, 0] * 127.5 + 127.5).round()
     assert shown[1:].tolist() == [*range(7)]
     assert shown[0].isnan()
 
@@ -132,7 +132,7 @@ def test_the_fingerprint_knows_every_number_and_picture_and_the_names_of_their_f
 
     def seen(*fields):
         found = read(where, fields=Fields(*fields)).summary
-        return found.fingerprint, found.images
+        return found.fingerprint, found.examples
 
     def changed(rows):
         rows[3]["size"] = 3.5
@@ -166,7 +166,7 @@ def test_what_is_missing_is_counted_named_and_nan(folder, tmp_path, save):
     save(tmp_path / "beside" / "005.png", np.zeros((8, 12), np.uint8))
     dataset = read(where, fields=Fields(("size",), ("mirror",)))
     assert np.isnan(dataset.metadata.numbers[:, 0]).tolist() == [at in (1, 2) for at in range(8)]
-    shown = dataset.metadata.pictures["mirror"][:].flatten(1)
+    shown = dataset.metadata.beside["mirror"][:].flatten(1)
     assert shown.isnan().all(1).tolist() == shown.isnan().any(1).tolist() == [at in (2, 4) for at in range(8)]
     found = {finding.kind: finding for finding in dataset.summary.findings}
     assert found["without size"].examples == ("001.png", "002.png")
@@ -181,9 +181,9 @@ def test_a_larger_picture_beside_is_scaled_as_its_own_and_a_shared_one_is_kept_o
     blocks = np.kron(np.array([[0, 255], [255, 0]], np.uint8), np.ones((8, 8), np.uint8))
     save(tmp_path / "beside" / "001.png", blocks)
     dataset = read(where, fields=Fields(beside=("mirror",)))
-    assert len(dataset.metadata.pictures["mirror"].pixels) == 2
-    assert len(dataset.metadata.pictures["mirror"]) == 8
-    assert dataset.metadata.pictures["mirror"][slice(1, 2)][0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [
+    assert len(dataset.metadata.beside["mirror"].pixels) == 2
+    assert len(dataset.metadata.beside["mirror"]) == 8
+    assert dataset.metadata.beside["mirror"][slice(1, 2)][0, 0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [
         -1,
         1,
         1,
@@ -202,8 +202,8 @@ def test_colour_beside_grey_and_a_test_set_with_the_same_channels(tmp_path, pict
         (tmp_path / part / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     dataset = read(str(tmp_path), fields=Fields(beside=("sketch",)))
     assert dataset.rows.shape[1] == 1
-    assert dataset.metadata.pictures["sketch"].pixels.shape[1] == 3
-    assert dataset.held_out.metadata.pictures["sketch"].pixels.shape[1] == 3
+    assert dataset.metadata.beside["sketch"].pixels.shape[1] == 3
+    assert dataset.held_out.metadata.beside["sketch"].pixels.shape[1] == 3
 
 
 def put(name, value):

@@ -32,7 +32,7 @@ RECIPE = {
     "budget": "10s",  # of which a hundredth is spent on timing; the steps are given
     "steps": 250,
     "batch": 32,
-    "grids": 1,
+    "sheets": 1,
     "precision": "fp32",
     "network": {"width": 16, "depth": 1, "patch": 2, "multipliers": (1,)},
     "optimiser": {"lr": 4e-3, "warmup": 20},
@@ -268,7 +268,7 @@ PLANTED: dict[str, Plant] = {
     "brightness shift": lambda run: offset(run, -0.2),
     "blurry": lambda run: other_data(run, roughened),
     "grainy": lambda run: other_data(run, blurred),
-    "guidance untrained": lambda run: (rewritten(run, label_dropout=0.0), sampled(run, guidance=1.5)),
+    "guidance untrained": lambda run: (rewritten(run, condition_dropout=0.0), sampled(run, guidance=1.5)),
     "guidance too strong": lambda run: sampled(run, guidance=20.0),
     "out of range": lambda run: scaled(run, 1.6),
     "too few steps": lambda run: sampled(run, steps=2),

@@ -32,6 +32,7 @@ from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, determinant
 from ebb.process.times import DENSITIES
 from ebb.recipe.recipe import Sampling, difference, flat, from_yaml
+from ebb.report.run_report import write_report
 from ebb.sample.solvers import SOLVERS
 from ebb.store import checkpoint
 from ebb.system.families.variational import LatentPrior
@@ -94,6 +95,14 @@ def test_a_run_is_diagnosed_and_the_diagnosis_kept(run):
     assert found.kind == "run"
     assert [finding.name for finding in found.findings] == ["guidance untrained"]
     assert json.loads((run / "doctor.json").read_text())["findings"][0]["severity"] == "error"
+    assert found.way.crossing.of == RunSubject(run).system.sampling.steps
+    assert list(found.way.ranges) == ["data", *(f"samples at τ = {tau}" for tau in ("0.5", "1", "1.5"))]
+    assert found.way.ranges["samples at τ = 0.5"].deviation < found.way.ranges["samples at τ = 1.5"].deviation
+    assert "one bad step" in str(found)
+    assert (run / "evaluation" / "temperatures.png").is_file()
+    page = write_report(run).read_text()
+    assert "The way of a sample" in page
+    assert "noise equals signal" in page
 
 
 def test_without_its_data_what_needs_none_is_still_checked(run):
@@ -183,7 +192,7 @@ def test_divergence_names_the_noise_levels_that_drove_it(run):
     assert risen([{"step": 1}, {"step": 2}], 1) == ""
 
 
-CHOSEN = {"ema_halflife", "optimiser.lr", "steps", "label_dropout"}
+CHOSEN = {"weight", "ema_halflife", "optimiser.lr", "steps", "condition_dropout"}
 """What a doctor may change in a run that trains again."""
 
 

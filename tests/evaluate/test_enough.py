@@ -24,7 +24,7 @@ def run_on(folder, count, side=8, classes=1):
         place = folder / "data" / f"{i % classes}"
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (side, side), dtype=np.uint8)).save(place / f"{i}.png")
-    recipe = Recipe(network={"width": 8, "depth": 1}, batch=8, precision="fp32", steps=1, grids=1, sample={"steps": 1})
+    recipe = Recipe(network={"width": 8, "depth": 1}, batch=8, precision="fp32", steps=1, sheets=1, sample={"steps": 1})
     return finished(train(folder / "data", recipe, run=folder / "run"))
 
 

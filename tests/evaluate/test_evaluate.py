@@ -47,7 +47,7 @@ def home(tmp_path_factory):
             pixels = rng.integers(0, 60, (8, 8), dtype=np.uint8)
             pixels[half] += 180
             Image.fromarray(pixels).save(root / "data" / name / f"{i:02d}.png")
-    small = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", "grids": 1, "sample": {"steps": 2}}
+    small = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", "sheets": 1, "sample": {"steps": 2}}
     for name, seed in (("one", 0), ("two", 1)):
         finished(train(str(root / "data"), Recipe(**small, steps=4, seed=seed), run=root / name))
     return root

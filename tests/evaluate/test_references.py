@@ -37,7 +37,7 @@ def found(tmp_path_factory):
     """A run of a moment, measured with few steps; its folder, and what came of it."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     network = UNetRecipe(width=16, depth=1)
-    finished(train("digits", Recipe(steps=3, batch=16, grids=1, precision="fp32", network=network), run=folder))
+    finished(train("digits", Recipe(steps=3, batch=16, sheets=1, precision="fp32", network=network), run=folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=0.3))
         patch.setattr(room, "REFERENCES", FEW)

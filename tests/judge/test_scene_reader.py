@@ -8,7 +8,10 @@ from ebb.judge.scene_reader import agreement, cells_of, judge, quarters
 
 @pytest.fixture(scope="module")
 def reader():
-    return judge(seconds=3)
+    """A judge that has drawn a quarter of the scenes of one that is used, and had fewer updates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ebb.judge.scene_reader.JUDGED", 1500)
+        return judge(seconds=3)
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,49 @@ from hypothesis import strategies as st
 
 from ebb import testing
 from ebb.errors import UsageError
-from ebb.process.path import EDM, PATHS, Cosine, DDPMLinear, Linear, Path, Sigmoid, VarianceExploding
+from ebb.process import path as paths
+from ebb.process.betas import TABLES
+from ebb.process.path import EDM, PATHS, BetaTable, Cosine, DDPMLinear, Linear, Path, Sigmoid, VarianceExploding
+from ebb.recipe.names import parse, spell
+
+OTHERS = [Cosine(0.008), Cosine(0.5), BetaTable("linear"), BetaTable("squared_cosine"), BetaTable((0.1, 0.5, 0.2))]
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_every_path_keeps_the_contract(name):
-    testing.check_path(PATHS[name])
+@pytest.mark.parametrize("path", [*PATHS.values(), *OTHERS], ids=lambda path: spell(path, PATHS))
+def test_every_path_keeps_the_contract(path):
+    testing.check_path(path)
+    assert parse(spell(path, PATHS), PATHS, "path") == path
+
+
+def test_the_published_cosine_is_its_quotient():
+    """ᾱ = f(t)/f(0), 0.4938 at half (Nichol & Dhariwal 2021, eq. 17); without the offset it is a half."""
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+    torch.testing.assert_close(Cosine(0.008).alpha(t) ** 2, f / f[0], rtol=0, atol=1e-15)
+    assert (Cosine(0.008).alpha(t[50:51]) ** 2).item() == pytest.approx(0.4938, abs=5e-5)
+    assert (Cosine().alpha(t[50:51]) ** 2).item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("name", "last"), [("linear", 4.0e-5), ("scaled_linear", 0.0047), ("squared_cosine", 2.4e-9)])
+def test_a_table_of_betas_is_its_cumulative_products(name, last):
+    def off(path):
+        t = torch.arange(1001, dtype=torch.float64) / 1000
+        return float((path.alpha(t)[1:] ** 2 - torch.cumprod(1 - TABLES[name](), 0)).abs().max())
+
+    assert off(BetaTable(name)) < 1e-14
+    assert BetaTable(name).alpha(torch.ones(1, dtype=torch.float64)).item() ** 2 == pytest.approx(last, rel=0.02)
+    with pytest.MonkeyPatch.context() as patch:  # a mutant: the sums begin a step too late
+        right = paths.log_alpha_bars
+        patch.setattr(paths, "log_alpha_bars", lambda betas: torch.cat([right(betas)[:1], right(betas)[:-1]]))
+        assert off(BetaTable(name)) > 1e-4
+
+
+def test_the_table_of_ho_et_al_is_the_smooth_path_and_another_cosine_is_not():
+    t = torch.arange(1001, dtype=torch.float64) / 1000
+    torch.testing.assert_close(BetaTable("linear").alpha(t), DDPMLinear().alpha(t), rtol=1e-11, atol=0)
+    capped, smooth = BetaTable("squared_cosine").alpha(t), Cosine(0.008).alpha(t)
+    torch.testing.assert_close(capped[:-1], smooth[:-1], rtol=1e-9, atol=0)
+    assert capped[-1] > 0, "0.999 of the last step is all that is taken"
 
 
 def test_ddpm_equals_the_table_of_cumulative_products():
@@ -60,11 +97,25 @@ def test_these_paths_end_in_pure_noise(path):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: EDM(-1.0), lambda: DDPMLinear(0.02, 1e-4), lambda: Sigmoid(3, -3), lambda: VarianceExploding(5, 1)],
+    [
+        lambda: EDM(-1.0),
+        lambda: DDPMLinear(0.02, 1e-4),
+        lambda: Sigmoid(3, -3),
+        lambda: VarianceExploding(5, 1),
+        lambda: Cosine(-0.1),
+    ],
 )
 def test_impossible_parameters_are_refused(make):
     with pytest.raises(UsageError, match=r"expected|need|must"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("betas", "why"), [((), "numbers between"), ((0.1, 1.0), "numbers"), ("linaer", "called 'linaer'")]
+)
+def test_what_is_no_table_of_betas_is_refused(betas, why):
+    with pytest.raises(UsageError, match=why):
+        BetaTable(betas)
 
 
 @pytest.mark.parametrize("method", ["jump", "score", "velocity"])

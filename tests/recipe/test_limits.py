@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     (folder / "data").mkdir()
     for i in range(24):
         Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / "data" / f"{i}.png")
-    recipe = Recipe(network={"width": 8, "depth": 1}, batch=8, precision="fp32", steps=1, grids=1, sample={"steps": 1})
+    recipe = Recipe(network={"width": 8, "depth": 1}, batch=8, precision="fp32", steps=1, sheets=1, sample={"steps": 1})
     finished(train(folder / "data", recipe, run=str(folder / "run")))
     return folder / "run"
 

@@ -125,7 +125,7 @@ def test_everything_is_chosen_and_every_choice_has_a_reason(shape):
         "precision",
         "engine",
         "sample.precision",
-        "grids",
+        "sheets",
         "data.size",
         "text.length",
     }
@@ -179,7 +179,7 @@ def test_adamw_gets_a_rate_of_its_own():
 
 def test_without_labels_there_is_no_guidance():
     recipe, _ = complete(Recipe(), Facts(100, (1, 8, 8), 0.5))
-    assert (recipe.label_dropout, recipe.sample.guidance, recipe.batch) == (0.0, 1.0, 100)
+    assert (recipe.condition_dropout, recipe.sample.guidance, recipe.batch) == (0.0, 1.0, 100)
 
 
 def test_a_short_run_has_a_narrower_network_that_makes_more_updates():
@@ -317,6 +317,20 @@ def test_a_recipe_of_before_the_kinds_is_read(tmp_path):
     for recipe in (denoiser, coder):
         (tmp_path / "again.yaml").write_text(to_yaml(recipe))
         assert from_yaml(tmp_path / "again.yaml")[0] == recipe
+
+
+def test_words_of_before_are_read_where_files_have_them(tmp_path):
+    """What was asked and the command of a run, too, so that the same words resume it; elsewhere the new one is named."""
+    asked = (
+        "command: ebb train digits --grids 3 --label_dropout 0.2 --steps 2\nasked: {grids: 3, condition_dropout: 0.2}"
+    )
+    (tmp_path / "run.yaml").write_text(f"{asked}\n{FORMER.replace('KIND', 'denoiser')}")
+    recipe, rest = from_yaml(tmp_path / "run.yaml")
+    assert (recipe.sheets, recipe.condition_dropout) == (1, 0.1)
+    assert rest["asked"] == {"sheets": 3, "condition_dropout": 0.2}
+    assert rest["command"] == "ebb train digits --sheets 3 --condition_dropout 0.2 --steps 2"
+    with pytest.raises(UsageError, match="grids is called sheets"):
+        validated({"grids": 3}, "here")
 
 
 def test_another_kind_over_a_recipe_takes_what_fits():

@@ -19,7 +19,7 @@ SIDES, CHANNELS = (8, 16, 28, 32, 40, 41, 48, 56, 64, 96, 128, 256, 1024), (1, 3
 def shaped(channels, side):
     """Facts of pictures in grey or colour, or of latents of colour pictures."""
     picture = None if channels in (1, 3) else (3, 64, 64)
-    return Facts(1000, (channels, side, side), 0.5, picture=picture)
+    return Facts(1000, (channels, side, side), 0.5, decoded=picture)
 
 
 def lost(recipe, facts, side):

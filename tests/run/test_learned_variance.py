@@ -18,7 +18,7 @@ OPTIONS = [
     "1",
     "--steps",
     "2",
-    "--grids",
+    "--sheets",
     "1",
     "--batch",
     "8",

@@ -29,7 +29,7 @@ from ebb.system.modalities import MODALITIES
 from ebb.system.system import System, load
 
 CPU = torch.device("cpu")
-SMALL = {"network": {"width": 16, "depth": 1}, "batch": 16, "precision": "fp32", "grids": 1, "steps": 2}
+SMALL = {"network": {"width": 16, "depth": 1}, "batch": 16, "precision": "fp32", "sheets": 1, "steps": 2}
 SMALL |= {"sample": {"steps": 2}}
 
 
@@ -183,7 +183,7 @@ def test_a_modality_of_ones_own_is_one_class(monkeypatch):
     stored = 90 + 5 * rng.normal(size=500)
     summary = Summary("angles", "angles", 500, (2,), {}, 0, [0.0, 1.0], [0.1, 0.1], [], "", {}, ())
     data = finished(prepared(Recipe(), Dataset(stored, None, (), summary, None, modality=Angles())))
-    asked = Recipe(steps=150, batch=128, precision="fp32", engine="eager", grids=1, ema_halflife=2000)
+    asked = Recipe(steps=150, batch=128, precision="fp32", engine="eager", sheets=1, ema_halflife=2000)
     recipe, _ = finished(resolve(asked, data, CPU))
     parts = build(recipe, data, CPU)
     for step in updates_of(recipe, parts, steps=150):

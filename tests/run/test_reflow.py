@@ -25,7 +25,7 @@ from ebb.system.system import load, locate
 from ebb.train.objectives.denoising import Denoising
 
 CPU = torch.device("cpu")
-SMALL = {"batch": 8, "precision": "fp32", "grids": 1, "steps": 4, "sample": {"steps": 3}}
+SMALL = {"batch": 8, "precision": "fp32", "sheets": 1, "steps": 4, "sample": {"steps": 3}}
 
 
 def data(folder, seed=0):

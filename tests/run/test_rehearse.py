@@ -72,7 +72,7 @@ def test_a_run_of_the_same_name_is_untouched(pictures, tmp_path, capsys):
     assert ebb("train", pictures, *words, "--sample.steps", 2, "--steps", 2, "--dry-run") == 0
     said = capsys.readouterr().out
     assert everything_in(tmp_path) == before
-    for figure in ("passes over the data", "images/s", "MB", "GFLOP/s", "first update", "saved in", "an image"):
+    for figure in ("passes over the data", "images/s", "MB", "GFLOP/s", "first update", "saved in", "ms each"):
         assert figure in said, figure
 
 

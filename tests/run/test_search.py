@@ -58,7 +58,7 @@ def test_the_command_line_searches_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(ebb.run.search, "SECONDS", 0)
     images = np.random.default_rng(0).integers(0, 255, (24, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images)
-    how = ["--network.width", "16", "--network.depth", "1", "--steps", "2", "--grids", "1", "--batch", "8"]
+    how = ["--network.width", "16", "--network.depth", "1", "--steps", "2", "--sheets", "1", "--batch", "8"]
     how += ["--precision", "fp32", "--sample.steps", "2", "--optimiser.search", "--run", str(tmp_path / "run")]
     main(["train", str(tmp_path / "data.npz"), *how])
     chosen = json.loads((tmp_path / "run" / "choices.json").read_text())["optimiser.lr"]

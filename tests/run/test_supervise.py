@@ -30,7 +30,7 @@ from ebb.train.loop import Step
 NAN = float("nan")
 SMALL = {
     "network": {"width": 8, "depth": 1}, "optimiser": {"lr": 2e-3}, "batch": 16, "precision": "fp32", "steps": 12,
-    "grids": 1,
+    "sheets": 1,
 }  # fmt: skip
 
 

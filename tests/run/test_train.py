@@ -39,8 +39,8 @@ from ebb.recipe.recipe import Recipe, from_yaml, to_yaml, validated
 from ebb.recipe.starting import complete
 from ebb.run.build import updates_of
 from ebb.run.folder import words
-from ebb.run.marks import grid_steps
-from ebb.run.plan import RESERVE, grid_seconds, paces, resolve
+from ebb.run.marks import sheet_steps
+from ebb.run.plan import RESERVE, paces, resolve, sheet_seconds
 from ebb.run.prepare import prepared
 from ebb.run.supervise import CHECKPOINT_EVERY, interruptible
 from ebb.run.train import resumed, train
@@ -49,7 +49,7 @@ from ebb.system.families.family import facts_of
 
 from ..command import ebb
 
-SMALL = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", "grids": 1, "sample": {"steps": 4}}
+SMALL = {"network": {"width": 8, "depth": 1}, "batch": 16, "precision": "fp32", "sheets": 1, "sample": {"steps": 4}}
 
 
 def quiet():
@@ -206,14 +206,14 @@ def test_a_budget_is_kept_with_grids_and_all(pictures, monkeypatch, paced):
         asked = Recipe(budget=f"{budget}s", batch=16, network={"width": 8})
         recipe, reasons = finished(resolve(asked, learnt, torch.device("cpu")))
         grid = 40 * 16 / (3 * 80.0)
-        planned = recipe.steps * 16 / 80.0 + recipe.grids * grid
+        planned = recipe.steps * 16 / 80.0 + recipe.sheets * grid
         assert planned == pytest.approx(RESERVE * budget, rel=0.02)
-        assert recipe.grids == (1 if budget == 30 else 10)
-        assert "tenth of the time that is left" in reasons["grids"]
+        assert recipe.sheets == (1 if budget == 30 else 10)
+        assert "tenth of the time that is left" in reasons["sheets"]
         late, _ = finished(resolve(asked, learnt, torch.device("cpu"), began=7 - budget / 3))
-        planned = late.steps * 16 / 80.0 + late.grids * grid
+        planned = late.steps * 16 / 80.0 + late.sheets * grid
         assert planned == pytest.approx((RESERVE - 1 / 3) * budget, rel=0.02)
-        assert late.grids == (1 if budget == 30 else 7)
+        assert late.sheets == (1 if budget == 30 else 7)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_the_clock_settles_how_many_updates_there_are(pictures, tmp_path, monkey
     run = shown(train(str(pictures), asked, run=tmp_path / "run", began=0.0), console)
     recipe, about = from_yaml(run / "run.yaml")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert now[0] + grid_seconds(recipe, speed(now[0])) == pytest.approx(RESERVE * 30, rel=misses)
+    assert now[0] + sheet_seconds(recipe, speed(now[0])) == pytest.approx(RESERVE * 30, rel=misses)
     assert log[-1]["step"] == recipe.steps == int(checkpoint.newest(run / "checkpoints").name[5:])
     level, peak = int(0.75 * recipe.steps), recipe.optimiser.lr
     assert log[level - 1]["lr"] == peak
@@ -332,7 +332,7 @@ def test_a_run_ends_with_its_budget_however_its_rate_goes(pictures, tmp_path, mo
     asked = Recipe(**SMALL, budget="60s", optimiser=optimiser)
     run = finished(train(str(pictures), asked, run=tmp_path / "run", began=0.0))
     recipe, _ = from_yaml(run / "run.yaml")
-    grid = grid_seconds(recipe, 10 * recipe.optimiser.accumulate)
+    grid = sheet_seconds(recipe, 10 * recipe.optimiser.accumulate)
     assert now[0] + grid == pytest.approx(RESERVE * 60, rel=0.05)
     assert grids == [now[0]], "the end came more than once"
     assert checkpoint.newest(run / "checkpoints").name == f"step-{recipe.steps:08d}"
@@ -350,7 +350,7 @@ def test_checkpoints_do_not_wait_until_the_length_is_settled(pictures, tmp_path,
 def test_a_budget_that_is_over_before_the_first_update_is_refused(pictures, tmp_path, paced):
     paced(8.0)
     began = time.perf_counter() - 9
-    said = r"budget of 10s: one of 16 images takes 2 s and 1 sample grid 6\.7 s, after 9"
+    said = r"budget of 10s: one of 16 images takes 2 s and 1 sheet of samples 6\.7 s, after 9"
     with pytest.raises(UsageError, match=said) as refused:
         finished(train(str(pictures), Recipe(**SMALL, budget="10s"), run=tmp_path / "run", began=began))
     assert re.search(r"try --budget 22[56]s", str(refused.value))
@@ -383,8 +383,8 @@ def test_a_run_that_was_told_its_steps_keeps_them(pictures, tmp_path, monkeypatc
 
 
 def test_grids_are_drawn_early_and_at_the_end():
-    assert grid_steps(4, 1000) == [125, 354, 650, 1000]
-    assert grid_steps(10, 3) == [1, 2, 3]
+    assert sheet_steps(4, 1000) == [125, 354, 650, 1000]
+    assert sheet_steps(10, 3) == [1, 2, 3]
 
 
 def test_a_finished_run_says_so_and_is_left_alone(pictures, tmp_path):
@@ -426,7 +426,7 @@ def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=3))
     monkeypatch.setattr("ebb.evaluate.two_sample.WORK", 600)
-    small = ["--steps", 300, "--batch", 64, "--grids", 1, "--network.width", 16, "--precision", "fp32"]
+    small = ["--steps", 300, "--batch", 64, "--sheets", 1, "--network.width", 16, "--precision", "fp32"]
     assert ebb("train", "digits", *small) == 0
     assert "--fresh" not in capsys.readouterr().out
     run = Path("runs/digits")

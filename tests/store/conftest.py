@@ -13,7 +13,7 @@ from ebb.cli.output import shown
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 
-SMALL = {"network": {"width": 8, "depth": 1}, "batch": 8, "precision": "fp32", "grids": 1, "sample": {"steps": 1}}
+SMALL = {"network": {"width": 8, "depth": 1}, "batch": 8, "precision": "fp32", "sheets": 1, "sample": {"steps": 1}}
 
 
 def trained(data, run, **asked):

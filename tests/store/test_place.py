@@ -144,7 +144,7 @@ def test_a_stopped_training_promises_what_is_there(made, tmp_path, monkeypatch, 
         raise KeyboardInterrupt(signal.SIGINT)
 
     monkeypatch.setattr("ebb.run.train.follow", stop)
-    small = ["--network.width", 8, "--network.depth", 1, "--batch", 8, "--precision", "fp32", "--grids", 1]
+    small = ["--network.width", 8, "--network.depth", 1, "--batch", 8, "--precision", "fp32", "--sheets", 1]
     small += ["--sample.steps", 1, "--steps", 2 if saved else 1]
     for _ in range(2):
         assert ebb("train", made / "data", "--run", run, *small) == 130

@@ -96,7 +96,7 @@ def test_a_log_that_was_cut_short_anywhere_is_read(tmp_path):
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(data, run, no_file_beyond, capsys):
     no_file_beyond((lengthened(run) / "checkpoints" / "step-00000001" / "model.safetensors").stat().st_size - 1)
-    small = ["--network.width", 8, "--network.depth", 1, "--batch", 8, "--precision", "fp32", "--grids", 1]
+    small = ["--network.width", 8, "--network.depth", 1, "--batch", 8, "--precision", "fp32", "--sheets", 1]
     assert ebb("train", data, "--run", run, *small, "--sample.steps", 1, "--steps", 2) == 4
     said = capsys.readouterr().err
     assert "step-00000002: File too large" in said

@@ -127,7 +127,7 @@ def pictures(folder):
 
 def test_a_family_is_added_in_one_file_trained_sampled_and_measured(family, tmp_path):
     data, _ = pictures(tmp_path)
-    asked = Recipe(kind="gaussian", steps=2, precision="fp32", grids=1)
+    asked = Recipe(kind="gaussian", steps=2, precision="fp32", sheets=1)
     assert isinstance(asked, GaussianRecipe)
     run = finished(train(data, asked, run=tmp_path / "run"))
     assert from_yaml(run / "run.yaml")[0].kind == "gaussian"

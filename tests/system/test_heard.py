@@ -43,7 +43,7 @@ from ebb.train.loop import Descent, updates
 from ..command import ebb
 from ..toys import SMALL, Reads
 
-QUICK = {"network": {"width": 16, "depth": 1}, "batch": 32, "precision": "fp32", "grids": 1, "sample": {"steps": 4}}
+QUICK = {"network": {"width": 16, "depth": 1}, "batch": 32, "precision": "fp32", "sheets": 1, "sample": {"steps": 4}}
 QUICK |= {"steps": 50, "ema_halflife": 200, "optimiser": {"warmup": 10}}
 
 
@@ -228,7 +228,7 @@ def test_a_contract_says_all_that_is_heard_and_a_mismatch_is_refused_by_name(hom
         system = load(home / kind)
         contract = json.loads(json.dumps(system.contract()))
         assert System.from_contract(contract).conditioner == system.conditioner
-        assert system.conditioner.pictures["mask"].factor == (2 if kind == "latent" else 1)
+        assert system.conditioner.maps["mask"].factor == (2 if kind == "latent" else 1)
         assert system.conditioner.numbers.names == ("light", "dark")
     wrong = contract["conditions"] | {"mask": contract["conditions"]["mask"] | {"factor": 1}}
     for change, said in (
@@ -253,9 +253,7 @@ def test_latents_are_mirrored_with_what_stands_beside_them_and_made_once(home):
     found = finished(prepared(recipe, dataset, cache=home))
     index, turned = np.arange(4), torch.tensor([True, False, True, False])
     heard = found.examples.conditions(index, torch.device("cpu"), turned)["mask"]
-    masks = to_unit(
-        torch.from_numpy(dataset.metadata.pictures["mask"].pixels[dataset.metadata.pictures["mask"].at[:4]])
-    )
+    masks = to_unit(torch.from_numpy(dataset.metadata.beside["mask"].pixels[dataset.metadata.beside["mask"].at[:4]]))
     masks[turned] = masks[turned].flip(-1)
     assert torch.equal(torch.nn.functional.pixel_shuffle(heard, 2), masks)
     fewer = read(str(home / "data"), fields=Fields(beside=("mask",)))
@@ -354,7 +352,7 @@ def test_a_run_is_measured_with_what_is_said_of_its_images(home):
     rows = np.random.default_rng(0).choice(len(dataset.rows), 6)
     said = [None if np.isnan(row).any() else tuple(row) for row in dataset.metadata.numbers[rows]]
     assert given["numbers"] == said
-    assert np.array_equal(given["mask"][:], dataset.metadata.pictures["mask"][rows], equal_nan=True)
+    assert np.array_equal(given["mask"][:], dataset.metadata.beside["mask"][rows], equal_nan=True)
     assert given["label"] == [dataset.names[dataset.labels[row]] for row in rows]
     found = finished(evaluate(home / "all", 10, likelihood=2))
     assert found.likelihood is not None

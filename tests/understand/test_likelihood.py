@@ -64,7 +64,7 @@ def test_mutants_are_caught(monkeypatch):
 
 def test_an_earlier_end_costs_little():
     """What is left of the data at ν = 30 is in the prior, to second order in 1/ν."""
-    check_likelihood(cloud(Cosine()), nsr_max=30.0)
+    check_likelihood(cloud(Cosine()), span=(QUIETEST, 30.0))
 
 
 def test_the_noise_is_where_the_flow_ends():

@@ -105,7 +105,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
     """A `DiffusionModel`, trained by `Denoising` under `ConditionDropout`, validated on held-out examples."""
 
     name = "diffusion"
-    analyses = ("copies", "scenes", "captions", "reconstruction", "levels", "bits")
+    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "levels", "bits")
     conditioned = True
     compiles = True
 
@@ -160,9 +160,9 @@ class DiffusionFamily(Family[DiffusionRecipe]):
             parse(recipe.coupling, COUPLINGS, "coupling"),
         )
         objective = parse(recipe.objective, OBJECTIVES, "objective").of(denoising)
-        if data.examples.cond and recipe.label_dropout:
+        if data.examples.cond and recipe.condition_dropout:
             null = {name: row.to(device) for name, row in data.conditioner.null().items()}
-            objective = ConditionDropout(objective, null, recipe.label_dropout)
+            objective = ConditionDropout(objective, null, recipe.condition_dropout)
         if recipe.engine == "compiled":
             objective = Compiled(objective, compiled(denoiser))
         training, batch = training_of(denoiser, recipe), resolved(recipe.batch)

@@ -32,7 +32,7 @@ from ebb.train.validate import Validation
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a run learns from: its images, and as the network meets them, with their conditions."""
+    """What a run learns from: its examples, and as the network meets them, with their conditions."""
 
     dataset: Dataset
     conditioner: Conditioner
@@ -40,7 +40,7 @@ class Prepared:
     unseen: Examples | None
     space: LatentSpace | None = None
     features: FeatureMaps | None = None
-    """what an autoencoder's pictures are compared by, besides their values"""
+    """what an autoencoder's examples are compared by, besides their values"""
     weights: Mapping[str, Tensor] | None = None
     """of a denoiser to begin with"""
 
@@ -61,7 +61,8 @@ def facts_of(data: Prepared) -> Facts:
         conditioned=len(ports) > 0,
         texts=any(port.rows for port in ports),
         beside=sum(port.beside for port in ports),
-        picture=None if data.space is None else s.shape,
+        decoded=None if data.space is None else s.shape,
+        things=s.things,
     )
 
 
@@ -109,7 +110,7 @@ class Family(ABC, Generic[R]):
         """All that the recipe names, its weights from the global generator; UsageError for what cannot be."""
 
     def prepared(self, recipe: R, dataset: Dataset, shop: Workshop) -> Work[Prepared]:
-        """What it learns from of images without all that is said of them, where it is not `conditioned`."""
+        """What it learns from of examples without all that is said of them, where it is not `conditioned`."""
         yield from ()
         return Prepared(dataset, Conditioner(), Examples(dataset.rows, unit=dataset.modality.unit), None)
 

@@ -94,13 +94,13 @@ OWN = "autoencoder."
 
 class VariationalFamily(Family[AutoencoderRecipe]):
     """An `Autoencoder`, trained by `Autoencoding`; its latents are drawn with the mean and deviation, by channel, that
-    some training images have."""
+    some training examples have."""
 
     name = "autoencoder"
     analyses = ("copies", "reconstruction")
 
     def prepared(self, recipe: AutoencoderRecipe, dataset: Dataset, shop: Workshop) -> Work[Prepared]:
-        """The images, and the network in whose features they are compared, where one is asked for."""
+        """The examples, and the network in whose features they are compared, where one is asked for."""
         how, features = recipe.autoencoding, None
         if how.perceptual:
             features = lpips(Path(how.lpips), shop.device) if how.lpips else (yield from perceiver(dataset, shop))
@@ -149,15 +149,15 @@ class VariationalFamily(Family[AutoencoderRecipe]):
 
 
 def measured(codec: Autoencoder, data: Prepared, device: torch.device) -> LatentSpace:
-    """The space of an autoencoder's latents, with the mean and deviation of those of some training images."""
-    pixels = data.dataset.rows
-    some = pixels[:: max(1, len(pixels) // MEASURED)][:MEASURED]
+    """The space of an autoencoder's latents, with the mean and deviation of those of some training examples."""
+    rows = data.dataset.rows
+    some = rows[:: max(1, len(rows) // MEASURED)][:MEASURED]
     found = latent_statistics(codec, (x.to(device) for x in batches(some, 64)))
     return LatentSpace.of(codec, found.mean, found.std)
 
 
 MEASURED = 512
-"""Images whose latents tell where those of an autoencoder lie."""
+"""Examples whose latents tell where those of an autoencoder lie."""
 
 
 def shape_of(how: AutoencodingRecipe) -> dict[str, Any]:
@@ -189,23 +189,24 @@ CODECS: dict[str, Callable[[Any, int], tuple[Autoencoder, Bottleneck]]] = {"kl":
 
 
 PERCEIVER = 3
-"""The seed of the classifier that pictures are compared by: not one of those that `ebb evaluate` judges with."""
+"""The seed of the classifier that examples are compared by: not one of those that `ebb evaluate` judges with."""
 
 
 def perceiver(dataset: Dataset, shop: Workshop) -> Work[FeatureMaps]:
-    """The feature maps of a classifier of the images' labels, trained once and kept in the workshop.
+    """The feature maps of a classifier of the data's labels, trained once and kept in the workshop.
 
-    Raises UsageError for images without labels.
+    Raises UsageError for data without labels.
     """
     if dataset.labels is None or len(dataset.names) < 2:
         raise UsageError(
-            "a perceptual distance is taken in the features of a classifier, and these images have no labels",
+            "a perceptual distance is taken in the features of a classifier, and these"
+            f" {dataset.modality.things} have no labels",
             "leave --autoencoding.perceptual at 0, or give a file of LPIPS with --autoencoding.lpips",
         )
     file = shop.cache / f"perceiver-{dataset.summary.fingerprint[:12]}.safetensors"
     kept = load_ensemble(file, dataset.summary.fingerprint)
     if kept is None:
-        yield Message("training a classifier to compare pictures by, once")
+        yield Message(f"training a classifier to compare {dataset.modality.things} by, once")
         classifier, accuracy = train_classifier(dataset.rows, dataset.labels, len(dataset.names), seed=PERCEIVER)
         kept = Ensemble([classifier]), accuracy
         with explained(file.parent):

@@ -52,7 +52,7 @@ class ConditionDropout:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate < 1:
-            raise UsageError(f"label dropout is a share from 0 to below 1, got {self.rate}")
+            raise UsageError(f"condition dropout is a share from 0 to below 1, got {self.rate}")
 
     def __call__(self, model: Any, batch: Batch, generator: torch.Generator) -> Loss:
         """The loss of the batch with some of its conditions dropped."""
