@@ -243,10 +243,8 @@ def chosen_precision(
     recipe: Recipe, speeds: Mapping[Precision, float], data: Prepared, device: torch.device
 ) -> tuple[Precision, str]:
     """The faster precision and why; fp32 where bf16 is faster and loses the gradient of a noise level (`rounded`)."""
-    fastest, why = (
-        max(speeds, key=lambda name: speeds[name]),
-        compared(speeds, probe(recipe, device), data.dataset.modality.things),
-    )
+    fastest = max(speeds, key=lambda name: speeds[name])
+    why = compared(speeds, probe(recipe, device), data.dataset.modality.things)
     if fastest == "fp32" or "fp32" not in speeds or not speeds["fp32"]:
         return fastest, why
     lost = rounded(recipe, data, device)

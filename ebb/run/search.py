@@ -56,7 +56,7 @@ def lowest(loss: Callable[[float], float], usual: float) -> Work[dict[float, flo
 
 
 def searched(
-    recipe: Recipe, data: Prepared, device: torch.device, images_per_second: float
+    recipe: Recipe, data: Prepared, device: torch.device, examples_per_second: float
 ) -> Work[tuple[Recipe, str]]:
     """The recipe with the peak rate whose trial ended lowest, and why; the usual one where every trial failed.
 
@@ -64,7 +64,7 @@ def searched(
     """
     usual, how = resolved(recipe.optimiser.lr), recipe.optimiser
     spend = SECONDS if recipe.budget is None else min(SECONDS, SHARE * seconds(recipe.budget))
-    each = spend / (len(FACTORS) + BEYOND) * images_per_second / (resolved(recipe.batch) * how.accumulate)
+    each = spend / (len(FACTORS) + BEYOND) * examples_per_second / (resolved(recipe.batch) * how.accumulate)
     updates = max(FEWEST, min(MOST, int(each)))
     eager = recipe.running("eager")
     found = yield from lowest(lambda rate: trial(eager, data, device, rate, updates), usual)
