@@ -14,7 +14,7 @@ from ebb.data.images import to_pixels
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
 from ebb.encode.conditioner import part
-from ebb.evaluate.evaluate import features_for
+from ebb.evaluate.judges import features_for
 from ebb.evaluate.measure import split
 from ebb.evaluate.sweep import distance_in
 from ebb.events import finished

@@ -31,13 +31,14 @@ RANK = {
     "process": 2, "networks": 2, "store": 2,
     "data": 3, "sample": 3, "guide": 3, "adapt": 3,
     "encode": 4,
-    "train": 5, "judge": 5, "testing": 5,
-    "system": 6,
-    "understand": 7, "edit": 7, "exchange": 7, "policy": 7,
-    "doctor": 8,
-    "report": 9,
-    "evaluate": 10, "run": 10,
-    "verbs": 11, "service": 11, "studio": 12, "cli": 13,
+    "train": 5, "testing": 5,
+    "judge": 6,
+    "system": 7,
+    "understand": 8, "edit": 8, "exchange": 8, "policy": 8,
+    "doctor": 9,
+    "report": 10,
+    "evaluate": 11, "run": 11,
+    "verbs": 12, "service": 12, "studio": 13, "cli": 14,
 }  # fmt: skip
 """Lower ranks know nothing of higher ones; rooms of one rank do not know each other."""
 

@@ -29,7 +29,8 @@ class Evaluate:
     seed: int = 0
     """of the samples and of the split of the real images"""
     features: str | None = None
-    """a pretrained network in a local file, inception:FILE or dino:FILE; without it the run's own classifier"""
+    """a pretrained network in a local file, inception:FILE or dino:FILE; without it the run's own classifiers, or quick
+    ones of a quarter of the work"""
     likelihood: int = 64
     """number of unseen images to find the bits per dimension of; 0 for none"""
     weights: Literal["ema", "model"] = "ema"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebb.judge.distances import Array, Rows, Statistic, once, too_few
-from ebb.judge.features import Features, ImageClassifier, vote
+from ebb.judge.features import Classifies, Features, vote
 
 SCORED = 100
 """Images for each class that the class score needs: its logarithm then reads at most 0.005 low."""
@@ -16,7 +16,7 @@ SCORED = 100
 
 def judges(features: Features) -> bool:
     """Whether `features` know classes: those of a classifier, or of several."""
-    return all(isinstance(member, ImageClassifier) for member in getattr(features, "members", [features]))
+    return all(isinstance(member, Classifies) for member in getattr(features, "members", [features]))
 
 
 def score_counted(a: Rows, b: Rows, counts_a: Rows, counts_b: Rows) -> Array:

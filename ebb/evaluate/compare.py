@@ -23,7 +23,6 @@ from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.evaluate import (
     Measuring,
     drawn_from,
-    features_for,
     loaded,
     measuring,
     of_pictures,
@@ -31,6 +30,7 @@ from ebb.evaluate.evaluate import (
     settings_of,
 )
 from ebb.evaluate.figures import Distance, Pile, Sets
+from ebb.evaluate.judges import features_for
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
 from ebb.judge import manifold, sliced
@@ -99,7 +99,7 @@ def against(
         ones = [of_pictures(loaded(folder, how.weights, **settings)) for folder in (run, other)]
         dataset = data_of(run, how.data)
         comparable(run, len(dataset.rows))
-        seen, _ = yield from features_for(run, dataset, how.features)
+        seen, _ = yield from features_for(run, dataset, how.features, fresh=how.fresh)
         given = asked_for(ones[0].system, dataset, count, seed)
         labels = labels_of(ones[0].system, given, dataset)
         drawn = list[Drawn]()

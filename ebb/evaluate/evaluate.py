@@ -19,13 +19,12 @@ from ebb.errors import EbbError, ResourceError, UsageError
 from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, draw, forget
 from ebb.evaluate.enough import comparable, countable
+from ebb.evaluate.judges import FILE, features_for, standing_of
 from ebb.evaluate.measure import Classes, Evaluation, measure
 from ebb.evaluate.measure import as_table as figures_table
 from ebb.events import Done, Event, Figure, Progress, Work
-from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
-from ebb.judge.features import SIDE, Features, Projections, RandomFeatures
 from ebb.judge.matcher import Retrieval
-from ebb.judge.pretrained import pretrained
+from ebb.judge.possible import Standing
 from ebb.judge.scene_reader import Agreement
 from ebb.report.run_report import write_report
 from ebb.store.lock import MEASURED, held
@@ -50,6 +49,8 @@ class Evaluated:
 
     figures: Evaluation
     cost: Cost
+    judge: Standing | None = None
+    """how far the classifiers that judged lie from what is possible"""
     memorisation: Memorisation | None = None
     levels: Levels | None = None
     likelihood: BitsPerDim | None = None
@@ -89,7 +90,8 @@ class Measuring:
     data: str | None = None
     """where the run's data is now, if it was moved"""
     features: str | None = None
-    """a pretrained network in a file ("inception:FILE", "dino:FILE"), in place of the run's own classifier"""
+    """a pretrained network in a file ("inception:FILE", "dino:FILE"), in place of the run's own classifiers;
+    or "quick", those of a quarter of the work"""
     fresh: bool = False
     """draw all samples anew and train new classifiers, in place of those of earlier measurements"""
 
@@ -119,7 +121,7 @@ def evaluate(
         yield from begun
         one, dataset = loaded(run, how.weights, **settings), data_of(run, how.data)
         comparable(run, len(dataset.rows))
-        seen, accuracy = yield from features_for(run, dataset, how.features)
+        seen, accuracy = yield from features_for(run, dataset, how.features, fresh=how.fresh)
         given = asked_for(one.system, dataset, count, seed)
         labels, asked = labels_of(one.system, given, dataset), tuple(given.get("text", ()))
         drawn = yield from drawn_from(one, one.system.request(given, count, seed), dataset)
@@ -128,7 +130,8 @@ def evaluate(
         made, real = (compared(dataset.modality, rows) for rows in (drawn.rows, dataset.rows))
         figures = replace(measure(made, real, seen, classes, seed=seed), settings=settings_of(one, drawn, seed))
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
-        found = saved(run, warned(Evaluated(figures, spent), *old(run, drawn)))
+        judge = standing_of(dataset, seen, accuracy)
+        found = saved(run, warned(Evaluated(figures, spent, judge), *coarse(judge), *old(run, drawn)))
         subject = Analysed(run, one.system, dataset, drawn, labels, asked, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
 
@@ -137,14 +140,14 @@ def evaluate(
 def measuring(run: Path, *files: str, fresh: bool = False) -> Iterator[tuple[Event, ...]]:
     """Be the only process that measures a run, and know beforehand that these `files` can be written into it.
 
-    Gives the first events of a measurement. With `fresh`, the samples and classifiers of earlier measurements go first.
+    Gives the first events of a measurement. With `fresh`, the samples of earlier measurements go first.
     Raises UsageError for a folder that is not a run, and ResourceError where figures could not be saved or another
     process measures it.
     """
     locate(run)
     try:
         room_in(run / "evaluation")
-        for file in (*files, "classifier.safetensors"):
+        for file in (*files, FILE):
             room_for(run / file)
     except ResourceError as error:
         hint = f"{error.hint}; or measure a copy: cp -r {shlex.quote(str(run))} COPY"
@@ -152,8 +155,14 @@ def measuring(run: Path, *files: str, fresh: bool = False) -> Iterator[tuple[Eve
     with held(run, MEASURED) as notes:
         if fresh:
             forget(run / "evaluation")
-            (run / "classifier.safetensors").unlink(missing_ok=True)
         yield (*notes, Progress("reading the run"))
+
+
+def coarse(judge: Standing | None) -> list[str]:
+    """A sentence about a judge that misses much of what is possible, if it does."""
+    if judge is None or not judge.coarse:
+        return []
+    return [f"these figures are coarse: {judge.says}, and what it does not see moves no distance; compare with care"]
 
 
 def old(run: Path, drawn: Drawn) -> list[str]:
@@ -252,35 +261,11 @@ def of_pictures(one: Loaded) -> Loaded:
     return one
 
 
-def features_for(run: Path, dataset: Dataset, spec: str | None = None) -> Work[tuple[Features, float | None]]:
-    """Classifiers of the run's labels (trained once and saved in the run) with their accuracy.
-
-    Random features where there are no labels, and for images too small for a classifier. With a `spec` the pretrained
-    network that it names, and no accuracy.
-    """
-    if dataset.modality != PICTURES:
-        if spec is not None:
-            raise UsageError(f"{spec} looks at pictures, and {run} makes {dataset.modality.things}", "leave it out")
-        return Projections(dataset.summary.shape), None
-    if spec is not None:
-        return pretrained(spec), None
-    if dataset.labels is None or len(dataset.names) < 2 or min(dataset.rows.shape[2:]) < SIDE:
-        return RandomFeatures(dataset.rows.shape[1]), None
-    file = run / "classifier.safetensors"
-    saved = load_ensemble(file, dataset.summary.fingerprint) if file.exists() else None
-    if saved is not None:
-        return saved
-    yield Progress("training classifiers on the data, once, to judge with")
-    official = dataset.held_out
-    unseen = (official.rows, official.labels) if official is not None and official.labels is not None else None
-    ensemble, accuracy = train_ensemble(dataset.rows, dataset.labels, len(dataset.names), held_out=unseen)
-    save_ensemble(file, ensemble, accuracy, dataset.summary.fingerprint)
-    return ensemble, accuracy
-
-
 def as_table(found: Evaluated) -> list[tuple[str, str]]:
     """Rows (what, figure in plain words), for printing: the figures, then what else was found."""
     table = [row for row in figures_table(found.figures) if row[0] != "note"]
+    if found.judge is not None:
+        table.append(("judge", found.judge.says))
     if found.memorisation is not None:
         table.append(("memorisation", found.memorisation.verdict))
     if found.likelihood is not None:

@@ -26,7 +26,8 @@ from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive
-from ebb.evaluate.evaluate import Loaded, features_for, loaded, measuring, of_pictures
+from ebb.evaluate.evaluate import Loaded, loaded, measuring, of_pictures
+from ebb.evaluate.judges import features_for
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
 from ebb.guide.named import guided

@@ -44,6 +44,16 @@ class Features(Protocol):
         """The features of a batch."""
 
 
+@runtime_checkable
+class Classifies(Features, Protocol):
+    """Features that know classes: `logits` turns them into class scores by `head`, the last layer."""
+
+    head: nn.Linear
+
+    def logits(self, features: Float[Tensor, "b d"], /) -> Float[Tensor, "b classes"]:
+        """The scores of features, not of images, so that images pass through the network once."""
+
+
 class ImageClassifier(nn.Module):
     """A small convolutional network: `forward` gives 128 features, `logits` turns features into class scores.
 
@@ -263,7 +273,7 @@ def probabilities(features: Features, rows: NDArray[np.float64]) -> NDArray[np.f
     scores = []
     with torch.inference_mode():
         for member, columns in zip(members(features), blocks(features), strict=True):
-            if not isinstance(member, ImageClassifier):
+            if not isinstance(member, Classifies):
                 raise UsageError(f"only a classifier knows classes, got the features {features.name!r}")
             scores.append(member.logits(torch.from_numpy(rows[:, columns]).to(member.head.weight)).double())
         found: NDArray[np.float64] = torch.stack(scores).softmax(dim=2).mean(dim=0).cpu().numpy()

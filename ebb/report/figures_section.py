@@ -64,12 +64,18 @@ def figures(evaluation: Facts, comparisons: Sequence[Facts]) -> str:
         + "<p>The column of real images has the same figure for as many real images that the model is not compared "
         "with: a model that cannot be told from the data would reach it. In the drawings, each on its own scale, the "
         "dot is the samples, the band their interval and the upright line the real images.</p>\n"
-        + f'<p class="soft">{escape(counts)}; features: {escape(str(evaluation.get("features")))}.</p>\n'
+        + f'<p class="soft">{escape(counts)}; {escape(seen_by(evaluation))}.</p>\n'
         + "".join(f'<p class="warn">{escape(str(text))}</p>\n' for text in evaluation.get("warnings", []))
         + by_class(evaluation)
         + "".join(compared(c) for c in comparisons)
         + fold("Settings of the samples", table(("setting", "value"), settings))
     )
+
+
+def seen_by(evaluation: Facts) -> str:
+    """The features, and how good the classifiers are that judged, beside what is possible."""
+    says = evaluation.get("judge", {}).get("says")
+    return f"features: {evaluation.get('features')}" + (f"; {says}" if says else "")
 
 
 def distance(name: str, d: Facts, count: int) -> tuple[object, ...]:

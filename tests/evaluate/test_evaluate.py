@@ -23,7 +23,6 @@ from ebb.evaluate.compare import against, as_rows
 from ebb.evaluate.evaluate import Measuring, as_table, evaluate
 from ebb.evaluate.sweep import Candidates, sweep
 from ebb.events import Done, Figure, Progress, finished, from_json, strict
-from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
@@ -56,7 +55,7 @@ def home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Classifiers that learn little: what they say is tested elsewhere."""
-    monkeypatch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=0.02))
+    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))
 
 

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import json
 
 import numpy as np
@@ -10,7 +9,6 @@ from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.evaluate import two_sample
 from ebb.evaluate.sweep import Candidates, Cell, Trial, as_rows, choose, counted, sweep
 from ebb.events import finished
-from ebb.judge.ensemble import train_ensemble
 from ebb.judge.features import train_classifier
 from ebb.recipe.groups import UNetRecipe
 from ebb.recipe.recipe import Recipe, Sampling
@@ -22,7 +20,7 @@ from ebb.run.train import train
 def quick():
     """Classifiers that learn for a moment, and figures alone: a sweep only needs some features."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=0.5))
+        patch.setattr("ebb.evaluate.judges.SECONDS", 0.5)
         patch.setattr("ebb.evaluate.evaluate.parts", lambda _: [])
         patch.setattr("ebb.evaluate.enough.ROWS", 0)  # so few samples choose nothing: what is kept of them is looked at
         patch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))

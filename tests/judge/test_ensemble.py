@@ -7,31 +7,29 @@ from safetensors.torch import save_file
 
 from ebb.data.pictures import batches
 from ebb.errors import DamagedError, DataError, UsageError
+from ebb.judge import fit
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
-from ebb.judge.features import (
-    Features,
-    ImageClassifier,
-    RandomFeatures,
-    blocks,
-    extract,
-    probabilities,
-    train_classifier,
-    vote,
-)
+from ebb.judge.features import Features, ImageClassifier, RandomFeatures, blocks, extract, probabilities, vote
+from ebb.judge.residual_classifier import ResidualClassifier
 
 
 @pytest.fixture(scope="module")
 def taught(digits):
     """Three classifiers that had little time, judged on the last 297 digits."""
-    held_out = digits.pixels[1500:], digits.labels[1500:]
-    return train_ensemble(digits.pixels[:1500], digits.labels[:1500], 10, seconds=2.0, held_out=held_out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "EPOCHS", 4)
+        return train_ensemble(digits.pixels[:1500], digits.labels[:1500], 10, seconds=8.0, held_out=last(digits))
+
+
+def last(digits):
+    return digits.pixels[1500:], digits.labels[1500:]
 
 
 def opinionated(*scores):
     """An ensemble whose members give fixed class scores."""
     members = []
     for score in scores:
-        member = ImageClassifier(1, len(score))
+        member = ResidualClassifier(1, len(score))
         torch.nn.init.zeros_(member.head.weight)
         member.head.bias.data = torch.tensor(score, dtype=torch.float32)
         members.append(member)
@@ -49,15 +47,22 @@ def test_the_vote_beats_its_members_on_the_whole(digits, taught):
 
 
 def test_members_differ_and_one_seed_is_one_member(digits, taught):
-    """Member k is the classifier of seed k, with its share of the work."""
+    """Member k is the classifier of seed k, trained as long as the first."""
     first, second, third = (member.embed.weight for member in taught[0].members)
     assert not torch.equal(first, second)
     assert not torch.equal(second, third)
-    held_out = digits.pixels[1500:], digits.labels[1500:]
-    again, _ = train_classifier(
-        digits.pixels[:1500], digits.labels[:1500], 10, seed=2, seconds=2.0 / 3, held_out=held_out
-    )
-    assert torch.equal(third, again.embed.weight)
+    seen = digits.pixels[:1500], digits.labels[:1500]
+    again = trained(fit.fit(seen, last(digits), 10, seed=2, most=4 * 1500, steady=True))
+    assert torch.equal(third, again.classifier.embed.weight)
+
+
+def trained(work):
+    """The result of a training, whose updates nobody watches."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
 
 def test_features_are_those_of_the_members_side_by_side(digits, taught):
@@ -132,15 +137,21 @@ def test_a_damaged_file_says_so(taught, tmp_path, content):
         load_ensemble(path, "a")
 
 
-def test_a_single_classifier_of_an_older_version_is_trained_again(tmp_path):
+def test_classifiers_of_older_versions_are_not_mixed_with_new_ones(tmp_path):
+    """Neither where one looks for judges nor where one looks for what older versions judged with."""
     path = tmp_path / "classifier.safetensors"
     facts = {"kind": "ebb classifier", "channels": "1", "classes": "10", "reduction": "1", "fingerprint": "a"}
     save_file({"a": torch.zeros(1)}, path, metadata=facts | {"accuracy": "0.99"})
     assert load_ensemble(path, "a") is None
+    for one, other in ((ImageClassifier, ResidualClassifier), (ResidualClassifier, ImageClassifier)):
+        save_ensemble(path, Ensemble([one(1, 2)]), 0.9, "a")
+        assert load_ensemble(path, "a", other) is None
+        assert isinstance(load_ensemble(path, "a", one)[0].members[0], one)
 
 
-def test_without_a_test_set_all_members_are_judged_on_the_same_split(digits):
-    ensemble, accuracy = train_ensemble(*digits, 10, seeds=2, seconds=0.6)
+def test_without_a_test_set_all_members_are_judged_on_the_same_split(digits, monkeypatch):
+    monkeypatch.setattr(fit, "EPOCHS", 2)
+    ensemble, accuracy = train_ensemble(*digits, 10, seeds=2, seconds=2.0)
     assert len(ensemble.members) == 2
     order = torch.randperm(len(digits.pixels), generator=torch.Generator().manual_seed(0)).numpy()
     held = order[: len(order) // 6]

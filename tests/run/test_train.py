@@ -1,6 +1,5 @@
 """The whole way on real pictures: train, resume, sample, evaluate, and every mistake on the way."""
 
-import functools
 import io
 import json
 import os
@@ -34,7 +33,6 @@ from ebb.data.images import settings_of
 from ebb.data.scan import read
 from ebb.errors import ResourceError, UsageError
 from ebb.events import finished
-from ebb.judge.ensemble import train_ensemble
 from ebb.recipe.recipe import Recipe, from_yaml, to_yaml, validated
 from ebb.recipe.starting import complete
 from ebb.run.build import updates_of
@@ -424,7 +422,7 @@ def test_a_folder_that_is_not_a_run_is_never_touched(pictures, tmp_path):
 def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     """End to end on real scans: recognisable digits of the asked class after a few seconds of training."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=3))
+    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 3)
     monkeypatch.setattr("ebb.evaluate.two_sample.WORK", 600)
     small = ["--steps", 300, "--batch", 64, "--sheets", 1, "--network.width", 16, "--precision", "fp32"]
     assert ebb("train", "digits", *small) == 0
@@ -604,7 +602,7 @@ def commands_of(page):
 def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, monkeypatch, capsys):
     """At toy size: the same lines, with fewer steps and samples, on a small folder in the place of the data."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=0.02))
+    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     root = Path(__file__).parents[2]
     for name in ("photos", "mnist"):
         shutil.copytree(pictures, name)

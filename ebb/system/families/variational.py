@@ -20,7 +20,7 @@ from ebb.errors import DamagedError, UsageError
 from ebb.events import Message, Work
 from ebb.guide.cfg import Guide
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble
-from ebb.judge.features import train_classifier
+from ebb.judge.features import ImageClassifier, train_classifier
 from ebb.judge.pretrained import lpips
 from ebb.networks.critic import Critic
 from ebb.process.denoiser import Cond
@@ -204,7 +204,7 @@ def perceiver(dataset: Dataset, shop: Workshop) -> Work[FeatureMaps]:
             "leave --autoencoding.perceptual at 0, or give a file of LPIPS with --autoencoding.lpips",
         )
     file = shop.cache / f"perceiver-{dataset.summary.fingerprint[:12]}.safetensors"
-    kept = load_ensemble(file, dataset.summary.fingerprint)
+    kept = load_ensemble(file, dataset.summary.fingerprint, ImageClassifier)
     if kept is None:
         yield Message(f"training a classifier to compare {dataset.modality.things} by, once")
         classifier, accuracy = train_classifier(dataset.rows, dataset.labels, len(dataset.names), seed=PERCEIVER)
