@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -135,12 +136,8 @@ def reaches_every_block(network: torch.nn.Module, x: Tensor, time: Tensor, cond:
     others = {name: {**cond, name: rows.roll(1, 0)} for name, rows in cond.items()}
     for what, told, given in (("time", time / 2, cond), *((name, time, each) for name, each in others.items())):
         with evaluating(network), torch.no_grad():
-            found = unreached(
-                network,
-                lambda: network(x, time, cond),
-                lambda told=told, given=given: network(x, told, given),
-                lambda: network(x.roll(1, 0), time, cond),
-            )
+            asked, elsewhere = partial(network, x, time, cond), partial(network, x.roll(1, 0), time, cond)
+            found = unreached(network, asked, partial(network, x, told, given), elsewhere)
         if found:
             raise AssertionError(f"{what} does not reach {', '.join(found)}, but other blocks of their kind")
 
