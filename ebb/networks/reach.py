@@ -72,23 +72,22 @@ def unreached(
 
     A block is called again with what it was given, but for what does not depend on x (the same in `elsewhere`, which
     differs from `ask` in x alone): that it is given as in `other`. If its answer stays, the difference reaches it by x
-    alone, if at all. Blocks of one kind are the parts of one class whose answers depend on x; and of parts that know
-    nothing of x, such as maps of an embedding, those of one class in one list, where most notice it. Where none of a
-    kind does, none has to. All three are asked in evaluation mode, of a network whose parameters are not 0.
+    alone, if at all. Blocks are parts that are numbered, as those of a list are (`block1`, `blocks.1`). Of one kind are
+    those of one class whose answers depend on x; and of parts that know nothing of x, such as maps of an embedding,
+    those of one class in one list, where most notice it. Where none of a kind does, none has to. All three are asked in
+    evaluation mode, of a network whose parameters are not 0.
     """
     one, two, three = (calls_of(network, each) for each in (ask, other, elsewhere))
     kinds: dict[tuple[str, ...], dict[str, bool]] = {}
     for name, part in network.named_modules():
-        if name not in one or name not in two or name not in three:
+        parent, _, place = name.rpartition(".")
+        if not place[-1:].isdigit() or not all(name in calls for calls in (one, two, three)):
             continue
         a, b, c = one[name], two[name], three[name]
         given, named = exchanged(a.given, b.given, c.given)
         notices = not alike(part(*given, **named), a.answer)
-        parent, _, place = name.rpartition(".")
-        if not alike(a.answer, c.answer):
-            kinds.setdefault((type(part).__name__,), {})[name] = notices
-        elif place.isdigit():
-            kinds.setdefault((parent, type(part).__name__), {})[name] = notices
+        kind = (type(part).__name__,) if not alike(a.answer, c.answer) else (parent, type(part).__name__)
+        kinds.setdefault(kind, {})[name] = notices
     return [
         name
         for kind, parts in kinds.items()
