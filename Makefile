@@ -2,6 +2,7 @@
 # make test-full: the long forms too (more examples, sizes and whole runs).  make test-long: these alone.
 # make demo-text: text to image from nothing: scenes of shapes, trained, asked for by prompts, read by a judge; ten minutes.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
+# make rules MNIST=mnist/: the tables of docs/rules.md, each rule measured (half an hour of one core; goes on where it stopped).
 # make stub: ebb/__init__.pyi from the table in ebb/__init__.py, after a name was added there.
 # make bench-quality MNIST=mnist/ CIFAR10=cifar10-train.zip: ebb against its peers at equal seconds, into RESULTS=runs/quality
 #   (nine hours of training and half as many of sampling; the same command goes on where it stopped).
@@ -17,7 +18,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # what was compiled once is kept, whatever the environment says: thousands of lines are, with their checks, in each process
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words tables stub clean
+.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words tables rules stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -107,6 +108,9 @@ bench-cures: .venv/dev
 
 tables: .venv/dev
 	$(BIN)/python docs/tables.py
+
+rules: .venv/dev
+	$(BIN)/python bench/rules.py --data digits "$(MNIST)"
 
 stub: .venv/dev
 	$(BIN)/python docs/stub.py

@@ -404,7 +404,7 @@ VERBS = {
     "edit shift": EDIT | {"plus", "minus", "scale"},
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
-    "doctor": {"data"},
+    "doctor": {"data", "out"},
     "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
     "config show": set(),
     "config validate": set(),

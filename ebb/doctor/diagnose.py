@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ebb.data.images import PICTURES
 from ebb.doctor.data_checks import DATA_CHECKS
+from ebb.doctor.data_facts import facts_of
 from ebb.doctor.data_subject import DataSubject
 from ebb.doctor.finding import Check, Diagnosis, Finding, Round
 from ebb.doctor.model_checks import MODEL_CHECKS
@@ -59,12 +60,17 @@ def diagnose(
             raise UsageError(f"{where} is no run whose data could have been moved", command("doctor", data))
         if (folder / "run.yaml").is_file():
             return of_run(folder, data, progress)
-        if (folder / "manifest.json").is_file():
+        if not names_data(where):
             return of_model(load(folder), str(where), None, None, progress)
-        return of_data(str(where), progress)
+        return examined(str(where), progress)[0]
     if isinstance(where, np.ndarray | Tensor):
-        return of_data(where, progress)
+        return examined(where, progress)[0]
     return of_model(where, type(where).__name__, shape, cond, progress)
+
+
+def names_data(where: str | Path) -> bool:
+    """Whether a name means data: it is neither a run nor a checkpoint."""
+    return not any((expanded(where) / file).is_file() for file in ("run.yaml", "manifest.json"))
 
 
 def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
@@ -95,20 +101,20 @@ def checks_of(run: RunSubject) -> list[Check[RunSubject]]:
     return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES]
 
 
-def of_data(where: str | np.ndarray | Tensor, progress: Sink) -> Diagnosis:
-    """What is wrong with data; that it cannot be read is a finding too."""
+def examined(where: str | np.ndarray | Tensor, progress: Sink = ignored) -> tuple[Diagnosis, DataSubject | None]:
+    """What is wrong with data, and the data; that it cannot be read is a finding too, and then there is none."""
 
     seen = Round(progress)
     progress(Progress("reading the data"))
     try:
-        data = DataSubject.of(where)
+        data = DataSubject.of(where, progress)
     except (DataError, DamagedError) as error:
         if not isinstance(where, str) or not expanded(where).exists():
             raise
-        return Diagnosis(where, "data", ["reading"], [unreadable(error)])
+        return Diagnosis(where, "data", ["reading"], [unreadable(error)]), None
     pictures = data.dataset is None or data.dataset.modality == PICTURES
     seen.examine(lambda: data, DATA_CHECKS if pictures else TABLE_CHECKS, "the data")
-    return seen.diagnosis(data.name, "data")
+    return replace(seen.diagnosis(data.name, "data"), facts=facts_of(data)), data
 
 
 def unreadable(error: EbbError) -> Finding:

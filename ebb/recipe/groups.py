@@ -67,7 +67,7 @@ class PatchRecipe(Group):
     width: int | None = None
     """channels at the highest resolution (unet) or of every token (dit, mmdit)"""
     depth: int | None = None
-    """residual blocks per level (unet) or transformer blocks (dit, mmdit)"""
+    """residual blocks at each resolution (unet) or transformer blocks (dit, mmdit)"""
     patch: int | None = None
     """side of the square of pixels that becomes one place"""
 
@@ -84,11 +84,11 @@ class UNetRecipe(PatchRecipe):
     kind: Literal["unet"] = "unet"
     """unet, dit, mmdit for texts, or mlp for rows of numbers, which have no places for the others"""
     multipliers: tuple[int, ...] | None = None
-    """width of each level, as a multiple of width"""
+    """width at each resolution, as a multiple of width"""
     attention: tuple[int, ...] | None = None
-    """levels that attend, 0 being the highest resolution"""
+    """resolutions that attend, 0 being the highest"""
     cross: tuple[int, ...] | None = None
-    """levels that attend to the text"""
+    """resolutions that attend to the text"""
 
 
 class DiTRecipe(PatchRecipe):
@@ -164,11 +164,11 @@ class KLRecipe(CodecRecipe):
     kind: Literal["kl"] = "kl"
     """kl: a Gaussian latent (VAE); vq: a codebook (VQ-VAE)"""
     beta: float = 1e-3
-    """weight of the divergence from the prior; with l2, 2s² is a VAE whose reconstructions have the variance s²"""
+    """weight of the KL divergence from the prior; with l2, 2s² is a VAE whose reconstructions have the variance s²"""
     free_nats: float = 0.0
     """nats of each number of the latent that cost nothing"""
     warmup: int = 0
-    """examples until the weight of the divergence has risen to beta"""
+    """examples until the weight of the KL divergence has risen to beta"""
 
 
 class VQRecipe(CodecRecipe):

@@ -85,9 +85,9 @@ def squeezed(network: NetworkRecipe, facts: Facts) -> str | None:
     )
 
 
-def texts(facts: Facts, *levels: int) -> tuple[int, ...]:
-    """The levels that attend to a text: these where there is one, else none."""
-    return levels if facts.texts else ()
+def texts(facts: Facts, *resolutions: int) -> tuple[int, ...]:
+    """The resolutions that attend to a text: these where there is one, else none."""
+    return resolutions if facts.texts else ()
 
 
 def tiny(facts: Facts) -> DiffusionRecipe:
@@ -104,7 +104,7 @@ def small(facts: Facts) -> DiffusionRecipe:
 
 
 def large(facts: Facts) -> DiffusionRecipe:
-    """Above 40 pixels: 4×4 patches, and levels down to about 4×4 places, so that all of a picture is seen at once."""
+    """Above 40 pixels: 4×4 patches, and resolutions down to about 4×4 places: all of a picture is seen at once."""
     last = max(2, round(math.log2(facts.side / 16)))
     network = UNetRecipe(
         width=96,
@@ -133,7 +133,7 @@ def rows(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
 
 
 def series(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
-    """Series: patches and levels down to about 8 places, so that all of a series is seen at once."""
+    """Series: patches and resolutions down to about 8 places, so that all of a series is seen at once."""
     channels, times = facts.shape
     patch = 1 if facts.side <= 64 else 2 if facts.side <= 256 else 4
     halvings = max(1, min(4, round(math.log2(max(2, facts.side / patch / 8)))))

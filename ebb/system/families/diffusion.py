@@ -234,9 +234,9 @@ def shared(recipe: NetworkRecipe) -> dict[str, Any]:
 
 def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], around: Around) -> UNet:
     """A U-Net, which may attend to each of several concepts alone."""
-    levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    levels |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
-    return UNet(shape[0], **levels, **shared(recipe), **around)
+    sizes: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
+    sizes |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
+    return UNet(shape[0], **sizes, **shared(recipe), **around)
 
 
 def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], around: Around) -> MLP:
