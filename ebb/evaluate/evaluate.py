@@ -20,6 +20,7 @@ from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, draw, forget
 from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.judges import FILE, features_for, standing_of
+from ebb.evaluate.latent_floor import LatentFloor
 from ebb.evaluate.measure import Classes, Evaluation, measure
 from ebb.evaluate.measure import as_table as figures_table
 from ebb.events import Done, Event, Figure, Progress, Work
@@ -56,6 +57,7 @@ class Evaluated:
     likelihood: BitsPerDim | None = None
     bound: Bound | None = None
     reconstruction: Reconstruction | None = None
+    latent_floor: LatentFloor | None = None
     agreement: Agreement | None = None
     matched: Retrieval | None = None
     """of captions that were trained on"""
@@ -275,6 +277,8 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     if (back := found.reconstruction) is not None:
         similar = "" if back.ssim is None else f", SSIM {back.ssim:.3f}"
         table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} images"))
+    if (least := found.latent_floor) is not None:
+        table.append(("latent floor", floor_in_words(least)))
     if (shown := found.agreement) is not None:
         new = "" if shown.novel is None else f", {shown.novel:.1%} of new pairs"
         table.append(
@@ -318,6 +322,14 @@ def matched_in_words(found: Retrieval) -> str:
     real = "" if found.ceiling is None else f", real pictures {found.ceiling:.1%}"
     chance = f"by chance {1 / found.among:.1%}"
     return f"{found.share:.1%} find their own sample among {found.among} ({chance}{real}); {found.count:,} captions"
+
+
+def floor_in_words(found: LatentFloor) -> str:
+    """What the way through the latents costs in the Fréchet distance."""
+    return (
+        f"Fréchet distance {found.reached:.3g} of {found.count:,} real images that went through the latents and back "
+        f"(as they are {found.real:.3g}; from themselves {found.moved:.3g}): no sampler of these latents does better"
+    )
 
 
 def coded_in_words(found: BitsPerDim | Bound) -> str:

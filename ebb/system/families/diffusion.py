@@ -105,7 +105,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
     """A `DiffusionModel`, trained by `Denoising` under `ConditionDropout`, validated on held-out examples."""
 
     name = "diffusion"
-    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "levels", "bits")
+    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "floor", "levels", "bits")
     conditioned = True
     compiles = True
 
