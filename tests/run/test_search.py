@@ -10,7 +10,7 @@ import ebb.run.search
 from ebb.cli import main
 from ebb.errors import UsageError
 from ebb.events import finished
-from ebb.recipe.recipe import Recipe, from_yaml
+from ebb.recipe.recipe import Recipe, from_yaml, validated
 from ebb.run.build import names_known
 from ebb.run.plan import rate_of, undecided
 from ebb.run.search import lowest
@@ -74,6 +74,6 @@ def test_the_command_line_searches_before_it_trains(tmp_path, monkeypatch):
 
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(UsageError, match="falls over the whole run"):
-        recipe("cosine", decay=0.5)
+        validated({"optimiser": {"schedule": "cosine", "decay": 0.5}}, "it")
     with pytest.raises(UsageError, match="searched for or given"):
         names_known(recipe("linear", search=True))
