@@ -160,6 +160,8 @@ class DiffusionRecipe(Recipe):
     """which noise goes with which example: independent or nearest"""
     weight: str = "unit"
     """loss weight: unit, simple, vlb, min_snr, edm or inverse_snr"""
+    objective: str = "denoising"
+    """denoising, or hybrid, which learns the variance of DDPM's steps too: hybrid(steps=1000, weight=0.001)"""
     clock: str | None = None
     """what the network is told about time: fraction or quarter_log_nsr; None: what suits the path"""
     sigma_data: float | None = None

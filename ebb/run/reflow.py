@@ -30,7 +30,7 @@ from ebb.system.system import System, load, locate
 
 SHARED = (
     "path", "prediction", "clock", "sigma_data", "condition_dropout", "autoencoder", "data", "text", "numbers",
-    "beside", "network",
+    "beside", "network", "objective",
 )  # fmt: skip
 """What a run has in common with the one it straightens."""
 

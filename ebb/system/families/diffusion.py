@@ -37,7 +37,8 @@ from ebb.train.gradients import probe_of
 from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
-from ebb.train.objectives.objective import ConditionDropout, Objective
+from ebb.train.objectives.hybrid import OBJECTIVES, Aim
+from ebb.train.objectives.objective import ConditionDropout
 from ebb.train.objectives.weights import WEIGHTS
 from ebb.train.validate import MOST, Validation, unseen_batches
 
@@ -127,6 +128,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
             (recipe.clock, CLOCKS, "clock"),
             (recipe.times, DENSITIES, "density"),
             (recipe.weight, WEIGHTS, "weight"),
+            (recipe.objective, OBJECTIVES, "objective"),
             (recipe.coupling, COUPLINGS, "coupling"),
             (recipe.sample.solver, SOLVERS, "solver"),
         )
@@ -157,7 +159,7 @@ class DiffusionFamily(Family[DiffusionRecipe]):
             parse(recipe.weight, WEIGHTS, "weight"),
             parse(recipe.coupling, COUPLINGS, "coupling"),
         )
-        objective: Objective = denoising
+        objective = parse(recipe.objective, OBJECTIVES, "objective").of(denoising)
         if data.examples.cond and recipe.condition_dropout:
             null = {name: row.to(device) for name, row in data.conditioner.null().items()}
             objective = ConditionDropout(objective, null, recipe.condition_dropout)
@@ -197,7 +199,7 @@ def denoiser_of(recipe: DiffusionRecipe, data: Prepared) -> NetworkDenoiser:
     """The denoiser that a recipe names, with fresh weights, or those that the data brings."""
     denoiser = in_place(
         NetworkDenoiser(
-            network_of(recipe.network, data.shape, data.conditioner.ports),
+            network_of(recipe.network, data.shape, data.conditioner.ports, answers_of(recipe)),
             parse(recipe.path, PATHS, "path"),
             parse(resolved(recipe.prediction), PREDICTIONS, "prediction"),
             parse(resolved(recipe.clock), CLOCKS, "clock"),
@@ -209,46 +211,51 @@ def denoiser_of(recipe: DiffusionRecipe, data: Prepared) -> NetworkDenoiser:
     return denoiser
 
 
-def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS) -> nn.Module:
+Around = Mapping[str, Any]
+"""What goes in and out of a network besides x: its ports, and how many answers."""
+
+
+def answers_of(recipe: DiffusionRecipe) -> int:
+    """How many tensors of x's shape the network of a recipe answers with."""
+    aim: Aim = parse(recipe.objective, OBJECTIVES, "objective")
+    return aim.answers
+
+
+def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS, answers: int = 1) -> nn.Module:
     """The network for what has this shape, with fresh weights from the global generator."""
-    made: nn.Module = BUILDERS[recipe.kind](recipe, shape, ports)
+    made: nn.Module = BUILDERS[recipe.kind](recipe, shape, {"ports": ports, "answers": answers})
     return made
 
 
-def shared(recipe: NetworkRecipe, ports: Ports) -> dict[str, Any]:
-    """What every network is built from besides the channels."""
-    return {
-        "width": resolved(recipe.width),
-        "depth": resolved(recipe.depth),
-        "patch": resolved(recipe.patch),
-        "ports": ports,
-    }
+def shared(recipe: NetworkRecipe) -> dict[str, Any]:
+    """What every network with patches is built from besides the channels."""
+    return {"width": resolved(recipe.width), "depth": resolved(recipe.depth), "patch": resolved(recipe.patch)}
 
 
-def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], ports: Ports) -> UNet:
+def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], around: Around) -> UNet:
     """A U-Net, which may attend to each of several concepts alone."""
     sizes: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
     sizes |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
-    return UNet(shape[0], **sizes, **shared(recipe, ports))
+    return UNet(shape[0], **sizes, **shared(recipe), **around)
 
 
-def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], ports: Ports) -> MLP:
+def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], around: Around) -> MLP:
     """A perceptron."""
-    return MLP(shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), ports=ports)
+    return MLP(shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), **around)
 
 
-def dit_of(recipe: DiTRecipe, shape: tuple[int, ...], ports: Ports) -> DiT:
+def dit_of(recipe: DiTRecipe, shape: tuple[int, ...], around: Around) -> DiT:
     """A diffusion transformer; learnt positions are of the size at hand."""
     size = shape[1:] if recipe.positions == "learned" else ()
-    return DiT(shape[0], positions=recipe.positions, size=size, **shared(recipe, ports))
+    return DiT(shape[0], positions=recipe.positions, size=size, **shared(recipe), **around)
 
 
-def mmdit_of(recipe: MMDiTRecipe, shape: tuple[int, ...], ports: Ports) -> MMDiT:
+def mmdit_of(recipe: MMDiTRecipe, shape: tuple[int, ...], around: Around) -> MMDiT:
     """A transformer of two streams."""
-    return MMDiT(shape[0], **shared(recipe, ports))
+    return MMDiT(shape[0], **shared(recipe), **around)
 
 
-BUILDERS: dict[str, Callable[[Any, tuple[int, ...], Ports], nn.Module]] = {
+BUILDERS: dict[str, Callable[[Any, tuple[int, ...], Around], nn.Module]] = {
     "unet": unet_of,
     "dit": dit_of,
     "mmdit": mmdit_of,
