@@ -61,7 +61,8 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
     "targets": {name: LINEAR | {"prediction": name} for name in ("noise", "data", "v", "velocity")},
     "guidance": {f"{scale:g}": {"guidance": scale} for scale in (0.0, 1.0, 3.0, 7.5, 15.0)},
     "paths": {
-        name: COSINE | {"path": name} for name in ("ddpm_linear", "beta_table", "cosine", "cosine(s=0.008)", "linear")
+        name: COSINE | {"path": name}
+        for name in ("ddpm_linear", "beta_table(betas='scaled_linear')", "cosine", "cosine(s=0.008)", "linear")
     },
     "weights": {
         "unit": COSINE,

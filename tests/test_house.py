@@ -378,13 +378,13 @@ def test_importing_the_package_imports_nothing_that_takes_time():
 
 
 OPTIONS = {
-    "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "clock", "sigma_data",
+    "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "objective", "clock", "sigma_data",
     "condition_dropout", "precision", "engine", "sheets", "ema_halflife", "data.size", "data.channels", "data.flip", "data.window",
     "kind", "autoencoder", "reflow", "pairs", "teacher", "method", "guidances", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
-    "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.decay", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
+    "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.decay", "optimiser.schedule", "optimiser.search", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
     "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.guides", "sample.noise_scale", "sample.precision",
 }  # fmt: skip
 HOW = {"steps", "guidance", "guide", "noise_scale", "solver", "grid", "precision"}

@@ -49,9 +49,9 @@ class Train:
         if self.dry_run:
             self.rehearse(asked, console, began)
             return
-        from ebb.run.train import train
+        from ebb.verbs import learn
 
-        work = train(self.source, asked, run=self.run, fresh=self.fresh, began=began)
+        work = learn(self.source, asked, run=self.run, fresh=self.fresh, began=began)
         folder = reported(work, console, self.log)
         if self.log == "json":
             return

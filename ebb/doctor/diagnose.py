@@ -17,6 +17,7 @@ from ebb.doctor.data_subject import DataSubject
 from ebb.doctor.finding import Check, Diagnosis, Finding, Round
 from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
+from ebb.doctor.run_autoencoder import AUTOENCODER_CHECKS
 from ebb.doctor.run_checks import OF_PICTURES, RUN_CHECKS
 from ebb.doctor.run_subject import RunSubject
 from ebb.doctor.run_way import show_temperatures, way_of
@@ -93,12 +94,14 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
 
 
 def checks_of(run: RunSubject) -> list[Check[RunSubject]]:
-    """The checks of a run; those that look at pictures where it makes these, or where that is not known."""
+    """The checks of a run: those that look at pictures where it makes these, or where that is not known; those of an
+    autoencoder where it trained one."""
     try:
-        pictures = run.system.modality == PICTURES
+        pictures, codec = run.system.modality == PICTURES, run.system.model.reconstructs
     except EbbError:  # each check says so
-        pictures = True
-    return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES]
+        pictures, codec = True, False
+    of_codec = AUTOENCODER_CHECKS if codec else []
+    return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES] + of_codec
 
 
 def examined(where: str | np.ndarray | Tensor, progress: Sink = ignored) -> tuple[Diagnosis, DataSubject | None]:

@@ -18,17 +18,32 @@ def variety(images: Float[torch.Tensor, "n c h w"]) -> float:
     return float(images.double().flatten(1).var(0, unbiased=len(images) > 1).mean().sqrt())
 
 
-def fine_share(images: Float[torch.Tensor, "n c h w"]) -> float:
-    """The share of an image's power, its mean apart, at spatial frequencies above half of the highest along an axis.
-
-    Power is |FFT|² summed over images; the frequency of a place of the spectrum is √(u² + v²) in cycles a pixel, and
-    those above 1/4 count. White noise has 1 − π/16 ≈ 0.80; ordinary images have a few hundredths.
-    """
+def spectrum(images: Float[torch.Tensor, "n c h w"]) -> tuple[Float[torch.Tensor, "h w"], Float[torch.Tensor, "h w"]]:
+    """(|FFT|² summed over images and channels, their mean apart; the frequency √(u² + v²) of each place in cycles a
+    pixel)."""
     power = torch.fft.fft2(images.double()).abs().square().sum((0, 1))
     rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64) for side in images.shape[-2:])
-    radius = torch.hypot(rows[:, None], columns[None, :])
     power[0, 0] = 0
-    return float(power[radius > 0.25].sum() / power.sum().clamp(min=1e-30))
+    return power, torch.hypot(rows[:, None], columns[None, :])
+
+
+HIGH = 0.25
+"""Cycles a pixel from which on a frequency is high: half of the highest along an axis."""
+
+
+def fine_power(images: Float[torch.Tensor, "n c h w"]) -> float:
+    """The power of a value at frequencies above HIGH, the mean over images."""
+    power, radius = spectrum(images)
+    return float(power[radius > HIGH].sum()) / (images.numel() * power.numel())
+
+
+def fine_share(images: Float[torch.Tensor, "n c h w"]) -> float:
+    """The share of an image's power, its mean apart, at spatial frequencies above HIGH (`spectrum`).
+
+    White noise has 1 − π/16 ≈ 0.80; ordinary images have a few hundredths.
+    """
+    power, radius = spectrum(images)
+    return float(power[radius > HIGH].sum() / power.sum().clamp(min=1e-30))
 
 
 LAPLACE = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])

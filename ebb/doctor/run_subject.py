@@ -19,6 +19,7 @@ from ebb.data.dataset import Dataset
 from ebb.data.loader import Batch
 from ebb.data.of_run import data_of
 from ebb.doctor.commands import length_of, resuming, training_again
+from ebb.doctor.restored import RESTORED, Restored
 from ebb.encode.conditioner import Values, part
 from ebb.errors import DataError, EbbError, UsageError
 from ebb.guide.cfg import Guide
@@ -266,6 +267,14 @@ class RunSubject:
         """The gradient of the raw weights at each noise level, under a loss weight; of training images, in float32."""
         batch = Batch(*self.some(self.dataset, 2 * HALF))
         return GradientProbe(batch, Denoising(self.density, parse(weight, WEIGHTS, "weight")))(self.raw.denoiser)
+
+    @cached_property
+    def restored(self) -> Restored:
+        """RESTORED training pictures through the autoencoder that it trained; UsageError where it trained none."""
+        if self.system.space is None:
+            raise UsageError(f"{self.folder} trained no autoencoder")
+        some = self.dataset.x(chosen(len(self.dataset.rows), RESTORED))
+        return Restored.of(self.system.space.autoencoder, some)
 
     @cached_property
     def gradients(self) -> Gradients:

@@ -302,11 +302,11 @@ def check_one_noise_level_drives_the_gradient(run: RunSubject) -> Finding | None
     )
 
 
-def dominant(shares: LevelGradients) -> int:
+def dominant(by_level: LevelGradients) -> int:
     """The level with the largest share of the squared gradient. Raises UsageError where a gradient is not finite."""
-    if not math.isfinite(sum(shares.drive)):
+    if not math.isfinite(sum(by_level.drive)):
         raise UsageError("the gradient is not finite at some level of noise", "see what else is found")
-    return max(range(len(shares.drive)), key=lambda level: shares.drive[level])
+    return max(range(len(by_level.drive)), key=lambda level: by_level.drive[level])
 
 
 def check_overfitting(run: RunSubject) -> Finding | None:

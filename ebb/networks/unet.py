@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, CrossAttention
-from ebb.networks.blocks import CONVOLUTIONS, cropped, padded, patches, unpatch, zeroed
+from ebb.networks.blocks import CONVOLUTIONS, answering, cropped, padded, patches, unpatch, zeroed
 from ebb.networks.embedder import Embedded, Embedder
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
@@ -167,6 +167,7 @@ class UNet(nn.Module):
         cross: Sequence[int] = (),
         dims: int = 2,
         ports: Ports = NO_PORTS,
+        answers: int = 1,
     ) -> None:
         super().__init__()
         if dims not in CONVOLUTIONS:
@@ -179,7 +180,7 @@ class UNet(nn.Module):
         self.embedding = Embedder(e, ports)
         if cross and not self.embedding.length:
             raise UsageError("cross-attention needs a text", "give a port of pieces or states")
-        self.settings: dict[str, Any] = own | sizes | self.embedding.settings
+        self.settings: dict[str, Any] = own | sizes | self.embedding.settings | answering(answers)
         self.stem = conv((channels + self.embedding.beside) * patch**dims, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, w in enumerate(widths):
@@ -188,7 +189,7 @@ class UNet(nn.Module):
         self.shrink = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.grow = nn.ModuleList(conv(b, a, 1) for a, b in pairwise(widths))
         self.norm = nn.GroupNorm(groups(widths[0]), widths[0])
-        self.out = zeroed(conv(widths[0], channels * patch**dims, 3, padding=1))
+        self.out = zeroed(conv(widths[0], answers * channels * patch**dims, 3, padding=1))
 
     def block(self, entry: int, width: int, resolution: int) -> nn.ModuleList:
         """One residual block at a resolution and the attention after it."""
@@ -200,7 +201,7 @@ class UNet(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
-    ) -> Float[Tensor, "b c *size"]:
+    ) -> Float[Tensor, "b k *size"]:
         """The network's output, of the input's size."""
         heard, size = self.embedding(time, cond), x.shape[2:]
         h = patches(padded(self.embedding.join(x, cond), self.multiple), self.patch)

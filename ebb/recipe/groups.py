@@ -191,11 +191,26 @@ class OptimiserRecipe(Group):
     """peak learning rate"""
     warmup: int | None = None
     """steps until the peak is reached"""
+    schedule: Literal["level_then_fall", "linear", "cosine"] = "level_then_fall"
+    """how the learning rate goes from its peak to zero: level, then falling over `decay`; or all the way, as a line or
+    half a cosine"""
     decay: float = 0.25
-    """share of the steps, the last ones, over which the learning rate falls to zero; before it is level"""
+    """level_then_fall: share of the steps, the last ones, over which the learning rate falls to zero"""
+    search: bool = False
+    """try learning rates from a quarter to four times the usual one, for up to a minute, and take the best"""
     weight_decay: float = 0.01
     """decoupled weight decay"""
     clip: float = 1.0
     """largest gradient norm"""
     accumulate: int = 1
     """batches per update"""
+
+    @model_validator(mode="after")
+    def agreed(self) -> OptimiserRecipe:
+        """Refuse a share of the steps for a rate that falls over all of them."""
+        if self.schedule != "level_then_fall" and self.decay != type(self).model_fields["decay"].default:
+            raise UsageError(
+                f"a {self.schedule} learning rate falls over the whole run, and decay {self.decay:g} is a share of it",
+                "leave --optimiser.decay out, or --optimiser.schedule level_then_fall",
+            )
+        return self

@@ -226,6 +226,8 @@ class DiffusionRecipe(DenoiserRecipe):
     """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
     pairs: int = 20_000
     """reflow: how many pairs"""
+    objective: str = "denoising"
+    """denoising, or hybrid, which learns the variance of DDPM's steps too: hybrid(steps=1000, weight=0.001)"""
 
     def taught_by(self) -> dict[str, str | None]:
         """`reflow`."""

@@ -13,6 +13,7 @@ from ebb.errors import UsageError
 from ebb.report.captions_section import captions
 from ebb.report.figures_section import cost, figures, glance, likelihood
 from ebb.report.findings_section import findings, noticed
+from ebb.report.guidance_section import guidance
 from ebb.report.page import fold, number, page, section, table
 from ebb.report.plot import bars, histogram
 from ebb.report.reconstruction_section import reconstruction
@@ -30,8 +31,8 @@ def write_report(run: str | Path) -> Path:
     """Write `report.html` into the run folder from what lies in it, and return its path.
 
     Read are run.yaml, env.json, data.json, choices.json, log.jsonl, guard.json, samples/*.png, evaluation.json,
-    against-*.json, references.json, doctor.json and evaluation/closest.png; what is absent is not shown, and what
-    cannot be read is named on the page. Raises UsageError if `run` is not a folder.
+    against-*.json, references.json, doctor.json, guidance.json and evaluation/closest.png; what is absent is not shown,
+    and what cannot be read is named on the page. Raises UsageError if `run` is not a folder.
     """
     run = Path(run)
     if not run.is_dir():
@@ -45,8 +46,8 @@ def body(run: Path) -> str:
     """The page's head and its parts, each a title and what draws it."""
     damaged: list[str] = []
     config = _text(run / "run.yaml")
-    names = ("data", "choices", "env", "evaluation", "doctor", "references")
-    data, choices, env, evaluation, doctor, beside = (_object(run / f"{name}.json", damaged) for name in names)
+    names = ("data", "choices", "env", "evaluation", "doctor", "references", "guidance")
+    data, choices, env, evaluation, doctor, beside, tried = (_object(run / f"{name}.json", damaged) for name in names)
     guard = _read(run / "guard.json", list, damaged) or []
     against = [found for path in sorted(run.glob("against-*.json")) if (found := _object(path, damaged))]
     log, album = _log(run / "log.jsonl"), Album()
@@ -55,6 +56,7 @@ def body(run: Path) -> str:
         ("What the doctor found", lambda: findings(doctor)),
         ("Samples", lambda: samples(run / "samples", album)),
         ("Figures", lambda: figures(evaluation, against)),
+        ("Guidance", lambda: guidance(tried)),
         ("Captions", lambda: captions(evaluation, run, album)),
         ("Reconstruction", lambda: reconstruction(find("reconstruction", {}), run, album)),
         ("Noise levels", lambda: noise_levels(find("levels", {}))),

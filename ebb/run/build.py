@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ebb.data.loader import Loader
+from ebb.errors import UsageError
 from ebb.recipe.recipe import Recipe
 from ebb.store.checkpoint import State
 from ebb.system.families.families import FAMILIES
@@ -22,6 +23,11 @@ from ebb.train.validate import Validation
 
 def names_known(recipe: Recipe) -> None:
     """Raise UsageError, with the nearest name, unless every part the recipe names exists and fits the others."""
+    if recipe.optimiser.search and recipe.optimiser.lr is not None:
+        raise UsageError(
+            f"a learning rate is searched for or given, and it is given as {recipe.optimiser.lr:g}",
+            "leave --optimiser.lr out, or --optimiser.search",
+        )
     FAMILIES[recipe.kind].named(recipe)
 
 

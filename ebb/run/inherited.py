@@ -27,12 +27,13 @@ def inherited(asked: Recipe) -> Recipe:
             continue
         base = teaching(asked, option, run)
         usual = type(asked)(kind=asked.kind)
-        for name in SHARED:
+        shared = SHARED + ("objective",) * isinstance(asked, DiffusionRecipe)
+        for name in shared:
             own = getattr(asked, name)
             if own not in (getattr(usual, name), getattr(base, name)):
                 raise UsageError(f"{name} is that of {run}, which teaches this run", f"leave --{name} out")
-        shared = {name: getattr(base, name) for name in SHARED}
-        return asked.model_copy(update=shared | {"times": asked.times or times_of(asked, base)})
+        taken = {name: getattr(base, name) for name in shared}
+        return asked.model_copy(update=taken | {"times": asked.times or times_of(asked, base)})
     return asked
 
 
@@ -46,6 +47,8 @@ def teaching(asked: DenoiserRecipe, option: str, run: str) -> DiffusionRecipe:
         raise UsageError(f"{run} is a few-step model already", f"take the run that it was made from: {base.teacher}")
     if not isinstance(base, DiffusionRecipe):
         raise UsageError(f"{run} is of kind {base.kind}, and what teaches is a diffusion model", "ebb train DATA")
+    if isinstance(asked, FewStepRecipe) and base.objective != "denoising":
+        raise UsageError(f"{run} learned variances too, which few steps have no use for", "take one of: denoising")
     if isinstance(asked, DiffusionRecipe) and base.path != "linear":
         raise UsageError(
             f"{run} is not a diffusion model on the linear path, whose flows alone can become straight",

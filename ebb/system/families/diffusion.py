@@ -41,7 +41,8 @@ from ebb.train.gradients import probe_of
 from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
-from ebb.train.objectives.objective import ConditionDropout, Objective
+from ebb.train.objectives.hybrid import OBJECTIVES, Aim
+from ebb.train.objectives.objective import ConditionDropout
 from ebb.train.objectives.weights import WEIGHTS
 from ebb.train.validate import MOST, Validation, unseen_batches
 
@@ -185,12 +186,18 @@ class DiffusionFamily(DenoiserFamily[DiffusionRecipe]):
         """By the size of the examples and what is said of them."""
         return complete(asked, facts)
 
+    def named(self, recipe: DiffusionRecipe) -> None:
+        """The parts of a denoiser, and the objective."""
+        super().named(recipe)
+        parse(recipe.objective, OBJECTIVES, "objective")
+
     def build(self, recipe: DiffusionRecipe, data: Prepared, device: torch.device) -> Trainable:
         """Network, objective and batches; the weights are those of the run that is reflowed, where one is."""
-        denoiser = denoiser_of(recipe, data, data.conditioner.ports).to(device)
+        aim: Aim = parse(recipe.objective, OBJECTIVES, "objective")
+        denoiser = denoiser_of(recipe, data, data.conditioner.ports, aim.answers).to(device)
         if data.weights is not None:
             denoiser.load_state_dict(data.weights)
-        return assembled(recipe, data, denoiser, denoising_of(recipe), self.name)
+        return assembled(recipe, data, denoiser, aim.of(denoising_of(recipe)), self.name)
 
 
 def denoising_of(recipe: DenoiserRecipe) -> Denoising:
@@ -231,11 +238,11 @@ def assembled(
     )
 
 
-def denoiser_of(recipe: DenoiserRecipe, data: Prepared, ports: Ports) -> NetworkDenoiser:
+def denoiser_of(recipe: DenoiserRecipe, data: Prepared, ports: Ports, answers: int = 1) -> NetworkDenoiser:
     """The denoiser that a recipe names, with fresh weights."""
     return in_place(
         NetworkDenoiser(
-            network_of(recipe.network, data.shape, ports),
+            network_of(recipe.network, data.shape, ports, answers),
             parse(recipe.path, PATHS, "path"),
             parse(resolved(recipe.prediction), PREDICTIONS, "prediction"),
             parse(resolved(recipe.clock), CLOCKS, "clock"),
@@ -244,46 +251,45 @@ def denoiser_of(recipe: DenoiserRecipe, data: Prepared, ports: Ports) -> Network
     )
 
 
-def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS) -> nn.Module:
+Around = Mapping[str, Any]
+"""What goes in and out of a network besides x: its ports, and how many answers."""
+
+
+def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS, answers: int = 1) -> nn.Module:
     """The network for what has this shape, with fresh weights from the global generator."""
-    made: nn.Module = BUILDERS[recipe.kind](recipe, shape, ports)
+    made: nn.Module = BUILDERS[recipe.kind](recipe, shape, {"ports": ports, "answers": answers})
     return made
 
 
-def shared(recipe: NetworkRecipe, ports: Ports) -> dict[str, Any]:
-    """What every network is built from besides the channels."""
-    return {
-        "width": resolved(recipe.width),
-        "depth": resolved(recipe.depth),
-        "patch": resolved(recipe.patch),
-        "ports": ports,
-    }
+def shared(recipe: NetworkRecipe) -> dict[str, Any]:
+    """What every network with patches is built from besides the channels."""
+    return {"width": resolved(recipe.width), "depth": resolved(recipe.depth), "patch": resolved(recipe.patch)}
 
 
-def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], ports: Ports) -> UNet:
+def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], around: Around) -> UNet:
     """A U-Net, which may attend to each of several concepts alone."""
     sizes: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
     sizes |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
-    return UNet(shape[0], **sizes, **shared(recipe, ports))
+    return UNet(shape[0], **sizes, **shared(recipe), **around)
 
 
-def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], ports: Ports) -> MLP:
+def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], around: Around) -> MLP:
     """A perceptron."""
-    return MLP(shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), ports=ports)
+    return MLP(shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), **around)
 
 
-def dit_of(recipe: DiTRecipe, shape: tuple[int, ...], ports: Ports) -> DiT:
+def dit_of(recipe: DiTRecipe, shape: tuple[int, ...], around: Around) -> DiT:
     """A diffusion transformer; learnt positions are of the size at hand."""
     size = shape[1:] if recipe.positions == "learned" else ()
-    return DiT(shape[0], positions=recipe.positions, size=size, **shared(recipe, ports))
+    return DiT(shape[0], positions=recipe.positions, size=size, **shared(recipe), **around)
 
 
-def mmdit_of(recipe: MMDiTRecipe, shape: tuple[int, ...], ports: Ports) -> MMDiT:
+def mmdit_of(recipe: MMDiTRecipe, shape: tuple[int, ...], around: Around) -> MMDiT:
     """A transformer of two streams."""
-    return MMDiT(shape[0], **shared(recipe, ports))
+    return MMDiT(shape[0], **shared(recipe), **around)
 
 
-BUILDERS: dict[str, Callable[[Any, tuple[int, ...], Ports], nn.Module]] = {
+BUILDERS: dict[str, Callable[[Any, tuple[int, ...], Around], nn.Module]] = {
     "unet": unet_of,
     "dit": dit_of,
     "mmdit": mmdit_of,
