@@ -42,7 +42,7 @@ from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.hybrid import OBJECTIVES, Aim
-from ebb.train.objectives.objective import ConditionDropout
+from ebb.train.objectives.objective import ConditionDropout, Objective
 from ebb.train.objectives.weights import WEIGHTS
 from ebb.train.validate import MOST, Validation, unseen_batches
 
