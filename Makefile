@@ -10,7 +10,7 @@
 # make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
 # make bench-incident: runs that diverge after thousands of updates, at which noise level, and what stops them (minutes).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
-# make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show (ten minutes).
+# make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show.
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := runs/quality
@@ -99,8 +99,8 @@ bench-incident: .venv/dev
 	$(BIN)/python bench/incident.py
 
 bench-words: .venv/dev
-	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 48 --data.size 16 \
-		--precision fp32 --grids 1 --times "logit_normal(mean=1.0)"
+	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 32 \
+		--precision fp32 --sheets 1 --times "logit_normal(mean=1.0)"
 	$(BIN)/python bench/words.py runs/words
 
 bench-cures: .venv/dev

@@ -2,6 +2,7 @@
 
     python bench/planted.py "one noise level drives the gradient"     ten minutes on two cores
     python bench/planted.py "block cut off"                           half a minute
+    python bench/planted.py "posterior collapse"                      and so for each name in CASES
 
 Twenty faults of several kinds and ten that are well, each of another seed: runs trained on handwritten digits, and
 networks in which one block, drawn by the seed, is told a constant.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ebb.doctor.finding import Round
+from ebb.doctor.finding import Check, Round
 from ebb.doctor.model_subject import ModelSubject
 from ebb.doctor.model_wiring import check_block_cut_off
+from ebb.doctor.run_autoencoder import (
+    check_dead_codes,
+    check_posterior_collapse,
+    check_reconstructions_blurred,
+)
 from ebb.doctor.run_checks import RUN_CHECKS
 from ebb.doctor.run_subject import RunSubject
 from ebb.events import finished
@@ -30,7 +37,7 @@ from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
 from ebb.networks.unet import UNet
 from ebb.recipe.groups import DiTRecipe, UNetRecipe
-from ebb.recipe.recipe import Recipe
+from ebb.recipe.recipe import AutoencoderRecipe, Recipe
 from ebb.run.train import train
 
 SMALL: dict[str, Any] = {
@@ -70,6 +77,52 @@ def level_run(folder: Path, seed: int, fields: dict[str, Any]) -> list[str]:
     run = finished(train("digits", Recipe(**SMALL | fields, seed=seed), run=folder))
     seen = Round()
     seen.examine(lambda: RunSubject(run), [each for each in RUN_CHECKS if "drives" in each.__name__], "the run")
+    return [finding.symptom for finding in seen.findings] + seen.unchecked
+
+
+CODEC = {"kind": "autoencoder", "steps": 150, "batch": 32, "sheets": 1, "precision": "fp32"}
+
+NARROW: dict[str, Any] = {"factor": 2, "latent": 4, "width": 16}
+
+CODECS: tuple[dict[str, Any], ...] = (
+    {"kind": "kl", **NARROW},
+    {"kind": "kl", **NARROW, "latent": 2},
+    {"kind": "kl", **NARROW, "latent": 8},
+    {"kind": "kl", **NARROW, "beta": 1e-3},
+    {"kind": "kl", **NARROW, "distance": "l2"},
+    {"kind": "kl", **NARROW, "residual": True},
+    {"kind": "vq", **NARROW, "codes": 256},
+    {"kind": "vq", **NARROW, "codes": 64},
+    {"kind": "vq", **NARROW, "codes": 512},
+    {"kind": "kl", **NARROW, "width": 32},
+)
+"""Ten ways in which an autoencoder may be well."""
+
+WEIGHED: tuple[dict[str, Any], ...] = tuple({"kind": "kl", **NARROW, "beta": beta} for beta in (3.0, 10.0, 30.0, 100.0))
+"""A divergence that outweighs the pictures."""
+
+FAR: tuple[dict[str, Any], ...] = tuple(
+    {"kind": "vq", **NARROW, "codes": codes, "far": far} for codes in (64, 256) for far in (0.7, 0.9)
+)
+"""Codebooks of which a share is moved far from every vector after training."""
+
+LITTLE: tuple[dict[str, Any], ...] = (
+    {"kind": "kl", "factor": 8, "latent": 1, "width": 16},
+    {"kind": "kl", "factor": 8, "latent": 2, "width": 16},
+    {"kind": "vq", "factor": 8, "latent": 2, "width": 16, "codes": 16},
+)
+"""Latents that hold too little of a picture."""
+
+
+def codec_run(check: Check[RunSubject], folder: Path, seed: int, fields: dict[str, Any]) -> list[str]:
+    """What a check finds in a run that trained an autoencoder with these fields."""
+    own = {name: value for name, value in fields.items() if name != "far"}
+    recipe = AutoencoderRecipe.model_validate(CODEC | {"autoencoding": own, "seed": seed})
+    subject, seen = RunSubject(finished(train("digits", recipe, run=folder))), Round()
+    if "far" in fields and subject.system.space is not None:
+        codebook = subject.system.space.autoencoder.codebook
+        codebook.sums[: round(fields["far"] * codebook.codes)] += 1e4
+    seen.examine(lambda: subject, [check], "the run")
     return [finding.symptom for finding in seen.findings] + seen.unchecked
 
 
@@ -122,6 +175,9 @@ Case = tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...], Callable[[P
 
 CASES: dict[str, Case] = {
     "one noise level drives the gradient": (LEVELS, HEALTHY, level_run),
+    "posterior collapse": (WEIGHED, CODECS, partial(codec_run, check_posterior_collapse)),
+    "dead codes": (FAR, CODECS, partial(codec_run, check_dead_codes)),
+    "reconstructions blurred": (LITTLE, CODECS, partial(codec_run, check_reconstructions_blurred)),
     "block cut off": (
         tuple({"kind": kind, "cut": True} for kind in KINDS),
         tuple({"kind": kind, "cut": False} for kind in KINDS),

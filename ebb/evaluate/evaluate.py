@@ -307,13 +307,13 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     return [*table, *(("note", warning) for warning in found.figures.warnings)]
 
 
-def evenness_in_words(found: Words) -> str:
+def evenness_in_words(words: Words) -> str:
     """How many words say nothing of places, and which; and the entropy along the other axis."""
-    even = found.everywhere
+    even = words.everywhere
     named = f" ({', '.join(even[:5])}{', …' if len(even) > 5 else ''})" if even else ""
     return (
-        f"{len(even)} of {len(found.concepts)} are looked at from everywhere alike (entropy over places above {EVEN:g})"
-        f"{named}; over words {found.over_words:.2f}; {found.prompts} prompts"
+        f"{len(even)} of {len(words.concepts)} are looked at from everywhere alike (entropy over places above {EVEN:g})"
+        f"{named}; over words {words.over_words:.2f}; {words.prompts} prompts"
     )
 
 

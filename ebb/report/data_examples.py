@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ebb.data.dataset import Dataset
+from ebb.data.images import PICTURES
 from ebb.doctor.data_subject import DataSubject
 from ebb.report.page import table
 from ebb.report.plot import bars
@@ -21,7 +22,10 @@ SHOWN, COLUMNS = 25, 5
 """Examples that are shown at random, and in a row of them."""
 
 IN_A_ROW, CLASSES = 10, 30
-"""Examples of a class that are shown, and classes."""
+"""Examples of a class that are shown, at most, and classes."""
+
+WIDE = 680
+"""Pixels of a row of a class: fewer examples are shown where each is wide, as a curve is."""
 
 MOST_SUSPECTS = 24
 """Suspects of one finding that are shown."""
@@ -49,19 +53,20 @@ def at_random(dataset: Dataset, album: Album) -> str:
     names = [called(dataset, row) for row in some]
     sheet = chosen(dataset, some, COLUMNS, names if any(names) else ())
     grid = album.drawn(sheet, f"{len(some)} of them at random")
-    return f'<div class="pair">{grid}<div>{by_class(dataset, album)}</div></div>\n'
+    drawn = "" if dataset.modality == PICTURES else " smooth"
+    return f'<div class="pair{drawn}">{grid}<div>{by_class(dataset, album)}</div></div>\n'
 
 
 def by_class(dataset: Dataset, album: Album) -> str:
-    """The first IN_A_ROW examples of each class in a row, for at most CLASSES of them."""
+    """Up to IN_A_ROW examples of each class in a row, for at most CLASSES of them."""
     if dataset.labels is None:
         return ""
-    parts = []
+    parts, count = [], max(1, min(IN_A_ROW, WIDE // chosen(dataset, [0], 1).width))
     for label, name in enumerate(dataset.names[:CLASSES]):
         rows = np.flatnonzero(dataset.labels == label)
-        some = np.sort(np.random.default_rng(label).permutation(rows)[:IN_A_ROW]).tolist()
+        some = np.sort(np.random.default_rng(label).permutation(rows)[:count]).tolist()
         if some:
-            parts.append(f"<span>{escape(name)}</span>{album.drawn(chosen(dataset, some, IN_A_ROW), name)}")
+            parts.append(f"<span>{escape(name)}</span>{album.drawn(chosen(dataset, some, count), name)}")
     left = len(dataset.names) - CLASSES
     more = f'<p class="soft">and {left:,} more classes</p>' if left > 0 else ""
     return f'<div class="classes">{"".join(parts)}</div>{more}'

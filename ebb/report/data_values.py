@@ -56,7 +56,7 @@ def levels(dataset: Dataset) -> str:
         drawn.append(histogram([("", colour, inner.tolist())], f"{name}, 256 levels", words, marks))
     said = "Counts by their square root. "
     said += "A red line marks an end that stands out: values were cut off there, or it is the background."
-    return f'<div class="grid">{"".join(drawn)}</div>\n<p class="soft">{escape(said)}</p>\n'
+    return f'<div class="grid values">{"".join(drawn)}</div>\n<p class="soft">{escape(said)}</p>\n'
 
 
 def columns(dataset: Dataset) -> str:
@@ -77,4 +77,4 @@ def columns(dataset: Dataset) -> str:
     left = len(scale.names) - COLUMNS
     more = f'<p class="soft">and {left:,} more columns</p>\n' if left > 0 else ""
     missing = '<p class="soft">Counts by their square root. No value is missing: such data is refused.</p>\n'
-    return f'<div class="grid">{"".join(drawn)}</div>\n{more}{missing}'
+    return f'<div class="grid values">{"".join(drawn)}</div>\n{more}{missing}'

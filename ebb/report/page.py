@@ -44,6 +44,7 @@ border-radius:1px;margin-right:.4rem;vertical-align:middle}
 .suspects figcaption,.classes span{overflow-wrap:anywhere}.suspects figure{min-width:0}
 .classes{display:grid;gap:.4rem .9rem;grid-template-columns:minmax(3rem,max-content) 1fr;align-items:center}
 .classes span{max-width:9rem;font-size:.9rem}.classes figcaption{display:none}
+.values figure{max-width:32rem}.smooth img{image-rendering:auto}
 details{margin:.5rem 0}summary{cursor:pointer;color:var(--soft)}
 """
 
