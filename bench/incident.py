@@ -154,6 +154,8 @@ def outcome(lines: list[float], tallies: list[np.ndarray], drives: str) -> Outco
     """Where the smoothed loss left its lowest for good, and the levels that had risen most between the two."""
     losses = np.array(lines)
     finite = losses[np.isfinite(losses)]
+    if not len(finite):
+        return Outcome(LINE, "", float("nan"), float(losses[-1]), drives)
     curve = smoothed(finite) if len(finite) >= 5 else finite
     best = int(curve.argmin())
     far = len(finite) < len(losses) or curve[-1] > ROSE * curve[best]
