@@ -2,13 +2,15 @@
 # make test-full: the long forms too (more examples, sizes and whole runs).  make test-long: these alone.
 # make demo-text: text to image from nothing: scenes of shapes, trained, asked for by prompts, read by a judge; ten minutes.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
+# make rules MNIST=mnist/: the tables of docs/rules.md, each rule measured (half an hour of one core; goes on where it stopped).
 # make stub: ebb/__init__.pyi from the table in ebb/__init__.py, after a name was added there.
 # make bench-quality MNIST=mnist/ CIFAR10=cifar10-train.zip: ebb against its peers at equal seconds, into RESULTS=runs/quality
 #   (nine hours of training and half as many of sampling; the same command goes on where it stopped).
 # make bench-step: a training step against peers: images/s at equal arithmetic, memory, time to the first update.
 # make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
+# make bench-incident: runs that diverge after thousands of updates, at which noise level, and what stops them (minutes).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
-# make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show (ten minutes).
+# make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show.
 PYTHON ?= python3
 BIN := .venv/bin
 RESULTS := runs/quality
@@ -16,7 +18,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # what was compiled once is kept, whatever the environment says: thousands of lines are, with their checks, in each process
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-cures bench-words tables stub clean
+.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words tables rules stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -93,9 +95,12 @@ bench-guard: .venv/dev
 bench-doctor: .venv/dev
 	$(BIN)/python bench/doctor.py --seed 1
 
+bench-incident: .venv/dev
+	$(BIN)/python bench/incident.py
+
 bench-words: .venv/dev
-	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 48 --data.size 16 \
-		--precision fp32 --grids 1 --times "logit_normal(mean=1.0)"
+	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 32 \
+		--precision fp32 --sheets 1 --times "logit_normal(mean=1.0)"
 	$(BIN)/python bench/words.py runs/words
 
 bench-cures: .venv/dev
@@ -103,6 +108,9 @@ bench-cures: .venv/dev
 
 tables: .venv/dev
 	$(BIN)/python docs/tables.py
+
+rules: .venv/dev
+	$(BIN)/python bench/rules.py --data digits "$(MNIST)"
 
 stub: .venv/dev
 	$(BIN)/python docs/stub.py

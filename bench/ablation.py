@@ -34,7 +34,7 @@ from ebb.evaluate.measure import Classes, measure
 from ebb.events import finished
 from ebb.judge.ensemble import load_ensemble, save_ensemble, train_ensemble
 from ebb.machine import keep_freed_memory
-from ebb.recipe.recipe import Recipe, resolved
+from ebb.recipe.recipe import DiffusionRecipe, resolved
 from ebb.recipe.starting import complete
 from ebb.run.build import build, updates_of
 from ebb.run.plan import pace, rate_of
@@ -113,7 +113,7 @@ def trained(
 ) -> tuple[System, dict[str, Any]]:
     """The system after `steps` updates, else as many as fit in `seconds` by the pace of a few that are thrown away."""
     fields = {name: value for name, value in settings.items() if name != "change"}
-    asked = Recipe.model_validate({"seed": seed, "precision": "bf16"} | fields)
+    asked = DiffusionRecipe.model_validate({"seed": seed, "precision": "bf16"} | fields)
     learnt = finished(prepared(asked, dataset))
     recipe, _ = complete(asked, facts_of(learnt))
     steps = steps or max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))

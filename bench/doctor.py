@@ -71,7 +71,7 @@ def saved(name: str, **arrays: np.ndarray) -> str:
 def trained(name: str, data: str = "digits", **fields: Any) -> Path:
     """A run of STEPS small updates, or what is left of it where training gives up; made once."""
     folder = SCRATCH / name
-    recipe = Recipe.model_validate(COMMON | fields)
+    recipe = Recipe(**COMMON | fields)
     try:
         return finished(train(data, recipe, run=folder))
     except UsageError:

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from mistakes import MISTAKES, widened
 
+from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
 from ebb.data.pictures import batches, to_unit
-from ebb.data.scan import Images, read
+from ebb.data.scan import read
 from ebb.errors import EbbError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.figures import Pile, Sets, frechet, neighbours
@@ -60,7 +61,8 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
     "targets": {name: LINEAR | {"prediction": name} for name in ("noise", "data", "v", "velocity")},
     "guidance": {f"{scale:g}": {"guidance": scale} for scale in (0.0, 1.0, 3.0, 7.5, 15.0)},
     "paths": {
-        name: COSINE | {"path": name} for name in ("ddpm_linear", "beta_table", "cosine", "cosine(s=0.008)", "linear")
+        name: COSINE | {"path": name}
+        for name in ("ddpm_linear", "beta_table(betas='scaled_linear')", "cosine", "cosine(s=0.008)", "linear")
     },
     "weights": {
         "unit": COSINE,
@@ -88,16 +90,16 @@ def learnt(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in HOW}
 
 
-def pile(pixels: np.ndarray, labels: np.ndarray, judge: Ensemble) -> Pile:
+def pile(rows: np.ndarray, labels: np.ndarray, judge: Ensemble) -> Pile:
     """Images with what the judge sees in them."""
-    return Pile(pixels, labels, extract(judge, batches(pixels)))
+    return Pile(rows, labels, extract(judge, batches(rows)))
 
 
 @dataclass(frozen=True)
 class Bench:
     """What all rows of one data set share."""
 
-    images: Images
+    dataset: Dataset
     judge: Ensemble
     updates: int
     n: int
@@ -105,23 +107,23 @@ class Bench:
     @property
     def key(self) -> dict[str, Any]:
         """What a line is of, besides its settings and its seed."""
-        return {"data": self.images.summary.name, "updates": self.updates, "n": self.n}
+        return {"data": self.dataset.summary.name, "updates": self.updates, "n": self.n}
 
     @cached_property
     def real(self) -> tuple[Pile, Pile]:
         """As many real images as there are samples, for the floor, and the reference."""
-        of = zip(*(split(rows, self.n, 0) for rows in (self.images.pixels, self.images.labels)), strict=True)
-        floor, reference = (pile(pixels, labels, self.judge) for pixels, labels in of)
+        of = zip(*(split(of_all, self.n, 0) for of_all in (self.dataset.rows, self.dataset.labels)), strict=True)
+        floor, reference = (pile(rows, labels, self.judge) for rows, labels in of)
         return floor, reference
 
     def trained(self, settings: dict[str, Any], seed: int) -> Built:
         """The parts after the updates, of 64 images each."""
-        patch = 1 if self.images.summary.shape[-1] <= 8 else 2
+        patch = 1 if self.dataset.summary.shape[-1] <= 8 else 2
         small = {"width": 16, "depth": 1, "patch": patch, "multipliers": (1, 2)}
         usual = {"seed": seed, "precision": "fp32", "batch": 64, "network": small, "steps": self.updates, "sheets": 1}
         fields = {name: value for name, value in settings.items() if name != "mistake"}
         asked = DiffusionRecipe.model_validate(usual | fields)
-        data = finished(prepared(asked, self.images))
+        data = finished(prepared(asked, self.dataset))
         recipe, _ = complete(asked, facts_of(data))
         parts = build(recipe, data, CPU)
         if "mistake" in settings:
@@ -132,21 +134,21 @@ class Bench:
 
     def by_level(self, system: System) -> list[float | None]:
         """The error of x̂0 at rising log-SNR over that of the mean image, on images that were not trained on."""
-        unseen = self.images.held_out
-        x0, cond = to_unit(torch.from_numpy(unseen.pixels[:128])), {"label": torch.from_numpy(unseen.labels[:128])}
+        unseen = self.dataset.held_out
+        x0, cond = to_unit(torch.from_numpy(unseen.rows[:128])), {"label": torch.from_numpy(unseen.labels[:128])}
         found = levels(system.denoiser, x0, cond, x0, bins=LEVELS)
         return [loss and trivial and loss / trivial for loss, trivial in zip(found.loss, found.trivial, strict=True)]
 
     def drawn(self, system: System, settings: dict[str, Any]) -> dict[str, Any]:
         """The figures of the samples, with labels as the data has them: each with its 95 % interval and its floor."""
-        labels = np.random.default_rng(0).choice(self.images.labels, self.n)
+        labels = np.random.default_rng(0).choice(self.dataset.labels, self.n)
         asked = {"steps": 16, "solver": "dpmpp_2m", "grid": "log_snr", "precision": "fp32"}
         samples = system.sample(self.n, label=labels.tolist(), guidance=(HOW | settings)["guidance"], **asked)
         samples = widened(samples) if settings.get("mistake") == "half_range" else samples
         mine, (floor, reference) = pile(to_pixels(samples), labels, self.judge), self.real
         sets = Sets(mine, floor, reference, self.judge, 0, 20)
         found = dict(frechet(sets)) | dict(neighbours(sets))
-        share, real = (label_accuracy(self.judge, each.rows, each.labels, None)[0] for each in (mine, floor))
+        share, real = (label_accuracy(self.judge, each.features, each.labels, None)[0] for each in (mine, floor))
         low, high = wilson(share, self.n)
         accuracy = {"value": share, "low": low, "high": high, "floor": real}
         return {name: vars(found[name]) for name in ("Fréchet distance", "recall")} | {"label accuracy": accuracy}
@@ -166,18 +168,18 @@ class Bench:
             yield facts | {"levels": self.by_level(system)} | self.drawn(system, settings)
 
 
-def judge_of(images: Images, folder: Path) -> Ensemble:
+def judge_of(dataset: Dataset, folder: Path) -> Ensemble:
     """The classifiers that judge, trained once and kept in the folder."""
-    file, fingerprint = folder / f"{images.summary.fingerprint[:12]}.safetensors", images.summary.fingerprint
+    file, fingerprint = folder / f"{dataset.summary.fingerprint[:12]}.safetensors", dataset.summary.fingerprint
     known = load_ensemble(file, fingerprint)
     if known is None:
-        aside = (images.held_out.pixels, images.held_out.labels)
-        known = train_ensemble(images.pixels, images.labels, len(images.names), held_out=aside)
+        aside = (dataset.held_out.rows, dataset.held_out.labels)
+        known = train_ensemble(dataset.rows, dataset.labels, len(dataset.names), seconds=20, held_out=aside)
         save_ensemble(file, *known, fingerprint)
     return known[0].eval().requires_grad_(False)
 
 
-def read_small(where: str, cache: Path) -> Images:
+def read_small(where: str, cache: Path) -> Dataset:
     """The images, at SIDE pixels at most."""
     return read(where, cache=cache) if where == "digits" else read(where, size=SIDE, cache=cache)
 
@@ -237,10 +239,18 @@ def table(name: str, lines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(out)
 
 
+def filled(page: str, tables: dict[str, str]) -> str:
+    """The page with each table between its two marks: `<!-- targets -->` and `<!-- /targets -->`."""
+    for name, text in tables.items():
+        before, mark, rest = page.partition(f"<!-- {name} -->\n")
+        page = f"{before}{mark}{text}\n{rest[rest.index(f'<!-- /{name} -->') :]}" if mark else page
+    return page
+
+
 def made(where: str, how: argparse.Namespace, results: Path) -> None:
     """Train, draw and judge every row of the tables that has no line yet, the first seed of all before the second."""
-    images = read_small(where, how.out)
-    bench = Bench(images, judge_of(images, how.out), how.updates, how.n)
+    dataset = read_small(where, how.out)
+    bench = Bench(dataset, judge_of(dataset, how.out), how.updates, how.n)
     for seed in how.seeds:
         for rows in missing(bench, how.tables, seed, results):
             for line in bench.lines(learnt(rows[0]), rows, seed):
@@ -257,6 +267,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1))
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--n", type=int, default=500, help="samples")
+    parser.add_argument("--page", type=Path, help="a page of Markdown whose marked tables are filled, docs/rules.md")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "rules", help="judges and results.jsonl")
     how = parser.parse_args()
     if wrong := [name for name in how.tables if name not in TABLES]:
@@ -270,8 +281,11 @@ def main() -> None:
             made(where, how, results)
     except EbbError as error:
         sys.exit(str(error))
-    for name in how.tables:
-        print(f"\n{name}\n\n{table(name, known_lines(results))}")
+    tables = {name: table(name, known_lines(results)) for name in how.tables}
+    if how.page:
+        how.page.write_text(filled(how.page.read_text(encoding="utf8"), tables), encoding="utf8")
+    for name, text in tables.items():
+        print(f"\n{name}\n\n{text}")
 
 
 if __name__ == "__main__":

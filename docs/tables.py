@@ -29,6 +29,8 @@ from ebb.sample.adaptive import follow
 
 DOCS = File(__file__).parent
 STEPS = (50, 200)
+SMOOTH = [path for path in ebb.PATHS.values() if not isinstance(path, ebb.BetaTable)]
+"""The paths of the tables: an order is one of smooth functions, and a table of betas has corners."""
 
 
 def first_sentence(of: Any) -> str:
@@ -109,7 +111,7 @@ def deterministic() -> Iterable[Sequence[str]]:
     yield "name", "class", "calls a step", "order", "measured", "what it is"
     for name, solver in ebb.SOLVERS.items():
         if not asked(solver)[1]:
-            found = [order(solver, *flow) for path in ebb.PATHS.values() for flow in flows(path)]
+            found = [order(solver, *flow) for path in SMOOTH for flow in flows(path)]
             measured = f"{min(found):.2f} – {max(found):.2f}"
             yield f"`{name}`", class_of(solver), calls(solver), f"{solver.order}", measured, first_sentence(solver)
 
@@ -129,7 +131,7 @@ def stochastic() -> Iterable[Sequence[str]]:
     yield "name", "class", "calls a step", "order", f"mean, {few} steps", "covariance", f"at {many} steps", "what it is"
     for name, solver in ebb.SOLVERS.items():
         if asked(solver)[1]:
-            worst = [[moments(solver, path, steps) for path in ebb.PATHS.values()] for steps in STEPS]
+            worst = [[moments(solver, path, steps) for path in SMOOTH] for steps in STEPS]
             (mean, covariance), later = (map(max, zip(*errors, strict=True)) for errors in worst)
             gain = max(mean, covariance) / max(later)
             figures = f"{mean:.4f}", f"{covariance:.4f}", f"{gain:.1f} times nearer"
@@ -145,7 +147,7 @@ def guides() -> Iterable[Sequence[str]]:
     """A row for each guide: the worst difference over the paths."""
     yield "guide", "what it computes", "off", "held against", "worst difference"
     for one in GUIDES:
-        worst = max(one.difference(path) for path in ebb.PATHS.values())
+        worst = max(one.difference(path) for path in SMOOTH)
         formula = first_sentence(one.formula).replace("|", "\\|")  # bars would end the cell
         yield f"`{one.call}`", formula, one.off, one.difference.__doc__ or "", f"{worst:.0e}" if worst else "0"
 

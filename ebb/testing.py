@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ebb.guide.cfg import Guide
+from ebb.networks.evaluating import evaluating
+from ebb.networks.reach import unreached
 from ebb.process.denoiser import Cond, Denoiser, answer
 from ebb.process.exact import Gaussian, Mixture
 from ebb.process.moment import at
@@ -101,7 +104,8 @@ def check_prediction(prediction: Prediction, path: Path) -> None:
 def check_network(
     network: torch.nn.Module, shapes: Sequence[tuple[int, ...]], cond: Callable[[int], Mapping[str, Tensor]]
 ) -> None:
-    """Output of the input's shape, samples that do not see each other, time that matters, and no BatchNorm.
+    """Output of the input's shape, samples that do not see each other, no BatchNorm, and a time that matters and, as
+    each condition, reaches every block of a kind of which it reaches any (`ebb.networks.reach.unreached`).
 
     `shapes` are sample shapes [c, *size]; `cond(n)` the conditions of a batch of n. Weights are randomised first, since
     networks begin as the zero function.
@@ -124,6 +128,18 @@ def check_network(
         close("a sample alone and in a batch", together[1:2], alone, 1e-4)
         if torch.allclose(together, later, atol=1e-6):
             raise AssertionError("the output does not depend on time: is the clock wired?")
+        reaches_every_block(network, x, time, cond(3))
+
+
+def reaches_every_block(network: torch.nn.Module, x: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> None:
+    """Raise AssertionError, with their names, for blocks that the time or a condition does not reach."""
+    others = {name: {**cond, name: rows.roll(1, 0)} for name, rows in cond.items()}
+    for what, told, given in (("time", time / 2, cond), *((name, time, each) for name, each in others.items())):
+        with evaluating(network), torch.no_grad():
+            asked, elsewhere = partial(network, x, time, cond), partial(network, x.roll(1, 0), time, cond)
+            found = unreached(network, asked, partial(network, x, told, given), elsewhere)
+        if found:
+            raise AssertionError(f"{what} does not reach {', '.join(found)}, but other blocks of their kind")
 
 
 def normal(path: Path) -> Gaussian:

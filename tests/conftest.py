@@ -139,6 +139,7 @@ def paced(monkeypatch):
 
         monkeypatch.setattr("ebb.run.plan.timed", timed)
         monkeypatch.setattr("ebb.run.plan.multiplies_bf16", lambda device: True)
+        monkeypatch.setattr("ebb.run.plan.rounded", lambda *_: "")
 
     return paced
 

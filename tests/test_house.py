@@ -20,7 +20,8 @@ import ebb
 from ebb.cli import main
 from ebb.cli.form import Form
 from ebb.cli.parse import verb as verb_of
-from ebb.recipe.recipe import flat, options
+from ebb.recipe.document import options
+from ebb.recipe.recipe import flat
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "ebb").rglob("*.py"))
@@ -195,7 +196,7 @@ def test_options_have_names_and_types():
     assert found == {
         ("understand.cost", "attention_flop"),
         ("understand.probe", "see"),
-        ("recipe.recipe", "to_yaml"),
+        ("recipe.document", "to_yaml"),
         ("recipe.recipe", "__new__"),
     }
 
@@ -377,13 +378,13 @@ def test_importing_the_package_imports_nothing_that_takes_time():
 
 
 OPTIONS = {
-    "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "clock", "sigma_data",
+    "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "objective", "clock", "sigma_data",
     "condition_dropout", "precision", "engine", "sheets", "ema_halflife", "data.size", "data.channels", "data.flip", "data.window",
-    "kind", "autoencoder", "reflow", "pairs", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
+    "kind", "autoencoder", "reflow", "pairs", "teacher", "method", "guidances", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
-    "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.decay", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
+    "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.decay", "optimiser.schedule", "optimiser.search", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
     "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.guides", "sample.noise_scale", "sample.precision",
 }  # fmt: skip
 HOW = {"steps", "guidance", "guide", "noise_scale", "solver", "grid", "precision"}
@@ -391,6 +392,7 @@ EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "dry_run", "log"} | OPTIONS,
+    "distil": {"run", "method", "budget", "steps", "batch", "seed", "fresh", "log"},
     "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile", "explain"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "log",
@@ -404,7 +406,7 @@ VERBS = {
     "edit shift": EDIT | {"plus", "minus", "scale"},
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
-    "doctor": {"data"},
+    "doctor": {"data", "out"},
     "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
     "config show": set(),
     "config validate": set(),

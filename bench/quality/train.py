@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ebb.data.pictures import sent
 from ebb.data.scan import read
 from ebb.machine import keep_freed_memory
-from ebb.recipe.recipe import from_yaml
+from ebb.recipe.document import from_yaml
 from ebb.run.meter import peak_memory_mb
 from ebb.system.system import load
 

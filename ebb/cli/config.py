@@ -10,7 +10,8 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.output import echo
-from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat, from_yaml, to_yaml
+from ebb.recipe.document import from_yaml, to_yaml
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat
 
 
 @dataclass(frozen=True)

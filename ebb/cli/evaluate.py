@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
 from ebb.cli.output import LogKind, Reader, Rows, echo, reported, table
+from ebb.errors import UsageError
 from ebb.events import Progress
 from ebb.terminal import command
+
+if TYPE_CHECKING:
+    from ebb.doctor.finding import Diagnosis
 
 
 @dataclass(frozen=True)
@@ -157,11 +161,39 @@ class Doctor:
     """run folder, or data as `ebb train` takes it"""
     data: str | None = None
     """where the data of a run is now, if it was moved; it must be the same"""
+    out: Path | None = None
+    """the page about data, an .html; without it runs/NAME-data.html"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print every finding; exit code 1 if one of them is an error."""
+        from ebb.doctor.diagnose import names_data
+
+        found = self.of_data(console) if self.data is None and names_data(self.where) else self.of_model(console)
+        if any(finding.severity == "error" for finding in found.findings):
+            sys.exit(1)
+
+    def of_data(self, console: Console) -> Diagnosis:
+        """Examine data, and write the page about it."""
+        from ebb.doctor.diagnose import examined
+        from ebb.report.data_report import place_of, write_data_report
+
+        target = place_of(self.where, self.out)
+        with Reader(console) as reader:
+            found, data = examined(self.where, reader.show)
+            if data is not None:
+                reader.show(Progress("drawing the page"))
+                write_data_report(data, found, target)
+        echo(console, str(found))
+        if data is not None:
+            echo(console, f"page     {target}")
+        return found
+
+    def of_model(self, console: Console) -> Diagnosis:
+        """Examine a run or a checkpoint, and show what was found in the run's report."""
         from ebb.doctor.diagnose import diagnose
 
+        if self.out is not None:
+            raise UsageError("--out names a page about data; that of a run is RUN/report.html", "leave --out out")
         with Reader(console) as reader:
             reader.show(Progress("examining"))
             found = diagnose(self.where, data=self.data, progress=reader.show)
@@ -170,5 +202,4 @@ class Doctor:
             from ebb.report.run_report import write_report
 
             echo(console, f"report   {write_report(Path(self.where))}")
-        if any(finding.severity == "error" for finding in found.findings):
-            sys.exit(1)
+        return found

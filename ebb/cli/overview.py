@@ -19,6 +19,7 @@ from ebb.errors import EbbError
 
 VERBS = {
     "train": "ebb.cli.train.Train",
+    "distil": "ebb.cli.distil.Distil",
     "sample": "ebb.cli.sample.Sample",
     "edit": "ebb.cli.edit.EditVerb",
     "evaluate": "ebb.cli.evaluate.Evaluate",

@@ -19,7 +19,7 @@ def run(arguments: Sequence[str]) -> None:
     except ValueError as error:
         from pydantic import ValidationError
 
-        from ebb.recipe.recipe import explained
+        from ebb.recipe.document import explained
 
         if not isinstance(error, ValidationError):
             raise

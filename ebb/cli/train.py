@@ -16,7 +16,8 @@ from rich.console import Console
 from ebb.cli.form import Form
 from ebb.cli.output import LogKind, echo, reported, table
 from ebb.errors import UsageError
-from ebb.recipe.recipe import Recipe, fitting, flat, from_yaml, validated
+from ebb.recipe.document import fitting, from_yaml, validated
+from ebb.recipe.recipe import Recipe, flat
 from ebb.terminal import command
 
 
@@ -48,9 +49,9 @@ class Train:
         if self.dry_run:
             self.rehearse(asked, console, began)
             return
-        from ebb.run.train import train
+        from ebb.verbs import learn
 
-        work = train(self.source, asked, run=self.run, fresh=self.fresh, began=began)
+        work = learn(self.source, asked, run=self.run, fresh=self.fresh, began=began)
         folder = reported(work, console, self.log)
         if self.log == "json":
             return

@@ -13,6 +13,7 @@ from ebb.data.images import PICTURES
 from ebb.data.match import Match
 from ebb.data.metadata import NOTHING, Metadata
 from ebb.data.modality import Modality
+from ebb.data.originals import Originals
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Dataset:
     unlabelled.
 
     `captions` has one for each example, "" where it is missing; None where the source has none. `metadata` is what
-    further fields of a metadata.jsonl say, where they are asked for.
+    further fields of a metadata.jsonl say, where they are asked for; `originals` the pictures that were read.
     """
 
     rows: np.ndarray
@@ -74,6 +75,7 @@ class Dataset:
     captions: tuple[str, ...] | None = None
     metadata: Metadata = NOTHING
     modality: Modality = PICTURES
+    originals: Originals | None = None
     apart: int = 1
     """examples so many places apart share no value: windows of one series that are nearer overlap"""
 

@@ -13,6 +13,7 @@ from shlex import quote
 from typing import IO, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ebb.data.upright import upright, upright_size
@@ -76,8 +77,15 @@ class Head:
 
     def cut(self, shape: Sequence[int]) -> float:
         """The share of its area that is cut off when it is scaled to cover [c, h, w] and cropped."""
-        wider = self.width * shape[1] / (self.height * shape[2])
-        return 1 - min(wider, 1 / wider)
+        return float(lost(np.array([[self.height, self.width]]), shape)[0])
+
+
+def lost(sizes: NDArray[np.int64], shape: Sequence[int]) -> NDArray[np.float64]:
+    """The share of the area of each picture of sizes [n, (height, width)] that is cut off when it is scaled to cover
+    [c, h, w] and cropped, [n]."""
+    wider = sizes[:, 1] * shape[1] / (sizes[:, 0] * shape[2])
+    shares: NDArray[np.float64] = 1 - np.minimum(wider, 1 / wider)
+    return shares
 
 
 def cut_off(shares: Sequence[float]) -> str:

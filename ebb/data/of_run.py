@@ -11,7 +11,7 @@ from ebb.data.reading import as_asked
 from ebb.data.series import Series, Vectors, agreed
 from ebb.data.sources import COME
 from ebb.errors import DataError
-from ebb.recipe.recipe import from_yaml
+from ebb.recipe.document import from_yaml
 from ebb.store import checkpoint
 from ebb.store.place import by_name, expanded
 

@@ -20,6 +20,7 @@ from ebb.data.decode import Head, Shape, cut_off
 from ebb.data.held_out import CHUNK, LEAST, held_back, parted
 from ebb.data.listing import way_out
 from ebb.data.metadata import NOTHING, Fields, Metadata, checked, metadata_of
+from ebb.data.originals import Originals
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Decoded, Scan, Source, Split
 from ebb.errors import DataError, UsageError
@@ -238,7 +239,8 @@ def _summed(source: Source, part: Decoded, metadata: Metadata, names: tuple[str,
         examples=fingerprint,
         matches=source.matches,
     )
-    return Dataset(pixels, labels, names, summary, None, texts, metadata)
+    originals = Originals.of(split, part.heads, usable)
+    return Dataset(pixels, labels, names, summary, None, texts, metadata, originals=originals)
 
 
 def _look(

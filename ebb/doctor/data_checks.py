@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from ebb.data.classes import IMBALANCE
 from ebb.doctor.data_beside import BESIDE_CHECKS
-from ebb.doctor.data_subject import ALIKE, MOST_HELD_OUT, DataSubject, Noted, some
-from ebb.doctor.finding import Check, Finding
+from ebb.doctor.data_looks import LOOK_CHECKS
+from ebb.doctor.data_subject import ALIKE, MOST_HELD_OUT, DataSubject, Noted, some, worst
+from ebb.doctor.finding import Check, Finding, Suspect
 from ebb.errors import DataError
 from ebb.shapes import sides
 
@@ -34,11 +35,6 @@ after contrast × 1.2 they are 30 %, 99 % and 40 %."""
 SUREST, DOUBTED, STUBBORN = 300, 0.025, 0.5
 """See `check_mislabelled`: how many images a classifier is surest of (at most a quarter), and the errors allowed there:
 in absolute terms, and as a share of the errors it makes among all."""
-
-
-def worst(names: list[str]) -> str:
-    """The first five names."""
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def check_values_not_in_range(data: DataSubject) -> Finding | None:
@@ -102,6 +98,7 @@ def check_near_duplicates(data: DataSubject) -> Finding | None:
         f"{having:,} of {compared:,} images compared correlate above {ALIKE} with another: {worst(names)}",
         "one picture saved twice, at another quality, size or brightness; or neighbouring frames of one film",
         "keep one of each: they are memorised first, and no hash of the files finds them",
+        suspects=tuple(Suspect((int(a), int(b)), "almost the same") for a, b in pairs),
     )
 
 
@@ -136,6 +133,7 @@ def check_constant(data: DataSubject) -> Finding | None:
         f"{count:,} of {len(data.read.rows):,}: {names}",
         "failed renderings or downloads, or crops of empty places",
         "delete them: the model learns to make them",
+        suspects=data.examples("constant"),
     )
 
 
@@ -194,6 +192,7 @@ def check_mislabelled(data: DataSubject) -> Finding | None:
     classes = data.read.names
     wrong = [i for i in order if seems[i] != given[i]]
     named = [f"{data.names[which[i]]} labelled {classes[given[i]]}, seems {classes[seems[i]]}" for i in wrong[:5]]
+    doubtful = [i for i in wrong if sure[i] >= sure[top[-1]]]
     return Finding(
         "mislabelled",
         "some labels are wrong",
@@ -201,6 +200,10 @@ def check_mislabelled(data: DataSubject) -> Finding | None:
         "labels given by a careless hand or from file names, or images and labels in different orders",
         "look at these images and correct their labels",
         "error" if share > 0.1 else "warning",
+        suspects=tuple(
+            Suspect((int(which[i]),), f"labelled {classes[given[i]]}, seems {classes[seems[i]]} ({sure[i]:.0%})")
+            for i in doubtful
+        ),
     )
 
 
@@ -308,6 +311,7 @@ DATA_CHECKS: list[Check[DataSubject]] = [
     check_too_few_images,
     check_mixed_sizes,
     check_mostly_cut_off,
+    *LOOK_CHECKS,
     check_mislabelled,
 ]
 """Every check of data, in the order in which they are made; the slowest last."""

@@ -6,10 +6,9 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,11 @@ from torch import Tensor
 from ebb.data import scan
 from ebb.data.dataset import Dataset
 from ebb.data.reading import as_asked
-from ebb.data.sources import locate
-from ebb.doctor.finding import Finding, Severity
+from ebb.doctor.finding import Finding, Severity, Suspect
 from ebb.errors import DataError, UsageError
+from ebb.events import Progress, Sink, ignored
 from ebb.judge.features import fitted, probabilities
 from ebb.recipe.recipe import DiffusionRecipe
-from ebb.store import memory
 
 ALIKE = 0.995
 """The correlation of all values of two images from which they count as copies. JPEG at quality 80, noise of 4 levels
@@ -61,11 +59,16 @@ class DataSubject:
     floats: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, where: str | NDArray[np.generic] | Tensor) -> DataSubject:
+    def of(cls, where: str | NDArray[np.generic] | Tensor, progress: Sink = ignored) -> DataSubject:
         """Data by name, as `ebb.data.reading.as_asked` takes it, or as an array [n, c, h, w] or [n, h, w] (or of any
         shape, of which then only the values are judged). Raises the errors of reading."""
         if isinstance(where, str):
-            return cls(where, as_asked(where, DiffusionRecipe(), Path(tempfile.gettempdir()), hold_back=False))
+
+            def tick(stage: str, done: int, of: int) -> None:
+                progress(Progress(f"reading {stage}", done, of))
+
+            place = Path(tempfile.gettempdir())
+            return cls(where, as_asked(where, DiffusionRecipe(), place, progress=tick, hold_back=False))
         array = where.detach().cpu().numpy() if isinstance(where, Tensor) else where
         name = f"{type(where).__name__} {array.dtype} {list(array.shape)}"
         if not array.size:
@@ -91,14 +94,31 @@ class DataSubject:
         return sum(note.count for note in notes), ", ".join(name for note in notes for name in note.examples)
 
     @cached_property
-    def names(self) -> list[str]:
-        """What each image is called: its file where it has one and none was skipped, else its number."""
-        dataset = self.read
-        if "folder" in dataset.summary.kind:
-            source = locate(self.name, defaultdict(list), partial(memory.allocate, cache=Path(tempfile.gettempdir())))
-            if len(source.train.names) == len(dataset.rows):
-                return list(source.train.names)
-        return [f"#{index}" for index in range(len(dataset.rows))]
+    def names(self) -> Sequence[str]:
+        """What each example is called: its file where it has one, else its number."""
+        originals = self.read.originals
+        return [f"#{index}" for index in range(len(self.read.rows))] if originals is None else originals.names
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The row of each name."""
+        return {name: row for row, name in enumerate(self.names)}
+
+    def examples(self, *kinds: str) -> tuple[Suspect, ...]:
+        """The examples that the scan names under these kinds of note, each beside the first one that it equals."""
+        noted = [
+            (name, note.kind) for note in self.read.summary.findings for name in note.examples if note.kind in kinds
+        ]
+        found = [(self.places[name], why) for name, why in noted if name in self.places]
+        pairs = [(self.first_equal(row), row, why) for row, why in found]
+        return tuple(Suspect((row,) if first == row else (first, row), why) for first, row, why in pairs)
+
+    def first_equal(self, row: int) -> int:
+        """The first example that equals one."""
+        rows = self.read.rows
+        one = np.asarray(rows[row])
+        same = (np.asarray(rows[: row + 1]).reshape(row + 1, -1) == one.reshape(1, -1)).all(1)
+        return int(same.argmax())
 
     @cached_property
     def copies(self) -> tuple[NDArray[np.int64], int]:
@@ -166,7 +186,8 @@ class Noted:
             count=f"{count:,}", names=names, total=f"{total:,}", classes=f"{len(data.read.names):,}"
         )
         severity: Severity = "error" if count / total >= self.severe else "warning"
-        return Finding(self.name, self.symptom, evidence, self.cause, self.advice, severity)
+        suspects = data.examples(*self.kinds)
+        return Finding(self.name, self.symptom, evidence, self.cause, self.advice, severity, suspects=suspects)
 
 
 def as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -178,6 +199,11 @@ def as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
     low, high = (-1.0, 1.0) if -1 <= low < 0 and high <= 1 else (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
     levels: NDArray[np.uint8] = np.rint((values - low) * (255 / max(high - low, 1e-30))).astype(np.uint8)
     return levels
+
+
+def worst(names: Sequence[str]) -> str:
+    """The first five names."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def some(count: int, most: int) -> NDArray[np.int64]:

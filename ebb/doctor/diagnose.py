@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from ebb.data.images import PICTURES
 from ebb.data.modality import in_terms
 from ebb.doctor.data_checks import DATA_CHECKS
+from ebb.doctor.data_facts import facts_of
 from ebb.doctor.data_subject import DataSubject
 from ebb.doctor.finding import Check, Diagnosis, Finding, Round
 from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
+from ebb.doctor.run_autoencoder import AUTOENCODER_CHECKS
 from ebb.doctor.run_checks import OF_PICTURES, RUN_CHECKS
 from ebb.doctor.run_subject import RunSubject
 from ebb.doctor.run_way import show_temperatures, way_of
@@ -60,12 +62,17 @@ def diagnose(
             raise UsageError(f"{where} is no run whose data could have been moved", command("doctor", data))
         if (folder / "run.yaml").is_file():
             return of_run(folder, data, progress)
-        if (folder / "manifest.json").is_file():
+        if not names_data(where):
             return of_model(load(folder), str(where), None, None, progress)
-        return of_data(str(where), progress)
+        return examined(str(where), progress)[0]
     if isinstance(where, np.ndarray | Tensor):
-        return of_data(where, progress)
+        return examined(where, progress)[0]
     return of_model(where, type(where).__name__, shape, cond, progress)
+
+
+def names_data(where: str | Path) -> bool:
+    """Whether a name means data: it is neither a run nor a checkpoint."""
+    return not any((expanded(where) / file).is_file() for file in ("run.yaml", "manifest.json"))
 
 
 def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
@@ -107,28 +114,30 @@ def in_words_of(run: RunSubject, found: Diagnosis) -> Diagnosis:
 
 
 def checks_of(run: RunSubject) -> list[Check[RunSubject]]:
-    """The checks of a run; those that look at pictures where it makes these, or where that is not known."""
+    """The checks of a run: those that look at pictures where it makes these, or where that is not known; those of an
+    autoencoder where it trained one."""
     try:
-        pictures = run.system.modality == PICTURES
+        pictures, codec = run.system.modality == PICTURES, run.system.model.reconstructs
     except EbbError:  # each check says so
-        pictures = True
-    return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES]
+        pictures, codec = True, False
+    of_codec = AUTOENCODER_CHECKS if codec else []
+    return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES] + of_codec
 
 
-def of_data(where: str | np.ndarray | Tensor, progress: Sink) -> Diagnosis:
-    """What is wrong with data; that it cannot be read is a finding too."""
+def examined(where: str | np.ndarray | Tensor, progress: Sink = ignored) -> tuple[Diagnosis, DataSubject | None]:
+    """What is wrong with data, and the data; that it cannot be read is a finding too, and then there is none."""
 
     seen = Round(progress)
     progress(Progress("reading the data"))
     try:
-        data = DataSubject.of(where)
+        data = DataSubject.of(where, progress)
     except (DataError, DamagedError) as error:
         if not isinstance(where, str) or not expanded(where).exists():
             raise
-        return Diagnosis(where, "data", ["reading"], [unreadable(error)])
+        return Diagnosis(where, "data", ["reading"], [unreadable(error)]), None
     pictures = data.dataset is None or data.dataset.modality == PICTURES
     seen.examine(lambda: data, DATA_CHECKS if pictures else TABLE_CHECKS, "the data")
-    return seen.diagnosis(data.name, "data")
+    return replace(seen.diagnosis(data.name, "data"), facts=facts_of(data)), data
 
 
 def unreadable(error: EbbError) -> Finding:

@@ -16,10 +16,18 @@ Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """Examples that show a finding, by their rows in the data (side by side, where one is like another), and why."""
+
+    rows: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that is wrong: what a user sees, the figures that show it, why it happens, and what to do about it.
 
-    `commands` do it in a shell, one after the other, each to be pasted as it is.
+    `commands` do it in a shell, one after the other, each to be pasted as it is; `suspects` are what to look at first.
     """
 
     name: str
@@ -29,6 +37,7 @@ class Finding:
     advice: str
     severity: Severity = "warning"
     commands: tuple[str, ...] = ()
+    suspects: tuple[Suspect, ...] = ()
 
     def __str__(self) -> str:
         told = f"{self.severity}: {self.symptom}\n  {self.evidence}\n  because {self.cause}\n  → {self.advice}"
@@ -72,11 +81,16 @@ def causes_first(findings: Sequence[Finding]) -> list[Finding]:
     return own + brought
 
 
+SPOKEN = 3
+"""Warnings that a verdict names."""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What was looked at and what was found, JSON-able through dataclasses.asdict.
 
-    `checked` names the checks that were made; `unchecked` those that could not be, each as "name: why".
+    `checked` names the checks that were made; `unchecked` those that could not be, each as "name: why". `facts` say in
+    words what was looked at.
     """
 
     subject: str
@@ -88,10 +102,27 @@ class Diagnosis:
     """why it could not be kept in the run"""
     way: Way | None = None
     """of a run, how its samples come about"""
+    facts: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """Of data, whether it is fit to train on, and because of what; "" of anything else.
+
+        What is worth a look stops nobody, an error does.
+        """
+        if self.kind != "data":
+            return ""
+        errors, warnings = ([f.symptom for f in self.findings if f.severity == each] for each in ("error", "warning"))
+        if errors:
+            return f"fit to train: no, because {'; '.join(errors)}"
+        more = f"; and {len(warnings) - SPOKEN:,} more" if len(warnings) > SPOKEN else ""
+        worth = f"; worth a look first: {'; '.join(warnings[:SPOKEN])}{more}" if warnings else ""
+        return f"fit to train: yes, because none of {len(self.checked)} checks found an error{worth}"
 
     def __str__(self) -> str:
-        found = [str(finding) for finding in self.findings]
-        end = [] if found else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
+        head = [self.verdict, *self.facts] if self.verdict else []
+        found = [*head, *map(str, self.findings)]
+        end = [] if self.findings else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
         unkept = [f"not kept: {self.unkept}"] if self.unkept else []
         left = [f"could not check {reason}" for reason in by_reason(self.unchecked)]
         way = [str(self.way)] if self.way else []

@@ -14,6 +14,7 @@ from torch import nn
 from ebb.doctor.finding import Check, Finding
 from ebb.doctor.model_noise import check_noise_left, untaught
 from ebb.doctor.model_subject import NSR, SPREAD, STIRRED, Ask, ModelSubject, change, dead
+from ebb.doctor.model_wiring import check_block_cut_off
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.learned import LearnedVariance
 from ebb.process.path import LOUDEST, PATHS
@@ -76,7 +77,8 @@ def check_wrong_shape(model: ModelSubject) -> Finding | None:
     """Whether the model answers at all, and with an output of the input's shape (twice the channels if it also states
     a variance)."""
     x, wide = model.seen(1.0), isinstance(model.model, LearnedVariance)
-    expected = [len(x), x.shape[1] * (1 + wide), *x.shape[2:]]
+    answers = model.core.answers if isinstance(model.core, NetworkDenoiser) else 1
+    expected = [len(x), x.shape[1] * max(answers, 1 + wide), *x.shape[2:]]
     try:
         with model.at_rest():
             came = list(model.output(1.0).shape)
@@ -355,6 +357,7 @@ MODEL_CHECKS: list[Check[ModelSubject]] = [
     check_output_dead,
     check_time_ignored,
     check_condition_ignored,
+    check_block_cut_off,
     check_not_finite_at_the_ends,
     check_samples_mixed,
     check_chance_while_sampling,

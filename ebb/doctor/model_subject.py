@@ -189,17 +189,23 @@ class ModelSubject:
             return narrowest(self.network, lambda x: self.ask(x, clocked, cond), x)
 
     @cached_property
-    def shaken(self) -> Ask | None:
-        """The network with noise added to every parameter, which shows what is wired whatever training made of it.
+    def moved(self) -> nn.Module | None:
+        """A copy of the network with noise added to every parameter, which shows what is wired whatever training made
+        of it.
 
         Networks often begin as the zero function. None where the layers are not known.
         """
         if self.network is None:
             return None
-        moved, generator = copy.deepcopy(self.network).eval(), torch.Generator().manual_seed(0)
-        for parameter in moved.parameters():
+        copied, generator = copy.deepcopy(self.network).eval(), torch.Generator().manual_seed(0)
+        for parameter in copied.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator).to(parameter)
-        return answering(moved)
+        return copied
+
+    @property
+    def shaken(self) -> Ask | None:
+        """How to ask the copy that was `moved`."""
+        return None if self.moved is None else answering(self.moved)
 
 
 def answering(model: Any) -> Ask:

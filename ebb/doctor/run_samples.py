@@ -16,7 +16,7 @@ from ebb.doctor.run_subject import FINE, FINER, RunSamples, RunSubject, chosen
 from ebb.errors import DataError, UsageError
 from ebb.judge.ensemble import load_ensemble
 from ebb.judge.features import Features, extract, vote
-from ebb.recipe.recipe import of_diffusion
+from ebb.recipe.recipe import of_denoiser
 from ebb.sample.drift import drift
 from ebb.sample.trajectory import Point
 from ebb.system.model import scheme_of
@@ -197,7 +197,7 @@ def check_grainy(run: RunSubject) -> Finding | None:
 def check_guidance_untrained(run: RunSubject) -> Finding | None:
     """Guidance other than 1 in a run that never hid its labels: what it guides away from was never trained."""
     scale = run.system.sampling.guidance
-    if not run.system.conditioner.null() or scale == 1 or of_diffusion(run.recipe).condition_dropout:
+    if not run.system.conditioner.null() or scale == 1 or of_denoiser(run.recipe).condition_dropout:
         return None
     advice, commands = sampled_with(run, {"guidance": 1.0})
     return Finding(

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.data.dataset import Dataset
+from ebb.data.loader import Batch
 from ebb.data.of_run import data_of
 from ebb.doctor.commands import length_of, resuming, training_again
+from ebb.doctor.restored import RESTORED, Restored
 from ebb.encode.conditioner import Values, part
 from ebb.errors import DataError, EbbError, UsageError
 from ebb.guide.cfg import Guide
@@ -25,14 +27,18 @@ from ebb.networks.evaluating import differentiable, evaluating
 from ebb.process.denoiser import Cond, NetworkDenoiser, Wrapped, answer, target_error
 from ebb.process.moment import Time, each
 from ebb.process.times import DENSITIES, Density
+from ebb.recipe.document import from_yaml
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, Sampling, from_yaml, of_diffusion, resolved
+from ebb.recipe.recipe import Recipe, Sampling, of_denoiser, resolved
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float
 from ebb.system.requests import asked_for, labels_of, values_of
 from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System, load, locate
+from ebb.train.gradients import HALF, GradientProbe, LevelGradients
+from ebb.train.objectives.denoising import Denoising
+from ebb.train.objectives.weights import WEIGHTS
 
 DRAWN = 96
 """Samples that are drawn at the run's own settings."""
@@ -109,7 +115,7 @@ class RunSubject:
     @cached_property
     def density(self) -> Density:
         """The density of times it was trained with."""
-        found: Density = parse(resolved(of_diffusion(self.recipe).times), DENSITIES, "density")
+        found: Density = parse(resolved(of_denoiser(self.recipe).times), DENSITIES, "density")
         return found
 
     @cached_property
@@ -248,6 +254,27 @@ class RunSubject:
         eps = Noise.of(seed, len(x0))(0, x0)
         with evaluating(model):
             return target_error(model, x0, eps, t, cond).square().flatten(1).mean(1)
+
+    @cached_property
+    def level_gradients(self) -> LevelGradients:
+        """The gradient at each noise level: as the log has it last, else of the raw weights as they are now."""
+        logged = [entry["gradients"] for entry in self.log if isinstance(entry.get("gradients"), dict)]
+        if not logged:
+            return self.gradients_under(of_denoiser(self.recipe).weight)
+        return LevelGradients.read(logged[-1])
+
+    def gradients_under(self, weight: str) -> LevelGradients:
+        """The gradient of the raw weights at each noise level, under a loss weight; of training images, in float32."""
+        batch = Batch(*self.some(self.dataset, 2 * HALF))
+        return GradientProbe(batch, Denoising(self.density, parse(weight, WEIGHTS, "weight")))(self.raw.denoiser)
+
+    @cached_property
+    def restored(self) -> Restored:
+        """RESTORED training pictures through the autoencoder that it trained; UsageError where it trained none."""
+        if self.system.space is None:
+            raise UsageError(f"{self.folder} trained no autoencoder")
+        some = self.dataset.x(chosen(len(self.dataset.rows), RESTORED))
+        return Restored.of(self.system.space.autoencoder, some)
 
     @cached_property
     def gradients(self) -> Gradients:

@@ -17,9 +17,11 @@ from ebb.process.bins import centres
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.predict import determinant
 from ebb.process.times import Density
-from ebb.recipe.recipe import of_diffusion, resolved
+from ebb.recipe.recipe import of_denoiser, resolved
 from ebb.shapes import Float
 from ebb.terminal import command
+from ebb.train.gradients import LevelGradients, span
+from ebb.train.objectives.weights import WEIGHTS
 
 Array = NDArray[np.float64]
 
@@ -50,6 +52,11 @@ EARLY = 10_000
 
 OVERFIT = 1.05
 """How far the validation loss may rise above its lowest. It repeats bit for bit, so that its rise is the model's."""
+
+DRIVES, FEW = 0.6, 0.1
+"""The share of the squared gradient that comes from one level of noise, and of the training times that fall there,
+beyond which that level drives the gradient alone. In healthy runs of every path and prediction the most that comes of
+so few is a tenth; a level on which a third of the times fall may bring nine tenths (`min_snr`)."""
 
 SAFE = 2e-3
 """A learning rate that no network of the recipes finds too high: however far off a rate was, the next one is right."""
@@ -168,7 +175,7 @@ def little_learnt(run: RunSubject) -> str:
     if run.system.model.denoiser is None:  # its loss is of another kind
         return ""
     found = [float(losses.mean()) for losses in run.losses]
-    if of_diffusion(run.recipe).weight == "unit" and len(run.log) >= LINES:  # then the log is in the same unit
+    if of_denoiser(run.recipe).weight == "unit" and len(run.log) >= LINES:  # then the log is in the same unit
         found.append(float(smoothed(losses_of(run))[-1]))
     loss, simple = min(found), alone(run.system.denoiser, run.density, run.clean)
     if loss < LEARNT * simple or not simple:  # of one image again and again each place is known
@@ -269,6 +276,39 @@ def check_rate_too_high(run: RunSubject) -> Finding | None:
     )
 
 
+def check_one_noise_level_drives_the_gradient(run: RunSubject) -> Finding | None:
+    """Whether one level of the log-SNR has DRIVES of the mean squared gradient of an example (`LevelGradients.drive`),
+    but FEW of the training times or fewer: what all others teach is lost in its scatter.
+
+    Advised is the loss weight under which the gradient of the same weights is shared most evenly.
+    """
+    found = run.level_gradients
+    level = dominant(found)
+    if found.drive[level] < DRIVES or found.share[level] > FEW:
+        return None
+    recipe, (low, high) = of_denoiser(run.recipe), span(level)
+    others = {name: run.gradients_under(name) for name in WEIGHTS if name != recipe.weight}
+    best = min(others, key=lambda name: max(others[name].drive))
+    after = others[best].drive[dominant(others[best])]
+    return Finding(
+        "one noise level drives the gradient",
+        f"the gradient comes from one level of noise: log-SNR {low:g} to {high:g}",
+        f"{found.drive[level]:.0%} of its mean square, from {found.share[level]:.1%} of the training times; norm"
+        f" {found.norm[level]:.3g} there, scatter {found.spread[level]:.3g} an example",
+        f"the weight {recipe.weight} on {recipe.prediction} makes the loss of that level far larger than all others,"
+        " which are hardly learnt beside it",
+        f"train again with --weight {best}, under which no level has more than {after:.0%}: {run.length()}",
+        commands=(run.again({"weight": best}),),
+    )
+
+
+def dominant(by_level: LevelGradients) -> int:
+    """The level with the largest share of the squared gradient. Raises UsageError where a gradient is not finite."""
+    if not math.isfinite(sum(by_level.drive)):
+        raise UsageError("the gradient is not finite at some level of noise", "see what else is found")
+    return max(range(len(by_level.drive)), key=lambda level: by_level.drive[level])
+
+
 def check_overfitting(run: RunSubject) -> Finding | None:
     """A validation loss of the average that ends OVERFIT above its lowest, while the training loss fell.
 
@@ -304,6 +344,7 @@ TRAINING_CHECKS: list[Check[RunSubject]] = [
     check_rate_too_high,
     check_rate_too_low,
     check_too_short,
+    check_one_noise_level_drives_the_gradient,
     check_overfitting,
 ]
 """What is asked about the training, in this order."""

@@ -7,9 +7,9 @@ import torch
 
 from ebb.data.dataset import Dataset
 from ebb.data.series import Series, Vectors
-from ebb.doctor.data_checks import check_class_imbalance, worst
-from ebb.doctor.data_subject import DataSubject, Noted, some
-from ebb.doctor.finding import Check, Finding
+from ebb.doctor.data_checks import check_class_imbalance
+from ebb.doctor.data_subject import DataSubject, Noted, some, worst
+from ebb.doctor.finding import Check, Finding, Suspect
 from ebb.errors import DataError
 
 FEW_ROWS = 200
@@ -20,6 +20,9 @@ FAR = 10.0
 
 SAME = 0.9999
 """The correlation from which two columns say the same."""
+
+MOST_NAMED = 100
+"""Values far off that are shown, at most."""
 
 LOOKED_AT = 10_000
 """Examples that are looked at, at most."""
@@ -79,6 +82,9 @@ def check_far_values(data: DataSubject) -> Finding | None:
         "a mark for missing values such as -999, a slip of the pen, or a quantity that spans many orders of magnitude",
         "correct or leave out such rows; of a quantity that spans orders of magnitude give the logarithm",
         "error" if len(far) * 1000 > x.size else "warning",
+        suspects=tuple(
+            Suspect((int(chosen[at[0]]),), f"{names[at[1]]}: {x[tuple(at)]:+.0f} deviations") for at in far[:MOST_NAMED]
+        ),
     )
 
 

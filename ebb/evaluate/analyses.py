@@ -19,6 +19,7 @@ from ebb.data.pictures import batches
 from ebb.encode.conditioner import Values
 from ebb.errors import UsageError
 from ebb.evaluate.drawn import Drawn
+from ebb.evaluate.latent_floor import latent_floor
 from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import Features, RandomFeatures
 from ebb.judge.matcher import AMONG, retrieval, train_matcher
@@ -158,6 +159,14 @@ def reconstructed(subject: Analysed) -> Result:
     return Result({"reconstruction": found}, (*found.warnings(), *seen))
 
 
+def floor(subject: Analysed) -> Result:
+    """What the way through the latents costs in the Fréchet distance, of the images that its floor is measured on."""
+    space, count = subject.system.space, len(subject.drawn.rows)
+    if space is None:
+        return Result({})
+    return Result({"latent_floor": latent_floor(space, subject.dataset.rows, subject.features, count, subject.seed)})
+
+
 def agreeing(subject: Analysed) -> Result:
     """How many samples of captions that were not trained on show all that these say; as many as were drawn, at most."""
     pixels, texts = subject.drawn.rows, subject.texts
@@ -235,6 +244,7 @@ def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
         "captions": ("matching samples with captions", matched, hears and not scenes),
         "words": ("looking at what each word says of places", attended, hears and attends(subject.system)),
         "reconstruction": ("looking at reconstructions", reconstructed, latent),
+        "floor": ("measuring what the latents cost", floor, latent),
         "levels": ("looking at each noise level", noise, True),
         "bits": (f"coding {coded} images", bits, bool(coded) and not latent),
     }

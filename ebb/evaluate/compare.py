@@ -36,7 +36,7 @@ from ebb.events import Done, Figure, Progress, Work
 from ebb.judge import manifold, sliced
 from ebb.judge.distances import DEVIATES, Array, Rows, Statistic, averaged, estimate, once
 from ebb.judge.features import Features, extract, probabilities, vote
-from ebb.recipe.recipe import from_yaml
+from ebb.recipe.document import from_yaml
 from ebb.report.run_report import write_report
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of

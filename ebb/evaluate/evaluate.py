@@ -20,6 +20,7 @@ from ebb.evaluate.analyses import Analysed, parts
 from ebb.evaluate.drawn import Drawn, draw, forget
 from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.judges import FILE, features_for, standing_of
+from ebb.evaluate.latent_floor import LatentFloor
 from ebb.evaluate.measure import Classes, Evaluation, measure
 from ebb.evaluate.measure import as_table as figures_table
 from ebb.events import Done, Event, Figure, Progress, Work
@@ -56,6 +57,7 @@ class Evaluated:
     likelihood: BitsPerDim | None = None
     bound: Bound | None = None
     reconstruction: Reconstruction | None = None
+    latent_floor: LatentFloor | None = None
     agreement: Agreement | None = None
     matched: Retrieval | None = None
     """of captions that were trained on"""
@@ -276,6 +278,8 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     if (back := found.reconstruction) is not None:
         similar = "" if back.ssim is None else f", SSIM {back.ssim:.3f}"
         table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} images"))
+    if (least := found.latent_floor) is not None:
+        table.append(("latent floor", floor_in_words(least)))
     if (shown := found.agreement) is not None:
         new = "" if shown.novel is None else f", {shown.novel:.1%} of new pairs"
         table.append(
@@ -304,13 +308,13 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     return [*table, *(("note", warning) for warning in found.figures.warnings)]
 
 
-def evenness_in_words(found: Words) -> str:
+def evenness_in_words(words: Words) -> str:
     """How many words say nothing of places, and which; and the entropy along the other axis."""
-    even = found.everywhere
+    even = words.everywhere
     named = f" ({', '.join(even[:5])}{', …' if len(even) > 5 else ''})" if even else ""
     return (
-        f"{len(even)} of {len(found.concepts)} are looked at from everywhere alike (entropy over places above {EVEN:g})"
-        f"{named}; over words {found.over_words:.2f}; {found.prompts} prompts"
+        f"{len(even)} of {len(words.concepts)} are looked at from everywhere alike (entropy over places above {EVEN:g})"
+        f"{named}; over words {words.over_words:.2f}; {words.prompts} prompts"
     )
 
 
@@ -319,6 +323,14 @@ def matched_in_words(found: Retrieval) -> str:
     real = "" if found.ceiling is None else f", real pictures {found.ceiling:.1%}"
     chance = f"by chance {1 / found.among:.1%}"
     return f"{found.share:.1%} find their own sample among {found.among} ({chance}{real}); {found.count:,} captions"
+
+
+def floor_in_words(found: LatentFloor) -> str:
+    """What the way through the latents costs in the Fréchet distance."""
+    return (
+        f"Fréchet distance {found.reached:.3g} of {found.count:,} real images that went through the latents and back "
+        f"(as they are {found.real:.3g}; from themselves {found.moved:.3g}): no sampler of these latents does better"
+    )
 
 
 def coded_in_words(found: BitsPerDim | Bound) -> str:

@@ -59,16 +59,16 @@ def rows_of(one: Explanation) -> tuple[tuple[str, ...], ...]:
     return tuple((c.words, f"{c.entropy:.3f}", "from everywhere alike" * c.everywhere) for c in one.concepts)
 
 
-def entropies(found: Sequence[Explanation]) -> list[dict[str, float]]:
+def entropies(explanations: Sequence[Explanation]) -> list[dict[str, float]]:
     """Of each prompt, the entropy over places of each word."""
-    return [{concept.words: round(concept.entropy, 4) for concept in one.concepts} for one in found]
+    return [{concept.words: round(concept.entropy, 4) for concept in one.concepts} for one in explanations]
 
 
-def sheet(system: System, found: Sequence[Explanation]) -> Image.Image:
+def sheet(system: System, explanations: Sequence[Explanation]) -> Image.Image:
     """A row for each sample: the sample, then a map for each word, the brightest place of each white."""
-    columns = 1 + max(len(one.concepts) for one in found)
+    columns = 1 + max(len(one.concepts) for one in explanations)
     tiles, captions = list[NDArray[np.uint8]](), list[str]()
-    for one in found:
+    for one in explanations:
         maps = heat(one, system.shape)
         for sample, row in zip(to_pixels(one.samples), maps, strict=True):
             blank = [np.full_like(sample, 255)] * (columns - 1 - len(row))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,8 @@ REFERENCES: dict[str, dict[str, Any]] = {
 
 OWN = "the run's own"
 
+FILE = "references.json"
+
 APART = 100_000
 """What is added to the seed: a default that a sweep chose would look better on the samples that it was chosen by."""
 
@@ -64,6 +66,12 @@ class Reference:
     """its distance less that of the run's own way, and the 95 % interval of that, paired; None of the own way"""
     start: float
     """the share of what tells two samples apart that the noise they start from decides: 1 where it decides all"""
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Reference:
+        """What `References.facts` wrote of it."""
+        own = {field.name: facts[field.name] for field in fields(cls)}
+        return cls(**own | {"difference": facts["difference"] and tuple(facts["difference"])})
 
     @property
     def interpolates(self) -> str:
@@ -106,43 +114,72 @@ def references(
     same labels, against the same real images.
 
     The references have the run's guidance and guides; seeds are others than a sweep of the same `seed` chose by. Writes
-    references.json, and report.html anew; `data` is as in `evaluate`, and so are the errors raised.
+    references.json after each way, so that the same command goes on where it was interrupted, and report.html anew;
+    `data` is as in `evaluate`, and so are the errors raised.
     """
     run = Path(run)
     countable(count, seed)
-    with measuring(run, "references.json", "report.html") as begun:
+    with measuring(run, FILE, "report.html") as begun:
         yield from begun
         began, dataset = time.perf_counter(), data_of(run, data)
         one = of_pictures(loaded(run, "ema", precision=precision))
         comparable(run, len(dataset.rows))
         trial = yield from trial_of(one, dataset, count, seed + APART)
-        ways, failed = yield from measured_beside(trial)
-        warnings = [line for line in [too_few(count, trial.widest), *failed] if line]
-        found = References(tuple(ways), trial.floor, trial.about(began) | {"warnings": warnings})
-        replace_text(run / "references.json", json.dumps(found.facts(), indent=1))
+        result = yield from measured_beside(run / FILE, trial, began)
         write_report(run)
         yield Done(str(run))
-        return found
+        return result
 
 
-def measured_beside(trial: Trial) -> Work[tuple[list[Reference], list[str]]]:
-    """The run's own way and the references, and why some could not be measured; EbbError where its own could not."""
-    system = trial.one.system
+def measured_beside(file: Path, trial: Trial, began: float) -> Work[References]:
+    """The run's own way and the references, each written to `file` as soon as it is measured; those that are there for
+    the same trial are not measured again. EbbError where its own way cannot be measured."""
+    system, before = trial.one.system, measured_before(file, trial)
     asked = {OWN: system.sampling} | {name: system.settled(**how) for name, how in REFERENCES.items()}
     own, ways, failed = None, list[Reference](), list[str]()
     for number, (name, how) in enumerate(asked.items()):
-        yield Progress(name, number, len(asked))
-        try:
-            cell, rows = trial(how)
-        except EbbError as error:
-            if own is None:
-                raise
-            failed.append(f"{name}: {error}".splitlines()[0])
-            continue
-        ways.append(reference(trial, name, cell, None if own is None else paired(trial, rows, own)))
-        own = rows if own is None else own
-        yield Figure("reference", asdict(ways[-1]))
-    return ways, failed
+        yield Progress(name, number, len(asked), left(ways[0], trial, list(asked.values())[number:]) if ways else None)
+        same = before.get(name)
+        if own is not None and same is not None and same.sampling == plain(how):
+            ways.append(same)
+        else:
+            try:
+                cell, rows = trial(how)
+                ways.append(reference(trial, name, cell, None if own is None else paired(trial, rows, own)))
+                own = rows if own is None else own
+            except EbbError as error:
+                if own is None:
+                    raise
+                failed.append(f"{name}: {error}".splitlines()[0])
+        warnings = [line for line in [too_few(trial.count, trial.widest), *failed] if line]
+        about = trial.about(began) | {"weights": trial.one.sha256, "warnings": warnings}
+        result = References(tuple(ways), trial.floor, about)
+        replace_text(file, json.dumps(result.facts(), indent=1))
+        yield Figure("references", result.facts())
+    return result
+
+
+def measured_before(file: Path, trial: Trial) -> dict[str, Reference]:
+    """The ways that `file` holds of the same weights, samples and features, by name."""
+    same = {"weights": trial.one.sha256, "count": trial.count, "seed": trial.seed, "features": trial.features.name}
+    try:
+        facts = json.loads(file.read_text(encoding="utf8"))
+        ways = [Reference.of(one) for one in facts["ways"]] if same.items() <= facts["about"].items() else []
+    except (OSError, ValueError, KeyError, TypeError):
+        ways = []
+    return {one.name: one for one in ways}
+
+
+def plain(how: Sampling) -> dict[str, Any]:
+    """Settings as a file holds them."""
+    settings: dict[str, Any] = how.model_dump(mode="json")
+    return settings
+
+
+def left(own: Reference, trial: Trial, coming: Sequence[Sampling]) -> float:
+    """Seconds that ways still take, by those of the run's own for each step."""
+    each = own.seconds / 1000 / float(own.sampling["steps"])
+    return each * trial.count * sum(how.steps for how in coming)
 
 
 def reference(trial: Trial, name: str, cell: Cell, difference: tuple[float, float, float] | None) -> Reference:
@@ -151,7 +188,7 @@ def reference(trial: Trial, name: str, cell: Cell, difference: tuple[float, floa
     scheme = scheme_of(trial.one.system.denoiser, how)
     return Reference(
         name,
-        how.model_dump(),
+        plain(how),
         "stochastic" if scheme.stochastic else "deterministic",
         1000 * cell.seconds,
         cell.evaluations,
@@ -197,7 +234,7 @@ HEADS = ("", "kind", "steps", "s for 1,000", "distance", "beside the run's own",
 """Of the table."""
 
 
-def as_rows(found: References) -> list[Sequence[str]]:
+def as_rows(result: References) -> list[Sequence[str]]:
     """A row of text for each way."""
     return [
         (
@@ -210,5 +247,5 @@ def as_rows(found: References) -> list[Sequence[str]]:
             one.interpolates,
             one.best_for,
         )
-        for one in found.ways
+        for one in result.ways
     ]

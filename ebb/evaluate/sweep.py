@@ -229,9 +229,9 @@ class Trial:
         return about
 
 
-def trial_of(one: Loaded, dataset: Dataset, count: int, seed: int) -> Work[Trial]:
-    """`count` samples of a run, to be held against its images."""
-    features, ceiling = yield from features_for(one.run, dataset)
+def trial_of(one: Loaded, dataset: Dataset, count: int, seed: int, *, seconds: float | None = None) -> Work[Trial]:
+    """`count` samples of a run, to be held against its images by classifiers of `seconds` of work or more."""
+    features, ceiling = yield from features_for(one.run, dataset, seconds=seconds)
     given = asked_for(one.system, dataset, count, seed)
     parts = split(dataset.rows, count, seed, dataset.apart)
     floor, reference = (extract(features, batches(part)) for part in parts)

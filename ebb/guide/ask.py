@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ebb.errors import UsageError, nearest
 from ebb.process.denoiser import Cond, Denoiser, answer
+from ebb.process.flow_map import WAY
 from ebb.process.moment import Time, repeated
 from ebb.shapes import Float
 
@@ -39,9 +40,12 @@ def rows(name: str, value: Tensor, count: int) -> Tensor:
 
 
 def null_for(names: Iterable[str], null: Cond) -> Cond:
-    """Of `null`, which holds a row for each condition, those of these names; UsageError for a name without."""
-    found = {}
-    for name in names:
+    """Of `null`, which holds a row for each condition, those of these names; UsageError for a name without.
+
+    How far a network is asked to go (`WAY`) is nothing that can be left unsaid: of a mapping its own value stays.
+    """
+    found = {WAY: names[WAY]} if isinstance(names, Mapping) and WAY in names else {}
+    for name in (name for name in names if name not in found):
         if name not in null:
             raise UsageError(f"there is no null for the condition {name!r}", nearest(name, null))
         found[name] = null[name]

@@ -94,15 +94,21 @@ def surrounded(texts: Sequence[str], guide: Guide) -> Guide:
     return guide
 
 
-def guided(texts: Sequence[str], scale: float, null: Cond) -> list[Guide]:
+def guided(
+    texts: Sequence[str], scale: float, null: Cond, towards: Callable[[float], Guide] | None = None
+) -> list[Guide]:
     """Classifier-free guidance at `scale`, bent and surrounded by what `texts` name; [] where nothing guides.
 
-    Raises UsageError as `parse` does, and for guidance that is bent twice.
+    A model that is guided in another way is so by `towards(scale)`. Raises UsageError as `parse` does, for guidance
+    that is bent twice, and for one that cannot be bent.
     """
     bends: dict[str, Bend] = named(texts, Rescaled, Projected)
     if len(bends) > 1:
         raise UsageError(f"guidance is bent once, and {' and '.join(bends)} would both", f"leave out {[*bends][-1]}")
-    return [surrounded(texts, cfg(scale, null, *bends.values()))] if scale != 1 or texts else []
+    if towards is not None and bends:
+        raise UsageError(f"{next(iter(bends))} bends a guidance that this model has not", "leave it out")
+    guide = cfg(scale, null, *bends.values()) if towards is None or scale == 1 else towards(scale)
+    return [surrounded(texts, guide)] if scale != 1 or texts else []
 
 
 def members(texts: Sequence[str]) -> list[Bend | Callable[[Guide], Guide]]:

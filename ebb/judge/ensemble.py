@@ -52,6 +52,9 @@ OWN = 0.8
 
 TRAINING = "training a classifier of the data"
 
+TIMED = 3000
+"""Images that a few updates are timed on."""
+
 WARM, EVERY = 2, 8
 """Updates that are not timed, and those from one report to the next."""
 
@@ -144,6 +147,21 @@ def work(sides: Sequence[int], seconds: float) -> int:
     reduction = max(1, min(sides) // 14)
     places = (sides[0] // reduction) * (sides[1] // reduction)
     return max(1, int(seconds * RATE * PLACES / places))
+
+
+def pace(pixels: NDArray[np.uint8], labels: NDArray[np.int64], classes: int) -> float:
+    """How fast this machine trains such classifiers now, 1 being RATE: a few updates, timed, of one that is thrown
+    away."""
+    some = pixels[:TIMED], labels[:TIMED]
+    training = fit(some, some, classes, seed=0, most=10**9, steady=True)
+    shown = began = 0.0
+    for update, (so_far, _) in enumerate(training, 1):
+        if update == WARM:
+            shown, began = so_far, time.perf_counter()
+        if update == WARM + EVERY:
+            break
+    training.close()
+    return (so_far - shown) / (time.perf_counter() - began) / work(pixels.shape[2:], 1.0)
 
 
 def followed(training: Generator[tuple[int, int], None, Fitted], what: str) -> Work[Fitted]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, CrossAttention, heads_of, rotation
-from ebb.networks.blocks import assembled, cut, zeroed
+from ebb.networks.blocks import answering, assembled, cut, zeroed
 from ebb.networks.embedder import Embedded, Embedder
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
@@ -80,21 +80,26 @@ class DiT(nn.Module):
         size: Sequence[int] = (),
         dims: int = 2,
         ports: Ports = NO_PORTS,
+        answers: int = 1,
     ) -> None:
         super().__init__()
         if positions == "learned" and len(size) != dims:
             raise UsageError(f"learned positions need the size they are learned for, one number per {dims} axes")
         self.embedding = whole_texts(Embedder(width, ports), "dit")
-        self.settings: dict[str, Any] = {
-            "channels": channels,
-            "width": width,
-            "depth": depth,
-            "patch": patch,
-            "head": head,
-            "positions": positions,
-            "size": tuple(size),
-            "dims": dims,
-        } | self.embedding.settings
+        self.settings: dict[str, Any] = (
+            {
+                "channels": channels,
+                "width": width,
+                "depth": depth,
+                "patch": patch,
+                "head": head,
+                "positions": positions,
+                "size": tuple(size),
+                "dims": dims,
+            }
+            | self.embedding.settings
+            | answering(answers)
+        )
         self.patch, self.turned = patch, width // heads_of(width, head)
         self.positions, self.grid = positions, tuple(-(-n // patch) for n in size)
         tokens = int(torch.tensor(self.grid).prod())
@@ -102,11 +107,11 @@ class DiT(nn.Module):
         self.places = nn.Parameter(0.02 * torch.randn(1, tokens, width)) if positions == "learned" else None
         self.blocks = nn.ModuleList(DiTBlock(width, head, self.embedding.length > 0) for _ in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
-        self.out = zeroed(nn.Linear(width, channels * patch**dims))
+        self.out = zeroed(nn.Linear(width, answers * channels * patch**dims))
 
     def forward(
         self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
-    ) -> Float[Tensor, "b c *size"]:
+    ) -> Float[Tensor, "b k *size"]:
         """The network's output, of the input's size; UsageError for a size that learned positions do not cover."""
         heard, turn = self.embedding(time, cond), None
         rows, grid = cut(self.embedding.join(x, cond), self.patch)

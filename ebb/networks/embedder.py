@@ -45,6 +45,7 @@ class Embedder(nn.Module):
         self.concepts = max((port.concepts for port in self.ports.values()), default=0)
         if any(port.rows and not port.concepts for port in self.ports.values()) and self.concepts:
             raise UsageError("texts that stay whole and texts in concepts are not heard together", "one kind of them")
+        self.required = {name for name, port in self.ports.items() if port.required}
         self.mapped = {name: port for name, port in self.ports.items() if port.beside}
         self.others = {name: port for name, port in self.ports.items() if not port.beside}
         self.maps = nn.ModuleList(port.build(width) for port in self.mapped.values())
@@ -60,7 +61,7 @@ class Embedder(nn.Module):
 
     def forward(self, time: Float[Tensor, "b"], cond: Mapping[str, Tensor]) -> Embedded:
         """What is heard, but for channels. Raises UsageError unless `cond` is what the network has ports for."""
-        if sorted(cond) != sorted(self.ports):
+        if not self.required <= cond.keys() <= self.ports.keys():
             raise UsageError(
                 f"this network takes the conditions {sorted(self.ports)}, got {sorted(cond)}",
                 f"it was built with ports={self.ports}" if self.ports else "it was built without ports",
@@ -69,6 +70,8 @@ class Embedder(nn.Module):
         rows: list[Tensor] = []  # not `list[Tensor]()`, which a compiler cannot trace
         seen: list[Tensor] = []
         for (name, port), layer in zip(self.others.items(), self.layers, strict=True):
+            if name not in cond:
+                continue
             heard: PortEmbedding = layer(fitting(name, cond[name], port.floating, batch, *port.sizes(())))
             vector = vector if heard.vector is None else vector + heard.vector
             if heard.rows is not None and heard.seen is not None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, JointAttention, heads_of, rotation
-from ebb.networks.blocks import assembled, cut, zeroed
+from ebb.networks.blocks import answering, assembled, cut, zeroed
 from ebb.networks.dit import mlp, modulated, whole_texts
 from ebb.networks.embedder import Embedder
 from ebb.networks.ports import NO_PORTS, Ports
@@ -70,28 +70,33 @@ class MMDiT(nn.Module):
         head: int = 64,
         dims: int = 2,
         ports: Ports = NO_PORTS,
+        answers: int = 1,
     ) -> None:
         super().__init__()
         self.embedding = whole_texts(Embedder(width, ports), "mmdit")
         if not self.embedding.length:
             raise UsageError("mmdit has a stream for text, and no text was given", "without text: dit")
-        self.settings: dict[str, Any] = {
-            "channels": channels,
-            "width": width,
-            "depth": depth,
-            "patch": patch,
-            "head": head,
-            "dims": dims,
-        } | self.embedding.settings
+        self.settings: dict[str, Any] = (
+            {
+                "channels": channels,
+                "width": width,
+                "depth": depth,
+                "patch": patch,
+                "head": head,
+                "dims": dims,
+            }
+            | self.embedding.settings
+            | answering(answers)
+        )
         self.patch, self.turned = patch, width // heads_of(width, head)
         self.stem = nn.Linear((channels + self.embedding.beside) * patch**dims, width)
         self.blocks = nn.ModuleList(JointBlock(width, head, last=i == depth - 1) for i in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
-        self.out = zeroed(nn.Linear(width, channels * patch**dims))
+        self.out = zeroed(nn.Linear(width, answers * channels * patch**dims))
 
     def forward(
         self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
-    ) -> Float[Tensor, "b c *size"]:
+    ) -> Float[Tensor, "b k *size"]:
         """The network's output, of the input's size."""
         vector, text, seen = self.embedding(time, cond)
         rows, grid = cut(self.embedding.join(x, cond), self.patch)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ebb.errors import UsageError
+from ebb.networks.blocks import Fourier, zeroed
 from ebb.networks.text_encoder import TextEncoder, TextRows, TextStates
 from ebb.recipe.names import parse
 from ebb.shapes import Float
@@ -45,6 +46,8 @@ class Port(ABC):
     """The most rows that it gives to attend to."""
     concepts = 0
     """The most texts that a text is taken apart into, each with rows of its own; 0 where it stays whole."""
+    required = True
+    """Whether `cond` has to have it; 0 stands for one that it has not."""
 
     def __post_init__(self) -> None:
         """Raise UsageError for a size below 1."""
@@ -160,7 +163,32 @@ class MapPort(Port):
         return Blank(self.channels)
 
 
-PORTS = {"classes": ClassPort, "vector": VectorPort, "pieces": PiecesPort, "states": StatesPort, "map": MapPort}
+@dataclass(frozen=True)
+class SharePort(Port):
+    """A number from 0 to 1, float [b]: how much of something. It may be left out, which is 0, and is silent at first.
+
+    So a network that has learned without it answers as before until it is trained with it.
+    """
+
+    required = False
+
+    def sizes(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """A number alone."""
+        return ()
+
+    def build(self, width: int) -> nn.Module:
+        """Sines and cosines, and an MLP whose last layer starts at 0."""
+        return ShareEmbedding(width)
+
+
+PORTS = {
+    "classes": ClassPort,
+    "vector": VectorPort,
+    "pieces": PiecesPort,
+    "states": StatesPort,
+    "map": MapPort,
+    "share": SharePort,
+}
 """The ports that a file can name."""
 
 Ports = Mapping[str, Port | str]
@@ -199,6 +227,25 @@ class NumbersEmbedding(nn.Module):
         known = ~values.isnan().any(-1, keepdim=True)
         vector = self.mlp(torch.where(known, values, 0.0).to(self.null.dtype))
         return PortEmbedding(torch.where(known, vector, self.null.to(vector.dtype)))
+
+
+class ShareEmbedding(nn.Module):
+    """A number of [0, 1] → [b, width] by an MLP of its sines and cosines, less what it makes of 0: a 0 says nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.waves = Fourier(width, highest=FASTEST)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), zeroed(nn.Linear(width, width)))
+
+    def forward(self, value: Float[Tensor, "b"]) -> PortEmbedding:
+        """The vector."""
+        dtype = self.mlp[0].weight.dtype
+        silent: Tensor = self.mlp(self.waves(torch.zeros_like(value[:1])).to(dtype))
+        return PortEmbedding(self.mlp(self.waves(value).to(dtype)) - silent)
+
+
+FASTEST = 30.0
+"""Radians of the fastest wave in which a share is told: what it decides changes slowly with it."""
 
 
 class TextEmbedding(nn.Module):

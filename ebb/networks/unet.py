@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, CrossAttention
-from ebb.networks.blocks import CONVOLUTIONS, cropped, padded, patches, unpatch, zeroed
+from ebb.networks.blocks import CONVOLUTIONS, answering, cropped, padded, patches, unpatch, zeroed
 from ebb.networks.embedder import Embedded, Embedder
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
@@ -138,18 +138,18 @@ def mapped(rows: Float[Tensor, "b n w"], like: Float[Tensor, "b w *size"]) -> Fl
     return rows.transpose(1, 2).reshape(like.shape)
 
 
-def levels_of(name: str, levels: Sequence[int], count: int) -> tuple[int, ...]:
-    """The levels of a setting; raises UsageError for one that is not there."""
-    if any(not 0 <= level < count for level in levels):
-        raise UsageError(f"{name} levels go from 0 to {count - 1}, got {tuple(levels)}")
-    return tuple(levels)
+def resolutions_of(name: str, resolutions: Sequence[int], count: int) -> tuple[int, ...]:
+    """The resolutions of a setting; raises UsageError for one that is not there."""
+    if any(not 0 <= each < count for each in resolutions):
+        raise UsageError(f"{name} resolutions go from 0 to {count - 1}, got {tuple(resolutions)}")
+    return tuple(resolutions)
 
 
 class UNet(nn.Module):
     """x [b, channels, *size], time [b], cond → [b, channels, *size], for any size: it pads and crops inside.
 
-    Level i works at 1/(patch·2^i) of the resolution with width·multipliers[i] channels and `depth` residual blocks on
-    the way down and as many on the way up; after each block, levels listed in `attention` attend to themselves and
+    Resolution i is 1/(patch·2^i) of the input's, with width·multipliers[i] channels and `depth` residual blocks on
+    the way down and as many on the way up; after each block, resolutions listed in `attention` attend to themselves and
     those in `cross` to the text. `patch` > 1 moves patch^dims blocks into the channels first, which trades detail for
     speed at high resolution. What may be said in `cond`: see `ebb.networks.ports`; with `concepts`, a text is up to
     that many texts, each attended to alone. Outputs start at 0.
@@ -167,19 +167,20 @@ class UNet(nn.Module):
         cross: Sequence[int] = (),
         dims: int = 2,
         ports: Ports = NO_PORTS,
+        answers: int = 1,
     ) -> None:
         super().__init__()
         if dims not in CONVOLUTIONS:
             raise UsageError(f"a U-Net has 1, 2 or 3 spatial dimensions, got {dims}")
         own = {"channels": channels, "width": width, "depth": depth, "patch": patch, "dims": dims}
-        levels = {"multipliers": tuple(multipliers)}
-        levels |= {k: levels_of(k, v, len(multipliers)) for k, v in (("attention", attention), ("cross", cross))}
+        sizes = {"multipliers": tuple(multipliers)}
+        sizes |= {k: resolutions_of(k, v, len(multipliers)) for k, v in (("attention", attention), ("cross", cross))}
         conv, e, widths = CONVOLUTIONS[dims], 2 * width, [width * m for m in multipliers]
         self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
         self.embedding = Embedder(e, ports)
         if cross and not self.embedding.length:
             raise UsageError("cross-attention needs a text", "give a port of pieces or states")
-        self.settings: dict[str, Any] = own | levels | self.embedding.settings
+        self.settings: dict[str, Any] = own | sizes | self.embedding.settings | answering(answers)
         self.stem = conv((channels + self.embedding.beside) * patch**dims, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, w in enumerate(widths):
@@ -188,19 +189,19 @@ class UNet(nn.Module):
         self.shrink = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.grow = nn.ModuleList(conv(b, a, 1) for a, b in pairwise(widths))
         self.norm = nn.GroupNorm(groups(widths[0]), widths[0])
-        self.out = zeroed(conv(widths[0], channels * patch**dims, 3, padding=1))
+        self.out = zeroed(conv(widths[0], answers * channels * patch**dims, 3, padding=1))
 
-    def block(self, entry: int, width: int, level: int) -> nn.ModuleList:
-        """One residual block of a level and the attention after it."""
+    def block(self, entry: int, width: int, resolution: int) -> nn.ModuleList:
+        """One residual block at a resolution and the attention after it."""
         e, listens = 2 * self.settings["width"], ConceptAttention if self.embedding.concepts else TextAttention
         layers: list[nn.Module] = [Residual(self.settings["dims"], entry, width, e)]
-        layers += [SelfAttention(width)] if level in self.settings["attention"] else []
-        layers += [listens(width, e, self.settings["dims"])] if level in self.settings["cross"] else []
+        layers += [SelfAttention(width)] if resolution in self.settings["attention"] else []
+        layers += [listens(width, e, self.settings["dims"])] if resolution in self.settings["cross"] else []
         return nn.ModuleList(layers)
 
     def forward(
         self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
-    ) -> Float[Tensor, "b c *size"]:
+    ) -> Float[Tensor, "b k *size"]:
         """The network's output, of the input's size."""
         heard, size = self.embedding(time, cond), x.shape[2:]
         h = patches(padded(self.embedding.join(x, cond), self.multiple), self.patch)

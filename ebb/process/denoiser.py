@@ -121,13 +121,19 @@ class NetworkDenoiser(nn.Module):
         self.network, self.path, self.prediction = network, path, prediction
         self.clock, self.sigma_data = clock, sigma_data
 
+    @property
+    def answers(self) -> int:
+        """How many tensors of x's shape the network answers with, side by side along axis 1; the first is F."""
+        return int(getattr(self.network, "settings", {}).get("answers", 1))
+
     def output(self, x: Tensor, t: Time, cond: Cond) -> Tensor:
-        """What the network says at x_t = x, float32; of any width (`raw` has that of x)."""
+        """What the network says at x_t = x, float32; all of its `answers` (`raw` is the first)."""
         return asked(self, x, t, cond)
 
     def raw(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """F, what the network outputs at x_t = x, in float32."""
-        return self.output(x, t, cond)
+        every = self.output(x, t, cond)
+        return every if self.answers == 1 else every[:, : x.shape[1]]
 
     def recovered(self, x: Float[Tensor, "b *d"], F: Float[Tensor, "b *d"], t: Time) -> Tensor:
         """x̂0 from x and F at t. Raises UsageError as `recover_factors` does."""
@@ -139,7 +145,7 @@ class NetworkDenoiser(nn.Module):
     def forward(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """x̂0 = E[x0 | x_t = x, cond], recovered from the network's F. Raises UsageError as `recover_factors` does."""
         x = x if x.dtype == torch.float32 else x.float()
-        return self.recovered(x, self.output(x, t, cond), t)
+        return self.recovered(x, self.raw(x, t, cond), t)
 
 
 @runtime_checkable

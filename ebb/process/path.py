@@ -268,7 +268,7 @@ class BetaTable(Cumulative):
     At t = n/steps it is the table; between, log ᾱ is linear. UsageError for what is no table (`ebb.process.betas`).
     """
 
-    betas: str | tuple[float, ...] = "scaled_linear"
+    betas: str | tuple[float, ...] = "linear"
 
     def __post_init__(self) -> None:
         log_alpha_bars(self.betas)

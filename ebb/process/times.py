@@ -104,6 +104,12 @@ def uniform_grid(path: Path, steps: int) -> Float[Tensor, "n"]:
     return path.end * even(steps)
 
 
+def noise_share(path: Path, steps: int) -> Float[Tensor, "n"]:
+    """Evenly spaced in τ = σ/(α + σ), whatever the path's clock; first, `end`. On the linear path evenly in t."""
+    share = even(steps)
+    return pinned(path, path.time(share / (1 - share)))
+
+
 def quadratic(path: Path, steps: int) -> Float[Tensor, "n"]:
     """Evenly spaced in √t: finer near the data (Song et al. 2021, DDIM, appendix D.2)."""
     return path.end * even(steps) ** 2
@@ -210,6 +216,7 @@ def at_most(steps: int, of: int) -> int:
 
 GRIDS: dict[str, Grid] = {
     "uniform": uniform_grid,
+    "noise_share": noise_share,
     "quadratic": quadratic,
     "karras": Karras(),
     "log_snr": LogSNR(),

@@ -67,7 +67,7 @@ class PatchRecipe(Group):
     width: int | None = None
     """channels at the highest resolution (unet) or of every token (dit, mmdit)"""
     depth: int | None = None
-    """residual blocks per level (unet) or transformer blocks (dit, mmdit)"""
+    """residual blocks at each resolution (unet) or transformer blocks (dit, mmdit)"""
     patch: int | None = None
     """side of the square of pixels that becomes one place"""
 
@@ -84,11 +84,11 @@ class UNetRecipe(PatchRecipe):
     kind: Literal["unet"] = "unet"
     """unet, dit, mmdit for texts, or mlp for rows of numbers, which have no places for the others"""
     multipliers: tuple[int, ...] | None = None
-    """width of each level, as a multiple of width"""
+    """width at each resolution, as a multiple of width"""
     attention: tuple[int, ...] | None = None
-    """levels that attend, 0 being the highest resolution"""
+    """resolutions that attend, 0 being the highest"""
     cross: tuple[int, ...] | None = None
-    """levels that attend to the text"""
+    """resolutions that attend to the text"""
 
 
 class DiTRecipe(PatchRecipe):
@@ -164,11 +164,11 @@ class KLRecipe(CodecRecipe):
     kind: Literal["kl"] = "kl"
     """kl: a Gaussian latent (VAE); vq: a codebook (VQ-VAE)"""
     beta: float = 1e-3
-    """weight of the divergence from the prior; with l2, 2s² is a VAE whose reconstructions have the variance s²"""
+    """weight of the KL divergence from the prior; with l2, 2s² is a VAE whose reconstructions have the variance s²"""
     free_nats: float = 0.0
     """nats of each number of the latent that cost nothing"""
     warmup: int = 0
-    """examples until the weight of the divergence has risen to beta"""
+    """examples until the weight of the KL divergence has risen to beta"""
 
 
 class VQRecipe(CodecRecipe):
@@ -191,11 +191,26 @@ class OptimiserRecipe(Group):
     """peak learning rate"""
     warmup: int | None = None
     """steps until the peak is reached"""
+    schedule: Literal["level_then_fall", "linear", "cosine"] = "level_then_fall"
+    """how the learning rate goes from its peak to zero: level, then falling over `decay`; or all the way, as a line or
+    half a cosine"""
     decay: float = 0.25
-    """share of the steps, the last ones, over which the learning rate falls to zero; before it is level"""
+    """level_then_fall: share of the steps, the last ones, over which the learning rate falls to zero"""
+    search: bool = False
+    """try learning rates from a quarter to four times the usual one, for up to a minute, and take the best"""
     weight_decay: float = 0.01
     """decoupled weight decay"""
     clip: float = 1.0
     """largest gradient norm"""
     accumulate: int = 1
     """batches per update"""
+
+    @model_validator(mode="after")
+    def agreed(self) -> OptimiserRecipe:
+        """Refuse a share of the steps for a rate that falls over all of them."""
+        if self.schedule != "level_then_fall" and self.decay != type(self).model_fields["decay"].default:
+            raise UsageError(
+                f"a {self.schedule} learning rate falls over the whole run, and decay {self.decay:g} is a share of it",
+                "leave --optimiser.decay out, or --optimiser.schedule level_then_fall",
+            )
+        return self

@@ -8,13 +8,11 @@ repeats the run.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import Discriminator, Tag, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Tag, field_validator, model_validator
 
-from ebb.errors import UsageError, nearest
+from ebb.errors import UsageError
 from ebb.recipe.groups import (
     DataRecipe,
     DiTRecipe,
@@ -27,7 +25,6 @@ from ebb.recipe.groups import (
     UNetRecipe,
     VQRecipe,
     kind_or,
-    members,
 )
 from ebb.recipe.limits import LIMITS, within
 
@@ -51,6 +48,10 @@ class Sampling(Group):
     """what the noise that a stochastic solver draws on its way is multiplied by; 1 is the solver's own"""
     precision: Literal["fp32", "bf16"] | None = None
     """of the network's forward pass; None: as trained"""
+
+
+FEW = Sampling(solver="jump(renewed=1)", grid="noise_share", steps=2)
+"""How a model of few steps samples: to the data, up again to where half of x is noise, and to the data."""
 
 
 class Recipe(Group):
@@ -137,17 +138,11 @@ class Recipe(Group):
         return self
 
 
-class DiffusionRecipe(Recipe):
-    """A denoiser, sampled along a path from noise to data."""
+class DenoiserRecipe(Recipe):
+    """What every denoiser has, that is sampled along a path from noise to data."""
 
-    kind: Literal["diffusion"] = "diffusion"
-    """what is trained: a diffusion model, or an autoencoder"""
     autoencoder: str | None = None
     """run of an autoencoder in whose latent space to work"""
-    reflow: str | None = None
-    """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
-    pairs: int = 20_000
-    """reflow: how many pairs"""
     numbers: tuple[str, ...] = ()
     """fields of metadata.jsonl whose values are numbers, to be heard"""
     path: str = "linear"
@@ -179,7 +174,7 @@ class DiffusionRecipe(Recipe):
     sample: Sampling = Sampling()
 
     @model_validator(mode="after")
-    def whole_texts(self) -> DiffusionRecipe:
+    def whole_texts(self) -> DenoiserRecipe:
         """Refuse texts in concepts for a network that attends to whole ones."""
         if self.text.concepts and not self.network.concepts:
             raise UsageError(
@@ -190,14 +185,18 @@ class DiffusionRecipe(Recipe):
 
     def reads(self) -> dict[str, tuple[str, ...]]:
         """Runs that this one stands on, and frozen encoders."""
-        named = {"--autoencoder": self.autoencoder, "--reflow": self.reflow}
+        named = {"--autoencoder": self.autoencoder, **self.taught_by()}
         found = {option: (path,) for option, path in named.items() if path is not None}
         return found | {"--text.encoders": self.text.encoders}
 
+    def taught_by(self) -> dict[str, str | None]:
+        """The run that this one learns from, whose settings it shares, by the option that names it."""
+        return {}
+
     def origins(self) -> dict[Literal["teacher", "autoencoder"], str]:
-        """`reflow`, which has the autoencoder too, or `autoencoder`."""
-        if self.reflow is not None:
-            return {"teacher": self.reflow}
+        """The run that this one learns from, which has the autoencoder too, or `autoencoder`."""
+        for teacher in filter(None, self.taught_by().values()):
+            return {"teacher": teacher}
         return {} if self.autoencoder is None else {"autoencoder": self.autoencoder}
 
     def metadata(self) -> tuple[str, ...]:
@@ -213,9 +212,55 @@ class DiffusionRecipe(Recipe):
         """`engine`."""
         return self.engine
 
-    def running(self, engine: Literal["eager", "compiled"]) -> DiffusionRecipe:
+    def running(self, engine: Literal["eager", "compiled"]) -> DenoiserRecipe:
         """The recipe with this engine."""
         return self.model_copy(update={"engine": engine})
+
+
+class DiffusionRecipe(DenoiserRecipe):
+    """A denoiser, sampled in many steps."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    """what is trained: a diffusion model, one that samples in few steps, or an autoencoder"""
+    reflow: str | None = None
+    """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
+    pairs: int = 20_000
+    """reflow: how many pairs"""
+    objective: str = "denoising"
+    """denoising, or hybrid, which learns the variance of DDPM's steps too: hybrid(steps=1000, weight=0.001)"""
+
+    def taught_by(self) -> dict[str, str | None]:
+        """`reflow`."""
+        return {"--reflow": self.reflow}
+
+
+class FewStepRecipe(DenoiserRecipe):
+    """A model of two times, sampled in one step, two or four."""
+
+    kind: Literal["few_step"] = "few_step"
+    teacher: str | None = None
+    """run of a diffusion model from whose weights, and by whose flow, it learns; None: from the data alone"""
+    method: str | None = None
+    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive or continuous_consistency; None: chosen"""
+    guidances: tuple[float, float] | None = None
+    """lowest and highest guidance scale that the model is told in place of two evaluations; None: 1 and 3 of labels"""
+    sample: Sampling = FEW
+
+    @model_validator(mode="after")
+    def rising(self) -> FewStepRecipe:
+        """Refuse guidance scales that do not rise from 1 or more, and any where nothing could teach them."""
+        if self.guidances is None:
+            return self
+        low, high = self.guidances
+        if not 1 <= low < high:
+            raise UsageError(f"guidances are two scales that rise, from 1 on, got {low:g} {high:g}", "--guidances 1 3")
+        if self.teacher is None:
+            raise UsageError("guidance is learned from a teacher", "add --teacher RUN, or leave --guidances out")
+        return self
+
+    def taught_by(self) -> dict[str, str | None]:
+        """`teacher`."""
+        return {"--teacher": self.teacher}
 
 
 class AutoencoderRecipe(Recipe):
@@ -231,7 +276,11 @@ class AutoencoderRecipe(Recipe):
         return {} if self.autoencoding.lpips is None else {"--autoencoding.lpips": (self.autoencoding.lpips,)}
 
 
-RECIPES: dict[str, type[Recipe]] = {"diffusion": DiffusionRecipe, "autoencoder": AutoencoderRecipe}
+RECIPES: dict[str, type[Recipe]] = {
+    "diffusion": DiffusionRecipe,
+    "few_step": FewStepRecipe,
+    "autoencoder": AutoencoderRecipe,
+}
 """The recipe of each family by its `kind`; the first is the one that is meant where none is named."""
 
 FIRST = "diffusion"
@@ -270,117 +319,8 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{n}: {a} → {b}" for n, a, b in rows if a != b]
 
 
-def validated(tree: Any, source: str) -> Recipe:
-    """A recipe from a mapping; raises UsageError that names each wrong field and the nearest right one."""
-    if not isinstance(tree, dict):
-        raise UsageError(f"{source} is not a recipe: expected a mapping of fields", "see one with: ebb config show")
-    kind = kind_or(FIRST)(tree)
-    if kind not in RECIPES:
-        raise UsageError(f"{source}: there is no kind of recipe called {kind!r}", nearest(kind, RECIPES))
-    try:
-        return RECIPES[kind].model_validate(tree)
-    except ValidationError as error:
-        raise explained(error, source) from error
-
-
-def options() -> dict[str, list[str]]:
-    """Every field that a recipe can have, by its dotted name, and the kinds, of recipe or group, that have it."""
-    found: dict[str, list[str]] = {}
-    for kind, recipe in RECIPES.items():
-        for name, field in recipe.model_fields.items():
-            inner = members(field.annotation)
-            for tag, member in inner.items():
-                for leaf in member.model_fields:
-                    found.setdefault(f"{name}.{leaf}", []).append(tag if len(inner) > 1 else kind)
-            if not inner:
-                found.setdefault(name, []).append(kind)
-    return found
-
-
-def explained(error: ValidationError, source: str) -> UsageError:
-    """What is wrong with a recipe, one clause for each field, with the nearest name for an unknown one."""
-    known, lines = options(), []
-    mine = next((kind for kind, recipe in RECIPES.items() if recipe.__name__ == error.title), "")
-    for problem in error.errors():
-        place = [str(part) for part in problem["loc"]]
-        tag = place.pop(1) if len(place) > 1 and f"{place[0]}.kind" in KINDS else mine
-        name = ".".join(place)
-        owners = known.get(name) or [kind for kind, recipe in RECIPES.items() if name in recipe.model_fields]
-        if problem["type"] == "extra_forbidden" and owners:
-            group = f"{place[0]}." if len(place) > 1 else ""
-            lines.append(
-                f"{name} is of {' and '.join(owners)}; this {group.strip('.') or 'recipe'} is of {tag}:"
-                f" --{group}kind {owners[0]}"
-            )
-        elif problem["type"] == "extra_forbidden" and name in RENAMED:
-            lines.append(f"{name} is called {RENAMED[name]}")
-        elif problem["type"] == "extra_forbidden":
-            lines.append(
-                f"there is no field {name}, {nearest(name, known).split('known:')[0].strip() or 'see the list'}"
-            )
-        elif problem["type"] == "value_error":
-            lines.append(str(problem["ctx"]["error"]))
-        elif problem["type"] == "union_tag_invalid":
-            lines.append(f"{name}.kind: input should be one of {problem['ctx']['expected_tags']}")
-        else:
-            lines.append(f"{name}: {problem['msg'].lower()}, got {problem['input']!r}")
-    return UsageError(f"{source}: " + "; ".join(lines), "see all fields with: ebb train --help")
-
-
-def fitting(tree: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's mapping without the fields that other kinds have and its own has not."""
-    recipe = RECIPES.get(kind_or(FIRST)(tree))
-    if recipe is None:
-        return tree
-    foreign = {name for other in RECIPES.values() for name in other.model_fields} - recipe.model_fields.keys()
-    fit = {name: value for name, value in tree.items() if name not in foreign}
-    for name in fit.keys() & recipe.model_fields.keys():
-        inner = members(recipe.model_fields[name].annotation)
-        own = inner.get(kind_or(next(iter(inner), ""))(fit[name]))
-        if own is not None and isinstance(fit[name], dict):
-            others = {leaf for member in inner.values() for leaf in member.model_fields} - own.model_fields.keys()
-            fit[name] = {leaf: value for leaf, value in fit[name].items() if leaf not in others}
-    return fit
-
-
-RENAMED = {"grids": "sheets", "label_dropout": "condition_dropout"}
-"""Fields by the names that they have in older files."""
-
-
-def modern(tree: Any) -> Any:
-    """A recipe's mapping in today's words: once it held every option of every kind, and diffusion was a denoiser."""
-    if not isinstance(tree, dict):
-        return tree
-    tree = {RENAMED.get(name, name): value for name, value in tree.items()}
-    tree = tree | ({"kind": FIRST} if tree.get("kind") == "denoiser" else {})
-    return fitting(tree) if {"network", "autoencoding"} <= tree.keys() else tree
-
-
-def of_diffusion(recipe: Recipe) -> DiffusionRecipe:
-    """A recipe that is one of diffusion; UsageError for another."""
-    if not isinstance(recipe, DiffusionRecipe):
+def of_denoiser(recipe: Recipe) -> DenoiserRecipe:
+    """A recipe that is one of a denoiser; UsageError for another."""
+    if not isinstance(recipe, DenoiserRecipe):
         raise UsageError(f"this is of diffusion models, and the recipe is of kind {recipe.kind}")
     return recipe
-
-
-def from_yaml(path: Path) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe of a YAML file, and the file's other entries (a run.yaml holds it under `recipe`)."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if isinstance(tree, dict) and "recipe" in tree:
-        rest = {name: value for name, value in tree.items() if name != "recipe"}
-        if "asked" in rest:
-            rest["asked"] = {RENAMED.get(name, name): value for name, value in rest["asked"].items()}
-        for old, new in RENAMED.items():
-            rest |= {"command": re.sub(rf"--{old}\b", f"--{new}", str(rest["command"]))} if "command" in rest else {}
-        return validated(modern(tree["recipe"]), str(path)), rest
-    return validated(modern(tree or {}), str(path)), {}
-
-
-def to_yaml(recipe: Recipe, **rest: Any) -> str:
-    """The text of a run.yaml: the recipe under `recipe`, and what else is known of the run."""
-    return yaml.safe_dump({**rest, "recipe": recipe.model_dump(mode="json")}, sort_keys=False, allow_unicode=True)

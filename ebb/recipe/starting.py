@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import MLPRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
-from ebb.recipe.recipe import AutoencoderRecipe, DiffusionRecipe, Recipe, flat, resolved
+from ebb.recipe.recipe import AutoencoderRecipe, DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, flat, resolved
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def squeezed(network: NetworkRecipe, facts: Facts) -> str | None:
     )
 
 
-def texts(facts: Facts, *levels: int) -> tuple[int, ...]:
-    """The levels that attend to a text: these where there is one, else none."""
-    return levels if facts.texts else ()
+def texts(facts: Facts, *resolutions: int) -> tuple[int, ...]:
+    """The resolutions that attend to a text: these where there is one, else none."""
+    return resolutions if facts.texts else ()
 
 
 def tiny(facts: Facts) -> DiffusionRecipe:
@@ -106,7 +106,7 @@ def small(facts: Facts) -> DiffusionRecipe:
 
 
 def large(facts: Facts) -> DiffusionRecipe:
-    """Above 40 pixels: 4×4 patches, and levels down to about 4×4 places, so that all of a picture is seen at once."""
+    """Above 40 pixels: 4×4 patches, and resolutions down to about 4×4 places: all of a picture is seen at once."""
     last = max(2, round(math.log2(facts.side / 16)))
     network = UNetRecipe(
         width=96,
@@ -135,7 +135,7 @@ def rows(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
 
 
 def series(asked: NetworkRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
-    """Series: patches and levels down to about 8 places, so that all of a series is seen at once."""
+    """Series: patches and resolutions down to about 8 places, so that all of a series is seen at once."""
     channels, times = facts.shape
     patch = 1 if facts.side <= 64 else 2 if facts.side <= 256 else 4
     halvings = max(1, min(4, round(math.log2(max(2, facts.side / patch / 8)))))
@@ -162,7 +162,7 @@ STARTS = {1: (rows, "rows of numbers"), 2: (series, "series"), 3: (pictures, "pi
 """The starting point of diffusion by the number of axes of an example, and what such examples are."""
 
 
-def starting_point(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
+def starting_point(asked: DenoiserRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
     """The starting point of diffusion for these facts, and why; UsageError for a network of other data."""
     start, kind = STARTS[len(facts.shape)]
     if asked.network.only not in ("", kind):
@@ -216,9 +216,10 @@ def suited(path: str) -> tuple[dict[str, str], str]:
 
 
 R = TypeVar("R", bound=Recipe)
+D = TypeVar("D", bound=DenoiserRecipe)
 
 
-def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
+def complete(asked: D, facts: Facts) -> tuple[D, dict[str, str]]:
     """The recipe with everything chosen that needs no measuring, and the reason of each choice by dotted name."""
     start, why = starting_point(asked, facts)
     parts, why_parts = suited(asked.path)
@@ -226,7 +227,9 @@ def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dic
     if network.tokens and asked.path == "linear":
         parts["times"] = shifted(facts.shape[1] * facts.shape[2] / resolved(network.patch) ** 2)
     sigma_data = asked.sigma_data or round(facts.sigma_data, 4)
-    offered = start.model_dump() | parts | {"network": network.model_dump(), "sigma_data": sigma_data}
+    offered = (
+        asked.model_dump() | start.model_dump() | parts | {"network": network.model_dump(), "sigma_data": sigma_data}
+    )
     bare = {name: f"edm(sigma_data={sigma_data})" for name in ("prediction", "weight")}
     reasons = dict.fromkeys(parts, why_parts) | {
         "sigma_data": "the standard deviation of the data",
@@ -244,6 +247,33 @@ def complete(asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dic
         recipe, told = completed(asked.model_copy(update={"network": same}), facts, offered, why, reasons, suit)
         return recipe, told | {"network.kind": why}
     return completed(asked, facts, offered, why, reasons, suit)
+
+
+TUNED = 0.3
+"""The learning rate of what begins as a trained model, as a share of that of what begins anew."""
+
+SCALES = (1.0, 3.0)
+"""The guidance scales that a model with a teacher is told."""
+
+
+def few_steps(asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[str, str]]:
+    """The same of a model of few steps."""
+    chosen: dict[str, Any] = {"method": asked.method or "consistency"}
+    if asked.guidances is None and asked.teacher is not None and facts.conditioned:
+        chosen["guidances"] = SCALES
+    recipe, reasons = complete(asked.model_copy(update=chosen), facts)
+    reasons |= {name: WHY[name] for name in chosen if getattr(asked, name) is None}
+    if asked.teacher is not None and asked.optimiser.lr is None:
+        lr = resolved(recipe.optimiser.lr) * TUNED
+        recipe = recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"lr": lr})})
+        reasons["optimiser.lr"] = "lower than for what begins anew: it begins as its teacher"
+    return recipe, reasons
+
+
+WHY = {
+    "method": "it needs neither a second network nor a derivative",
+    "guidances": "the scale is told, so that guidance costs no second evaluation",
+}
 
 
 def complete_coder(asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderRecipe, dict[str, str]]:
@@ -298,7 +328,7 @@ STEEPNESS = 1.7
 """The seconds of an update grow with the width to this power, about."""
 
 
-def suited_width(recipe: DiffusionRecipe, facts: Facts, updates: float) -> tuple[int, str]:
+def suited_width(recipe: DenoiserRecipe, facts: Facts, updates: float) -> tuple[int, str]:
     """The widest U-Net, up to the usual one, that makes ENOUGH updates, where the usual one makes so many; and why.
 
     Widths are multiples of 16, the channels in a group, and leave `room` for a patch. Measured: docs/recipe.md.

@@ -22,7 +22,10 @@ def glance(evaluation: Facts) -> str:
     for name in ("Fréchet distance", "precision", "recall"):
         if name in distances:
             d = distances[name]
-            tiles.append((name, number(d["value"]), f"real images: {number(d['floor'])}"))
+            beneath = f"real images: {number(d['floor'])}"
+            if name == "Fréchet distance" and "latent_floor" in evaluation:
+                beneath += f"; through the latents: {number(evaluation['latent_floor']['reached'])}"
+            tiles.append((name, number(d["value"]), beneath))
     if evaluation.get("label_accuracy") is not None:
         ceiling = evaluation.get("classifier_accuracy")
         beneath = "" if ceiling is None else f"real images: {ceiling:.1%}"
@@ -64,6 +67,7 @@ def figures(evaluation: Facts, comparisons: Sequence[Facts]) -> str:
         + "<p>The column of real images has the same figure for as many real images that the model is not compared "
         "with: a model that cannot be told from the data would reach it. In the drawings, each on its own scale, the "
         "dot is the samples, the band their interval and the upright line the real images.</p>\n"
+        + through_latents(evaluation.get("latent_floor"))
         + f'<p class="soft">{escape(counts)}; {escape(seen_by(evaluation))}.</p>\n'
         + "".join(f'<p class="warn">{escape(str(text))}</p>\n' for text in evaluation.get("warnings", []))
         + by_class(evaluation)
@@ -76,6 +80,17 @@ def seen_by(evaluation: Facts) -> str:
     """The features, and how good the classifiers are that judged, beside what is possible."""
     says = evaluation.get("judge", {}).get("says")
     return f"features: {evaluation.get('features')}" + (f"; {says}" if says else "")
+
+
+def through_latents(floor: Facts | None) -> str:
+    """The Fréchet distance that a latent run cannot fall below; "" of a run without latents."""
+    if floor is None:
+        return ""
+    return (
+        "<p>Real images that went through the latents and back are at a Fréchet distance of "
+        f"{number(floor['reached'])} (as they are: {number(floor['real'])}): no sampler of these latents does better. "
+        f"From themselves they have moved by {number(floor['moved'])}.</p>\n"
+    )
 
 
 def distance(name: str, d: Facts, count: int) -> tuple[object, ...]:

@@ -39,14 +39,25 @@ border-radius:1px;margin-right:.4rem;vertical-align:middle}
 .finding{border-left:3px solid var(--warn);padding:.1rem 0 .1rem 1rem;margin:1rem 0}
 .finding.error{border-color:var(--bad)}
 .finding b{font-weight:600}.finding pre{margin:.4rem 0 0;padding:.4rem .75rem}
+.verdict{font-size:1.15rem;margin:.9rem 0 .6rem}.verdict b{font-weight:600}
+.suspects{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,8.5rem),1fr));margin:.75rem 0}
+.suspects figcaption,.classes span{overflow-wrap:anywhere}.suspects figure{min-width:0}
+.classes{display:grid;gap:.4rem .9rem;grid-template-columns:minmax(3rem,max-content) 1fr;align-items:center}
+.classes span{max-width:9rem;font-size:.9rem}.classes figcaption{display:none}
+.values figure{max-width:32rem}.smooth img{image-rendering:auto}
 details{margin:.5rem 0}summary{cursor:pointer;color:var(--soft)}
 """
+
+
+MADE = '<meta name="generator" content="ebb">'
+"""What stands at the head of every page, so that one can be told from a user's own."""
 
 
 def page(title: str, body: str) -> str:
     """A whole document; `title` is escaped, `body` is not."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"{MADE}"
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n{body}</body></html>\n"
     )

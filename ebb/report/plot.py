@@ -143,10 +143,15 @@ def columns(points: Points, title: str, across: str) -> str:
     )
 
 
-def histogram(outlines: Sequence[tuple[str, str, Sequence[float]]], caption: str, ends: tuple[str, str]) -> str:
+def histogram(
+    outlines: Sequence[tuple[str, str, Sequence[float]]],
+    caption: str,
+    ends: tuple[str, str],
+    marks: Sequence[float] = (),
+) -> str:
     """How often values fall into equal bins, by the root so that rare ones show; `outlines` are (name, colour, counts).
 
-    `ends` say what is on the left and on the right.
+    `ends` say what is on the left and on the right; `marks` are places in [0, 1] that get an upright line.
     """
     highest = max((max(bins, default=0) for _, _, bins in outlines), default=0) or 1
     drawn = []
@@ -155,6 +160,7 @@ def histogram(outlines: Sequence[tuple[str, str, Sequence[float]]], caption: str
             f"V{100 - 88 * math.sqrt(n / highest):.1f}H{400 * (i + 1) / len(bins):.1f}" for i, n in enumerate(bins)
         )
         drawn.append(f'<path d="M0 100{path}V100" fill="{colour}" fill-opacity=".15" stroke="{colour}"/>')
+    drawn += [f'<path d="M{400 * mark:.1f} 4V100" stroke="var(--bad)" stroke-width="3"/>' for mark in marks]
     return (
         f'<figure><svg viewBox="0 0 400 118" role="img" aria-label="{escape(caption)}">{"".join(drawn)}'
         f'<text x="0" y="114">{escape(ends[0])}</text><text x="400" y="114" text-anchor="end">{escape(ends[1])}</text>'

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ebb.data.modality import in_terms
-from ebb.doctor.finding import by_reason
 from ebb.errors import UsageError
 from ebb.report.captions_section import captions
 from ebb.report.figures_section import cost, figures, glance, likelihood
+from ebb.report.findings_section import findings, noticed
+from ebb.report.guidance_section import guidance
 from ebb.report.page import fold, number, page, section, table
 from ebb.report.plot import bars, histogram
 from ebb.report.reconstruction_section import reconstruction
@@ -31,8 +32,8 @@ def write_report(run: str | Path) -> Path:
     """Write `report.html` into the run folder from what lies in it, and return its path.
 
     Read are run.yaml, env.json, data.json, choices.json, log.jsonl, guard.json, samples/*.png, evaluation.json,
-    against-*.json, references.json, doctor.json and evaluation/closest.png; what is absent is not shown, and what
-    cannot be read is named on the page. Raises UsageError if `run` is not a folder.
+    against-*.json, references.json, doctor.json, guidance.json and evaluation/closest.png; what is absent is not shown,
+    and what cannot be read is named on the page. Raises UsageError if `run` is not a folder.
     """
     run = Path(run)
     if not run.is_dir():
@@ -46,16 +47,17 @@ def body(run: Path) -> str:
     """The page's head and its parts, each a title and what draws it."""
     damaged: list[str] = []
     config = _text(run / "run.yaml")
-    names = ("data", "choices", "env", "evaluation", "doctor", "references")
-    data, choices, env, evaluation, doctor, beside = (_object(run / f"{name}.json", damaged) for name in names)
+    names = ("data", "choices", "env", "evaluation", "doctor", "references", "guidance")
+    data, choices, env, evaluation, doctor, beside, tried = (_object(run / f"{name}.json", damaged) for name in names)
     guard = _read(run / "guard.json", list, damaged) or []
     against = [found for path in sorted(run.glob("against-*.json")) if (found := _object(path, damaged))]
     log, album = _log(run / "log.jsonl"), Album()
     find = evaluation.get
     parts: list[tuple[str, Callable[[], str]]] = [
-        ("What the doctor found", lambda: _doctor(doctor)),
+        ("What the doctor found", lambda: findings(doctor)),
         ("Samples", lambda: samples(run / "samples", album)),
         ("Figures", lambda: figures(evaluation, against)),
+        ("Guidance", lambda: guidance(tried)),
         ("Captions", lambda: captions(evaluation, run, album)),
         ("Reconstruction", lambda: reconstruction(find("reconstruction", {}), run, album)),
         ("Noise levels", lambda: noise_levels(find("levels", {}))),
@@ -147,25 +149,6 @@ def _head(run: Path, config: str, data: Facts, log: list[Facts], damaged: list[s
     )
 
 
-def _doctor(facts: Facts) -> str:
-    """Every finding: symptom, evidence, cause, and what helps, with its commands."""
-    if not facts:
-        return ""
-    parts = [
-        f'<div class="finding {escape(str(f["severity"]))}"><p><b>{escape(str(f["symptom"]))}</b></p>'
-        f'<p>{escape(str(f["evidence"]))}</p><p class="soft">Because {escape(str(f["cause"]))}</p>'
-        + (f"<p>{escape(str(f['advice']))}</p>" if "advice" in f else "")
-        + "".join(f"<pre>{escape(str(line))}</pre>" for line in f.get("commands") or [f["command"]] if line)
-        + "</div>\n"
-        for f in facts["findings"]
-    ]
-    unsure = "".join(
-        f'<p class="soft">Could not check {escape(text)}</p>\n' for text in by_reason(facts.get("unchecked", []))
-    )
-    calm = f"<p>Nothing found in {len(facts['checked'])} checks.</p>\n"
-    return "".join(parts or [calm]) + unsure
-
-
 def _brightness(channels: Sequence[Sequence[float]]) -> str:
     """The histogram of the data, an outline a channel."""
     colours = ("#c8553d", "#4f9d69", "#4a7fc1") if len(channels) == 3 else ("var(--mark)",) * len(channels)
@@ -179,10 +162,6 @@ def _data(data: Facts) -> str:
     shape = sides(data.get("shape", ())[1:])
     facts = f"{data.get('kind', 'data')}: {number(data.get('count', '?'))} images" + (f" of {shape}" if shape else "")
     counts = {name: (float(n), number(n)) for name, n in (data.get("classes") or {}).items()}
-    findings = [
-        (f["kind"], number(f["count"]), f["action"], ", ".join(map(str, f.get("examples", ()))))
-        for f in data.get("findings", ())
-    ]
     drawn = [f"<div>{bars(counts)}</div>"] if counts else []
     drawn += [_brightness(data["histogram"])] if data.get("histogram") else []
     fingerprint = data.get("fingerprint")
@@ -191,8 +170,7 @@ def _data(data: Facts) -> str:
         + (f" <small>fingerprint <code>{escape(str(fingerprint)[:16])}</code></small>" if fingerprint else "")
         + "</p>\n"
         + (f'<div class="grid">{"".join(drawn)}</div>\n' if drawn else "")
-        + table(("found", "count", "what was done", "examples"), findings)
-        + fold("Chosen while reading", table(("what", "because"), list((data.get("chosen") or {}).items())))
+        + noticed(data)
     )
 
 

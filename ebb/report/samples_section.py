@@ -6,8 +6,11 @@ import base64
 import re
 from collections.abc import Mapping
 from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ebb.report.page import number, table
 from ebb.report.plot import Line, plot
@@ -28,14 +31,21 @@ class Album:
 
     def picture(self, path: Path, caption: str) -> str:
         """The picture with its caption, inside the page; "" if it is absent or, then counted, too large."""
-        size = path.stat().st_size if path.is_file() else 0
-        if size == 0:
-            return ""
-        if size > self.room:
+        return self.embedded(path.read_bytes(), caption) if path.is_file() and path.stat().st_size else ""
+
+    def drawn(self, image: Image.Image, caption: str) -> str:
+        """The same of a picture in memory."""
+        made = BytesIO()
+        image.save(made, format="PNG", optimize=True)
+        return self.embedded(made.getvalue(), caption)
+
+    def embedded(self, png: bytes, caption: str) -> str:
+        """The same of the bytes of a PNG."""
+        if len(png) > self.room:
             self.omitted += 1
             return ""
-        self.room -= size
-        code, text = base64.b64encode(path.read_bytes()).decode("ascii"), escape(caption)
+        self.room -= len(png)
+        code, text = base64.b64encode(png).decode("ascii"), escape(caption)
         return f'<figure><img alt="{text}" src="data:image/png;base64,{code}"><figcaption>{text}</figcaption></figure>'
 
 

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from ebb.report.plot import Line, Points, curve, plot, smooth
+from ebb.train.gradients import SPANS, LevelGradients, span
 
 Facts = Mapping[str, Any]
 
@@ -20,6 +21,7 @@ CURVES = {  # key in log.jsonl → title, unit
 ACROSS = "log-SNR: noise on the left, data on the right"
 DOTTED = 'stroke-width="1.6" stroke-dasharray="5 3"'
 FAINT = 'stroke-opacity=".3"'
+THIN = 'stroke-width="1.3"'
 
 REFERENCES = ("trivial", "ideal")
 BEYOND = 10
@@ -77,7 +79,7 @@ def paired(xs: Sequence[float], ys: Sequence[float | None]) -> Points:
 
 def training(log: Sequence[Facts], guard: Sequence[Facts]) -> str:
     """The curves of the log, and what the guard did."""
-    drawn = [losses(log), by_level(log)]
+    drawn = [losses(log), by_level(log), *gradients(log)]
     drawn += [curve(of(log, name), title, unit) for name, (title, unit) in CURVES.items()]
     return (f'<div class="grid">{"".join(drawn)}</div>\n' if any(drawn) else "") + guarded(log, guard)
 
@@ -109,14 +111,41 @@ def by_level(log: Sequence[Facts]) -> str:
         return ""
     count = max(len(values) for _, values in rows)
     lines = []
-    for k in range(count):
+    for k, (called, colour) in enumerate(coloured(count)):
         points = [(x, float(v[k])) for x, v in rows if k < len(v) and isinstance(v[k], int | float)]
         thin = smooth(points, True)
         thin = thin[:: max(1, len(thin) // EVERY)]
-        share = k / max(1, count - 1)
-        called = "most noise" if k == 0 else "least noise" if k == count - 1 else ""
-        lines.append(Line(called, thin, f"hsl({10 + 200 * share:.0f} 60% 52%)", 'stroke-width="1.3"'))
+        lines.append(Line(called, thin, colour, THIN))
     return plot(lines, f"Loss of each of {count} noise levels", log_scale=True)
+
+
+def gradients(log: Sequence[Facts]) -> list[str]:
+    """The gradient at each noise level when it was measured last, and how the share of each has changed."""
+    rows = [
+        (float(e["step"]), LevelGradients.read(e["gradients"])) for e in log if isinstance(e.get("gradients"), dict)
+    ]
+    if not rows:
+        return []
+    (step, last), places = rows[-1], [sum(span(level)) / 2 for level in range(SPANS)]
+    lines = [
+        Line("norm of the mean", [p for p in paired(places, last.norm) if p[1] > 0]),
+        Line("scatter of one example", [p for p in paired(places, last.spread) if p[1] > 0], "var(--two)"),
+    ]
+    title = f"Gradient at each noise level, step {step:,.0f}"
+    shares = [
+        Line(name, [(at, found.drive[level]) for at, found in rows], colour, THIN)
+        for level, (name, colour) in enumerate(coloured(SPANS))
+    ]
+    return [
+        plot(lines, title, across=ACROSS, log_scale=True),
+        plot(shares, "Share of each noise level in the squared gradient"),
+    ]
+
+
+def coloured(count: int) -> list[tuple[str, str]]:
+    """A name and a colour for each noise level, from the noisiest (red) to the cleanest (blue)."""
+    ends = {0: "most noise", count - 1: "least noise"}
+    return [(ends.get(k, ""), f"hsl({10 + 200 * k / max(1, count - 1):.0f} 60% 52%)") for k in range(count)]
 
 
 def guarded(log: Sequence[Facts], guard: Sequence[Facts]) -> str:

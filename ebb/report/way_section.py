@@ -24,14 +24,16 @@ def way(facts: Facts, run: Path, album: Album) -> str:
         for one in facts["bad"]
     ]
     spread = [(name, *(f"{each[key]:.2f}" for key in ("low", "high", "deviation"))) for name, each in ranges.items()]
+    drawn, ranges_table = "", table(("", "lowest value", "highest", "standard deviation"), spread)
+    if strayed is not None:
+        drawn = leaving({int(step): count for step, count in strayed.items()}, facts)
     return (
         f"<p>In {middle['of']} steps; noise equals signal (log-SNR 0) at t = {middle['time']:.3g}, in step"
         f" {middle['step']}.</p>\n"
-        + ("" if strayed is None else leaving({int(step): n for step, n in strayed.items()}, facts))
+        + f'<div class="pair"><div>{drawn}</div><div>{ranges_table}</div></div>\n'
         + table(("x off by a tenth after step", "log-SNR", *names), moved)
         + '<p class="soft">How far the end moves, in distances between two samples: an ODE carries an error to the'
         " end, noise on the way makes up for some of it.</p>\n"
-        + table(("", "lowest value", "highest", "standard deviation"), spread)
         + album.picture(run / "evaluation" / "temperatures.png", "the same seeds at τ = 0.5, 1 and 1.5, a row each")
     )
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from ebb.data.loader import Loader
+from ebb.errors import UsageError
 from ebb.recipe.recipe import Recipe
 from ebb.store.checkpoint import State
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, autocast_of
 from ebb.system.system import System
+from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Descent, Step, Training, updates
 from ebb.train.objectives.compiled import compiling
 from ebb.train.objectives.objective import Objective
@@ -21,6 +23,11 @@ from ebb.train.validate import Validation
 
 def names_known(recipe: Recipe) -> None:
     """Raise UsageError, with the nearest name, unless every part the recipe names exists and fits the others."""
+    if recipe.optimiser.search and recipe.optimiser.lr is not None:
+        raise UsageError(
+            f"a learning rate is searched for or given, and it is given as {recipe.optimiser.lr:g}",
+            "leave --optimiser.lr out, or --optimiser.search",
+        )
     FAMILIES[recipe.kind].named(recipe)
 
 
@@ -36,6 +43,7 @@ class Built:
     averaged: Callable[[], System]
     """the system with the averaged weights, which is what one samples from"""
     validation: Validation | None = None
+    gradients: GradientProbe | None = None
 
     def state(self) -> State:
         """All that a checkpoint holds: the training's state, and what is frozen."""
@@ -56,6 +64,7 @@ def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
         data,
         lambda: replace(system, model=made.averaged()),
         made.validation,
+        made.gradients,
     )
 
 

@@ -23,7 +23,8 @@ from ebb.data.dataset import Dataset
 from ebb.data.images import save_png
 from ebb.errors import DamagedError
 from ebb.events import Event, Message, Overview, RolledBack, Update, strict
-from ebb.recipe.recipe import Recipe, flat, from_yaml, to_yaml
+from ebb.recipe.document import from_yaml, to_yaml
+from ebb.recipe.recipe import Recipe, flat
 from ebb.store.origin import Origin
 from ebb.store.write import append_text, replace_text
 from ebb.system.system import System, locate

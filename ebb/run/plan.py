@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
+from dataclasses import replace
 from itertools import repeat
 from typing import Any, Literal, get_args
 
@@ -15,12 +16,14 @@ import torch
 from ebb.errors import UsageError
 from ebb.events import Message, Work
 from ebb.machine import multiplies_bf16
-from ebb.recipe.recipe import Recipe, of_diffusion, resolved, seconds
+from ebb.recipe.recipe import Recipe, of_denoiser, resolved, seconds
 from ebb.recipe.starting import STEEPNESS, Facts, default_budget, suited_batch, suited_width
 from ebb.run.build import Built, build, updates_of
+from ebb.run.search import searched
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, facts_of
-from ebb.train.optimiser import WarmupDecay
+from ebb.train.gradients import span
+from ebb.train.optimiser import SCHEDULES, WarmupDecay
 
 Engine = Literal["eager", "compiled"]
 
@@ -47,6 +50,9 @@ UNTRIED = "compiling is tried on a GPU, for 20 minutes or more by the clock"
 ROUNDS = 3
 """Updates in each precision, at least, that the faster is chosen by, one fewer where it is SLOWER."""
 
+ROUNDED = 0.3
+"""The share of the gradient of a noise level by which bf16 may be off: rounding to 8 bits takes some hundredths."""
+
 SPREAD = 0.6
 """Seconds over which they are spread, so that what another program does for a moment decides nothing."""
 
@@ -62,7 +68,8 @@ MOST_SHEETS = 10
 def rate_of(recipe: Recipe) -> WarmupDecay:
     """The learning rate over the run."""
     how = recipe.optimiser
-    return WarmupDecay(resolved(how.lr), resolved(recipe.steps), resolved(how.warmup), how.decay)
+    rate = SCHEDULES[how.schedule](resolved(how.lr), resolved(recipe.steps), resolved(how.warmup))
+    return replace(rate, decay=how.decay) if how.schedule == "level_then_fall" else rate
 
 
 def timed(recipe: Recipe, parts: Built) -> Iterator[float]:
@@ -232,17 +239,48 @@ def compared(speeds: Mapping[Precision, float], batch: int, things: str) -> str:
     return f"measured {', '.join(map(' '.join, rates.items()))} in batches of {batch}"
 
 
+def chosen_precision(
+    recipe: Recipe, speeds: Mapping[Precision, float], data: Prepared, device: torch.device
+) -> tuple[Precision, str]:
+    """The faster precision and why; fp32 where bf16 is faster and loses the gradient of a noise level (`rounded`)."""
+    fastest = max(speeds, key=lambda name: speeds[name])
+    why = compared(speeds, probe(recipe, device), data.dataset.modality.things)
+    if fastest == "fp32" or "fp32" not in speeds or not speeds["fp32"]:
+        return fastest, why
+    lost = rounded(recipe, data, device)
+    return ("fp32", f"{why}; {lost}") if lost else (fastest, why)
+
+
+def rounded(recipe: Recipe, data: Prepared, device: torch.device) -> str:
+    """The noise level at which the gradient in bf16 is not within ROUNDED of that in fp32, in words; "" without one.
+
+    After ROUNDS updates in fp32, since networks begin as the zero function, of small batches on a CPU.
+    """
+    exact = recipe.model_copy(update={"batch": probe(recipe, device), "precision": "fp32"}).running("eager")
+    parts = build(exact, data, device)
+    if parts.gradients is None:
+        return ""
+    for _ in updates_of(exact, parts, steps=ROUNDS):
+        pass
+    off = parts.gradients.inexact(parts.system.denoiser, torch.bfloat16)
+    far = [(level, share) for level, share in enumerate(off) if share is not None and not share <= ROUNDED]
+    if not far:
+        return ""
+    low, high = span(far[0][0])
+    return f"bf16 is off by {far[0][1]:.0%} of the gradient at log-SNR {low:g} to {high:g}"
+
+
 def narrowed(recipe: Recipe, data: Prepared, began: float, rate: float) -> tuple[Recipe, str]:
     """The recipe with the width that suits its budget at the speed of its own width, and why it is another."""
     usual = updates_within(recipe, remaining(resolved(recipe.budget), began), rate, 0)
-    recipe = of_diffusion(recipe)
+    recipe = of_denoiser(recipe)
     width, why = suited_width(recipe, facts_of(data), usual)
     return recipe.model_copy(update={"network": recipe.network.model_copy(update={"width": width})}), why
 
 
 def width_of(recipe: Recipe) -> int:
     """The width of the network of a recipe that has one."""
-    return resolved(of_diffusion(recipe).network.width)
+    return resolved(of_denoiser(recipe).network.width)
 
 
 def by_stopwatch(
@@ -261,8 +299,8 @@ def by_stopwatch(
     if len(speeds) > 1 or open_width:
         speeds = paces(recipe, data, device)
     if recipe.precision is None:
-        reasons["precision"] = compared(speeds, probe(recipe, device), data.dataset.modality.things)
-        recipe = recipe.model_copy(update={"precision": max(speeds, key=lambda name: speeds[name])})
+        precision, reasons["precision"] = chosen_precision(recipe, speeds, data, device)
+        recipe = recipe.model_copy(update={"precision": precision})
     usual, speed = recipe, max(speeds.values())
     if open_width:
         recipe, reasons["network.width"] = narrowed(usual, data, began, speed)
@@ -304,6 +342,9 @@ def resolve(
     reasons |= measured
     recipe, trained = family.as_trained(recipe)
     reasons |= trained
+    if recipe.optimiser.search:
+        speed = rate or pace(recipe.running("eager"), data, device, 0.0)
+        recipe, reasons["optimiser.lr"] = yield from searched(recipe, data, device, speed)
     chosen = dict[str, Any](sheets=recipe.sheets or MOST_SHEETS)
     if recipe.sheets is None:
         reasons["sheets"] = f"at most {MOST_SHEETS}"

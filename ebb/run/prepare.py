@@ -22,15 +22,16 @@ from ebb.encode.statistics import Spread
 from ebb.encode.text import Text, Vocabulary
 from ebb.errors import DataError, UsageError
 from ebb.events import Work
+from ebb.recipe.document import from_yaml
 from ebb.recipe.groups import TextRecipe
-from ebb.recipe.recipe import DiffusionRecipe, Recipe, from_yaml, of_diffusion
+from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, of_denoiser
 from ebb.run.reflow import pairs_of
 from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, Workshop
 from ebb.system.requests import conditions_of, values_of
-from ebb.system.system import load, locate
+from ebb.system.system import System, load, locate
 from ebb.terminal import command
 
 CPU = torch.device("cpu")
@@ -61,11 +62,12 @@ def prepared(
     family = FAMILIES[recipe.kind]
     if not family.conditioned:
         return (yield from family.prepared(recipe, dataset, Workshop(device, cache)))
-    recipe = of_diffusion(recipe)
-    if recipe.reflow is not None:
+    recipe = of_denoiser(recipe)
+    if isinstance(recipe, DiffusionRecipe) and recipe.reflow is not None:
         system, pairs = yield from pairs_of(recipe, dataset, device, cache)
-        weights = system.denoiser.state_dict()
-        return Prepared(dataset, system.conditioner, pairs, None, system.space, weights=weights)
+        learnt = system.denoiser.state_dict()
+        return Prepared(dataset, system.conditioner, pairs, None, system.space, weights=learnt)
+    teacher = teacher_of(recipe, dataset, device) if isinstance(recipe, FewStepRecipe) and recipe.teacher else None
     text, latents = text_of(recipe.text, dataset, device), None
     if recipe.autoencoder is not None:
         latents = yield from latents_of(recipe, dataset, device, cache)
@@ -82,11 +84,20 @@ def prepared(
 
     examples = yield from of(dataset, "train")
     unseen = None if dataset.held_out is None else (yield from of(dataset.held_out, "held-out"))
+    weights = None if teacher is None else teacher.denoiser.state_dict()
     if latents is None:
-        return Prepared(dataset, conditioner, examples, unseen)
+        return Prepared(dataset, conditioner, examples, unseen, weights=weights)
     space, kept = latents
     examples = replace(examples, x0=kept["x0"], mirrored=kept.get("mirrored"), unit=space.unit)
-    return Prepared(dataset, conditioner, examples, unseen, space)
+    return Prepared(dataset, conditioner, examples, unseen, space, weights=weights)
+
+
+def teacher_of(recipe: FewStepRecipe, dataset: Dataset, device: torch.device) -> System:
+    """The model that teaches; UsageError for one of other data."""
+    run = Path(str(recipe.teacher))
+    if from_yaml(run / "run.yaml")[1].get("fingerprint") != dataset.summary.fingerprint:
+        raise UsageError(f"{run} was trained on other data", "a few-step model learns from the data of its teacher")
+    return load(run, device=device)
 
 
 def states_of(text: FrozenText, dataset: Dataset, folder: Path) -> Work[Rows]:
@@ -130,7 +141,7 @@ def text_of(recipe: TextRecipe, dataset: Dataset, device: torch.device = CPU) ->
 
 
 def latents_of(
-    recipe: DiffusionRecipe, dataset: Dataset, device: torch.device, cache: Path
+    recipe: DenoiserRecipe, dataset: Dataset, device: torch.device, cache: Path
 ) -> Work[tuple[LatentSpace, Mapping[str, Rows]]]:
     """The latents of all examples as the encoder says them, and the space that brings them to unit variance.
 

@@ -20,7 +20,8 @@ from ebb.data.loader import Examples
 from ebb.encode.conditioner import part
 from ebb.errors import UsageError
 from ebb.events import Work
-from ebb.recipe.recipe import DiffusionRecipe, Recipe, from_yaml, of_diffusion
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import DiffusionRecipe
 from ebb.sample.noise import Noise
 from ebb.store.origin import Origin
 from ebb.store.shards import cached
@@ -28,40 +29,8 @@ from ebb.system.requests import conditions_of, values_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
 
-SHARED = (
-    "path", "prediction", "clock", "sigma_data", "condition_dropout", "autoencoder", "data", "text", "numbers",
-    "beside", "network",
-)  # fmt: skip
-"""What a run has in common with the one it straightens."""
-
 FIRST = 2**61
 """The seed of the first pair: none that a user counts up to."""
-
-
-def inherited(asked: Recipe) -> Recipe:
-    """`asked` with what it shares with the run it reflows, and times drawn evenly; as it is where it reflows none.
-
-    Raises UsageError for a run that is not there, another path than the linear one, and settings that differ.
-    """
-    teacher = asked.origins().get("teacher")
-    if teacher is None:
-        return asked
-    asked, file = of_diffusion(asked), Path(teacher) / "run.yaml"
-    if not file.is_file():
-        raise UsageError(f"there is no run {teacher} to reflow", "train it first: ebb train DATA")
-    base = from_yaml(file)[0]
-    if getattr(base, "path", None) != "linear":
-        raise UsageError(
-            f"{teacher} is not a diffusion model on the linear path, whose flows alone can become straight",
-            "train one: ebb train DATA --path linear",
-        )
-    usual = DiffusionRecipe()
-    for name in SHARED:
-        own = getattr(asked, name)
-        if own not in (getattr(usual, name), getattr(base, name)):
-            raise UsageError(f"{name} is that of {teacher} when it is reflowed", f"leave --{name} out")
-    shared = {name: getattr(base, name) for name in SHARED}
-    return asked.model_copy(update=shared | {"times": asked.times or "uniform"})
 
 
 def pairs_of(

@@ -21,10 +21,10 @@ from ebb.machine import best_device, matrix_rate, ready
 from ebb.recipe.recipe import DiffusionRecipe, Recipe, resolved
 from ebb.run.build import Built, build, names_known, updates_of
 from ebb.run.folder import chosen_for, write_documents
+from ebb.run.inherited import inherited
 from ebb.run.meter import peak_memory_mb
 from ebb.run.plan import rate_of, resolve
 from ebb.run.prepare import prepared
-from ebb.run.reflow import inherited
 from ebb.run.train import looked_at
 from ebb.store import checkpoint
 from ebb.store.place import by_name

@@ -20,6 +20,7 @@ from ebb.events import Event, Message, Preview, RolledBack, Saved, Skipped, Upda
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.build import Built, build, updates_of
 from ebb.run.folder import GuardRecord, Log, amend
+from ebb.run.marks import gradient_steps, sheet_steps, validation_steps
 from ebb.run.meter import Meter
 from ebb.run.plan import GRID_SAMPLES, rate_of, remaining, settled, undecided, updates_within
 from ebb.store import checkpoint
@@ -84,6 +85,7 @@ class Due:
 
     grid: bool
     validation: bool
+    gradients: bool
     checkpoint: bool
     surely: bool
     """the checkpoint also after an update that was not made: it is the last"""
@@ -93,7 +95,7 @@ class Due:
     @property
     def whole(self) -> bool:
         """Whether every weight and moment is looked at first."""
-        return self.grid or self.validation or self.checkpoint
+        return self.grid or self.validation or self.gradients or self.checkpoint
 
 
 @dataclass
@@ -161,17 +163,15 @@ class Supervisor:
 
         Most steps pass unseen. Those with a line of the log, a grid, a validation or a checkpoint are looked at first.
         """
-        sheets, measured = (
-            sheet_steps(resolved(self.recipe.sheets), self.steps),
-            validation_steps(self.recipe, self.parts),
-        )
+        sheets = sheet_steps(resolved(self.recipe.sheets), self.steps)
+        measured, probed = (of(self.recipe, self.parts) for of in (validation_steps, gradient_steps))
         every = max(1, self.steps // 500)
         for step in self.updates(until):
             self.meter.note(step)
             number, signalled = step.number, stopped()
             last, preview = number == self.steps, next((s for s in sheets if s > number), self.steps)
             save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
-            due = Due(number in sheets, number in measured, save, last or bool(signalled), preview)
+            due = Due(number in sheets, number in measured, number in probed, save, last or bool(signalled), preview)
             if not (due.whole or number % every == 0):
                 continue
             try:
@@ -214,11 +214,16 @@ class Supervisor:
         return Skipped(tuple(skip.step for skip in skips), skips[-1].reason(usual))
 
     def line(self, step: Step, figures: dict[str, Any], due: Due) -> Update:
-        """One line of the log, with the validation loss of the weights and of their average where it is due."""
+        """One line of the log; where they are due, with the validation loss of the weights and of their average, and
+        the gradient at each noise level."""
         validation, training = self.parts.validation, self.parts.training
         left = self.meter.left(step.number)
         if due.validation and validation is not None:
             figures |= {"validation": validation(training.model), "validation_ema": validation(training.ema.model)}  # type: ignore[arg-type]
+        if due.gradients and self.parts.gradients is not None:
+            began = time.monotonic()
+            levels = asdict(self.parts.gradients(training.model))  # type: ignore[arg-type]
+            figures |= {"gradients": levels | {"seconds": round(time.monotonic() - began, 4)}}
         return Update(step.number, self.steps, figures, due.preview, left)
 
     def save(self, number: int) -> Saved:
@@ -331,24 +336,6 @@ def interruptible() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def sheet_steps(count: int, steps: int) -> list[int]:
-    """The steps after which a grid is drawn: `count` of them, denser at first, where most changes; one at the end."""
-    return sorted({max(1, round(steps * (i / count) ** 1.5)) for i in range(1, count + 1)})
-
-
-def validation_steps(recipe: Recipe, parts: Built) -> set[int]:
-    """The steps after which the validation loss is measured: 3 to 20, evenly, the last at the end; none without any.
-
-    Two validations of n examples, of weights and average, cost as much as training on 2n/3: together 1 % of the run.
-    """
-    if parts.validation is None:
-        return set()
-    steps, unseen = resolved(recipe.steps), sum(len(batch.x0) for batch in parts.validation.batches)
-    seen = steps * resolved(recipe.batch) * recipe.optimiser.accumulate
-    count = min(20, max(3, int(0.01 * seen / (unseen * 2 / 3))))
-    return {max(1, round(steps * i / count)) for i in range(1, count + 1)}
 
 
 def draw(folder: Path, parts: Built, step: int) -> Path:

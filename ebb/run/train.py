@@ -14,13 +14,14 @@ from ebb.data.sources import named
 from ebb.errors import UsageError
 from ebb.events import Done, Event, Message, Progress, Work, streamed
 from ebb.machine import best_device, ready
-from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat, from_yaml, resolved
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat, resolved
 from ebb.report.run_report import write_report
 from ebb.run.build import build, names_known
 from ebb.run.folder import Log, chosen_for, data_overview, origins_of, write_card, write_documents
+from ebb.run.inherited import inherited
 from ebb.run.plan import resolve, timed
 from ebb.run.prepare import prepared
-from ebb.run.reflow import inherited
 from ebb.run.supervise import follow, restore
 from ebb.store import checkpoint
 from ebb.store.exchange import exchanged, foreign, pending, recover

@@ -111,7 +111,7 @@ class DDPM:
         if not isinstance(denoise.denoiser, VarianceDenoiser):
             raise UsageError(
                 f"learned variance needs a denoiser that states it, got {type(denoise.denoiser).__name__}",
-                "use ddpm or ddpm(variance='large'); 'learned' is for ebb.LearnedVariance, unguided",
+                "use ddpm or ddpm(variance='large'); 'learned' is for what --objective hybrid trains, without guidance",
             )
         when = t if takes_moments(denoise.denoiser) else t.shared(x.shape[0])
         return denoise.denoiser.with_share(x, when, cond)  # type: ignore[arg-type]

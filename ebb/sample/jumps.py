@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,9 +12,9 @@ from torch import Tensor
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.flow_map import FlowMap
-from ebb.process.moment import Moment, at, where
-from ebb.process.path import Path
+from ebb.process.moment import at
 from ebb.sample.ddim import diffused
+from ebb.sample.jump import below
 from ebb.sample.trajectory import Denoise, Point, checked
 from ebb.shapes import Float
 
@@ -36,12 +35,6 @@ class Renewal:
         if not 0 <= self.share <= 1:
             raise UsageError(f"the share of the noise that is renewed is between 0 and 1, got {self.share}")
 
-    def below(self, path: Path, s: Moment) -> Moment:
-        """The moment u ≤ s with ν_u = √(1 − γ²)·ν_s; s itself where nothing is renewed."""
-        if self.share == 0 or s.sigma == 0:
-            return s
-        return at(path, 0.0) if self.share == 1 else where(path, s.lam - math.log1p(-(self.share**2)) / 2)
-
 
 def jumps(
     flow_map: FlowMap,
@@ -60,7 +53,7 @@ def jumps(
     if grid[0] < grid[-1]:
         raise UsageError(f"jumps need falling times, got {grid[:6]}")
     for index, (t, s) in enumerate(pairwise(at(path, time) for time in grid)):
-        u = s if renewal is None else renewal.below(path, s)
+        u = below(path, s, 0 if renewal is None else renewal.share)
         with torch.no_grad():
             x0 = Denoise(guide(flow_map.toward(u.time)))(x, t, cond)
             x = t.jump(x, x0, u)

@@ -5,6 +5,7 @@ from ebb.sample.adaptive import Adaptive
 from ebb.sample.ddim import DDIM, DDPM, Euler
 from ebb.sample.dpm_sde import DPMpp2MSDE, DPMpp2SSDE, DPMpp3MSDE
 from ebb.sample.heun import Heun
+from ebb.sample.jump import Jump
 from ebb.sample.karras import Churn
 from ebb.sample.multistep import DPMpp2M, DPMpp3M
 from ebb.sample.restart import Restart
@@ -33,4 +34,5 @@ SOLVERS: dict[str, Solver] = {
     "predictor_corrector": PredictorCorrector(),
     "restart": Restart(),
     "adaptive": Adaptive(),
+    "jump": Jump(),
 }

@@ -30,7 +30,7 @@ SHARDS = re.compile(r"\d{5,}\.npy|manifest\.json")
 """The files of a folder of samples."""
 
 OWN = re.compile(
-    r"(run\.yaml|(env|data|choices|guard|evaluation|doctor|sweep|references|sampling|against-.+)\.json|log\.jsonl|latest|card\.md"
+    r"(run\.yaml|(env|data|choices|guard|evaluation|doctor|sweep|references|sampling|guidance|against-.+)\.json|log\.jsonl|latest|card\.md"
     r"|(report|sweep)\.html|sweep\.png|classifier\.safetensors"
     r"|samples/(data-grid|step-\d+)\.png|evaluation/(closest|reconstructions|between|captions|temperatures)\.png"
     rf"|evaluation/{SAMPLES.pattern}/({SHARDS.pattern})"

@@ -9,8 +9,10 @@ from ebb.encode.autoencoder import AUTOENCODERS
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError
+from ebb.guide.distilled import GUIDANCE
 from ebb.networks.ports import PORTS
 from ebb.process.denoiser import NetworkDenoiser
+from ebb.process.flow_map import WAY
 from ebb.recipe.names import parse, spell, split
 from ebb.recipe.recipe import Sampling
 from ebb.shapes import sides
@@ -20,6 +22,9 @@ from ebb.system.model import Model
 
 FORMER, FORMAT = 2, 3
 """Of contracts that are read, the last of which is written."""
+
+OWN = (WAY, GUIDANCE)
+"""What a network may hear that is nobody's wish: how it is asked."""
 
 Parts = tuple[Model, tuple[int, ...], Conditioner, Sampling]
 """What a system consists of: model, shape, conditioner and sampling."""
@@ -70,7 +75,8 @@ def family_of(contract: Mapping[str, Any]) -> str:
 
 def agreed(denoiser: NetworkDenoiser, hears: Conditioner, inner: tuple[int, ...]) -> None:
     """Raise UsageError where the network was built for other conditions than can be asked for."""
-    built = getattr(denoiser.network, "settings", {}).get("ports", {})
+    ports = getattr(denoiser.network, "settings", {}).get("ports", {})
+    built = {name: port for name, port in ports.items() if name not in OWN}
     asked = {name: spell(port, PORTS) for name, port in hears.ports.items()}
     for name in [*built, *asked]:
         if built.get(name) != asked.get(name):

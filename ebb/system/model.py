@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ebb.encode.latent import LatentSpace
 from ebb.guide.cfg import Guide
-from ebb.process.denoiser import Autocast, Cond, NetworkDenoiser
+from ebb.process.denoiser import Autocast, Cond, Denoiser, NetworkDenoiser
+from ebb.process.learned import LearnedVariance
 from ebb.process.predict import audible
 from ebb.process.times import GRIDS
 from ebb.recipe.names import parse
@@ -53,6 +54,11 @@ class Model(ABC):
         settings and guides that mean nothing to it.
         """
 
+    @property
+    def towards(self) -> Callable[[float], Guide] | None:
+        """How it is guided at a scale, where that is not by classifier-free guidance (`ebb.guide.named.guided`)."""
+        return None
+
     @abstractmethod
     def contract(self) -> dict[str, Any]:
         """What its family loads it from, as JSON, but for its weights and its latent space."""
@@ -90,9 +96,11 @@ def scheme_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Scheme:
     """How some settings follow a denoiser, without guidance: its network in their precision, their grid begun where the
     prediction says something. Raises UsageError for a solver or a grid that is not known."""
     times = parse(sampling.grid, GRIDS, "grid")(denoiser.path, sampling.steps)
+    dtype = torch.bfloat16 if sampling.precision == "bf16" else None
+    asked: Denoiser = denoiser if dtype is None else Autocast(denoiser, dtype)
     solver, scale = parse(sampling.solver, SOLVERS, "solver"), sampling.noise_scale
     return Scheme(
-        Autocast(denoiser, torch.bfloat16) if sampling.precision == "bf16" else denoiser,
+        asked if denoiser.answers == 1 else LearnedVariance(denoiser, dtype),
         solver if scale == 1 else Louder(solver, scale),
         audible(denoiser.path, denoiser.prediction, times),
     )

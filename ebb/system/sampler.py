@@ -129,8 +129,8 @@ class Sampler:
 
     def draw(self, request: Request, guide: Guide | None, compiled: bool = False) -> Draw:
         """How the model draws what is requested, with its guides."""
-        how = request.sampling
-        guides = guided(how.guides, how.guidance, self.system.null()) + ([guide] if guide else [])
+        how, null = request.sampling, self.system.null()
+        guides = guided(how.guides, how.guidance, null, self.system.model.towards) + ([guide] if guide else [])
         ready()
         return self.system.model.draw(self.system.inner, how, guides, compiled=compiled)
 

@@ -25,8 +25,9 @@ from ebb.guide.named import Threshold, guided, named
 from ebb.guide.rescale import Rescaled
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
 from ebb.process.denoiser import NetworkDenoiser
+from ebb.recipe.document import explained
 from ebb.recipe.limits import real, whole
-from ebb.recipe.recipe import Sampling, explained
+from ebb.recipe.recipe import Sampling
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint
 from ebb.system.contract import parts_of, written

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -110,17 +112,29 @@ def adamw(model: nn.Module, lr: float, weight_decay: float = 0.0, beta2: float =
     return Grouped(by_decay(model.parameters(), rule), lr)
 
 
+def straight(left: float) -> float:
+    """The rate falls as a line."""
+    return left
+
+
+def half_cosine(left: float) -> float:
+    """½(1 − cos π·left): slow, fast, slow (Loshchilov & Hutter 2017, eq. 5)."""
+    return (1 - math.cos(math.pi * left)) / 2
+
+
 @dataclass(frozen=True)
 class WarmupDecay:
-    """The learning rate at a step: `peak`, reached over `warmup` steps, then falling linearly to 0 at `steps`.
+    """The learning rate at a step: `peak`, reached over `warmup` steps, then falling to 0 at `steps`.
 
-    It falls over the last `decay` of the steps and is level before (Hägele et al. 2024, §3: a cooldown).
+    It falls over the last `decay` of the steps and is level before (Hägele et al. 2024, §3: a cooldown), as `fall` maps
+    the share of that stretch which is left to one of the peak.
     """
 
     peak: float
     steps: int
     warmup: int
     decay: float = 1.0
+    fall: Callable[[float], float] = straight
 
     @property
     def level(self) -> int:
@@ -130,5 +144,13 @@ class WarmupDecay:
     def __call__(self, step: int) -> float:
         """The rate of step number `step`, counted from 0."""
         rising = (step + 1) / max(1, self.warmup)
-        falling = (self.steps - step) / max(1, self.steps - self.level)
-        return self.peak * max(0.0, min(1.0, rising, falling))
+        left = (self.steps - step) / max(1, self.steps - self.level)
+        return self.peak * min(1.0, rising, self.fall(max(0.0, min(1.0, left))))
+
+
+SCHEDULES: dict[str, Callable[..., WarmupDecay]] = {
+    "level_then_fall": WarmupDecay,
+    "linear": partial(WarmupDecay, decay=1.0),
+    "cosine": partial(WarmupDecay, decay=1.0, fall=half_cosine),
+}
+"""The forms of a learning rate, (peak, steps, warmup) → rate; `decay` belongs to the first."""

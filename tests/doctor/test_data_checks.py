@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import ebb
 from ebb.data.scan import read
@@ -18,6 +18,7 @@ from ebb.doctor import data_subject
 from ebb.doctor.data_subject import DataSubject, alike, as_bytes
 from ebb.doctor.diagnose import diagnose
 from ebb.doctor.finding import called
+from ebb.doctor.looks import margins, sharpness
 
 COUNT, SIDE = 1200, 16
 
@@ -149,6 +150,31 @@ def wrong_labels(labels):
     return np.where(np.random.default_rng(1).random(len(labels)) < 0.1, 1 - labels, labels)
 
 
+def busy(count=COUNT, seed=0):
+    """Pictures with as much power in each octave, as photographs have."""
+    rng = np.random.default_rng(seed)
+    octaves = [np.kron(rng.normal(size=(count, SIDE // s, SIDE // s)), np.ones((s, s))) for s in (1, 2, 4, 8)]
+    return (128 + 15 * sum(octaves)).clip(1, 254).round().astype(np.uint8)[:, None]
+
+
+def softened(pixels):
+    """Each picture blurred."""
+    return np.stack([[np.asarray(Image.fromarray(plane).filter(ImageFilter.GaussianBlur(1.5)))] for (plane,) in pixels])
+
+
+def on_a_ground(count=400, cut=0, seed=0):
+    """A square of noise in the middle of a white picture, of the first `cut` pictures moved over the left edge."""
+    rng = np.random.default_rng(seed)
+    pictures = np.full((count, 1, SIDE, SIDE), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        side = rng.integers(6, 9)
+        at = (SIDE - side) // 2
+        content = rng.integers(0, 200, (side, side), dtype=np.uint8)
+        left = -side // 2 if i < cut else at
+        picture[0, at : at + side, max(left, 0) : left + side] = content[:, max(-left, 0) :]
+    return pictures
+
+
 PLANTED = {
     "values not in range": lambda at, x, y: saved(at, x // 128, y),
     "corrupt": some_corrupt,
@@ -171,6 +197,8 @@ PLANTED = {
     "too few images": lambda at, x, y: saved(at, x[:300], y[:300]),
     "mixed sizes": some_larger,
     "mostly cut off": some_very_wide,
+    "blurred": lambda at, x, y: saved(at, np.concatenate([softened(busy()[:20]), busy()[20:]]), y),
+    "cut off": lambda at, x, y: saved(at, on_a_ground(cut=8), np.arange(400) % 2),
     "mislabelled": lambda at, x, y: saved(at, x, wrong_labels(y)),
 }  # fmt: skip
 
@@ -178,6 +206,8 @@ CONSEQUENCES = {
     "values not in range": {"exact duplicates", "near duplicates", "constant"},
     "corrupt": {"too few images"},
     "labels partial": {"too few images"},
+    "cut off": {"too few images", "mislabelled"},
+    "blurred": {"mislabelled"},
     "mixed sizes": {"too few images"},
     "mostly cut off": {"too few images", "mixed sizes"},
     "class imbalance": {"mislabelled"},
@@ -374,3 +404,45 @@ def test_real_data_is_left_alone(shared):
     )
     found = [check(subject) for check in checks.DATA_CHECKS if check is not checks.check_mislabelled]
     assert [each for each in found if each] == []
+
+
+def test_suspects_are_those_that_were_spoilt(tmp_path, healthy):
+    """And in a set with nothing wrong there are none, whatever its pictures stand on."""
+    x, y = busy(), healthy[1]
+    blurred = checks.DATA_CHECKS[[called(check) for check in checks.DATA_CHECKS].index("blurred")]
+    cut_off = checks.DATA_CHECKS[[called(check) for check in checks.DATA_CHECKS].index("cut off")]
+    soft = np.concatenate([x[:600], softened(x[600:620]), x[620:]])
+    found = blurred(DataSubject.of(saved(tmp_path, soft, y)))
+    rows = {row for suspect in found.suspects for row in suspect.rows}
+    assert len(rows & {*range(600, 620)}) >= 18
+    assert len(rows) <= 22
+    assert blurred(DataSubject.of(saved(tmp_path, x, y))) is None
+    found = cut_off(DataSubject.of(saved(tmp_path, on_a_ground(cut=8), np.zeros(400, int))))
+    assert {suspect.rows for suspect in found.suspects} == {(row,) for row in range(8)}
+    assert found.suspects[0].why == "touches the left edge"
+    assert cut_off(DataSubject.of(saved(tmp_path, on_a_ground(cut=2), np.zeros(400, int)))) is None
+    assert cut_off(DataSubject.of(saved(tmp_path, x, y))) is None
+
+
+def test_copies_are_shown_beside_what_they_equal(tmp_path, healthy):
+    x, y = healthy
+    subject = DataSubject.of(saved(tmp_path, np.concatenate([x, x[5:9]]), np.append(y, y[5:9])))
+    found = checks.EXACT_DUPLICATES(subject)
+    assert [suspect.rows for suspect in found.suspects] == [(5 + i, COUNT + i) for i in range(4)]
+
+
+def test_sharpness_tells_blur_and_not_contrast():
+    x = torch.from_numpy(busy(200)).float()
+    sharp = sharpness(x)
+    assert (sharpness(torch.from_numpy(softened(busy(200))).float()) < sharp).all()
+    assert (sharpness(0.5 * x) - sharp).abs().max() < 0.1
+
+
+def test_margins_are_what_stands_around():
+    content = torch.zeros(2, 10, 20)
+    content[0, 2:10, 5:15] = 1  # down to the lower edge
+    touched, empty = margins(content)
+    torch.testing.assert_close(touched[0], torch.tensor([0, 0.5, 0, 0]))
+    torch.testing.assert_close(empty[0], torch.tensor([0.2, 0, 0.25, 0.25]))
+    assert touched[1].max() == 0
+    assert empty[1].min() == 1

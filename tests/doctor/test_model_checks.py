@@ -126,6 +126,36 @@ def squeezed():
     return denoiser
 
 
+class Told(nn.Module):
+    """A block that adds the time, which so far has no weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, told):
+        return x + self.scale * spread(told, x)
+
+
+class Chain(nn.Module):
+    """The healthy network behind three blocks, of which the second is told nothing."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.blocks = network, nn.ModuleList(Told() for _ in range(3))
+
+    def forward(self, x, told, cond):
+        for number, block in enumerate(self.blocks):
+            x = block(x, told if number != 1 else torch.ones_like(told))
+        return self.network(x, told, cond)
+
+
+def cut_off():
+    denoiser = healthy()
+    denoiser.network = Chain(denoiser.network)
+    return denoiser
+
+
 def divided(network, x, told, cond):
     return network(x, told, cond) / (told > 1e-3)[:, None, None, None]
 
@@ -137,6 +167,7 @@ PLANTED = {
     "output dead": lambda: around(lambda net, x, told, cond: 0 * net(x, told, cond)),
     "time ignored": lambda: around(lambda net, x, told, cond: net(x, torch.full_like(told, 0.5), cond)),
     "condition ignored": lambda: around(lambda net, x, told, cond: net(x, told, {"label": 0 * cond["label"] + 1})),
+    "block cut off": cut_off,
     "not finite at the ends": lambda: around(divided),
     "samples mixed": lambda: around(lambda net, x, told, cond: net(x - 0.1 * x.mean(0), told, cond)),
     "chance while sampling": lambda: around(lambda net, x, told, cond: F.dropout(net(x, told, cond), 0.1)),

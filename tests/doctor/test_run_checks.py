@@ -31,7 +31,8 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS, determinant
 from ebb.process.times import DENSITIES
-from ebb.recipe.recipe import Sampling, difference, flat, from_yaml
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import Sampling, difference, flat
 from ebb.report.run_report import write_report
 from ebb.sample.solvers import SOLVERS
 from ebb.store import checkpoint
@@ -192,7 +193,7 @@ def test_divergence_names_the_noise_levels_that_drove_it(run):
     assert risen([{"step": 1}, {"step": 2}], 1) == ""
 
 
-CHOSEN = {"ema_halflife", "optimiser.lr", "steps", "condition_dropout"}
+CHOSEN = {"weight", "ema_halflife", "optimiser.lr", "steps", "condition_dropout"}
 """What a doctor may change in a run that trains again."""
 
 

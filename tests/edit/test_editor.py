@@ -135,7 +135,7 @@ def test_labels_and_guidance_that_the_system_cannot_hear_are_refused():
         (3, {"label": "d"}, "there is no label 'd'"),
         (3, {"guidance": 2.0}, "needs a label or a text to guide towards"),
         (0, {"label": "a"}, "trained without label"),
-        (0, {"guidance": 2.0}, "needs labels or texts"),
+        (0, {"guidance": 2.0}, "needs labels, texts or another condition"),
     ):
         with pytest.raises(UsageError, match=message):
             Editor.of(system(classes=classes), **asked)

@@ -323,6 +323,7 @@ def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
 def test_the_doctor_ends_with_one_where_something_is_wrong(capsys, monkeypatch, tmp_path):
     from ebb.doctor import diagnose, finding
 
+    (tmp_path / "run.yaml").touch()
     for severity, code in (("warning", 0), ("error", 1)):
         found = finding.Finding("a", "grey images", "std 0.01", "no training", "ebb train DATA", severity)
         monkeypatch.setattr(

@@ -1,6 +1,5 @@
 """A run's own way of sampling beside others: kinds, paired intervals, and how much of a sample its start decides."""
 
-import functools
 import json
 from itertools import pairwise
 
@@ -11,9 +10,9 @@ import torch
 from ebb.evaluate import references as room
 from ebb.evaluate.compare import gap_of
 from ebb.evaluate.references import OWN, Reference, as_rows, redrawn, references, share_decided
+from ebb.evaluate.sweep import Trial
 from ebb.events import finished
 from ebb.judge.distances import estimate, frechet_counted
-from ebb.judge.ensemble import train_ensemble
 from ebb.process.moment import at
 from ebb.process.path import PATHS
 from ebb.process.times import GRIDS
@@ -39,7 +38,7 @@ def found(tmp_path_factory):
     network = UNetRecipe(width=16, depth=1)
     finished(train("digits", Recipe(steps=3, batch=16, sheets=1, precision="fp32", network=network), run=folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ebb.evaluate.evaluate.train_ensemble", functools.partial(train_ensemble, seconds=0.3))
+        patch.setattr("ebb.evaluate.judges.SECONDS", 0.5)
         patch.setattr(room, "REFERENCES", FEW)
         return folder, finished(references(folder, 24))
 
@@ -62,6 +61,27 @@ def test_the_runs_own_way_stands_first_and_the_others_beside_it(found):
     assert "Ways of sampling" in page
     assert "by all its draws" in page
     assert [row[0] for row in as_rows(result)] == [OWN, *FEW]
+
+
+def test_what_was_measured_before_an_interruption_is_not_measured_again(found, monkeypatch):
+    folder, result = found
+    drawn, usual = [], Trial.__call__
+
+    def counted(trial, how):
+        drawn.append(how.solver)
+        return usual(trial, how)
+
+    monkeypatch.setattr(Trial, "__call__", counted)
+    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.5)  # others would judge otherwise, and nothing be the same
+    monkeypatch.setattr(room, "REFERENCES", FEW)
+    again = finished(references(folder, 24))
+    assert drawn == [result.ways[0].sampling["solver"]], "its own way alone, which the others are held against"
+    assert again.ways[1:] == result.ways[1:]
+    drawn.clear()
+    other = {**FEW, "DDPM, 6 steps": {**FEW["DDPM, 6 steps"], "steps": 5}}
+    monkeypatch.setattr(room, "REFERENCES", other)
+    assert finished(references(folder, 24)).ways[2].evaluations == 5
+    assert drawn[1:] == ["ddpm"], "other settings are another way"
 
 
 def share(solver, path, times, count=2000):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from ebb.errors import DamagedError, UsageError
 from ebb.judge.lpips import Lpips
 from ebb.judge.pretrained import lpips
-from ebb.recipe.recipe import validated
+from ebb.recipe.document import validated
 from ebb.system.system import load
 from ebb.train.objectives.autoencoding import perceived
 

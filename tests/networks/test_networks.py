@@ -225,7 +225,7 @@ def test_what_a_network_cannot_be_is_said():
         MMDiT(1)
     with pytest.raises(UsageError, match="cross-attention needs a text"):
         UNet(1, cross=(0,))
-    with pytest.raises(UsageError, match=r"cross levels go from 0 to 1, got \(2,\)"):
+    with pytest.raises(UsageError, match=r"cross resolutions go from 0 to 1, got \(2,\)"):
         UNet(1, cross=(2,), ports={"text": "pieces(vocabulary=3, length=2)"})
 
 

@@ -12,7 +12,13 @@ from ebb.process.betas import TABLES
 from ebb.process.path import EDM, PATHS, BetaTable, Cosine, DDPMLinear, Linear, Path, Sigmoid, VarianceExploding
 from ebb.recipe.names import parse, spell
 
-OTHERS = [Cosine(0.008), Cosine(0.5), BetaTable("linear"), BetaTable("squared_cosine"), BetaTable((0.1, 0.5, 0.2))]
+OTHERS = [
+    Cosine(0.008),
+    Cosine(0.5),
+    BetaTable("scaled_linear"),
+    BetaTable("squared_cosine"),
+    BetaTable((0.1, 0.5, 0.2)),
+]
 
 
 @pytest.mark.parametrize("path", [*PATHS.values(), *OTHERS], ids=lambda path: spell(path, PATHS))

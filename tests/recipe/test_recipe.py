@@ -15,9 +15,10 @@ from ebb.errors import ResourceError, UsageError
 from ebb.events import finished
 from ebb.process.path import PATHS
 from ebb.process.times import DENSITIES
+from ebb.recipe.document import from_yaml, options, to_yaml, validated
 from ebb.recipe.limits import LIMITS
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, difference, flat, from_yaml, options, resolved, seconds, to_yaml, validated
+from ebb.recipe.recipe import Recipe, difference, flat, resolved, seconds
 from ebb.recipe.starting import ENOUGH, Facts, complete, default_budget, shifted, suited_batch, suited_width
 from ebb.run.plan import fastest, resolve
 from ebb.run.prepare import prepared
@@ -321,9 +322,7 @@ def test_a_recipe_of_before_the_kinds_is_read(tmp_path):
 
 def test_words_of_before_are_read_where_files_have_them(tmp_path):
     """What was asked and the command of a run, too, so that the same words resume it; elsewhere the new one is named."""
-    asked = (
-        "command: ebb train digits --grids 3 --label_dropout 0.2 --steps 2\nasked: {grids: 3, condition_dropout: 0.2}"
-    )
+    asked = "command: ebb train digits --grids 3 --label_dropout 0.2 --steps 2\nasked: {grids: 3, label_dropout: 0.2}"
     (tmp_path / "run.yaml").write_text(f"{asked}\n{FORMER.replace('KIND', 'denoiser')}")
     recipe, rest = from_yaml(tmp_path / "run.yaml")
     assert (recipe.sheets, recipe.condition_dropout) == (1, 0.1)

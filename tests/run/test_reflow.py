@@ -13,7 +13,8 @@ from ebb.data.loader import Batch
 from ebb.data.scan import read
 from ebb.errors import UsageError
 from ebb.events import finished
-from ebb.recipe.recipe import Recipe, from_yaml, validated
+from ebb.recipe.document import from_yaml, validated
+from ebb.recipe.recipe import Recipe
 from ebb.run.build import build
 from ebb.run.prepare import prepared
 from ebb.run.reflow import inherited

@@ -3,12 +3,14 @@
 import io
 import json
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
+import ebb.run.marks
 import ebb.run.supervise
 from ebb.cli import main
 from ebb.cli.output import shown
@@ -16,10 +18,12 @@ from ebb.data.loader import Batch, Loader
 from ebb.errors import DamagedError
 from ebb.recipe.recipe import Recipe
 from ebb.run.folder import GuardRecord
+from ebb.run.marks import gradient_steps
 from ebb.run.meter import Meter
 from ebb.run.supervise import good_checkpoint
 from ebb.run.train import train
 from ebb.store import checkpoint
+from ebb.train.gradients import RARE
 from ebb.train.guard import unsound
 from ebb.train.loop import Step
 
@@ -118,6 +122,42 @@ def test_a_healthy_run_has_levels_and_a_validation_loss_and_no_events(data, tmp_
         0 < line[name] < 10 for line in lines if "validation" in line for name in ("validation", "validation_ema")
     )
     assert not (tmp_path / "run" / "guard.json").exists()
+
+
+def test_gradients_by_level_are_logged_where_they_cost_a_hundredth_of_the_run(data, tmp_path, monkeypatch):
+    """In a short run nowhere; where they may cost more, at the validations, and the page draws them."""
+    trained(data, tmp_path / "run")
+    assert not any("gradients" in line for line in log(tmp_path / "run"))
+    monkeypatch.setattr(ebb.run.marks, "SHARE", 100)
+    trained(data, tmp_path / "other")
+    found = {line["step"]: line["gradients"] for line in log(tmp_path / "other") if "gradients" in line}
+    assert set(found) == {line["step"] for line in log(tmp_path / "other") if "validation" in line}
+    for each in found.values():
+        assert sum(each["share"]) == pytest.approx(1)
+        assert all((norm is None) == (share <= RARE) for norm, share in zip(each["norm"], each["share"], strict=True))
+        assert each["seconds"] > 0
+    page = (tmp_path / "other" / "report.html").read_text()
+    assert "Gradient at each noise level, step 12" in page
+    assert "Share of each noise level in the squared gradient" in page
+    names = [checkpoint.read(checkpoint.newest(tmp_path / run / "checkpoints"), "model") for run in ("run", "other")]
+    assert all(torch.equal(value, names[1][name]) for name, value in names[0].items()), "training is another"
+
+
+@pytest.mark.parametrize(("device", "steps", "count"), [("cpu", 100, 0), ("cpu", 2000, 7), ("cuda", 2000, 2)])
+def test_gradients_by_level_cost_a_hundredth_by_design(device, steps, count, unchecked):
+    """Ten passes of 8 images, each as dear as 16, of 64 a step; on a GPU as a whole batch."""
+    unchecked()
+    recipe = Recipe(steps=steps, batch=64)
+    parts = SimpleNamespace(
+        validation=None,
+        gradients=SimpleNamespace(passes=lambda model: 10),
+        system=SimpleNamespace(denoiser=None),
+        loader=SimpleNamespace(device=torch.device(device)),
+    )
+    marks = gradient_steps(recipe, parts)
+    assert len(marks) == count
+    assert not marks or max(marks) == steps
+    assert len(marks) * 10 * (16 if device == "cpu" else 64) <= 0.01 * steps * 64
 
 
 def test_a_poisoned_batch_is_skipped_and_named(data, tmp_path, monkeypatch):

@@ -33,13 +33,15 @@ from ebb.data.images import settings_of
 from ebb.data.scan import read
 from ebb.errors import ResourceError, UsageError
 from ebb.events import finished
-from ebb.recipe.recipe import Recipe, from_yaml, to_yaml, validated
+from ebb.recipe.document import from_yaml, to_yaml, validated
+from ebb.recipe.recipe import Recipe
 from ebb.recipe.starting import complete
 from ebb.run.build import updates_of
 from ebb.run.folder import words
+from ebb.run.marks import sheet_steps
 from ebb.run.plan import RESERVE, paces, resolve, sheet_seconds
 from ebb.run.prepare import prepared
-from ebb.run.supervise import CHECKPOINT_EVERY, interruptible, sheet_steps
+from ebb.run.supervise import CHECKPOINT_EVERY, interruptible
 from ebb.run.train import resumed, train
 from ebb.store import checkpoint
 from ebb.system.families.family import facts_of

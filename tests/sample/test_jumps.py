@@ -14,6 +14,7 @@ from ebb.process.moment import at
 from ebb.process.path import PATHS, Cosine, Linear
 from ebb.process.times import pinned, uniform_grid
 from ebb.sample.ddim import DDIM, diffused
+from ebb.sample.jump import below
 from ebb.sample.jumps import Renewal, jumps
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import trajectory
@@ -168,4 +169,4 @@ def test_what_cannot_be_jumped_is_refused():
 def test_the_noise_put_back_is_the_share_that_was_asked_for(renewed):
     """ν_u² = (1 − γ²)·ν_s², so that γ·ν_s is new."""
     s = at(Cosine(), 0.4)
-    assert Renewal(renewed, Noise.of(0, 1)).below(Cosine(), s).nsr == pytest.approx((1 - renewed**2) ** 0.5 * s.nsr)
+    assert below(Cosine(), s, renewed).nsr == pytest.approx((1 - renewed**2) ** 0.5 * s.nsr)

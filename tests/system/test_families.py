@@ -14,8 +14,9 @@ from ebb.data.scan import read
 from ebb.errors import UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.events import finished
+from ebb.recipe.document import from_yaml, validated
 from ebb.recipe.groups import OptimiserRecipe
-from ebb.recipe.recipe import RECIPES, Recipe, from_yaml, resolved, validated
+from ebb.recipe.recipe import RECIPES, Recipe, resolved
 from ebb.recipe.starting import completed
 from ebb.run.train import train
 from ebb.sample.noise import Noise

@@ -27,7 +27,8 @@ from ebb.edit.samples import Prompt, hint, sample_to
 from ebb.errors import DamagedError, DataError, EbbError, UsageError
 from ebb.evaluate.evaluate import evaluate
 from ebb.events import finished
-from ebb.recipe.recipe import Recipe, from_yaml, validated
+from ebb.recipe.document import from_yaml, validated
+from ebb.recipe.recipe import Recipe
 from ebb.run import supervise
 from ebb.run.build import build
 from ebb.run.plan import resolve

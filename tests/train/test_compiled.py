@@ -15,7 +15,7 @@ from ebb.errors import ResourceError
 from ebb.networks.dit import DiT
 from ebb.networks.unet import UNet
 from ebb.train.ema import EMA
-from ebb.train.loop import Training, updates
+from ebb.train.loop import Descent, Training, updates
 from ebb.train.muon import muon
 from ebb.train.objectives.compiled import Compiled, compiled, compiling
 from ebb.train.objectives.denoising import Denoising
@@ -28,10 +28,10 @@ batch = Batch(torch.rand(8, 1, 8, 8) * 2 - 1, {"label": torch.arange(8) % 2})
 def begun(denoiser):
     return Training(denoiser, muon(denoiser, 0.01), EMA(denoiser))
 
-def losses(engine, denoiser, training=None, steps=4, **how):
+def losses(engine, denoiser, training=None, steps=4, how=Descent()):
     training = training or begun(denoiser)
     of = batch if isinstance(denoiser.network, DiT) else Batch(batch.x0, {})
-    made = compiling(updates(training, engine(denoiser), lambda step: of, steps=steps, **how))
+    made = compiling(updates(training, engine(denoiser), lambda step: of, how, steps=steps))
     found = torch.stack([step.loss for step in made])
     assert not any("_orig_mod" in name for name in training.state()["model"])
     return found
@@ -52,8 +52,8 @@ first, second = (begun(copy.deepcopy(fresh)) for _ in range(2))
 losses(fused, first.model, first, steps=2)
 second.restore(first.state())
 assert torch.equal(losses(fused, second.model, second), ours[2:]), "interrupted, it goes on bit for bit"
-how = {"accumulate": 2, "autocast": torch.bfloat16}
-usual, ours = (losses(engine, copy.deepcopy(heard), **how) for engine in (eager, fused))
+how = Descent(accumulate=2, autocast=torch.bfloat16)
+usual, ours = (losses(engine, copy.deepcopy(heard), how=how) for engine in (eager, fused))
 torch.testing.assert_close(ours, usual, rtol=1e-2, atol=1e-2)
 
 def kernel(graph, _):

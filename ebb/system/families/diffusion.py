@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ebb.data.loader import Loader
 from ebb.encode.latent import LatentSpace
+from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
+from ebb.guide.distilled import GUIDANCE, distilled
 from ebb.guide.named import guided
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS
@@ -20,22 +22,26 @@ from ebb.networks.mmdit import MMDiT
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import CLOCKS, Cond, NetworkDenoiser
+from ebb.process.flow_map import WAY
 from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
 from ebb.process.times import DENSITIES, GRIDS
 from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
 from ebb.recipe.names import parse, spell
-from ebb.recipe.recipe import DiffusionRecipe, Sampling, resolved
+from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, Sampling, resolved
 from ebb.recipe.starting import Facts, complete, squeezed
 from ebb.sample.fused import fused
+from ebb.sample.jump import Jump
 from ebb.sample.noise import Noise
 from ebb.sample.solvers import SOLVERS
 from ebb.sample.trajectory import Point
 from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, in_place, training_of
 from ebb.system.model import Draw, Model, scheme_of
+from ebb.train.gradients import probe_of
 from ebb.train.objectives.compiled import Compiled, compiled
 from ebb.train.objectives.coupling import COUPLINGS
 from ebb.train.objectives.denoising import Denoising
+from ebb.train.objectives.hybrid import OBJECTIVES, Aim
 from ebb.train.objectives.objective import ConditionDropout, Objective
 from ebb.train.objectives.weights import WEIGHTS
 from ebb.train.validate import MOST, Validation, unseen_batches
@@ -47,7 +53,7 @@ class DiffusionModel(Model):
 
     denoiser: NetworkDenoiser = field()
     space: LatentSpace | None = None
-    family = "diffusion"
+    family: str = "diffusion"
 
     @property
     def module(self) -> NetworkDenoiser:
@@ -69,13 +75,25 @@ class DiffusionModel(Model):
     ) -> Draw:
         """The trajectory from σ(t₀)·ε along the grid; raises UsageError for a solver or a grid that is not known."""
         scheme = scheme_of(self.denoiser, sampling).guided(*guides)
-        follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled else scheme
+        jumps = isinstance(scheme.solver, Jump)
+        if jumps and not self.hears(WAY):
+            raise UsageError("the solver jump is of few-step models, and this is none", "make one: ebb distil RUN")
+        follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled and not jumps else scheme
 
         def points(cond: Cond, noise: Noise) -> Iterator[Point]:
             like = torch.empty(len(noise.seeds), *shape, device=self.device)
             return follow(scheme.start(noise, like), cond, noise)
 
         return points
+
+    def hears(self, name: str) -> bool:
+        """Whether its network has a port of this name."""
+        return name in getattr(self.network, "settings", {}).get("ports", {})
+
+    @property
+    def towards(self) -> Callable[[float], Guide] | None:
+        """The scale told to a network that has learned it."""
+        return distilled if self.hears(GUIDANCE) else None
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """x̂0 in the middle of the path."""
@@ -85,7 +103,8 @@ class DiffusionModel(Model):
     def card(self) -> tuple[str, str]:
         """Path and prediction."""
         path, prediction = spell(self.denoiser.path, PATHS), spell(self.denoiser.prediction, PREDICTIONS)
-        return "A diffusion model", f"process: {path} path, {prediction} prediction"
+        steps = "few-step " if self.hears(WAY) else ""
+        return f"A {steps}diffusion model", f"process: {path} path, {prediction} prediction"
 
     def contract(self) -> dict[str, Any]:
         """Network, path, prediction, clock and input scale."""
@@ -99,26 +118,24 @@ class DiffusionModel(Model):
         }
 
 
-class DiffusionFamily(Family[DiffusionRecipe]):
-    """A `DiffusionModel`, trained by `Denoising` under `ConditionDropout`, validated on held-out examples."""
+D = TypeVar("D", bound=DenoiserRecipe)
 
-    name = "diffusion"
-    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "levels", "bits")
+
+class DenoiserFamily(Family[D]):
+    """What all families of denoisers share: a `DiffusionModel` under `ConditionDropout`, validated by denoising."""
+
+    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "floor", "levels", "bits")
     conditioned = True
     compiles = True
 
-    def complete(self, asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
-        """By the size of the examples and what is said of them."""
-        return complete(asked, facts)
-
-    def as_trained(self, recipe: DiffusionRecipe) -> tuple[DiffusionRecipe, dict[str, str]]:
+    def as_trained(self, recipe: D) -> tuple[D, dict[str, str]]:
         """The precision of sampling."""
         if recipe.sample.precision is not None:
             return recipe, {}
         sample = recipe.sample.model_copy(update={"precision": recipe.precision})
         return recipe.model_copy(update={"sample": sample}), {"sample.precision": "as trained"}
 
-    def named(self, recipe: DiffusionRecipe) -> None:
+    def named(self, recipe: D) -> None:
         """Path, prediction, clock, density, weight, coupling, solver, grid and guides."""
         path = parse(recipe.path, PATHS, "path")
         parts = (
@@ -135,49 +152,18 @@ class DiffusionFamily(Family[DiffusionRecipe]):
         parse(recipe.sample.grid, GRIDS, "grid")(path, recipe.sample.steps)
         guided(recipe.sample.guides, recipe.sample.guidance, {})
 
-    def calls(self, recipe: DiffusionRecipe) -> float:
+    def calls(self, recipe: D) -> float:
         """One for each step, and with guidance two."""
         return recipe.sample.steps * (1 if recipe.sample.guidance == 1 else 2)
 
-    def timed(self, asked: DiffusionRecipe, recipe: DiffusionRecipe) -> set[str]:
+    def timed(self, asked: D, recipe: D) -> set[str]:
         """The batch, and of a U-Net the width."""
         width = isinstance(recipe.network, UNetRecipe) and asked.network.width is None
         return super().timed(asked, recipe) | ({"network.width"} if width else set())
 
-    def concern(self, recipe: DiffusionRecipe, facts: Facts) -> str | None:
+    def concern(self, recipe: D, facts: Facts) -> str | None:
         """A network through which a patch does not pass."""
         return squeezed(recipe.network, facts)
-
-    def build(self, recipe: DiffusionRecipe, data: Prepared, device: torch.device) -> Trainable:
-        """Network, objective and batches; the weights are those of the run that is reflowed, where one is."""
-        denoiser = denoiser_of(recipe, data).to(device)
-        denoising = Denoising(
-            parse(resolved(recipe.times), DENSITIES, "density"),
-            parse(recipe.weight, WEIGHTS, "weight"),
-            parse(recipe.coupling, COUPLINGS, "coupling"),
-        )
-        objective: Objective = denoising
-        if data.examples.cond and recipe.condition_dropout:
-            null = {name: row.to(device) for name, row in data.conditioner.null().items()}
-            objective = ConditionDropout(objective, null, recipe.condition_dropout)
-        if recipe.engine == "compiled":
-            objective = Compiled(objective, compiled(denoiser))
-        training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
-        validation = None
-        if data.unseen is not None:
-            encode = (lambda x: x) if data.space is None else data.space.encode
-            batches = unseen_batches(data.unseen, encode=encode, batch=min(MOST, batch), device=device)
-            validation = Validation(batches, denoising, autocast=autocast_of(recipe))
-        flips = recipe.data.flip and data.examples.noise is None
-        return Trainable(
-            DiffusionModel(denoiser, data.space),
-            training,
-            objective,
-            Loader(data.examples, batch, recipe.seed, flips, device),
-            lambda: DiffusionModel(training.ema.model, data.space),  # type: ignore[arg-type]
-            validation,
-            recipe.sample,
-        )
 
     def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> DiffusionModel:
         """The denoiser that a contract describes."""
@@ -188,65 +174,122 @@ class DiffusionFamily(Family[DiffusionRecipe]):
             parse(contract["clock"], CLOCKS, "clock"),
             contract["sigma_data"],
         )
-        return DiffusionModel(in_place(denoiser), space)
+        return DiffusionModel(in_place(denoiser), space, self.name)
 
 
-def denoiser_of(recipe: DiffusionRecipe, data: Prepared) -> NetworkDenoiser:
-    """The denoiser that a recipe names, with fresh weights, or those that the data brings."""
-    denoiser = in_place(
+class DiffusionFamily(DenoiserFamily[DiffusionRecipe]):
+    """A denoiser trained by `Denoising`, which samples in many steps."""
+
+    name = "diffusion"
+
+    def complete(self, asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
+        """By the size of the examples and what is said of them."""
+        return complete(asked, facts)
+
+    def named(self, recipe: DiffusionRecipe) -> None:
+        """The parts of a denoiser, and the objective."""
+        super().named(recipe)
+        parse(recipe.objective, OBJECTIVES, "objective")
+
+    def build(self, recipe: DiffusionRecipe, data: Prepared, device: torch.device) -> Trainable:
+        """Network, objective and batches; the weights are those of the run that is reflowed, where one is."""
+        aim: Aim = parse(recipe.objective, OBJECTIVES, "objective")
+        denoiser = denoiser_of(recipe, data, data.conditioner.ports, aim.answers).to(device)
+        if data.weights is not None:
+            denoiser.load_state_dict(data.weights)
+        return assembled(recipe, data, denoiser, aim.of(denoising_of(recipe)), self.name)
+
+
+def denoising_of(recipe: DenoiserRecipe) -> Denoising:
+    """The objective of a denoiser."""
+    return Denoising(
+        parse(resolved(recipe.times), DENSITIES, "density"),
+        parse(recipe.weight, WEIGHTS, "weight"),
+        parse(recipe.coupling, COUPLINGS, "coupling"),
+    )
+
+
+def assembled(
+    recipe: DenoiserRecipe, data: Prepared, denoiser: NetworkDenoiser, objective: Objective, family: str
+) -> Trainable:
+    """What trains a denoiser by an objective: with conditions dropped, validated by denoising."""
+    device = next(denoiser.parameters()).device
+    if data.examples.cond and recipe.condition_dropout:
+        null = {name: row.to(device) for name, row in data.conditioner.null().items()}
+        objective = ConditionDropout(objective, null, recipe.condition_dropout)
+    if recipe.engine == "compiled":
+        objective = Compiled(objective, compiled(denoiser))
+    training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
+    validation = None
+    if data.unseen is not None:
+        encode = (lambda x: x) if data.space is None else data.space.encode
+        batches = unseen_batches(data.unseen, encode=encode, batch=min(MOST, batch), device=device)
+        validation = Validation(batches, denoising_of(recipe), autocast=autocast_of(recipe))
+    flips = recipe.data.flip and data.examples.noise is None
+    return Trainable(
+        DiffusionModel(denoiser, data.space, family),
+        training,
+        objective,
+        Loader(data.examples, batch, recipe.seed, flips, device),
+        lambda: DiffusionModel(training.ema.model, data.space, family),  # type: ignore[arg-type]
+        validation,
+        recipe.sample,
+        probe_of(data.examples, denoising_of(recipe), device, autocast_of(recipe)),
+    )
+
+
+def denoiser_of(recipe: DenoiserRecipe, data: Prepared, ports: Ports, answers: int = 1) -> NetworkDenoiser:
+    """The denoiser that a recipe names, with fresh weights."""
+    return in_place(
         NetworkDenoiser(
-            network_of(recipe.network, data.shape, data.conditioner.ports),
+            network_of(recipe.network, data.shape, ports, answers),
             parse(recipe.path, PATHS, "path"),
             parse(resolved(recipe.prediction), PREDICTIONS, "prediction"),
             parse(resolved(recipe.clock), CLOCKS, "clock"),
             recipe.sigma_data,
         )
     )
-    if data.weights is not None:
-        denoiser.load_state_dict(data.weights)
-    return denoiser
 
 
-def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS) -> nn.Module:
+Around = Mapping[str, Any]
+"""What goes in and out of a network besides x: its ports, and how many answers."""
+
+
+def network_of(recipe: NetworkRecipe, shape: tuple[int, ...], ports: Ports = NO_PORTS, answers: int = 1) -> nn.Module:
     """The network for what has this shape, with fresh weights from the global generator."""
-    made: nn.Module = BUILDERS[recipe.kind](recipe, shape, ports)
+    made: nn.Module = BUILDERS[recipe.kind](recipe, shape, {"ports": ports, "answers": answers})
     return made
 
 
-def shared(recipe: NetworkRecipe, ports: Ports) -> dict[str, Any]:
-    """What every network is built from besides the channels."""
-    return {
-        "width": resolved(recipe.width),
-        "depth": resolved(recipe.depth),
-        "patch": resolved(recipe.patch),
-        "ports": ports,
-    }
+def shared(recipe: NetworkRecipe) -> dict[str, Any]:
+    """What every network with patches is built from besides the channels."""
+    return {"width": resolved(recipe.width), "depth": resolved(recipe.depth), "patch": resolved(recipe.patch)}
 
 
-def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], ports: Ports) -> UNet:
+def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], around: Around) -> UNet:
     """A U-Net, which may attend to each of several concepts alone."""
-    levels: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    levels |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
-    return UNet(shape[0], **levels, **shared(recipe, ports))
+    sizes: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
+    sizes |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
+    return UNet(shape[0], **sizes, **shared(recipe), **around)
 
 
-def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], ports: Ports) -> MLP:
+def mlp_of(recipe: MLPRecipe, shape: tuple[int, ...], around: Around) -> MLP:
     """A perceptron."""
-    return MLP(shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), ports=ports)
+    return MLP(shape[0], width=resolved(recipe.width), depth=resolved(recipe.depth), **around)
 
 
-def dit_of(recipe: DiTRecipe, shape: tuple[int, ...], ports: Ports) -> DiT:
+def dit_of(recipe: DiTRecipe, shape: tuple[int, ...], around: Around) -> DiT:
     """A diffusion transformer; learnt positions are of the size at hand."""
     size = shape[1:] if recipe.positions == "learned" else ()
-    return DiT(shape[0], positions=recipe.positions, size=size, **shared(recipe, ports))
+    return DiT(shape[0], positions=recipe.positions, size=size, **shared(recipe), **around)
 
 
-def mmdit_of(recipe: MMDiTRecipe, shape: tuple[int, ...], ports: Ports) -> MMDiT:
+def mmdit_of(recipe: MMDiTRecipe, shape: tuple[int, ...], around: Around) -> MMDiT:
     """A transformer of two streams."""
-    return MMDiT(shape[0], **shared(recipe, ports))
+    return MMDiT(shape[0], **shared(recipe), **around)
 
 
-BUILDERS: dict[str, Callable[[Any, tuple[int, ...], Ports], nn.Module]] = {
+BUILDERS: dict[str, Callable[[Any, tuple[int, ...], Around], nn.Module]] = {
     "unet": unet_of,
     "dit": dit_of,
     "mmdit": mmdit_of,

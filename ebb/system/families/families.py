@@ -6,6 +6,9 @@ from typing import Any
 
 from ebb.system.families.diffusion import DiffusionFamily
 from ebb.system.families.family import Family
+from ebb.system.families.few_step import FewStepFamily
 from ebb.system.families.variational import VariationalFamily
 
-FAMILIES: dict[str, Family[Any]] = {family.name: family for family in (DiffusionFamily(), VariationalFamily())}
+FAMILIES: dict[str, Family[Any]] = {
+    family.name: family for family in (DiffusionFamily(), FewStepFamily(), VariationalFamily())
+}

@@ -21,6 +21,7 @@ from ebb.recipe.recipe import Recipe, Sampling, resolved
 from ebb.recipe.starting import Facts
 from ebb.system.model import Model
 from ebb.train.ema import EMA
+from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Training
 from ebb.train.muon import muon
 from ebb.train.objectives.autoencoding import FeatureMaps
@@ -86,6 +87,8 @@ class Trainable:
     """the model with the averaged weights, which is what one samples from"""
     validation: Validation | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    gradients: GradientProbe | None = None
+    """what asks for the gradient at each noise level"""
 
 
 R = TypeVar("R", bound=Recipe)

@@ -97,7 +97,7 @@ class VariationalFamily(Family[AutoencoderRecipe]):
     some training examples have."""
 
     name = "autoencoder"
-    analyses = ("copies", "reconstruction")
+    analyses = ("copies", "reconstruction", "floor")
 
     def prepared(self, recipe: AutoencoderRecipe, dataset: Dataset, shop: Workshop) -> Work[Prepared]:
         """The examples, and the network in whose features they are compared, where one is asked for."""

@@ -59,13 +59,21 @@ class Denoising:
         """w(t)·(F_θ(x_t, t) − (a·x0 + b·ε))² of every element, at these times and with this noise."""
         factors = model.prediction(model.path, t)
         error = target_error(model, batch.x0, eps, t, batch.cond, factors)
-        weight = self.weight(model.path, t, determinant(model.path, t, *factors))
-        return spread(weight, error) * error**2
+        return self.weighted(model.path, t, factors, error)
+
+    def weighted(
+        self, path: Path, t: Float[Tensor, "b"], factors: tuple[Tensor, Tensor], error: Float[Tensor, "b *d"]
+    ) -> Float[Tensor, "b *d"]:
+        """w(t)·error² of the target a·x0 + b·ε, whose (a, b) are the `factors`."""
+        return spread(self.weight(path, t, determinant(path, t, *factors)), error) * error**2
+
+    def questions(self, path: Path, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A time [b] at ν ≤ LOUDEST and a noise [b, *d] for each example."""
+        t = drawn(self.times, path, spaced(len(batch.x0), generator))
+        return t, self.coupling(batch.x0, generator) if batch.eps is None else batch.eps
 
     def __call__(self, model: Predictor, batch: Batch, generator: torch.Generator) -> Loss:
-        """The loss of one batch, at ν ≤ LOUDEST; no division but the weighting's."""
-        path, x0 = model.path, batch.x0
-        t = drawn(self.times, path, spaced(len(x0), generator))
-        eps = self.coupling(x0, generator) if batch.eps is None else batch.eps
+        """The loss of one batch; no division but the weighting's."""
+        t, eps = self.questions(model.path, batch, generator)
         losses = self.losses(model, batch, t, eps)
-        return Loss(losses.mean(), levels=tally(path, t, losses.detach().flatten(1).mean(1)))
+        return Loss(losses.mean(), levels=tally(model.path, t, losses.detach().flatten(1).mean(1)))

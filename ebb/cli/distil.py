@@ -1,0 +1,61 @@
+"""`ebb distil`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from ebb.cli.output import LogKind, echo, reported
+from ebb.errors import UsageError
+from ebb.recipe.recipe import FewStepRecipe
+from ebb.terminal import command
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Make a model that samples in one, two or four steps from a run; the same command again resumes."""
+
+    teacher: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """the run of a diffusion model; all other options are those of: ebb train DATA --kind few_step --teacher RUN"""
+    run: Path | None = None
+    """where to keep the new run; without it RUN-few"""
+    method: str | None = None
+    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive or continuous_consistency"""
+    budget: str | None = None
+    """wall-clock time, e.g. 2m; without it a fifth of the teacher's"""
+    steps: int | None = None
+    """updates to make, in place of a budget"""
+    batch: int | None = None
+    """examples per batch"""
+    seed: int = 0
+    """seed of the data order and the noise"""
+    fresh: bool = False
+    """start anew, replacing a run of the same name"""
+    log: LogKind = "text"
+    """text, or json: every event as a line of JSON on stdout, and nothing else"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Distil, and say how to sample."""
+        began = time.perf_counter()
+        if {"steps", "budget"} <= given:
+            raise UsageError("--steps and --budget both say how long to train", "give one of them")
+        from ebb.run.distil import asked_of, beside
+        from ebb.run.train import train
+
+        asked = FewStepRecipe(
+            teacher=str(self.teacher), method=self.method, budget=self.budget, steps=self.steps, batch=self.batch,
+            seed=self.seed,
+        )  # fmt: skip
+        data, asked = asked_of(self.teacher, asked)
+        work = train(data, asked, run=self.run or beside(self.teacher), fresh=self.fresh, began=began)
+        folder = reported(work, console, self.log)
+        if self.log == "json":
+            return
+        echo(console, f"report   {folder / 'report.html'}")
+        echo(console, f"sample   {command('sample', folder, '--n', 64, '--steps', 1, '--out', 'samples.png')}")
+        echo(console, f"measure  {command('evaluate', folder)}")

@@ -1,0 +1,58 @@
+"""What there is in data, in words: how much of what, what the crop takes away, which captions were found."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ebb.data.dataset import Dataset
+from ebb.data.images import PICTURES
+from ebb.doctor.data_subject import DataSubject
+from ebb.shapes import sides
+
+UNSEEN = 0.01
+"""A smaller share of an area that is cut off is not spoken of."""
+
+
+def facts_of(data: DataSubject) -> tuple[str, ...]:
+    """A line each, of data that could be read."""
+    if data.dataset is None:
+        return ()
+    dataset = data.dataset
+    if dataset.modality != PICTURES:
+        return (amount(dataset),)
+    return amount(dataset), cropped(dataset), captioned(dataset)
+
+
+def amount(dataset: Dataset) -> str:
+    """How many examples of which shape, in which classes."""
+    s = dataset.summary
+    many = f"{s.count:,} {dataset.modality.things}"
+    if dataset.modality == PICTURES:
+        looks = f" of {sides(s.shape[1:])}, {'grey' if s.shape[0] == 1 else 'in colour'}"
+    else:
+        looks = f" ({', '.join(f'{axis} {size}' for axis, size in zip(dataset.modality.axes, s.shape, strict=True))})"
+    counts = sorted(s.classes.values())
+    classes = f"{len(counts)} classes of {counts[0]:,} to {counts[-1]:,}" if counts else "no classes"
+    return f"read: {many}{looks}; {classes}"
+
+
+def cropped(dataset: Dataset) -> str:
+    """What is lost where pictures are brought to one shape."""
+    if dataset.originals is None:
+        return "cropped away: nothing"
+    shares = dataset.originals.cut(dataset.summary.shape)
+    some, worst = int((shares >= UNSEEN).sum()), int(shares.argmax())
+    if not some:
+        return "cropped away: nothing"
+    return (
+        f"cropped away: {np.median(shares):.0%} of the area in the median, {shares[worst]:.0%} of "
+        f"{dataset.originals.names[worst]} at worst; {some:,} of {len(shares):,} lose some, and the middle stays"
+    )
+
+
+def captioned(dataset: Dataset) -> str:
+    """How many pictures have a caption, and what of each source of captions could not be used."""
+    s = dataset.summary
+    unused = [str(match) for match in s.matches if match.condition == "captions" and match.used < match.count]
+    have = f"{s.captions:,} of {s.count:,} images have one, {s.captions_distinct:,} different"
+    return "; ".join([f"captions: {have if s.captions else 'none found'}", *unused])

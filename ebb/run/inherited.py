@@ -1,0 +1,62 @@
+"""What a run has from the one that teaches it: a reflowed run from its first, a few-step run from its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ebb.errors import UsageError
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe
+
+SHARED = (
+    "path", "prediction", "clock", "sigma_data", "condition_dropout", "autoencoder", "data", "text", "numbers",
+    "beside", "network",
+)  # fmt: skip
+"""What both have in common."""
+
+
+def inherited(asked: Recipe) -> Recipe:
+    """`asked` with what it shares with the run that teaches it; as it is where none does.
+
+    Raises UsageError for a run that is not there or cannot teach it, and for settings that differ.
+    """
+    if not isinstance(asked, DenoiserRecipe):
+        return asked
+    for option, run in asked.taught_by().items():
+        if run is None:
+            continue
+        base = teaching(asked, option, run)
+        usual = type(asked)(kind=asked.kind)
+        shared = SHARED + ("objective",) * isinstance(asked, DiffusionRecipe)
+        for name in shared:
+            own = getattr(asked, name)
+            if own not in (getattr(usual, name), getattr(base, name)):
+                raise UsageError(f"{name} is that of {run}, which teaches this run", f"leave --{name} out")
+        taken = {name: getattr(base, name) for name in shared}
+        return asked.model_copy(update=taken | {"times": asked.times or times_of(asked, base)})
+    return asked
+
+
+def teaching(asked: DenoiserRecipe, option: str, run: str) -> DiffusionRecipe:
+    """The recipe of the run that teaches; UsageError for one that cannot."""
+    file = Path(run) / "run.yaml"
+    if not file.is_file():
+        raise UsageError(f"there is no run {run} for {option}", "train it first: ebb train DATA")
+    base = from_yaml(file)[0]
+    if isinstance(base, FewStepRecipe):
+        raise UsageError(f"{run} is a few-step model already", f"take the run that it was made from: {base.teacher}")
+    if not isinstance(base, DiffusionRecipe):
+        raise UsageError(f"{run} is of kind {base.kind}, and what teaches is a diffusion model", "ebb train DATA")
+    if isinstance(asked, FewStepRecipe) and base.objective != "denoising":
+        raise UsageError(f"{run} learned variances too, which few steps have no use for", "take one of: denoising")
+    if isinstance(asked, DiffusionRecipe) and base.path != "linear":
+        raise UsageError(
+            f"{run} is not a diffusion model on the linear path, whose flows alone can become straight",
+            "train one: ebb train DATA --path linear",
+        )
+    return base
+
+
+def times_of(asked: DenoiserRecipe, base: DiffusionRecipe) -> str | None:
+    """Times drawn evenly for what is reflowed; those of the teacher, or what suits the method, for few steps."""
+    return "uniform" if isinstance(asked, DiffusionRecipe) else base.times

@@ -1,0 +1,60 @@
+"""The updates of a run after which something is done beside them, so that it costs the run a known share."""
+
+from __future__ import annotations
+
+from ebb.recipe.recipe import Recipe, resolved
+from ebb.run.build import Built
+from ebb.train.gradients import HALF
+
+SHARE = 0.01
+"""Of a run, that validations may cost, and that gradients by level may."""
+
+MARKS = 20
+"""The most validations of a run."""
+
+DEARER = 2.0
+"""How many times as long an example takes in a backward pass of HALF on a CPU as in one of a whole batch, at most."""
+
+
+def sheet_steps(count: int, steps: int) -> list[int]:
+    """The steps after which a grid is drawn: `count` of them, denser at first, where most changes; one at the end."""
+    return sorted({max(1, round(steps * (i / count) ** 1.5)) for i in range(1, count + 1)})
+
+
+def even_steps(count: int, steps: int) -> set[int]:
+    """`count` steps, evenly, the last at the end."""
+    return {max(1, round(steps * i / count)) for i in range(1, count + 1)}
+
+
+def seen_by(recipe: Recipe) -> int:
+    """The examples that a run sees."""
+    return resolved(recipe.steps) * resolved(recipe.batch) * recipe.optimiser.accumulate
+
+
+def validation_steps(recipe: Recipe, parts: Built) -> set[int]:
+    """The steps after which the validation loss is measured: 3 to MARKS, evenly, the last at the end; none without
+    any.
+
+    Two validations of n examples, of weights and average, cost as much as training on 2n/3: together SHARE of the run.
+    """
+    if parts.validation is None:
+        return set()
+    unseen = sum(len(batch.x0) for batch in parts.validation.batches)
+    count = min(MARKS, max(3, int(SHARE * seen_by(recipe) / (unseen * 2 / 3))))
+    return even_steps(count, resolved(recipe.steps))
+
+
+def gradient_steps(recipe: Recipe, parts: Built) -> set[int]:
+    """The steps after which the gradient at each noise level is measured: of those of a validation (of MARKS where
+    there is none) as many, evenly, the last at the end, as cost no more than SHARE of the run; in a short run none.
+
+    A backward pass of HALF examples costs as much as training on DEARER·HALF; on a GPU, which is no faster for being
+    asked less, as on a batch.
+    """
+    if parts.gradients is None:
+        return set()
+    batch = resolved(recipe.batch)
+    each = batch if parts.loader.device.type == "cuda" else min(batch, DEARER * HALF)
+    most = int(SHARE * seen_by(recipe) / (parts.gradients.passes(parts.system.denoiser) * each))
+    marks = sorted(validation_steps(recipe, parts) or even_steps(MARKS, resolved(recipe.steps)))
+    return set(marks[:: -max(1, -(-len(marks) // most))]) if most else set()

@@ -1,0 +1,71 @@
+"""Few steps: a network learns to land anywhere on the flow in one call, from a diffusion model or from the data."""
+
+from __future__ import annotations
+
+import torch
+
+from ebb.errors import UsageError
+from ebb.guide.distilled import GUIDANCE, TeachingGuidance
+from ebb.networks.ports import Ports, SharePort
+from ebb.process.denoiser import Denoiser, NetworkDenoiser
+from ebb.process.flow_map import WAY
+from ebb.process.times import DENSITIES
+from ebb.recipe.names import parse
+from ebb.recipe.recipe import FewStepRecipe, resolved
+from ebb.recipe.starting import Facts, few_steps
+from ebb.system.families.diffusion import DenoiserFamily, assembled, denoiser_of
+from ebb.system.families.family import Prepared, Trainable
+from ebb.train.objectives.map_matching import MapMatching
+from ebb.train.objectives.methods import METHODS
+
+
+class FewStepFamily(DenoiserFamily[FewStepRecipe]):
+    """A `DiffusionModel` whose network hears the way that it is asked to go, trained by `MapMatching`."""
+
+    name = "few_step"
+
+    def complete(self, asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[str, str]]:
+        """As a denoiser, and the method."""
+        return few_steps(asked, facts)
+
+    def named(self, recipe: FewStepRecipe) -> None:
+        """The parts of a denoiser, and the method, which may need a teacher."""
+        super().named(recipe)
+        if recipe.method is None:
+            return
+        if parse(recipe.method, METHODS, "method").needs == "teacher" and recipe.teacher is None:
+            raise UsageError(f"{recipe.method} learns from a teacher", "ebb distil RUN, or --teacher RUN")
+
+    def calls(self, recipe: FewStepRecipe) -> float:
+        """One for each step."""
+        return recipe.sample.steps
+
+    def timed(self, asked: FewStepRecipe, recipe: FewStepRecipe) -> set[str]:
+        """As a denoiser; what has a teacher has its width."""
+        return super().timed(asked, recipe) - ({"network.width"} if recipe.teacher else set())
+
+    def build(self, recipe: FewStepRecipe, data: Prepared, device: torch.device) -> Trainable:
+        """Network, objective and batches; with a teacher the network begins as it."""
+        extra: Ports = {WAY: SharePort()} | ({GUIDANCE: SharePort()} if recipe.guidances else {})
+        denoiser = denoiser_of(recipe, data, {**data.conditioner.ports, **extra}).to(device)
+        teacher: Denoiser | None = None
+        if data.weights is not None:
+            teacher = taught(recipe, data, denoiser, device)
+        objective = MapMatching(
+            parse(resolved(recipe.method), METHODS, "method"),
+            teacher,
+            parse(resolved(recipe.times), DENSITIES, "density"),
+            guidance=recipe.guidances,
+        )
+        return assembled(recipe, data, denoiser, objective, self.name)
+
+
+def taught(recipe: FewStepRecipe, data: Prepared, student: NetworkDenoiser, device: torch.device) -> Denoiser:
+    """The teacher, with its guidance where the student is told one; the student begins with its weights."""
+    teacher = denoiser_of(recipe, data, data.conditioner.ports).to(device)
+    teacher.load_state_dict(data.weights or {})
+    teacher.requires_grad_(False).eval()
+    student.load_state_dict(student.state_dict() | teacher.state_dict())
+    if recipe.guidances is None:
+        return teacher
+    return TeachingGuidance(teacher, {name: row.to(device) for name, row in data.conditioner.null().items()})

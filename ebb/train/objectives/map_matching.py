@@ -1,0 +1,115 @@
+"""Flow-map matching: what a model of two times learns from, whatever the few-step method.
+
+Every method is a `Target`: what f(x_t, t, s) should have answered, by the model itself or a teacher, without gradient.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ebb.data.loader import Batch
+from ebb.guide.distilled import GUIDANCE, share_of
+from ebb.process.bins import tally
+from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
+from ebb.process.flow_map import FlowMap, two_times
+from ebb.process.path import Path, spread
+from ebb.process.predict import recover_factors
+from ebb.process.times import Density, LogitNormal
+from ebb.shapes import Float
+from ebb.train.objectives.denoising import drawn, spaced
+from ebb.train.objectives.objective import Loss
+
+
+class Noised(NamedTuple):
+    """What a target is made from: x = α·x0 + σ·ε at t, the destination s, and the conditions; times are [b]."""
+
+    x0: Tensor
+    eps: Tensor
+    x: Tensor
+    t: Tensor
+    s: Tensor
+    cond: Cond
+
+
+class Target(ABC):
+    """What f(x_t, t, s) is drawn towards, and where it is asked to go."""
+
+    needs: Literal["teacher", "nothing"] = "nothing"
+    """Whether there has to be a teacher, whose flow is learned in place of the data's."""
+
+    @abstractmethod
+    def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
+        """The x0 that f(x, t, s) should have answered."""
+
+    def destination(self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """s for each t, u uniform in (0, 1): evenly between 0 and t."""
+        return u * t
+
+    def weight(self, path: Path, t: Float[Tensor, "b"], s: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """The weight of a sample besides the network's own scale: 1."""
+        return torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class MapMatching:
+    """E[w·ρ(f(x_t, t, s) − target)], the mean over samples and elements, with ρ in units of the network's own output.
+
+    A share `still` of the batch has s = t, whose target is x0, or the teacher's E[x0 | x_t]: a denoiser stays one. ρ is
+    the square for `robust` 0 and (‖Δ‖² + c²)^(1 − robust), c² = 1e-3 a number, else: MeanFlow's p (Geng et al. 2025,
+    eq. 22), and √ for ½, the pseudo-Huber loss of Song & Dhariwal 2024. `guidance` (low, high) tells the model, and the
+    teacher, a scale evenly drawn from there.
+    """
+
+    target: Target
+    teacher: Denoiser | None = None
+    times: Density = LogitNormal()
+    still: float = 0.25
+    robust: float = 0.0
+    guidance: tuple[float, float] | None = None
+
+    def __call__(self, model: Any, batch: Batch, generator: torch.Generator) -> Loss:
+        """The loss of one batch."""
+        flow_map, path, count = two_times(model), model.path, len(batch.x0)
+        t = drawn(self.times, path, spaced(count, generator))
+        u, among, scale = torch.rand(3, count, generator=generator, device=generator.device, dtype=torch.float64)
+        still = among < self.still
+        s = torch.where(still, t, self.target.destination(path, t, u))
+        eps = torch.randn(batch.x0.shape, generator=generator, device=generator.device).to(batch.x0)
+        cond = batch.cond
+        if self.guidance is not None:
+            low, high = self.guidance
+            cond = {**cond, GUIDANCE: share_of(low + (high - low) * scale).to(batch.x0)}
+        at = Noised(batch.x0, eps, path.mix(batch.x0, eps, t), t, s, cond)
+        with torch.no_grad():
+            aim = either(still, self.instant(at), self.target(flow_map, at, self.teacher))
+        error = (flow_map(at.x, t, s, cond) - aim) / spread(unit_of(model, t), eps)
+        weight = self.target.weight(path, t, s).to(error)
+        losses = weight * self.shaped(error.flatten(1))
+        return Loss(losses.mean(), levels=tally(path, t, losses.detach()))
+
+    def instant(self, at: Noised) -> Tensor:
+        """The target where s = t."""
+        return at.x0 if self.teacher is None else self.teacher(at.x, at.t, at.cond)
+
+    def shaped(self, error: Float[Tensor, "b n"]) -> Float[Tensor, "b"]:
+        """ρ of each sample's error, a mean over its elements."""
+        square = (error**2).mean(1)
+        return square if self.robust == 0 else (square + 1e-3) ** (1 - self.robust)
+
+
+def either(which: Tensor, a: Float[Tensor, "b *d"], b: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
+    """The samples of a where `which` [b] is True, and else those of b."""
+    return torch.where(which.reshape(-1, *(1,) * (a.ndim - 1)).to(a.device), a, b)
+
+
+def unit_of(model: Any, t: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+    """|∂x̂0/∂F| at t: an error of x̂0 divided by it is one of what the network says, which is of unit size at every
+    noise level. 1 for a model without a network."""
+    if not isinstance(model, NetworkDenoiser):
+        return torch.ones_like(t)
+    return recover_factors(model.path, model.prediction, t)[1].abs()

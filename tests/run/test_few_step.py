@@ -1,0 +1,104 @@
+"""From a run to a model of few steps: it begins as its teacher, and whatever cannot be is refused in one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from ebb.data.reading import as_asked
+from ebb.errors import UsageError
+from ebb.events import finished
+from ebb.process.flow_map import two_times
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import DiffusionRecipe, FewStepRecipe
+from ebb.run.build import build
+from ebb.run.distil import asked_of, beside
+from ebb.run.inherited import inherited
+from ebb.run.plan import resolve
+from ebb.run.prepare import prepared
+from ebb.run.train import train
+from ebb.system.system import load
+from ebb.train.objectives.methods import METHODS
+
+CPU = torch.device("cpu")
+SMALL = {"batch": 8, "precision": "fp32", "sheets": 1, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("few"), np.random.default_rng(0)
+    source = root / "data.npz"
+    np.savez(source, images=rng.integers(0, 255, (24, 8, 8), dtype=np.uint8), labels=np.arange(24) % 2)
+    network = {"width": 16, "depth": 1}
+    finished(train(source, DiffusionRecipe(network=network, sample={"steps": 2}, **SMALL), run=root / "first"))
+    data, asked = asked_of(root / "first", FewStepRecipe(teacher=str(root / "first"), **SMALL))
+    finished(train(data, asked, run=beside(root / "first")))
+    return root
+
+
+def test_what_is_distilled_begins_as_its_teacher(home):
+    asked = inherited(FewStepRecipe(teacher=str(home / "first"), **SMALL))
+    dataset = as_asked(str(home / "data.npz"), asked, home)
+    learnt = finished(prepared(asked, dataset, cache=home))
+    recipe, _ = finished(resolve(asked, learnt, CPU, 0.0))
+    student, teacher = build(recipe, learnt, CPU).system.denoiser, load(home / "first").denoiser
+    x, cond = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), {"label": torch.arange(6) % 2}
+    t, s = torch.linspace(0.3, 1, 6).double(), torch.linspace(0, 0.5, 6).double()
+    assert torch.equal(two_times(student)(x, t, s, cond), teacher(x, t, cond))
+    assert torch.equal(student(x, t, {**cond, "guidance": torch.full((6,), 0.5)}), teacher(x, t, cond))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_and_samples(home, method):
+    asked = FewStepRecipe(teacher=str(home / "first"), method=method, **SMALL)
+    run = finished(train(home / "data.npz", asked, run=home / method, fresh=True))
+    system = load(run)
+    assert from_yaml(run / "run.yaml")[0].method == method
+    for steps in (1, 2, 4):
+        assert torch.isfinite(system.sample(4, label=1, steps=steps, solver="jump")).all()
+    plain = system.sample(4, label=1, steps=4, solver="ddim")
+    assert torch.isfinite(plain).all()
+
+
+def test_it_needs_no_teacher(home):
+    asked = FewStepRecipe(network={"width": 16, "depth": 1}, method="mean_flow", **SMALL)
+    run = finished(train(home / "data.npz", asked, run=home / "alone"))
+    assert from_yaml(run / "run.yaml")[0].guidances is None
+    assert load(run).sample(3, steps=1).shape == (3, 1, 8, 8)
+
+
+def test_guidance_is_told(home):
+    system = load(beside(home / "first"))
+    calls = []
+    system.denoiser.network.register_forward_pre_hook(lambda _, args: calls.append(args))
+    system.sample(2, label=0, steps=1, guidance=2.0)
+    ((x, _, cond),) = calls
+    assert len(x) == 2, "one evaluation"
+    assert cond["guidance"].tolist() == [0.5, 0.5]
+    with pytest.raises(UsageError, match="scales from 1 on"):
+        system.sample(2, label=0, steps=1, guidance=0.5)
+
+
+def test_the_solver_of_few_steps_is_refused_elsewhere(home):
+    with pytest.raises(UsageError, match=r"few-step models.*\n.*ebb distil"):
+        load(home / "first").sample(2, label=0, solver="jump")
+
+
+def test_what_cannot_teach_is_refused(home, tmp_path):
+    def refused(match, **asked):
+        with pytest.raises((UsageError, ValidationError), match=match):
+            finished(train(home / "data.npz", FewStepRecipe(**SMALL | asked), run=tmp_path / "no"))
+
+    refused("there is no run", teacher=str(tmp_path / "nothing"))
+    refused("few-step model already", teacher=str(beside(home / "first")))
+    refused("learns from a teacher", method="progressive")
+    refused("no method called 'consistancy'", method="consistancy")
+    refused("network is that of", teacher=str(home / "first"), network={"width": 32})
+    refused("two scales that rise", teacher=str(home / "first"), guidances=(2.0, 1.0))
+    refused("learned from a teacher", guidances=(1.0, 2.0))
+    other = tmp_path / "other.npz"
+    np.savez(other, images=np.zeros((24, 8, 8), np.uint8))
+    with pytest.raises(UsageError, match="trained on other data"):
+        finished(train(other, FewStepRecipe(teacher=str(home / "first"), **SMALL), run=tmp_path / "no"))
