@@ -129,7 +129,7 @@ class Affine:
 
     def gain(self, log):
         """That of the nearest known time: of others nothing is used."""
-        return self.gains[min(self.gains, key=lambda known: abs(known - log))]
+        return self.gains[min(self.gains, key=lambda known: abs(known - log))] if self.gains else 0.0
 
     def toward(self, s):
         return Toward(self, s)
@@ -147,8 +147,9 @@ def test_a_tuned_gaussian_has_the_standard_deviation_that_is_predicted(q):
     path, method, chain = PATHS["edm"], Consistency(float(q)), [60.0]
     while chain[-1] > 2e-3:
         chain.append(float(nearer(torch.tensor(chain[-1], dtype=torch.float64), q)))
-    gains = {math.log(chain[-1]): 1.0}  # so near to the data x is the data
-    for t in reversed(chain[:-1]):
+    times = [time for time in reversed(chain) if time > SMALLEST * path.end]
+    gains = {math.log(times[0]): 1.0} if times[0] < 2e-3 else {}  # so near to the data x is the data
+    for t in times[len(gains) :]:
         at, weights = quadrature(path, at=(t, 0.0))
         aim = method(Affine(path, gains), at, None)
         gains[math.log(t)] = fitted(aim[:, 0], at.x[:, 0], weights)
