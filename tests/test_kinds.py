@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from pydantic import ValidationError
 from torch import nn
 
 from ebb.data.images import settings_of
@@ -237,7 +238,7 @@ def test_a_unet_attends_to_each_concept_alone(home, tmp_path):
     assert not torch.allclose(both, one, atol=1e-2)
     with pytest.raises(UsageError, match="for each concept"):
         concepts(system, CAPTIONS[0])
-    with pytest.raises(UsageError, match=r"network\.kind dit attends to whole texts"):
+    with pytest.raises(ValidationError, match=r"network\.kind dit attends to whole texts"):
         trained(home / "data", tmp_path / "dit", text=apart, network={"kind": "dit", "width": 16, "depth": 1})
     with pytest.raises(UsageError, match="hear a whole caption"):
         trained(home / "data", tmp_path / "frozen", text=apart | {"encoders": ("clip",)})

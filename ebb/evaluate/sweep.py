@@ -38,7 +38,7 @@ from ebb.recipe.names import parse, spell
 from ebb.recipe.recipe import Sampling
 from ebb.report.sweep_section import write_page
 from ebb.sample.noise import Noise
-from ebb.sample.solvers import SOLVERS
+from ebb.sample.solvers import NAMED
 from ebb.sample.tune import StochasticError, tune
 from ebb.store.place import by_name
 from ebb.store.write import replace_text
@@ -117,7 +117,7 @@ class Candidates:
         if not self.solvers or not self.steps:
             raise UsageError("a sweep needs at least one solver and one number of steps", "try --steps 8 12 16")
         for solver in self.solvers:
-            parse(solver, SOLVERS, "solver")
+            parse(solver, NAMED, "solver")
         for count in self.steps:
             system.settled(steps=count)
         for scale in self.scales(system):

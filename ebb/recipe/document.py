@@ -38,7 +38,7 @@ def options() -> dict[str, list[str]]:
                     found.setdefault(f"{name}.{leaf}", []).append(tag if len(inner) > 1 else kind)
             if not inner:
                 found.setdefault(name, []).append(kind)
-    return found
+    return {name: list(dict.fromkeys(kinds)) for name, kinds in found.items()}
 
 
 def explained(error: ValidationError, source: str) -> UsageError:

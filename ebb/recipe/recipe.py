@@ -37,7 +37,7 @@ class Sampling(Group):
     solver: str = "dpmpp_2m"
     """ddpm, ddim, ddim(eta=0.5), euler, heun, dpmpp_2m, …: see docs/sample.md"""
     grid: str = "log_snr"
-    """uniform, quadratic, karras, log_snr, trailing, leading or given(times=[…])"""
+    """uniform, noise_share, quadratic, karras, log_snr, trailing, leading or given(times=[…])"""
     steps: int = 16
     """steps of the solver"""
     guidance: float = 1.0

@@ -34,5 +34,7 @@ SOLVERS: dict[str, Solver] = {
     "predictor_corrector": PredictorCorrector(),
     "restart": Restart(),
     "adaptive": Adaptive(),
-    "jump": Jump(),
 }
+
+NAMED: dict[str, Solver] = {**SOLVERS, "jump": Jump()}
+"""Those that settings can name: the solvers of denoisers, and what follows a model of two times."""

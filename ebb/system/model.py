@@ -21,7 +21,7 @@ from ebb.recipe.recipe import Sampling
 from ebb.sample.louder import Louder
 from ebb.sample.noise import Noise
 from ebb.sample.scheme import Scheme
-from ebb.sample.solvers import SOLVERS
+from ebb.sample.solvers import NAMED
 from ebb.sample.trajectory import Point
 
 Draw = Callable[[Cond, Noise], Iterator[Point]]
@@ -98,7 +98,7 @@ def scheme_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Scheme:
     times = parse(sampling.grid, GRIDS, "grid")(denoiser.path, sampling.steps)
     dtype = torch.bfloat16 if sampling.precision == "bf16" else None
     asked: Denoiser = denoiser if dtype is None else Autocast(denoiser, dtype)
-    solver, scale = parse(sampling.solver, SOLVERS, "solver"), sampling.noise_scale
+    solver, scale = parse(sampling.solver, NAMED, "solver"), sampling.noise_scale
     return Scheme(
         asked if denoiser.answers == 1 else LearnedVariance(denoiser, dtype),
         solver if scale == 1 else Louder(solver, scale),

@@ -26,6 +26,7 @@ from ebb.doctor.run_training import alone, risen, smoothed
 from ebb.encode.autoencoder import KL
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
+from ebb.judge import fit
 from ebb.networks.mlp import MLP
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import PATHS
@@ -236,6 +237,7 @@ CURED = ("damaged checkpoint", "raw weights not finite", "guidance too strong", 
 def test_a_finding_does_not_survive_its_own_cure(name, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where samples are written
     monkeypatch.setattr(remedies, "MEASURED", 10)
+    monkeypatch.setattr(fit, "EPOCHS", 2)  # the judge is asked for a choice, not for a good one
     if name in ("damaged checkpoint", "raw weights not finite"):
         shutil.copytree(checkpoint.newest(run / "checkpoints"), run / "checkpoints" / "step-00000251")
     PLANTED[name](run)

@@ -8,7 +8,7 @@ from ebb.cli import main
 from ebb.errors import UsageError
 from ebb.recipe.recipe import Recipe
 from ebb.run.build import names_known
-from ebb.run.reflow import inherited
+from ebb.run.inherited import inherited
 from ebb.system.system import load
 
 OPTIONS = [

@@ -16,8 +16,8 @@ from ebb.events import finished
 from ebb.recipe.document import from_yaml, validated
 from ebb.recipe.recipe import Recipe
 from ebb.run.build import build
+from ebb.run.inherited import inherited
 from ebb.run.prepare import prepared
-from ebb.run.reflow import inherited
 from ebb.run.train import train
 from ebb.sample.scheme import last
 from ebb.store import checkpoint
@@ -115,7 +115,7 @@ def test_a_run_of_other_data_another_path_or_other_settings_is_refused(home, tmp
     asked = Recipe(reflow=str(home / "first"), **SMALL)
     with pytest.raises(UsageError, match="trained on other data"):
         finished(train(data(tmp_path / "other.npz", seed=1), asked, run=tmp_path / "run"))
-    with pytest.raises(UsageError, match="no run missing to reflow"):
+    with pytest.raises(UsageError, match="no run missing for --reflow"):
         inherited(Recipe(reflow="missing"))
     with pytest.raises(UsageError, match="path is that of"):
         inherited(asked.model_copy(update={"path": "cosine"}))

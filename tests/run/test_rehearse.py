@@ -50,7 +50,7 @@ def test_the_figures_agree_with_each_other_and_nothing_is_left(pictures, tmp_pat
     assert (found.steps, found.batch, found.budget, found.precision) == (12, 32, None, "fp32")
     assert found.passes == 12 * 32 / 48
     assert found.timed >= 1
-    assert found.training_gflops == 3 * found.forward_gflop * found.images_per_second
+    assert found.training_gflops == 3 * found.forward_gflop * found.examples_per_second
     assert found.share == pytest.approx(found.training_gflops / 50)
     assert 0 < found.save < 5
     assert 0 < found.sample < 5

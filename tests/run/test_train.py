@@ -156,7 +156,7 @@ def test_the_engine_may_change_when_a_run_goes_on_and_nothing_else(pictures, tmp
 def test_fresh_keeps_the_old_run_until_the_new_one_stands(pictures, tmp_path, monkeypatch):
     run, _ = trained(pictures, tmp_path / "run")
     impossible = Recipe(**SMALL | {"network": {"attention": (7,)}}, steps=2)
-    with pytest.raises(UsageError, match="attention levels"):
+    with pytest.raises(UsageError, match="attention resolutions"):
         finished(train(str(pictures), impossible, run=run, fresh=True))
     assert checkpoint.newest(run / "checkpoints").name == "step-00000012"
 

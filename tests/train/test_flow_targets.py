@@ -15,7 +15,7 @@ from ebb.process.exact import Gaussian
 from ebb.process.flow_map import GaussianFlow, Toward
 from ebb.process.path import PATHS
 from ebb.recipe.names import parse
-from ebb.train.objectives.consistency import SMALLEST, Consistency, nearer, shrink
+from ebb.train.objectives.consistency import Consistency, nearer, shrink
 from ebb.train.objectives.lagrangian import Lagrangian
 from ebb.train.objectives.map_matching import Noised
 from ebb.train.objectives.mean_flow import ContinuousConsistency, MeanFlow
@@ -124,8 +124,12 @@ class Affine:
     gains: dict
 
     def __call__(self, x, t, s, cond):
-        gain = torch.tensor([self.gains[round(math.log(one), 6)] for one in t.tolist()], dtype=torch.float64)
+        gain = torch.tensor([self.gain(math.log(one)) for one in t.tolist()], dtype=torch.float64)
         return MEAN + gain[:, None] * (x - self.path.alpha(t)[:, None] * MEAN)
+
+    def gain(self, log):
+        """That of the nearest known time: of others nothing is used."""
+        return self.gains[min(self.gains, key=lambda known: abs(known - log))] if self.gains else 0.0
 
     def toward(self, s):
         return Toward(self, s)
@@ -143,12 +147,13 @@ def test_a_tuned_gaussian_has_the_standard_deviation_that_is_predicted(q):
     path, method, chain = PATHS["edm"], Consistency(float(q)), [60.0]
     while chain[-1] > 2e-3:
         chain.append(float(nearer(torch.tensor(chain[-1], dtype=torch.float64), q)))
-    gains = {}
-    for t in reversed([time for time in chain if time > SMALLEST * path.end]):
+    times = [time for time in reversed(chain) if time > SMALLEST * path.end]
+    gains = {math.log(times[0]): 1.0} if times[0] < 2e-3 else {}  # so near to the data x is the data
+    for t in times[len(gains) :]:
         at, weights = quadrature(path, at=(t, 0.0))
         aim = method(Affine(path, gains), at, None)
-        gains[round(math.log(t), 6)] = fitted(aim[:, 0], at.x[:, 0], weights)
-    made = gains[round(math.log(60.0), 6)] * math.hypot(60.0, STD) / STD
+        gains[math.log(t)] = fitted(aim[:, 0], at.x[:, 0], weights)
+    made = gains[math.log(60.0)] * math.hypot(60.0, STD) / STD
     assert made == pytest.approx(shrink(q, STD, highest=60.0, lowest=2e-3), rel=0.01)
 
 

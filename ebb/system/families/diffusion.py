@@ -33,7 +33,7 @@ from ebb.recipe.starting import Facts, complete, squeezed
 from ebb.sample.fused import fused
 from ebb.sample.jump import Jump
 from ebb.sample.noise import Noise
-from ebb.sample.solvers import SOLVERS
+from ebb.sample.solvers import NAMED
 from ebb.sample.trajectory import Point
 from ebb.system.families.family import Family, Prepared, Trainable, autocast_of, in_place, training_of
 from ebb.system.model import Draw, Model, scheme_of
@@ -144,7 +144,7 @@ class DenoiserFamily(Family[D]):
             (recipe.times, DENSITIES, "density"),
             (recipe.weight, WEIGHTS, "weight"),
             (recipe.coupling, COUPLINGS, "coupling"),
-            (recipe.sample.solver, SOLVERS, "solver"),
+            (recipe.sample.solver, NAMED, "solver"),
         )
         for text, members, idea in parts:
             if text is not None:
