@@ -15,7 +15,7 @@ from ebb.process.exact import Gaussian
 from ebb.process.flow_map import GaussianFlow, Toward
 from ebb.process.path import PATHS
 from ebb.recipe.names import parse
-from ebb.train.objectives.consistency import Consistency, nearer, shrink
+from ebb.train.objectives.consistency import SMALLEST, Consistency, nearer, shrink
 from ebb.train.objectives.lagrangian import Lagrangian
 from ebb.train.objectives.map_matching import Noised
 from ebb.train.objectives.mean_flow import ContinuousConsistency, MeanFlow
