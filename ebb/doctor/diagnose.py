@@ -94,12 +94,12 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     return found
 
 
-def in_words_of(run: RunSubject, found: Diagnosis) -> Diagnosis:
+def in_words_of(run: RunSubject, diagnosis: Diagnosis) -> Diagnosis:
     """The same with what the run's examples are called in place of images."""
     try:
         things = run.system.modality.things
     except EbbError:  # a finding says so
-        return found
+        return diagnosis
     findings = [
         replace(
             each,
@@ -108,9 +108,9 @@ def in_words_of(run: RunSubject, found: Diagnosis) -> Diagnosis:
             cause=in_terms(each.cause, things),
             advice=in_terms(each.advice, things),
         )
-        for each in found.findings
+        for each in diagnosis.findings
     ]
-    return replace(found, findings=findings, unchecked=[in_terms(line, things) for line in found.unchecked])
+    return replace(diagnosis, findings=findings, unchecked=[in_terms(line, things) for line in diagnosis.unchecked])
 
 
 def checks_of(run: RunSubject) -> list[Check[RunSubject]]:
