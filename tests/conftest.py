@@ -80,7 +80,6 @@ def thinned(items):
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks are read
-@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(config, items):
     """Without --full the long forms are left out; each has a shorter one beside it that asks the same. A case that is
     named, as in test_order.py::test_it[euler-linear], is never left out."""
