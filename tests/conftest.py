@@ -72,7 +72,7 @@ def thinned(items):
         occurs = Counter()
         if len(cases) > WHOLE:
             for case in sorted(cases, key=lambda case: sha256(case.nodeid.encode()).digest()):
-                values = case.callspec.indices.items()
+                values = [(name, id(value)) for name, value in case.callspec.params.items()]  # the list's own objects
                 if min(occurs[value] for value in values) < EACH:
                     occurs.update(values)
                 else:

@@ -16,11 +16,11 @@ def left(request):
         cases = [
             SimpleNamespace(
                 nodeid=f"test_it.py::test_it[{'-'.join(map(str, at))}]",
-                callspec=SimpleNamespace(indices=dict(zip("abc", at, strict=False))),
+                callspec=SimpleNamespace(params=dict(zip("abc", at, strict=False))),
             )
             for at in product(*map(range, lengths))
         ]
-        return {tuple(case.callspec.indices.values()) for case in thinned(cases)}
+        return {tuple(case.callspec.params.values()) for case in thinned(cases)}
 
     return left
 
