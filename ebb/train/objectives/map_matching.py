@@ -57,19 +57,16 @@ class Target(ABC):
 
 @dataclass(frozen=True)
 class MapMatching:
-    """E[w·ρ(f(x_t, t, s) − target)], the mean over samples and elements, with ρ in units of the network's own output.
+    """E[w·(f(x_t, t, s) − target)²], the mean over samples and elements, in units of the network's own output.
 
-    A share `still` of the batch has s = t, whose target is x0, or the teacher's E[x0 | x_t]: a denoiser stays one. ρ is
-    the square for `robust` 0 and (‖Δ‖² + c²)^(1 − robust), c² = 1e-3 a number, else: MeanFlow's p (Geng et al. 2025,
-    eq. 22), and √ for ½, the pseudo-Huber loss of Song & Dhariwal 2024. `guidance` (low, high) tells the model, and the
-    teacher, a scale evenly drawn from there.
+    A share `still` of the batch has s = t, whose target is x0, or the teacher's E[x0 | x_t]: a denoiser stays one.
+    `guidance` (low, high) tells the model, and the teacher, a scale evenly drawn from there.
     """
 
     target: Target
     teacher: Denoiser | None = None
     times: Density = LogitNormal()
     still: float = 0.25
-    robust: float = 0.0
     guidance: tuple[float, float] | None = None
 
     def __call__(self, model: Any, batch: Batch, generator: torch.Generator) -> Loss:
@@ -89,17 +86,12 @@ class MapMatching:
             aim = either(still, self.instant(at), self.target(flow_map, at, self.teacher))
         error = (flow_map(at.x, t, s, cond) - aim) / spread(unit_of(model, t), eps)
         weight = self.target.weight(path, t, s).to(error)
-        losses = weight * self.shaped(error.flatten(1))
+        losses = weight * (error**2).flatten(1).mean(1)
         return Loss(losses.mean(), levels=tally(path, t, losses.detach()))
 
     def instant(self, at: Noised) -> Tensor:
         """The target where s = t."""
         return at.x0 if self.teacher is None else self.teacher(at.x, at.t, at.cond)
-
-    def shaped(self, error: Float[Tensor, "b n"]) -> Float[Tensor, "b"]:
-        """ρ of each sample's error, a mean over its elements."""
-        square = (error**2).mean(1)
-        return square if self.robust == 0 else (square + 1e-3) ** (1 - self.robust)
 
 
 def either(which: Tensor, a: Float[Tensor, "b *d"], b: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:
