@@ -93,7 +93,9 @@ def rank_for(values: Tensor, missing: float) -> int:
 
 
 def surviving(weight: Tensor, change: Tensor, dtype: torch.dtype) -> float:
-    """The share of a change's entries that move a weight kept in `dtype` at all when it is merged: the others are rounded
-    away. bf16 has 8 bits, so that what is smaller than a few thousandths of an entry is lost there; 1 where none is."""
+    """The share of a change's entries that move a weight kept in `dtype` at all when it is merged.
+
+    The others are rounded away: bf16 has 8 bits, so what is smaller than a few thousandths of an entry is lost there.
+    """
     moves = (weight.to(dtype).double() + change.double()).to(dtype) != weight.to(dtype)
     return float(moves[change != 0].double().mean()) if bool((change != 0).any()) else 1.0
