@@ -2,10 +2,10 @@
 
     python bench/apart.py runs/cifar10-train --data cifar10-train.zip --guidance 1 1.5 2
 
-ebb chooses its guidance by its own classifiers, which flatters them. This judge is of another kind: the plain stack of
-convolutions that ebb judged with before, without the judges' whitening, residues and mirror images, trained for longer by
-another optimiser from another seed, on another split. It is trained once, before any sample is looked at, and stays in
-`--judge`; its figures are of other seeds too. The first row of samples is the run by its own settings.
+ebb chooses its guidance by its own classifiers, which flatters them. This judge is of another kind: a plain stack of
+convolutions, without the judges' whitening, residues and mirror images, trained by another optimiser from another seed
+on another split. It is trained once, before any sample is looked at, and stays in `--judge`; the samples are of other
+seeds too. The first row of samples is the run by its own settings.
 """
 
 from __future__ import annotations

@@ -178,9 +178,9 @@ def compared(one: Loaded, dataset: Dataset, until: float) -> Work[Choice | None]
 
 
 def affordable(least: int, most: int, draw: Callable[[int], object], until: float) -> int | None:
-    """How many samples of each setting: as many as time allows of all settings, at most `most`; `least`, the fewest that
-    carry a figure, where it allows FEWEST settings of those; None where not even these. A guided sample costs two of
-    those that `draw` makes."""
+    """How many samples of each setting: as many as time allows of all settings, at most `most`; `least`, the fewest
+    that carry a figure, where it allows FEWEST settings of those; None where not even these. A guided sample costs two
+    of those that `draw` makes."""
     if least > most:
         return None
     draw(TIMED // 8)  # the first call of all prepares what later ones have
