@@ -55,7 +55,7 @@ def fingerprint(network: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in own_weights(network).items():
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
@@ -73,7 +73,7 @@ def own_weights(network: nn.Module) -> dict[str, Tensor]:
 
 def layers(network: nn.Module, targets: Sequence[str] = ("*",)) -> dict[str, nn.Module]:
     """The layers whose names match any of `targets`, as file names are matched; UsageError where none does."""
-    known = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
+    known: dict[str, nn.Module] = {n: module for n, module in network.named_modules() if isinstance(module, LAYERS)}
     found = {name: module for name, module in known.items() if any(fnmatchcase(name, each) for each in targets)}
     if not found:
         raise UsageError(f"no layer is called {' or '.join(targets)}", nearest(targets[0], known))
@@ -149,7 +149,7 @@ def fits(name: str, layer: str, change: LowRank, known: Mapping[str, nn.Module])
 def on(module: nn.Module) -> list[LowRank]:
     """The changes of a layer's weight."""
     there = module.parametrizations["weight"] if parametrize.is_parametrized(module, "weight") else []  # type: ignore[index]
-    return [each for each in there if isinstance(each, LowRank)]  # type: ignore[union-attr]
+    return [each for each in there if isinstance(each, LowRank)]
 
 
 def attached(network: nn.Module) -> dict[str, Adapter]:

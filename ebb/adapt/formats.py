@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -225,8 +226,9 @@ def built(layer: str, parts: Mapping[Part, Tensor], scale: float | None, network
             "put it on the network that it was made for",
         )
     if "magnitude" in parts:
-        made: LowRank = LowRankDirection(weight, len(down), scale)
-        made.magnitude.data = parts["magnitude"].flatten().clone()  # type: ignore[union-attr]
+        turned = LowRankDirection(weight, len(down), scale)
+        turned.magnitude.data = parts["magnitude"].flatten().clone()
+        made: LowRank = turned
     else:
         made = LowRank(tuple(weight.shape), len(down), scale)
     made.down.data, made.up.data = down.clone(), up.clone()
@@ -286,7 +288,7 @@ def config_of(adapter: Adapter) -> dict[str, Any]:
     """What PEFT's JSON says of it: the commonest rank and α, and patterns for the layers that differ."""
     ranks = [change.rank for change in adapter.changes.values()]
     alphas = [change.scale * change.rank for change in adapter.changes.values()]
-    rank, alpha = (max(set(values), key=values.count) for values in (ranks, alphas))
+    rank, alpha = statistics.mode(ranks), statistics.mode(alphas)
     named = list(zip(adapter.changes, ranks, alphas, strict=True))
     directions = {isinstance(change, LowRankDirection) for change in adapter.changes.values()}
     if len(directions) > 1:

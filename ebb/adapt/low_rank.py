@@ -69,7 +69,8 @@ class LowRankDirection(LowRank):
 
 def lengths(weight: Tensor) -> Tensor:
     """The norm of what reaches each output, [out]."""
-    return weight.flatten(1).norm(dim=1)
+    found: Tensor = weight.flatten(1).norm(dim=1)
+    return found
 
 
 def factors(change: Tensor, rank: int) -> tuple[LowRank, Tensor]:
