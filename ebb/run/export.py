@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
-from ebb.data.images import save_png
+from ebb.data.images import copy_png
 from ebb.data.of_run import reading, trained_as
 from ebb.errors import EbbError, UsageError
 from ebb.store import shared
@@ -24,7 +23,7 @@ from ebb.terminal import command
 
 FIGURES, SAMPLES = "figures", "samples"
 
-OTHERS = {FIGURES: "the card has none", SAMPLES: "there is no picture of samples"}
+OTHERS = {FIGURES: "the card has none", SAMPLES: "no samples are shown"}
 """What can be left out besides traces of the data, and what is missing then."""
 
 MEASURED = ("distances", "n_samples", "features", "label_accuracy", "classifier_accuracy")
@@ -58,7 +57,7 @@ def export(run: str | Path, out: str | Path, how: Sharing = Sharing()) -> Export
     .safetensors, that `ebb.load` and every verb that samples or measures reads where the run is gone.
 
     In it are the averaged weights, the contract with the settings that the run samples by, how its data is read with
-    its fingerprint, and a card: card.md in a folder, beside a picture of samples. Raises UsageError for a run without a
+    its fingerprint, and a card: card.md in a folder, beside a sheet of samples. Raises UsageError for a run without a
     checkpoint, a name that there is nothing of to leave out, and a place that holds something else.
     """
     run, out = Path(run), Path(out)
@@ -77,8 +76,7 @@ def export(run: str | Path, out: str | Path, how: Sharing = Sharing()) -> Export
     if not one:
         replace_text(out / "card.md", text)
     if sheet is not None:
-        with Image.open(sheet) as picture:
-            save_png(picture.copy(), out / "samples.png", {})
+        copy_png(sheet, out / "samples.png")
     files = [out] if one else [path for path in out.iterdir() if path.is_file()]
     missing = {name: TRACES[name].loses if name in TRACES else OTHERS[name] for name in how.without}
     return Exported(out, sum(file.stat().st_size for file in files), carried, missing)
@@ -179,7 +177,12 @@ def traces(carried: Mapping[str, str], trained: Mapping[str, Any] | None) -> str
     lines = [f"- {what}: {said}" for what, said in carried.items()]
     if trained is not None and trained["fingerprint"]:
         lines.append(f"- its sha256, by which the same data is known again: {trained['fingerprint'][:16]}…")
-    return "\n".join([*lines, "- no picture, row or path of it; the weights may remember some of what they were shown"])
+    return "\n".join(
+        [
+            *lines,
+            "- none of its examples and no place where they lie; the weights may remember some of what they were shown",
+        ]
+    )
 
 
 def unpacked(file: Path) -> Path:

@@ -144,7 +144,7 @@ REMOVABLE: dict[str, Removable] = {
         "what --extend learnt and was not better",
     ),
     "samples": Removable(TrainedRun.drawn, without_drawn, "nothing: evaluate draws them again"),
-    "sheets": Removable(TrainedRun.sheets, unlinked, "the pictures of its earlier updates, in its report too"),
+    "sheets": Removable(TrainedRun.sheets, unlinked, "what samples were like earlier, in its report too"),
     "classifier": Removable(TrainedRun.classifiers, unlinked, "nothing: evaluate trains it again"),
     "latents": Removable(
         TrainedRun.latents, without_caches, "nothing: made again, by each run beside it that needs them"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ebb.data.series import Series, Vectors
+from ebb.encode.condition import Condition
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.encode.pretrained_text import FrozenText
@@ -36,9 +36,9 @@ def listed(names: Iterable[str]) -> str:
     return f"{some} and {len(every) - SHOWN:,} more" if len(every) > SHOWN else some
 
 
-def hearing(system: System, **conditions: Any) -> System:
-    """The system with some conditions in the place of those of the same name."""
-    return replace(system, conditioner=Conditioner({**system.conditioner.conditions, **conditions}))
+def hearing(system: System, name: str, condition: Condition) -> System:
+    """The system with another condition in the place of the one of this name."""
+    return replace(system, conditioner=Conditioner({**system.conditioner.conditions, name: condition}))
 
 
 def captions_in(system: System) -> str:
@@ -59,19 +59,19 @@ def without_words(system: System) -> System:
     text = system.conditioner.text
     if not isinstance(text, Text):
         return system
-    return hearing(system, text=replace(text, vocabulary=Vocabulary(text.vocabulary.merges)))
+    return hearing(system, "text", replace(text, vocabulary=Vocabulary(text.vocabulary.merges)))
 
 
 def without_captions(system: System) -> System:
     """Nothing is asked for where no prompt is given."""
     text = system.conditioner.text
-    return system if text is None else hearing(system, text=replace(text, turns=()))
+    return system if text is None else hearing(system, "text", replace(text, turns=()))
 
 
 def without_labels(system: System) -> System:
     """Labels are numbers."""
     names = system.labels.names
-    return hearing(system, label=Labels(tuple(map(str, range(len(names)))))) if names else system
+    return hearing(system, "label", Labels(tuple(map(str, range(len(names)))))) if names else system
 
 
 def columns_in(system: System) -> str:
@@ -104,7 +104,7 @@ def without_paths(system: System) -> System:
     text = system.conditioner.text
     if not isinstance(text, FrozenText):
         return system
-    return hearing(system, text=replace(text, folders=tuple(Path(folder).name for folder in text.folders)))
+    return hearing(system, "text", replace(text, folders=tuple(Path(folder).name for folder in text.folders)))
 
 
 TRACES: dict[str, Trace] = {
@@ -126,7 +126,7 @@ def stays(system: System) -> dict[str, str]:
     """What it cannot be asked without, in words, by name."""
     hears = system.conditioner
     found = {"numbers": str(hears.numbers)} if hears.numbers is not None else {}
-    return found | ({"pictures beside": ", ".join(hears.maps)} if hears.maps else {})
+    return found | ({"beside": ", ".join(hears.maps)} if hears.maps else {})
 
 
 def stripped(system: System, names: Iterable[str], others: Mapping[str, str]) -> System:
