@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ebb.adapt.adapter import Adapter, fresh
-from ebb.adapt.formats import WRITERS, read_adapter
+from ebb.adapt.adapter_files import WRITERS, read_adapter
 from ebb.adapt.low_rank import LowRankDirection
 from ebb.errors import EbbError
 from ebb.networks.unet import UNet
