@@ -25,9 +25,13 @@ VERBS = {
     "evaluate": "ebb.cli.evaluate.Evaluate",
     "doctor": "ebb.cli.evaluate.Doctor",
     "sweep": "ebb.cli.evaluate.Sweep",
+    "report": "ebb.cli.report.Report",
     "config": "ebb.cli.config.ConfigVerb",
 }
 """Where the class of each verb is."""
+
+JSON = "--json"
+"""The option by which stdout has JSON and nothing else, errors too."""
 
 DESCRIPTION = "Train, sample, measure and diagnose diffusion models."
 
