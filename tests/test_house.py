@@ -391,8 +391,8 @@ HOW = {"steps", "guidance", "guide", "noise_scale", "solver", "grid", "precision
 EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
-    "train": {"run", "fresh", "base", "dry_run", "json"} | OPTIONS,
-    "distil": {"run", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
+    "train": {"run", "fresh", "base", "extend", "dry_run", "json"} | OPTIONS,
+    "distil": {"run", "data", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
     "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile", "explain"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "json",
@@ -409,6 +409,8 @@ VERBS = {
     "doctor": {"data", "out", "json"},
     "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "json"},
     "report": {"text"},
+    "export": {"licence", "without"},
+    "tidy": {"remove"},
     "config show": {"json"},
     "config validate": set(),
     "config diff": set(),

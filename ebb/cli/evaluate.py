@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from ebb.doctor.finding import Diagnosis
     from ebb.evaluate.references import References
     from ebb.evaluate.sweep import SweepResult
+
+
+ONE = ".safetensors"
+"""What the name of one exported file ends in."""
+
+
+def in_a_folder(file: Path) -> Path:
+    """The folder beside an exported file in which its figures are kept."""
+    from ebb.run.export import unpacked
+
+    return unpacked(file)
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,9 @@ class Evaluate:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print the verdict and the table, and write both into the run's report."""
+        if self.run.suffix == ONE:
+            replace(self, run=in_a_folder(self.run))(console, given)
+            return
         try:
             facts = self.alone(console) if self.against is None else self.compared(console, self.against)
         except KeyboardInterrupt as stop:
@@ -131,6 +145,9 @@ class Sweep:
         """Measure, print table and notes, and write sweep.json, .html and .png and sampling.json into the run."""
         from ebb.evaluate.sweep import Candidates, as_rows, sweep
 
+        if self.run.suffix == ONE:
+            replace(self, run=in_a_folder(self.run))(console, given)
+            return
         if self.references:
             self.beside(console)
             return

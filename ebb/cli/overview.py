@@ -26,6 +26,8 @@ VERBS = {
     "doctor": "ebb.cli.evaluate.Doctor",
     "sweep": "ebb.cli.evaluate.Sweep",
     "report": "ebb.cli.report.Report",
+    "export": "ebb.cli.export.Export",
+    "tidy": "ebb.cli.export.Tidy",
     "config": "ebb.cli.config.ConfigVerb",
 }
 """Where the class of each verb is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ebb.errors import UsageError
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb that the arguments name."""
+    arguments = longer(arguments)
     check_options(arguments)
     try:
         asked(arguments)(screen(stderr=JSON in arguments), given_in(arguments))
@@ -36,6 +38,12 @@ def asked(arguments: Sequence[str]) -> Any:
         if end.code and JSON in arguments:
             raise UsageError("the options cannot be read, as said on stderr", f"ebb {arguments[0]} --help") from end
         raise
+
+
+def longer(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--steps +500`, which as a number would be 500, as the `--extend 500` that it means."""
+    words = re.sub(r"(?<=\0)--steps[\0=]\+(?=\d)", "--extend\0", "\0".join(arguments))
+    return words.split("\0") if arguments[0] == "train" else list(arguments)
 
 
 def verb(arguments: Sequence[str]) -> Any:

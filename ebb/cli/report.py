@@ -25,7 +25,7 @@ class Report:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Write RUN/report.html and say where it is; or print."""
-        if not (self.run / "run.yaml").is_file():
+        if not any((self.run / file).is_file() for file in ("run.yaml", "evaluation.json")):
             hint = f"train one: {command('train', 'DATA')}; of data, a page is written by {command('doctor', self.run)}"
             raise UsageError(f"expected the folder of a run, which holds run.yaml, got {self.run}", hint)
         from ebb.report.plain import plain

@@ -1,4 +1,4 @@
-"""The figures of a run in its model card."""
+"""The figures of a run in its model card, as Markdown."""
 
 from __future__ import annotations
 
@@ -7,40 +7,48 @@ from pathlib import Path
 from typing import Any
 
 from ebb.judge.distances import wilson
-from ebb.report.figures_section import seen_by
+from ebb.report.figures_section import AIM, seen_by
 from ebb.report.page import number
 from ebb.report.verdict import verdict
 from ebb.store.write import replace_text
 
-HEAD = "\n## Figures\n\n"
-"""Where the figures begin; they are the end of a card."""
+HEAD, NEXT = "\n## Figures\n", "\n## "
+"""Where the figures of a card begin, and where what follows them does."""
 
 
 def write_figures(run: Path, facts: Mapping[str, Any]) -> None:
-    """Put what evaluation.json holds into the run's card.md in place of the figures before; a run without a card stays
-    without. Raises ResourceError where it cannot be written."""
+    """Put what evaluation.json holds into card.md, in place of the figures before; a run without a card stays without.
+    Raises ResourceError where it cannot be written."""
     card = run / "card.md"
     if card.is_file():
-        text = card.read_text(encoding="utf8").partition(HEAD)[0]
-        replace_text(card, text + HEAD + figures_of(facts))
+        before, _, after = card.read_text(encoding="utf8").partition(HEAD)
+        _, more, rest = after.partition(NEXT)
+        replace_text(card, f"{before.rstrip()}\n{HEAD}\n{figures_of(facts)}{more}{rest}")
 
 
 def figures_of(facts: Mapping[str, Any]) -> str:
-    """The verdict, a table of the figures with what real examples score, and how they came about, as Markdown."""
-    rows = [(name, d["value"], d["low"], d["high"], d["floor"]) for name, d in facts["distances"].items()]
-    if (share := facts["label_accuracy"]) is not None:
-        rows.append(("label accuracy", share, *wilson(share, facts["n_samples"]), facts["classifier_accuracy"]))
-    lines = [
-        f"| {name} | {number(value)} | {number(low)} to {number(high)} | {'' if real is None else number(real)} |"
-        for name, value, low, high, real in rows
-    ]
-    table = ["| | samples | 95 % interval | real ones score |", "| --- | --- | --- | --- |", *lines, ""] if rows else []
-    settings = facts["settings"]
+    """The verdict, a table of the figures, and how they came about."""
+    settings, said = facts["settings"], verdict(facts)
     how = ", ".join(f"{name} {number(settings[name])}" for name in ("solver", "steps", "guidance") if name in settings)
     made = (
         f"{facts['n_samples']:,} samples of {settings.get('checkpoint', 'the run')}"
         f" ({settings.get('weights', 'ema')} weights, {how}, seed {settings.get('seed', 0)}), beside"
         f" {facts['n_reference']:,} real ones; {seen_by(facts)}."
     )
-    said, notes = verdict(facts), [f"- {text}" for text in facts["warnings"]]
-    return "\n".join([*([f"{said}.", ""] if said else []), *table, made, *([""] if notes else []), *notes, ""])
+    first = [f"{said}.", ""] if said else []
+    return "\n".join([*first, *figures_table(facts), "", made, *(f"- {text}" for text in facts["warnings"]), ""])
+
+
+def figures_table(facts: Mapping[str, Any]) -> list[str]:
+    """A line for each figure: of the samples, its interval, what real examples score, and which way is better."""
+    lines = [
+        f"| {name} | {number(d['value'])} | {number(d['low'])} to {number(d['high'])} | {number(d['floor'])}"
+        f" | {AIM[d['better']]} |"
+        for name, d in facts["distances"].items()
+    ]
+    share, real = facts["label_accuracy"], facts["classifier_accuracy"]
+    if share is not None:
+        low, high = wilson(share, facts["n_samples"])
+        ceiling = "" if real is None else f"{real:.1%}"
+        lines.append(f"| label accuracy | {share:.1%} | {low:.1%} to {high:.1%} | {ceiling} | {AIM['high']} |")
+    return ["| | samples | 95 % interval | real ones score | |", "| --- | --- | --- | --- | --- |", *lines]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ebb.report.card import write_figures
 from ebb.report.verdict import following, opening, verdict
 
 RUN = Path("runs/digits")
@@ -52,3 +53,18 @@ def test_what_was_not_measured_is_not_spoken_of():
     assert verdict({"memorisation": {"verdict": "no sign of memorisation: 1 %"}}) == "no sign of copies"
     distance = {"Fréchet distance": {"value": 0.1234, "floor": 0.05}}
     assert verdict({"distances": distance}) == "their Fréchet distance is 0.123, that of real ones 0.05"
+
+
+def test_figures_replace_those_before_and_leave_the_rest_of_a_card(tmp_path):
+    facts = {"distances": {}, "label_accuracy": 0.9, "classifier_accuracy": 0.99, "n_samples": 1000}
+    facts |= {"n_reference": 2000, "features": "classifiers", "settings": {"steps": 8}, "warnings": ["few"]}
+    (tmp_path / "card.md").write_text("# run\n\n## Figures\n\nNone.\n\n## Data\n\nNothing.\n")
+    for share in (0.9, 0.8):
+        write_figures(tmp_path, facts | {"label_accuracy": share})
+    card = (tmp_path / "card.md").read_text()
+    assert card.startswith("# run\n\n## Figures\n\nthey show their label in 80 of 100 (real ones in 99).\n\n|")
+    assert card.endswith("- few\n\n## Data\n\nNothing.\n")
+    assert card.count("## Figures") == card.count("| label accuracy |") == 1
+    (tmp_path / "card.md").unlink()
+    write_figures(tmp_path, facts)
+    assert not (tmp_path / "card.md").exists()
