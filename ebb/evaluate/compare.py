@@ -133,7 +133,7 @@ def against(
         warnings += [line for folder, d in zip((run, other), drawn, strict=True) for line in old(folder, d)]
         judge = standing_of(dataset, seen, accuracy)
         warnings += coarse(judge)
-        result = Comparison(*names, count, seed, seen.name, found, warnings, *made_by, judge=judge)
+        result = Comparison(*names, count, seed, seen.name, found, warnings, made_by[0], made_by[1], judge)
         replace_text(run / file, json.dumps(result.facts(), indent=1))
         write_report(run)
     yield Figure(file.removesuffix(".json"), result.facts())
