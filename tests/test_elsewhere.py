@@ -1,4 +1,4 @@
-"""The stories of docs, line by line in their order, at toy size, each in a folder of its own."""
+"""What a server trains is sampled elsewhere: the page line by line in its order, at toy size."""
 
 import contextlib
 import io
