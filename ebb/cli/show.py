@@ -15,7 +15,7 @@ from ebb.cli.output import echo, table
 
 
 @dataclass(frozen=True)
-class Show:
+class ShowVerb:
     """Show how a picture was made, as it says itself."""
 
     picture: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PICTURE")]

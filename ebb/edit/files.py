@@ -20,8 +20,8 @@ from ebb.data.images import form, grid, picture, save_film, save_npz, save_png, 
 from ebb.data.listing import note_others, pictures_in, way_out
 from ebb.data.masks import HALF, read_mask
 from ebb.data.pictures import to_unit
+from ebb.edit.commission import sampling_options
 from ebb.edit.editor import Editor, Label
-from ebb.edit.order import sampling_options
 from ebb.errors import DataError, UsageError
 from ebb.events import Message, Progress, Sink, noted
 from ebb.recipe.limits import whole

@@ -16,7 +16,7 @@ from torch import Tensor
 from ebb.data.decode import cut_off, read_picture
 from ebb.data.images import form, writable
 from ebb.data.masks import read_mask
-from ebb.edit.order import Order, deliver, folder_of, sampling_options, turns
+from ebb.edit.commission import Commission, deliver, folder_of, sampling_options, turns
 from ebb.errors import UsageError
 from ebb.events import Message, Sink, ignored, noted
 from ebb.guide.cfg import Guide
@@ -75,14 +75,14 @@ def sample_to(
     if prompt.by_label:
         prompt = balanced(prompt, system, out)
     writable(out, system.modality.forms)
-    order = ordered(run, system, prompt, system.settled(**asked), compile)
+    job = commissioned(run, system, prompt, system.settled(**asked), compile)
     hint(system, prompt, progress)
-    deliver(order, out, progress, compiled=compile, only=only)
-    progress(Message(f"{len(order)} {order.things} in {out}"))
+    deliver(job, out, progress, compiled=compile, only=only)
+    progress(Message(f"{len(job)} {job.things} in {out}"))
 
 
-def ordered(run: Path, system: System, prompt: Prompt, sampling: Sampling, compiled: bool) -> Order:
-    """The order of what is prompted for, by some settings. Raises UsageError for what the system does not hear."""
+def commissioned(run: Path, system: System, prompt: Prompt, sampling: Sampling, compiled: bool) -> Commission:
+    """The commission of what is prompted for, by some settings. Raises UsageError for what the system does not hear."""
     count, seed = whole("n", prompt.count), whole("seed", prompt.seed)
     label, text, regions, shown = prompt.label, prompt.text, prompt.regions, pictures_in(prompt.beside, system)
     said = numbers_in(prompt.numbers)
@@ -103,7 +103,7 @@ def ordered(run: Path, system: System, prompt: Prompt, sampling: Sampling, compi
     known = {"text": list(text), "numbers": said, "beside": named, "regions": [*map(place_of, regions)]}
     settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})
     settings |= {"label": label, "seed": seed}
-    return Order(system, Request(given, count, sampling, seed), guide, settings, made, prompt.by_label)
+    return Commission(system, Request(given, count, sampling, seed), guide, settings, made, prompt.by_label)
 
 
 def provenance(

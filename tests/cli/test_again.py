@@ -67,7 +67,7 @@ def test_the_same_bytes_come_out_again(here, capsys, asked):
 
 
 def test_a_picture_of_a_folder_is_made_again_alone_with_those_of_its_batch(here, monkeypatch, capsys):
-    monkeypatch.setattr("ebb.edit.order.AT_ONCE", 3)
+    monkeypatch.setattr("ebb.edit.commission.AT_ONCE", 3)
     assert ebb("sample", "runs/one", "--n", 8, "--seed", 5, "--out", "some") == 0
     made = []
     monkeypatch.setattr(

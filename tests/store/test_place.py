@@ -41,7 +41,7 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("out", ["not/there/a.png", "not/there", "not/there/a.npz"])
 def test_a_chain_of_folders_that_are_not_there_is_refused(run, here, monkeypatch, capsys, verb, out):
     words = ("sample", run) if verb == "sample" else ("edit", "strength", run, "a.png")
-    monkeypatch.setattr("ebb.edit.order.Sampler", lambda *_, **__: pytest.fail("before any work"))
+    monkeypatch.setattr("ebb.edit.commission.Sampler", lambda *_, **__: pytest.fail("before any work"))
     monkeypatch.setattr("ebb.edit.files.load", lambda _: pytest.fail("before any work"))
     assert ebb(*words, "--out", out) == 2
     said = capsys.readouterr().err

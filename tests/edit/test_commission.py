@@ -8,8 +8,8 @@ from PIL import Image, ImageSequence
 
 from ebb.data.images import made_by_ebb, save_film, settings_of
 from ebb.data.scan import read
-from ebb.edit.order import folder_of
-from ebb.edit.samples import Prompt, balanced, ordered, sample_to
+from ebb.edit.commission import folder_of
+from ebb.edit.samples import Prompt, balanced, commissioned, sample_to
 from ebb.errors import UsageError
 from ebb.process.moment import at
 from ebb.system.sampler import Sampler
@@ -72,8 +72,8 @@ def test_a_film_shows_every_step_and_ends_on_the_samples(run, suffix):
     sample_to(run, "last.png", Prompt(4, label="a"), steps=5)
     assert len(frames) == 5
     assert (frames[-1] == np.asarray(Image.open("last.png"))).all()
-    order = ordered(run, system(), Prompt(4, label="a"), system().settled(steps=5), False)
-    points = [*Sampler(system()).stream(order.request)]
+    job = commissioned(run, system(), Prompt(4, label="a"), system().settled(steps=5), False)
+    points = [*Sampler(system()).stream(job.request)]
     norm = at(system().denoiser.path, points[1].t).norm
     second = system().modality.sheet(system().modality.stored(points[1].x / norm))
     assert (frames[1] == np.asarray(second)).all()

@@ -39,7 +39,7 @@ FRAMES = 60
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class Commission:
     """What is asked of a system, and what is written with it."""
 
     system: System
@@ -83,55 +83,55 @@ def folder_of(label: str) -> str:
     return re.sub(r"^\.|[/\\\0]", "_", label)
 
 
-def deliver(order: Order, out: Path, progress: Sink, *, compiled: bool = False, only: int | None = None) -> None:
+def deliver(job: Commission, out: Path, progress: Sink, *, compiled: bool = False, only: int | None = None) -> None:
     """Make the samples and write them: into a folder as they come, else in one file at the end, or where it is stopped.
 
     With `only`, into a folder, that one sample alone, made among those that it was made with, so that it is the same
     to the last bit.
     """
-    at_once = AT_ONCE if order.system.device.type == "cpu" and not compiled else 4 * AT_ONCE
-    sampler = Sampler(order.system, at_once, compiled)
+    at_once = AT_ONCE if job.system.device.type == "cpu" and not compiled else 4 * AT_ONCE
+    sampler = Sampler(job.system, at_once, compiled)
     if only is not None:
-        into_folder(order, sampler, out, progress, range(only, only + 1))
+        into_folder(job, sampler, out, progress, range(only, only + 1))
     elif form(out) == "folder":
-        go_on(order, sampler, out, progress)
+        go_on(job, sampler, out, progress)
     else:
-        (into_film if form(out) == "film" else into_file)(order, sampler, out, progress)
+        (into_film if form(out) == "film" else into_file)(job, sampler, out, progress)
 
 
 AT_ONCE = 32
 """Samples that are made together on a CPU, where more take as much longer; how many it is shows in the last bits."""
 
 
-def go_on(order: Order, sampler: Sampler, out: Path, progress: Sink) -> None:
+def go_on(job: Commission, sampler: Sampler, out: Path, progress: Sink) -> None:
     """All samples as files of a folder; those that are there already, made in the same way, stay."""
-    first, count = ready(order, out, int(sampler.batch)), len(order)
+    first, count = ready(job, out, int(sampler.batch)), len(job)
     if first:
         then = "all there is to make" if first == count else "going on from there"
-        progress(Message(f"{first:,} of {count:,} {order.things} are in {out} already: {then}"))
+        progress(Message(f"{first:,} of {count:,} {job.things} are in {out} already: {then}"))
     if first < count:
-        into_folder(order, sampler, out, progress, range(first, count))
+        into_folder(job, sampler, out, progress, range(first, count))
 
 
-def into_folder(order: Order, sampler: Sampler, out: Path, progress: Sink, wanted: range) -> None:
+def into_folder(job: Commission, sampler: Sampler, out: Path, progress: Sink, wanted: range) -> None:
     """Each of the samples that are wanted as a file as soon as it is made, in the batches that all are made in."""
-    batch, count = int(sampler.batch), len(order)
+    batch, count = int(sampler.batch), len(job)
     i = wanted.start - wanted.start % batch
     progress(Progress("sampling", i, count))
     with arriving(out, count, progress, first=wanted.start) as some:
-        for x in sampler.parts(order.request.part(i, -(-(wanted.stop - i) // batch) * batch), order.guide):
-            for image in order.system.modality.stored(x):
+        for x in sampler.parts(job.request.part(i, -(-(wanted.stop - i) // batch) * batch), job.guide):
+            for image in job.system.modality.stored(x):
                 if i in wanted:
-                    some.add(image, order.name(i), order.of_one(i))
+                    some.add(image, job.name(i), job.of_one(i))
                 i += 1
             progress(Progress("sampling", i, count))
 
 
-def ready(order: Order, out: Path, batch: int) -> int:
+def ready(job: Commission, out: Path, batch: int) -> int:
     """How many samples, the first ones, are files of a folder already: all, or else those of whole batches."""
-    missing = (i for i in range(len(order)) if written_in(out / f"{order.name(i)}.png") != comparable(order.of_one(i)))
-    first = next(missing, len(order))
-    return first if first == len(order) else first - first % batch
+    missing = (i for i in range(len(job)) if written_in(out / f"{job.name(i)}.png") != comparable(job.of_one(i)))
+    first = next(missing, len(job))
+    return first if first == len(job) else first - first % batch
 
 
 def written_in(file: Path) -> dict[str, Any]:
@@ -149,77 +149,77 @@ def comparable(settings: dict[str, Any]) -> dict[str, Any]:
     return as_read
 
 
-def into_file(order: Order, sampler: Sampler, out: Path, progress: Sink) -> None:
+def into_file(job: Commission, sampler: Sampler, out: Path, progress: Sink) -> None:
     """All samples in one file; where making them is stopped, those that there are."""
-    progress(Progress("sampling", 0, len(order)))
-    with arriving(out, len(order), progress, lambda stored: write(order, stored, out)) as some:
-        for x in sampler.parts(order.request, order.guide):
-            for one in order.system.modality.stored(x):
+    progress(Progress("sampling", 0, len(job)))
+    with arriving(out, len(job), progress, lambda stored: write(job, stored, out)) as some:
+        for x in sampler.parts(job.request, job.guide):
+            for one in job.system.modality.stored(x):
                 some.add(one, "", {})
-            progress(Progress("sampling", len(some), len(order)))
-    write(order, some.stored, out)
+            progress(Progress("sampling", len(some), len(job)))
+    write(job, some.stored, out)
 
 
-def into_film(order: Order, sampler: Sampler, out: Path, progress: Sink) -> None:
+def into_film(job: Commission, sampler: Sampler, out: Path, progress: Sink) -> None:
     """A film of how the samples come out of the noise, side by side: x/√(α² + σ²) after each step.
 
     Raises UsageError for more than FILMED.
     """
-    if len(order) > FILMED:
-        raise UsageError(f"a film shows up to {FILMED} {order.things} side by side, got {len(order)}", "try --n 16")
-    steps, frames = order.request.sampling.steps, list[Image.Image]()
+    if len(job) > FILMED:
+        raise UsageError(f"a film shows up to {FILMED} {job.things} side by side, got {len(job)}", "try --n 16")
+    steps, frames = job.request.sampling.steps, list[Image.Image]()
     every = max(1, round(steps / FRAMES))
-    for number, point in enumerate(sampler.stream(order.request, order.guide)):
+    for number, point in enumerate(sampler.stream(job.request, job.guide)):
         if number % every == 0:
-            frames.append(frame(order, sampler, point))
+            frames.append(frame(job, sampler, point))
         progress(Progress("sampling", min(number + 1, steps), steps))
     if number % every:
-        frames.append(frame(order, sampler, point))
-    save_film(frames, out, order.of_all(len(order)))
+        frames.append(frame(job, sampler, point))
+    save_film(frames, out, job.of_all(len(job)))
 
 
-def frame(order: Order, sampler: Sampler, point: Point) -> Image.Image:
+def frame(job: Commission, sampler: Sampler, point: Point) -> Image.Image:
     """Samples on their way, brought to unit scale, as a sheet."""
-    denoiser = order.system.model.denoiser
+    denoiser = job.system.model.denoiser
     norm = 1.0 if denoiser is None else at(denoiser.path, point.t).norm
-    return sheet(order, order.system.modality.stored(sampler.decoded(point.x / norm)))
+    return sheet(job, job.system.modality.stored(sampler.decoded(point.x / norm)))
 
 
-def write(order: Order, stored: np.ndarray, out: Path) -> None:
-    """Samples, the first of an order, with what they were asked for in a file: arrays, a table, or a grid."""
-    modality, names = order.system.modality, names_of(order, len(stored))
+def write(job: Commission, stored: np.ndarray, out: Path) -> None:
+    """Samples, the first of an job, with what they were asked for in a file: arrays, a table, or a grid."""
+    modality, names = job.system.modality, names_of(job, len(stored))
     if form(out) == "arrays":
-        save_npz(out, modality.arrays(stored) | asked_of(order, len(stored)))
+        save_npz(out, modality.arrays(stored) | asked_of(job, len(stored)))
     elif form(out) == "table":
         replace_text(out, modality.table(stored, [name or "" for name in names]))
     else:
-        save_png(sheet(order, stored), out, order.of_all(len(stored)))
+        save_png(sheet(job, stored), out, job.of_all(len(stored)))
 
 
-def sheet(order: Order, stored: np.ndarray) -> Image.Image:
+def sheet(job: Commission, stored: np.ndarray) -> Image.Image:
     """Samples side by side, with captions where texts differ, a column for each text."""
-    texts = texts_of(order, len(stored))
+    texts = texts_of(job, len(stored))
     turn = len(set(texts))
     columns = turn * math.ceil(math.sqrt(len(stored)) / turn) if 1 < turn <= 8 else None
-    return order.system.modality.sheet(stored, columns, texts if turn > 1 else ())
+    return job.system.modality.sheet(stored, columns, texts if turn > 1 else ())
 
 
-def texts_of(order: Order, count: int) -> list[str]:
+def texts_of(job: Commission, count: int) -> list[str]:
     """The texts of the first `count` samples, where texts are asked for."""
-    return [text or "" for text in order.request.given.get("text", ())][:count]
+    return [text or "" for text in job.request.given.get("text", ())][:count]
 
 
-def names_of(order: Order, count: int) -> list[str | None]:
+def names_of(job: Commission, count: int) -> list[str | None]:
     """The labels of the first `count` samples, where the system has any."""
-    return list(order.request.given.get("label", [None] * count))[:count] if order.system.labels.names else []
+    return list(job.request.given.get("label", [None] * count))[:count] if job.system.labels.names else []
 
 
-def asked_of(order: Order, count: int) -> dict[str, np.ndarray]:
+def asked_of(job: Commission, count: int) -> dict[str, np.ndarray]:
     """What the first `count` samples were asked for, as arrays: labels by number, −1 where there is none."""
-    settings, texts, labels = order.settings, texts_of(order, count), order.system.labels
+    settings, texts, labels = job.settings, texts_of(job, count), job.system.labels
     named, shown = settings.get("numbers", {}), settings.get("beside", {})
     asked = {
-        "labels": np.array([-1 if name is None else labels.index(name) for name in names_of(order, count)], np.int64),
+        "labels": np.array([-1 if name is None else labels.index(name) for name in names_of(job, count)], np.int64),
         "texts": np.array(texts if any(texts) else [], str),
         "seeds": np.arange(count) + settings["seed"],
         "numbers": np.array([turns(turn, count) for turn in named.values()]).T,
