@@ -391,8 +391,8 @@ HOW = {"steps", "guidance", "guide", "noise_scale", "solver", "grid", "precision
 EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
-    "train": {"run", "fresh", "base", "dry_run", "log"} | OPTIONS,
-    "distil": {"run", "method", "budget", "steps", "batch", "seed", "fresh", "log"},
+    "train": {"run", "fresh", "base", "extend", "dry_run", "log"} | OPTIONS,
+    "distil": {"run", "data", "method", "budget", "steps", "batch", "seed", "fresh", "log"},
     "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "from", "compile", "explain"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "log",
@@ -409,6 +409,8 @@ VERBS = {
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
     "doctor": {"data", "out"},
     "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
+    "export": {"licence", "without"},
+    "tidy": {"remove"},
     "config show": set(),
     "config validate": set(),
     "config diff": set(),

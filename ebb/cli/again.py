@@ -69,7 +69,7 @@ def run_of(then: Provenance, picture: Path, run: Path | None) -> Path:
     """
     named = Path(then.run)
     places = [named, picture.parent / named, Path("runs") / named.name] if run is None else [run]
-    there = [place for place in places if (place.is_dir() and (place / "checkpoints").is_dir()) or is_checkpoint(place)]
+    there = [place for place in places if holds_weights(place)]
     for place in there:
         newest = locate(place)
         for checkpoint in [newest, *reversed(finished(place / "checkpoints"))]:
@@ -88,9 +88,9 @@ def run_of(then: Provenance, picture: Path, run: Path | None) -> Path:
     )
 
 
-def is_checkpoint(place: Path) -> bool:
-    """Whether a folder is a checkpoint."""
-    return (place / "manifest.json").is_file()
+def holds_weights(place: Path) -> bool:
+    """Whether a place is a run with a checkpoint, a checkpoint, or what was exported."""
+    return place.is_file() or (place / "manifest.json").is_file() or bool(finished(place / "checkpoints"))
 
 
 def repeated(then: Provenance, run: Path, folder: Path, name: str) -> Path:

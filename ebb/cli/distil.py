@@ -34,6 +34,8 @@ class Distil:
     """examples per batch"""
     seed: int = 0
     """seed of the data order and the noise"""
+    data: str | None = None
+    """where the teacher's data is now, if it was moved; it must be the same"""
     fresh: bool = False
     """start anew, replacing a run of the same name"""
     log: LogKind = "text"
@@ -51,7 +53,7 @@ class Distil:
             teacher=str(self.teacher), method=self.method, budget=self.budget, steps=self.steps, batch=self.batch,
             seed=self.seed,
         )  # fmt: skip
-        data, asked = asked_of(self.teacher, asked)
+        data, asked = asked_of(self.teacher, asked, self.data)
         work = train(data, asked, run=self.run or beside(self.teacher), fresh=self.fresh, began=began)
         folder = reported(work, console, self.log)
         if self.log == "json":

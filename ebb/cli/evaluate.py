@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +18,17 @@ from ebb.terminal import command
 
 if TYPE_CHECKING:
     from ebb.doctor.finding import Diagnosis
+
+
+ONE = ".safetensors"
+"""What the name of one exported file ends in."""
+
+
+def in_a_folder(file: Path) -> Path:
+    """The folder beside an exported file in which its figures are kept."""
+    from ebb.run.export import unpacked
+
+    return unpacked(file)
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,9 @@ class Evaluate:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print the table, and write it into the run's report."""
+        if self.run.suffix == ONE:
+            replace(self, run=in_a_folder(self.run))(console, given)
+            return
         try:
             rows, heads = self.alone(console) if self.against is None else self.compared(console, self.against)
         except KeyboardInterrupt as stop:
@@ -122,6 +136,9 @@ class Sweep:
         """Measure, print table and notes, and write sweep.json, .html and .png and sampling.json into the run."""
         from ebb.evaluate.sweep import Candidates, as_rows, sweep
 
+        if self.run.suffix == ONE:
+            replace(self, run=in_a_folder(self.run))(console, given)
+            return
         if self.references:
             self.beside(console)
             return

@@ -26,6 +26,8 @@ VERBS = {
     "evaluate": "ebb.cli.evaluate.Evaluate",
     "doctor": "ebb.cli.evaluate.Doctor",
     "sweep": "ebb.cli.evaluate.Sweep",
+    "export": "ebb.cli.export.Export",
+    "tidy": "ebb.cli.export.Tidy",
     "config": "ebb.cli.config.ConfigVerb",
 }
 """Where the class of each verb is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from ebb.cli.output import screen
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb that the arguments name."""
+    arguments = longer(arguments)
     check_options(arguments)
     try:
         verb(arguments)(screen(), given_in(arguments))
@@ -24,6 +26,12 @@ def run(arguments: Sequence[str]) -> None:
         if not isinstance(error, ValidationError):
             raise
         raise explained(error, "the command line") from error
+
+
+def longer(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--steps +500`, which as a number would be 500, as the `--extend 500` that it means."""
+    words = re.sub(r"(?<=\0)--steps[\0=]\+(?=\d)", "--extend\0", "\0".join(arguments))
+    return words.split("\0") if arguments[0] == "train" else list(arguments)
 
 
 def verb(arguments: Sequence[str]) -> Any:

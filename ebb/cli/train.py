@@ -13,10 +13,11 @@ import tyro
 from pydantic import BaseModel
 from rich.console import Console
 
+from ebb.cli.config import recipe_of
 from ebb.cli.form import Form
 from ebb.cli.output import LogKind, echo, reported, table
 from ebb.errors import UsageError
-from ebb.recipe.document import fitting, from_yaml, validated
+from ebb.recipe.document import fitting, validated
 from ebb.recipe.recipe import Recipe, flat
 from ebb.terminal import command
 
@@ -34,7 +35,9 @@ class Train:
     fresh: bool = False
     """start anew, replacing a run of the same name"""
     base: Path | None = None
-    """a recipe or run.yaml to start from; options given here win"""
+    """a run or a recipe file to start from; options given here win"""
+    extend: str | None = None
+    """go on with a finished run for this long (30m), or for so many updates (500); what is better is kept"""
     dry_run: bool = False
     """make a few updates, a checkpoint and a sample, say what they cost, and keep nothing"""
     log: LogKind = "text"
@@ -45,13 +48,17 @@ class Train:
         began = time.perf_counter()
         if {"steps", "budget"} <= given:
             raise UsageError("--steps and --budget both say how long to train", "give one of them")
-        asked = overlaid(None if self.base is None else from_yaml(self.base)[0], self.recipe, given)
+        asked = overlaid(None if self.base is None else recipe_of(self.base), self.recipe, given)
+        if self.dry_run and self.extend is not None:
+            raise UsageError(
+                "--dry-run measures a run from its beginning, and --extend goes on", "leave one of them out"
+            )
         if self.dry_run:
             self.rehearse(asked, console, began)
             return
         from ebb.verbs import learn
 
-        work = learn(self.source, asked, run=self.run, fresh=self.fresh, began=began)
+        work = learn(self.source, asked, run=self.run, fresh=self.fresh, began=began, extend=self.extend)
         folder = reported(work, console, self.log)
         if self.log == "json":
             return

@@ -155,6 +155,12 @@ def save_film(frames: Sequence[Image.Image], path: Path, settings: Mapping[str, 
     placed(path, made)
 
 
+def copy_png(source: Path, target: Path) -> None:
+    """Write a PNG once more without the settings that it carries, which name places of the machine."""
+    with Image.open(source, formats=["PNG"]) as image:
+        save_png(image.copy(), target, {})
+
+
 def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays, compressed."""
     made = BytesIO()

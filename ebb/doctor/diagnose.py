@@ -27,6 +27,7 @@ from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageEr
 from ebb.events import Progress, Sink, ignored
 from ebb.process.denoiser import Denoiser
 from ebb.store.place import expanded
+from ebb.store.shared import ONE
 from ebb.store.write import replace_text
 from ebb.system.system import System, load
 from ebb.terminal import command
@@ -71,7 +72,9 @@ def diagnose(
 
 
 def names_data(where: str | Path) -> bool:
-    """Whether a name means data: it is neither a run nor a checkpoint."""
+    """Whether a name means data: it is neither a run nor a checkpoint, and was not exported."""
+    if expanded(where).suffix == ONE:
+        return False
     return not any((expanded(where) / file).is_file() for file in ("run.yaml", "manifest.json"))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
-from ebb.data.of_run import data_of
+from ebb.data.of_run import data_of, trained_as
 from ebb.data.pictures import batches
 from ebb.errors import UsageError
 from ebb.evaluate import figures
@@ -36,7 +36,6 @@ from ebb.events import Done, Figure, Progress, Work
 from ebb.judge import manifold, sliced
 from ebb.judge.distances import DEVIATES, Array, Rows, Statistic, averaged, estimate, once
 from ebb.judge.features import Features, extract, probabilities, vote
-from ebb.recipe.document import from_yaml
 from ebb.report.run_report import write_report
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of
@@ -140,11 +139,11 @@ def same_data(run: Path, other: Path) -> None:
     """Raise UsageError unless these are two runs, trained on the same images."""
     if run.resolve() == other.resolve():
         raise UsageError(f"{run} cannot be compared with itself", "name another run: --against RUN2")
-    one, two = (from_yaml(folder / "run.yaml")[1] for folder in (run, other))
+    one, two = (trained_as(folder)[1] for folder in (run, other))
     if one["fingerprint"] != two["fingerprint"]:
+        there, here = (f"{about.get('data', '')} (fingerprint {about['fingerprint'][:12]}…)" for about in (two, one))
         raise UsageError(
-            f"{other} was trained on other images than {run}: {two['data']} (fingerprint {two['fingerprint'][:12]}…),"
-            f" not {one['data']} ({one['fingerprint'][:12]}…)",
+            f"{other} was trained on other images than {run}: {there}, not {here}",
             "compare runs of the same data at the same --data.size",
         )
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 
 from ebb.errors import DamagedError
+from ebb.store import shared
 from ebb.store.checkpoint import sha256
 from ebb.terminal import command
 
@@ -116,15 +118,16 @@ def here() -> dict[str, str | int]:
     }
 
 
-def weights_of(checkpoint: Path) -> str:
-    """sha256 of the averaged weights of a checkpoint, as its manifest has it; DamagedError where it has none."""
-    file = checkpoint / "manifest.json"
+def weights_of(system: Path) -> str:
+    """sha256 of the file of averaged weights that a checkpoint or an exported folder has by its manifest, and of the
+    same file where one holds all; DamagedError where there is none."""
     try:
-        return str(json.loads(file.read_text(encoding="utf8"))["files"]["ema.safetensors"]["sha256"])
+        if system.is_file():
+            return hashlib.sha256(save(dict(shared.opened(system)[1]("ema")))).hexdigest()
+        files = json.loads((system / "manifest.json").read_text(encoding="utf8"))["files"]
+        return str(files["ema.safetensors"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(
-            f"{file} names no averaged weights: {error!r}", "delete this folder to use the one before"
-        ) from error
+        raise DamagedError(f"{system} names no averaged weights: {error!r}", "restore it from a copy") from error
 
 
 def digest(place: Path) -> str:

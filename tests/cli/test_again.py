@@ -108,6 +108,15 @@ def test_a_run_that_has_moved_is_named(here, capsys):
     assert "x-again.png is x.png again, byte for byte" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("place", ["shared", "shared.safetensors"])
+def test_what_was_exported_has_the_weights_of_its_run(here, capsys, place):
+    assert ebb("sample", "runs/one", "--n", 2, "--out", "x.png") == 0
+    assert ebb("export", "runs/one", place) == 0
+    shutil.rmtree("runs")
+    assert ebb("sample", place, "--from", "x.png") == 0
+    assert "x-again.png is x.png again, byte for byte" in capsys.readouterr().out
+
+
 def test_other_weights_are_refused_unless_they_are_asked_for_and_then_it_is_said(here, capsys):
     assert ebb("sample", "runs/one", "--n", 2, "--out", "x.png") == 0
     before = Path("x.png").read_bytes()

@@ -617,6 +617,7 @@ def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, 
     for line in lines:
         small = "" if "--network" in line else " --network.width 8 --network.depth 1"
         line = re.sub(r"--budget \w+", f"--steps 2 --batch 8{small}", line)
+        line = re.sub(r"--extend \w+", "--extend 2", line)
         if line.startswith("ebb sweep"):
             line = re.sub(r"--(steps|solvers|guidance)( [\w.]+)+", "", line)
             line += " --solvers ddim --steps 2 --no-search --no-keep"
