@@ -22,6 +22,7 @@ from ebb.evaluate.drawn import Drawn
 from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.evaluate import (
     Measuring,
+    coarse,
     drawn_from,
     loaded,
     measuring,
@@ -30,12 +31,13 @@ from ebb.evaluate.evaluate import (
     settings_of,
 )
 from ebb.evaluate.figures import Distance, Pile, Sets
-from ebb.evaluate.judges import features_for
+from ebb.evaluate.judges import features_for, standing_of
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
 from ebb.judge import manifold, sliced
 from ebb.judge.distances import DEVIATES, Array, Rows, Statistic, averaged, estimate, once
 from ebb.judge.features import Features, extract, probabilities, vote
+from ebb.judge.possible import Standing
 from ebb.report.run_report import write_report
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of
@@ -60,7 +62,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything of a comparison; `dataclasses.asdict` of it is JSON."""
+    """Everything of a comparison."""
 
     run: str
     other: str
@@ -71,6 +73,25 @@ class Comparison:
     warnings: list[str]
     settings: dict[str, Any]
     other_settings: dict[str, Any]
+    judge: Standing | None = None
+    """how far the classifiers that judged lie from what is possible"""
+
+    def facts(self) -> dict[str, Any]:
+        """What against-OTHER.json holds."""
+        return asdict(self) | {"verdict": self.verdict}
+
+    @property
+    def verdict(self) -> str:
+        """Which of the two is better by how many of the figures, in a sentence."""
+        says, names = [found.says for found in self.differences.values()], (self.run, self.other)
+        wins = {name: sum(text.startswith(f"{name} is better") for text in says) for name in names}
+        first, second = sorted(names, key=lambda name: -wins[name])
+        if not wins[first]:
+            return f"no figure of {len(says)} shows a difference between {first} and {second}"
+        rest = len(says) - wins[first] - wins[second]
+        return (
+            f"{first} is better by {wins[first]} of {len(says)} figures, {second} by {wins[second]}; {rest} cannot tell"
+        )
 
 
 def against(
@@ -98,7 +119,7 @@ def against(
         ones = [of_pictures(loaded(folder, how.weights, **settings)) for folder in (run, other)]
         dataset = data_of(run, how.data)
         comparable(run, len(dataset.rows))
-        seen, _ = yield from features_for(run, dataset, how.features, fresh=how.fresh)
+        seen, accuracy = yield from features_for(run, dataset, how.features, fresh=how.fresh)
         given = asked_for(ones[0].system, dataset, count, seed)
         labels = labels_of(ones[0].system, given, dataset)
         drawn = list[Drawn]()
@@ -110,10 +131,12 @@ def against(
         made_by = [settings_of(one, d, seed) for one, d in zip(ones, drawn, strict=True)]
         found, warnings = differences(*both(drawn, dataset, labels, seen, seed), names)
         warnings += [line for folder, d in zip((run, other), drawn, strict=True) for line in old(folder, d)]
-        result = Comparison(*names, count, seed, seen.name, found, warnings, *made_by)
-        replace_text(run / file, json.dumps(asdict(result), indent=1))
+        judge = standing_of(dataset, seen, accuracy)
+        warnings += coarse(judge)
+        result = Comparison(*names, count, seed, seen.name, found, warnings, made_by[0], made_by[1], judge)
+        replace_text(run / file, json.dumps(result.facts(), indent=1))
         write_report(run)
-    yield Figure(file.removesuffix(".json"), asdict(result))
+    yield Figure(file.removesuffix(".json"), result.facts())
     yield Done(str(run))
     return result
 
@@ -261,4 +284,5 @@ def as_rows(found: Comparison) -> list[tuple[str, ...]]:
         (name, f"{d.value:.3g}", f"{d.other:.3g}", f"{d.difference:.3g} [{d.low:.3g}, {d.high:.3g}]", d.says)
         for name, d in found.differences.items()
     ]
-    return [*rows, *(("note", "", "", "", text) for text in found.warnings)]
+    judge = [] if found.judge is None else [("judge", "", "", "", found.judge.says)]
+    return [*rows, *judge, *(("note", "", "", "", text) for text in found.warnings)]

@@ -14,6 +14,7 @@ import torch
 from ebb.data.images import copy_png
 from ebb.data.of_run import reading, trained_as
 from ebb.errors import EbbError, UsageError
+from ebb.report.card import figures_table
 from ebb.store import shared
 from ebb.store.place import by_name
 from ebb.store.write import replace_text
@@ -28,8 +29,6 @@ OTHERS = {FIGURES: "the card has none", SAMPLES: "no samples are shown"}
 
 MEASURED = ("distances", "n_samples", "features", "label_accuracy", "classifier_accuracy")
 """What of evaluation.json is on a card."""
-
-AIMS = {"low": "smaller is better", "high": "larger is better", "half": "one half is best"}
 
 
 @dataclass(frozen=True)
@@ -155,18 +154,10 @@ def measured(name: str, figures: Mapping[str, Any] | None, trained: Mapping[str,
     again = "" if trained is None else f"`{command('evaluate', name, '--data', 'DATA')}`"
     if figures is None:
         return f"None were measured{again and f'; with its data: {again}'}."
-    rows = [
-        "| {} | {value:.4g} | {low:.4g} to {high:.4g} | {floor:.4g} | {} |".format(what, AIMS.get(d["better"], ""), **d)
-        for what, d in figures["distances"].items()
-    ]
-    if figures["label_accuracy"] is not None:
-        real = figures["classifier_accuracy"]
-        of_real = "" if real is None else f"{real:.1%}"
-        rows.append(f"| label accuracy | {figures['label_accuracy']:.1%} | | {of_real} | {AIMS['high']} |")
     about = f"{figures['n_samples']:,} samples, seen by {figures['features']}."
     copies = figures.get("memorisation")
     return "\n".join(
-        ["| | samples | 95 % interval | real ones | |", "| --- | --- | --- | --- | --- |", *rows, "", about]
+        [*figures_table(figures), "", about]
         + ([f"Memorisation: {copies}."] if copies else [])
         + ([f"Again: {again}"] if again else [])
     )
