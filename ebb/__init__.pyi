@@ -8,9 +8,9 @@ from ebb.errors import DataError as DataError
 from ebb.errors import EbbError as EbbError
 from ebb.errors import ResourceError as ResourceError
 from ebb.errors import UsageError as UsageError
-from ebb.evaluate.compare import compare as compare
 from ebb.evaluate.measure import Evaluation as Evaluation
 from ebb.evaluate.measure import measure as measure
+from ebb.evaluate.two_sets import compare as compare
 from ebb.guide.apg import Projected as Projected
 from ebb.guide.autoguide import autoguide as autoguide
 from ebb.guide.cfg import cfg as cfg

@@ -390,11 +390,11 @@ HOW = {"steps", "guidance", "guide", "noise_scale", "solver", "grid", "precision
 EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
-    "train": {"run", "fresh", "base", "extend", "dry_run", "log"} | OPTIONS,
-    "distil": {"run", "data", "method", "budget", "steps", "batch", "seed", "fresh", "log"},
+    "train": {"run", "fresh", "base", "extend", "dry_run", "json"} | OPTIONS,
+    "distil": {"run", "data", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
     "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile", "explain"} | HOW,
     "evaluate": {
-        "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "log",
+        "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "json",
     } | HOW,
     "edit strength": EDIT | VERSIONS | {"strength"},
     "edit vary": EDIT | VERSIONS | {"strength"},
@@ -405,11 +405,12 @@ VERBS = {
     "edit shift": EDIT | {"plus", "minus", "scale"},
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
-    "doctor": {"data", "out"},
-    "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
+    "doctor": {"data", "out", "json"},
+    "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "json"},
+    "report": {"text"},
     "export": {"licence", "without"},
     "tidy": {"remove"},
-    "config show": set(),
+    "config show": {"json"},
     "config validate": set(),
     "config diff": set(),
 }  # fmt: skip
@@ -467,7 +468,7 @@ def test_readme_is_read_in_five_minutes():
 def ebb_lines(page):
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", page.read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line.split("#")[0].strip() for line in lines if line.startswith("ebb ")]
+    return [re.split("#| [>|&]", line)[0].strip() for line in lines if line.startswith("ebb ")]
 
 
 COMMANDS = sorted({line for page in PAGES for line in ebb_lines(page)})

@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ebb.adapt.adapter import Adapter, layers
 from ebb.adapt.low_rank import LowRank, LowRankDirection
 from ebb.errors import DamagedError, UsageError, nearest
+from ebb.store.tensors import save_tensors
 from ebb.store.write import replace_text, replacing
 
 Part = Literal["down", "up", "magnitude", "alpha"]
@@ -265,7 +265,7 @@ def pieces(adapter: Adapter, spelling: Spelling) -> dict[str, Tensor]:
             found[spelling.key(layer, "magnitude")] = change.magnitude.view(shape)
         if spelling is KOHYA:
             found[spelling.key(layer, "alpha")] = torch.tensor(change.scale * change.rank)
-    return {key: tensor.detach().cpu().contiguous() for key, tensor in found.items()}
+    return found
 
 
 def write_own(adapter: Adapter, path: Path) -> None:
@@ -273,7 +273,7 @@ def write_own(adapter: Adapter, path: Path) -> None:
     scales = {layer: change.scale for layer, change in adapter.changes.items()}
     facts = {"kind": KIND, "name": adapter.name, "base": adapter.base, "scales": json.dumps(scales)}
     with replacing(path) as partial:
-        save_file(pieces(adapter, OWN), partial, metadata=facts)
+        save_tensors(pieces(adapter, OWN), partial, facts)
 
 
 def write_kohya(adapter: Adapter, path: Path) -> None:
@@ -281,7 +281,7 @@ def write_kohya(adapter: Adapter, path: Path) -> None:
     ranks = {str(change.rank) for change in adapter.changes.values()}
     facts = {"ss_network_module": "networks.lora", "ss_network_dim": ranks.pop() if len(ranks) == 1 else "Dynamic"}
     with replacing(path) as partial:
-        save_file(pieces(adapter, KOHYA), partial, metadata=facts)
+        save_tensors(pieces(adapter, KOHYA), partial, facts)
 
 
 def config_of(adapter: Adapter) -> dict[str, Any]:
@@ -310,7 +310,7 @@ def write_peft(adapter: Adapter, path: Path) -> None:
     config = config_of(adapter)
     path.mkdir(exist_ok=True)
     with replacing(path / "adapter_model.safetensors") as partial:
-        save_file(pieces(adapter, PEFT), partial, metadata={"format": "pt"})
+        save_tensors(pieces(adapter, PEFT), partial, {"format": "pt"})
     replace_text(path / "adapter_config.json", json.dumps(config, indent=1))
 
 
@@ -318,10 +318,8 @@ def write_diffusers(adapter: Adapter, path: Path) -> None:
     """diffusers' file of a U-Net, with the metadata that has its scale."""
     config = {f"unet.{key}": value for key, value in config_of(adapter).items()}
     with replacing(path) as partial:
-        save_file(
-            pieces(adapter, DIFFUSERS["unet"]),
-            partial,
-            metadata={"format": "pt", "lora_adapter_metadata": json.dumps(config)},
+        save_tensors(
+            pieces(adapter, DIFFUSERS["unet"]), partial, {"format": "pt", "lora_adapter_metadata": json.dumps(config)}
         )
 
 

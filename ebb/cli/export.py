@@ -52,7 +52,7 @@ class Tidy:
         from ebb.run.tidy import TrainedRun, items, tidied
 
         found = tidied(self.run, self.remove) if self.remove else items(TrainedRun.of(self.run))
-        rows = [(item.name, f"{item.bytes / 1e6:.3g} MB", item.loses) for item in found]
+        rows = [(item.name, f"{item.bytes / 1e6:,.2f} MB", item.loses) for item in found]
         title = f"{self.run}: {'removed' if self.remove else 'what may go'}"
         table(console, rows, title, ("", "", "lost with it") if rows else ())
         total = sum(item.bytes for item in found) / 1e6
@@ -61,4 +61,4 @@ class Tidy:
         elif not self.remove:
             echo(console, f"remove   {command('tidy', self.run, '--remove', *(item.name for item in found))}")
         else:
-            echo(console, f"in all   {total:.3g} MB")
+            echo(console, f"in all   {total:,.2f} MB")

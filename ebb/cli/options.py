@@ -34,7 +34,7 @@ MEANT = [
     ("budget", "the time to train", ("time", "minutes", "hours", "duration")),
     (
         "extend",
-        "to go on with a finished run (the same command resumes one that was stopped)",
+        "going on with a finished run (the same command resumes one that was stopped)",
         ("continue", "more", "longer", "resume", "finetune", "fine-tune"),
     ),
     ("batch", "images of an update", ("batch-size", "bs", "batchsize")),

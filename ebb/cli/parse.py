@@ -10,6 +10,8 @@ import tyro
 
 from ebb.cli.options import check_options, class_of
 from ebb.cli.output import screen
+from ebb.cli.overview import JSON
+from ebb.errors import UsageError
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -17,7 +19,7 @@ def run(arguments: Sequence[str]) -> None:
     arguments = longer(arguments)
     check_options(arguments)
     try:
-        verb(arguments)(screen(), given_in(arguments))
+        asked(arguments)(screen(stderr=JSON in arguments), given_in(arguments))
     except ValueError as error:
         from pydantic import ValidationError
 
@@ -26,6 +28,16 @@ def run(arguments: Sequence[str]) -> None:
         if not isinstance(error, ValidationError):
             raise
         raise explained(error, "the command line") from error
+
+
+def asked(arguments: Sequence[str]) -> Any:
+    """The verb; where what is wrong with its options was printed for people, a program is told as well."""
+    try:
+        return verb(arguments)
+    except SystemExit as end:
+        if end.code and JSON in arguments:
+            raise UsageError("the options cannot be read, as said on stderr", f"ebb {arguments[0]} --help") from end
+        raise
 
 
 def longer(arguments: Sequence[str]) -> list[str]:

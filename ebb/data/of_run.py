@@ -51,17 +51,26 @@ def reading(recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
     return {"recipe": how | numbers, "fingerprint": about.get("fingerprint")}
 
 
+MOVED = "name the place where it is now: --data PLACE"
+
+
+def whereabouts(run: Path, about: Mapping[str, Any], place: str | None = None) -> str:
+    """Where a run's data lies, by `place` or what is known of the run; DataError where nothing is there, or known."""
+    data = place or about.get("data")
+    if data is None:
+        raise DataError(f"{run} does not say where the data is that it was trained on", MOVED)
+    if data not in COME and not expanded(data).exists():
+        raise DataError(f"the data of {run} is not at {data}", MOVED)
+    return str(data)
+
+
 def data_of(run: Path, place: str | None = None) -> Dataset:
     """The run's training images, read again from where they were, or from a `place` where they are now.
 
     Raises DataError where there are none, or not the same.
     """
     recipe, about = trained_as(run)
-    data, moved = place or about.get("data"), "name the place where it is now: --data PLACE"
-    if data is None:
-        raise DataError(f"{run} does not say where the data is that it was trained on", moved)
-    if data not in COME and not expanded(data).exists():
-        raise DataError(f"the data of {run} is not at {data}", moved)
+    data = whereabouts(run, about, place)
     again = partial(as_asked, data, recipe, by_name(run).parent)
     dataset = again()
     if dataset.summary.fingerprint == about["fingerprint"]:
@@ -74,5 +83,5 @@ def data_of(run: Path, place: str | None = None) -> Dataset:
     raise DataError(
         f"{data} is not what {run} was trained on: {changed(run, dataset.summary, data)}"
         f" (fingerprint {dataset.summary.fingerprint[:12]}…, expected {about['fingerprint'][:12]}…)",
-        f"restore the data, or {moved}; or train again: ebb train DATA --fresh",
+        f"restore the data, or {MOVED}; or train again: ebb train DATA --fresh",
     )

@@ -117,7 +117,10 @@ def in_words_of(things: str, diagnosis: Diagnosis) -> Diagnosis:
         )
         for each in diagnosis.findings
     ]
-    return replace(diagnosis, findings=findings, unchecked=[in_terms(line, things) for line in diagnosis.unchecked])
+    unchecked, inapplicable = (
+        [in_terms(line, things) for line in lines] for lines in (diagnosis.unchecked, diagnosis.inapplicable)
+    )
+    return replace(diagnosis, findings=findings, unchecked=unchecked, inapplicable=inapplicable)
 
 
 def checks_of(run: RunSubject) -> list[Check[RunSubject]]:

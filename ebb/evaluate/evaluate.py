@@ -27,7 +27,9 @@ from ebb.events import Done, Event, Figure, Progress, Work
 from ebb.judge.matcher import Retrieval
 from ebb.judge.possible import Standing
 from ebb.judge.scene_reader import Agreement
+from ebb.report.card import write_figures
 from ebb.report.run_report import write_report
+from ebb.report.verdict import verdict
 from ebb.store.lock import MEASURED, held
 from ebb.store.place import room_for, room_in
 from ebb.store.write import replace_text
@@ -65,9 +67,10 @@ class Evaluated:
     words: Words | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What evaluation.json holds: the figures, and each of the other parts under its name."""
+        """What evaluation.json holds: the figures, each of the other parts under its name, and all in a sentence."""
         found = {name: asdict(part) for name, part in vars(self).items() if name != "figures" and part is not None}
-        return asdict(self.figures) | found
+        facts = asdict(self.figures) | found
+        return facts | {"verdict": verdict(facts)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,9 +212,10 @@ def saved(run: Path, found: Evaluated) -> Evaluated:
 
 
 def reported(run: Path, found: Evaluated) -> Work[Evaluated]:
-    """`found`, shown in the run's report; where that cannot be written, it says so."""
+    """`found`, shown in the run's report and card; where these cannot be written, it says so."""
     try:
         write_report(run)
+        write_figures(run, found.facts())
     except ResourceError as error:
         found = unkept(found, error)
     yield Done(str(run))
@@ -286,7 +290,7 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
             (
                 "captions",
                 f"{shown.share:.1%} of the samples show all that was asked{new}; {shown.things:.1%} of the things are"
-                f" there; of real scenes {shown.ceiling:.1%}",
+                f" there; real scenes score {shown.ceiling:.1%}",
             )
         )
     for what, one in (("trained", found.matched), ("unseen", found.matched_unseen)):
@@ -320,7 +324,7 @@ def evenness_in_words(words: Words) -> str:
 
 def matched_in_words(found: Retrieval) -> str:
     """The share of captions whose sample was found, beside what chance and real pictures give."""
-    real = "" if found.ceiling is None else f", real pictures {found.ceiling:.1%}"
+    real = "" if found.ceiling is None else f", real pictures score {found.ceiling:.1%}"
     chance = f"by chance {1 / found.among:.1%}"
     return f"{found.share:.1%} find their own sample among {found.among} ({chance}{real}); {found.count:,} captions"
 

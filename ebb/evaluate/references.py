@@ -23,7 +23,7 @@ from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.evaluate import loaded, measuring, of_pictures
 from ebb.evaluate.sweep import RESAMPLES, Cell, Trial, trial_of
 from ebb.events import Done, Figure, Progress, Work
-from ebb.judge.distances import Array, estimate, too_few
+from ebb.judge.distances import Array, estimate
 from ebb.recipe.recipe import Sampling
 from ebb.report.run_report import write_report
 from ebb.sample.noise import START, Noise
@@ -150,8 +150,7 @@ def measured_beside(file: Path, trial: Trial, began: float) -> Work[References]:
                 if own is None:
                     raise
                 failed.append(f"{name}: {error}".splitlines()[0])
-        warnings = [line for line in [too_few(trial.count, trial.widest), *failed] if line]
-        about = trial.about(began) | {"weights": trial.one.sha256, "warnings": warnings}
+        about = trial.about(began) | {"weights": trial.one.sha256, "warnings": [*trial.warnings, *failed]}
         result = References(tuple(ways), trial.floor, about)
         replace_text(file, json.dumps(result.facts(), indent=1))
         yield Figure("references", result.facts())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ebb.data.of_run import whereabouts
 from ebb.errors import UsageError
 from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import FewStepRecipe, seconds
@@ -26,4 +27,4 @@ def asked_of(run: Path, asked: FewStepRecipe, data: str | None = None) -> tuple[
     if asked.steps is None and asked.budget is None:
         budget = about.get("asked", {}).get("budget") or from_yaml(file)[0].budget or "10m"
         asked = asked.model_copy(update={"budget": f"{max(30, round(SHARE * seconds(budget)))}s"})
-    return data or str(about["data"]), asked
+    return whereabouts(run, about, data), asked

@@ -14,6 +14,7 @@ import torch
 from ebb.data.images import copy_png
 from ebb.data.of_run import reading, trained_as
 from ebb.errors import EbbError, UsageError
+from ebb.report.card import figures_of as card_figures
 from ebb.store import shared
 from ebb.store.place import by_name
 from ebb.store.write import replace_text
@@ -26,10 +27,10 @@ FIGURES, SAMPLES = "figures", "samples"
 OTHERS = {FIGURES: "the card has none", SAMPLES: "no samples are shown"}
 """What can be left out besides traces of the data, and what is missing then."""
 
-MEASURED = ("distances", "n_samples", "features", "label_accuracy", "classifier_accuracy")
-"""What of evaluation.json is on a card."""
-
-AIMS = {"low": "smaller is better", "high": "larger is better", "half": "one half is best"}
+MEASURED = (
+    "distances", "n_samples", "n_reference", "features", "label_accuracy", "classifier_accuracy", "settings",
+)  # fmt: skip
+"""What of evaluation.json is on a card; not its warnings, which name places."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def export(run: str | Path, out: str | Path, how: Sharing = Sharing()) -> Export
     documents = {
         "trained": trained_of(run),
         "licence": how.licence or before.get("licence"),
-        "figures": None if FIGURES in how.without else figures_of(run) or before.get("figures"),
+        "figures": None if FIGURES in how.without else evaluated(run) or before.get("figures"),
     }
     carried, name = travels(system) | stays(system), by_name(out).stem if one else by_name(out).name
     text = card(name, system, carried, documents)
@@ -101,15 +102,14 @@ def home_of(run: Path) -> Path:
     return above if run.parent.name == "checkpoints" and (above / "run.yaml").is_file() else run
 
 
-def figures_of(run: Path) -> dict[str, Any] | None:
+def evaluated(run: Path) -> dict[str, Any] | None:
     """What a card says of evaluation.json, where that was made of these weights; None where there is none."""
     try:
         found = json.loads((home_of(run) / "evaluation.json").read_text(encoding="utf8"))
         if found["settings"]["checkpoint"] != locate(run).name:
             return None
-        return {name: found[name] for name in MEASURED} | {
-            "memorisation": (found.get("memorisation") or {}).get("verdict")
-        }
+        copies = {"verdict": (found.get("memorisation") or {}).get("verdict", "")}
+        return {name: found[name] for name in MEASURED} | {"warnings": [], "memorisation": copies}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -151,25 +151,11 @@ def out_of(system: System) -> str:
 
 
 def measured(name: str, figures: Mapping[str, Any] | None, trained: Mapping[str, Any] | None) -> str:
-    """The figures as a table of Markdown, or how to have some."""
+    """The figures in Markdown, or how to have some."""
     again = "" if trained is None else f"`{command('evaluate', name, '--data', 'DATA')}`"
     if figures is None:
         return f"None were measured{again and f'; with its data: {again}'}."
-    rows = [
-        "| {} | {value:.4g} | {low:.4g} to {high:.4g} | {floor:.4g} | {} |".format(what, AIMS.get(d["better"], ""), **d)
-        for what, d in figures["distances"].items()
-    ]
-    if figures["label_accuracy"] is not None:
-        real = figures["classifier_accuracy"]
-        of_real = "" if real is None else f"{real:.1%}"
-        rows.append(f"| label accuracy | {figures['label_accuracy']:.1%} | | {of_real} | {AIMS['high']} |")
-    about = f"{figures['n_samples']:,} samples, seen by {figures['features']}."
-    copies = figures.get("memorisation")
-    return "\n".join(
-        ["| | samples | 95 % interval | real ones | |", "| --- | --- | --- | --- | --- |", *rows, "", about]
-        + ([f"Memorisation: {copies}."] if copies else [])
-        + ([f"Again: {again}"] if again else [])
-    )
+    return card_figures(figures).rstrip() + (f"\n\nAgain: {again}" if again else "")
 
 
 def traces(carried: Mapping[str, str], trained: Mapping[str, Any] | None) -> str:

@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ebb.errors import DamagedError, EbbError, ResourceError
 from ebb.store.failure import explained
 from ebb.store.owned import CHECKPOINT, STATE, delete
+from ebb.store.tensors import save_tensors
 from ebb.store.write import replace_text, synced
 
 State = dict[str, dict[str, Tensor]]
@@ -135,7 +136,7 @@ def write(folder: Path, state: State, about: dict[str, Any], step: int) -> None:
         delete(folder, STATE)
     folder.mkdir(exist_ok=True)
     for name, tensors in state.items():
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
+        save_tensors(tensors, folder / f"{name}.safetensors")
     (folder / "system.json").write_text(json.dumps(about, indent=1), encoding="utf8")
     files = sorted(path for path in folder.iterdir() if STATE.fullmatch(path.name))
     for file in files:

@@ -52,6 +52,8 @@ def test_what_was_exported_samples_what_the_run_samples(home, run, out, tmp_path
     saved = checkpoint.newest(home / "runs" / run / "checkpoints")
     whole = sum(file.stat().st_size for file in saved.iterdir())
     assert made.bytes < whole, "neither raw weights nor moments"
+    modes = {file.stat().st_mode for file in ([made.place] if made.place.is_file() else made.place.iterdir())}
+    assert len(modes) == 1, "others may read all of it, or nothing"
     ebb.load(tmp_path / out).save(tmp_path / "again.safetensors")
     same(tmp_path / "again.safetensors", home / "runs" / run)
     with pytest.raises(UsageError, match="holds no model weights"):
@@ -132,6 +134,7 @@ def briefly(monkeypatch):
     """Figures by a hundredth of the usual work, and none of the analyses beside them."""
     monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr("ebb.evaluate.two_sample.WORK", 20)
+    monkeypatch.setattr("ebb.understand.cost.ALONE", 2)
     monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda subject: ())
 
 
