@@ -255,7 +255,7 @@ OF_IMAGES = {
     "recipe.groups": "the settings of images: side, channels, mirroring, patches",
     "recipe.recipe": "the fields of metadata.jsonl that name pictures beside an image",
     "recipe.starting": "starting points by the size of images, and what is refused where there are none",
-    "store.png": "PNG is a format of pictures",
+    "store.png": "the formats of pictures, and what ebb writes into them",
     "system.modalities": "the table of modalities, of which images are one",
 }
 """Files above the core that are of images in part, and why."""
@@ -392,10 +392,11 @@ VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "extend", "dry_run", "json"} | OPTIONS,
     "distil": {"run", "data", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
-    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile", "explain"} | HOW,
+    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "from", "compile", "explain"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "json",
     } | HOW,
+    "show": set(),
     "edit strength": EDIT | VERSIONS | {"strength"},
     "edit vary": EDIT | VERSIONS | {"strength"},
     "edit inpaint": EDIT | VERSIONS | {"mask", "repeats"},

@@ -21,6 +21,7 @@ VERBS = {
     "train": "ebb.cli.train.Train",
     "distil": "ebb.cli.distil.Distil",
     "sample": "ebb.cli.sample.Sample",
+    "show": "ebb.cli.show.ShowVerb",
     "edit": "ebb.cli.edit.EditVerb",
     "evaluate": "ebb.cli.evaluate.Evaluate",
     "doctor": "ebb.cli.evaluate.Doctor",

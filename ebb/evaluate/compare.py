@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
+from ebb.data.modality import compared, in_terms
 from ebb.data.of_run import data_of, trained_as
 from ebb.data.pictures import batches
 from ebb.errors import UsageError
@@ -26,7 +27,6 @@ from ebb.evaluate.evaluate import (
     drawn_from,
     loaded,
     measuring,
-    of_pictures,
     old,
     settings_of,
 )
@@ -123,7 +123,7 @@ def against(
     file = f"against-{other.resolve().name}.json"
     with measuring(run, file, "report.html", fresh=how.fresh) as mine, measuring(other, fresh=how.fresh) as others:
         yield from (*mine, *others)
-        ones = [of_pictures(loaded(folder, how.weights, **settings)) for folder in (run, other)]
+        ones = [loaded(folder, how.weights, **settings) for folder in (run, other)]
         dataset = data_of(run, how.data)
         comparable(run, len(dataset.rows))
         seen, accuracy = yield from features_for(run, dataset, how.features, fresh=how.fresh)
@@ -139,7 +139,9 @@ def against(
         found, warnings = differences(*both(drawn, dataset, labels, seen, seed), names)
         warnings += [line for folder, d in zip((run, other), drawn, strict=True) for line in old(folder, d)]
         judge = standing_of(dataset, seen, accuracy)
-        warnings += coarse(judge)
+        warnings, things = [*warnings, *coarse(judge)], dataset.modality.things
+        warnings = [in_terms(line, things) for line in warnings]
+        found = {name: replace(one, says=in_terms(one.says, things)) for name, one in found.items()}
         result = Comparison(*names, count, seed, seen.name, found, warnings, made_by[0], made_by[1], judge)
         replace_text(run / file, json.dumps(result.facts(), indent=1))
         write_report(run)
@@ -152,15 +154,15 @@ def both(
     drawn: Sequence[Drawn], dataset: Dataset, labels: NDArray[np.int64] | None, seen: Features, seed: int
 ) -> tuple[Sets, Sets]:
     """The samples of both runs, each beside the same real images."""
-    count = len(drawn[0].rows)
+    real, *made = (compared(dataset.modality, rows) for rows in (dataset.rows, *(d.rows for d in drawn)))
+    count = len(made[0])
     truth = (None, None) if dataset.labels is None else split(dataset.labels, count, seed, dataset.apart)
     floor, reference = (
         Pile(part, of, extract(seen, batches(part)))
-        for part, of in zip(split(dataset.rows, count, seed, dataset.apart), truth, strict=True)
+        for part, of in zip(split(real, count, seed, dataset.apart), truth, strict=True)
     )
     one, two = (
-        Sets(Pile(d.rows, labels, extract(seen, batches(d.rows))), floor, reference, seen, seed, RESAMPLES)
-        for d in drawn
+        Sets(Pile(rows, labels, extract(seen, batches(rows))), floor, reference, seen, seed, RESAMPLES) for rows in made
     )
     return one, two
 

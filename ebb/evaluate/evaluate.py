@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ebb.data.dataset import Dataset
-from ebb.data.images import PICTURES
 from ebb.data.modality import compared, in_terms
 from ebb.data.of_run import data_of
 from ebb.errors import EbbError, ResourceError, UsageError
@@ -259,13 +258,6 @@ def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
         "sampling_seconds": round(drawn.seconds * len(drawn.rows), 1),
         "images_per_second": round(1 / max(drawn.seconds, 1e-9), 1),
     }
-
-
-def of_pictures(one: Loaded) -> Loaded:
-    """`one`, for what is made for pictures alone; UsageError for a system that makes anything else."""
-    if one.system.modality != PICTURES:
-        raise UsageError(f"{one.run} makes {one.system.modality.things}, no pictures", command("evaluate", one.run))
-    return one
 
 
 def as_table(found: Evaluated) -> list[tuple[str, str]]:

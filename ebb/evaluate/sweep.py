@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
-from ebb.data.images import to_pixels
+from ebb.data.modality import Modality, compared, in_terms
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
 from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive
-from ebb.evaluate.evaluate import Loaded, coarse, loaded, measuring, of_pictures
+from ebb.evaluate.evaluate import Loaded, coarse, loaded, measuring
 from ebb.evaluate.judges import features_for, standing_of
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
@@ -57,7 +57,9 @@ FEW = 12
 WARM_UP = 64
 """Samples of the search, seeded from 2^32 on: none of them is measured."""
 
-SHOWN = 12
+SHOWN, POINTS = 12, 200
+"""Samples of a cell that are shown, and where each is a point of a drawing."""
+
 RESAMPLES = 100
 
 
@@ -72,8 +74,8 @@ class Cell:
     """network evaluations for each sample; guidance needs two a call"""
     seconds: float
     """for each sample"""
-    shown: NDArray[np.uint8]
-    """the first few samples, uint8 [n, c, h, w]"""
+    shown: NDArray[Any]
+    """the first few samples, as their modality stores them"""
 
     def facts(self) -> dict[str, Any]:
         """All but the samples, as JSON."""
@@ -169,7 +171,7 @@ def sweep(
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
         began, dataset = time.perf_counter(), data_of(run, data)
-        one = of_pictures(loaded(run, "ema", precision=candidates.precision))
+        one = loaded(run, "ema", precision=candidates.precision)
         comparable(run, len(dataset.rows))
         system = one.system
         candidates.check(system)
@@ -184,7 +186,7 @@ def sweep(
         notes = [overlapping(cells, best, high), *failed]
         about = trial.about(began) | {"kept": keep, "warnings": [*trial.warnings, *filter(None, notes)]}
         result = SweepResult(tuple(cells), best, chosen, (max(low, 0.0), high), trial.floor, about)
-        store(run, result)
+        store(run, result, one.system.modality)
         yield Done(str(run))
         return result
 
@@ -211,13 +213,20 @@ class Trial:
         """The cell of a setting, and the features of its samples."""
         with counted(*self.one.system.networks(how)) as evaluations:
             began = time.perf_counter()
-            made = to_pixels(Sampler(self.one.system)(Request(self.given, self.count, how, self.seed)))
+            made = self.modality.stored(Sampler(self.one.system)(Request(self.given, self.count, how, self.seed)))
             took = time.perf_counter() - began
-        rows = extract(self.features, batches(made))
+        rows = extract(self.features, batches(compared(self.modality, made)))
         accuracy, _ = label_accuracy(self.features, rows, self.labels, None)
         cost = evaluations[0] / self.count
         distance = once(self.distance, rows, self.reference)
-        return Cell(how, distance, accuracy, cost, took / self.count, made[:SHOWN]), rows
+        return Cell(
+            how, distance, accuracy, cost, took / self.count, made[: SHOWN if len(self.modality.axes) > 1 else POINTS]
+        ), rows
+
+    @property
+    def modality(self) -> Modality:
+        """What the run's examples are."""
+        return self.one.system.modality
 
     @property
     def distance(self) -> Statistic:
@@ -233,12 +242,17 @@ class Trial:
     def warnings(self) -> list[str]:
         """What a reader must know of every distance of it."""
         few = too_few(self.count, self.widest)
-        return [*([few] if few else []), *coarse(self.judge)]
+        return [in_terms(line, self.modality.things) for line in (*([few] if few else []), *coarse(self.judge))]
 
     def about(self, began: float) -> dict[str, Any]:
         """The circumstances, as JSON."""
         about = {"run": by_name(self.one.run).name, "checkpoint": self.one.checkpoint, "count": self.count}
-        about |= {"seed": self.seed, "features": self.features.name, "classifier_accuracy": self.ceiling}
+        about |= {
+            "things": self.modality.things,
+            "seed": self.seed,
+            "features": self.features.name,
+            "classifier_accuracy": self.ceiling,
+        }
         about |= {"judge": None if self.judge is None else asdict(self.judge)}
         about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
         return about
@@ -248,7 +262,7 @@ def trial_of(one: Loaded, dataset: Dataset, count: int, seed: int, *, seconds: f
     """`count` samples of a run, to be held against its images by classifiers of `seconds` of work or more."""
     features, ceiling = yield from features_for(one.run, dataset, seconds=seconds)
     given = asked_for(one.system, dataset, count, seed)
-    parts = split(dataset.rows, count, seed, dataset.apart)
+    parts = split(compared(dataset.modality, dataset.rows), count, seed, dataset.apart)
     floor, reference = (extract(features, batches(part)) for part in parts)
     real, labels = once(distance_in(features), floor, reference), labels_of(one.system, given, dataset)
     judge = standing_of(dataset, features, ceiling)
@@ -306,11 +320,11 @@ def overlapping(cells: Sequence[Cell], best: Cell, high: float) -> str | None:
     )
 
 
-def store(run: Path, result: SweepResult) -> None:
+def store(run: Path, result: SweepResult, modality: Modality) -> None:
     """sweep.json, sweep.html, sweep.png and, for `ebb sample` to start from, sampling.json where it is kept."""
     facts = result.facts()
     replace_text(run / "sweep.json", json.dumps(facts, indent=1))
-    write_page(run, facts, [cell.shown for cell in result.cells])
+    write_page(run, facts, [modality.sheet(cell.shown, len(cell.shown)) for cell in result.cells])
     if not result.about["kept"]:
         return
     because = (

@@ -9,11 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ebb.data.images import grid, save_png
+from ebb.data.images import save_png
 from ebb.report.figures_section import seen_by
 from ebb.report.page import log_ticks, page, section, short, table
 from ebb.store.write import replace_text
@@ -26,10 +24,10 @@ WORDS = 330
 HUES = (205, 25, 145, 285, 55, 340, 100, 250)
 
 
-def write_page(run: Path, facts: Facts, shown: Sequence[NDArray[np.uint8]]) -> None:
+def write_page(run: Path, facts: Facts, strips: Sequence[Image.Image]) -> None:
     """sweep.html and sweep.png in the folder `run`, of what sweep.json holds and the first samples of each cell."""
     cells, about = facts["cells"], facts["about"]
-    sheet = picture(cells, shown)
+    sheet = picture(cells, strips)
     save_png(sheet, run / "sweep.png", dict(about))
     data = base64.b64encode((run / "sweep.png").read_bytes()).decode()
     best, chosen = cells[facts["best"]], cells[facts["chosen"]]
@@ -40,7 +38,7 @@ def write_page(run: Path, facts: Facts, shown: Sequence[NDArray[np.uint8]]) -> N
         f'<p class="soft">{len(cells)} settings · {about["count"]:,} samples each · {escape(about["checkpoint"])} ·'
         f" {about['minutes']} min on {about['threads']} threads · {escape(seen_by(about))}</p></header>"
         f"<p>Smallest Fréchet distance {best['distance']:.4f} [{low:.4f}, {high:.4f}] with {escape(name(best))}; real"
-        f" images score {facts['floor']:.4f}. {role}, the fewest evaluations within"
+        f" {about.get('things', 'images')} score {facts['floor']:.4f}. {role}, the fewest evaluations within"
         f" 5 % of it: <b>{escape(name(chosen))}</b> at {chosen['distance']:.4f}.</p>"
         + "".join(f'<p class="warn">{escape(text)}</p>' for text in about["warnings"])
     )
@@ -77,9 +75,8 @@ def name(cell: Facts) -> str:
     return f"{cell['solver']}, {times(cell)} times, {cell['steps']} steps, guidance {cell['guidance']:g}"
 
 
-def picture(cells: Sequence[Facts], shown: Sequence[NDArray[np.uint8]]) -> Image.Image:
+def picture(cells: Sequence[Facts], strips: Sequence[Image.Image]) -> Image.Image:
     """One row for each cell: its settings in words, then its samples, the same seeds in every row."""
-    strips = [grid(pixels, len(pixels)) for pixels in shown]
     wide, tall = WORDS + max(s.width for s in strips), max(s.height for s in strips)
     sheet = Image.new(strips[0].mode, (wide, tall * len(strips)), "white")
     pen = ImageDraw.Draw(sheet)

@@ -96,7 +96,7 @@ def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -
     last = None if recipe is None else checkpoint.newest(folder / "checkpoints")
     if recipe is None:
         recipe, reasons = yield from resolve(asked, learnt, device, began)
-        yield chosen_for(recipe, reasons)
+        yield chosen_for(recipe, reasons, folder)
         parts = build(recipe, learnt, device)
         if asked.steps is not None and checkpoint.newest(folder / "checkpoints") is not None:
             next(timed(recipe, build(recipe, learnt, device)))  # what cannot be trained fails before an old run goes

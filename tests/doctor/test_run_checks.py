@@ -16,7 +16,6 @@ from ebb.cli.parse import given_in
 from ebb.cli.parse import verb as verb_of
 from ebb.cli.train import overlaid
 from ebb.doctor import remedies
-from ebb.doctor.commands import duration
 from ebb.doctor.diagnose import diagnose
 from ebb.doctor.finding import BRINGS_ABOUT, Diagnosis, Finding, NothingToExamineError, Round, called, causes_first
 from ebb.doctor.looks import contrast, fine_share, variety
@@ -40,7 +39,7 @@ from ebb.store import checkpoint
 from ebb.system.families.variational import LatentPrior
 from ebb.system.model import scheme_of
 from ebb.system.system import System
-from ebb.terminal import command
+from ebb.terminal import command, duration
 
 from .planted import PLANTED, RECIPE, again, data_of, healthy, logged, rewritten, sampled, trained
 

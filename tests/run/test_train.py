@@ -538,7 +538,7 @@ def test_a_full_disk_ends_with_code_four_and_keeps_what_was_saved(pictures, tmp_
     def full(*_):
         raise OSError(28, "No space left on device", "samples.png")
 
-    monkeypatch.setattr("ebb.edit.samples.save_png", full)
+    monkeypatch.setattr("ebb.edit.commission.save_png", full)
     assert ebb("sample", run, "--out", tmp_path / "samples.png") == 4
     assert "No space left" in capsys.readouterr().err
     monkeypatch.setattr(checkpoint, "save_file", full)
