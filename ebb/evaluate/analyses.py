@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ from ebb.data.modality import compared
 from ebb.data.pictures import batches
 from ebb.encode.conditioner import Values
 from ebb.errors import UsageError
-from ebb.evaluate.drawn import Drawn
+from ebb.evaluate.analysed import Analysed, Result
+from ebb.evaluate.by_steps import by_steps
 from ebb.evaluate.latent_floor import latent_floor
 from ebb.judge.ensemble import Ensemble
-from ebb.judge.features import Features, RandomFeatures
+from ebb.judge.features import RandomFeatures
 from ebb.judge.matcher import AMONG, retrieval, train_matcher
 from ebb.judge.scene_reader import agreement, judge
 from ebb.system.families.families import FAMILIES
@@ -55,30 +55,6 @@ AT_ONCE = 500
 
 IDEAL = 10_000
 """Training images that the ideal denoiser knows, at most."""
-
-
-@dataclass(frozen=True, eq=False)
-class Analysed:
-    """A run with its samples, as the parts see it; `labels` and `texts` are those the samples were asked for."""
-
-    run: Path
-    system: System
-    dataset: Dataset
-    drawn: Drawn
-    labels: NDArray[np.int64] | None
-    texts: tuple[str, ...]
-    features: Features
-    seed: int
-    coded: int
-    """images whose likelihood is found"""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a part found, by the name of its field in `Evaluated`, and what a reader must know about it."""
-
-    found: dict[str, Any]
-    warnings: tuple[str, ...] = ()
 
 
 def copies(subject: Analysed) -> Result:
@@ -246,6 +222,7 @@ def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
         "reconstruction": ("looking at reconstructions", reconstructed, latent),
         "floor": ("measuring what the latents cost", floor, latent),
         "levels": ("looking at each noise level", noise, True),
+        "steps": ("measuring by the number of steps", by_steps, True),
         "bits": (f"coding {coded} images", bits, bool(coded) and not latent),
     }
     known = FAMILIES[subject.system.model.family].analyses

@@ -23,6 +23,7 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
     """A `DiffusionModel` whose network hears the way that it is asked to go, trained by `MapMatching`."""
 
     name = "few_step"
+    analyses = (*DenoiserFamily.analyses, "steps")
 
     def complete(self, asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[str, str]]:
         """As a denoiser, and the method."""

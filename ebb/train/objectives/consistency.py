@@ -50,6 +50,10 @@ class Consistency(Target):
         ended = torch.where(r > 0, r, at.t)
         return either(r > 0, flow_map(x, ended, at.s, at.cond), x)
 
+    def shrink(self, std: Float[Tensor, "n"], nsr: float, taught: bool) -> Float[Tensor, "n"]:
+        """`shrink` along the chain of nearer times."""
+        return shrink(self.q, std, nsr, taught)
+
 
 SMALLEST = 1e-5
 """The share of a path's end below which the nearer time is the data."""
@@ -72,15 +76,28 @@ def heun(teacher: Denoiser, at: Noised, r: Float[Tensor, "b"]) -> Float[Tensor, 
     return path.jump(at.x, (first + second) / 2, at.t, r)
 
 
-def shrink(q: float, std: float, highest: float = 80.0, lowest: float = 1e-3) -> float:
-    """The standard deviation of the one-step samples of N(m, std²) after consistency tuning, divided by the true one.
+HIGHEST, LOWEST = 80.0, 1e-3
+"""The ν between which a chain of times is followed: outside nothing is lost."""
 
-    Along the chain of times that `nearer` makes from ν = `highest`, every step of the best linear map loses a factor
-    √(1 − s²(t − r)²/((s² + r²)(s² + t²))), s = std, with ε shared between its ends on the path α = 1.
+
+def shrink(q: float, std: Float[Tensor, "n"], nsr: float = HIGHEST, taught: bool = False) -> Float[Tensor, "n"]:
+    """The deviation of f(x_t, t, 0) of N(m, std²) after consistency tuning, divided by the flow's own, at ν_t = `nsr`.
+
+    Along the chain of times that `nearer` makes, every step of the best linear map loses a factor
+    √(1 − s²(t − r)²/((s² + r²)(s² + t²))), s = std, with ε shared between its ends on the path α = 1. `taught`, every
+    step is Heun's with the exact denoiser's slope s²/(s² + t²), over the flow's √((s² + r²)/(s² + t²)).
     """
-    factor, t = 1.0, highest
-    while t > lowest:
+    s = std.double().clamp(min=1e-9)
+    factor, t = torch.ones_like(s), min(nsr, HIGHEST)
+    while t > LOWEST:
         r = float(nearer(torch.tensor(t, dtype=torch.float64), q))
-        factor *= 1 - (std * (t - r)) ** 2 / ((std**2 + r**2) * (std**2 + t**2))
+        flow = ((s**2 + r**2) / (s**2 + t**2)).sqrt()
+        first, keep = s**2 / (s**2 + t**2), r / t
+        if taught:
+            end = keep + (1 - keep) * first
+            second = s**2 / (s**2 + r**2) * end if r > 0 else first
+            factor *= (keep + (1 - keep) * (first + second) / 2) / flow
+        else:
+            factor *= (keep + (1 - keep) * first) / flow
         t = r
-    return float(factor**0.5)
+    return factor

@@ -54,6 +54,13 @@ class Target(ABC):
         """The weight of a sample besides the network's own scale: 1."""
         return torch.ones_like(t)
 
+    def shrink(self, std: Float[Tensor, "n"], nsr: float, taught: bool) -> Float[Tensor, "n"]:
+        """Of data N(m, std²), the deviation of f(x_t, t, 0) at ν_t = `nsr` where all is learned, over the flow's own.
+
+        It is 1 where the method has no bias. `taught` by the exact denoiser, or by the data alone.
+        """
+        return torch.ones_like(std)
+
 
 @dataclass(frozen=True)
 class MapMatching:
