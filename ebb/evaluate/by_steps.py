@@ -156,16 +156,21 @@ def spectrum_of(subject: Analysed) -> Tensor:
 def expected_of(subject: Analysed, how: Sampling, std: Tensor) -> float | None:
     """What `StepFigures.spread` is for a Gaussian of these deviations; None where theory does not say.
 
-    It says so of jumps to the data and up again by noise that is all new, without guidance.
+    It says so without guidance, of jumps to the data and up again by noise that is all new, and of those on the flow.
     """
     recipe = from_yaml(subject.run / "run.yaml")[0]
     if not isinstance(recipe, FewStepRecipe) or recipe.method is None or how.guidance != 1 or how.guides:
         return None
-    solver, path = parse(how.solver, NAMED, "solver"), subject.system.denoiser.path
-    if not (isinstance(solver, Jump) and (solver.renewed == 1 or how.steps == 1)):
+    solver, target = parse(how.solver, NAMED, "solver"), parse(recipe.method, METHODS, "method")
+    if not isinstance(solver, Jump):
         return None
+    path = subject.system.denoiser.path
     levels = path.nsr(parse(how.grid, GRIDS, "grid")(path, how.steps)[:-1]).tolist()
-    return renewed(parse(recipe.method, METHODS, "method"), std, levels, recipe.teacher is not None)
+    if solver.renewed == 0 and target.anywhere:
+        levels = levels[:1]  # where two jumps lead, one does
+    elif solver.renewed != 1 and how.steps > 1:
+        return None
+    return renewed(target, std, levels, recipe.teacher is not None)
 
 
 def renewed(target: Target, std: Tensor, levels: list[float], taught: bool) -> float:
