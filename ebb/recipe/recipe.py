@@ -241,7 +241,7 @@ class FewStepRecipe(DenoiserRecipe):
     teacher: str | None = None
     """run of a diffusion model from whose weights, and by whose flow, it learns; None: from the data alone"""
     method: str | None = None
-    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive, consistency_trajectory, …; None: chosen"""
+    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive, …: docs/few.md; None: chosen"""
     guidances: tuple[float, float] | None = None
     """lowest and highest guidance scale that the model is told in place of two evaluations; None: 1 and 3 of labels"""
     sample: Sampling = FEW

@@ -61,9 +61,10 @@ def multistep(
     path, x = teacher.path, at.x
     earlier: tuple[Tensor, Tensor] | None = None
     for t, s in pairwise(times):
-        x0 = teacher(x, torch.where(t > 0, t, at.t), at.cond)
+        going = s < t  # a sample that has arrived waits for the others
+        x0 = teacher(x, torch.where(going, t, at.t), at.cond)
         aim = x0 if earlier is None else x0 + spread(ahead(path, earlier[1], t, s), x0) * (x0 - earlier[0])
-        x = path.jump(x, aim, t, s)
+        x = either(going, path.jump(x, aim, torch.where(going, t, at.t), s), x)
         earlier = x0, t
     return x, times[-1]
 
