@@ -138,7 +138,9 @@ def sets_among(subject: Analysed) -> Sets:
 def unit(system: System, stored: NDArray[np.generic]) -> Tensor:
     """At most SPREAD examples as the denoiser has them, [n, d]."""
     x = system.modality.unit(torch.from_numpy(np.array(stored[:SPREAD])))
-    return torch.cat([system.encode(part.to(system.device)).cpu().flatten(1) for part in x.split(AT_ONCE)]).double()
+    return torch.cat(
+        [system.encode(part.to(system.device)).cpu().flatten(1) for part in torch.split(x, AT_ONCE)]
+    ).double()
 
 
 def deviation(x: Tensor) -> float:
@@ -150,7 +152,8 @@ def spectrum_of(subject: Analysed) -> Tensor:
     """The standard deviation of the data along each of its principal directions."""
     some = np.random.default_rng(subject.seed).permutation(len(subject.dataset.rows))[:SPREAD]
     x = unit(subject.system, subject.dataset.rows[some])
-    return torch.linalg.svdvals(x - x.mean(0)) / len(x) ** 0.5
+    std: Tensor = torch.linalg.svdvals(x - x.mean(0)) / len(x) ** 0.5
+    return std
 
 
 def expected_of(subject: Analysed, how: Sampling, std: Tensor) -> float | None:

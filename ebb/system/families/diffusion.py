@@ -124,7 +124,7 @@ D = TypeVar("D", bound=DenoiserRecipe)
 class DenoiserFamily(Family[D]):
     """What all families of denoisers share: a `DiffusionModel` under `ConditionDropout`, validated by denoising."""
 
-    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "floor", "levels", "bits")
+    analyses: tuple[str, ...] = ("copies", "scenes", "captions", "words", "reconstruction", "floor", "levels", "bits")
     conditioned = True
     compiles = True
 

@@ -114,4 +114,4 @@ class Halving(Memory, Target):
             return self.first(flow_map, at, teacher)
         own = TwoTimes(self.teacher)
         far = shares(flow_map.path, at.t) - shares(flow_map.path, at.s)
-        return either(far < 0.75 * self.length, own(at.x, at.t, at.s, at.cond), self.first(flow_map, at, own))
+        return either(far < 0.75 * self.length, own(at.x, at.t, at.s, at.cond), twice(own, at))
