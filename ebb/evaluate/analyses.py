@@ -33,6 +33,7 @@ from ebb.understand.concepts import explain, listening, words_of
 from ebb.understand.levels import levels
 from ebb.understand.likelihood import likelihood
 from ebb.understand.memorise import memorisation
+from ebb.understand.reader import fitted
 from ebb.understand.reconstruction import Reconstruction
 
 PROBED = 64
@@ -52,6 +53,9 @@ SHOWN = 10
 
 AT_ONCE = 500
 """Examples that are encoded at once."""
+
+FITTED = 256
+"""Training images to which the reading of values is fitted, at most."""
 
 IDEAL = 10_000
 """Training images that the ideal denoiser knows, at most."""
@@ -104,11 +108,16 @@ def noise(subject: Analysed) -> Result:
 
 
 def bits(subject: Analysed) -> Result:
-    """Bits per dimension of unseen images by the probability flow, and of 8-bit values their variational bound."""
+    """Bits per dimension of unseen images by the probability flow, and of 8-bit values their variational bound.
+
+    Values are read off by what is fitted to training images, as a part of the model (`ebb.understand.reader`).
+    """
     known, seed = unseen(subject, subject.coded), subject.seed
     found: dict[str, Any] = {"likelihood": likelihood(subject.system, *known, seed=seed)}
     if known[0].dtype == np.uint8:
-        found["bound"] = bound(subject.system, *known, seed=seed)
+        trained = np.sort(np.random.default_rng(seed).permutation(len(subject.dataset.rows))[:FITTED])
+        reader = fitted(subject.system, subject.dataset.rows[trained], values_of(subject.dataset, trained), seed=seed)
+        found["bound"] = bound(subject.system, *known, seed=seed, end=reader)
     return Result(found, () if held(subject) else ("likelihood: no image was held out; it is that of training images",))
 
 

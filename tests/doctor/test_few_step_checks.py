@@ -65,13 +65,14 @@ def run_of(flow=Flow(), raw=Flow(), one=None, several=None):
         labels=Labels(), sampling=Sampling(), settled=lambda **changed: Sampling(**changed),
     )  # fmt: skip
     document = FewStepRecipe(steps=10, batch=8, optimiser={"lr": 3e-3}), {"data": "d", "command": "ebb train d"}
-    run.__dict__ |= {
+    stand_in = {
         "system": system, "raw": SimpleNamespace(denoiser=raw), "averaged": True, "real": real, "clean": real,
         "dataset": SimpleNamespace(labels=CLASSES, rows=real), "given": {"label": labels.tolist()},
         "drawn": RunSamples(drawn[1], []), "draw": lambda count, how: RunSamples(drawn[0], []),
         "some": lambda dataset, count: (real[:count], {}), "document": document,
         "log": [{"step": 10, "images": 80, "seconds": 1.0}],
     }  # fmt: skip
+    run.__dict__.update(stand_in)
     return run
 
 

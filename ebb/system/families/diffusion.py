@@ -29,7 +29,7 @@ from ebb.process.times import DENSITIES, GRIDS
 from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
 from ebb.recipe.names import parse, spell
 from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, Sampling, resolved
-from ebb.recipe.starting import Facts, complete, squeezed
+from ebb.recipe.starting import Facts, complete, likely, squeezed
 from ebb.sample.fused import fused
 from ebb.sample.jump import Jump
 from ebb.sample.noise import Noise
@@ -183,8 +183,10 @@ class DiffusionFamily(DenoiserFamily[DiffusionRecipe]):
     name = "diffusion"
 
     def complete(self, asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
-        """By the size of the examples and what is said of them."""
-        return complete(asked, facts)
+        """By the size of the examples and what is said of them, and what a likelihood needs."""
+        asked, why = likely(asked)
+        recipe, reasons = complete(asked, facts)
+        return recipe, reasons | why
 
     def named(self, recipe: DiffusionRecipe) -> None:
         """The parts of a denoiser, and the objective."""
