@@ -48,6 +48,9 @@ INTERVAL = "within(low=0.28, high=2.9)"
 SETTINGS = 1 + len(SCALES) + 2
 """Settings that are tried, at most."""
 
+FEWEST = 3
+"""Settings that are worth a choice: none, and the first two scales."""
+
 LEAST = 5.0
 """Seconds below which nothing is tried."""
 
@@ -160,12 +163,10 @@ def compared(one: Loaded, dataset: Dataset, until: float) -> Work[Choice | None]
         return None
     share = TEACHING * min(1.0, pace(dataset.rows, dataset.labels, len(dataset.names)))
     trial = yield from trial_of(one, dataset, MOST, SEED, seconds=share * (until - time.perf_counter()))
-    start = time.perf_counter()
-    smaller(trial, TIMED)(one.system.settled(guidance=1.0))
-    each = (time.perf_counter() - start) / TIMED
-    left = until - time.perf_counter()
-    count = min(MOST, len(dataset.rows) // 2, int(left / (each * (2 * SETTINGS - 1))))
-    if count < max(TIMED, ROWS * trial.widest) or len(trial.reference) <= trial.widest:
+    off = one.system.settled(guidance=1.0)
+    least, most = max(TIMED, ROWS * trial.widest), min(MOST, len(dataset.rows) // 2)
+    count = affordable(least, most, lambda some: smaller(trial, some)(off), until)
+    if count is None or len(trial.reference) <= trial.widest:
         return None
     trial, attempts = smaller(trial, count), list[Attempt]()
     for attempt in race(one.system.settled, trial, partial(paired, trial), until):
@@ -174,6 +175,22 @@ def compared(one: Loaded, dataset: Dataset, until: float) -> Work[Choice | None]
     chosen = best(attempts)
     about = trial.about(began) | {"seconds": round(time.perf_counter() - began, 1)}
     return Choice(tuple(attempts), chosen, because(attempts, chosen, count), about)
+
+
+def affordable(least: int, most: int, draw: Callable[[int], object], until: float) -> int | None:
+    """How many samples of each setting: as many as time allows of all settings, at most `most`; `least`, the fewest
+    that carry a figure, where it allows FEWEST settings of those; None where not even these. A guided sample costs two
+    of those that `draw` makes."""
+    if least > most:
+        return None
+    draw(TIMED // 8)  # the first call of all prepares what later ones have
+    start = time.perf_counter()
+    draw(TIMED)
+    each = (time.perf_counter() - start) / TIMED
+    left = until - time.perf_counter()
+    if least * each * (2 * FEWEST - 1) > left:
+        return None
+    return max(least, min(most, int(left / (each * (2 * SETTINGS - 1)))))
 
 
 def smaller(trial: Trial, count: int) -> Trial:

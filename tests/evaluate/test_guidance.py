@@ -128,6 +128,21 @@ def test_the_time_is_kept(until, monkeypatch):
     assert [one.sampling.guides for one in tried[4:]] == [(guidance.INTERVAL,)] * len(tried[4:])
 
 
+@pytest.mark.parametrize(("until", "wanted"), [(12, None), (17, 256), (40, 320), (10_000, 2000)])
+def test_as_many_samples_as_time_allows_and_never_too_few(until, wanted, monkeypatch):
+    """A sample takes 10 ms, and the first call of a process 3 s more, which says nothing of later ones. Three settings
+    of the fewest are a choice."""
+    clock = [0.0]
+    monkeypatch.setattr(guidance.time, "perf_counter", lambda: clock[0])
+
+    def draw(count):
+        clock[0] += 0.01 * count + (3.0 if clock[0] == 0 else 0.0)
+
+    count = guidance.affordable(256, 2000, draw, until)
+    assert count == wanted if wanted is None else abs(count - wanted) <= 20
+    assert guidance.affordable(256, 255, draw, 10**6) is None
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     pytest.importorskip("sklearn")
