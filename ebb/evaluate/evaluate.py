@@ -277,7 +277,8 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     if found.likelihood is not None:
         table.append(("likelihood", coded_in_words(found.likelihood)))
     if found.bound is not None:
-        table.append(("variational bound", coded_in_words(found.bound)))
+        end = f"read off at a noise of {found.bound.faintest:g}"
+        table.append(("variational bound", f"{coded_in_words(found.bound)}; {end}"))
     if (back := found.reconstruction) is not None:
         similar = "" if back.ssim is None else f", SSIM {back.ssim:.3f}"
         table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} images"))
