@@ -16,7 +16,6 @@ from ebb.process.derivative import along
 from ebb.process.flow_map import FlowMap, pace, placed, two_times
 from ebb.process.path import spread
 from ebb.sample.noise import Noise
-from ebb.system.system import System
 from ebb.terminal import command
 
 MOVING = 0.25
@@ -50,12 +49,12 @@ def slower(run: RunSubject) -> tuple[str, tuple[str, ...]]:
     return f"take a lower learning rate: {run.anew}", (run.again({"optimiser.lr": float(f"{rate / 3:.2g}")}),)
 
 
-def one_step(system: System, x: Tensor, cond: Cond) -> Tensor:
-    """f(x, t, 0) where sampling begins."""
-    path = system.denoiser.path
+def one_step(flow_map: FlowMap, x: Tensor, cond: Cond) -> Tensor:
+    """f(σ·x, t, 0) where sampling begins."""
+    path = flow_map.path
     t = placed(path, torch.full((len(x),), START, dtype=torch.float64))
     with torch.no_grad():
-        return two_times(system.denoiser)(x * spread(path.sigma(t), x).to(x), t, torch.zeros_like(t), cond)
+        return flow_map(x * spread(path.sigma(t), x).to(x), t, torch.zeros_like(t), cond)
 
 
 START = 0.999
@@ -68,7 +67,7 @@ def check_target_moves(run: RunSubject) -> Finding | None:
         return None
     x = Noise.of(SEED, DRAWN)(0, torch.empty(DRAWN, *run.system.inner, device=run.system.device))
     cond = run.system.conditions(run.given, DRAWN)
-    averaged, raw = (one_step(system, x, cond) for system in (run.system, run.raw))
+    averaged, raw = (one_step(two_times(system.denoiser), x, cond) for system in (run.system, run.raw))
     apart = float((averaged - raw).square().mean().sqrt()) / deviation(run)
     if apart <= MOVING:
         return None

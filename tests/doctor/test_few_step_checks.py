@@ -46,28 +46,24 @@ class Flow:
         return Toward(self, s)
 
 
-class Labels:
-    """Two labels, by number."""
+class StandIn(RunSubject):
+    """A run of which all facts are set."""
 
-    names = ("a", "b")
-
-    def __call__(self, given):
-        return torch.tensor(given)
+    asked = np.arange(DRAWN) % 2
 
 
 def run_of(flow=Flow(), raw=Flow(), one=None, several=None):
     """A run of few steps with these flow maps, averaged and raw, and these samples in one step and in its own two."""
-    run, labels = RunSubject(Path("runs/few")), np.arange(DRAWN) % 2
-    real = examples(CLASSES, 0)
-    drawn = [examples(labels, 1) if x is None else x for x in (one, several)]
+    run, real = StandIn(Path("runs/few")), examples(CLASSES, 0)
+    drawn = [examples(run.asked, 1) if x is None else x for x in (one, several)]
     system = SimpleNamespace(
         denoiser=flow, inner=(1, SIDE, SIDE), device=torch.device("cpu"), conditions=lambda given, count: {},
-        labels=Labels(), sampling=Sampling(), settled=lambda **changed: Sampling(**changed),
+        sampling=Sampling(), settled=lambda **changed: Sampling(**changed),
     )  # fmt: skip
     document = FewStepRecipe(steps=10, batch=8, optimiser={"lr": 3e-3}), {"data": "d", "command": "ebb train d"}
     stand_in = {
         "system": system, "raw": SimpleNamespace(denoiser=raw), "averaged": True, "real": real, "clean": real,
-        "dataset": SimpleNamespace(labels=CLASSES, rows=real), "given": {"label": labels.tolist()},
+        "dataset": SimpleNamespace(labels=CLASSES, rows=real), "given": {},
         "drawn": RunSamples(drawn[1], []), "draw": lambda count, how: RunSamples(drawn[0], []),
         "some": lambda dataset, count: (real[:count], {}), "document": document,
         "log": [{"step": 10, "images": 80, "seconds": 1.0}],
