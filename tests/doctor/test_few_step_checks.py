@@ -50,6 +50,7 @@ class StandIn(RunSubject):
     """A run of which all facts are set."""
 
     asked = np.arange(DRAWN) % 2
+    dataset = property(lambda self: self.__dict__["data_set"])
 
 
 def run_of(flow=Flow(), raw=Flow(), one=None, several=None):
@@ -63,7 +64,7 @@ def run_of(flow=Flow(), raw=Flow(), one=None, several=None):
     document = FewStepRecipe(steps=10, batch=8, optimiser={"lr": 3e-3}), {"data": "d", "command": "ebb train d"}
     stand_in = {
         "system": system, "raw": SimpleNamespace(denoiser=raw), "averaged": True, "real": real, "clean": real,
-        "dataset": SimpleNamespace(labels=CLASSES, rows=real), "given": {},
+        "data_set": SimpleNamespace(labels=CLASSES, rows=real), "given": {},
         "drawn": RunSamples(drawn[1], []), "draw": lambda count, how: RunSamples(drawn[0], []),
         "some": lambda dataset, count: (real[:count], {}), "document": document,
         "log": [{"step": 10, "images": 80, "seconds": 1.0}],

@@ -64,7 +64,8 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
         teacher: Denoiser | None = None
         if data.weights is not None:
             teacher = taught(recipe, data, denoiser, device)
-        target = parse(resolved(recipe.method), METHODS, "method").begun(denoiser, resolved(recipe.steps))
+        updates = recipe.steps or 1  # while it is open, updates are only timed
+        target = parse(resolved(recipe.method), METHODS, "method").begun(denoiser, updates)
         objective = MapMatching(
             target,
             teacher,
