@@ -15,7 +15,7 @@ from ebb.doctor.run_subject import DRAWN, RunSamples, RunSubject
 from ebb.process.exact import Gaussian
 from ebb.process.flow_map import GaussianFlow, Toward, placed, shares
 from ebb.process.path import PATHS
-from ebb.recipe.recipe import FewStepRecipe, Sampling
+from ebb.recipe.recipe import DiffusionRecipe, FewStepRecipe, Sampling
 
 LINEAR, SIDE, STD = PATHS["linear"], 4, 0.5
 CLASSES = np.arange(400) % 2
@@ -134,5 +134,5 @@ def test_only_a_run_of_few_steps_is_asked():
     run = run_of()
     run.system.modality, run.system.model = None, SimpleNamespace(reconstructs=False)
     assert set(checks.FEW_STEP_CHECKS) <= set(checks_of(run))
-    run.__dict__["document"] = (None, {})
+    run.__dict__["document"] = (DiffusionRecipe(), {})
     assert not set(checks.FEW_STEP_CHECKS) & set(checks_of(run))
