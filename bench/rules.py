@@ -27,6 +27,7 @@ from mistakes import MISTAKES, widened
 
 from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
+from ebb.data.loader import Batch
 from ebb.data.pictures import batches, to_unit
 from ebb.data.scan import read
 from ebb.errors import EbbError
@@ -136,7 +137,7 @@ class Bench:
         """The error of x̂0 at rising log-SNR over that of the mean image, on images that were not trained on."""
         unseen = self.dataset.held_out
         x0, cond = to_unit(torch.from_numpy(unseen.rows[:128])), {"label": torch.from_numpy(unseen.labels[:128])}
-        found = levels(system.denoiser, x0, cond, x0, bins=LEVELS)
+        found = levels(system.denoiser, Batch(x0, cond), Batch(x0, cond), bins=LEVELS)
         return [loss and trivial and loss / trivial for loss, trivial in zip(found.loss, found.trivial, strict=True)]
 
     def drawn(self, system: System, settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What long work reports while it goes on: a stream of frozen events, each a line of JSON.
 
 Training and evaluating are generators of events, `for event in train("photos"): …`, and print nothing: the terminal,
-the run's log and `--log json` are readers of one stream. Closing the generator ends the work; `finished` reads to its
+the run's log and `--json` are readers of one stream. Closing the generator ends the work; `finished` reads to its
 end and gives the result.
 """
 

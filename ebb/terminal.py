@@ -1,4 +1,4 @@
-"""Words for a terminal: text in the characters that it has, commands as a shell takes them."""
+"""Words for a terminal: text in the characters that it has, commands as a shell takes them, times in words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import shlex
 import sys
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 PLAIN = {
     "→": "->", "←": "<-", "…": "...", "–": "-", "—": "-", "−": "-", "‑": "-", "·": ".", "•": "*",
@@ -60,6 +62,30 @@ def command(verb: str, *words: object) -> str:
     return shlex.join(["ebb", verb, *map(argument, words)])
 
 
+def as_options(values: Mapping[str, Any]) -> list[str]:
+    """Values by the names of their options, as words of a command: of a sequence each is one, a flag that is off is
+    --no-FLAG, and None is left out. A single word that begins with a dash is joined to its option."""
+    words = list[str]()
+    for name, value in values.items():
+        if isinstance(value, bool):
+            group, dot, leaf = name.rpartition(".")
+            words.append(f"--{name}" if value else f"--{group}{dot}no-{leaf}")
+        elif isinstance(value, tuple | list):
+            words += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            words += [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]
+    return words
+
+
 def argument(word: object) -> str:
     """A word of a command; a path that begins with a dash, and would be taken for an option, as ./-PATH."""
     return f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, in the unit that leaves one or two digits before the point: "40 seconds", "5 minutes"."""
+    for unit, size, most in (("second", 1, 90), ("minute", 60, 5400), ("hour", 3600, 172_800)):
+        if seconds < most:
+            whole = max(1, round(seconds / size))
+            return f"{whole} {unit}{'s' * (whole > 1)}"
+    return f"{seconds / 86_400:.0f} days"

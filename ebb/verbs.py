@@ -27,10 +27,11 @@ def learn(
     run: str | Path | None = None,
     fresh: bool = False,
     began: float | None = None,
+    extend: str | None = None,
 ) -> Work[Path]:
     """`ebb.run.train.train`, and then the choice of guidance by measured samples (`choose_guidance`), for a tenth of
     the budget more; the result is the run folder. Training itself knows nothing that measures."""
-    work = training.train(data, asked, run=run, fresh=fresh, began=began)
+    work = training.train(data, asked, run=run, fresh=fresh, began=began, extend=extend)
     with closing(work):
         while True:
             try:
@@ -40,7 +41,7 @@ def learn(
                 break
             if not isinstance(event, Done):
                 yield event
-    yield from choose_guidance(folder)
+    yield from choose_guidance(folder, str(data))
     yield Done(str(folder))
     return folder
 

@@ -234,9 +234,11 @@ def test_closed_before_the_first_update_there_is_no_checkpoint_and_no_lock(data,
 ASKED = ("--steps", 2, "--batch", 8, "--precision", "fp32", "--sheets", 1, "--network.width", 16, "--sample.steps", 1)
 
 
-def test_the_log_in_json_is_the_stream_and_nothing_else(data, tmp_path, capsys):
-    assert command("train", data, *ASKED, "--run", tmp_path / "run", "--log", "json") == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_train_in_json_is_the_stream_and_nothing_else_and_words_go_to_stderr(data, tmp_path, capsys):
+    assert command("train", data, *ASKED, "--run", tmp_path / "run", "--json") == 0
+    out, err = capsys.readouterr()
+    assert f"report   {tmp_path / 'run' / 'report.html'}" in err
+    lines = out.splitlines()
     events = [from_json(line) for line in lines]
     assert [dict(event.figures) for event in events if isinstance(event, Update)] == log(tmp_path / "run")
     assert events[0] == Progress("reading the data")
@@ -246,12 +248,31 @@ def test_the_log_in_json_is_the_stream_and_nothing_else(data, tmp_path, capsys):
     assert all(one <= other for one, other in pairwise(steps))
 
 
-def test_what_fails_is_an_event_too_and_an_error_as_ever(tmp_path, capsys):
-    assert command("train", tmp_path / "nothing", "--run", tmp_path / "run", "--log", "json") == 3
-    out, err = capsys.readouterr()
-    event = from_json(out.splitlines()[-1])
-    assert isinstance(event, Failed)
-    assert event.code == 3
-    assert event.what in err
-    assert command("train", tmp_path / "nothing", "--log", "yaml") == 2
-    assert "yaml" in "".join(capsys.readouterr())
+def test_what_fails_is_an_event_too_and_an_error_as_ever(tmp_path, capsys, monkeypatch):
+    nothing = str(tmp_path / "nothing")
+    cases = [
+        (("train", nothing, "--run", tmp_path / "run"), 3),
+        (("train", nothing, "--stpes", 3), 2),
+        (("train", nothing, "--steps", "many"), 2),
+        (("evaluate", nothing), 2),
+        (("sweep", nothing), 2),
+        (("doctor", nothing), 3),
+        (("config", "show", nothing), 2),
+        (("sample", nothing), 2),
+    ]
+    for arguments, code in cases:
+        assert command(*arguments, "--json") == code, arguments
+        out, err = capsys.readouterr()
+        [line] = out.splitlines()[-1:]
+        event = from_json(line)
+        assert isinstance(event, Failed)
+        assert event.code == code
+        assert event.what in err
+        assert all(isinstance(json.loads(line), dict) for line in out.splitlines())
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt("nothing is lost")
+
+    monkeypatch.setattr("ebb.evaluate.evaluate.evaluate", stop)
+    assert command("evaluate", nothing, "--json") == 130
+    assert from_json(capsys.readouterr().out.splitlines()[-1]).code == 130

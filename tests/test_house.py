@@ -255,7 +255,7 @@ OF_IMAGES = {
     "recipe.groups": "the settings of images: side, channels, mirroring, patches",
     "recipe.recipe": "the fields of metadata.jsonl that name pictures beside an image",
     "recipe.starting": "starting points by the size of images, and what is refused where there are none",
-    "store.png": "PNG is a format of pictures",
+    "store.png": "the formats of pictures, and what ebb writes into them",
     "system.modalities": "the table of modalities, of which images are one",
 }
 """Files above the core that are of images in part, and why."""
@@ -391,12 +391,13 @@ HOW = {"steps", "guidance", "guide", "noise_scale", "solver", "grid", "precision
 EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
-    "train": {"run", "fresh", "base", "dry_run", "log"} | OPTIONS,
-    "distil": {"run", "method", "budget", "steps", "batch", "seed", "fresh", "log"},
-    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "compile", "explain"} | HOW,
+    "train": {"run", "fresh", "base", "extend", "dry_run", "json"} | OPTIONS,
+    "distil": {"run", "data", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
+    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "from", "compile", "explain"} | HOW,
     "evaluate": {
-        "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "log",
+        "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "json",
     } | HOW,
+    "show": set(),
     "edit strength": EDIT | VERSIONS | {"strength"},
     "edit vary": EDIT | VERSIONS | {"strength"},
     "edit inpaint": EDIT | VERSIONS | {"mask", "repeats"},
@@ -406,9 +407,12 @@ VERBS = {
     "edit shift": EDIT | {"plus", "minus", "scale"},
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
-    "doctor": {"data", "out"},
-    "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "log"},
-    "config show": set(),
+    "doctor": {"data", "out", "json"},
+    "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "json"},
+    "report": {"text"},
+    "export": {"licence", "without"},
+    "tidy": {"remove"},
+    "config show": {"json"},
     "config validate": set(),
     "config diff": set(),
 }  # fmt: skip
@@ -466,7 +470,7 @@ def test_readme_is_read_in_five_minutes():
 def ebb_lines(page):
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", page.read_text(), re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line.split("#")[0].strip() for line in lines if line.startswith("ebb ")]
+    return [re.split("#| [>|&]", line)[0].strip() for line in lines if line.startswith("ebb ")]
 
 
 COMMANDS = sorted({line for page in PAGES for line in ebb_lines(page)})

@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ebb.cli.overview import VERBS, Look, complaint, overview
+from ebb.cli.overview import JSON, VERBS, Look, complaint, overview
 from ebb.errors import EbbError, ResourceError, UsageError, memory_is_full, nearest
 from ebb.terminal import LENIENT, command, opened
 
@@ -22,10 +22,11 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=LENIENT)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        answered(sys.argv[1:] if arguments is None else arguments)
+        answered(arguments)
     except EbbError as error:
-        fail(error)
+        fail(error, arguments)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os._exit(0)
     except OSError as error:
@@ -33,12 +34,12 @@ def main(arguments: list[str] | None = None) -> None:
 
         if error.filename is None and error.errno not in REMEDIES:
             raise
-        fail(failed(error.filename or "a file", error))
+        fail(failed(error.filename or "a file", error), arguments)
     except (MemoryError, RuntimeError) as error:
         if not memory_is_full(error):
             raise
         hint = "end other programs that use it, or train with a smaller --batch, --network.width or --data.size"
-        fail(ResourceError("out of memory", hint))
+        fail(ResourceError("out of memory", hint), arguments)
     except KeyboardInterrupt as stop:
         number, words = signal.SIGINT, list[str]()
         for what in stop.args:  # by which signal, and what there is to say about it
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
             else:
                 words.append(str(what))
         sys.stderr.write("; ".join(["stopped", *words]) + "\n")
-        sys.exit(128 + number)
+        end(128 + number, arguments, "stopped", "; ".join(words))
 
 
 def answered(arguments: list[str]) -> None:
@@ -79,7 +80,17 @@ def unknown(word: str) -> UsageError:
     return UsageError(f"ebb has no verb {word}", nearest(word, VERBS))
 
 
-def fail(error: EbbError) -> None:
+def fail(error: EbbError, arguments: list[str]) -> None:
     """Print the message and end with its code."""
     sys.stderr.write(complaint(error, Look.here(errors=True)) + "\n")
-    sys.exit(error.code)
+    end(error.code, arguments, error.what, error.hint)
+
+
+def end(code: int, arguments: list[str], what: str, hint: str) -> None:
+    """End with a code; with `--json` the last line on stdout says why."""
+    if JSON in arguments:
+        from ebb.events import Failed, to_json
+
+        sys.stdout.write(to_json(Failed(what, hint, code)) + "\n")
+        sys.stdout.flush()
+    sys.exit(code)

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from ebb.cli.output import echo
+from ebb.cli.output import echo, put_facts
 from ebb.recipe.document import from_yaml, to_yaml
 from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat
 
@@ -20,10 +20,16 @@ class Show:
 
     what: tyro.conf.Positional[Path | None] = None
     """run folder or recipe file"""
+    json: bool = False
+    """one line of JSON in place of YAML"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
-        """Print YAML."""
-        echo(console, to_yaml(recipe_of(self.what) if self.what else DiffusionRecipe()).rstrip())
+        """Print it."""
+        recipe = recipe_of(self.what) if self.what else DiffusionRecipe()
+        if self.json:
+            put_facts({"recipe": recipe.model_dump(mode="json")})
+        else:
+            echo(console, to_yaml(recipe).rstrip())
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from ebb.cli.output import LogKind, echo, reported
+from ebb.cli.output import echo, shown
 from ebb.errors import UsageError
 from ebb.recipe.recipe import FewStepRecipe
 from ebb.terminal import command
@@ -34,10 +34,12 @@ class Distil:
     """examples per batch"""
     seed: int = 0
     """seed of the data order and the noise"""
+    data: str | None = None
+    """where the teacher's data is now, if it was moved; it must be the same"""
     fresh: bool = False
     """start anew, replacing a run of the same name"""
-    log: LogKind = "text"
-    """text, or json: every event as a line of JSON on stdout, and nothing else"""
+    json: bool = False
+    """every event as a line of JSON on stdout, and nothing else there: words go to stderr"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Distil, and say how to sample."""
@@ -51,11 +53,9 @@ class Distil:
             teacher=str(self.teacher), method=self.method, budget=self.budget, steps=self.steps, batch=self.batch,
             seed=self.seed,
         )  # fmt: skip
-        data, asked = asked_of(self.teacher, asked)
+        data, asked = asked_of(self.teacher, asked, self.data)
         work = train(data, asked, run=self.run or beside(self.teacher), fresh=self.fresh, began=began)
-        folder = reported(work, console, self.log)
-        if self.log == "json":
-            return
+        folder = shown(work, console, self.json)
         echo(console, f"report   {folder / 'report.html'}")
         echo(console, f"sample   {command('sample', folder, '--n', 64, '--steps', 1, '--out', 'samples.png')}")
         echo(console, f"measure  {command('evaluate', folder)}")

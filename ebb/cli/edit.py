@@ -47,7 +47,8 @@ class Towards:
     text: str | None = None
     """prompt to edit towards, for a model of captions"""
     out: Path = Path("edited.png")
-    """a .png for a grid of pictures and their edits, a .npz for arrays, or a folder for single .png files"""
+    """a .png for a grid of pictures and their edits, a .gif or .webp for a film, a .npz for arrays, or a folder for
+    single .png files"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 
     @contextmanager
@@ -81,7 +82,7 @@ class Strength:
 
         with self.towards.job(self.run, console) as job:
             x0, seed = job.read(self.pictures), self.versions.seed
-            asked = {"pictures": names(self.pictures), "strength": self.strength}
+            asked = {"pictures": self.pictures, "strength": self.strength, "n": self.versions.n}
             job.make(
                 lambda part, seed: job.editor.strength(part, self.strength, seed),
                 versions(x0, self.versions.n),
@@ -126,7 +127,7 @@ class Inpaint:
 
         with self.towards.job(self.run, console) as job:
             (new, x0), seed = job.masked(self.mask, self.pictures), self.versions.seed
-            asked = {"pictures": names(self.pictures), "mask": str(self.mask), "repeats": self.repeats}
+            asked = {"pictures": self.pictures, "mask": self.mask, "repeats": self.repeats, "n": self.versions.n}
             job.make(
                 lambda part, seed: job.editor.inpaint(part, new, self.repeats, seed),
                 versions(x0, self.versions.n),
@@ -157,7 +158,7 @@ class Outpaint:
         with self.towards.job(self.run, console) as job:
             x0, seed = job.read(self.pictures), self.versions.seed
             around, new = canvas(x0, self.border)
-            asked = {"pictures": names(self.pictures), "border": self.border, "repeats": self.repeats}
+            asked = {"pictures": self.pictures, "border": self.border, "repeats": self.repeats, "n": self.versions.n}
             job.make(
                 lambda part, seed: job.editor.outpaint(part, self.border, self.repeats, seed),
                 versions(x0, self.versions.n),
@@ -179,7 +180,7 @@ class Interpolate:
     n: int = 9
     """number of frames"""
     out: Path = Path("strip.png")
-    """a .png for the strip, a .npz for arrays, or a folder for single .png files"""
+    """a .png for the strip, a .gif or .webp for a film, a .npz for arrays, or a folder for single .png files"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 
     def __call__(self, console: Console, given: set[str]) -> None:
@@ -190,7 +191,7 @@ class Interpolate:
         seeds = self.seeds or ((0, 0) if ends else (0, 1))
         with Towards(next(iter(self.labels), None), None, self.out, self.how).job(self.run, console) as job:
             made = job.editor.interpolate(seeds, self.n, ends)
-            about = {"edit": "interpolate", "seeds": list(seeds), "labels": list(self.labels)}
+            about = {"edit": "interpolate", "seeds": seeds, "labels": self.labels, "n": self.n}
             job.make(lambda part, _: part, made, about=about)
 
 
@@ -208,7 +209,7 @@ class Translate:
         """Edit and write."""
         with self.towards.job(self.run, console, THERE_AND_BACK) as job:
             x0 = job.read(self.pictures)
-            asked = {"edit": "translate", "pictures": names(self.pictures), "source": self.source}
+            asked = {"edit": "translate", "pictures": self.pictures, "source": self.source}
             job.make(lambda part, _: job.editor.translate(part, self.source), x0, x0, about=asked)
 
 
@@ -231,12 +232,12 @@ class Shift:
         with self.towards.job(self.run, console, THERE_AND_BACK) as job:
             x0, plus, minus = (job.read(paths) for paths in (self.pictures, self.plus, self.minus))
             added = self.scale * job.editor.direction(plus, minus)
-            asked = {"plus": names(self.plus), "minus": names(self.minus), "scale": self.scale}
+            asked = {"plus": self.plus, "minus": self.minus, "scale": self.scale}
             job.make(
                 lambda part, _: job.editor.translate(part, job.editor.label, added),
                 x0,
                 x0,
-                about={"edit": "shift", "pictures": names(self.pictures)} | asked,
+                about={"edit": "shift", "pictures": self.pictures} | asked,
             )
 
 
@@ -260,7 +261,7 @@ class Upscale:
             y, seed = job.small(self.pictures), self.versions.seed
             factor, many = job.editor.factor(y), versions(y, self.versions.n)
             before = y.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-            asked = {"pictures": names(self.pictures), "factor": factor, "error": self.error}
+            asked = {"pictures": self.pictures, "factor": factor, "error": self.error, "n": self.versions.n}
             made = job.make(
                 lambda part, seed: job.editor.upscale(part, self.error, seed),
                 many,
@@ -292,7 +293,7 @@ class Deblur:
         with self.towards.job(self.run, console) as job:
             y, seed = job.read(self.pictures), self.versions.seed
             many = versions(y, self.versions.n)
-            asked = {"pictures": names(self.pictures), "sigma": self.sigma, "error": self.error}
+            asked = {"pictures": self.pictures, "sigma": self.sigma, "error": self.error, "n": self.versions.n}
             made = job.make(
                 lambda part, seed: job.editor.deblur(part, self.sigma, self.error, seed),
                 many,
@@ -311,11 +312,6 @@ def agreement(console: Console, how: str, operator: Any, made: Any, y: Any) -> N
         console,
         f"{how} again, they differ from the pictures by {127.5 * disagreement(operator, made, y):.1f} of 255 (rms)",
     )
-
-
-def names(paths: tuple[Path, ...]) -> list[str]:
-    """The paths as text, for the settings that a picture carries."""
-    return [str(path) for path in paths]
 
 
 Edit = Annotated[

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
-from ebb.cli.output import LogKind, Reader, Rows, echo, reported, table
+from ebb.cli.output import Reader, echo, put_facts, shown, table
 from ebb.errors import UsageError
 from ebb.events import Progress
 from ebb.terminal import command
 
 if TYPE_CHECKING:
     from ebb.doctor.finding import Diagnosis
+    from ebb.evaluate.references import References
+    from ebb.evaluate.sweep import SweepResult
+
+
+ONE = ".safetensors"
+"""What the name of one exported file ends in."""
+
+
+def in_a_folder(file: Path) -> Path:
+    """The folder beside an exported file in which its figures are kept."""
+    from ebb.run.export import unpacked
+
+    return unpacked(file)
 
 
 @dataclass(frozen=True)
@@ -43,19 +57,21 @@ class Evaluate:
     """where the run's data is now, if it was moved; it must be the same"""
     against: Annotated[Path | None, tyro.conf.arg(metavar="RUN2")] = None
     """compare with this run instead: same data, seeds and labels, and an interval for each difference"""
-    log: LogKind = "text"
-    """text, or json: every event as a line of JSON on stdout, and nothing else"""
+    json: bool = False
+    """what evaluation.json holds (or against-RUN2.json) as one line on stdout, and nothing else there"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 
     def __call__(self, console: Console, given: set[str]) -> None:
-        """Measure, print the table, and write it into the run's report."""
+        """Measure, print the verdict and the table, and write both into the run's report."""
+        if self.run.suffix == ONE:
+            replace(self, run=in_a_folder(self.run))(console, given)
+            return
         try:
-            rows, heads = self.alone(console) if self.against is None else self.compared(console, self.against)
+            facts = self.alone(console) if self.against is None else self.compared(console, self.against)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(self.outlook()) from stop
-        if self.log == "json":
-            return
-        table(console, rows, str(self.run), heads)
+        if self.json:
+            put_facts(facts)
         if (self.run / "report.html").is_file():
             echo(console, f"report   {self.run / 'report.html'}")
 
@@ -70,23 +86,30 @@ class Evaluate:
         kept = f"{count:,} samples are kept; {again} goes on with those of its settings"
         return kept if count else "no samples were kept"
 
-    def alone(self, console: Console) -> Rows:
-        """The figures of one run."""
+    def alone(self, console: Console) -> Mapping[str, Any]:
+        """The figures of one run, printed."""
         from ebb.evaluate.evaluate import Measuring, as_table, evaluate
+        from ebb.report.verdict import opening
 
         how = Measuring(self.weights, self.data, self.features, self.fresh)
         work = evaluate(self.run, self.n, how, seed=self.seed, likelihood=self.likelihood, **asdict(self.how))
-        return as_table(reported(work, console, self.log)), ()
+        found = shown(work, console)
+        facts = found.facts()
+        echo(console, opening(facts, self.run))
+        table(console, as_table(found), str(self.run))
+        return facts
 
-    def compared(self, console: Console, other: Path) -> Rows:
-        """The differences of two runs."""
+    def compared(self, console: Console, other: Path) -> Mapping[str, Any]:
+        """The differences of two runs, printed."""
         from ebb.evaluate.compare import against, as_rows
         from ebb.evaluate.evaluate import Measuring
 
         how = Measuring(self.weights, self.data, self.features, self.fresh)
         work = against(self.run, other, self.n, how, seed=self.seed, **asdict(self.how))
-        found = reported(work, console, self.log)
-        return as_rows(found), ("", found.run, found.other, "difference", "that is")
+        found = shown(work, console)
+        echo(console, found.verdict)
+        table(console, as_rows(found), str(self.run), ("", found.run, found.other, "difference", "that is"))
+        return found.facts()
 
 
 @dataclass(frozen=True)
@@ -115,26 +138,25 @@ class Sweep:
     """also search for the best times, for up to 12 steps of deterministic solvers"""
     keep: bool = True
     """keep the cheapest good setting as the run's default; --no-keep measures only, with any number of samples"""
-    log: LogKind = "text"
-    """text, or json: every event as a line of JSON on stdout, and nothing else"""
+    json: bool = False
+    """what sweep.json holds (or references.json) as one line on stdout, and nothing else there"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Measure, print table and notes, and write sweep.json, .html and .png and sampling.json into the run."""
         from ebb.evaluate.sweep import Candidates, as_rows, sweep
 
+        if self.run.suffix == ONE:
+            replace(self, run=in_a_folder(self.run))(console, given)
+            return
         if self.references:
             self.beside(console)
             return
         candidates = Candidates(self.solvers, self.steps, self.guidance, self.search, self.precision)
         work = sweep(self.run, candidates, self.n, keep=self.keep, seed=self.seed, data=self.data)
-        result = reported(work, console, self.log)
-        if self.log == "json":
-            return
+        result = shown(work, console)
         heads = ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", "")
         table(console, as_rows(result), str(self.run), heads)
-        echo(console, f"real images against real images: {result.floor:.4f}")
-        for warning in result.about["warnings"]:
-            echo(console, f"note     {warning}")
+        self.beneath(console, result)
         echo(console, f"report   {self.run / 'sweep.html'}")
         echo(console, f"sample   {command('sample', self.run)}")
 
@@ -143,14 +165,20 @@ class Sweep:
         from ebb.evaluate.references import HEADS, as_rows, references
 
         work = references(self.run, self.n, precision=self.precision, seed=self.seed, data=self.data)
-        result = reported(work, console, self.log)
-        if self.log == "json":
-            return
+        result = shown(work, console)
         table(console, as_rows(result), str(self.run), HEADS)
-        echo(console, f"real images against real images: {result.floor:.4f}")
+        self.beneath(console, result)
+        echo(console, f"report   {self.run / 'report.html'}")
+
+    def beneath(self, console: Console, result: SweepResult | References) -> None:
+        """What stands below either table: what real images score, by which judge, and notes; and all as JSON."""
+        echo(console, f"real images score {result.floor:.4f}")
+        if result.about["judge"] is not None:
+            echo(console, f"judge    {result.about['judge']['says']}")
         for warning in result.about["warnings"]:
             echo(console, f"note     {warning}")
-        echo(console, f"report   {self.run / 'report.html'}")
+        if self.json:
+            put_facts(result.facts())
 
 
 @dataclass(frozen=True)
@@ -163,14 +191,18 @@ class Doctor:
     """where the data of a run is now, if it was moved; it must be the same"""
     out: Path | None = None
     """the page about data, an .html; without it runs/NAME-data.html"""
+    json: bool = False
+    """what doctor.json holds of a run, and of data the same, as one line on stdout, and nothing else there"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
-        """Print every finding; exit code 1 if one of them is an error."""
+        """Print every finding; the exit code tells errors, and checks that could not be made (`Diagnosis.code`)."""
         from ebb.doctor.diagnose import names_data
 
         found = self.of_data(console) if self.data is None and names_data(self.where) else self.of_model(console)
-        if any(finding.severity == "error" for finding in found.findings):
-            sys.exit(1)
+        if self.json:
+            put_facts(asdict(found) | {"verdict": found.verdict})
+        if found.code:
+            sys.exit(found.code)
 
     def of_data(self, console: Console) -> Diagnosis:
         """Examine data, and write the page about it."""

@@ -32,6 +32,11 @@ MEANT = [
     ("solver", "how the equation is solved", ("sampler", "scheduler", "method")),
     ("steps", "updates", ("epochs", "iterations", "iters", "max-steps", "num-steps", "num-inference-steps")),
     ("budget", "the time to train", ("time", "minutes", "hours", "duration")),
+    (
+        "extend",
+        "going on with a finished run (the same command resumes one that was stopped)",
+        ("continue", "more", "longer", "resume", "finetune", "fine-tune"),
+    ),
     ("batch", "images of an update", ("batch-size", "bs", "batchsize")),
     ("optimiser.lr", "the learning rate", ("learning-rate", "rate")),
     ("optimiser.kind", "the optimiser", ("optimizer",)),

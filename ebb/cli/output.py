@@ -1,12 +1,16 @@
-"""Events on a terminal, or as lines of JSON, and the tables that a verb ends with."""
+"""Events on a terminal, the tables that a verb ends with, and what it gives to programs, as lines of JSON.
+
+With `--json` stdout has JSON and nothing else: the console of a verb, and so all that it says in words, is stderr.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import singledispatchmethod
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,14 +20,10 @@ from rich.status import Status
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ebb.errors import EbbError
-from ebb.events import Event, Failed, Message, Overview, Progress, RolledBack, Skipped, Update, Work, finished, to_json
+from ebb.events import Event, Message, Overview, Progress, RolledBack, Skipped, Update, Work, finished, strict, to_json
 from ebb.terminal import LENIENT
 
 T = TypeVar("T")
-
-Rows = tuple[Sequence[Sequence[str]], Sequence[str]]
-"""The rows of a table, and its heads if it has any."""
 
 QUIET = 15.0
 """Seconds between two lines of progress where there is no terminal to write one line anew."""
@@ -53,33 +53,26 @@ def table(console: Console, rows: Sequence[Sequence[str]], title: str, heads: Se
     console.print(grid)
 
 
-def shown(work: Work[T], console: Console) -> T:
-    """The result of `work`, whose events are printed."""
+def shown(work: Work[T], console: Console, as_json: bool = False) -> T:
+    """The result of `work`, whose events are printed; `as_json`, each is a line of JSON on stdout as well."""
+
+    def show(event: Event) -> None:
+        if as_json:
+            put(to_json(event))
+        reader.show(event)
+
     with Reader(screen(console)) as reader:
-        return finished(work, reader.show)
+        return finished(work, show)
 
 
-LogKind = Literal["text", "json"]
-"""How a verb reports: as text for a terminal, or every event as a line of JSON on stdout, and nothing else."""
+def put_facts(facts: Mapping[str, Any]) -> None:
+    """Facts as one line of JSON on stdout; a number that is not finite is null."""
+    put(json.dumps(strict(facts)))
 
 
-def reported(work: Work[T], console: Console, log: LogKind) -> T:
-    """The result of `work`, whose events are printed as `log` says."""
-    return shown(work, console) if log == "text" else piped(work)
-
-
-def piped(work: Work[T]) -> T:
-    """The result of `work`, every event of which is a line of JSON on stdout; the last is Done, or Failed."""
-    try:
-        return finished(work, write)
-    except EbbError as error:
-        write(Failed(error.what, error.hint, error.code))
-        raise
-
-
-def write(event: Event) -> None:
-    """An event as a line of JSON on stdout, at once."""
-    sys.stdout.write(to_json(event) + "\n")
+def put(line: str) -> None:
+    """A line on stdout, at once."""
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 

@@ -21,13 +21,20 @@ VERBS = {
     "train": "ebb.cli.train.Train",
     "distil": "ebb.cli.distil.Distil",
     "sample": "ebb.cli.sample.Sample",
+    "show": "ebb.cli.show.ShowVerb",
     "edit": "ebb.cli.edit.EditVerb",
     "evaluate": "ebb.cli.evaluate.Evaluate",
     "doctor": "ebb.cli.evaluate.Doctor",
     "sweep": "ebb.cli.evaluate.Sweep",
+    "report": "ebb.cli.report.Report",
+    "export": "ebb.cli.export.Export",
+    "tidy": "ebb.cli.export.Tidy",
     "config": "ebb.cli.config.ConfigVerb",
 }
 """Where the class of each verb is."""
+
+JSON = "--json"
+"""The option by which stdout has JSON and nothing else, errors too."""
 
 DESCRIPTION = "Train, sample, measure and diagnose diffusion models."
 

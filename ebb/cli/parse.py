@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,16 @@ import tyro
 
 from ebb.cli.options import check_options, class_of
 from ebb.cli.output import screen
+from ebb.cli.overview import JSON
+from ebb.errors import UsageError
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb that the arguments name."""
+    arguments = longer(arguments)
     check_options(arguments)
     try:
-        verb(arguments)(screen(), given_in(arguments))
+        asked(arguments)(screen(stderr=JSON in arguments), given_in(arguments))
     except ValueError as error:
         from pydantic import ValidationError
 
@@ -24,6 +28,22 @@ def run(arguments: Sequence[str]) -> None:
         if not isinstance(error, ValidationError):
             raise
         raise explained(error, "the command line") from error
+
+
+def asked(arguments: Sequence[str]) -> Any:
+    """The verb; where what is wrong with its options was printed for people, a program is told as well."""
+    try:
+        return verb(arguments)
+    except SystemExit as end:
+        if end.code and JSON in arguments:
+            raise UsageError("the options cannot be read, as said on stderr", f"ebb {arguments[0]} --help") from end
+        raise
+
+
+def longer(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--steps +500`, which as a number would be 500, as the `--extend 500` that it means."""
+    words = re.sub(r"(?<=\0)--steps[\0=]\+(?=\d)", "--extend\0", "\0".join(arguments))
+    return words.split("\0") if arguments[0] == "train" else list(arguments)
 
 
 def verb(arguments: Sequence[str]) -> Any:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from ebb.cli.how import How
 from ebb.cli.output import Reader, shown
+from ebb.errors import UsageError
+from ebb.terminal import command
 
 
 @dataclass(frozen=True)
 class Sample:
     """Sample new examples from a run."""
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """run folder, or one of its checkpoints"""
+    run: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
+    """run folder, or one of its checkpoints; with --from the one that the picture names"""
     n: int = 16
     """number of samples"""
     label: str | None = None
@@ -36,7 +38,12 @@ class Sample:
     seed: int = 0
     """image i is made from seed + i"""
     out: Path = Path("samples.png")
-    """a .png for one grid, a .npz for arrays, a folder for single .png files; of a table a .csv"""
+    """a .png for one grid, a .gif or .webp for a film of the denoising, a .npz for arrays, a folder for single .png
+    files, which goes on where it was stopped; of a table a .csv"""
+    by: Literal["label"] | None = None
+    """label: as many of each, at least --n in all, in a folder for each, which ebb train reads"""
+    again: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """a picture of ebb to make again, by what it says of itself; nothing else is asked for then but RUN and --out"""
     compile: bool = False
     """compile the steps: a minute first, then faster; for thousands of samples"""
     explain: bool = False
@@ -44,14 +51,30 @@ class Sample:
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 
     def __call__(self, console: Console, given: set[str]) -> None:
-        """Sample and write."""
+        """Sample and write, or make again what a picture says."""
+        if self.again is None:
+            self.make(console)
+            return
+        from ebb.cli.again import again
+
+        if others := sorted(given - {"from", "out"}):
+            raise UsageError(
+                f"--{others[0].replace('_', '-')} stands beside --from, and {self.again} says how it was made",
+                f"for another, change its command, which is shown by: {command('show', self.again)}",
+            )
+        again(self.again, self.run, self.out if "out" in given else None, console)
+
+    def make(self, console: Console, only: int | None = None) -> None:
+        """Sample and write; `only` one of them, into a folder."""
         from ebb.edit.samples import Prompt, sample_to
 
+        if self.run is None:
+            raise UsageError("there is nothing to sample from", "name a run: ebb sample RUN, or a picture: --from FILE")
         if self.explain:
             from ebb.evaluate.explain import explained
 
             shown(explained(self.run, self.text, self.out, self.n, self.seed, **asdict(self.how)), console)
-        asked = (self.label, self.text, self.numbers, self.beside, self.together, self.regions)
+        asked = (self.label, self.text, self.numbers, self.beside, self.together, self.regions, self.by == "label")
         prompt, how = Prompt(self.n, self.seed, *asked), asdict(self.how)
         with Reader(console) as reader:
-            sample_to(self.run, self.out, prompt, progress=reader.show, compile=self.compile, **how)
+            sample_to(self.run, self.out, prompt, progress=reader.show, compile=self.compile, only=only, **how)

@@ -13,10 +13,11 @@ import tyro
 from pydantic import BaseModel
 from rich.console import Console
 
+from ebb.cli.config import recipe_of
 from ebb.cli.form import Form
-from ebb.cli.output import LogKind, echo, reported, table
+from ebb.cli.output import echo, shown, table
 from ebb.errors import UsageError
-from ebb.recipe.document import fitting, from_yaml, validated
+from ebb.recipe.document import fitting, validated
 from ebb.recipe.recipe import Recipe, flat
 from ebb.terminal import command
 
@@ -34,27 +35,31 @@ class Train:
     fresh: bool = False
     """start anew, replacing a run of the same name"""
     base: Path | None = None
-    """a recipe or run.yaml to start from; options given here win"""
+    """a run or a recipe file to start from; options given here win"""
+    extend: str | None = None
+    """go on with a finished run for this long (30m), or for so many updates (500); what is better is kept"""
     dry_run: bool = False
     """make a few updates, a checkpoint and a sample, say what they cost, and keep nothing"""
-    log: LogKind = "text"
-    """text, or json: every event as a line of JSON on stdout, and nothing else"""
+    json: bool = False
+    """every event as a line of JSON on stdout, and nothing else there: words go to stderr"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Train, and say where the results are."""
         began = time.perf_counter()
         if {"steps", "budget"} <= given:
             raise UsageError("--steps and --budget both say how long to train", "give one of them")
-        asked = overlaid(None if self.base is None else from_yaml(self.base)[0], self.recipe, given)
+        asked = overlaid(None if self.base is None else recipe_of(self.base), self.recipe, given)
+        if self.dry_run and self.extend is not None:
+            raise UsageError(
+                "--dry-run measures a run from its beginning, and --extend goes on", "leave one of them out"
+            )
         if self.dry_run:
             self.rehearse(asked, console, began)
             return
         from ebb.verbs import learn
 
-        work = learn(self.source, asked, run=self.run, fresh=self.fresh, began=began)
-        folder = reported(work, console, self.log)
-        if self.log == "json":
-            return
+        work = learn(self.source, asked, run=self.run, fresh=self.fresh, began=began, extend=self.extend)
+        folder = shown(work, console, self.json)
         echo(console, f"report   {folder / 'report.html'}")
         echo(console, f"sample   {command('sample', folder, '--n', 16, '--out', 'samples.png')}")
         echo(console, advice(folder))
@@ -66,9 +71,7 @@ class Train:
 
         started = time.perf_counter() - (seconds_since_start() or 0.0)
         work = rehearse(self.source, asked, run=self.run, began=began, started=started)
-        found = reported(work, console, self.log)
-        if self.log == "json":
-            return
+        found = shown(work, console, self.json)
         table(console, as_rows(found), f"{self.source}, rehearsed")
         echo(console, "nothing was kept; without --dry-run the same command trains")
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from ebb.data.upright import upright, upright_size
 from ebb.errors import DataError
-from ebb.store.png import SETTINGS
+from ebb.store.png import inscription
 
 SUFFIXES = {
     ".png": "PNG", ".apng": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".webp": "WEBP",
@@ -148,7 +148,7 @@ def head(file: BufferedIOBase, suffix: str = ".png", small: int = 0) -> Head:
     would cost as much. Raises UnusableError."""
     with _opened(file) as image:
         colour = image.mode not in ("1", "L", "LA", "La", "F") and image.mode[0] != "I"
-        made = image.format == "PNG" and SETTINGS in image.info
+        made = inscription(image) is not None
         if image.width * image.height > small:
             width, height = upright_size(image, file)
             return Head(height, width, colour, made)

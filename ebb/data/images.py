@@ -19,12 +19,15 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ebb.data.pictures import to_unit
-from ebb.errors import UsageError
+from ebb.errors import DataError, UsageError
 from ebb.shapes import Float
 from ebb.store.failure import explained
 from ebb.store.place import beside_something, room_for, room_in
-from ebb.store.png import SETTINGS, made_by_ebb
+from ebb.store.png import DESCRIPTION, SETTINGS, inscription, made_by_ebb
 from ebb.store.write import replace_bytes
+
+WRITTEN = ("PNG", "GIF", "WEBP")
+"""The formats in which ebb writes pictures."""
 
 NUMBERED = re.compile(r"\d{6,}\.png")
 """The names of single pictures in a folder."""
@@ -32,14 +35,14 @@ NUMBERED = re.compile(r"\d{6,}\.png")
 LINES = 8
 """The most lines of a caption that a grid shows."""
 
-FORMS = {".png": "grid", ".npz": "arrays", ".csv": "table"}
+FORMS = {".png": "grid", ".npz": "arrays", ".csv": "table", ".gif": "film", ".webp": "film"}
 """What is written by the end of the name; any other name is a folder of single pictures, such as guidance_1.5."""
 
-SOME = {"grid": "a grid", "arrays": "arrays", "table": "a table"}
+SOME = {"grid": "a grid", "arrays": "arrays", "table": "a table", "film": "a film"}
 """The same in words."""
 
 OTHER_FILES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".avif", ".heic", ".bmp", ".tif", ".tiff", ".svg", ".pdf",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".avif", ".heic", ".bmp", ".tif", ".tiff", ".svg", ".pdf",
     ".eps", ".ps", ".ppm", ".pgm", ".ico", ".mp4", ".mov", ".webm", ".npy", ".pt", ".pth", ".safetensors",
     ".zip", ".tar", ".gz", ".json", ".yaml", ".txt", ".tsv", ".html",
 }  # fmt: skip
@@ -85,7 +88,7 @@ class Pixels:
 
     axes: ClassVar = ("channel", "height", "width")
     things: ClassVar = "images"
-    forms: ClassVar = ("grid", "arrays", "folder")
+    forms: ClassVar = ("grid", "arrays", "film", "folder")
 
     def unit(self, stored: Tensor) -> Float[Tensor, "n c h w"]:
         """0…255 as −1…1."""
@@ -128,24 +131,52 @@ def save_png(image: Image.Image, path: str | Path, settings: Mapping[str, Any]) 
     """Write a PNG whose text chunk `ebb` holds `settings` as JSON (read it back with `settings_of`)."""
     info = PngInfo()
     info.add_text(SETTINGS, json.dumps(dict(settings)))
-    path, made = Path(path), BytesIO()
+    made = BytesIO()
     image.save(made, format="PNG", pnginfo=info)
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    replace_bytes(path, made.getbuffer())
+    placed(Path(path), made)
+
+
+FRAME, LAST = 120, 1200
+"""Milliseconds for which a film shows a frame, and its last one."""
+
+
+def save_film(frames: Sequence[Image.Image], path: Path, settings: Mapping[str, Any]) -> None:
+    """Write pictures of one size as an endless film, a .gif or, without loss, a .webp, that holds `settings` as a PNG
+    does; a .gif has 256 colours a frame."""
+    made, text = BytesIO(), f"{SETTINGS} {json.dumps(dict(settings))}"
+    how = {"save_all": True, "loop": 0, "duration": [FRAME] * (len(frames) - 1) + [LAST]}
+    if path.suffix.lower() == ".gif":
+        frames = [frame if frame.mode == "L" else frame.quantize(256) for frame in frames]
+        frames[0].save(made, format="GIF", append_images=frames[1:], comment=text.encode(), **how)
+    else:
+        tags = Image.Exif()
+        tags[DESCRIPTION] = text
+        frames[0].save(made, format="WEBP", append_images=frames[1:], lossless=True, exif=tags, **how)
+    placed(path, made)
+
+
+def copy_png(source: Path, target: Path) -> None:
+    """Write a PNG once more without the settings that it carries, which name places of the machine."""
+    with Image.open(source, formats=["PNG"]) as image:
+        save_png(image.copy(), target, {})
 
 
 def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays, compressed."""
     made = BytesIO()
     np.savez_compressed(made, **arrays)  # type: ignore[arg-type]  # its own options have other types
+    placed(path, made)
+
+
+def placed(path: Path, made: BytesIO) -> None:
+    """Put a file that is whole in its place, with the folder that it lies in."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(path, made.getbuffer())
 
 
 def form(out: Path) -> str:
-    """What a name asks for: grid, arrays, table or folder."""
+    """What a name asks for: grid, film, arrays, table or folder."""
     return FORMS.get(out.suffix.lower(), "folder")
 
 
@@ -179,10 +210,22 @@ def writable(out: Path, forms: Sequence[str] = PICTURES.forms) -> None:
 
 
 def settings_of(path: str | Path) -> dict[str, Any]:
-    """The settings a PNG made by ebb carries; raises UsageError where there are none."""
-    with Image.open(path, formats=["PNG"]) as image:
-        text = getattr(image, "text", {}).get(SETTINGS)
-    if text is None:
-        raise UsageError(f"{path} carries no settings of ebb")
-    settings: dict[str, Any] = json.loads(text)
+    """The settings that a picture or film made by ebb carries. Raises DataError for a file that is not there or no
+    picture, UsageError for one that carries none."""
+    try:
+        with Image.open(path) as image:
+            text, kind = inscription(image), image.format
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {path}", "name a picture that ebb sample or ebb edit made") from error
+    except Exception as error:  # decoders raise nearly every type on damaged bytes
+        raise DataError(f"{path} is not a picture ebb can read", "name one that ebb sample or ebb edit made") from error
+    try:
+        settings = json.loads(text or "null")
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise UsageError(
+            f"{path} carries no settings of ebb, it is {'another' if kind in WRITTEN else 'a'} {kind}",
+            "they stand in the .png, .gif and .webp files that ebb writes, until another program saves them anew",
+        )
     return settings

@@ -10,7 +10,7 @@ from typing import Any
 
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.store.place import by_name
-from ebb.terminal import argument, command
+from ebb.terminal import argument, command, duration
 
 
 def removing(folder: Path) -> str:
@@ -59,12 +59,3 @@ def length_of(recipe: Recipe, last: Mapping[str, Any], steps: float | None = Non
     if not last.get("images") or not last.get("seconds"):
         return told
     return f"{told}, about {duration(images * last['seconds'] / last['images'])} at this run's speed"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words, in the unit that leaves one or two digits before the point: "40 seconds", "5 minutes"."""
-    for unit, size, most in (("second", 1, 90), ("minute", 60, 5400), ("hour", 3600, 172_800)):
-        if seconds < most:
-            whole = max(1, round(seconds / size))
-            return f"{whole} {unit}{'s' * (whole > 1)}"
-    return f"{seconds / 86_400:.0f} days"

@@ -9,8 +9,7 @@ from ebb.data.classes import IMBALANCE
 from ebb.doctor.data_beside import BESIDE_CHECKS
 from ebb.doctor.data_looks import LOOK_CHECKS
 from ebb.doctor.data_subject import ALIKE, MOST_HELD_OUT, DataSubject, Noted, some, worst
-from ebb.doctor.finding import Check, Finding, Suspect
-from ebb.errors import DataError
+from ebb.doctor.finding import Check, Finding, NothingToExamineError, Suspect
 from ebb.shapes import sides
 
 SKIPPED = (
@@ -173,8 +172,9 @@ def check_mislabelled(data: DataSubject) -> Finding | None:
     labels changed at random are wrong there as often as everywhere, since it never saw them. So the errors there are
     the share of wrong labels: 0.0 % on digits and on MNIST, and 5.0 % on both after 5 % were changed. Above DOUBTED it
     is said, if they are STUBBORN: at least half as frequent as among all images. Where images are too hard for the
-    classifier (of CIFAR-10 it knows 42 %) they are not, and nothing can be told: DataError. Labels that a class always
-    takes from one other look like a class and are not found. (The idea of confident learning, Northcutt et al. 2021.)
+    classifier (of CIFAR-10 it knows 42 %) they are not, and nothing can be told: NothingToExamineError. Labels that a
+    class always takes from one other look like a class and are not found. (The idea of confident learning, Northcutt
+    et al. 2021.)
     """
     if data.read.labels is None or len(data.read.names) < 2:
         return None
@@ -186,7 +186,7 @@ def check_mislabelled(data: DataSubject) -> Finding | None:
     if share <= DOUBTED:
         return None
     if share < STUBBORN * everywhere:
-        raise DataError(
+        raise NothingToExamineError(
             f"a small classifier agrees with {1 - everywhere:.0%} of the labels: it is too weak to judge them"
         )
     classes = data.read.names

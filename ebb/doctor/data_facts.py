@@ -51,8 +51,8 @@ def cropped(dataset: Dataset) -> str:
 
 
 def captioned(dataset: Dataset) -> str:
-    """How many pictures have a caption, and what of each source of captions could not be used."""
+    """How many pictures have a caption, and how much of each source of captions was used, with what was not."""
     s = dataset.summary
-    unused = [str(match) for match in s.matches if match.condition == "captions" and match.used < match.count]
+    sources = [str(match) for match in s.matches if match.condition == "captions"]
     have = f"{s.captions:,} of {s.count:,} images have one, {s.captions_distinct:,} different"
-    return "; ".join([f"captions: {have if s.captions else 'none found'}", *unused])
+    return "; ".join([f"captions: {have if s.captions else 'none found'}", *sources])

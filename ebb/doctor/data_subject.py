@@ -20,7 +20,7 @@ from torch import Tensor
 from ebb.data import scan
 from ebb.data.dataset import Dataset
 from ebb.data.reading import as_asked
-from ebb.doctor.finding import Finding, Severity, Suspect
+from ebb.doctor.finding import Finding, NothingToExamineError, Severity, Suspect
 from ebb.errors import DataError, UsageError
 from ebb.events import Progress, Sink, ignored
 from ebb.judge.features import fitted, probabilities
@@ -133,10 +133,10 @@ class DataSubject:
     @cached_property
     def leaks(self) -> tuple[NDArray[np.int64], int]:
         """Pairs [k, 2] of a held-out image and a training image that are alike or equal, closest first, and how many
-        held-out images were compared. DataError without held-out images."""
+        held-out images were compared. NothingToExamineError without held-out images."""
         dataset = self.read
         if dataset.held_out is None:
-            raise DataError("the data comes without a test set")
+            raise NothingToExamineError("the data comes without a test set")
         held = dataset.held_out.rows
         chosen = some(len(held), MOST_HELD_OUT)
         pairs = alike(held[chosen], dataset.rows)
@@ -145,13 +145,14 @@ class DataSubject:
     @cached_property
     def judged(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """(which images were judged [k], the probability of each class [k, classes] that a classifier gives them which
-        was trained on the other half). DataError where there are no labels, or too few images for a classifier."""
+        was trained on the other half). NothingToExamineError without labels, or with too few."""
         dataset = self.read
         if dataset.labels is None or len(dataset.names) < 2:
-            raise DataError("the images have no labels, or one for all")
+            raise NothingToExamineError("the images have no labels, or one for all")
         chosen = some(len(dataset.rows), MOST_JUDGED)
         if len(chosen) < max(LEAST_JUDGED, 20 * len(dataset.names)) or min(dataset.rows.shape[2:]) < 8:
-            raise DataError(f"{len(chosen)} images of {len(dataset.names)} classes are too few to judge labels by")
+            few = f"{len(chosen)} images of {len(dataset.names)} classes are too few to judge labels by"
+            raise NothingToExamineError(few)
         noted = np.zeros((len(chosen), len(dataset.names)))
         halves = np.arange(len(chosen)) % 2 == 0
         for half in (halves, ~halves):

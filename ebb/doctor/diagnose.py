@@ -29,6 +29,7 @@ from ebb.events import Progress, Sink, ignored
 from ebb.process.denoiser import Denoiser
 from ebb.recipe.recipe import FewStepRecipe
 from ebb.store.place import expanded
+from ebb.store.shared import ONE
 from ebb.store.write import replace_text
 from ebb.system.system import System, load
 from ebb.terminal import command
@@ -73,7 +74,9 @@ def diagnose(
 
 
 def names_data(where: str | Path) -> bool:
-    """Whether a name means data: it is neither a run nor a checkpoint."""
+    """Whether a name means data: it is neither a run nor a checkpoint, and was not exported."""
+    if expanded(where).suffix == ONE:
+        return False
     return not any((expanded(where) / file).is_file() for file in ("run.yaml", "manifest.json"))
 
 
@@ -112,7 +115,10 @@ def in_words_of(run: RunSubject, diagnosis: Diagnosis) -> Diagnosis:
         )
         for each in diagnosis.findings
     ]
-    return replace(diagnosis, findings=findings, unchecked=[in_terms(line, things) for line in diagnosis.unchecked])
+    unchecked, inapplicable = (
+        [in_terms(line, things) for line in lines] for lines in (diagnosis.unchecked, diagnosis.inapplicable)
+    )
+    return replace(diagnosis, findings=findings, unchecked=unchecked, inapplicable=inapplicable)
 
 
 def checks_of(run: RunSubject) -> list[Check[RunSubject]]:

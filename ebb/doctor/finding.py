@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from ebb.errors import EbbError, UsageError
+from ebb.errors import EbbError, Exit, UsageError
 from ebb.events import Progress, Sink, ignored
 from ebb.understand.wandering import Way
 
@@ -89,8 +89,8 @@ SPOKEN = 3
 class Diagnosis:
     """What was looked at and what was found, JSON-able through dataclasses.asdict.
 
-    `checked` names the checks that were made; `unchecked` those that could not be, each as "name: why". `facts` say in
-    words what was looked at.
+    `checked` names the checks that were made; `unchecked` those that could not be, `inapplicable` those for which there
+    is nothing to check, each as "name: why". `facts` say in words what was looked at.
     """
 
     subject: str
@@ -98,11 +98,19 @@ class Diagnosis:
     checked: list[str]
     findings: list[Finding]
     unchecked: list[str] = field(default_factory=list)
+    inapplicable: list[str] = field(default_factory=list)
     unkept: str = ""
     """why it could not be kept in the run"""
     way: Way | None = None
     """of a run, how its samples come about"""
     facts: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> Exit:
+        """What the command line ends with: an error was found, something could not be looked at, or neither."""
+        if any(finding.severity == "error" for finding in self.findings):
+            return Exit.ERROR
+        return Exit.UNCHECKED if self.unchecked else Exit.DONE
 
     @property
     def verdict(self) -> str:
@@ -125,6 +133,7 @@ class Diagnosis:
         end = [] if self.findings else [f"{self.subject}: nothing found in {len(self.checked)} checks"]
         unkept = [f"not kept: {self.unkept}"] if self.unkept else []
         left = [f"could not check {reason}" for reason in by_reason(self.unchecked)]
+        left += [f"nothing to check for {reason}" for reason in by_reason(self.inapplicable)]
         way = [str(self.way)] if self.way else []
         return "\n".join(found + end + left + way + unkept)
 
@@ -140,7 +149,7 @@ def by_reason(unchecked: Sequence[str]) -> list[str]:
 
 Check = Callable[[S], Finding | None]
 """`check_what_is_wrong(subject)`, or an object with a `name`: a finding, or None. Raises an EbbError that says why
-where it cannot tell."""
+where it cannot tell: NothingToExamineError where nobody could."""
 
 
 def called(check: Check[S]) -> str:
@@ -149,7 +158,7 @@ def called(check: Check[S]) -> str:
 
 
 class NothingToExamineError(UsageError):
-    """What is looked at has no such part, and needs none."""
+    """What is looked at has no such part, or too little of it to be judged, and need have no more."""
 
 
 class Round:
@@ -159,6 +168,7 @@ class Round:
         self.progress = progress
         self.checked: list[str] = []
         self.unchecked: list[str] = []
+        self.inapplicable: list[str] = []
         self.findings: list[Finding] = []
 
     def examine(self, subject: Callable[[], S], checks: Sequence[Check[S]], what: str) -> None:
@@ -166,7 +176,7 @@ class Round:
         try:
             found = subject()
         except NothingToExamineError as error:
-            self.unchecked.append(f"{what}: {reason(error)}")
+            self.inapplicable.append(f"{what}: {reason(error)}")
             return
         except Exception as error:  # whatever is wrong with one part, the others are still worth a look
             self.findings.append(missing(what, error))
@@ -176,6 +186,9 @@ class Round:
             self.progress(Progress(f"checking: {name}"))
             try:
                 finding = check(found)
+            except NothingToExamineError as error:
+                self.inapplicable.append(f"{name}: {reason(error)}")
+                continue
             except Exception as error:
                 self.unchecked.append(f"{name}: {reason(error)}")
                 continue
@@ -187,13 +200,17 @@ class Round:
         self.progress(Progress(f"looking at {what}"))
         try:
             return look()
+        except NothingToExamineError as error:
+            self.inapplicable.append(f"{what}: {reason(error)}")
+            return None
         except Exception as error:  # whatever keeps it from being seen, the findings are worth having
             self.unchecked.append(f"{what}: {reason(error)}")
             return None
 
     def diagnosis(self, subject: str, kind: Literal["run", "data", "model"]) -> Diagnosis:
         """All of it, in the order of `causes_first`."""
-        return Diagnosis(subject, kind, self.checked, causes_first(self.findings), self.unchecked)
+        found = causes_first(self.findings)
+        return Diagnosis(subject, kind, self.checked, found, self.unchecked, self.inapplicable)
 
 
 def missing(what: str, error: Exception) -> Finding:

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ebb.doctor.finding import Finding
+from ebb.doctor.finding import Finding, NothingToExamineError
 from ebb.doctor.model_subject import NSR, ModelSubject, dead, rms
 from ebb.doctor.remedies import Advice, longer
-from ebb.errors import DataError
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import Path
 from ebb.process.predict import PREDICTIONS, Prediction
@@ -63,8 +62,8 @@ def excess(model: ModelSubject) -> str:
     not.
 
     Of data of unknown deviation s nothing is assumed: with FARTHER times as much noise a right answer holds less, as
-    s²/ν, while of noise that is left in the share stays; between the two lies √(ν/ν'). DataError where the path ends
-    before twice as much.
+    s²/ν, while of noise that is left in the share stays; between the two lies √(ν/ν'). NothingToExamineError where
+    the path ends before twice as much.
     """
     nsr, path = NSR[-1], model.path
     share = noise_in(model, nsr)
@@ -77,7 +76,7 @@ def excess(model: ModelSubject) -> str:
         return said + right if abs(share) >= most + LEFT else ""
     farther = float(path.nsr(model.time(FARTHER * nsr))[0])
     if farther < 2 * nsr:
-        raise DataError(
+        raise NothingToExamineError(
             f"the path ends at {farther:.3g} times as much noise as data, too early to tell noise from data"
         )
     later = noise_in(model, farther)

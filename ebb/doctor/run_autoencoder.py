@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from ebb.doctor.finding import Check, Finding
+from ebb.doctor.finding import Check, Finding, NothingToExamineError
 from ebb.doctor.looks import fine_power
 from ebb.doctor.run_subject import RunSubject
 from ebb.encode.autoencoder import Autoencoder
-from ebb.errors import DataError
 from ebb.shapes import Float
 from ebb.understand.reconstruction import UNUSED
 
@@ -31,9 +30,9 @@ BLURRED = 0.5
 
 
 def codec_of(run: RunSubject) -> Autoencoder:
-    """The autoencoder that it trained; DataError where it trained none."""
+    """The autoencoder that it trained; NothingToExamineError where it trained none."""
     if run.system.space is None:
-        raise DataError("there is no autoencoder in this run")
+        raise NothingToExamineError("there is no autoencoder in this run")
     return run.system.space.autoencoder
 
 
@@ -75,13 +74,13 @@ def lighter(run: RunSubject) -> dict[str, object]:
 
 def check_dead_codes(run: RunSubject) -> Finding | None:
     """A codebook of which fewer than UNUSED are used by at least EACH vectors for each code, or whose perplexity is as
-    low; DataError where the data has too few vectors to tell."""
+    low; NothingToExamineError where the data has too few vectors to tell."""
     seen = run.restored
     if seen.reconstruction.codes is None:
         return None
     codes, vectors = seen.reconstruction.codes, places_of(run, seen.x) * len(seen.x)
     if vectors < EACH * codes.codes:
-        raise DataError(f"{vectors:,} vectors are too few to tell which of {codes.codes} codes are dead")
+        raise NothingToExamineError(f"{vectors:,} vectors are too few to tell which of {codes.codes} codes are dead")
     if codes.usage >= UNUSED and codes.perplexity >= UNUSED / 5 * codes.codes:
         return None
     fewer = max(2, 1 << int(np.log2(max(2.0, codes.perplexity))))

@@ -9,11 +9,11 @@ from torch import Tensor
 from ebb.data.images import to_pixels
 from ebb.data.modality import compared
 from ebb.data.pictures import batches
-from ebb.doctor.finding import Check, Finding
+from ebb.doctor.finding import Check, Finding, NothingToExamineError
 from ebb.doctor.looks import contrast, fine_share, variety
 from ebb.doctor.remedies import helping, longer, remedy, sampled_with
 from ebb.doctor.run_subject import FINE, FINER, RunSamples, RunSubject, chosen
-from ebb.errors import DataError, UsageError
+from ebb.errors import UsageError
 from ebb.judge.ensemble import load_ensemble
 from ebb.judge.features import Features, extract, vote
 from ebb.recipe.recipe import of_denoiser
@@ -86,11 +86,11 @@ def check_grey(run: RunSubject) -> Finding | None:
 def check_samples_alike(run: RunSubject) -> Finding | None:
     """Variety between samples below FLAT times the data's, or too many samples that are all but another (ALIKE).
 
-    Raises DataError where the data is one image.
+    Raises NothingToExamineError where the data is one image.
     """
     mine, real = run.drawn.samples, run.real
     if len(real) < 2:
-        raise DataError("the data is one image, so its samples should be alike")
+        raise NothingToExamineError("the data is one image, so its samples should be alike")
     spread, usual = variety(mine), variety(real)
     share, expected = crowded(mine, real)
     if spread >= FLAT * usual and share <= expected + ALIKE:
@@ -254,12 +254,12 @@ def check_out_of_range(run: RunSubject) -> Finding | None:
 def check_too_few_steps(run: RunSubject) -> Finding | None:
     """The distance to samples of the same noise in FINER times as many steps, as a share of that between two samples.
 
-    Above COARSE the run's own settings are still far from what the model would make. Raises UsageError for solvers
-    that add noise: theirs is another in another number of steps.
+    Above COARSE the run's own settings are still far from what the model would make. Raises NothingToExamineError for
+    solvers that add noise: theirs is another in another number of steps.
     """
     how = run.system.sampling
     if scheme_of(run.system.denoiser, how).stochastic:
-        raise UsageError(f"{how.solver} adds noise as it goes, so two numbers of steps cannot be compared")
+        raise NothingToExamineError(f"{how.solver} adds noise as it goes, so two numbers of steps cannot be compared")
     mine = run.drawn.samples[:FINE]
     gap, between = distance(mine, run.finer.samples), distance(mine, mine.roll(1, 0))
     if gap <= COARSE * between:
@@ -291,7 +291,7 @@ def check_memorised(run: RunSubject) -> Finding | None:
     if kept is None:
         dataset = run.dataset
         if dataset.held_out is None:
-            raise UsageError("no image was held out, so nothing says how close an unseen one may be")
+            raise NothingToExamineError("no image was held out, so nothing says how close an unseen one may be")
         unseen = dataset.held_out.rows[chosen(len(dataset.held_out.rows), UNSEEN)]
         made = dataset.modality.stored(run.drawn.samples)
         mine, known, new = (compared(dataset.modality, stored) for stored in (made, dataset.rows, unseen))
@@ -326,7 +326,7 @@ def check_labels_missing(run: RunSubject) -> Finding | None:
         return None
     seen, accuracy = judge(run)
     if accuracy < 0.5:
-        raise UsageError(f"the classifier is right in {accuracy:.0%} only")
+        raise NothingToExamineError(f"the classifier is right in {accuracy:.0%} only")
     voted = vote(seen, extract(seen, batches(to_pixels(run.drawn.samples))))
     names, counts = run.system.labels.names, np.bincount(run.asked)
     missing = {

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ebb.doctor.finding import Check, Finding
+from ebb.doctor.finding import Check, Finding, NothingToExamineError
 from ebb.doctor.remedies import WANTED, longer
 from ebb.doctor.run_subject import RunSubject
 from ebb.errors import EbbError, UsageError
@@ -75,14 +75,13 @@ def check_data_gone(run: RunSubject) -> Finding | None:
         f"{run.reading.what}; looked for is the fingerprint {run.document[1].get('fingerprint', '')[:12]}…",
         "it was moved, renamed, changed or deleted",
         f"{command('doctor', run.folder, '--data', 'PLACE')}, where it is now",
-        "error",
     )
 
 
 def losses_of(run: RunSubject) -> Array:
-    """The loss of each line, NaN where it is no number; raises UsageError for fewer than LINES lines."""
+    """The loss of each line, NaN where it is no number; raises NothingToExamineError for fewer than LINES lines."""
     if len(run.log) < LINES:
-        raise UsageError(f"the log has {len(run.log)} lines, and a course is told from {LINES} or more")
+        raise NothingToExamineError(f"the log has {len(run.log)} lines, and a course is told from {LINES} or more")
     return np.array([math.nan if e.get("loss") is None else float(e["loss"]) for e in run.log])
 
 
@@ -312,12 +311,12 @@ def dominant(by_level: LevelGradients) -> int:
 def check_overfitting(run: RunSubject) -> Finding | None:
     """A validation loss of the average that ends OVERFIT above its lowest, while the training loss fell.
 
-    Raises UsageError where the log has fewer than 3 validations.
+    Raises NothingToExamineError where the log has fewer than 3 validations.
     """
     name = "validation_ema"
     told = [i for i, e in enumerate(run.log) if isinstance(e.get(name), float)]
     if len(told) < 3:
-        raise UsageError("the log has no validation losses to compare", "they come with held-out images: see docs")
+        raise NothingToExamineError("the log has no validation losses to compare: they come with held-out images")
     course = np.array([run.log[i][name] for i in told])
     best, losses = int(course.argmin()), losses_of(run)
     width = max(5, len(losses) // 50)

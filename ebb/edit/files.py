@@ -16,18 +16,21 @@ from torch import Tensor
 from ebb.data.archive import Notes, folder, shown
 from ebb.data.arriving import arriving
 from ebb.data.decode import SUFFIXES, Head, Shape, UnusableError, cut_off, fit, picture_of, refused
-from ebb.data.images import form, grid, picture, save_npz, save_png, to_pixels, writable
+from ebb.data.images import form, grid, picture, save_film, save_npz, save_png, to_pixels, writable
 from ebb.data.listing import note_others, pictures_in, way_out
 from ebb.data.masks import HALF, read_mask
 from ebb.data.pictures import to_unit
+from ebb.edit.commission import sampling_options
 from ebb.edit.editor import Editor, Label
 from ebb.errors import DataError, UsageError
 from ebb.events import Message, Progress, Sink, noted
 from ebb.recipe.limits import whole
 from ebb.shapes import Float, sides
 from ebb.store.place import by_name
+from ebb.store.provenance import Provenance, public
 from ebb.system.sampler import Settings
 from ebb.system.system import load, locate
+from ebb.terminal import as_options
 
 Opened = Sequence[tuple[Path, Head, np.ndarray]]
 """Picture files, with what they are and their pixels."""
@@ -197,21 +200,39 @@ class Job:
         """`change(part, seed)` of what is given, a batch at a time, and written: a grid with a row for each of the m
         pictures before, itself first; or a folder; or arrays. Picture i is made from seed + i.
 
-        Every PNG carries its settings, and what there is to say `about` the edit, in its text chunk `ebb`, as those of
-        `ebb sample` do.
+        Every picture carries its settings, what there is to say `about` the edit, and what made it (`Provenance`), as
+        those of `ebb sample` do. Of `about`, "edit" is the verb, what is a path is named as it may be given away, and
+        all but "edit" and "factor" are options of the verb.
         """
+        about = about or {}
         own = {"run": by_name(self.run).name, "checkpoint": locate(self.run).name, **self.editor.sampling.model_dump()}
-        own, made = own | {"label": self.editor.label, **(about or {})}, list[Tensor]()
-        with arriving(self.out, len(given), self.progress) as some:
+        own, done = own | {"label": self.editor.label, **shareable(about)}, list[Tensor]()
+        origin, count = self.provenance(about, seed), len(given)
+        with arriving(self.out, count, self.progress) as some:
             for part in self.editor.parts(given):
-                made.append(change(part, (seed or 0) + len(some)))
-                for image in to_pixels(made[-1]):
-                    number = None if seed is None else seed + len(some)
-                    some.add(image, f"{len(some):06d}", own | {"seed": number})
+                done.append(change(part, (seed or 0) + len(some)))
+                for image in to_pixels(done[-1]):
+                    number, i = None if seed is None else seed + len(some), len(some)
+                    some.add(image, f"{i:06d}", own | {"seed": number} | origin.entry(count, i))
         if form(self.out) != "folder":
-            self.write(some.pixels, None if before is None else to_pixels(before), own | {"seed": seed})
-        self.progress(Message(f"{len(some)} images in {self.out}"))
-        return torch.cat(made)
+            own |= {"seed": seed} | origin.entry(count)
+            self.write(some.stored, None if before is None else to_pixels(before), own)
+        self.progress(Message(f"{count} images in {self.out}"))
+        return torch.cat(done)
+
+    def provenance(self, about: Mapping[str, Any], seed: int | None) -> Provenance:
+        """What makes an edit, as a command."""
+        options, files = {**about}, [path for value in about.values() for path in paths_in(value)]
+        verb, _ = options.pop("edit"), options.pop("factor", None)
+        pictures = shareable({"pictures": options.pop("pictures", ())})["pictures"]
+        label, sampling, hears = self.editor.label, self.editor.sampling, self.editor.system.conditioner
+        if label is None:  # then there is nothing to guide towards
+            sampling = sampling.model_copy(update={"guidance": 1.0})
+        elif "labels" not in options:
+            options |= {name: label for name in hears.about(label)}
+        options = shareable(options) | {"seed": seed} | sampling_options(sampling)
+        given = {name: value for name, value in options.items() if value != []}
+        return Provenance.of(f"edit {verb}", self.run, locate(self.run), [*pictures, *as_options(given)], files)
 
     def write(self, after: np.ndarray, before: np.ndarray | None, settings: dict[str, Any]) -> None:
         """All pictures in one file: arrays, or a grid."""
@@ -219,8 +240,33 @@ class Job:
             seed, first = settings["seed"], after[:0] if before is None else before
             seeds = np.array([] if seed is None else [seed + i for i in range(len(after))], np.int64)
             save_npz(self.out, {"images": after, "before": first, "seeds": seeds})
+        elif form(self.out) == "film":
+            save_film(film(after, before), self.out, settings | {"count": len(after)})
         else:
             save_png(sheet(after, before), self.out, settings | {"count": len(after)})
+
+
+def paths_in(value: Any) -> list[Path]:
+    """The paths of a value: itself, or those of a sequence."""
+    return [one for one in (value if isinstance(value, tuple) else [value]) if isinstance(one, Path)]
+
+
+def shareable(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON, paths among them as they may be given away."""
+
+    def plain(value: Any) -> Any:
+        return public(value) if isinstance(value, Path) else value
+
+    return {name: [*map(plain, value)] if isinstance(value, tuple) else plain(value) for name, value in about.items()}
+
+
+def film(after: np.ndarray, before: np.ndarray | None) -> list[Image.Image]:
+    """The pictures side by side, as they were and then version by version; one after the other where there is nothing
+    before."""
+    if before is None:
+        return [grid(image[None]) for image in after]
+    count = len(after) // len(before)
+    return [grid(some) for some in (before, *(after[version::count] for version in range(count)))]
 
 
 def sheet(after: np.ndarray, before: np.ndarray | None) -> Image.Image:

@@ -1,38 +1,36 @@
-"""Samples to files: a grid, single pictures or arrays, each with the settings that made it."""
+"""Samples that are asked for in the words of a command line, made ready for files."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ebb.data.arriving import arriving
 from ebb.data.decode import cut_off, read_picture
-from ebb.data.images import form, save_npz, save_png, writable
+from ebb.data.images import form, writable
 from ebb.data.masks import read_mask
-from ebb.data.modality import Modality
-from ebb.encode.labels import Labels
+from ebb.edit.commission import Commission, deliver, folder_of, sampling_options, turns
 from ebb.errors import UsageError
-from ebb.events import Message, Progress, Sink, ignored, noted
+from ebb.events import Message, Sink, ignored, noted
 from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
 from ebb.guide.named import surrounded
 from ebb.guide.region import regions as regional
 from ebb.recipe.limits import whole
+from ebb.recipe.recipe import Sampling
 from ebb.shapes import sides
 from ebb.store.place import by_name
-from ebb.store.write import replace_text
-from ebb.system.sampler import Request, Sampler, Settings
+from ebb.store.provenance import Provenance, public
+from ebb.system.sampler import Request, Settings
 from ebb.system.system import System, load, locate
-
-T = TypeVar("T")
+from ebb.terminal import as_options
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,8 @@ class Prompt:
 
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
     of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
-    `numbers_in`) and pictures `beside` are taken in turn too. Sample i is made from seed + i.
+    `numbers_in`) and pictures `beside` are taken in turn too. Sample i is made from seed + i. With `by_label` there are
+    as many of each label, at least `count` in all, each in the folder of its label.
     """
 
     count: int = 16
@@ -52,6 +51,7 @@ class Prompt:
     beside: Sequence[Path] = ()
     together: bool = False
     regions: Sequence[str] = ()
+    by_label: bool = False
 
 
 def sample_to(
@@ -61,65 +61,92 @@ def sample_to(
     *,
     progress: Sink = ignored,
     compile: bool = False,
+    only: int | None = None,
     **asked: Unpack[Settings],
 ) -> None:
-    """Sample from `run` into `out`: a .png grid, a .npz, a .csv table, or a folder of single .png
-    files, as its modality is written.
+    """Sample from `run` into `out`: a .png grid, a .gif or .webp film of the denoising, a .npz, a .csv table, or a
+    folder of single .png files, as its modality is written; with `only` that one sample alone, into a folder.
 
-    Every PNG carries its settings (run, checkpoint, label, text, numbers, pictures beside, seed and sampling) in its
-    text chunk `ebb`.
+    Every picture carries its settings (run, checkpoint, label, text, numbers, pictures beside, seed and sampling) and
+    what made it (`Provenance`) in its text chunk `ebb`.
     """
-    run, out, count, seed = Path(run), Path(out), whole("n", prompt.count), whole("seed", prompt.seed)
+    run, out = Path(run), Path(out)
     system = load(run)
+    if prompt.by_label:
+        prompt = balanced(prompt, system, out)
     writable(out, system.modality.forms)
-    label, text, regions = prompt.label, prompt.text, prompt.regions
-    said, shown = numbers_in(prompt.numbers), pictures_in(prompt.beside, system)
+    job = commissioned(run, system, prompt, system.settled(**asked), compile)
+    hint(system, prompt, progress)
+    deliver(job, out, progress, compiled=compile, only=only)
+    progress(Message(f"{len(job)} {job.things} in {out}"))
+
+
+def commissioned(run: Path, system: System, prompt: Prompt, sampling: Sampling, compiled: bool) -> Commission:
+    """The commission of what is prompted for, by some settings. Raises UsageError for what the system does not hear."""
+    count, seed = whole("n", prompt.count), whole("seed", prompt.seed)
+    label, text, regions, shown = prompt.label, prompt.text, prompt.regions, pictures_in(prompt.beside, system)
+    said = numbers_in(prompt.numbers)
     asked_for = {
-        "label": label,
+        "label": turns(system.labels.names, count) if prompt.by_label and label is None else label,
         "text": turns(text, count) or None,
         "numbers": {name: turns(values, count) for name, values in said.items()} or None,
         **{name: turns(files, count) for name, files in shown.items()},
     }
-    given = system.given(count, asked_for, seed)
-    hint(system, text, said, shown, regions, progress)
-    sampling = system.settled(**asked)
+    given, made = system.given(count, asked_for, seed), provenance(run, prompt, shown, sampling, compiled)
     settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
     guide: Guide | None = None
     if prompt.together or regions:
         guide = surrounded(sampling.guides, joined(system, text, sampling.guidance, regions))
         sampling = sampling.model_copy(update={"guidance": 1.0, "guides": ()})
         given["text"] = [None] * count
-    known = {"text": list(text), "numbers": said, "beside": shown, "regions": list(regions)}
+    named = {name: [*map(public, files)] for name, files in shown.items()}
+    known = {"text": list(text), "numbers": said, "beside": named, "regions": [*map(place_of, regions)]}
     settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})
     settings |= {"label": label, "seed": seed}
-    request = Request(given, count, sampling, seed)
-    make(system, Sampler(system, compiled=compile).parts(request, guide), request, out, settings, progress)
-    progress(Message(f"{count} {system.modality.things} in {out}"))
+    return Commission(system, Request(given, count, sampling, seed), guide, settings, made, prompt.by_label)
 
 
-def make(
-    system: System,
-    parts: Iterable[Tensor],
-    request: Request,
-    out: Path,
-    settings: dict[str, Any],
-    progress: Sink,
-) -> None:
-    """Write samples: into a folder each batch when it is made, else all in one file at the end."""
-    progress(Progress("sampling", 0, len(request)))
-    with arriving(out, len(request), progress) as some:
-        for x in parts:
-            for image in system.modality.stored(x):
-                name = f"{settings['seed'] + len(some):06d}"
-                some.add(image, name, single(len(some), request, settings))
-            progress(Progress("sampling", len(some), len(request)))
-    if form(out) != "folder":
-        write(out, system.modality, some.pixels, request, system.labels, settings)
+def provenance(
+    run: Path, prompt: Prompt, shown: Mapping[str, Sequence[str]], sampling: Sampling, compiled: bool
+) -> Provenance:
+    """What makes the samples of a prompt, with the pictures that are `shown` beside, as a command."""
+    files = [*map(Path, chain(*shown.values())), *filter(Path.is_file, map(Path, prompt.regions))]
+    options = {
+        "seed": prompt.seed,
+        "label": prompt.label,
+        "text": prompt.text or None,
+        "numbers": prompt.numbers or None,
+        "beside": [f"{name}={public(file)}" for name, each in shown.items() for file in each] or None,
+        "together": prompt.together or None,
+        "regions": [*map(place_of, prompt.regions)] or None,
+        "by": "label" if prompt.by_label else None,
+        "compile": compiled or None,
+    }
+    return Provenance.of("sample", run, locate(run), as_options(options | sampling_options(sampling)), files)
 
 
-def turns(given: Sequence[T], count: int) -> list[T]:
-    """What is given, in turn, for `count` images; nothing where nothing is given."""
-    return [given[i % len(given)] for i in range(count)] if given else []
+def balanced(prompt: Prompt, system: System, out: Path) -> Prompt:
+    """The prompt for as many of each label, in folders of their own or rows of a table.
+
+    Raises UsageError for what has no labels, for files that hold no label, for labels whose folders would be the same,
+    and as `writable` does for each of these.
+    """
+    names = system.labels.names
+    if not names:
+        raise UsageError("this model was trained without labels", "leave --by label out")
+    if form(out) not in ("folder", "table"):
+        raise UsageError(f"{out} has no place for labels", "name a folder with --out, in which each label has its own")
+    if len({folder_of(name).lower() for name in names}) < len(names):
+        raise UsageError(f"two labels would share a folder: {', '.join(names)}", "leave --by label out")
+    for name in names if form(out) == "folder" and out.is_dir() else ():
+        writable(out / folder_of(name), system.modality.forms)
+    turn = 1 if prompt.label is not None else len(names)
+    return replace(prompt, count=-(-whole("n", prompt.count) // turn) * turn)
+
+
+def place_of(region: str) -> str:
+    """A region as it may be given away: its words, or the name of its picture."""
+    return public(region) if Path(region).is_file() else region
 
 
 def numbers_in(numbers: Sequence[str]) -> dict[str, list[float]]:
@@ -159,49 +186,6 @@ def pictures_in(beside: Sequence[Path], system: System) -> dict[str, list[str]]:
             )
         found.setdefault(*((name, []) if name in names else (names[0], []))).append(file if name in names else one)
     return found
-
-
-def write(
-    out: Path, modality: Modality, stored: np.ndarray, request: Request, labels: Labels, settings: dict[str, Any]
-) -> None:
-    """Samples with what they were asked for in a file: arrays, a table, or a grid, with captions where texts differ."""
-    texts = [text or "" for text in request.given.get("text", ())]
-    names = request.given.get("label", [None] * len(stored)) if labels.names else ()
-    if form(out) == "arrays":
-        save_npz(out, modality.arrays(stored) | asked_of(len(stored), texts, names, labels, settings))
-    elif form(out) == "table":
-        replace_text(out, modality.table(stored, [name or "" for name in names]))
-    else:
-        turn = len(set(texts))
-        captions = texts if turn > 1 else ()
-        columns = turn * math.ceil(math.sqrt(len(stored)) / turn) if 1 < turn <= 8 else None  # a column for each
-        save_png(modality.sheet(stored, columns, captions), out, settings | {"count": len(stored)})
-
-
-def asked_of(
-    count: int, texts: Sequence[str], names: Sequence[str | None], labels: Labels, settings: dict[str, Any]
-) -> dict[str, np.ndarray]:
-    """What `count` samples were asked for, as arrays: labels by number, −1 where there is none."""
-    named, shown = settings.get("numbers", {}), settings.get("beside", {})
-    asked = {
-        "labels": np.array([-1 if name is None else labels.index(name) for name in names], np.int64),
-        "texts": np.array(texts if any(texts) else [], str),
-        "seeds": np.arange(count) + settings["seed"],
-        "numbers": np.array([turns(turn, count) for turn in named.values()]).T,
-        "number_names": np.array(list(named), str),
-        "beside": np.array([turns(files, count) for files in shown.values()], str).T,
-        "beside_names": np.array(list(shown), str),
-    }
-    return asked | ({"label_names": np.array(labels.names, str)} if labels.names else {})
-
-
-def single(i: int, request: Request, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of image i alone."""
-    label, text = (request.given[name][i] if name in request.given else None for name in ("label", "text"))
-    own = settings | {"seed": settings["seed"] + i, "label": label} | ({"text": text} if text else {})
-    for name in {"numbers", "beside"} & settings.keys():
-        own[name] = {each: turn[i % len(turn)] for each, turn in settings[name].items()}
-    return own
 
 
 def joined(system: System, texts: Sequence[str], scale: float, regions: Sequence[str] = ()) -> Guide:
@@ -253,17 +237,11 @@ def region(where: str, size: Sequence[int]) -> Tensor:
     return torch.from_numpy(found.marked / np.float32(255))
 
 
-def hint(
-    system: System,
-    texts: Sequence[str],
-    numbers: Mapping[str, Sequence[float]],
-    beside: Mapping[str, Sequence[str]],
-    regions: Sequence[str],
-    progress: Sink,
-) -> None:
+def hint(system: System, prompt: Prompt, progress: Sink) -> None:
     """Say which words of the prompts the model never heard, where it stops listening, which numbers lie beyond those
     that it was trained on, what was done about pictures beside, and what of pictures of regions it is that marks."""
-    hears = system.conditioner
+    hears, texts, regions = system.conditioner, prompt.text, prompt.regions
+    numbers, beside = numbers_in(prompt.numbers), pictures_in(prompt.beside, system)
     for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
         progress(Message(f"beyond what was heard: {what}"))
     for name, file in ((name, Path(file)) for name, files in beside.items() for file in files):

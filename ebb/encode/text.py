@@ -147,9 +147,10 @@ class Vocabulary:
         return b"".join(self._bytes[number] for number in numbers).decode("utf8", "replace").removeprefix(" ")
 
     def unseen(self, text: str) -> tuple[str, ...]:
-        """The words of a text, each once, that no caption had: what a model cannot know the meaning of."""
+        """The words of a text, each once, that no caption had: what a model cannot know the meaning of; none where the
+        captions' words were left out of it."""
         bare = dict.fromkeys(word.strip() for word in words(text))
-        return tuple(word for word in bare if word.isalnum() and word not in self.known)
+        return tuple(word for word in bare if word.isalnum() and word not in self.known) if self.known else ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists of the merges and the known words; `from_json` is the inverse."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
-from ebb.data.of_run import data_of
+from ebb.data.modality import compared, in_terms
+from ebb.data.of_run import data_of, trained_as
 from ebb.data.pictures import batches
 from ebb.errors import UsageError
 from ebb.evaluate import figures
@@ -22,21 +23,21 @@ from ebb.evaluate.drawn import Drawn
 from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.evaluate import (
     Measuring,
+    coarse,
     drawn_from,
     loaded,
     measuring,
-    of_pictures,
     old,
     settings_of,
 )
 from ebb.evaluate.figures import Distance, Pile, Sets
-from ebb.evaluate.judges import features_for
+from ebb.evaluate.judges import features_for, standing_of
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
 from ebb.judge import manifold, sliced
 from ebb.judge.distances import DEVIATES, Array, Rows, Statistic, averaged, estimate, once
 from ebb.judge.features import Features, extract, probabilities, vote
-from ebb.recipe.document import from_yaml
+from ebb.judge.possible import Standing
 from ebb.report.run_report import write_report
 from ebb.store.write import replace_text
 from ebb.system.requests import asked_for, labels_of
@@ -61,7 +62,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything of a comparison; `dataclasses.asdict` of it is JSON."""
+    """Everything of a comparison."""
 
     run: str
     other: str
@@ -72,6 +73,25 @@ class Comparison:
     warnings: list[str]
     settings: dict[str, Any]
     other_settings: dict[str, Any]
+    judge: Standing | None = None
+    """how far the classifiers that judged lie from what is possible"""
+
+    def facts(self) -> dict[str, Any]:
+        """What against-OTHER.json holds."""
+        return asdict(self) | {"verdict": self.verdict}
+
+    @property
+    def verdict(self) -> str:
+        """Which of the two is better by how many of the figures, in a sentence."""
+        says, names = [found.says for found in self.differences.values()], (self.run, self.other)
+        wins = {name: sum(text.startswith(f"{name} is better") for text in says) for name in names}
+        first, second = sorted(names, key=lambda name: -wins[name])
+        if not wins[first]:
+            return f"no figure of {len(says)} shows a difference between {first} and {second}"
+        rest = len(says) - wins[first] - wins[second]
+        return (
+            f"{first} is better by {wins[first]} of {len(says)} figures, {second} by {wins[second]}; {rest} cannot tell"
+        )
 
 
 def against(
@@ -96,10 +116,10 @@ def against(
     file = f"against-{other.resolve().name}.json"
     with measuring(run, file, "report.html", fresh=how.fresh) as mine, measuring(other, fresh=how.fresh) as others:
         yield from (*mine, *others)
-        ones = [of_pictures(loaded(folder, how.weights, **settings)) for folder in (run, other)]
+        ones = [loaded(folder, how.weights, **settings) for folder in (run, other)]
         dataset = data_of(run, how.data)
         comparable(run, len(dataset.rows))
-        seen, _ = yield from features_for(run, dataset, how.features, fresh=how.fresh)
+        seen, accuracy = yield from features_for(run, dataset, how.features, fresh=how.fresh)
         given = asked_for(ones[0].system, dataset, count, seed)
         labels = labels_of(ones[0].system, given, dataset)
         drawn = list[Drawn]()
@@ -111,10 +131,14 @@ def against(
         made_by = [settings_of(one, d, seed) for one, d in zip(ones, drawn, strict=True)]
         found, warnings = differences(*both(drawn, dataset, labels, seen, seed), names)
         warnings += [line for folder, d in zip((run, other), drawn, strict=True) for line in old(folder, d)]
-        result = Comparison(*names, count, seed, seen.name, found, warnings, *made_by)
-        replace_text(run / file, json.dumps(asdict(result), indent=1))
+        judge = standing_of(dataset, seen, accuracy)
+        warnings, things = [*warnings, *coarse(judge)], dataset.modality.things
+        warnings = [in_terms(line, things) for line in warnings]
+        found = {name: replace(one, says=in_terms(one.says, things)) for name, one in found.items()}
+        result = Comparison(*names, count, seed, seen.name, found, warnings, made_by[0], made_by[1], judge)
+        replace_text(run / file, json.dumps(result.facts(), indent=1))
         write_report(run)
-    yield Figure(file.removesuffix(".json"), asdict(result))
+    yield Figure(file.removesuffix(".json"), result.facts())
     yield Done(str(run))
     return result
 
@@ -123,15 +147,15 @@ def both(
     drawn: Sequence[Drawn], dataset: Dataset, labels: NDArray[np.int64] | None, seen: Features, seed: int
 ) -> tuple[Sets, Sets]:
     """The samples of both runs, each beside the same real images."""
-    count = len(drawn[0].rows)
+    real, *made = (compared(dataset.modality, rows) for rows in (dataset.rows, *(d.rows for d in drawn)))
+    count = len(made[0])
     truth = (None, None) if dataset.labels is None else split(dataset.labels, count, seed, dataset.apart)
     floor, reference = (
         Pile(part, of, extract(seen, batches(part)))
-        for part, of in zip(split(dataset.rows, count, seed, dataset.apart), truth, strict=True)
+        for part, of in zip(split(real, count, seed, dataset.apart), truth, strict=True)
     )
     one, two = (
-        Sets(Pile(d.rows, labels, extract(seen, batches(d.rows))), floor, reference, seen, seed, RESAMPLES)
-        for d in drawn
+        Sets(Pile(rows, labels, extract(seen, batches(rows))), floor, reference, seen, seed, RESAMPLES) for rows in made
     )
     return one, two
 
@@ -140,11 +164,11 @@ def same_data(run: Path, other: Path) -> None:
     """Raise UsageError unless these are two runs, trained on the same images."""
     if run.resolve() == other.resolve():
         raise UsageError(f"{run} cannot be compared with itself", "name another run: --against RUN2")
-    one, two = (from_yaml(folder / "run.yaml")[1] for folder in (run, other))
+    one, two = (trained_as(folder)[1] for folder in (run, other))
     if one["fingerprint"] != two["fingerprint"]:
+        there, here = (f"{about.get('data', '')} (fingerprint {about['fingerprint'][:12]}…)" for about in (two, one))
         raise UsageError(
-            f"{other} was trained on other images than {run}: {two['data']} (fingerprint {two['fingerprint'][:12]}…),"
-            f" not {one['data']} ({one['fingerprint'][:12]}…)",
+            f"{other} was trained on other images than {run}: {there}, not {here}",
             "compare runs of the same data at the same --data.size",
         )
 
@@ -262,4 +286,5 @@ def as_rows(found: Comparison) -> list[tuple[str, ...]]:
         (name, f"{d.value:.3g}", f"{d.other:.3g}", f"{d.difference:.3g} [{d.low:.3g}, {d.high:.3g}]", d.says)
         for name, d in found.differences.items()
     ]
-    return [*rows, *(("note", "", "", "", text) for text in found.warnings)]
+    judge = [] if found.judge is None else [("judge", "", "", "", found.judge.says)]
+    return [*rows, *judge, *(("note", "", "", "", text) for text in found.warnings)]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from ebb.data.dataset import Dataset
-from ebb.data.images import PICTURES
 from ebb.data.modality import compared, in_terms
 from ebb.data.of_run import data_of
 from ebb.errors import EbbError, ResourceError, UsageError
@@ -29,7 +28,9 @@ from ebb.events import Done, Event, Figure, Progress, Work
 from ebb.judge.matcher import Retrieval
 from ebb.judge.possible import Standing
 from ebb.judge.scene_reader import Agreement
+from ebb.report.card import write_figures
 from ebb.report.run_report import write_report
+from ebb.report.verdict import verdict
 from ebb.store.lock import MEASURED, held
 from ebb.store.place import room_for, room_in
 from ebb.store.write import replace_text
@@ -68,9 +69,10 @@ class Evaluated:
     steps: BySteps | None = None
 
     def facts(self) -> dict[str, Any]:
-        """What evaluation.json holds: the figures, and each of the other parts under its name."""
+        """What evaluation.json holds: the figures, each of the other parts under its name, and all in a sentence."""
         found = {name: asdict(part) for name, part in vars(self).items() if name != "figures" and part is not None}
-        return asdict(self.figures) | found
+        facts = asdict(self.figures) | found
+        return facts | {"verdict": verdict(facts)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,9 +214,10 @@ def saved(run: Path, found: Evaluated) -> Evaluated:
 
 
 def reported(run: Path, found: Evaluated) -> Work[Evaluated]:
-    """`found`, shown in the run's report; where that cannot be written, it says so."""
+    """`found`, shown in the run's report and card; where these cannot be written, it says so."""
     try:
         write_report(run)
+        write_figures(run, found.facts())
     except ResourceError as error:
         found = unkept(found, error)
     yield Done(str(run))
@@ -260,13 +263,6 @@ def settings_of(one: Loaded, drawn: Drawn, seed: int) -> dict[str, Any]:
     }
 
 
-def of_pictures(one: Loaded) -> Loaded:
-    """`one`, for what is made for pictures alone; UsageError for a system that makes anything else."""
-    if one.system.modality != PICTURES:
-        raise UsageError(f"{one.run} makes {one.system.modality.things}, no pictures", command("evaluate", one.run))
-    return one
-
-
 def as_table(found: Evaluated) -> list[tuple[str, str]]:
     """Rows (what, figure in plain words), for printing: the figures, then what else was found."""
     table = [row for row in figures_table(found.figures) if row[0] != "note"]
@@ -290,7 +286,7 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
             (
                 "captions",
                 f"{shown.share:.1%} of the samples show all that was asked{new}; {shown.things:.1%} of the things are"
-                f" there; of real scenes {shown.ceiling:.1%}",
+                f" there; real scenes score {shown.ceiling:.1%}",
             )
         )
     for what, one in (("trained", found.matched), ("unseen", found.matched_unseen)):
@@ -341,7 +337,7 @@ def steps_in_words(row: StepFigures) -> str:
 
 def matched_in_words(found: Retrieval) -> str:
     """The share of captions whose sample was found, beside what chance and real pictures give."""
-    real = "" if found.ceiling is None else f", real pictures {found.ceiling:.1%}"
+    real = "" if found.ceiling is None else f", real pictures score {found.ceiling:.1%}"
     chance = f"by chance {1 / found.among:.1%}"
     return f"{found.share:.1%} find their own sample among {found.among} ({chance}{real}); {found.count:,} captions"
 

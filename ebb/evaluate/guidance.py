@@ -108,7 +108,7 @@ class Choice:
         return {"attempts": attempts, "chosen": chosen, "because": self.because, "about": self.about}
 
 
-def choose_guidance(run: str | Path) -> Work[Choice | None]:
+def choose_guidance(run: str | Path, data: str | None = None) -> Work[Choice | None]:
     """Try guidance on the run at `run` and keep what its samples are nearest to the data with, in sampling.json.
 
     The table is written to guidance.json and into the report. None where there is nothing to choose: a model that hears
@@ -120,7 +120,7 @@ def choose_guidance(run: str | Path) -> Work[Choice | None]:
     if not undecided(run, recipe, rest):
         return None
     one, time_left = loaded(run, "ema"), SHARE * spent(run, recipe)
-    if time_left < LEAST or not choosable(one.system, dataset := data_of(run)):
+    if time_left < LEAST or not choosable(one.system, dataset := data_of(run, data)):
         return None
     with measuring(run, "guidance.json", "sampling.json") as begun:
         yield from begun

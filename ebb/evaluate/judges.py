@@ -12,6 +12,7 @@ from ebb.judge.ensemble import SECONDS, Ensemble, load_ensemble, save_ensemble, 
 from ebb.judge.features import SIDE, Features, Labelled, Projections, RandomFeatures
 from ebb.judge.possible import Published, Standing, known, standing
 from ebb.judge.pretrained import pretrained
+from ebb.store.owned import is_run
 from ebb.store.place import by_name
 from ebb.terminal import command
 
@@ -64,8 +65,8 @@ def judged(dataset: Dataset) -> bool:
 
 
 def shared_file(run: Path, dataset: Dataset) -> Path:
-    """Where the classifiers of a run's data lie for other runs beside it."""
-    return by_name(run).parent / "judges" / f"{dataset.summary.fingerprint[:12]}.safetensors"
+    """Where the classifiers of a run's data lie for other runs beside it; of what was exported, in itself."""
+    return (by_name(run).parent if is_run(run) else run) / "judges" / f"{dataset.summary.fingerprint[:12]}.safetensors"
 
 
 def keep(found: tuple[Ensemble, float], fingerprint: str, mine: Path, shared: Path) -> None:

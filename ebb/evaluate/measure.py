@@ -223,10 +223,10 @@ def as_table(evaluation: Evaluation) -> list[tuple[str, str]]:
     for name, d in evaluation.distances.items():
         few = d.needs is not None and evaluation.n_samples < d.needs
         beyond = f"; to be trusted from {d.needs:,} samples on" if few else ""
-        table.append((name, f"{d.value:.3g} [{d.low:.3g}, {d.high:.3g}]; real against real {d.floor:.3g}{beyond}"))
+        table.append((name, f"{d.value:.3g} [{d.low:.3g}, {d.high:.3g}]; real ones score {d.floor:.3g}{beyond}"))
     if evaluation.label_accuracy is not None:
         ceiling = evaluation.classifier_accuracy
-        beside = "" if ceiling is None else f"; on real images the classifier is right in {ceiling:.1%}"
+        beside = "" if ceiling is None else f"; real ones score {ceiling:.1%}"
         table.append(("label accuracy", f"{evaluation.label_accuracy:.1%} show what was asked for{beside}"))
     table.append(("images", f"{evaluation.n_samples:,} samples, {evaluation.n_reference:,} real ones as reference"))
     table.append(("features", evaluation.features))

@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ebb.data.images import to_pixels
+from ebb.data.modality import compared
 from ebb.data.of_run import data_of
 from ebb.encode.conditioner import part
 from ebb.errors import EbbError
 from ebb.evaluate.compare import gap_of
 from ebb.evaluate.enough import comparable, countable
-from ebb.evaluate.evaluate import loaded, measuring, of_pictures
+from ebb.evaluate.evaluate import loaded, measuring
 from ebb.evaluate.sweep import RESAMPLES, Cell, Trial, trial_of
 from ebb.events import Done, Figure, Progress, Work
 from ebb.guide.named import guided
-from ebb.judge.distances import Array, estimate, too_few
+from ebb.judge.distances import Array, estimate
 from ebb.recipe.recipe import Sampling
 from ebb.report.run_report import write_report
 from ebb.sample.noise import START, Noise
@@ -122,7 +122,7 @@ def references(
     with measuring(run, FILE, "report.html") as begun:
         yield from begun
         began, dataset = time.perf_counter(), data_of(run, data)
-        one = of_pictures(loaded(run, "ema", precision=precision))
+        one = loaded(run, "ema", precision=precision)
         comparable(run, len(dataset.rows))
         trial = yield from trial_of(one, dataset, count, seed + APART)
         result = yield from measured_beside(run / FILE, trial, began)
@@ -151,8 +151,7 @@ def measured_beside(file: Path, trial: Trial, began: float) -> Work[References]:
                 if own is None:
                     raise
                 failed.append(f"{name}: {error}".splitlines()[0])
-        warnings = [line for line in [too_few(trial.count, trial.widest), *failed] if line]
-        about = trial.about(began) | {"weights": trial.one.sha256, "warnings": warnings}
+        about = trial.about(began) | {"weights": trial.one.sha256, "warnings": [*trial.warnings, *failed]}
         result = References(tuple(ways), trial.floor, about)
         replace_text(file, json.dumps(result.facts(), indent=1))
         yield Figure("references", result.facts())
@@ -204,14 +203,15 @@ def paired(trial: Trial, rows: Array, own: Array) -> tuple[float, float, float]:
     return estimate(gap, np.hstack([rows, own]), trial.reference, resamples=RESAMPLES, seed=trial.seed)
 
 
-def decided(trial: Trial, how: Sampling, shown: NDArray[np.uint8]) -> float:
+def decided(trial: Trial, how: Sampling, shown: NDArray[Any]) -> float:
     """The share of what tells samples apart that their starts decide, by drawing from the same starts once more."""
     system, count = trial.one.system, len(shown)
     scheme = scheme_of(system.denoiser, how).guided(*guided(how.guides, how.guidance, system.null()))
     cond = system.conditions(part(trial.given, 0, count), count)
     x = scheme.fresh(torch.empty(count, *system.inner, device=system.device), cond, redrawn(trial.seed, count))
-    again = to_pixels(Sampler(system).decoded(x))
-    return share_decided(shown.astype(np.float64), again.astype(np.float64))
+    again = system.modality.stored(Sampler(system).decoded(x))
+    one, other = (compared(system.modality, some).astype(np.float64) for some in (shown, again))
+    return share_decided(one, other)
 
 
 def share_decided(one: Array, again: Array) -> float:

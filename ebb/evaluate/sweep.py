@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,21 @@ import torch
 from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
-from ebb.data.images import to_pixels
+from ebb.data.modality import Modality, compared, in_terms
 from ebb.data.of_run import data_of
 from ebb.data.pictures import batches
 from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive
-from ebb.evaluate.evaluate import Loaded, loaded, measuring, of_pictures
-from ebb.evaluate.judges import features_for
+from ebb.evaluate.evaluate import Loaded, coarse, loaded, measuring
+from ebb.evaluate.judges import features_for, standing_of
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
 from ebb.guide.named import guided
 from ebb.judge.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
 from ebb.judge.features import Features, blocks, extract
+from ebb.judge.possible import Standing
 from ebb.process.times import GRIDS, Given
 from ebb.recipe.names import parse, spell
 from ebb.recipe.recipe import Sampling
@@ -57,7 +58,9 @@ FEW = 12
 WARM_UP = 64
 """Samples of the search, seeded from 2^32 on: none of them is measured."""
 
-SHOWN = 12
+SHOWN, POINTS = 12, 200
+"""Samples of a cell that are shown, and where each is a point of a drawing."""
+
 RESAMPLES = 100
 
 
@@ -72,8 +75,8 @@ class Cell:
     """network evaluations for each sample; guidance needs two a call"""
     seconds: float
     """for each sample"""
-    shown: NDArray[np.uint8]
-    """the first few samples, uint8 [n, c, h, w]"""
+    shown: NDArray[Any]
+    """the first few samples, as their modality stores them"""
 
     def facts(self) -> dict[str, Any]:
         """All but the samples, as JSON."""
@@ -92,6 +95,12 @@ class SweepResult:
     """95 % of the best cell's distance, by bootstrap"""
     floor: float
     about: dict[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """What sweep.json holds; the best and the chosen cell by their places."""
+        cells = [cell.facts() for cell in self.cells]
+        index = {"best": self.cells.index(self.best), "chosen": self.cells.index(self.chosen)}
+        return {"cells": cells, **index, "interval": self.interval, "floor": self.floor, "about": self.about}
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,7 @@ def sweep(
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
         began, dataset = time.perf_counter(), data_of(run, data)
-        one = of_pictures(loaded(run, "ema", precision=candidates.precision))
+        one = loaded(run, "ema", precision=candidates.precision)
         comparable(run, len(dataset.rows))
         system = one.system
         candidates.check(system)
@@ -175,10 +184,10 @@ def sweep(
         best, chosen = choose(cells)
         rows = next(rows for cell, rows in found if cell is best)
         low, high = bootstrap(trial.distance, rows, trial.reference, resamples=RESAMPLES, seed=seed)
-        warnings = [line for line in [too_few(count, trial.widest), overlapping(cells, best, high), *failed] if line]
-        about = trial.about(began) | {"kept": keep, "warnings": warnings}
+        notes = [overlapping(cells, best, high), *failed]
+        about = trial.about(began) | {"kept": keep, "warnings": [*trial.warnings, *filter(None, notes)]}
         result = SweepResult(tuple(cells), best, chosen, (max(low, 0.0), high), trial.floor, about)
-        store(run, result)
+        store(run, result, one.system.modality)
         yield Done(str(run))
         return result
 
@@ -195,6 +204,8 @@ class Trial:
     features: Features
     ceiling: float | None
     """how often the features' classifier is right about real images"""
+    judge: Standing | None
+    """how far that lies from what is possible"""
     floor: float
     """the distance of real images to real images"""
     reference: Array
@@ -203,13 +214,20 @@ class Trial:
         """The cell of a setting, and the features of its samples."""
         with counted(self.one.system.denoiser.network) as evaluations:
             began = time.perf_counter()
-            made = to_pixels(Sampler(self.one.system)(Request(self.given, self.count, how, self.seed)))
+            made = self.modality.stored(Sampler(self.one.system)(Request(self.given, self.count, how, self.seed)))
             took = time.perf_counter() - began
-        rows = extract(self.features, batches(made))
+        rows = extract(self.features, batches(compared(self.modality, made)))
         accuracy, _ = label_accuracy(self.features, rows, self.labels, None)
         cost = evaluations[0] / self.count
         distance = once(self.distance, rows, self.reference)
-        return Cell(how, distance, accuracy, cost, took / self.count, made[:SHOWN]), rows
+        return Cell(
+            how, distance, accuracy, cost, took / self.count, made[: SHOWN if len(self.modality.axes) > 1 else POINTS]
+        ), rows
+
+    @property
+    def modality(self) -> Modality:
+        """What the run's examples are."""
+        return self.one.system.modality
 
     @property
     def distance(self) -> Statistic:
@@ -221,10 +239,22 @@ class Trial:
         """Features of the widest member of the judge."""
         return max(int(part.stop - part.start) for part in blocks(self.features))
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know of every distance of it."""
+        few = too_few(self.count, self.widest)
+        return [in_terms(line, self.modality.things) for line in (*([few] if few else []), *coarse(self.judge))]
+
     def about(self, began: float) -> dict[str, Any]:
         """The circumstances, as JSON."""
         about = {"run": by_name(self.one.run).name, "checkpoint": self.one.checkpoint, "count": self.count}
-        about |= {"seed": self.seed, "features": self.features.name, "classifier_accuracy": self.ceiling}
+        about |= {
+            "things": self.modality.things,
+            "seed": self.seed,
+            "features": self.features.name,
+            "classifier_accuracy": self.ceiling,
+        }
+        about |= {"judge": None if self.judge is None else asdict(self.judge)}
         about |= {"threads": torch.get_num_threads(), "minutes": round((time.perf_counter() - began) / 60, 1)}
         return about
 
@@ -233,10 +263,11 @@ def trial_of(one: Loaded, dataset: Dataset, count: int, seed: int, *, seconds: f
     """`count` samples of a run, to be held against its images by classifiers of `seconds` of work or more."""
     features, ceiling = yield from features_for(one.run, dataset, seconds=seconds)
     given = asked_for(one.system, dataset, count, seed)
-    parts = split(dataset.rows, count, seed, dataset.apart)
+    parts = split(compared(dataset.modality, dataset.rows), count, seed, dataset.apart)
     floor, reference = (extract(features, batches(part)) for part in parts)
     real, labels = once(distance_in(features), floor, reference), labels_of(one.system, given, dataset)
-    return Trial(one, given, labels, count, seed, features, ceiling, real, reference)
+    judge = standing_of(dataset, features, ceiling)
+    return Trial(one, given, labels, count, seed, features, ceiling, judge, real, reference)
 
 
 def tried(settings: Sequence[Sampling], trial: Trial) -> Work[tuple[list[tuple[Cell, Array]], list[str]]]:
@@ -291,17 +322,15 @@ def overlapping(cells: Sequence[Cell], best: Cell, high: float) -> str | None:
     )
 
 
-def store(run: Path, result: SweepResult) -> None:
+def store(run: Path, result: SweepResult, modality: Modality) -> None:
     """sweep.json, sweep.html, sweep.png and, for `ebb sample` to start from, sampling.json where it is kept."""
-    cells = [cell.facts() for cell in result.cells]
-    index = {"best": result.cells.index(result.best), "chosen": result.cells.index(result.chosen)}
-    figures = {"interval": result.interval, "floor": result.floor, "about": result.about}
-    replace_text(run / "sweep.json", json.dumps({"cells": cells, **index, **figures}, indent=1))
-    write_page(run, cells, [cell.shown for cell in result.cells], index, figures)
+    facts = result.facts()
+    replace_text(run / "sweep.json", json.dumps(facts, indent=1))
+    write_page(run, facts, [modality.sheet(cell.shown, len(cell.shown)) for cell in result.cells])
     if not result.about["kept"]:
         return
     because = (
-        f"the fewest evaluations within {NEAR - 1:.0%} of the smallest distance of {len(cells)} settings, on"
+        f"the fewest evaluations within {NEAR - 1:.0%} of the smallest distance of {len(result.cells)} settings, on"
         f" {result.about['count']} samples of {result.about['checkpoint']}"
     )
     chosen = {"sampling": result.chosen.sampling.model_dump(), "because": because}

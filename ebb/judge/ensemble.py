@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ebb.errors import DamagedError, UsageError
@@ -22,6 +21,7 @@ from ebb.judge.fit import Fitted, fit
 from ebb.judge.possible import QUARTER, known
 from ebb.judge.residual_classifier import ResidualClassifier
 from ebb.shapes import Float, Int
+from ebb.store.tensors import save_tensors
 from ebb.store.write import replacing
 
 Member: TypeAlias = ImageClassifier | ResidualClassifier
@@ -195,9 +195,8 @@ def save_ensemble(path: Path, ensemble: Ensemble, accuracy: float, fingerprint: 
         "fewer": repr(ensemble.trained.fewer),
         "fingerprint": fingerprint,
     }
-    tensors = {name: tensor.contiguous() for name, tensor in ensemble.classifiers.state_dict().items()}
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata=facts)
+        save_tensors(ensemble.classifiers.state_dict(), partial, facts)
 
 
 def load_ensemble(path: Path, fingerprint: str, of: type[Member] = ResidualClassifier) -> tuple[Ensemble, float] | None:

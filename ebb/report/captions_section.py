@@ -16,24 +16,23 @@ Facts = Mapping[str, Any]
 
 def captions(facts: Facts, run: Path, album: Album) -> str:
     """What a judge reads in samples of scenes, or how often a matcher finds a caption's sample, and some of them."""
-    rows = list[tuple[str, str]]()
+    rows = list[tuple[str, str, str, str]]()
     if seen := facts.get("agreement", facts.get("obeyed")):  # "obeyed" in former evaluations
         rows += [
-            ("samples that show all that was asked", f"{seen['share']:.1%}"),
-            ("things asked for that are there", f"{seen['things']:.1%}"),
-            ("real scenes that the judge reads right", f"{seen['ceiling']:.1%}"),
+            ("samples that show all that was asked", f"{seen['share']:.1%}", "", f"{seen['ceiling']:.1%}"),
+            ("things asked for that are there", f"{seen['things']:.1%}", "", ""),
         ]
-        rows += [] if seen["novel"] is None else [("of pairs that never met in training", f"{seen['novel']:.1%}")]
+        new = seen["novel"]
+        rows += [] if new is None else [("of pairs that never met in training", f"{new:.1%}", "", "")]
     for name, what in (("matched", "trained captions"), ("matched_unseen", "unseen captions")):
         if one := facts.get(name):
-            rows += [
-                (f"{number(one['count'])} {what} that find their sample among {one['among']}", f"{one['share']:.1%}")
-            ]
-            rows += [] if one["ceiling"] is None else [("of their real pictures", f"{one['ceiling']:.1%}")]
+            line = f"{number(one['count'])} {what} that find their sample among {one['among']}"
+            real = "" if one["ceiling"] is None else f"{one['ceiling']:.1%}"
+            rows.append((line, f"{one['share']:.1%}", f"{1 / one['among']:.1%}", real))
     if not rows:
         return words(facts.get("words", {}))
     sheet = album.picture(run / "evaluation" / "captions.png", "Pictures that were not trained on, and below samples")
-    return table(("", ""), rows) + f"{sheet}\n" + words(facts.get("words", {}))
+    return table(("", "samples", "by chance", "real images"), rows) + f"{sheet}\n" + words(facts.get("words", {}))
 
 
 def words(facts: Facts) -> str:

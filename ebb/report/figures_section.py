@@ -4,41 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from ebb.judge.distances import wilson
 from ebb.report.page import Markup, fold, number, table
 from ebb.report.plot import bars, beside, columns
+from ebb.report.verdict import following, verdict
 
 Facts = Mapping[str, Any]
 
 AIM = {"low": "smaller is better", "high": "larger is better", "half": "one half is best"}
 
 
-def glance(evaluation: Facts) -> str:
-    """The few figures one looks at first, as tiles."""
+def glance(evaluation: Facts, run: Path) -> str:
+    """The verdict with the next command, and the few figures one looks at first, as tiles."""
+    said = verdict(evaluation)
+    after = f"; next: <code>{escape(following(evaluation, run))}</code>"
+    first = f'<p class="verdict"><b>{escape(said)}</b>{after}</p>\n' if said else ""
     distances, cost = evaluation.get("distances", {}), evaluation.get("cost", {})
     tiles = []
     for name in ("Fréchet distance", "precision", "recall"):
         if name in distances:
             d = distances[name]
-            beneath = f"real images: {number(d['floor'])}"
+            beneath = f"real images score {number(d['floor'])}"
             if name == "Fréchet distance" and "latent_floor" in evaluation:
                 beneath += f"; through the latents: {number(evaluation['latent_floor']['reached'])}"
             tiles.append((name, number(d["value"]), beneath))
     if evaluation.get("label_accuracy") is not None:
         ceiling = evaluation.get("classifier_accuracy")
-        beneath = "" if ceiling is None else f"real images: {ceiling:.1%}"
+        beneath = "" if ceiling is None else f"real images score {ceiling:.1%}"
         tiles.append(("label accuracy", f"{evaluation['label_accuracy']:.1%}", beneath))
     if evaluation.get("likelihood"):
         bits = evaluation["likelihood"]
         tiles.append(("likelihood", f"{bits['value']:.2f}", str(bits["unit"])))
     if cost:
         tiles.append(("a sample", f"{1000 * cost['seconds']:.3g} ms", f"{number(cost['evaluations'])} evaluations"))
-    return "".join(
+    drawn = "".join(
         f"<div><small>{escape(name)}</small><b>{escape(value)}</b><small>{escape(beneath)}</small></div>"
         for name, value, beneath in tiles
     )
+    return first + (f'<div class="tiles">{drawn}</div>\n' if drawn else "")
 
 
 def figures(evaluation: Facts, comparisons: Sequence[Facts]) -> str:
@@ -78,7 +84,7 @@ def figures(evaluation: Facts, comparisons: Sequence[Facts]) -> str:
 
 def seen_by(evaluation: Facts) -> str:
     """The features, and how good the classifiers are that judged, beside what is possible."""
-    says = evaluation.get("judge", {}).get("says")
+    says = (evaluation.get("judge") or {}).get("says")
     return f"features: {evaluation.get('features')}" + (f"; {says}" if says else "")
 
 
@@ -135,8 +141,8 @@ def compared(comparison: Facts) -> str:
     return (
         f"<h3>Against {escape(other)}</h3>\n"
         + table(("", one, other, "difference, 95 % interval", "that is"), rows)
-        + f'<p class="soft">{number(comparison["count"])} samples of each, the same seeds and labels.</p>\n'
-        + fold("Settings that differ", table(("setting", one, other), differ))
+        + f'<p class="soft">{number(comparison["count"])} samples of each, the same seeds and labels; '
+        f"{escape(seen_by(comparison))}.</p>\n" + fold("Settings that differ", table(("setting", one, other), differ))
     )
 
 

@@ -31,7 +31,9 @@ def findings(facts: Facts, exhibit: Callable[[Facts], str] = nothing) -> str:
         for f in facts["findings"]
     ]
     unsure = "".join(
-        f'<p class="soft">Could not check {escape(text)}</p>\n' for text in by_reason(facts.get("unchecked", []))
+        f'<p class="soft">{what} {escape(text)}</p>\n'
+        for name, what in (("unchecked", "Could not check"), ("inapplicable", "Nothing to check for"))
+        for text in by_reason(facts.get(name, []))
     )
     calm = f"<p>Nothing found in {len(facts['checked'])} checks.</p>\n"
     return "".join(parts or [calm]) + unsure

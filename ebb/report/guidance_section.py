@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from ebb.report.figures_section import seen_by
 from ebb.report.page import number, table
 
 Facts = Mapping[str, Any]
@@ -32,5 +33,5 @@ def guidance(facts: Facts) -> str:
         f"<p>{escape(str(facts['because']))}.</p>\n"
         + table(heads, rows)
         + f'<p class="soft">{number(about["count"])} samples of each, the same labels and seeds, against real images;'
-        f" {number(about['seconds'])} s in all.</p>\n"
+        f" {number(about['seconds'])} s in all; {escape(seen_by(about))}.</p>\n"
     )

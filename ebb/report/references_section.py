@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from ebb.report.figures_section import seen_by
 from ebb.report.page import number, table
 
 Facts = Mapping[str, Any]
@@ -33,7 +34,7 @@ def references(facts: Facts) -> str:
     return (
         table(head, rows)
         + f'<p class="soft">{number(about["count"])} samples each of {escape(about["checkpoint"])}, the same seeds and'
-        f" labels; real images against real images {facts['floor']:.4f}; features: {escape(about['features'])};"
+        f" labels; real images score {facts['floor']:.4f}; {escape(seen_by(about))};"
         f" {about['threads']} threads. A start decides a share of what tells two samples apart: the rest is drawn"
         " on the way, and has to turn too for samples to lie between two others.</p>\n"
         + "".join(f'<p class="warn">{escape(str(text))}</p>\n' for text in about["warnings"])

@@ -30,7 +30,15 @@ Facts = Mapping[str, Any]
 
 
 def write_report(run: str | Path) -> Path:
-    """Write `report.html` into the run folder from what lies in it, and return its path.
+    """Write `report.html` into the run folder from what lies in it, and return its path; the errors are those of
+    `drawn`."""
+    target = Path(run) / "report.html"
+    replace_text(target, drawn(run))
+    return target
+
+
+def drawn(run: str | Path) -> str:
+    """The page about a run, of what lies in its folder.
 
     Read are run.yaml, env.json, data.json, choices.json, log.jsonl, guard.json, samples/*.png, evaluation.json,
     against-*.json, references.json, doctor.json, guidance.json and evaluation/closest.png; what is absent is not shown,
@@ -39,9 +47,7 @@ def write_report(run: str | Path) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise UsageError(f"expected the folder of a run, got {run}", "give the folder that holds run.yaml")
-    target = run / "report.html"
-    replace_text(target, page(run.resolve().name, body(run)))
-    return target
+    return page(run.resolve().name, body(run))
 
 
 def body(run: Path) -> str:
@@ -72,7 +78,7 @@ def body(run: Path) -> str:
         ("Data", lambda: _data(data)),
         ("How to repeat it", lambda: _repeat(config, choices, env)),
     ]
-    top = _head(run, config, data, log, damaged, _drawn("The head", lambda: glance(evaluation)))
+    top = _head(run, config, data, log, damaged, _drawn("The head", lambda: glance(evaluation, run)))
     whole = top + "".join(section(title, _drawn(title, draw)) for title, draw in parts)
     return re.sub(r">[^<>]+<", lambda words: in_terms(words[0], things_of(data)), whole)
 
@@ -132,7 +138,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
 
 
-def _head(run: Path, config: str, data: Facts, log: list[Facts], damaged: list[str], tiles: str) -> str:
+def _head(run: Path, config: str, data: Facts, log: list[Facts], damaged: list[str], glanced: str) -> str:
     facts = [str(data["name"])] if "name" in data else []
     if log:
         last = log[-1]
@@ -144,8 +150,8 @@ def _head(run: Path, config: str, data: Facts, log: list[Facts], damaged: list[s
     return (
         f"<header><h1>{escape(run.resolve().name)}</h1>"
         + (f'<p class="soft">{escape(" · ".join(facts))}</p>' if facts else "")
+        + glanced
         + (f"<pre>{escape(line)}</pre>" if line else "")
-        + (f'<div class="tiles">{tiles}</div>' if tiles else "")
         + "".join(f'<p class="warn">{escape(name)} could not be read; its part is left out.</p>' for name in damaged)
         + "</header>\n"
     )

@@ -9,11 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ebb.data.images import grid, save_png
+from ebb.data.images import save_png
+from ebb.report.figures_section import seen_by
 from ebb.report.page import log_ticks, page, section, short, table
 from ebb.store.write import replace_text
 
@@ -25,23 +24,21 @@ WORDS = 330
 HUES = (205, 25, 145, 285, 55, 340, 100, 250)
 
 
-def write_page(
-    run: Path, cells: Sequence[Facts], shown: Sequence[NDArray[np.uint8]], index: Mapping[str, int], figures: Facts
-) -> None:
-    """sweep.html and sweep.png in the folder `run`: `cells` with their first samples `shown`, the positions of the
-    best and the chosen in `index`, and floor, interval and circumstances in `figures`."""
-    sheet = picture(cells, shown)
-    save_png(sheet, run / "sweep.png", dict(figures["about"]))
+def write_page(run: Path, facts: Facts, strips: Sequence[Image.Image]) -> None:
+    """sweep.html and sweep.png in the folder `run`, of what sweep.json holds and the first samples of each cell."""
+    cells, about = facts["cells"], facts["about"]
+    sheet = picture(cells, strips)
+    save_png(sheet, run / "sweep.png", dict(about))
     data = base64.b64encode((run / "sweep.png").read_bytes()).decode()
-    about, best, chosen = figures["about"], cells[index["best"]], cells[index["chosen"]]
-    low, high = figures["interval"]
+    best, chosen = cells[facts["best"]], cells[facts["chosen"]]
+    low, high = facts["interval"]
     role = "The default from now on" if about.get("kept", True) else "Measured only, and not kept"
     lead = (
         f"<header><h1>Sweep of {escape(about['run'])}</h1>"
         f'<p class="soft">{len(cells)} settings · {about["count"]:,} samples each · {escape(about["checkpoint"])} ·'
-        f" {about['minutes']} min on {about['threads']} threads</p></header>"
+        f" {about['minutes']} min on {about['threads']} threads · {escape(seen_by(about))}</p></header>"
         f"<p>Smallest Fréchet distance {best['distance']:.4f} [{low:.4f}, {high:.4f}] with {escape(name(best))}; real"
-        f" images against real images {figures['floor']:.4f}. {role}, the fewest evaluations within"
+        f" {about.get('things', 'images')} score {facts['floor']:.4f}. {role}, the fewest evaluations within"
         f" 5 % of it: <b>{escape(name(chosen))}</b> at {chosen['distance']:.4f}.</p>"
         + "".join(f'<p class="warn">{escape(text)}</p>' for text in about["warnings"])
     )
@@ -78,9 +75,8 @@ def name(cell: Facts) -> str:
     return f"{cell['solver']}, {times(cell)} times, {cell['steps']} steps, guidance {cell['guidance']:g}"
 
 
-def picture(cells: Sequence[Facts], shown: Sequence[NDArray[np.uint8]]) -> Image.Image:
+def picture(cells: Sequence[Facts], strips: Sequence[Image.Image]) -> Image.Image:
     """One row for each cell: its settings in words, then its samples, the same seeds in every row."""
-    strips = [grid(pixels, len(pixels)) for pixels in shown]
     wide, tall = WORDS + max(s.width for s in strips), max(s.height for s in strips)
     sheet = Image.new(strips[0].mode, (wide, tall * len(strips)), "white")
     pen = ImageDraw.Draw(sheet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ebb.data.of_run import whereabouts
 from ebb.errors import UsageError
 from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import FewStepRecipe, seconds
@@ -17,8 +18,8 @@ def beside(run: Path) -> Path:
     return run.with_name(f"{run.name}-few")
 
 
-def asked_of(run: Path, asked: FewStepRecipe) -> tuple[str, FewStepRecipe]:
-    """The data of a run, and what is asked for with a length; UsageError where there is no run."""
+def asked_of(run: Path, asked: FewStepRecipe, data: str | None = None) -> tuple[str, FewStepRecipe]:
+    """The data of a run, or where it is now, and what is asked for with a length; UsageError where there is no run."""
     file = run / "run.yaml"
     if not file.is_file():
         raise UsageError(f"there is no run {run}", "train one first: ebb train DATA")
@@ -26,4 +27,4 @@ def asked_of(run: Path, asked: FewStepRecipe) -> tuple[str, FewStepRecipe]:
     if asked.steps is None and asked.budget is None:
         budget = about.get("asked", {}).get("budget") or from_yaml(file)[0].budget or "10m"
         asked = asked.model_copy(update={"budget": f"{max(30, round(SHARE * seconds(budget)))}s"})
-    return str(about["data"]), asked
+    return whereabouts(run, about, data), asked

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +21,14 @@ import torch
 
 from ebb.data.dataset import Dataset
 from ebb.data.images import save_png
-from ebb.errors import DamagedError
+from ebb.errors import DamagedError, UsageError
 from ebb.events import Event, Message, Overview, RolledBack, Update, strict
 from ebb.recipe.document import from_yaml, to_yaml
 from ebb.recipe.recipe import Recipe, flat
 from ebb.store.origin import Origin
 from ebb.store.write import append_text, replace_text
 from ebb.system.system import System, locate
+from ebb.terminal import as_options, command
 
 
 def data_overview(dataset: Dataset, captions: bool = True) -> Iterator[Event]:
@@ -53,28 +54,38 @@ def data_overview(dataset: Dataset, captions: bool = True) -> Iterator[Event]:
             yield Message(f"{match}\n  → {match.advice}{silence}", warning=True)
 
 
-def chosen_for(recipe: Recipe, reasons: dict[str, str]) -> Overview:
-    """Every choice that was left open, and why it was made so."""
-    values = flat(recipe.model_dump(mode="json"))
-    rows = tuple((name, str(values[name]), reason) for name, reason in reasons.items())
-    return Overview("the recipe", rows, ("chosen", "value", "because"))
+def chosen_for(recipe: Recipe, reasons: Mapping[str, str], folder: Path) -> Overview:
+    """Every choice that was left open for a run in `folder`, and why it was made so, each reason once; first what the
+    newest other run beside it has otherwise."""
+    values, (name, before) = flat(recipe.model_dump(mode="json")), run_beside(folder, recipe.kind)
+    differ = {choice for choice in reasons if before and before.get(choice) != values[choice]}
+    first = {reason: at for at, reason in reversed([*enumerate(reasons.values())])}
+    rows, why = list[tuple[str, ...]](), dict[str, str]()
+    for choice in sorted(reasons, key=lambda choice: (choice not in differ, first[reasons[choice]])):
+        reason, other = reasons[choice], str(before.get(choice)) if choice in differ else ""
+        because = reason
+        if reason in why:  # right below it nothing is said, farther down where it stands
+            because = "" if reasons[rows[-1][0]] == reason else f"as {why[reason]}"
+        why.setdefault(reason, choice)
+        rows.append((choice, str(values[choice]), *([other] if differ else []), because))
+    return Overview("the recipe", tuple(rows), ("chosen", "value", *([name] if differ else []), "because"))
+
+
+def run_beside(folder: Path, kind: str) -> tuple[str, dict[str, Any]]:
+    """The name and the recipe, flat, of the newest other run of this kind in the folder that a run is in; nothing
+    without one."""
+    documents = [file for file in folder.parent.glob("*/run.yaml") if file.parent.name != folder.name]
+    for file in sorted(documents, key=lambda file: -file.stat().st_mtime):
+        with suppress(UsageError):
+            recipe, _ = from_yaml(file)
+            if recipe.kind == kind:
+                return file.parent.name, flat(recipe.model_dump(mode="json"))
+    return "", {}
 
 
 def origins_of(recipe: Recipe) -> list[Origin]:
     """The runs that a run of this recipe stands on, as they are now. Raises UsageError for one without a checkpoint."""
     return [Origin.of(run, role, locate(run)) for role, run in recipe.origins().items()]
-
-
-def words(asked: Recipe) -> list[str]:
-    """The options that ask for `asked`, as the command line takes them."""
-    out = []
-    for name, value in asked.asked().items():
-        if isinstance(value, bool):
-            group, _, leaf = name.rpartition(".")
-            out.append(f"--{name}" if value else f"--{group}.no-{leaf}")
-        else:
-            out += [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
-    return out
 
 
 def write_documents(
@@ -95,7 +106,7 @@ def write_documents(
     sheet = dataset.modality.sheet(dataset.rows[some], 5, captions)
     save_png(sheet, folder / "samples" / "data-grid.png", {"data": dataset.summary.name})
     rest = {
-        "command": shlex.join(["ebb", "train", data, *words(asked)]),
+        "command": command("train", data, *as_options(asked.asked())),
         "data": str(Path(data).resolve()) if Path(data).exists() else data,
         "fingerprint": dataset.summary.fingerprint,
         "asked": json.loads(json.dumps(asked.asked())),

@@ -65,10 +65,11 @@ GRID_SAMPLES = 40
 MOST_SHEETS = 10
 
 
-def rate_of(recipe: Recipe) -> WarmupDecay:
-    """The learning rate over the run."""
-    how = recipe.optimiser
-    rate = SCHEDULES[how.schedule](resolved(how.lr), resolved(recipe.steps), resolved(how.warmup))
+def rate_of(recipe: Recipe, start: int = 0) -> WarmupDecay:
+    """The learning rate over the run, or once more over what follows step `start` of one that goes on from there."""
+    how, steps, warmup = recipe.optimiser, resolved(recipe.steps), resolved(recipe.optimiser.warmup)
+    warmup = min(warmup, (steps - start) // 10) if start else warmup
+    rate = SCHEDULES[how.schedule](resolved(how.lr), steps, warmup, start=start)
     return replace(rate, decay=how.decay) if how.schedule == "level_then_fall" else rate
 
 
@@ -186,19 +187,19 @@ def sheet_seconds(recipe: Recipe, rate: float) -> float:
     return GRID_SAMPLES * FAMILIES[recipe.kind].calls(recipe) / (3 * rate)
 
 
-def undecided(recipe: Recipe) -> int:
-    """The updates at the beginning that do not depend on how many there are: the learning rate has not begun to fall.
+def undecided(recipe: Recipe, start: int = 0) -> int:
+    """The last update of those that do not depend on how many there are: the learning rate has not begun to fall.
 
-    0 where more than the rate depends on it.
+    0 where more than the rate depends on it. `start` as in `rate_of`.
     """
     steady = FAMILIES[recipe.kind].steady(recipe)
-    return min(rate_of(recipe).level, resolved(recipe.steps) - 1) if steady else 0
+    return min(rate_of(recipe, start).level, resolved(recipe.steps) - 1) if steady else 0
 
 
-def settled(recipe: Recipe, done: int, left: int) -> Recipe:
+def settled(recipe: Recipe, done: int, left: int, start: int = 0) -> Recipe:
     """The recipe with `left` updates more than the `done` ones, or the fewest that would not have changed these."""
     found = recipe.model_copy(update={"steps": done + left})
-    while (short := done - undecided(found)) > 0:
+    while (short := done - undecided(found, start)) > 0:
         found = found.model_copy(update={"steps": resolved(found.steps) + short})
     return found
 

@@ -25,6 +25,7 @@ from ebb.events import Work
 from ebb.recipe.document import from_yaml
 from ebb.recipe.groups import TextRecipe
 from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, of_denoiser
+from ebb.run.caches import latents_in, states_in
 from ebb.run.reflow import pairs_of
 from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
@@ -77,8 +78,8 @@ def prepared(
     def of(some: Dataset, part: str) -> Work[Examples]:
         ready: dict[str, Rows] = {}
         if isinstance(text, FrozenText):
-            folder = f"{dataset.summary.name}-{text.fingerprint[:8]}-{part}"
-            ready["text"] = yield from states_of(text, some, cache / "texts" / folder)
+            place = states_in(cache, dataset.summary.name, text.fingerprint, part)
+            ready["text"] = yield from states_of(text, some, place)
         conditions = conditions_of(conditioner, values_of(some), len(some.rows), ready)
         return replace(Examples(some.rows, unit=dataset.modality.unit), **conditions)
 
@@ -175,7 +176,7 @@ def latents_of(
 
     key = {"data": dataset.summary.examples, "shape": list(shape), "flip": recipe.data.flip}
     key["autoencoder"] = Origin.of(str(run), "autoencoder", locate(run)).sha256
-    place, count = cache / "latents" / f"{dataset.summary.name}-{run.name}", len(dataset.rows)
+    place, count = latents_in(cache, dataset.summary.name, run), len(dataset.rows)
     kept = yield from cached(place, key, count, made, what="encoding latents")
     return LatentSpace.of(autoencoder, *by_channel(kept["x0"])), kept
 

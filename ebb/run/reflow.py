@@ -22,6 +22,7 @@ from ebb.errors import UsageError
 from ebb.events import Work
 from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import DiffusionRecipe
+from ebb.run.caches import pairs_in
 from ebb.sample.noise import Noise
 from ebb.store.origin import Origin
 from ebb.store.shards import cached
@@ -59,7 +60,7 @@ def pairs_of(
         "weights": Origin.of(str(run), "teacher", locate(run)).sha256,
     }
     key |= {"seed": recipe.seed, "sampling": system.sampling.model_dump()}
-    kept = yield from cached(cache / "pairs" / run.name, key, count, made, what="drawing pairs of noise and sample")
+    kept = yield from cached(pairs_in(cache, run), key, count, made, what="drawing pairs of noise and sample")
     shape = system.inner
 
     def noise(index: np.ndarray) -> Tensor:

@@ -8,27 +8,29 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from ebb.data.dataset import Dataset
+from ebb.data.sources import named
 from ebb.errors import ResourceError, memory_is_full
 from ebb.events import Figure, Work
 from ebb.machine import best_device, matrix_rate, ready
-from ebb.recipe.recipe import DiffusionRecipe, Recipe, resolved
+from ebb.recipe.recipe import DiffusionRecipe, Recipe, resolved, seconds
 from ebb.run.build import Built, build, names_known, updates_of
 from ebb.run.folder import chosen_for, write_documents
 from ebb.run.inherited import inherited
 from ebb.run.meter import peak_memory_mb
-from ebb.run.plan import rate_of, resolve
+from ebb.run.plan import GRID_SAMPLES, rate_of, resolve
 from ebb.run.prepare import prepared
 from ebb.run.train import looked_at
 from ebb.store import checkpoint
 from ebb.store.place import by_name
 from ebb.system.families.family import autocast_of
+from ebb.terminal import duration
 from ebb.understand.cost import gflop
 
 SPEND = 3.0
@@ -54,6 +56,8 @@ class Rehearsal:
     """wall-clock time of the run; None where the updates were asked for by number"""
     passes: float
     """over the data, in `steps` updates"""
+    seconds: float
+    """of the whole run: its budget, or what its updates and sheets of samples take at the speed that was measured"""
     first_update: float
     """seconds from the start of the command until the first update was made"""
     timed: int
@@ -111,11 +115,13 @@ def rehearse(
         dataset = yield from looked_at(data, asked, folder)
         learnt = yield from prepared(asked, dataset, device, folder)
         recipe, reasons = yield from resolve(asked, learnt, device, began)
-        yield chosen_for(recipe, reasons)
+        yield chosen_for(recipe, reasons, by_name(Path(run or Path("runs") / named(data))))
         with enough_memory(recipe):
             write_documents(folder / "run", recipe, asked, reasons, dataset, data)
             parts = build(recipe, learnt, device)
             found = measured(recipe, dataset, parts, folder / "run", started)
+            timed = asked.steps is None
+            found = replace(found, seconds=seconds(resolved(recipe.budget))) if timed else replace(found, budget=None)
             yield Figure("rehearsal", asdict(found))
             return found
 
@@ -139,6 +145,12 @@ def measured(recipe: Recipe, dataset: Dataset, parts: Built, folder: Path, start
         steps=steps,
         budget=recipe.budget,
         passes=steps * batch / dataset.summary.count,
+        seconds=made[0]
+        - started
+        + (steps - 1) * update
+        + resolved(recipe.sheets) * GRID_SAMPLES * (sampled - sampling) / SAMPLES
+        + sampling
+        - saving,
         first_update=made[0] - started,
         timed=len(took),
         examples_per_second=speed,
@@ -221,7 +233,9 @@ def as_rows(cost: Rehearsal) -> list[tuple[str, str, str]]:
     """The table that is printed: what, how much, and how it was measured."""
     place = f"CPU, {cost.threads} thread{'s' * (cost.threads > 1)}" if cost.device == "CPU" else cost.device
     within = f" in {cost.budget}" if cost.budget else ""
+    by = "its budget, from the start of the command" if cost.budget else "by the speed measured here"
     return [
+        ("duration", f"about {duration(cost.seconds)}", by),
         ("the run", f"{cost.passes:.3g} passes over the data", f"{cost.steps:,} updates of {cost.batch}{within}"),
         ("first update", f"{cost.first_update:.1f} s", "after the start of the command"),
         (

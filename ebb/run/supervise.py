@@ -50,32 +50,35 @@ ORDER = 2**62
 """The part of a step whose seed is that of the order after a rollback; the others are small numbers."""
 
 
-def follow(folder: Path, recipe: Recipe, parts: Built, log: Log, began: float | None = None) -> Iterator[Event]:
+def follow(
+    folder: Path, recipe: Recipe, parts: Built, log: Log, began: float | None = None, start: int = 0
+) -> Iterator[Event]:
     """Make the updates that are left, with a log, sheets of samples and checkpoints, and go back where it must be.
 
     Where the budget `began` at a time of `time.perf_counter`, the recipe's steps are a first guess. As long as nothing
-    depends on their number, which is until the learning rate falls, the speed so far corrects it.
+    depends on their number, which is until the learning rate falls, the speed so far corrects it. A run that was
+    finished at step `start` and goes on has its learning rate's course, its sheets and its validations once more then.
 
     Closed, it saves a checkpoint of the last update that it reported, as the first Ctrl-C does after the next one.
     """
-    with closing(supervised(folder, recipe, parts, log, began)) as events:
+    with closing(supervised(folder, recipe, parts, log, began, start)) as events:
         for event in events:
             log.read(event)
             yield event
 
 
-def supervised(folder: Path, recipe: Recipe, parts: Built, log: Log, began: float | None) -> Work[None]:
+def supervised(folder: Path, recipe: Recipe, parts: Built, log: Log, began: float | None, start: int) -> Work[None]:
     """What `follow` does, but for the log, of which it knows the last line."""
     steps, done = resolved(recipe.steps), parts.training.step
     before, seen = log.last.get("seconds", 0.0), parts.training.seen
     meter = Meter(steps, done, before, seen, recipe.optimiser.accumulate)
     with interruptible() as stopped:
-        course = Supervisor(folder, recipe, parts, log, GuardRecord(folder, done), meter)
-        while began is not None and undecided(course.recipe) - parts.training.step >= course.leg:
+        course = Supervisor(folder, recipe, parts, log, GuardRecord(folder, done), meter, start)
+        while began is not None and undecided(course.recipe, start) - parts.training.step >= course.leg:
             yield from course.train(stopped, parts.training.step + course.leg)
             course.settle(began)
-        if abs(course.steps - steps) > TELLING * steps:
-            yield Message(f"{course.steps:,} updates, where {steps:,} were planned: {course.pace}")
+        if abs(course.steps - steps) > TELLING * (steps - start):
+            yield Message(f"{course.steps - start:,} updates, where {steps - start:,} were planned: {course.pace}")
         yield from course.train(stopped, course.steps)
 
 
@@ -108,6 +111,8 @@ class Supervisor:
     log: Log
     guarded: GuardRecord
     meter: Meter
+    start: int = 0
+    """The step that it goes on from, of a run that was finished there."""
     skips: list[Skip] = field(default_factory=list, init=False)
     """The last updates that were not made."""
     saved: float = field(default_factory=lambda: time.monotonic(), init=False)
@@ -123,7 +128,12 @@ class Supervisor:
     @property
     def leg(self) -> int:
         """Updates between two looks at the clock; four at least, since fewer tell no speed."""
-        return max(4, min(self.steps // LEGS, undecided(self.recipe)))
+        return max(4, min((self.steps - self.start) // LEGS, undecided(self.recipe, self.start) - self.start))
+
+    @property
+    def sheets(self) -> list[int]:
+        """The steps after which a sheet of samples is drawn."""
+        return [self.start + step for step in sheet_steps(resolved(self.recipe.sheets), self.steps - self.start)]
 
     @property
     def loader(self) -> Loader:
@@ -140,12 +150,12 @@ class Supervisor:
 
     def settle(self, began: float) -> None:
         """Choose how many updates there are, from the speed of those that were made, and write it down."""
-        done, rate, before = self.parts.training.step, self.meter.speed(), self.steps
+        done, rate = self.parts.training.step, self.meter.speed()
         if rate is None:
             return
-        ahead = sum(number > done for number in sheet_steps(resolved(self.recipe.sheets), before))
+        ahead = sum(number > done for number in self.sheets)
         left = updates_within(self.recipe, remaining(resolved(self.recipe.budget), began), rate, ahead)
-        self.recipe = settled(self.recipe, done, left)
+        self.recipe = settled(self.recipe, done, left, self.start)
         things = self.parts.data.dataset.modality.things
         self.pace = f"{self.recipe.budget} at {rate:,.0f} {things}/s, measured up to update {done:,}"
         amend(self.folder, self.recipe, "steps", self.pace)
@@ -153,7 +163,7 @@ class Supervisor:
 
     def updates(self, until: int) -> Iterator[Step]:
         """The updates that are left until step `until`, at a rate that each rollback has lowered."""
-        rate, share = rate_of(self.recipe), SLOWER ** len(self.guarded.rollbacks)
+        rate, share = rate_of(self.recipe, self.start), SLOWER ** len(self.guarded.rollbacks)
         return updates_of(
             self.recipe, self.parts, steps=until, rate=lambda step: rate(step) * share, loader=self.loader
         )
@@ -163,9 +173,12 @@ class Supervisor:
 
         Most steps pass unseen. Those with a line of the log, a grid, a validation or a checkpoint are looked at first.
         """
-        sheets = sheet_steps(resolved(self.recipe.sheets), self.steps)
-        measured, probed = (of(self.recipe, self.parts) for of in (validation_steps, gradient_steps))
-        every = max(1, self.steps // 500)
+        sheets, ahead = self.sheets, self.steps - self.start
+        new = self.recipe.model_copy(update={"steps": ahead})
+        measured, probed = (
+            {self.start + step for step in of(new, self.parts)} for of in (validation_steps, gradient_steps)
+        )
+        every = max(1, ahead // 500)
         for step in self.updates(until):
             self.meter.note(step)
             number, signalled = step.number, stopped()
@@ -314,7 +327,7 @@ def restore(parts: Built, saved: Path) -> None:
             raise UsageError(
                 f"the autoencoder has been trained anew since {saved.name}", "start anew with its latents: --fresh"
             )
-    names = ("model", "ema", "optim", "rng", *["memory"] * (parts.memory is not None))
+    names = (*checkpoint.PARTS, *["memory"] * (parts.memory is not None))
     parts.restore({part: checkpoint.read(saved, part) for part in names})
 
 

@@ -16,19 +16,20 @@ from ebb.events import Done, Event, Message, Progress, Work, streamed
 from ebb.machine import best_device, ready
 from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat, resolved
-from ebb.report.run_report import write_report
 from ebb.run.build import build, names_known
-from ebb.run.folder import Log, chosen_for, data_overview, origins_of, write_card, write_documents
+from ebb.run.complete import completed
+from ebb.run.extend import Extension, adopted, extended, gone
+from ebb.run.folder import chosen_for, data_overview, origins_of, write_documents
 from ebb.run.inherited import inherited
 from ebb.run.plan import resolve, timed
 from ebb.run.prepare import prepared
-from ebb.run.supervise import follow, restore
+from ebb.run.supervise import restore
 from ebb.store import checkpoint
 from ebb.store.exchange import exchanged, foreign, pending, recover
 from ebb.store.lock import MEASURED, TRAINED, held
 from ebb.store.origin import Origin, unchanged
 from ebb.store.owned import claimable, is_run, spared
-from ebb.store.place import by_name, expanded, room_in
+from ebb.store.place import beside_something, by_name, expanded, room_in
 
 
 def train(
@@ -38,6 +39,7 @@ def train(
     run: str | Path | None = None,
     fresh: bool = False,
     began: float | None = None,
+    extend: str | None = None,
 ) -> Work[Path]:
     """Train on `data` (see `ebb.data.scan.read` for what it may be); the result is the run folder.
 
@@ -46,8 +48,14 @@ def train(
     at an update that it reported. The budget counts from `began`, a `time.perf_counter()`, without it from the first
     event that is asked for.
 
-    Raises ResourceError where another process trains the run, and for what the system does not let be written.
+    With `extend` a finished run goes on for that long ("30m", or "500" updates), `ebb.run.extend.extended`.
+
+    Raises ResourceError where another process trains the run, and for what the system does not let be written;
+    UsageError for a `run` in a folder that is not there, unless that is called runs.
     """
+    length = None if extend is None else Extension.of(extend)
+    if length is not None and fresh:
+        raise UsageError("--extend goes on with a run, and --fresh replaces it", "give one of them")
     began = time.perf_counter() if began is None else began
     data, run = str(data), None if run is None else Path(run)
     asked = inherited(asked or DiffusionRecipe())
@@ -56,6 +64,7 @@ def train(
     folder = by_name(run or Path("runs") / named(data))
     if not pending(folder):
         claimable(folder)
+    beside_something(folder.parent if folder.parent.name == "runs" else folder)
     room_in(folder if folder.exists() else folder.parent)
     with held(folder, TRAINED, instead="choose another place with --run FOLDER") as notes:
         yield from notes
@@ -63,7 +72,11 @@ def train(
             yield Message(f"{folder}: an interrupted --fresh was found, {repaired}")
         if fresh and is_run(folder):
             spared(folder, sources(data, asked))
-        yield from trained(folder, data, asked, fresh, began)
+        if length is None:
+            yield from adopted(folder)
+            yield from trained(folder, data, asked, fresh, began)
+        else:
+            yield from extended(folder, data, asked, length, began)
     yield Done(str(folder))
     return folder
 
@@ -83,7 +96,7 @@ def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -
     last = None if recipe is None else checkpoint.newest(folder / "checkpoints")
     if recipe is None:
         recipe, reasons = yield from resolve(asked, learnt, device, began)
-        yield chosen_for(recipe, reasons)
+        yield chosen_for(recipe, reasons, folder)
         parts = build(recipe, learnt, device)
         if asked.steps is not None and checkpoint.newest(folder / "checkpoints") is not None:
             next(timed(recipe, build(recipe, learnt, device)))  # what cannot be trained fails before an old run goes
@@ -93,16 +106,12 @@ def trained(folder: Path, data: str, asked: Recipe, fresh: bool, began: float) -
         yield Message(f"{folder} is of this recipe: going {where}")
         parts = build(recipe, learnt, device)
     if last is not None:
+        if not checkpoint.resumable(last):
+            raise UsageError(*gone(folder, last))
         restore(parts, last)
     if parts.training.step >= resolved(recipe.steps):
-        yield Message(f"finished at step {parts.training.step:,}; --fresh starts anew")
-    log = Log(folder, parts.training.step)
-    try:
-        yield from follow(folder, recipe, parts, log, began if settling else None)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(*stop.args[:1], checkpoint.outlook(folder / "checkpoints")) from stop
-    write_card(folder, recipe, parts.system, log.last)
-    write_report(folder)
+        yield Message(f"finished at step {parts.training.step:,}; --extend 10m goes on from there, --fresh starts anew")
+    yield from completed(folder, recipe, parts, began if settling else None)
 
 
 def looked_at(data: str, asked: Recipe, cache: Path) -> Work[Dataset]:

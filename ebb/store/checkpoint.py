@@ -9,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ebb.errors import DamagedError, EbbError, ResourceError
 from ebb.store.failure import explained
 from ebb.store.owned import CHECKPOINT, STATE, delete
+from ebb.store.tensors import save_tensors
 from ebb.store.write import replace_text, synced
 
 State = dict[str, dict[str, Tensor]]
@@ -49,9 +51,7 @@ def save(folder: Path, step: int, state: State, about: dict[str, Any], keep: int
                 write(partial(final), state, about, step)
                 partial(final).rename(final)
                 synced(folder)
-            replace_text(folder.parent / "latest", final.name)
-            for old in finished(folder)[:-keep]:
-                remove(old)
+            newest_is(final, keep)
     except ResourceError as error:
         raise ResourceError(error.what, f"{error.hint}; {outlook(folder)}") from error
     finally:
@@ -60,6 +60,25 @@ def save(folder: Path, step: int, state: State, about: dict[str, Any], keep: int
                 if CHECKPOINT.fullmatch(left.stem):
                     delete(left, STATE)
     return final
+
+
+def admitted(source: Path, folder: Path, keep: int = 2) -> Path:
+    """A committed checkpoint from elsewhere on the same disk, moved into `folder` as its newest; an interrupted call is
+    completed by the next. Raises ResourceError for what the system refuses."""
+    final = folder / source.name
+    with explained(final):
+        if not final.exists():
+            source.rename(final)
+            synced(folder)
+        newest_is(final, keep)
+    return final
+
+
+def newest_is(final: Path, keep: int) -> None:
+    """Name the newest checkpoint of its folder in `latest`, and take away all but the last `keep`."""
+    replace_text(final.parent.parent / "latest", final.name)
+    for old in finished(final.parent)[:-keep]:
+        remove(old)
 
 
 def partial(checkpoint: Path) -> Path:
@@ -81,6 +100,26 @@ def remove(checkpoint: Path) -> None:
     delete(gone, STATE)
 
 
+PARTS = ("model", "ema", "optim", "rng")
+"""What a run goes on from."""
+
+
+def resumable(checkpoint: Path) -> bool:
+    """Whether it holds all that a run goes on from."""
+    return all((checkpoint / f"{part}.safetensors").is_file() for part in PARTS)
+
+
+def lessen(checkpoint: Path, parts: Iterable[str]) -> None:
+    """Take some parts out of a checkpoint; its manifest goes without them first, so that it is whole at any time."""
+    names = {f"{part}.safetensors" for part in parts}
+    manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf8"))
+    files = {name: entry for name, entry in manifest["files"].items() if name not in names}
+    replace_text(checkpoint / "manifest.json", json.dumps(manifest | {"files": files}, indent=1))
+    with explained(checkpoint):
+        for name in names:
+            (checkpoint / name).unlink(missing_ok=True)
+
+
 def room(folder: Path, state: State) -> None:
     """Raise ResourceError unless a checkpoint of `state` fits in the space that is free."""
     size = sum(t.numel() * t.element_size() for part in state.values() for t in part.values())
@@ -97,7 +136,7 @@ def write(folder: Path, state: State, about: dict[str, Any], step: int) -> None:
         delete(folder, STATE)
     folder.mkdir(exist_ok=True)
     for name, tensors in state.items():
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
+        save_tensors(tensors, folder / f"{name}.safetensors")
     (folder / "system.json").write_text(json.dumps(about, indent=1), encoding="utf8")
     files = sorted(path for path in folder.iterdir() if STATE.fullmatch(path.name))
     for file in files:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ebb.errors import ResourceError
+from ebb.errors import Exit, ResourceError
 from ebb.events import Message, Work
 from ebb.store.failure import explained
 
@@ -33,6 +33,8 @@ PATIENCE = 0.2
 
 class BusyError(ResourceError):
     """Another process is at work there."""
+
+    code = Exit.BUSY
 
 
 @contextmanager

@@ -18,8 +18,12 @@ CHECKPOINT = re.compile(r"step-\d+")
 SAMPLES = re.compile(r"samples-[0-9a-f]{12}")
 """The name of a folder of samples that a measurement drew."""
 
+EXTENSION = "extension"
+"""The folder in a finished run in which it is gone on with, until that is better: a run of its own."""
+
 FOLDERS = re.compile(
-    rf"samples|evaluation|checkpoints|checkpoints/{CHECKPOINT.pattern}(\.tmp)?|evaluation/{SAMPLES.pattern}"
+    rf"{EXTENSION}|({EXTENSION}/)?"
+    rf"(samples|evaluation|checkpoints|checkpoints/{CHECKPOINT.pattern}(\.tmp)?|evaluation/{SAMPLES.pattern})"
 )
 """The folders that ebb makes in a run folder."""
 
@@ -30,6 +34,7 @@ SHARDS = re.compile(r"\d{5,}\.npy|manifest\.json")
 """The files of a folder of samples."""
 
 OWN = re.compile(
+    rf"({EXTENSION}/)?"
     r"(run\.yaml|(env|data|choices|guard|evaluation|doctor|sweep|references|sampling|guidance|against-.+)\.json|log\.jsonl|latest|card\.md"
     r"|(report|sweep)\.html|sweep\.png|classifier\.safetensors"
     r"|samples/(data-grid|step-\d+)\.png|evaluation/(closest|reconstructions|between|captions|temperatures)\.png"
@@ -87,6 +92,20 @@ def delete(folder: Path, names: re.Pattern[str]) -> None:
             path.unlink()
     with suppress(OSError):
         folder.rmdir()
+
+
+def clear(folder: Path) -> None:
+    """Delete what ebb made in a run folder, its run.yaml first, and folders that come to be empty; no other file."""
+    if not own_folder(folder):
+        return
+    own = [name for name, ours in contents(folder) if ours]
+    for name in sorted(own, key="run.yaml".__ne__):
+        (folder / name).unlink()
+    inside = [place for place in sorted(folder.rglob("*")) if own_folder(place)]
+    mine = [place for place in inside if FOLDERS.fullmatch(place.relative_to(folder).as_posix())]
+    for place in reversed([folder, *mine]):
+        with suppress(OSError):
+            place.rmdir()
 
 
 def move(names: Iterable[str], source: Path, target: Path) -> None:

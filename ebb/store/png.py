@@ -1,4 +1,4 @@
-"""PNG files chunk by chunk, without decoding them: what stands before and behind the pixels, and the mark of ebb."""
+"""The mark of ebb in the pictures that it makes, and PNG files chunk by chunk, without decoding them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from contextlib import suppress
 from io import BufferedIOBase
 from pathlib import Path
 
+from PIL import Image
+
 SETTINGS = "ebb"
-"""The text chunk in which ebb stores the settings of a picture that it made, as JSON."""
+"""Where ebb stores the settings of a picture that it made, as JSON: a text chunk of this name, or behind this word."""
+
+DESCRIPTION = 0x010E
+"""The tag of EXIF that holds it in a WebP."""
 
 START = b"\x89PNG\r\n\x1a\n"
 
@@ -27,22 +32,25 @@ def chunks(file: BufferedIOBase) -> Iterator[tuple[bytes, bytes]]:
         file.seek(size - len(start) + 4, os.SEEK_CUR)  # 4: its checksum
 
 
-def marked(file: BufferedIOBase) -> bool:
-    """Whether a PNG says before its pixels that ebb made it."""
-    for kind, start in chunks(file):
-        if kind == b"IDAT":
-            return False
-        if kind == b"tEXt" and start.startswith(SETTINGS.encode() + b"\0"):
-            return True
-    return False
+def inscription(image: Image.Image) -> str | None:
+    """The settings that ebb wrote into a PNG, GIF or WebP that is open, as JSON; None where there are none."""
+    if image.format == "PNG":
+        text = image.info.get(SETTINGS)
+        return text if isinstance(text, str) else None
+    text = image.info.get("comment", b"") if image.format == "GIF" else ""
+    if image.format == "WEBP" and "exif" in image.info:
+        with suppress(Exception):  # nearly every type is raised on damaged tags, and those are not ebb's
+            text = str(image.getexif().get(DESCRIPTION, ""))
+    name, _, rest = (text.decode(errors="replace") if isinstance(text, bytes) else text).partition(" ")
+    return rest if name == SETTINGS and rest else None
 
 
 def made_by_ebb(path: Path) -> bool:
     """Whether a file is a picture with the settings of ebb, or an .npz with the seeds of its samples."""
-    with suppress(OSError, zipfile.BadZipFile):
+    with suppress(OSError, zipfile.BadZipFile, Image.DecompressionBombError, SyntaxError, ValueError):
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 return "seeds.npy" in archive.namelist()
-        with path.open("rb") as file:
-            return marked(file)
+        with Image.open(path, formats=["PNG", "GIF", "WEBP"]) as image:
+            return inscription(image) is not None
     return False

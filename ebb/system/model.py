@@ -91,6 +91,10 @@ class Model(ABC):
         """The weights of `module` among those that its training has saved."""
         return dict(trained)
 
+    def saved(self) -> dict[str, Tensor]:
+        """The weights of `module` as training would save them, for `own` to find."""
+        return dict(self.module.state_dict())
+
 
 def scheme_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Scheme:
     """How some settings follow a denoiser, without guidance: its network in their precision, their grid begun where the

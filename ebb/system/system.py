@@ -29,7 +29,7 @@ from ebb.recipe.document import explained
 from ebb.recipe.limits import real, whole
 from ebb.recipe.recipe import Sampling
 from ebb.shapes import Float, batch_of
-from ebb.store import checkpoint
+from ebb.store import checkpoint, shared
 from ebb.system.contract import parts_of, written
 from ebb.system.modalities import USUAL, modality_of, modality_written
 from ebb.system.model import Model, scheme_of
@@ -98,6 +98,15 @@ class System:
     def from_contract(cls, contract: dict[str, Any]) -> System:
         """The system a contract describes, with fresh weights; raises DamagedError where it cannot be one."""
         return cls(*parts_of(contract), modality_of(contract))
+
+    def save(self, path: str | Path, documents: Mapping[str, Any] | None = None) -> None:
+        """Write the system for others, weights and contract alone: a folder, or one file where the name ends in
+        .safetensors. `load` reads both; `documents` are kept beside the contract.
+
+        Raises UsageError for a place that holds something else, ResourceError for what the system refuses.
+        """
+        parts = {name: dict(part.state_dict()) for name, part in self.model.frozen.items()}
+        shared.write(Path(path), {"ema": self.model.saved(), **parts}, self.contract() | dict(documents or {}))
 
     @property
     def device(self) -> torch.device:
@@ -202,9 +211,10 @@ NUMBERS: dict[str, Callable[[Any], float]] = {
 
 
 def locate(run: str | Path) -> Path:
-    """The newest checkpoint of a run folder, or the checkpoint folder itself; raises UsageError where there is none."""
+    """The newest checkpoint of a run folder, or itself what is a checkpoint or was exported; UsageError where there is
+    none."""
     folder = Path(run)
-    if (folder / "manifest.json").is_file():
+    if (folder / "manifest.json").is_file() or (folder.suffix == shared.ONE and folder.is_file()):
         return folder
     found = checkpoint.newest(folder / "checkpoints")
     if found is None:
@@ -217,7 +227,7 @@ def locate(run: str | Path) -> Path:
 
 
 def load(run: str | Path, weights: str = "ema", device: str | torch.device | None = None) -> System:
-    """The system of a run's newest checkpoint (or of a checkpoint folder), verified against its manifest.
+    """The system of a run's newest checkpoint, of a checkpoint folder, or of what was exported; verified by its hashes.
 
     A run's own default settings, where `ebb sweep` found some, take the place of the recipe's.
 
@@ -230,10 +240,15 @@ def load(run: str | Path, weights: str = "ema", device: str | torch.device | Non
         raise UsageError(f"weights are 'ema' or 'model', got {weights!r}")
     ready()
     where = locate(run)
-    checkpoint.verify(where)
-    system = System.from_contract(checkpoint.about(where))
-    parts = {system.model.module: system.model.own(checkpoint.read(where, weights))}
-    parts |= {module: checkpoint.read(where, name) for name, module in system.model.frozen.items()}
+    contract, read = shared.opened(where)
+    system = System.from_contract(contract)
+    try:
+        parts = {system.model.module: system.model.own(read(weights))}
+        parts |= {module: dict(read(name)) for name, module in system.model.frozen.items()}
+    except KeyError as error:
+        raise UsageError(
+            f"{where} holds no {error.args[0]} weights", "what is exported has the averaged ones"
+        ) from error
     for module, state in parts.items():
         try:
             module.load_state_dict(state)

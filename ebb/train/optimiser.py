@@ -124,10 +124,11 @@ def half_cosine(left: float) -> float:
 
 @dataclass(frozen=True)
 class WarmupDecay:
-    """The learning rate at a step: `peak`, reached over `warmup` steps, then falling to 0 at `steps`.
+    """The learning rate at a step: `peak`, reached over `warmup` steps, then falling to 0 at step `steps`.
 
     It falls over the last `decay` of the steps and is level before (Hägele et al. 2024, §3: a cooldown), as `fall` maps
-    the share of that stretch which is left to one of the peak.
+    the share of that stretch which is left to one of the peak. All of it is after the step `start`: a run that has
+    fallen to 0 and goes on rises and falls once more (Ibrahim et al. 2024, §3.1: re-warming and re-decaying).
     """
 
     peak: float
@@ -135,15 +136,16 @@ class WarmupDecay:
     warmup: int
     decay: float = 1.0
     fall: Callable[[float], float] = straight
+    start: int = 0
 
     @property
     def level(self) -> int:
         """The steps until it begins to fall, which are those that do not depend on `steps`."""
-        return max(self.warmup, int((1 - self.decay) * self.steps))
+        return self.start + max(self.warmup, int((1 - self.decay) * (self.steps - self.start)))
 
     def __call__(self, step: int) -> float:
         """The rate of step number `step`, counted from 0."""
-        rising = (step + 1) / max(1, self.warmup)
+        rising = (step - self.start + 1) / max(1, self.warmup)
         left = (self.steps - step) / max(1, self.steps - self.level)
         return self.peak * min(1.0, rising, self.fall(max(0.0, min(1.0, left))))
 

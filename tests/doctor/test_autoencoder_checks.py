@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from ebb.doctor import run_autoencoder as checks
+from ebb.doctor.finding import NothingToExamineError
 from ebb.doctor.looks import fine_power, fine_share
 from ebb.doctor.restored import Restored
 from ebb.doctor.run_subject import RunSubject
 from ebb.encode.autoencoder import VQ, Autoencoder
 from ebb.encode.latent import LatentSpace
-from ebb.errors import DataError
 from ebb.recipe.recipe import AutoencoderRecipe
 
 
@@ -97,7 +97,7 @@ def test_dead_codes_are_counted():
     assert finding.evidence.startswith("12% of 16 codes are used")
     assert "--autoencoding.codes 2" in finding.commands[0]
     assert "dead codes" not in found(run_of(quantised(0)))
-    with pytest.raises(DataError, match="too few to tell which of 16 codes are dead"):
+    with pytest.raises(NothingToExamineError, match="too few to tell which of 16 codes are dead"):
         checks.check_dead_codes(run_of(quantised(0), pictures(2)))
 
 

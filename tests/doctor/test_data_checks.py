@@ -11,13 +11,12 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-import ebb
 from ebb.data.scan import read
 from ebb.doctor import data_checks as checks
 from ebb.doctor import data_subject
 from ebb.doctor.data_subject import DataSubject, alike, as_bytes
 from ebb.doctor.diagnose import diagnose
-from ebb.doctor.finding import called
+from ebb.doctor.finding import NothingToExamineError, called
 from ebb.doctor.looks import margins, sharpness
 
 COUNT, SIDE = 1200, 16
@@ -310,7 +309,7 @@ def test_labels_too_hard_to_judge_are_not_judged(tmp_path):
     noise = rng.integers(0, 256, (1000, 1, 8, 8), dtype=np.uint8)
     subject = DataSubject.of(saved(tmp_path, noise, np.arange(1000) % 10))
     subject.__dict__["judged"] = (np.arange(1000), hard(np.arange(1000) % 10, rng))
-    with pytest.raises(ebb.DataError, match="too weak to judge"):
+    with pytest.raises(NothingToExamineError, match="too weak to judge"):
         checks.check_mislabelled(subject)
 
 

@@ -16,16 +16,15 @@ from ebb.cli.parse import given_in
 from ebb.cli.parse import verb as verb_of
 from ebb.cli.train import overlaid
 from ebb.doctor import remedies
-from ebb.doctor.commands import duration
 from ebb.doctor.diagnose import diagnose
-from ebb.doctor.finding import BRINGS_ABOUT, Diagnosis, Finding, Round, called, causes_first
+from ebb.doctor.finding import BRINGS_ABOUT, Diagnosis, Finding, NothingToExamineError, Round, called, causes_first
 from ebb.doctor.looks import contrast, fine_share, variety
 from ebb.doctor.run_checks import RUN_CHECKS
 from ebb.doctor.run_subject import PARTS, Gradients, RunSubject, significance
 from ebb.doctor.run_training import alone, risen, smoothed
 from ebb.encode.autoencoder import KL
 from ebb.encode.latent import LatentSpace
-from ebb.errors import DataError, UsageError
+from ebb.errors import Exit, UsageError
 from ebb.judge import fit
 from ebb.networks.mlp import MLP
 from ebb.process.denoiser import NetworkDenoiser
@@ -40,7 +39,7 @@ from ebb.store import checkpoint
 from ebb.system.families.variational import LatentPrior
 from ebb.system.model import scheme_of
 from ebb.system.system import System
-from ebb.terminal import command
+from ebb.terminal import command, duration
 
 from .planted import PLANTED, RECIPE, again, data_of, healthy, logged, rewritten, sampled, trained
 
@@ -112,6 +111,7 @@ def test_without_its_data_what_needs_none_is_still_checked(run):
     PLANTED["data gone"](run)
     findings, unchecked = found_in(run)
     assert [finding.name for finding in findings] == ["data gone", "stopped early"]
+    assert Diagnosis(str(run), "run", [], findings, unchecked).code == Exit.UNCHECKED
     assert f"ebb doctor {run} --data" in findings[0].advice
     assert len(unchecked) >= 10
     assert all("/nowhere/at/all.npz" in line for line in unchecked)
@@ -414,7 +414,7 @@ def test_what_a_cause_brings_about_stands_behind_it_without_advice_of_its_own():
 def test_samples_of_a_model_that_learnt_one_image_may_be_alike(run, monkeypatch):
     subject = RunSubject(run)
     monkeypatch.setitem(subject.__dict__, "real", subject.real[:1])
-    with pytest.raises(DataError, match="one image"):
+    with pytest.raises(NothingToExamineError, match="one image"):
         CHECKS["samples alike"](subject)
     assert alone(subject.system.denoiser, subject.density, subject.real) == 0
     assert significance(torch.ones(1)) == 0
@@ -439,7 +439,7 @@ def test_more_steps_are_advised_where_they_help_and_else_longer_training(run):
 def test_an_autoencoder_is_not_said_to_be_dead():
     found = diagnose(System(LatentPrior(LatentSpace(KL(1, width=8), (0.0,) * 4, (1.0,) * 4)), (1, 8, 8)))
     assert found.findings == []
-    assert "no denoiser" in found.unchecked[0]
+    assert "no denoiser" in found.inapplicable[0]
 
 
 def test_a_layer_too_narrow_is_found_first_with_the_width_that_is_enough(run):

@@ -138,7 +138,7 @@ def test_a_mask_that_keeps_nothing_is_said_and_one_that_makes_nothing_refused(jo
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("a.png", "grid"), ("A.PNG", "grid"), ("a.npz", "arrays"), ("frames", "folder"), ("guidance_1.5", "folder"),
+        ("a.png", "grid"), ("A.PNG", "grid"), ("a.npz", "arrays"), ("a.gif", "film"), ("a.WebP", "film"), ("frames", "folder"), ("guidance_1.5", "folder"),
         ("run.v2", "folder"), ("2026-11-30", "folder"),
     ],
 )  # fmt: skip
@@ -148,7 +148,7 @@ def test_a_name_is_a_file_only_where_its_end_is_one_of_files(tmp_path, name, exp
     assert not (tmp_path / name).exists(), "made before there is anything to write"
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.gif", "a.webp", "a.pdf", "a.npy"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.pdf", "a.npy"])
 def test_a_file_that_is_not_written_is_answered_with_what_is(tmp_path, name):
     with pytest.raises(UsageError, match="pictures are written as") as caught:
         writable(tmp_path / "new" / name)

@@ -17,12 +17,12 @@ from rich.console import Console
 from ebb.cli.output import Reader
 from ebb.data.of_run import data_of
 from ebb.data.scan import read
-from ebb.errors import DataError, UsageError
+from ebb.errors import DataError, Exit, UsageError
 from ebb.evaluate import analyses, two_sample
 from ebb.evaluate.compare import against, as_rows
 from ebb.evaluate.evaluate import Measuring, as_table, evaluate
 from ebb.evaluate.sweep import Candidates, sweep
-from ebb.events import Done, Figure, Progress, finished, from_json, strict
+from ebb.events import Done, Figure, Progress, finished, from_json, strict, to_json
 from ebb.judge.features import train_classifier
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
@@ -222,12 +222,24 @@ def test_runs_that_do_not_compare_are_refused_by_name(run, other):
 
 def test_the_command_line_measures_compares_and_examines(run, other, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
+    (run / "card.md").write_text("# one\n\nmade by a machine\n")
     assert ebb("evaluate", run, "--n", COUNT, "--likelihood", 0) == 0
     said = capsys.readouterr().out
-    assert "memorisation" in said
+    first = next(line for line in said.splitlines() if "next:" in line)
+    assert first.startswith(figures(run)["verdict"])
+    assert said.index(first) < said.index("memorisation")
+    assert f"next: ebb doctor {run}" in first or f"next: ebb sweep {run}" in first or "next: ebb sample" in first
+    assert "real ones score" in said
+    card = (run / "card.md").read_text()
+    assert card.startswith("# one\n\nmade by a machine\n\n## Figures\n\n" + figures(run)["verdict"])
+    assert "| kernel distance |" in card
     assert "evaluations" in said
     assert ebb("evaluate", run, "--n", COUNT, "--against", other) == 0
-    assert "no difference that 20 images can show" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no difference that 20 images can show" in said
+    assert said.index(" figure") < said.index("no difference that")
+    assert "the judge is right for" in said
+    assert (run / "card.md").read_text() == card, "a comparison is no figure of its own"
 
 
 def test_mistakes_end_with_one_short_message_and_their_code(run, home, tmp_path, capsys, monkeypatch):
@@ -294,9 +306,22 @@ def test_a_measurement_stopped_before_it_drew_anything_promises_nothing(run, cap
     assert "no samples were kept" in capsys.readouterr().err
 
 
-def test_the_log_in_json_holds_what_is_written_into_the_run(run, capsys):
-    assert ebb("evaluate", run, "--n", COUNT, "--likelihood", 0, "--log", "json") == 0
-    events = [from_json(line) for line in capsys.readouterr().out.splitlines()]
+def test_in_json_stdout_has_what_is_written_into_the_run_and_nothing_else(run, other, capsys):
+    assert ebb("evaluate", run, "--n", COUNT, "--likelihood", 0, "--json") == 0
+    out, err = capsys.readouterr()
+    assert out.count("\n") == 1
+    assert json.loads(out) == strict(figures(run))
+    assert "memorisation" in err
+    assert ebb("evaluate", run, "--n", COUNT, "--against", other, "--json") == 0
+    out = capsys.readouterr().out
+    assert json.loads(out) == strict(json.loads((run / "against-two.json").read_text()))
+    assert {"differences", "verdict", "judge"} <= json.loads(out).keys()
+
+
+def test_events_hold_what_is_written_into_the_run(run):
+    events = list[object]()
+    finished(evaluate(run, COUNT, likelihood=0), events.append)
+    events = [from_json(to_json(event)) for event in events]
     assert events[-1] == Done(str(run))
     figures = {event.name: dict(event.value) for event in events if isinstance(event, Figure)}
     document = strict(json.loads((run / "evaluation.json").read_text()))
@@ -320,22 +345,34 @@ def test_progress_reaches_a_file_now_and_then_and_brackets_survive(monkeypatch):
     assert "again" not in console.file.getvalue()
 
 
-def test_the_doctor_ends_with_one_where_something_is_wrong(capsys, monkeypatch, tmp_path):
+def test_the_doctor_ends_with_a_code_for_what_is_wrong_and_one_for_what_it_could_not_see(capsys, monkeypatch, tmp_path):
     from ebb.doctor import diagnose, finding
 
     (tmp_path / "run.yaml").touch()
-    for severity, code in (("warning", 0), ("error", 1)):
+
+    def diagnosed(**parts):
+        whole = {"checked": ["a", "b"], "findings": []} | parts
+        monkeypatch.setattr(diagnose, "diagnose", lambda where, **_: finding.Diagnosis(where, "data", **whole))
+
+    for severity, code in (("warning", Exit.DONE), ("error", Exit.ERROR)):
         found = finding.Finding("a", "grey images", "std 0.01", "no training", "ebb train DATA", severity)
-        monkeypatch.setattr(
-            diagnose, "diagnose", lambda where, found=found, **_: finding.Diagnosis(where, "data", ["a"], [found])
-        )
+        diagnosed(findings=[found])
         assert ebb("doctor", tmp_path) == code
         said = capsys.readouterr().out
         for part in ("grey images", "std 0.01", "no training", "ebb train DATA"):
             assert part in said
-    monkeypatch.setattr(diagnose, "diagnose", lambda where, **_: finding.Diagnosis(where, "data", ["a", "b"], []))
+        assert ebb("doctor", tmp_path, "--json") == code
+        assert json.loads(capsys.readouterr().out)["findings"][0]["severity"] == severity
+    diagnosed()
     assert ebb("doctor", tmp_path) == 0
     assert "nothing found in 2 checks" in capsys.readouterr().out
+    diagnosed(inapplicable=["copies: nothing was held out"])
+    assert ebb("doctor", tmp_path) == 0
+    assert "nothing to check for copies: nothing was held out" in capsys.readouterr().out
+    diagnosed(unchecked=["grey: the data is gone"])
+    assert ebb("doctor", tmp_path) == Exit.UNCHECKED == 7
+    diagnosed(unchecked=["grey: the data is gone"], findings=[found])
+    assert ebb("doctor", tmp_path) == Exit.ERROR
 
 
 def test_a_misspelt_setting_is_refused_before_anything_is_judged_or_drawn(run, other):

@@ -177,7 +177,7 @@ def test_impossible_sets_are_refused(halves, trained):
 def test_the_table_says_what_is_better_than_what(halves, trained):
     (held, labels), (real, _) = halves
     table = dict(as_table(measure(held, real, trained[0], Classes(labels, accuracy=0.99), resamples=5)))
-    assert "real against real" in table["Fréchet distance"]
+    assert "real ones score" in table["Fréchet distance"]
     assert table["Fréchet distance"].endswith("to be trusted from 1,280 samples on")
     assert "trusted" not in table["kernel distance"]
     assert "99.0%" in table["label accuracy"]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from html import escape
 
 import numpy as np
 import pytest
@@ -8,12 +9,15 @@ import ebb
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.evaluate import two_sample
 from ebb.evaluate.sweep import Candidates, Cell, Trial, as_rows, choose, counted, sweep
-from ebb.events import finished
+from ebb.events import Progress, finished, strict
 from ebb.judge.features import train_classifier
+from ebb.judge.possible import Standing
 from ebb.recipe.groups import UNetRecipe
 from ebb.recipe.recipe import Recipe, Sampling
 from ebb.report.sweep_section import chart
 from ebb.run.train import train
+
+from ..command import ebb as command
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -208,3 +212,26 @@ def test_evaluate_measures_what_sample_samples(run, swept):
 
     finished(sweep(run, Candidates(["ddim"], [2], [1.0], search=False), 16))
     assert finished(evaluate(run, 16, likelihood=0)).figures.settings["solver"] == "ddim"
+
+
+def test_a_sweep_says_how_far_its_judge_lies_from_what_is_possible(run, swept, capsys, monkeypatch):
+    says = swept.about["judge"]["says"]
+    assert "is possible on scikit-learn's digits" in says
+    assert escape(says) in (run / "sweep.html").read_text()
+
+    def measured(*_, **__):
+        yield Progress("measuring")
+        return swept
+
+    monkeypatch.setattr("ebb.evaluate.sweep.sweep", measured)
+    assert command("sweep", run, "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == strict(json.loads(json.dumps(swept.facts())))
+    assert f"judge    {says}" in err
+    assert f"real images score {swept.floor:.4f}" in err
+
+
+def test_a_judge_that_misses_much_is_noted_beside_every_distance(run, monkeypatch):
+    monkeypatch.setattr("ebb.evaluate.sweep.standing_of", lambda *_: Standing(0.5, 0.99, "right for 50 %"))
+    result = finished(sweep(run, Candidates(["ddim"], [2], [1.0], search=False), 16, keep=False))
+    assert any(line.startswith("these figures are coarse: right for 50 %") for line in result.about["warnings"])

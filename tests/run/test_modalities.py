@@ -17,8 +17,10 @@ from ebb.data.of_run import data_of
 from ebb.edit.editor import Editor
 from ebb.edit.samples import Prompt, sample_to
 from ebb.errors import DamagedError, DataError, UsageError
-from ebb.evaluate.evaluate import Measuring, evaluate, loaded, of_pictures
+from ebb.evaluate.compare import against
+from ebb.evaluate.evaluate import Measuring, evaluate
 from ebb.evaluate.measure import measure
+from ebb.evaluate.sweep import Candidates, sweep
 from ebb.events import finished
 from ebb.judge.features import Projections
 from ebb.recipe.recipe import Recipe
@@ -241,10 +243,25 @@ def test_data_whose_columns_have_changed_is_refused_by_name(gaussian, tmp_path):
             data_of(gaussian, str(changed))
 
 
+def test_two_runs_on_a_table_are_compared_and_settings_swept(gaussian, monkeypatch):
+    """More updates are better, and so are more steps."""
+    monkeypatch.setattr("ebb.evaluate.two_sample.WORK", 20)
+    monkeypatch.setattr("ebb.evaluate.compare.RESAMPLES", 40)
+    poor = gaussian.parent / "poor"
+    run_on(gaussian.parent / "table.csv", poor, sample={"steps": 12})
+    found = finished(against(gaussian, poor, 100))
+    assert found.differences["Fréchet distance"].high < 0
+    assert found.verdict.startswith("run is better")
+    assert not any("image" in one.says for one in found.differences.values())
+    candidates = Candidates(("euler",), (1, 12), search=False)
+    cells = finished(sweep(gaussian, candidates, 200)).cells
+    assert [cell.sampling.steps for cell in sorted(cells, key=lambda cell: cell.distance)] == [12, 1]
+    assert "rows score" in (gaussian / "sweep.html").read_text()
+    (gaussian / "sampling.json").unlink()
+
+
 def test_what_is_of_pictures_alone_says_so(gaussian):
     with pytest.raises(UsageError, match="what is edited is pictures"):
         Editor.of(load(gaussian))
-    with pytest.raises(UsageError, match="makes rows, no pictures"):
-        of_pictures(loaded(gaussian, "ema"))
     with pytest.raises(UsageError, match="looks at pictures"):
         finished(evaluate(gaussian, 20, Measuring(features="dino:FILE")))

@@ -61,6 +61,28 @@ def test_the_figures_agree_with_each_other_and_nothing_is_left(pictures, tmp_pat
     assert all(isinstance(value, int | float | str | None) for value in values)
 
 
+@pytest.mark.parametrize(
+    ("asked", "words", "by"),
+    [
+        ({"budget": "12m"}, "about 12 minutes", "its budget"),
+        ({"budget": "50s", "sheets": 1}, "about 50 seconds", "its budget"),
+        ({}, "about 2 minutes", "its budget"),  # 100,000 images at 1,000 a second
+        ({"steps": 1000, "sheets": 2, "budget": "12m"}, "about 1", "the speed measured here"),
+        ({"steps": 100_000_000, "sheets": 2}, "about 12 days", "the speed measured here"),
+    ],
+)
+def test_how_long_it_takes_is_said_in_words_however_it_is_asked_for(pictures, tmp_path, monkeypatch, asked, words, by):
+    monkeypatch.setattr(module, "made_updates", lambda *_: [0.5, 0.51])
+    found = rehearsed(pictures, tmp_path / "runs" / "run", started=0.0, **asked)
+    (what, how_long, why), *_ = as_rows(found)
+    assert what == "duration"
+    assert words in how_long
+    assert by in why
+    assert (found.budget is None) == ("steps" in asked)
+    if "steps" in asked:
+        assert found.seconds == pytest.approx(0.5 + 0.01 * (asked["steps"] - 1) + 2 * 40 * found.sample + found.save)
+
+
 def test_a_run_of_the_same_name_is_untouched(pictures, tmp_path, capsys):
     """Also where the run itself would be refused, for it is of another recipe."""
     run = tmp_path / "run"

@@ -538,7 +538,7 @@ def test_a_full_disk_ends_with_code_four_and_keeps_what_was_saved(pictures, tmp_
     def full(*_):
         raise OSError(28, "No space left on device", "samples.png")
 
-    monkeypatch.setattr("ebb.edit.samples.save_png", full)
+    monkeypatch.setattr("ebb.edit.commission.save_png", full)
     assert ebb("sample", run, "--out", tmp_path / "samples.png") == 4
     assert "No space left" in capsys.readouterr().err
     monkeypatch.setattr(checkpoint, "save_file", full)
@@ -617,6 +617,7 @@ def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, 
     for line in lines:
         small = "" if "--network" in line else " --network.width 8 --network.depth 1"
         line = re.sub(r"--budget \w+", f"--steps 2 --batch 8{small}", line)
+        line = re.sub(r"--extend \w+", "--extend 2", line)
         if line.startswith("ebb sweep"):
             line = re.sub(r"--(steps|solvers|guidance)( [\w.]+)+", "", line)
             line += " --solvers ddim --steps 2 --no-search --no-keep"

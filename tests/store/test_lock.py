@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ebb.data.of_run import data_of
-from ebb.errors import EbbError, ResourceError
+from ebb.errors import EbbError, Exit, ResourceError
 from ebb.evaluate.evaluate import evaluate, measuring
 from ebb.evaluate.sweep import Candidates, sweep
 from ebb.events import Message, finished
@@ -53,9 +53,9 @@ def test_two_first_commands_at_once_do_not_both_work(data, tmp_path, monkeypatch
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_line_ends_with_code_four(data, run, capsys):
+def test_the_command_line_ends_with_a_code_of_its_own(data, run, capsys):
     with held(run, TRAINED):
-        assert ebb("train", data, "--run", run, "--steps", 1) == 4
+        assert ebb("train", data, "--run", run, "--steps", 1) == Exit.BUSY == 6
     assert "is being trained by process" in capsys.readouterr().err
 
 

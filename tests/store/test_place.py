@@ -41,7 +41,7 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("out", ["not/there/a.png", "not/there", "not/there/a.npz"])
 def test_a_chain_of_folders_that_are_not_there_is_refused(run, here, monkeypatch, capsys, verb, out):
     words = ("sample", run) if verb == "sample" else ("edit", "strength", run, "a.png")
-    monkeypatch.setattr("ebb.edit.samples.Sampler", lambda *_, **__: pytest.fail("before any work"))
+    monkeypatch.setattr("ebb.edit.commission.Sampler", lambda *_, **__: pytest.fail("before any work"))
     monkeypatch.setattr("ebb.edit.files.load", lambda _: pytest.fail("before any work"))
     assert ebb(*words, "--out", out) == 2
     said = capsys.readouterr().err
@@ -103,9 +103,39 @@ def test_sampling_into_a_folder_keeps_what_was_made_when_it_is_stopped(run, here
         assert settings_of(path) == settings_of(Path("all") / path.name)
 
 
+def test_the_same_command_goes_on_in_a_folder_and_makes_nothing_twice(run, here, stopped, capsys):
+    words = ("sample", run, "--n", 7, "--steps", 1)
+    assert ebb(*words, "--out", "some") == 130
+    assert "4 of 7 images are in some; the same command goes on from there" in capsys.readouterr().out
+    Path("some/000003.png").unlink()
+    before = {path: path.stat().st_mtime_ns for path in Path("some").iterdir()}
+    stopped[0] = 9
+    assert ebb(*words, "--out", "some") == 0
+    assert "2 of 7 images are in some already: going on from there" in capsys.readouterr().out
+    assert {path for path, at in before.items() if path.stat().st_mtime_ns == at} == {
+        Path("some/000000.png"), Path("some/000001.png"),
+    }, "whole batches, since the last bits depend on what is made together"  # fmt: skip
+    stopped[0] = 9
+    assert ebb(*words, "--out", "all") == 0
+    for path in Path("all").iterdir():
+        assert path.read_bytes() == (Path("some") / path.name).read_bytes()
+    stopped[0] = 0
+    assert ebb(*words, "--out", "some") == 0
+    assert "7 of 7 images are in some already: all there is to make" in capsys.readouterr().out
+    assert ebb(*words[:-1], 2, "--out", "some") == 130, "other settings make other pictures"
+
+
 @pytest.mark.parametrize("out", ["grid.png", "arrays.npz"])
-def test_one_file_of_all_images_is_not_written_when_it_is_stopped(run, here, stopped, capsys, out):
-    assert ebb("sample", run, "--n", 6, "--steps", 1, "--out", out) == 130
+def test_one_file_holds_what_was_made_when_it_is_stopped(run, here, stopped, capsys, out):
+    words = ("sample", run, "--steps", 1, "--out")
+    assert ebb(*words, out, "--n", 6) == 130
+    assert f"4 of 6 images are in {out}; the same command begins anew" in capsys.readouterr().out
+    stopped[0] = 9
+    assert ebb(*words, f"few-{out}", "--n", 4) == 0
+    assert Path(out).read_bytes() == Path(f"few-{out}").read_bytes(), "what it says of itself is true"
+    Path(out).unlink()
+    stopped[0] = 0
+    assert ebb(*words, out, "--n", 6) == 130
     assert f"nothing was written to {out}" in capsys.readouterr().out
     assert not Path(out).exists()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -19,6 +20,7 @@ from ebb.judge.features import ImageClassifier
 from ebb.run.folder import Log
 from ebb.store import checkpoint
 from ebb.store.failure import failed
+from ebb.store.tensors import save_tensors
 from ebb.store.write import append_text, replace_text, replacing
 
 from ..command import ebb
@@ -208,3 +210,10 @@ def test_a_doctor_who_can_keep_nothing_tells_what_was_found(run, monkeypatch, ca
     assert "nothing found in 0 checks" in said
     assert "doctor.json: Is a directory" in said
     assert "report " not in said
+
+
+def test_tensors_are_readable_as_any_file_is(tmp_path):
+    """A folder that is shared opens for others: a new file's mode is the umask's choice, not the library's."""
+    save_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors", {"kind": "x"})
+    (tmp_path / "b").write_bytes(b"")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -290,10 +290,10 @@ def test_the_command_line_asks_in_turn_and_writes_down_what_for(home, tmp_path, 
     assert "light was trained on from" in capsys.readouterr().out.replace("\n", " ")
     settings = settings_of(tmp_path / "grid.png")
     assert settings["numbers"] == {"light": [90.0, 900.0], "dark": [0.5]}
-    assert settings["beside"] == {"mask": [str(mask) for mask in masks]}
+    assert settings["beside"] == {"mask": ["00.png", "01.png"]}, "places of its maker are nobody's business"
     ebb("sample", home / "all", *asked, "--out", tmp_path / "each")
     own = settings_of(tmp_path / "each" / "000003.png")
-    assert (own["numbers"], own["beside"]) == ({"light": 900.0, "dark": 0.5}, {"mask": str(masks[1])})
+    assert (own["numbers"], own["beside"]) == ({"light": 900.0, "dark": 0.5}, {"mask": "01.png"})
     ebb("sample", home / "all", *asked, "--out", tmp_path / "a.npz")
     arrays = np.load(tmp_path / "a.npz")
     assert (arrays["number_names"].tolist(), arrays["numbers"].tolist()) == (
@@ -301,7 +301,7 @@ def test_the_command_line_asks_in_turn_and_writes_down_what_for(home, tmp_path, 
         [[90, 0.5], [900, 0.5]] * 2,
     )
     assert arrays["beside_names"].tolist() == ["mask"]
-    assert arrays["beside"][:, 0].tolist() == [str(mask) for mask in masks] * 2
+    assert arrays["beside"][:, 0].tolist() == ["00.png", "01.png"] * 2
     system = load(home / "all")
     again = system.sample(4, label="a", given={"numbers": {"light": [90, 900] * 2, "dark": 0.5}, "mask": masks * 2})
     assert np.array_equal(np.load(tmp_path / "a.npz")["images"][0], ((again[0] + 1) * 127.5).round().byte().numpy())
@@ -310,7 +310,7 @@ def test_the_command_line_asks_in_turn_and_writes_down_what_for(home, tmp_path, 
 def test_what_was_done_to_a_picture_beside_is_said(home, tmp_path):
     Image.new("LA", (900, 600), (0, 0)).save(tmp_path / "clear.png")
     events = []
-    hint(load(home / "all"), [], {}, {"mask": [str(tmp_path / "clear.png")]}, [], events.append)
+    hint(load(home / "all"), Prompt(beside=[tmp_path / "clear.png"]), events.append)
     said = " ".join(map(str, events))
     assert "clear.png: transparency, composited on white" in said
     assert "cropped at its centre from 900×600 to 8×8, 33% of the area cut off" in said
@@ -414,7 +414,7 @@ def test_two_pictures_stand_beside_each_by_its_name(home, tmp_path, capsys):
     assert not any(torch.allclose(made[i], made[j]) for i in range(5) for j in range(i))
     named = [f"mask={files[0]}", f"edges={files[1]}", f"edges={files[2]}"]
     assert ebb("sample", tmp_path / "run", "--n", 2, "--beside", *named, "--out", tmp_path / "each") == 0
-    assert settings_of(tmp_path / "each" / "000001.png")["beside"] == {"mask": str(files[0]), "edges": str(files[2])}
+    assert settings_of(tmp_path / "each" / "000001.png")["beside"] == {"mask": files[0].name, "edges": files[2].name}
     assert ebb("sample", tmp_path / "run", "--beside", files[0], "--out", tmp_path / "a.png") == 2
     assert "mask=FILE edges=FILE" in " ".join(capsys.readouterr().err.split())
     assert validated({"beside": "mask"}, "a run.yaml of before").beside == ("mask",)

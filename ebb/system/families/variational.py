@@ -87,6 +87,10 @@ class LatentPrior(Model):
         """The autoencoder's weights, without those of its critic."""
         return {name.removeprefix(OWN): value for name, value in trained.items() if name.startswith(OWN)}
 
+    def saved(self) -> dict[str, Tensor]:
+        """The autoencoder's weights under the names of training."""
+        return {f"{OWN}{name}": value for name, value in self.module.state_dict().items()}
+
 
 OWN = "autoencoder."
 """What the names of an autoencoder's weights begin with, in the checkpoint of a run that trained it."""
