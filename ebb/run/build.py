@@ -17,7 +17,7 @@ from ebb.system.system import System
 from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Descent, Step, Training, updates
 from ebb.train.objectives.compiled import compiling
-from ebb.train.objectives.objective import Memory, Objective
+from ebb.train.objectives.objective import Objective, ObjectiveState
 from ebb.train.validate import Validation
 
 
@@ -44,7 +44,7 @@ class Built:
     """the system with the averaged weights, which is what one samples from"""
     validation: Validation | None = None
     gradients: GradientProbe | None = None
-    memory: Memory | None = None
+    memory: ObjectiveState | None = None
 
     def state(self) -> State:
         """All that a checkpoint holds: the training's state, what the objective remembers, and what is frozen."""
@@ -99,7 +99,7 @@ def updates_of(
     return compiling(made) if recipe.runs == "compiled" else made
 
 
-def remembering(memory: Memory, training: Training, made: Iterator[Step]) -> Iterator[Step]:
+def remembering(memory: ObjectiveState, training: Training, made: Iterator[Step]) -> Iterator[Step]:
     """The updates, with the `memory` of their objective brought up to date before each.
 
     What is saved after an update is of before that: who goes on from there begins with it.

@@ -19,7 +19,7 @@ from ebb.sample.noise import Noise
 from ebb.shapes import Float
 from ebb.system.system import System
 from ebb.understand.likelihood import NOTHING_GIVEN, UNIT, batched, interval, loudest
-from ebb.understand.reader import Reader, answer_at, reading
+from ebb.understand.reader import ValueReader, answer_at, reading
 
 LOUDEST = 80.0
 """The chain begins at this ν, or at the path's own end if that is earlier."""
@@ -59,7 +59,7 @@ def bound(
     *,
     seed: int,
     levels: int = 32,
-    end: float | Reader = FAINTEST,
+    end: float | ValueReader = FAINTEST,
 ) -> Bound:
     """The variational bound on −log₂ P(image)/d of 8-bit images [n, *d], in the limit of infinitely many steps.
 
@@ -70,8 +70,8 @@ def bound(
     The first part is the divergence of the chain's beginning from N(0, σ²I). The second is what T steps cost,
     Σ ½(SNR_s − SNR_t)·E|x0 − x̂0|², as T → ∞. In the third each value has the mass of N(x̂0, ν²) within half of WIDTH,
     and the outermost two also what lies beyond (Ho et al. 2020, eq. 13), at ν = `end`; or a mass that was fitted to
-    what the model says, at the ν of the `Reader`. With the exact denoiser the bound falls to −log₂ P as ν falls to 0; a
-    network has learnt nothing below the noise it was trained on, and pays for each piece there.
+    what the model says, at the ν of the `ValueReader`. With the exact denoiser the bound falls to −log₂ P as ν falls to 0;
+    a network has learnt nothing below the noise it was trained on, and pays for each piece there.
 
     The range of λ is cut into `levels` equal pieces; every image is asked once in each, at a level and with a noise of
     its own, and once at the end. So every part is without bias, and the interval over images holds that noise too. No
@@ -81,14 +81,14 @@ def bound(
     noise, down to a fainter end), so neither figure bounds the other. Raises UsageError for levels < 1 and an `end`
     outside (0, 1), and as `batched` does.
     """
-    faintest = end.nsr if isinstance(end, Reader) else end
+    faintest = end.nsr if isinstance(end, ValueReader) else end
     if levels < 1 or not 0 < faintest < 1:
         raise UsageError(f"a bound needs levels ≥ 1 and 0 < end < 1, got {levels}, {faintest:g}")
     path, dims = system.denoiser.path, math.prod(system.shape)
     first, last = (2 * where(path, -math.log(nsr)).lam for nsr in (min(loudest(system.denoiser), LOUDEST), faintest))
     edges = torch.linspace(first, last, levels + 1, dtype=torch.float64)
     jitter = torch.from_numpy(np.random.default_rng([seed, 1]).random((len(images), levels)))
-    read = end if isinstance(end, Reader) else partial(reading, std=faintest)
+    read = end if isinstance(end, ValueReader) else partial(reading, std=faintest)
     rows = []
     for begin, x0, cond in batched(system, images, given, BATCH):
         places = edges[:-1] + (edges[1:] - edges[:-1]) * jitter[begin : begin + len(x0)]
@@ -98,7 +98,7 @@ def bound(
         rows.append(torch.cat([parts, nats[:, None]], 1))
     bits = torch.cat(rows) / (dims * math.log(2))
     prior, *terms, reconstruction = bits.mean(0).tolist()
-    fitted = end.count if isinstance(end, Reader) else 0
+    fitted = end.count if isinstance(end, ValueReader) else 0
     middles = ((edges[:-1] + edges[1:]) / 2).tolist()
     named = [{"log_snr": middle, "bits": term} for middle, term in zip(middles, terms, strict=True)]
     return Bound(*interval(bits.sum(1)), len(images), UNIT, named, reconstruction, prior, faintest, fitted)

@@ -52,7 +52,7 @@ def reading(x0: Float[Tensor, "b *d"], mean: Float[Tensor, "b *d"], std: float) 
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class ValueReader:
     """P(x0 | x̂0) of a value at ν = `nsr`: with `shares` [BINS, 4] it is −1, it is 1, N(x̂0, std²) in cells, anything.
 
     So it knows how sure the model's answers are: N(x̂0, ν²) has ν for all, and where a value is at an end of the range,
@@ -90,7 +90,7 @@ FIRST = (0.1, 0.1, 0.7, 0.1)
 """The shares that are begun with, which count as one value in each bin."""
 
 
-def fit(nsr: float, x0: Float[Tensor, "n *d"], mean: Float[Tensor, "n *d"]) -> Reader:
+def fit(nsr: float, x0: Float[Tensor, "n *d"], mean: Float[Tensor, "n *d"]) -> ValueReader:
     """The reader under which values x0 are likely where the model answers `mean` at ν = `nsr`."""
     x, answer = x0.double().flatten(), mean.double().flatten()
     places = bin_of(answer)
@@ -102,10 +102,10 @@ def fit(nsr: float, x0: Float[Tensor, "n *d"], mean: Float[Tensor, "n *d"]) -> R
         spread = torch.zeros(BINS, dtype=torch.float64).index_add(0, places, weights[2] * error)
         shares = (total + prior) / (total + prior).sum(1, keepdim=True)
         std = ((spread + prior[2] * nsr**2) / (total[:, 2] + prior[2])).sqrt().clamp(min=WIDTH / 8)
-    return Reader(nsr, shares, std, len(x0))
+    return ValueReader(nsr, shares, std, len(x0))
 
 
-def fitted(system: System, images: NDArray[np.uint8], given: Values = NOTHING_GIVEN, *, seed: int) -> Reader:
+def fitted(system: System, images: NDArray[np.uint8], given: Values = NOTHING_GIVEN, *, seed: int) -> ValueReader:
     """The reader of the model, and the ν at which the chain is to end, by training images [n, *d].
 
     At each of LEVELS a reader is fitted to every second image; the level is chosen at which the bits of the others are

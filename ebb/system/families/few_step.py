@@ -19,7 +19,7 @@ from ebb.system.families.diffusion import DenoiserFamily, assembled, denoiser_of
 from ebb.system.families.family import Prepared, Trainable
 from ebb.train.objectives.map_matching import MapMatching
 from ebb.train.objectives.methods import METHODS
-from ebb.train.objectives.objective import Memory
+from ebb.train.objectives.objective import ObjectiveState
 
 
 class FewStepFamily(DenoiserFamily[FewStepRecipe]):
@@ -73,7 +73,7 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
             guidance=recipe.guidances,
         )
         made = assembled(recipe, data, denoiser, objective, self.name)
-        return replace(made, memory=target) if isinstance(target, Memory) else made
+        return replace(made, memory=target) if isinstance(target, ObjectiveState) else made
 
 
 def taught(recipe: FewStepRecipe, data: Prepared, student: NetworkDenoiser, device: torch.device) -> Denoiser:

@@ -60,7 +60,7 @@ class Target(ABC):
         return t, u * t
 
     def begun(self, student: NetworkDenoiser, updates: int) -> Target:
-        """The target that a run of so many updates of `student` has: itself, or one with a `Memory`."""
+        """The target that a run of so many updates of `student` has: itself, or one with a `ObjectiveState`."""
         return self
 
     def weight(self, path: Path, t: Float[Tensor, "b"], s: Float[Tensor, "b"]) -> Float[Tensor, "b"]:

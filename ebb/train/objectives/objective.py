@@ -37,7 +37,7 @@ class Objective(Protocol):
         ...
 
 
-class Memory(nn.Module):
+class ObjectiveState(nn.Module):
     """What an objective remembers from update to update: it is saved in every checkpoint beside the model."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ from ebb.process.flow_map import FlowMap, TwoTimes, placed, shares
 from ebb.process.path import LOUDEST, Path
 from ebb.shapes import Float
 from ebb.train.objectives.map_matching import Noised, Target, either, euler_shrink
-from ebb.train.objectives.objective import Memory
+from ebb.train.objectives.objective import ObjectiveState
 from ebb.train.objectives.two_halves import jumping, twice
 
 
@@ -72,7 +72,7 @@ REPEATED = 0.25
 """The share of ways in a phase that are those of the phases before, so that the last model still knows them."""
 
 
-class Halving(Memory, Target):
+class Halving(ObjectiveState, Target):
     """`Progressive` in phases: 16 → 8 → 4 → 2 → 1 steps, the average of each phase's student being the next teacher.
 
     A share REPEATED of the ways are as long as in earlier phases; for these the teacher's own answer is the target, so
