@@ -44,9 +44,11 @@ def as_asked(
     if stored is None:
         if how.window is not None:
             raise UsageError(f"{where} is no table, and has no windows", "leave --data.window out")
+        if where == "shapes" and how.sides and len({*how.sides}) > 1:
+            raise UsageError("the scenes of shapes are square, and a crop would cut things off", "try --data.size 32")
         scan = Scan(where, cache) if progress is None else Scan(where, cache, progress)
         fields = Fields(recipe.metadata(), recipe.beside)
-        return scanned(scan, how.size, how.channels, fields, hold_back=hold_back)
+        return scanned(scan, how.sides, how.channels, fields, hold_back=hold_back)
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
     pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside or None}
     if given := [name for name, value in pictured.items() if value is not None]:

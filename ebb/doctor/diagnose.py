@@ -89,7 +89,7 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     seen.examine(lambda: run, checks_of(run), "the run")
     seen.examine(lambda: ModelSubject.of_run(run), MODEL_CHECKS, "the model")
     way = seen.looked(lambda: way_of(run), "the way of a sample")
-    found = in_words_of(run, replace(seen.diagnosis(str(folder), "run"), way=way))
+    found = in_words_of(things_of(run), replace(seen.diagnosis(str(folder), "run"), way=way))
     try:
         if way is not None and run.system.modality == PICTURES:
             show_temperatures(run)
@@ -99,12 +99,16 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     return found
 
 
-def in_words_of(run: RunSubject, diagnosis: Diagnosis) -> Diagnosis:
-    """The same with what the run's examples are called in place of images."""
+def things_of(run: RunSubject) -> str:
+    """What the run's examples are called; images where that is not known."""
     try:
-        things = run.system.modality.things
+        return run.system.modality.things
     except EbbError:  # a finding says so
-        return diagnosis
+        return PICTURES.things
+
+
+def in_words_of(things: str, diagnosis: Diagnosis) -> Diagnosis:
+    """The same with what examples are called in place of images."""
     findings = [
         replace(
             each,
@@ -144,9 +148,9 @@ def examined(where: str | np.ndarray | Tensor, progress: Sink = ignored) -> tupl
         if not isinstance(where, str) or not expanded(where).exists():
             raise
         return Diagnosis(where, "data", ["reading"], [unreadable(error)]), None
-    pictures = data.dataset is None or data.dataset.modality == PICTURES
-    seen.examine(lambda: data, DATA_CHECKS if pictures else TABLE_CHECKS, "the data")
-    return replace(seen.diagnosis(data.name, "data"), facts=facts_of(data)), data
+    modality = PICTURES if data.dataset is None else data.dataset.modality
+    seen.examine(lambda: data, DATA_CHECKS if modality == PICTURES else TABLE_CHECKS, "the data")
+    return in_words_of(modality.things, replace(seen.diagnosis(data.name, "data"), facts=facts_of(data))), data
 
 
 def unreadable(error: EbbError) -> Finding:
@@ -172,4 +176,6 @@ def of_model(
 
     seen = Round(progress)
     seen.examine(lambda: ModelSubject.of(model, shape, cond), MODEL_CHECKS, "the model")
-    return seen.diagnosis(name, "model")
+    by_axes = {1: "rows", 2: "series"}.get(len(shape or ()), PICTURES.things)
+    things = model.modality.things if isinstance(model, System) else by_axes
+    return in_words_of(things, seen.diagnosis(name, "model"))

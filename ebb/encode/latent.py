@@ -57,8 +57,9 @@ class LatentSpace:
         """The latents' [k, h/f, w/f] for a picture's [c, h, w]. Raises UsageError for sizes that f does not divide."""
         factor = self.autoencoder.factor
         if any(length % factor for length in picture[1:]):
+            fitting = [max(1, round(length / factor)) * factor for length in reversed(picture[1:])]
             raise UsageError(
                 f"this autoencoder shrinks by {factor}, which does not divide {sides(picture[1:])}",
-                f"resize: --data.size {round(picture[1] / factor) * factor}",
+                f"resize: --data.size {'x'.join(map(str, fitting))}",
             )
         return self.autoencoder.latent, *(length // factor for length in picture[1:])

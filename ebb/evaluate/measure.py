@@ -127,8 +127,8 @@ def sets_of(
         if labels is not None and len(labels) != len(images):
             raise DataError(f"expected one {what} for each of {len(images)} images, got {len(labels)}")
     of_real = (None, None) if real_labels is None else split(real_labels, len(samples), seed, apart)
-    real = _rounded(real)
-    parts = zip((_rounded(samples), *split(real, len(samples), seed, apart)), (asked, *of_real), strict=True)
+    real = rounded(real)
+    parts = zip((rounded(samples), *split(real, len(samples), seed, apart)), (asked, *of_real), strict=True)
     piles = (Pile(pixels, labels, extract(features, batches(pixels))) for pixels, labels in parts)
     drawn, floor, reference = piles
     return Sets(drawn, floor, reference, features, seed, resamples)
@@ -182,7 +182,7 @@ def _frechet_by_class(sets: Sets, class_names: Sequence[str] | None) -> tuple[di
     return found, [text] if few else []
 
 
-def _rounded(samples: NDArray[Any]) -> NDArray[Any]:
+def rounded(samples: NDArray[Any]) -> NDArray[Any]:
     """Floats in [−1, 1], clipped and rounded to the 256 levels of an image; uint8, and what is no image, as it is."""
     if samples.dtype == np.uint8:
         return samples

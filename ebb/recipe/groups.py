@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from ebb.errors import UsageError
 
@@ -36,14 +37,34 @@ def members(annotation: Any) -> dict[str, type[Group]]:
 class DataRecipe(Group):
     """What is done to the data; size, channels and flip belong to pictures, window to tables."""
 
-    size: int | None = None
-    """side of the square that images are resized to; None: chosen from the images"""
+    size: int | str | None = None
+    """side of the square that images are resized to, or width x height, as in 96x64; None: chosen from the images"""
     channels: Literal[1, 3] | None = None
     """1 for grey, 3 for colour; None: colour if any image has colour"""
     flip: bool = False
     """mirror half of the images left to right"""
     window: int | None = None
     """rows of a table that are one example, a window of a series; 0: each row is one; None: as the table looks"""
+
+    @field_validator("size")
+    @classmethod
+    def plain(cls, size: int | str | None) -> int | str | None:
+        """The side of a square as a number, and WIDTHxHEIGHT without blanks; UsageError for what is neither."""
+        if not isinstance(size, str):
+            return size
+        match = re.fullmatch(r"\s*(\d+)\s*(?:[x×]\s*(\d+)\s*)?", size, re.IGNORECASE)
+        if match is None:
+            raise UsageError(f"data.size is a side or WIDTHxHEIGHT, got {size!r}", "such as --data.size 96x64")
+        width, height = int(match[1]), int(match[2] or match[1])
+        return width if width == height else f"{width}x{height}"
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width that images are resized to; None where these are open."""
+        if self.size is None:
+            return None
+        width, _, height = str(self.size).partition("x")
+        return int(height or width), int(width)
 
 
 class TextRecipe(Group):

@@ -94,7 +94,7 @@ class Recipe(Group):
         """Refuse a number outside its limits, and a budget that is not a duration; UsageError names the field."""
         if self.budget is not None:
             seconds(self.budget)
-        for name, value in flat(self.model_dump()).items():
+        for name, value in (flat(self.model_dump()) | {"data.size": self.data.sides}).items():
             for number in value if isinstance(value, tuple) else [value]:
                 if isinstance(number, int | float) and name in LIMITS:
                     within(name, number)

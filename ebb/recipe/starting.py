@@ -293,9 +293,16 @@ def likely(asked: DiffusionRecipe) -> tuple[DiffusionRecipe, dict[str, str]]:
 
 
 def complete_coder(asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderRecipe, dict[str, str]]:
-    """The same of an autoencoder; UsageError for data that is no pictures."""
+    """The same of an autoencoder; UsageError for what is no pictures, or whose sides its factor does not divide."""
     if len(facts.shape) < 3:
         raise UsageError("an autoencoder is of pictures, and this data has none", "leave the option out")
+    factor, size = asked.autoencoding.factor, tuple(reversed(facts.shape[1:]))
+    if any(side % factor for side in size):
+        fitting = "x".join(str(max(1, round(side / factor)) * factor) for side in size)
+        raise UsageError(
+            f"this autoencoder shrinks sides by {factor}, and {'×'.join(map(str, size))} is no multiple",
+            f"--data.size {fitting}, or a smaller --autoencoding.factor",
+        )
     return completed(asked, facts, coder().model_dump(), "an autoencoder was asked for")
 
 
@@ -313,11 +320,10 @@ def completed(
     if asked.optimiser.kind not in (None, usual["kind"]):
         share = ADAMW if asked.optimiser.kind == "adamw" else 1 / ADAMW
         offered["optimiser"] = usual | {"lr": usual["lr"] * share}
-    # images of one size that is not square stay as they are: there is no side to name
     offered["data"] = {"size": None, "channels": None, "flip": False, "window": facts.window}
     if len(facts.shape) == 3:
         channels, height, width = facts.decoded or facts.shape
-        offered["data"] |= {"size": height if height == width else None, "channels": channels}
+        offered["data"] |= {"size": height if height == width else f"{width}x{height}", "channels": channels}
     elif asked.data.flip:
         raise UsageError("pictures are mirrored, and this data has none", "leave --data.flip out")
     tree = filled(asked.model_dump(), offered)

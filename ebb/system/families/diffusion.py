@@ -181,6 +181,7 @@ class DiffusionFamily(DenoiserFamily[DiffusionRecipe]):
     """A denoiser trained by `Denoising`, which samples in many steps."""
 
     name = "diffusion"
+    autoguided = True
 
     def complete(self, asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
         """By the size of the examples and what is said of them, and what a likelihood needs."""

@@ -107,6 +107,8 @@ class Family(ABC, Generic[R]):
     """whether it learns what is said of the data"""
     compiles: bool = False
     """whether its network can be compiled while it trains"""
+    autoguided: bool = False
+    """whether its models can be guided by an earlier average of their weights, which a run then saves"""
 
     @abstractmethod
     def build(self, recipe: R, data: Prepared, device: torch.device) -> Trainable:
