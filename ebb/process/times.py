@@ -80,40 +80,12 @@ class Shifted:
         return path.time(self.shift * path.nsr(uniform(path, u)))
 
 
-@dataclass(frozen=True)
-class EveryLevel:
-    """A `share` of times evenly in log ν from `low` to `high`, the others with logit(t/end) ~ N(mean, 1).
-
-    Evenly in log ν every level of noise counts as in the variational bound, where it is weighted on ε alike (Kingma et
-    al. 2021, eq. 15); `low` is 1/256 of the range of the data. Of the others samples are made.
-    """
-
-    share: float = 0.5
-    low: float = 2 / 256
-    high: float = 80.0
-    mean: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.share <= 1 and 0 < self.low < self.high):
-            raise UsageError(
-                f"a share from 0 to 1, and levels that rise, got {self.share}, {self.low:g}, {self.high:g}"
-            )
-
-    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """time(low^{1−v}·high^v) at v = u/share, and from there on the other density's quantiles."""
-        v = (u / max(self.share, 1e-12)).clamp(max=1)
-        even = path.time(torch.exp(math.log(self.low) + v * math.log(self.high / self.low)))
-        rest = ((u - self.share) / max(1 - self.share, 1e-12)).clamp(1e-12, 1 - 1e-12)
-        return torch.where(u < self.share, even, LogitNormal(self.mean)(path, rest))
-
-
 DENSITIES: dict[str, Density] = {
     "uniform": uniform,
     "discrete": Discrete(),
     "logit_normal": LogitNormal(),
     "log_normal": LogNormal(),
     "shifted": Shifted(),
-    "every_level": EveryLevel(),
 }
 
 

@@ -150,7 +150,7 @@ class DenoiserRecipe(Recipe):
     prediction: str | None = None
     """noise, data, velocity, v, score or edm; None: what suits the path"""
     times: str | None = None
-    """density of training times: uniform, logit_normal, log_normal, shifted, every_level, …; None: by the path"""
+    """density of training times: uniform, discrete, logit_normal, log_normal or shifted; None: what suits the path"""
     coupling: str = "independent"
     """which noise goes with which example: independent or nearest"""
     weight: str = "unit"
@@ -227,7 +227,7 @@ class DiffusionRecipe(DenoiserRecipe):
     pairs: int = 20_000
     """reflow: how many pairs"""
     likelihood: bool = False
-    """learn to tell how likely data is too: at every level of noise, down to 1/256 of the range of the data"""
+    """learn to tell how likely data is too: at all levels of noise, down to 1/256 of the range of the data"""
     objective: str = "denoising"
     """denoising, or hybrid, which learns the variance of DDPM's steps too: hybrid(steps=1000, weight=0.001)"""
 

@@ -70,8 +70,8 @@ def bound(
     The first part is the divergence of the chain's beginning from N(0, σ²I). The second is what T steps cost,
     Σ ½(SNR_s − SNR_t)·E|x0 − x̂0|², as T → ∞. In the third each value has the mass of N(x̂0, ν²) within half of WIDTH,
     and the outermost two also what lies beyond (Ho et al. 2020, eq. 13), at ν = `end`; or a mass that was fitted to
-    what the model says, at the ν of the `ValueReader`. With the exact denoiser the bound falls to −log₂ P as ν falls to 0;
-    a network has learnt nothing below the noise it was trained on, and pays for each piece there.
+    what the model says, at the ν of a `ValueReader`. With the exact denoiser the bound falls to −log₂ P as ν falls to
+    0; a network has learnt nothing below the noise it was trained on, and pays for each piece there.
 
     The range of λ is cut into `levels` equal pieces; every image is asked once in each, at a level and with a noise of
     its own, and once at the end. So every part is without bias, and the interval over images holds that noise too. No

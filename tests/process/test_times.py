@@ -7,7 +7,6 @@ from ebb.process.times import (
     DENSITIES,
     GRIDS,
     Discrete,
-    EveryLevel,
     Karras,
     Leading,
     LogitNormal,
@@ -85,17 +84,3 @@ def test_too_few_or_too_many_steps_are_refused():
         MADE_GRIDS["uniform"](Cosine(), 0)
     with pytest.raises(UsageError, match="1000 times cannot be sampled in 1001"):
         Trailing()(Cosine(), 1001)
-
-
-@pytest.mark.parametrize("name", ["linear", "cosine", "edm"])
-def test_every_level_is_asked_alike_and_the_rest_as_before(name):
-    path, share = PATHS[name], 0.25
-    u = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    even = path.nsr(EveryLevel(share, low=0.01, high=10)(path, u[:1000])).log()
-    gaps = even.diff()
-    torch.testing.assert_close(gaps, gaps.mean().expand_as(gaps), rtol=1e-4, atol=1e-9)
-    assert (float(even[0].exp()), float(even[-1].exp())) == pytest.approx((0.01, 10), rel=0.01)
-    rest = (u[1000:] - share) / (1 - share)
-    torch.testing.assert_close(EveryLevel(share, mean=0.4)(path, u[1000:]), LogitNormal(0.4)(path, rest))
-    with pytest.raises(UsageError, match="levels that rise"):
-        EveryLevel(low=2, high=1)

@@ -346,7 +346,7 @@ def test_a_likelihood_is_learnt_at_every_level_in_float32():
     facts = Facts(1000, (1, 28, 28), 0.5)
     family = FAMILIES["diffusion"]
     recipe, reasons = family.complete(Recipe(likelihood=True), facts)
-    assert (recipe.times, recipe.precision) == ("every_level(mean=0.4)", "fp32")
+    assert (recipe.times, recipe.precision) == ("log_normal(mean=-1, std=2.2)", "fp32")
     assert {"times", "precision"} <= set(reasons)
     own, _ = family.complete(Recipe(likelihood=True, times="uniform"), facts)
     assert own.times == "uniform"
