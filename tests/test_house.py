@@ -391,7 +391,7 @@ EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "extend", "dry_run", "json"} | OPTIONS,
-    "distil": {"run", "data", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
+    "distil": {"run", "data", "extend", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
     "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "from", "compile", "explain"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "json",
