@@ -89,6 +89,8 @@ def test_guidance_is_told(home):
     assert cond["guidance"].tolist() == [0.5, 0.5]
     with pytest.raises(UsageError, match="scales from 1 on"):
         system.sample(2, label=0, steps=1, guidance=0.5)
+    with pytest.raises(UsageError, match=r"told guidance up to 3, got 4.*\n.*--guidances 1 4"):
+        system.sample(2, label=0, steps=1, guidance=4.0)
 
 
 def test_the_solver_of_few_steps_is_refused_elsewhere(home):
