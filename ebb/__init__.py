@@ -80,6 +80,7 @@ _HOMES = {
     "ebb.edit.editor": ["Editor"],
     "ebb.judge.features": ["Features"],
     "ebb.judge.distances": ["frechet", "kernel_distance"],
+    "ebb.evaluate.two_sets": ["compare"],
     "ebb.evaluate.measure": ["Evaluation", "measure"],
     "ebb.understand.likelihood": ["bits_per_dim", "log_density"],
     "ebb.understand.straightness": ["straightness"],

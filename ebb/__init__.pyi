@@ -10,6 +10,7 @@ from ebb.errors import ResourceError as ResourceError
 from ebb.errors import UsageError as UsageError
 from ebb.evaluate.measure import Evaluation as Evaluation
 from ebb.evaluate.measure import measure as measure
+from ebb.evaluate.two_sets import compare as compare
 from ebb.guide.apg import Projected as Projected
 from ebb.guide.autoguide import autoguide as autoguide
 from ebb.guide.cfg import cfg as cfg

@@ -15,9 +15,9 @@ class How:
     steps: int | None = None
     """solver steps"""
     guidance: float | None = None
-    """classifier-free guidance scale; 1 is off"""
+    """guidance scale; 1 is off"""
     guides: Annotated[tuple[str, ...] | None, tyro.conf.arg(name="guide")] = None
-    """rescaled(0.7), projected, within(0.3, 3), threshold, temperature(0.9), each around those before it"""
+    """auto, rescaled(0.7), projected, within(0.3, 3), threshold, temperature(0.9), each around those before it"""
     noise_scale: float | None = None
     """what the noise of a stochastic solver is multiplied by; 1 is the solver's own"""
     solver: str | None = None

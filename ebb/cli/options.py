@@ -51,6 +51,7 @@ MEANT = [
         ("guides", "rescale", "guidance-rescale", "apg", "temperature", "interval"),
     ),
     ("noise-scale", "the noise of stochastic solvers", ("s-noise", "noise", "churn", "eta")),
+    ("json", "what a program reads", ("log", "format", "output-format", "jsonl")),
     ("sheets", "sheets of samples", ("grids", "sample-grids")),
     ("condition-dropout", "the share of conditions hidden", ("label-dropout", "p-uncond", "uncond-prob")),
     ("beside", "pictures to hear", ("condition", "control", "conditioning", "image", "picture")),

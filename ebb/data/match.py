@@ -50,10 +50,14 @@ class Match:
         """Whether it is a loss that has to be said: less than LITTLE of it could be used."""
         return self.used < LITTLE * self.count
 
+    @property
+    def unused(self) -> str:
+        """Some of what could not be used, as it came."""
+        return ", ".join(self.examples) + (", …" if self.count - self.used > len(self.examples) else "")
+
     def __str__(self) -> str:
-        others = ", ".join(self.examples) + (", …" if self.count - self.used > len(self.examples) else "")
         said = f"{self.source}: {self.used:,} of {self.count:,} {self.what}"
-        return f"{said}; not {others}" if self.examples else said
+        return f"{said}; not {self.unused}" if self.examples else said
 
 
 def folded(path: str) -> str:

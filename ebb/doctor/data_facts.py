@@ -51,8 +51,13 @@ def cropped(dataset: Dataset) -> str:
 
 
 def captioned(dataset: Dataset) -> str:
-    """How many pictures have a caption, and how much of each source of captions was used, with what was not."""
+    """How many pictures have a caption and from where, and of each source what could not be used."""
     s = dataset.summary
-    sources = [str(match) for match in s.matches if match.condition == "captions"]
+    some = [match for match in s.matches if match.condition == "captions"]
+    unused = [str(match) for match in some if match.used < match.count and match.source != "captions"]
+    without = [
+        f"none for {match.unused}" for match in some if match.source == "captions" and 0 < match.used < match.count
+    ]
     have = f"{s.captions:,} of {s.count:,} images have one, {s.captions_distinct:,} different"
-    return "; ".join([f"captions: {have if s.captions else 'none found'}", *sources])
+    found = ", ".join(filter(None, [have, s.chosen.get("captions", "")])) if s.captions else "none found"
+    return "; ".join([f"captions: {found}", *without, *unused])

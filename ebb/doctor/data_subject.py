@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ebb.data import scan
 from ebb.data.dataset import Dataset
 from ebb.data.reading import as_asked
 from ebb.doctor.finding import Finding, NothingToExamineError, Severity, Suspect
@@ -43,6 +43,22 @@ MOST_COMPARED, MOST_HELD_OUT = 20_000, 2_000
 MOST_JUDGED, JUDGE_SECONDS = 6_000, 3.0
 """Images whose labels are judged, and the work put into each of two classifiers (`features.train_classifier`)."""
 
+LONG = 4
+"""So many times as long as it is high, and an array [n, a, b] is series of `a` channels, no pictures."""
+
+
+def kind_of(array: NDArray[np.generic]) -> str | None:
+    """What an array is read as: "images", "rows" or "series", as an .npz calls them; None where it is none of them."""
+    finite = array.dtype.kind in "uib" or (array.dtype.kind == "f" and bool(np.isfinite(array).all()))
+    if array.ndim == 2:
+        return "rows" if finite else None
+    flat = array.ndim == 3 and (array.shape[1] < 4 or array.shape[2] >= LONG * array.shape[1])
+    if flat:
+        return "series" if finite else None
+    pictures = array.ndim == 3 or (array.ndim == 4 and array.shape[1] in (1, 3))
+    return "images" if pictures and min(array.shape[-2:]) >= 4 else None
+
+
 LEAST_JUDGED = 500
 """Images below which a classifier cannot judge labels."""
 
@@ -51,7 +67,7 @@ LEAST_JUDGED = 500
 class DataSubject:
     """Images as read, and the range of the values they came with where they are an array of floats.
 
-    `images` is None for an array that cannot be images; what needs images then raises DataError.
+    `dataset` is None for an array that is no data; what needs more than its values then raises DataError.
     """
 
     name: str
@@ -60,8 +76,9 @@ class DataSubject:
 
     @classmethod
     def of(cls, where: str | NDArray[np.generic] | Tensor, progress: Sink = ignored) -> DataSubject:
-        """Data by name, as `ebb.data.reading.as_asked` takes it, or as an array [n, c, h, w] or [n, h, w] (or of any
-        shape, of which then only the values are judged). Raises the errors of reading."""
+        """Data by name, as `ebb.data.reading.as_asked` takes it, or as an array: pictures [n, c, h, w] or [n, h, w],
+        rows [n, d] or series [n, channel, time] (`kind_of`); of any other only the values are judged. Raises the errors
+        of reading."""
         if isinstance(where, str):
 
             def tick(stage: str, done: int, of: int) -> None:
@@ -74,18 +91,21 @@ class DataSubject:
         if not array.size:
             raise UsageError(f"expected data, got an empty array of shape {list(array.shape)}")
         floats = None if array.dtype == np.uint8 else (float(array.min()), float(array.max()))
-        if not (array.ndim == 3 or (array.ndim == 4 and array.shape[1] in (1, 3))) or min(array.shape[-2:]) < 4:
+        kind = kind_of(array)
+        if kind is None:
             return cls(name, None, floats)
         with tempfile.TemporaryDirectory() as folder:  # read as everything else is: one way in
             file = os.path.join(folder, "array.npz")
-            np.savez(file, images=as_bytes(array))
-            return cls(name, scan.read(file, hold_back=False), floats)
+            stored: dict[str, Any] = {kind: as_bytes(array) if kind == "images" else array}
+            np.savez(file, **stored)
+            return cls(name, as_asked(file, DiffusionRecipe(), Path(folder), hold_back=False), floats)
 
     @property
     def read(self) -> Dataset:
-        """The images; DataError where the data is not images."""
+        """The examples; DataError where there are none."""
         if self.dataset is None:
-            raise DataError(f"{self.name} is not images", "give [n, c, h, w] with 1 or 3 channels, or [n, h, w]")
+            forms = "pictures [n, c, h, w] with 1 or 3 channels, or [n, h, w]; rows [n, d]; series [n, channel, time]"
+            raise DataError(f"{self.name} is none of what is learnt from", f"give {forms}; finite values")
         return self.dataset
 
     def noted(self, *kinds: str) -> tuple[int, str]:

@@ -20,12 +20,14 @@ from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
 from ebb.doctor.run_autoencoder import AUTOENCODER_CHECKS
 from ebb.doctor.run_checks import OF_PICTURES, RUN_CHECKS
+from ebb.doctor.run_few_steps import FEW_STEP_CHECKS
 from ebb.doctor.run_subject import RunSubject
 from ebb.doctor.run_way import show_temperatures, way_of
 from ebb.doctor.table_checks import TABLE_CHECKS
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
 from ebb.events import Progress, Sink, ignored
 from ebb.process.denoiser import Denoiser
+from ebb.recipe.recipe import FewStepRecipe
 from ebb.store.place import expanded
 from ebb.store.shared import ONE
 from ebb.store.write import replace_text
@@ -87,7 +89,7 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     seen.examine(lambda: run, checks_of(run), "the run")
     seen.examine(lambda: ModelSubject.of_run(run), MODEL_CHECKS, "the model")
     way = seen.looked(lambda: way_of(run), "the way of a sample")
-    found = in_words_of(run, replace(seen.diagnosis(str(folder), "run"), way=way))
+    found = in_words_of(things_of(run), replace(seen.diagnosis(str(folder), "run"), way=way))
     try:
         if way is not None and run.system.modality == PICTURES:
             show_temperatures(run)
@@ -97,12 +99,16 @@ def of_run(folder: Path, data: str | None, progress: Sink) -> Diagnosis:
     return found
 
 
-def in_words_of(run: RunSubject, diagnosis: Diagnosis) -> Diagnosis:
-    """The same with what the run's examples are called in place of images."""
+def things_of(run: RunSubject) -> str:
+    """What the run's examples are called; images where that is not known."""
     try:
-        things = run.system.modality.things
+        return run.system.modality.things
     except EbbError:  # a finding says so
-        return diagnosis
+        return PICTURES.things
+
+
+def in_words_of(things: str, diagnosis: Diagnosis) -> Diagnosis:
+    """The same with what examples are called in place of images."""
     findings = [
         replace(
             each,
@@ -121,13 +127,14 @@ def in_words_of(run: RunSubject, diagnosis: Diagnosis) -> Diagnosis:
 
 def checks_of(run: RunSubject) -> list[Check[RunSubject]]:
     """The checks of a run: those that look at pictures where it makes these, or where that is not known; those of an
-    autoencoder where it trained one."""
+    autoencoder where it trained one, and of few steps where it learned these."""
     try:
         pictures, codec = run.system.modality == PICTURES, run.system.model.reconstructs
+        few = isinstance(run.recipe, FewStepRecipe)
     except EbbError:  # each check says so
-        pictures, codec = True, False
-    of_codec = AUTOENCODER_CHECKS if codec else []
-    return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES] + of_codec
+        pictures, codec, few = True, False, False
+    besides = AUTOENCODER_CHECKS if codec else FEW_STEP_CHECKS if few else []
+    return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES] + besides
 
 
 def examined(where: str | np.ndarray | Tensor, progress: Sink = ignored) -> tuple[Diagnosis, DataSubject | None]:
@@ -141,9 +148,9 @@ def examined(where: str | np.ndarray | Tensor, progress: Sink = ignored) -> tupl
         if not isinstance(where, str) or not expanded(where).exists():
             raise
         return Diagnosis(where, "data", ["reading"], [unreadable(error)]), None
-    pictures = data.dataset is None or data.dataset.modality == PICTURES
-    seen.examine(lambda: data, DATA_CHECKS if pictures else TABLE_CHECKS, "the data")
-    return replace(seen.diagnosis(data.name, "data"), facts=facts_of(data)), data
+    modality = PICTURES if data.dataset is None else data.dataset.modality
+    seen.examine(lambda: data, DATA_CHECKS if modality == PICTURES else TABLE_CHECKS, "the data")
+    return in_words_of(modality.things, replace(seen.diagnosis(data.name, "data"), facts=facts_of(data))), data
 
 
 def unreadable(error: EbbError) -> Finding:
@@ -169,4 +176,6 @@ def of_model(
 
     seen = Round(progress)
     seen.examine(lambda: ModelSubject.of(model, shape, cond), MODEL_CHECKS, "the model")
-    return seen.diagnosis(name, "model")
+    by_axes = {1: "rows", 2: "series"}.get(len(shape or ()), PICTURES.things)
+    things = model.modality.things if isinstance(model, System) else by_axes
+    return in_words_of(things, seen.diagnosis(name, "model"))

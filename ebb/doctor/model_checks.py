@@ -300,7 +300,7 @@ def check_end_not_noise(model: ModelSubject) -> Finding | None:
         return None
     return Finding(
         "end not noise",
-        "the schedule does not end in noise: samples lack very dark and very bright images",
+        "the schedule does not end in noise: samples lack the extremes of the data",
         f"at the end of {path} alpha^2/sigma^2 is {snr:.2g}; above {END_SNR:g} the network can read the data's mean",
         "training never shows pure noise, which sampling starts from",
         "train on a path that ends in noise: linear, cosine, or this one with a larger sigma_max or beta_end",

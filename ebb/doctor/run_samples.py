@@ -243,7 +243,7 @@ def check_out_of_range(run: RunSubject) -> Finding | None:
     }
     return Finding(
         "guidance too strong" if guided else "out of range",
-        "sampling leaves the range the network was trained on" + (": colours saturate" if guided else ""),
+        "sampling leaves the range the network was trained on" + (": values saturate" if guided else ""),
         said + ("; with less guidance neither" if guided else "") + f" (guidance {scale:g})",
         next((causes[name] for name in settings or {}), "the network has not learnt enough to find its way back"),
         advice,

@@ -12,7 +12,6 @@ from ebb.doctor.finding import NothingToExamineError
 from ebb.doctor.run_samples import BEYOND, MOST_BEYOND
 from ebb.doctor.run_subject import SEED, RunSubject
 from ebb.encode.conditioner import part
-from ebb.guide.named import guided
 from ebb.recipe.recipe import Sampling
 from ebb.sample.noise import Noise
 from ebb.sample.scheme import Scheme
@@ -57,7 +56,7 @@ def show_temperatures(run: RunSubject) -> None:
 def errors_after(run: RunSubject, how: Sampling, deviation: float) -> list[BadStep]:
     """What a bad step does to FEW samples, by an ODE, an SDE and Restart on the run's own times."""
     system = run.system
-    guides = guided(how.guides, how.guidance, system.null())
+    guides = system.guides(how)
 
     def by(solver: str) -> Scheme:
         return scheme_of(system.denoiser, how.model_copy(update={"solver": solver, "noise_scale": 1.0})).guided(*guides)

@@ -18,7 +18,7 @@ from ebb.edit.translate import direction, translate
 from ebb.errors import UsageError
 from ebb.guide.cfg import Guide
 from ebb.guide.inverse import mmps
-from ebb.guide.named import guided, surrounded
+from ebb.guide.named import automatic, surrounded
 from ebb.guide.operators import Curved, Operator, downsample
 from ebb.machine import ready
 from ebb.process.denoiser import Cond
@@ -67,7 +67,7 @@ class Editor:
         if system.modality != PICTURES:
             raise UsageError(f"this model makes {system.modality.things}, and what is edited is pictures")
         sampling = system.settled(**settings)
-        if label is None and settings.get("guidance") not in (None, 1):
+        if label is None and settings.get("guidance") not in (None, 1) and not automatic(sampling.guides):
             raise UsageError(
                 f"guidance {sampling.guidance:g} needs a label or a text to guide towards",
                 "name one with --label or --text",
@@ -96,8 +96,10 @@ class Editor:
     @property
     def guided(self) -> Scheme:
         """The same with its guides; without a label there is nothing to guide towards."""
-        scale = 1.0 if self.label is None else self.sampling.guidance
-        return self.plain.guided(*guided(self.sampling.guides, scale, self.system.null()))
+        how = self.sampling
+        if self.label is None and not automatic(how.guides):
+            how = how.model_copy(update={"guidance": 1.0})
+        return self.plain.guided(*self.system.guides(how))
 
     def encoded(self, x0: Float[Tensor, "b *d"]) -> Float[Tensor, "b *e"]:
         """Pictures as what the denoiser works on."""

@@ -81,6 +81,13 @@ class Comparison:
         return asdict(self) | {"verdict": self.verdict}
 
     @property
+    def says(self) -> str:
+        """What the differences say, in a sentence, the Fréchet distance first where there is one."""
+        order = sorted(self.differences, key=lambda name: name != "Fréchet distance")
+        each = "; ".join(f"{name}: {self.differences[name].says}" for name in order)
+        return f"{self.count:,} samples of {self.run} and {self.other}, by {self.features}: {each}"
+
+    @property
     def verdict(self) -> str:
         """Which of the two is better by how many of the figures, in a sentence."""
         says, names = [found.says for found in self.differences.values()], (self.run, self.other)
@@ -181,10 +188,7 @@ def called(run: Path, other: Path) -> tuple[str, str]:
 
 def differences(one: Sets, two: Sets, names: tuple[str, str]) -> tuple[dict[str, Difference], list[str]]:
     """Every figure that both sets have, and a line for those that could not be had."""
-    gaps = {**resampled(one, two), **counted(one, two)}
-    missing = []
-    if "Fréchet distance" not in gaps:
-        missing.append(f"Fréchet distance: left out, {one.least} images give no covariance of {one.dimension} features")
+    gaps, missing = dict[str, Gap](), list[str]()
     for figure in (figures.telling_apart, figures.teaching):
         found = [figure(sets) for sets in (one, two)]
         if isinstance(found[0], str) or isinstance(found[1], str):
@@ -192,7 +196,16 @@ def differences(one: Sets, two: Sets, names: tuple[str, str]) -> tuple[dict[str,
             continue
         for name in found[0]:
             gaps[name] = unpaired(found[0][name], found[1][name])
+    pairs, left_out = in_pairs(one, two, names)
     count = len(one.samples.features)
+    return pairs | {name: worded(gap, names, count) for name, gap in gaps.items()}, left_out + missing
+
+
+def in_pairs(one: Sets, two: Sets, names: tuple[str, str]) -> tuple[dict[str, Difference], list[str]]:
+    """Every figure that compares sample i of both, and a line for the distance that could not be had."""
+    gaps, count = {**resampled(one, two), **counted(one, two)}, len(one.samples.features)
+    few = f"Fréchet distance: left out, {one.least} images give no covariance of {one.dimension} features"
+    missing = [] if "Fréchet distance" in gaps else [few]
     return {name: worded(gap, names, count) for name, gap in gaps.items()}, missing
 
 
@@ -261,7 +274,7 @@ def by_image(one: Array, two: Array, count: float) -> Gap:
 
 
 def unpaired(one: Distance, two: Distance) -> Gap:
-    """Two accuracies of classifiers of their own, and Newcombe's interval of their difference (1998, method 10)."""
+    """Two accuracies of classifiers of their own, and the interval of their difference (Newcombe 1998, method 10)."""
     value, other = one.value, two.value
     low = value - other - math.hypot(value - one.low, two.high - other)
     high = value - other + math.hypot(one.high - value, other - two.low)

@@ -65,7 +65,7 @@ def draw(system: System, home: Path, request: Request, facts: Mapping[str, Any],
         size, name = min(SHARD, count - first), f"{first // SHARD:05d}.npy"
         found = shard(folder / name, size, blank) if shards.get(name, {}).get("count", 0) >= size else None
         if found is None:
-            with counted(system.model.network) as seen:
+            with counted(*system.networks(request.sampling)) as seen:
                 start = time.perf_counter()
                 found = system.modality.stored(sampler(request.part(first, size)))
                 took = time.perf_counter() - start

@@ -45,8 +45,11 @@ INTERVAL = "within(low=0.28, high=2.9)"
 """Noise levels within which alone the best scale, and one twice as far from 1, are tried too (Kynkäänniemi et al. 2024,
 § 4)."""
 
-SETTINGS = 1 + len(SCALES) + 2
-"""Settings that are tried, at most."""
+AUTO = 2.0
+"""The scale of guidance by an earlier average, where the run has one (`ebb.guide.named.Auto`; Karras et al. 2024)."""
+
+SETTINGS = 1 + len(SCALES) + 1 + 2
+"""Settings that are tried, at most: AUTO is one."""
 
 FEWEST = 3
 """Settings that are worth a choice: none, and the first two scales."""
@@ -163,13 +166,15 @@ def compared(one: Loaded, dataset: Dataset, until: float) -> Work[Choice | None]
         return None
     share = TEACHING * min(1.0, pace(dataset.rows, dataset.labels, len(dataset.names)))
     trial = yield from trial_of(one, dataset, MOST, SEED, seconds=share * (until - time.perf_counter()))
-    off = one.system.settled(guidance=1.0)
+    settled = one.system.settled
+    off = settled(guidance=1.0)
     least, most = max(TIMED, ROWS * trial.widest), min(MOST, len(dataset.rows) // 2)
     count = affordable(least, most, lambda some: smaller(trial, some)(off), until)
     if count is None or len(trial.reference) <= trial.widest:
         return None
     trial, attempts = smaller(trial, count), list[Attempt]()
-    for attempt in race(one.system.settled, trial, partial(paired, trial), until):
+    others = [] if one.system.earlier is None else [settled(guidance=AUTO, guides=("auto",))]
+    for attempt in race(settled, trial, partial(paired, trial), until, others):
         attempts.append(attempt)
         yield Progress(f"tried guidance {spelled(attempt.sampling)}", len(attempts), SETTINGS)
     chosen = best(attempts)
@@ -199,8 +204,14 @@ def smaller(trial: Trial, count: int) -> Trial:
     return replace(trial, given=part(trial.given, 0, count), labels=labels, count=count)
 
 
-def race(settled: Callable[..., Sampling], drawing: Drawing, pairing: Pairing, until: float) -> Iterator[Attempt]:
-    """Guidance 1, then each other setting that there is time for: the scales, and the best within an interval.
+def race(
+    settled: Callable[..., Sampling],
+    drawing: Drawing,
+    pairing: Pairing,
+    until: float,
+    others: Sequence[Sampling] = (),
+) -> Iterator[Attempt]:
+    """Guidance 1, then each other setting that there is time for: the scales, `others`, the best within an interval.
 
     `settled` completes settings, as `System.settled` does.
     """
@@ -217,7 +228,7 @@ def race(settled: Callable[..., Sampling], drawing: Drawing, pairing: Pairing, u
         took = max(took, time.perf_counter() - start)
         if len(attempts) == len(SCALES):
             scale = min(attempts, key=lambda attempt: attempt.distance).sampling.guidance
-            waiting = [settled(guidance=each, guides=(INTERVAL,)) for each in (scale, 2 * scale - 1)]
+            waiting = [*others, *(settled(guidance=each, guides=(INTERVAL,)) for each in (scale, 2 * scale - 1))]
 
 
 def best(attempts: Sequence[Attempt]) -> Attempt:

@@ -24,7 +24,7 @@ __all__ = ["Classes", "Distance", "Evaluation", "as_table", "label_accuracy", "m
 REFERENCE = 10_000
 CHUNK = 1000  # samples turned to 8 bits at a time
 
-_Labelled = tuple[NDArray[Any], NDArray[np.int64] | None]
+PerhapsLabelled = tuple[NDArray[Any], NDArray[np.int64] | None]
 """Images and their labels, if they have any."""
 
 
@@ -95,7 +95,7 @@ def measure(
         )
     asked, known = indices_of("the labels asked for", classes.asked), indices_of("the real labels", classes.real)
     made, truth = values_of("samples", samples), values_of("real images", real)
-    sets = _sets((made, asked), (truth, known), features, classes.apart, whole("seed", seed), resamples)
+    sets = sets_of((made, asked), (truth, known), features, classes.apart, whole("seed", seed), resamples)
     distances, missing = measured(sets)
     accuracy, per_class = label_accuracy(features, sets.samples.features, asked, classes.names)
     by_class, few = _frechet_by_class(sets, classes.names)
@@ -114,8 +114,10 @@ def measure(
     )
 
 
-def _sets(mine: _Labelled, theirs: _Labelled, features: Features, apart: int, seed: int, resamples: int) -> Sets:
-    """Samples, floor and reference with their features and labels, checked."""
+def sets_of(
+    mine: PerhapsLabelled, theirs: PerhapsLabelled, features: Features, apart: int, seed: int, resamples: int
+) -> Sets:
+    """Samples, floor and reference with their features and labels, as `measure` has them. Raises DataError."""
     (samples, asked), (real, real_labels) = mine, theirs
     if samples.shape[1:] != real.shape[1:] or len(samples) < 2 or len(real) < 4:
         raise DataError(
@@ -125,8 +127,8 @@ def _sets(mine: _Labelled, theirs: _Labelled, features: Features, apart: int, se
         if labels is not None and len(labels) != len(images):
             raise DataError(f"expected one {what} for each of {len(images)} images, got {len(labels)}")
     of_real = (None, None) if real_labels is None else split(real_labels, len(samples), seed, apart)
-    real = _rounded(real)
-    parts = zip((_rounded(samples), *split(real, len(samples), seed, apart)), (asked, *of_real), strict=True)
+    real = rounded(real)
+    parts = zip((rounded(samples), *split(real, len(samples), seed, apart)), (asked, *of_real), strict=True)
     piles = (Pile(pixels, labels, extract(features, batches(pixels))) for pixels, labels in parts)
     drawn, floor, reference = piles
     return Sets(drawn, floor, reference, features, seed, resamples)
@@ -180,7 +182,7 @@ def _frechet_by_class(sets: Sets, class_names: Sequence[str] | None) -> tuple[di
     return found, [text] if few else []
 
 
-def _rounded(samples: NDArray[Any]) -> NDArray[Any]:
+def rounded(samples: NDArray[Any]) -> NDArray[Any]:
     """Floats in [−1, 1], clipped and rounded to the 256 levels of an image; uint8, and what is no image, as it is."""
     if samples.dtype == np.uint8:
         return samples

@@ -23,7 +23,6 @@ from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.evaluate import loaded, measuring
 from ebb.evaluate.sweep import RESAMPLES, Cell, Trial, trial_of
 from ebb.events import Done, Figure, Progress, Work
-from ebb.guide.named import guided
 from ebb.judge.distances import Array, estimate
 from ebb.recipe.recipe import Sampling
 from ebb.report.run_report import write_report
@@ -206,7 +205,7 @@ def paired(trial: Trial, rows: Array, own: Array) -> tuple[float, float, float]:
 def decided(trial: Trial, how: Sampling, shown: NDArray[Any]) -> float:
     """The share of what tells samples apart that their starts decide, by drawing from the same starts once more."""
     system, count = trial.one.system, len(shown)
-    scheme = scheme_of(system.denoiser, how).guided(*guided(how.guides, how.guidance, system.null()))
+    scheme = scheme_of(system.denoiser, how).guided(*system.guides(how))
     cond = system.conditions(part(trial.given, 0, count), count)
     x = scheme.fresh(torch.empty(count, *system.inner, device=system.device), cond, redrawn(trial.seed, count))
     again = system.modality.stored(Sampler(system).decoded(x))

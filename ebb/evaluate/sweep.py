@@ -30,7 +30,6 @@ from ebb.evaluate.evaluate import Loaded, coarse, loaded, measuring
 from ebb.evaluate.judges import features_for, standing_of
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
-from ebb.guide.named import guided
 from ebb.judge.distances import Array, Statistic, averaged, bootstrap, frechet_counted, once, too_few
 from ebb.judge.features import Features, blocks, extract
 from ebb.judge.possible import Standing
@@ -212,7 +211,7 @@ class Trial:
 
     def __call__(self, how: Sampling) -> tuple[Cell, Array]:
         """The cell of a setting, and the features of its samples."""
-        with counted(self.one.system.denoiser.network) as evaluations:
+        with counted(*self.one.system.networks(how)) as evaluations:
             began = time.perf_counter()
             made = self.modality.stored(Sampler(self.one.system)(Request(self.given, self.count, how, self.seed)))
             took = time.perf_counter() - began
@@ -288,8 +287,7 @@ def tried(settings: Sequence[Sampling], trial: Trial) -> Work[tuple[list[tuple[C
 
 def searched(system: System, sampling: Sampling) -> str | None:
     """The spelled grid that `tune` finds for these settings, from their own on; None for a solver that draws noise."""
-    guides = guided(sampling.guides, sampling.guidance, system.null())
-    scheme = scheme_of(system.denoiser, sampling).guided(*guides)
+    scheme = scheme_of(system.denoiser, sampling).guided(*system.guides(sampling))
     x = scheme.start(Noise.of(2**32, WARM_UP), torch.empty(WARM_UP, *system.inner, device=system.device))
     try:
         cond = system.conditions(system.given(WARM_UP), WARM_UP)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ebb.errors import UsageError
 from ebb.guide.apg import Projected
+from ebb.guide.autoguide import autoguide
 from ebb.guide.cfg import Guide, cfg
 from ebb.guide.interval import within
 from ebb.guide.rescale import Rescaled
@@ -70,10 +71,19 @@ class Temperature:
         return lambda denoiser: around(guide(denoiser))
 
 
-Bend = Rescaled | Projected
-"""How classifier-free guidance goes from one answer beyond the other, in place of straight on."""
+@dataclass(frozen=True)
+class Auto:
+    """Guidance away from an earlier average of the model's own weights, and not from no condition (`autoguide`)."""
 
-GUIDES: dict[str, Bend | Callable[[Guide], Guide]] = {
+
+Bend = Rescaled | Projected
+"""How guidance goes from one answer beyond the other, in place of straight on."""
+
+Member = Bend | Auto | Callable[[Guide], Guide]
+"""What a text names: a word on the guidance itself, or what goes around it."""
+
+GUIDES: dict[str, Member] = {
+    "auto": Auto(),
     "rescaled": Rescaled(),
     "projected": Projected(),
     "within": Interval(),
@@ -83,35 +93,67 @@ GUIDES: dict[str, Bend | Callable[[Guide], Guide]] = {
 """The guides that a request can name."""
 
 
-def surrounded(texts: Sequence[str], guide: Guide) -> Guide:
-    """`guide` inside those that `texts` name, each around those before it; what bends guidance says nothing of it.
+def around(texts: Sequence[str], guide: Guide) -> Guide:
+    """`guide` inside those that `texts` name, each around those before it; what is said of guidance itself is not used.
 
     Raises UsageError as `parse` does.
     """
     for member in members(texts):
-        if not isinstance(member, Bend):
+        if not isinstance(member, Bend | Auto):
             guide = member(guide)
     return guide
 
 
-def guided(
-    texts: Sequence[str], scale: float, null: Cond, towards: Callable[[float], Guide] | None = None
-) -> list[Guide]:
-    """Classifier-free guidance at `scale`, bent and surrounded by what `texts` name; [] where nothing guides.
+def surrounded(texts: Sequence[str], guide: Guide) -> Guide:
+    """`around`, of a guide towards several conditions at once, which cannot be away from an earlier average instead."""
+    if automatic(texts):
+        raise UsageError("auto guides away from an earlier average, and here prompts are joined", "leave it out")
+    return around(texts, guide)
 
-    A model that is guided in another way is so by `towards(scale)`. Raises UsageError as `parse` does, for guidance
-    that is bent twice, and for one that cannot be bent.
+
+def guided(
+    texts: Sequence[str],
+    scale: float,
+    null: Cond,
+    towards: Callable[[float], Guide] | None = None,
+    earlier: Callable[[], Denoiser] | None = None,
+) -> list[Guide]:
+    """Guidance at `scale`, bent and surrounded by what `texts` name; [] where nothing guides.
+
+    It is classifier-free, or away from what `earlier` gives where `auto` is named; a model that is guided in another
+    way is so by `towards(scale)`. Raises UsageError as `parse` does, for guidance that is bent twice, for one that
+    cannot be bent, and for `auto` without an earlier average.
     """
     bends: dict[str, Bend] = named(texts, Rescaled, Projected)
     if len(bends) > 1:
         raise UsageError(f"guidance is bent once, and {' and '.join(bends)} would both", f"leave out {[*bends][-1]}")
     if towards is not None and bends:
         raise UsageError(f"{next(iter(bends))} bends a guidance that this model has not", "leave it out")
-    guide = cfg(scale, null, *bends.values()) if towards is None or scale == 1 else towards(scale)
-    return [surrounded(texts, guide)] if scale != 1 or texts else []
+    guide: Guide = plain
+    if scale != 1 and automatic(texts):
+        guide = autoguide(weaker(earlier), scale, *bends.values())
+    elif scale != 1:
+        guide = cfg(scale, null, *bends.values()) if towards is None else towards(scale)
+    return [around(texts, guide)] if scale != 1 or texts else []
 
 
-def members(texts: Sequence[str]) -> list[Bend | Callable[[Guide], Guide]]:
+def weaker(earlier: Callable[[], Denoiser] | None) -> Denoiser:
+    """What `earlier` gives; UsageError where there is none."""
+    if earlier is None:
+        raise UsageError(
+            "auto guides by an earlier average of a run's weights (earlier.safetensors), and there is none",
+            "runs of diffusion models have one after a quarter of their updates: train one, and then\n"
+            "    ebb sample RUN --guidance 2 --guide auto",
+        )
+    return earlier()
+
+
+def automatic(texts: Sequence[str]) -> bool:
+    """Whether guidance is away from an earlier average, for which nothing need be asked for."""
+    return bool(named(texts, Auto))
+
+
+def members(texts: Sequence[str]) -> list[Member]:
     """What the texts name, in their order."""
     return [parse(text, GUIDES, "guide") for text in texts]
 

@@ -36,7 +36,10 @@ def features_of(given: Given) -> NDArray[np.float64]:
     """Features [n, d] in float64. Raises DataError for other axes, and for what is not finite."""
     found = array_of("features", given)
     if found.ndim != 2:
-        hint = "ebb.measure takes pictures; ebb.judge.features.extract makes features of them"
+        hint = (
+            "ebb.compare and ebb.measure take pictures; ebb.judge.features.extract makes features of them, and"
+            " x.reshape(len(x), -1) rows of their values"
+        )
         raise DataError(f"expected features, a row of numbers for each image, [n, d], got {list(found.shape)}", hint)
     if not np.isfinite(found).all():
         raise DataError("features are not finite", "look for NaN or infinite values in the images")

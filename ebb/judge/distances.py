@@ -69,7 +69,8 @@ def _root(covariance: Array) -> Array:
 def frechet(a: Moments | Given, b: Moments | Given) -> float:
     """Squared Fréchet distance between Gaussians (Heusel et al. 2017, eq. 6) with the moments of two sets of features.
 
-    A set is [n, d], a row for each image, as a tensor or an array; or its `Moments`.
+    A set is [n, d] as a tensor or an array, a row for each image: of its features, or where the values themselves are
+    compared of the image, flattened; or it is the set's `Moments`.
 
     |μa − μb|² + tr(Ca + Cb − 2 (Ca Cb)^½), in squared feature units. The trace of the root is taken as the sum of the
     singular values of Ca^½ Cb^½, the same number for every pair of covariances, singular ones too: there is no

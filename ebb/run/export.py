@@ -63,7 +63,7 @@ def export(run: str | Path, out: str | Path, how: Sharing = Sharing()) -> Export
     """
     run, out = Path(run), Path(out)
     shared.place_for(out)
-    one, system = out.suffix == shared.ONE, stripped(load(run, device="cpu"), how.without, OTHERS)
+    one, system = out.suffix == shared.ONE, stripped(load(run, device="cpu").alone(), how.without, OTHERS)
     before = documents_of(run)
     documents = {
         "trained": trained_of(run),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.build import Built
+from ebb.system.families.families import FAMILIES
 from ebb.train.gradients import HALF
 
 SHARE = 0.01
 """Of a run, that validations may cost, and that gradients by level may."""
+
+EARLY = 0.25
+"""Of a run's updates, those after which its average is saved to guide by."""
 
 MARKS = 20
 """The most validations of a run."""
@@ -24,6 +28,18 @@ def sheet_steps(count: int, steps: int) -> list[int]:
 def even_steps(count: int, steps: int) -> set[int]:
     """`count` steps, evenly, the last at the end."""
     return {max(1, round(steps * i / count)) for i in range(1, count + 1)}
+
+
+def earlier_steps(recipe: Recipe, every: int) -> range:
+    """The updates after the first of which that is reached the average is saved to guide by; none where it never is.
+
+    They begin at a multiple of `every`, and are several since the length of a run may be settled on the way. After
+    EARLY of the updates the average is as much shorter too, where its half-life still grows with what was seen
+    (`ebb.train.ema.EMA`). The guide of Karras et al. 2024, "Guiding a diffusion model with a bad version of itself",
+    has seen less than its model and need not be averaged over as much.
+    """
+    first = -(-int(EARLY * resolved(recipe.steps)) // every) * every
+    return range(first, 2 * first if FAMILIES[recipe.kind].autoguided else first)
 
 
 def seen_by(recipe: Recipe) -> int:

@@ -20,10 +20,11 @@ from ebb.events import Event, Message, Preview, RolledBack, Saved, Skipped, Upda
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.build import Built, build, updates_of
 from ebb.run.folder import GuardRecord, Log, amend
-from ebb.run.marks import gradient_steps, sheet_steps, validation_steps
+from ebb.run.marks import earlier_steps, gradient_steps, sheet_steps, validation_steps
 from ebb.run.meter import Meter
 from ebb.run.plan import GRID_SAMPLES, rate_of, remaining, settled, undecided, updates_within
 from ebb.store import checkpoint
+from ebb.store.earlier import EARLIER, forget_later, save_earlier
 from ebb.store.write import replace_text
 from ebb.system.families.family import autocast_of
 from ebb.system.requests import asked_for
@@ -90,6 +91,8 @@ class Due:
     validation: bool
     gradients: bool
     checkpoint: bool
+    earlier: bool
+    """the average is to be saved, unless one was before, to guide by"""
     surely: bool
     """the checkpoint also after an update that was not made: it is the last"""
     preview: int
@@ -179,13 +182,17 @@ class Supervisor:
             {self.start + step for step in of(new, self.parts)} for of in (validation_steps, gradient_steps)
         )
         every = max(1, ahead // 500)
+        early = range(0) if self.start else earlier_steps(self.recipe, every)
+        forget_later(self.folder, self.parts.training.step)
         for step in self.updates(until):
             self.meter.note(step)
             number, signalled = step.number, stopped()
             last, preview = number == self.steps, next((s for s in sheets if s > number), self.steps)
             save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
-            due = Due(number in sheets, number in measured, number in probed, save, last or bool(signalled), preview)
-            if not (due.whole or number % every == 0):
+            regular, surely = number % every == 0, last or bool(signalled)
+            earlier = regular and number in early
+            due = Due(number in sheets, number in measured, number in probed, save, earlier, surely, preview)
+            if not (due.whole or regular):
                 continue
             try:
                 trouble = yield from self.report(step, due)
@@ -213,6 +220,8 @@ class Supervisor:
             return trouble
         if due.grid:
             yield Preview(step.number, str(draw(self.folder, self.parts, step.number)))
+        if due.earlier and not (self.folder / EARLIER).is_file():
+            yield self.save_earlier(step.number)
         if due.checkpoint and (due.surely or not now):  # after a bad update only where it must be
             yield self.save(step.number)
         return None
@@ -245,6 +254,12 @@ class Supervisor:
         made = checkpoint.save(self.folder / "checkpoints", number, state, contract)
         self.saved = time.monotonic()
         return Saved(number, str(made))
+
+    def save_earlier(self, number: int) -> Message:
+        """Save the average as it is now, to guide by; says what it is for and how large it is."""
+        size = save_earlier(self.folder, self.parts.averaged().model.module.state_dict(), number)
+        what = f"the average after {number:,} updates, to guide by with --guide auto"
+        return Message(f"{EARLIER} ({size / 1e6:.1f} MB): {what}")
 
     def leave(self, step: Step) -> None:
         """Save a checkpoint where nobody asks for more, unless the weights are not good."""
@@ -297,7 +312,7 @@ class Supervisor:
             restore(self.parts, target)
         else:
             again = build(self.recipe, self.parts.data, self.parts.loader.device)
-            training.restore(again.training.state())
+            self.parts.restore(again.state())
         share = SLOWER ** (len(turns) + 1)
         self.guarded.add([event | {"what": "rolled back", "to": training.step, "rate": share}])
         self.meter.back(training.step, training.seen)
@@ -327,7 +342,8 @@ def restore(parts: Built, saved: Path) -> None:
             raise UsageError(
                 f"the autoencoder has been trained anew since {saved.name}", "start anew with its latents: --fresh"
             )
-    parts.training.restore({part: checkpoint.read(saved, part) for part in checkpoint.PARTS})
+    names = (*checkpoint.PARTS, *["memory"] * (parts.memory is not None))
+    parts.restore({part: checkpoint.read(saved, part) for part in names})
 
 
 @contextmanager

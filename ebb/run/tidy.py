@@ -13,6 +13,7 @@ from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.caches import made_for
 from ebb.store import checkpoint
+from ebb.store.earlier import EARLIER
 from ebb.store.lock import MADE, MEASURED, TRAINED, held
 from ebb.store.owned import EXTENSION, SAMPLES, SHARDS, clear, contents, delete, is_run
 from ebb.store.place import by_name
@@ -67,6 +68,10 @@ class TrainedRun:
     def classifiers(self) -> list[Path]:
         """The classifiers that judge it."""
         return [file for file in [self.folder / "classifier.safetensors"] if file.is_file()]
+
+    def earlier(self) -> list[Path]:
+        """The weights of earlier that it can be guided by."""
+        return [file for file in [self.folder / EARLIER] if file.is_file()]
 
     def caches(self) -> list[Path]:
         """The folders of what was computed once for it, and for others beside it."""
@@ -145,6 +150,7 @@ REMOVABLE: dict[str, Removable] = {
     ),
     "samples": Removable(TrainedRun.drawn, without_drawn, "nothing: evaluate draws them again"),
     "sheets": Removable(TrainedRun.sheets, unlinked, "what samples were like earlier, in its report too"),
+    "earlier": Removable(TrainedRun.earlier, unlinked, "guidance by it: --guide auto"),
     "classifier": Removable(TrainedRun.classifiers, unlinked, "nothing: evaluate trains it again"),
     "latents": Removable(
         TrainedRun.latents, without_caches, "nothing: made again, by each run beside it that needs them"

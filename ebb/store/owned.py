@@ -27,7 +27,7 @@ FOLDERS = re.compile(
 )
 """The folders that ebb makes in a run folder."""
 
-STATE = re.compile(r"(model|ema|optim|rng|autoencoder)\.safetensors|(system|manifest)\.json|\.tmp\w{6}")
+STATE = re.compile(r"(model|ema|optim|rng|memory|autoencoder)\.safetensors|(system|manifest)\.json|\.tmp\w{6}")
 """The files of a checkpoint, the last where safetensors was interrupted."""
 
 SHARDS = re.compile(r"\d{5,}\.npy|manifest\.json")
@@ -36,7 +36,7 @@ SHARDS = re.compile(r"\d{5,}\.npy|manifest\.json")
 OWN = re.compile(
     rf"({EXTENSION}/)?"
     r"(run\.yaml|(env|data|choices|guard|evaluation|doctor|sweep|references|sampling|guidance|against-.+)\.json|log\.jsonl|latest|card\.md"
-    r"|(report|sweep)\.html|sweep\.png|classifier\.safetensors"
+    r"|(report|sweep)\.html|sweep\.png|(classifier|earlier)\.safetensors"
     r"|samples/(data-grid|step-\d+)\.png|evaluation/(closest|reconstructions|between|captions|temperatures)\.png"
     rf"|evaluation/{SAMPLES.pattern}/({SHARDS.pattern})"
     rf"|checkpoints/{CHECKPOINT.pattern}(\.tmp)?/({STATE.pattern}))(\.tmp)?|(.*/)?{PARTIAL.pattern}"

@@ -96,15 +96,21 @@ class Model(ABC):
         return dict(self.module.state_dict())
 
 
+def answering_in(denoiser: NetworkDenoiser, precision: str | None) -> Denoiser:
+    """A denoiser as it is asked while sampling: its network in a precision, with the variance where it learned one."""
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    if denoiser.answers != 1:
+        return LearnedVariance(denoiser, dtype)
+    return denoiser if dtype is None else Autocast(denoiser, dtype)
+
+
 def scheme_of(denoiser: NetworkDenoiser, sampling: Sampling) -> Scheme:
     """How some settings follow a denoiser, without guidance: its network in their precision, their grid begun where the
     prediction says something. Raises UsageError for a solver or a grid that is not known."""
     times = parse(sampling.grid, GRIDS, "grid")(denoiser.path, sampling.steps)
-    dtype = torch.bfloat16 if sampling.precision == "bf16" else None
-    asked: Denoiser = denoiser if dtype is None else Autocast(denoiser, dtype)
     solver, scale = parse(sampling.solver, NAMED, "solver"), sampling.noise_scale
     return Scheme(
-        asked if denoiser.answers == 1 else LearnedVariance(denoiser, dtype),
+        answering_in(denoiser, sampling.precision),
         solver if scale == 1 else Louder(solver, scale),
         audible(denoiser.path, denoiser.prediction, times),
     )

@@ -12,7 +12,6 @@ from torch import Tensor
 from ebb.encode.conditioner import Values, part
 from ebb.errors import EbbError
 from ebb.guide.cfg import Guide
-from ebb.guide.named import guided
 from ebb.machine import ready
 from ebb.process.denoiser import Cond
 from ebb.recipe.limits import whole
@@ -76,8 +75,8 @@ class Sampled(Protocol):
         """The conditions of what so many samples are asked for."""
         ...
 
-    def null(self) -> Cond:
-        """One row of conditions that ask for nothing."""
+    def guides(self, sampling: Sampling, /) -> list[Guide]:
+        """What goes around its denoiser by some settings, each around those before it."""
         ...
 
     def decode(self, z: Tensor, /) -> Tensor:
@@ -129,8 +128,8 @@ class Sampler:
 
     def draw(self, request: Request, guide: Guide | None, compiled: bool = False) -> Draw:
         """How the model draws what is requested, with its guides."""
-        how, null = request.sampling, self.system.null()
-        guides = guided(how.guides, how.guidance, null, self.system.model.towards) + ([guide] if guide else [])
+        how = request.sampling
+        guides = self.system.guides(how) + ([guide] if guide else [])
         ready()
         return self.system.model.draw(self.system.inner, how, guides, compiled=compiled)
 

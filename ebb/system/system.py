@@ -6,13 +6,13 @@ import dataclasses
 import json
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, SupportsIndex, Unpack
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebb.data.modality import Modality
 from ebb.encode.conditioner import Conditioner, Values
@@ -21,7 +21,7 @@ from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError, nearest
 from ebb.guide.apg import Projected
 from ebb.guide.cfg import Guide
-from ebb.guide.named import Threshold, guided, named
+from ebb.guide.named import Auto, Threshold, automatic, guided, named
 from ebb.guide.rescale import Rescaled
 from ebb.machine import best_device, device_of, multiplies_bf16, ready
 from ebb.process.denoiser import NetworkDenoiser
@@ -30,9 +30,11 @@ from ebb.recipe.limits import real, whole
 from ebb.recipe.recipe import Sampling
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint, shared
+from ebb.store.earlier import EARLIER, read_earlier
 from ebb.system.contract import parts_of, written
+from ebb.system.families.families import FAMILIES
 from ebb.system.modalities import USUAL, modality_of, modality_written
-from ebb.system.model import Model, scheme_of
+from ebb.system.model import Model, answering_in, scheme_of
 from ebb.system.sampler import Request, Sampler, Settings
 
 
@@ -50,6 +52,8 @@ class System:
     conditioner: Conditioner = field(default_factory=Conditioner)
     sampling: Sampling = field(default_factory=Sampling)
     modality: Modality = USUAL
+    earlier: Callable[[], NetworkDenoiser] | None = None
+    """what it denoised with earlier in its training, read when it is asked for; None where nothing was saved of that"""
 
     @property
     def space(self) -> LatentSpace | None:
@@ -106,7 +110,16 @@ class System:
         Raises UsageError for a place that holds something else, ResourceError for what the system refuses.
         """
         parts = {name: dict(part.state_dict()) for name, part in self.model.frozen.items()}
-        shared.write(Path(path), {"ema": self.model.saved(), **parts}, self.contract() | dict(documents or {}))
+        contract = self.alone().contract()
+        shared.write(Path(path), {"ema": self.model.saved(), **parts}, contract | dict(documents or {}))
+
+    def alone(self) -> System:
+        """The same without what it denoised with earlier, and so not guided by that."""
+        how = self.sampling
+        if auto := named(how.guides, Auto):
+            others = tuple(text for text in how.guides if text not in auto)
+            how = how.model_copy(update={"guidance": 1.0, "guides": others})
+        return dataclasses.replace(self, sampling=how, earlier=None)
 
     @property
     def device(self) -> torch.device:
@@ -120,6 +133,19 @@ class System:
     def null(self) -> dict[str, Tensor]:
         """One row of conditions that ask for nothing, on its device."""
         return {name: row.to(self.device) for name, row in self.conditioner.null().items()}
+
+    def guides(self, sampling: Sampling) -> list[Guide]:
+        """What goes around its denoiser by some settings (`ebb.guide.named.guided`), on its device."""
+        earlier = self.earlier
+        weak = None if earlier is None else lambda: answering_in(earlier(), sampling.precision)
+        return guided(sampling.guides, sampling.guidance, self.null(), self.model.towards, weak)
+
+    def networks(self, sampling: Sampling) -> list[nn.Module]:
+        """What is called while it draws by some settings: a row that one of them is given is an evaluation."""
+        own = [self.model.network]
+        if self.earlier is None or sampling.guidance == 1 or not automatic(sampling.guides):
+            return own
+        return [*own, self.earlier().network]
 
     def sample(
         self,
@@ -178,19 +204,20 @@ class System:
             how = Sampling.model_validate(self.sampling.model_dump() | given)
         except ValidationError as error:
             raise explained(error, "how to sample") from error
-        if how.guidance != 1 and not self.conditioner.null():
+        if how.guidance != 1 and not self.conditioner.null() and not automatic(how.guides):
             raise UsageError(
-                f"guidance {how.guidance:g} needs labels, texts or another condition, and this model hears none"
+                f"guidance {how.guidance:g} needs labels, texts or another condition, and this model hears none",
+                "guide by an earlier average of its weights: --guide auto",
             )
         self.effective(how, given)
         return how
 
     def effective(self, how: Sampling, given: Container[str]) -> None:
         """Raise UsageError for guides that are not known, and where what is `given` of `how` would change nothing."""
-        bends = [*named(how.guides, Rescaled, Projected)]
-        guided(how.guides, how.guidance, {})
+        bends = [*named(how.guides, Auto, Rescaled, Projected)]
+        self.guides(how)
         if bends and "guides" in given and how.guidance == 1:
-            raise UsageError(f"{bends[0]} bends guidance, which is off at scale 1", "add --guidance 2")
+            raise UsageError(f"{bends[0]} is of guidance, which is off at scale 1", "add --guidance 2")
         if self.space is not None and (bounds := [*named(how.guides, Threshold)]):
             raise UsageError(f"{bounds[0]} needs a range that the data keeps to, and latents have none", "leave it out")
         if how.noise_scale == 1:
@@ -229,7 +256,8 @@ def locate(run: str | Path) -> Path:
 def load(run: str | Path, weights: str = "ema", device: str | torch.device | None = None) -> System:
     """The system of a run's newest checkpoint, of a checkpoint folder, or of what was exported; verified by its hashes.
 
-    A run's own default settings, where `ebb sweep` found some, take the place of the recipe's.
+    A run's own default settings, where `ebb sweep` found some, take the place of the recipe's. What the run saved of
+    its weights earlier in its training is read when it is first asked for.
 
     `weights` is "ema", the average one samples from, or "model", the raw weights; `device` where to sample, a GPU if
     there is one. Raises DamagedError for a file that is not what was saved, UsageError for a folder without a
@@ -255,8 +283,22 @@ def load(run: str | Path, weights: str = "ema", device: str | torch.device | Non
         except RuntimeError as error:
             raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
         module.requires_grad_(False).eval().to(place)
-    found = Path(run) / "sampling.json"
+    earlier, found = where.parent.parent / EARLIER, Path(run) / "sampling.json"
+    if where.parent.name == "checkpoints" and earlier.is_file():
+        system = dataclasses.replace(system, earlier=cache(partial(earlier_denoiser, system, earlier)))
     return dataclasses.replace(system, sampling=read_sampling(found)) if found.is_file() else system
+
+
+def earlier_denoiser(system: System, file: Path) -> NetworkDenoiser:
+    """The denoiser of a system with other weights, in evaluation mode; DamagedError for weights that are not of it."""
+    again = FAMILIES[system.model.family].load(system.model.contract(), None)
+    if again.denoiser is None:
+        raise DamagedError(f"{file} is of a denoiser, and a model of the family {again.family} has none", "delete it")
+    try:
+        again.denoiser.load_state_dict(read_earlier(file))
+    except RuntimeError as error:
+        raise DamagedError(f"{file} does not fit the run: {error}", "delete it, and sample without auto") from error
+    return again.denoiser.requires_grad_(False).eval().to(system.device)
 
 
 def read_sampling(file: Path) -> Sampling:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 class EMA:
     """A copy of `model` that follows it with a half-life of min(`halflife`, `ramp`·seen) images.
 
-    The ramp keeps the average short while little has been learnt (Karras et al. 2022, code; 2024, §3.1 for why), so it
-    is right for a minute's training as for a week's. Half-lives are in images, so they do not depend on the batch.
+    The ramp keeps the average short while little has been learnt (Karras et al. 2022, code; Karras et al. 2024, EDM2,
+    §3.1 for why), so it is right for a minute's training as for a week's. Half-lives are in images, so they do not
+    depend on the batch.
     """
 
     def __init__(self, model: nn.Module, halflife: float = 500_000, ramp: float = 0.05) -> None:

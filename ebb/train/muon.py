@@ -15,7 +15,7 @@ NARROWEST = 32
 """A weight with fewer inputs or outputs is at the edge of the network, and not moved as a matrix."""
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic X ← aX + b(XXᵀ)X + c(XXᵀ)²X, whose fifth power brings singular values near 1 (Jordan 2024)."""
+"""Of the quintic X ← aX + b(XXᵀ)X + c(XXᵀ)²X, whose fifth power brings singular values near 1 (Jordan et al. 2024)."""
 
 
 def orthogonal(x: Tensor, rounds: int = 5) -> Tensor:

@@ -70,21 +70,21 @@ def cost(system: System, *, seed: int = 0, batch: int = BATCH, spent: tuple[floa
     at most; on a CPU the weights and the most bytes that the tensors of the computation held at once, which does not
     see the workspace inside a kernel. Unlike the process's resident size that is the same number every time.
     """
-    network, device = system.model.network, system.device
+    networks, device = system.networks(system.sampling), system.device
     sampler, request = Sampler(system, batch), system.request(system.given(batch, seed=seed), batch, seed)
     if spent is None:
-        with counted(network) as seen:
+        with counted(*networks) as seen:
             began = time.perf_counter()
             sampler(request)
             spent = (time.perf_counter() - began) / batch, seen[0] / batch
     few = replace(request, sampling=system.settled(steps=min(FEW, request.sampling.steps)))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with counted(network) as seen, Live() as live:
+    with counted(*networks) as seen, Live() as live:
         arithmetic = gflop(lambda: sampler(few))
     with torch.no_grad():  # once a sample, however many evaluations
         decoding = gflop(lambda: system.decode(torch.zeros(batch, *system.inner, device=device)))
-    parts = [system.model.module, *system.model.frozen.values()]
+    parts = [system.model.module, *system.model.frozen.values(), *networks[1:]]
     held = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
     weights = sum(tensor.numel() * tensor.element_size() for tensor in held)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else weights + live.peak
@@ -138,18 +138,19 @@ ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_
 
 
 @contextmanager
-def counted(network: nn.Module) -> Iterator[list[int]]:
-    """A list whose one number grows by the samples that `network` is shown."""
+def counted(*networks: nn.Module) -> Iterator[list[int]]:
+    """A list whose one number grows by the samples that any of the networks is shown."""
     seen = [0]
 
     def count(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen[0] += len(inputs[0])
 
-    hook = network.register_forward_pre_hook(count)
+    hooks = [network.register_forward_pre_hook(count) for network in networks]
     try:
         yield seen
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]  # a class of torch without types

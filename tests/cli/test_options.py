@@ -10,6 +10,7 @@ from ..test_house import VERBS
 SAID = [
     ("edit interpolate", "--text", "did you mean --labels, for labels and prompts?"),
     ("edit interpolate", "--seed", "did you mean --seeds"),
+    ("train", "--log", "did you mean --json, for what a program reads?"),
     ("train", "--grids", "did you mean --sheets, for sheets of samples?"),
     ("train", "--label-dropout", "did you mean --condition-dropout"),
     ("edit interpolate", "--lables", "did you mean --labels?"),

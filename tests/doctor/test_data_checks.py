@@ -289,11 +289,12 @@ def test_arrays_are_judged_by_their_values(values, fine, healthy):
         assert np.abs(subject.read.rows.astype(int) - as_bytes(array)).max() <= 1
 
 
-def test_an_array_that_is_no_images_is_judged_by_its_values_alone():
-    found = diagnose(torch.rand(100, 7) * 2 - 1)
+def test_an_array_of_no_form_is_judged_by_its_values_alone():
+    found = diagnose(torch.rand(100, 7, 2, 3, 3) * 2 - 1)
     assert found.findings == []
     assert found.checked == ["values not in range"] or len(found.unchecked) == len(checks.DATA_CHECKS) - 1
-    assert names(diagnose(torch.rand(100, 7))) == {"values not in range"}
+    assert "rows [n, d]; series [n, channel, time]" in found.unchecked[0]
+    assert names(diagnose(torch.rand(100, 7, 2, 3, 3))) == {"values not in range"}
 
 
 def test_data_that_cannot_be_read_is_a_finding(tmp_path, healthy):

@@ -53,18 +53,45 @@ class Faint:
         return null + (own - null) / self.scale
 
 
+class Aside(Faint):
+    """The exact denoiser of each class, but moved to the side: earlier by twice as much, so that the line from what it
+    said then through what it says now leads to the right answer, at scale 2."""
+
+    def earlier(self, x, t, cond):
+        return 2 * self(x, t, cond) - super().__call__(x, t, cond)
+
+    def __call__(self, x, t, cond):
+        aside = torch.tensor([[0.0, -0.4], [0.0, 0.4], [0.0, 0.0]], dtype=torch.float64)
+        return super().__call__(x, t, cond) + aside[cond["label"]]
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What such a model was earlier."""
+
+    model: Aside
+    takes_moments = True
+
+    @property
+    def path(self):
+        return self.model.path
+
+    def __call__(self, x, t, cond):
+        return self.model.earlier(x, t, cond)
+
+
 @functools.cache
-def attempts_of(scale):
-    """Samples of a model that is faint by `scale`, drawn and compared as those of a run.
+def attempts_of(model):
+    """Samples of a model, drawn and compared as those of a run.
 
     Features are places turned so that each class lies at (1, 0).
     """
-    model, labels = Faint(scale), torch.arange(COUNT) % 2
+    labels, earlier = torch.arange(COUNT) % 2, Earlier(model) if isinstance(model, Aside) else None
     real = model.mixture(1.0).sample(2000, torch.Generator().manual_seed(1)).numpy()
 
     def drawing(how):
         scheme = Scheme(model, SOLVERS["dpmpp_2m"], GRIDS["log_snr"](model.path, 10).double())
-        around = scheme.guided(*guided(how.guides, how.guidance, NULL))
+        around = scheme.guided(*guided(how.guides, how.guidance, NULL, earlier=lambda: earlier))
         rows = around.fresh(torch.empty(COUNT, 2, dtype=torch.float64), {"label": labels}, Noise.of(0, COUNT))
         rows = (rows * (2 * labels - 1)[:, None]).numpy()
         return Cell(how, once(frechet_counted, rows, real), None, 1.0, 0.0, np.empty(0, np.uint8)), rows
@@ -72,13 +99,16 @@ def attempts_of(scale):
     def pairing(rows, own):
         return estimate(gap_of(frechet_counted, 2), np.hstack([rows, own]), real, resamples=30, seed=0)
 
-    return list(race(Sampling, drawing, pairing, until=float("inf")))
+    others = [Sampling(guidance=2.0, guides=("auto",))] if earlier else []
+    return list(race(Sampling, drawing, pairing, float("inf"), others))
 
 
 def check_oracle(choose):
-    """The scale that makes a faint model exact is chosen; a model that is exact without guidance keeps none."""
-    assert choose(attempts_of(1.5)).sampling.guidance == 1.5
-    assert choose(attempts_of(1.0)).sampling == Sampling()
+    """The scale that makes a faint model exact is chosen; a model that is exact without guidance keeps none; one that
+    its earlier average makes exact is guided by that."""
+    assert choose(attempts_of(Faint(1.5))).sampling.guidance == 1.5
+    assert choose(attempts_of(Faint(1.0))).sampling == Sampling()
+    assert choose(attempts_of(Aside(1.0))).sampling.guides == ("auto",)
 
 
 def test_the_scale_that_is_exact_is_chosen():
@@ -124,7 +154,7 @@ def test_the_time_is_kept(until, monkeypatch):
 
     tried = list(race(Sampling, drawing, lambda rows, own: (0.0, -1.0, 1.0), until))
     assert clock[0] <= max(until, 10.0)
-    assert len(tried) == {0.0: 1, 35.0: 2, 1000.0: guidance.SETTINGS}[until]
+    assert len(tried) == {0.0: 1, 35.0: 2, 1000.0: guidance.SETTINGS - 1}[until]
     assert [one.sampling.guides for one in tried[4:]] == [(guidance.INTERVAL,)] * len(tried[4:])
 
 
@@ -177,6 +207,7 @@ def test_a_run_keeps_its_choice_and_shows_the_table(run, monkeypatch):
     choice = finished(choose_guidance(run), said.append)
     assert [one.sampling.guidance for one in choice.attempts][:4] == [1.0, *guidance.SCALES]
     assert len(choice.attempts) == guidance.SETTINGS
+    assert choice.attempts[4].sampling.guides == ("auto",)
     assert json.loads((run / "guidance.json").read_text())["chosen"] == 1
     assert ebb.load(run).sampling == choice.chosen.sampling
     assert ebb.load(run).sampling.guidance == 1.5

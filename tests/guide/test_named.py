@@ -6,6 +6,7 @@ import torch
 from ebb import testing
 from ebb.errors import UsageError
 from ebb.guide.apg import Projected
+from ebb.guide.autoguide import autoguide
 from ebb.guide.cfg import cfg
 from ebb.guide.interval import within
 from ebb.guide.named import GUIDES, guided, surrounded
@@ -75,6 +76,27 @@ def test_a_name_is_the_guide_of_that_name():
     close(("threshold(0.6, limit=1)",), lambda denoiser: dynamic_threshold(0.6)(cfg(4.0, NULL)(denoiser)))
 
 
+def test_auto_is_away_from_an_earlier_average_bent_and_surrounded_as_any():
+    """Of a Gaussian and a wider one: strong^w·weak^{1 − w}, which tests of `autoguide` hold in closed form."""
+    weak = Gaussian(Cosine(), torch.zeros(2).double(), 3 * torch.eye(2).double())
+    x, t, cond = asked()
+
+    def by_name(*texts, scale=4.0):
+        return guided(texts, scale, NULL, earlier=lambda: weak)[0](Labelled())(x, t, cond)
+
+    torch.testing.assert_close(by_name("auto"), autoguide(weak, 4.0)(Labelled())(x, t, cond))
+    bent = autoguide(weak, 4.0, Projected(0.2, 1.5))(Labelled())(x, t, cond)
+    torch.testing.assert_close(by_name("projected(0.2, 1.5)", "auto"), bent)
+    middle = within(autoguide(weak, 4.0), 0.5, 2)(Labelled())(x, t, cond)
+    torch.testing.assert_close(by_name("auto", "within(0.5, 2)"), middle)
+    assert torch.equal(by_name("auto", scale=1.0), Labelled()(x, t, cond))
+    assert not torch.allclose(by_name("auto"), answers(())), "classifier-free guidance"
+    with pytest.raises(UsageError, match="there is none"):
+        guided(("auto",), 4.0, NULL)
+    with pytest.raises(UsageError, match="prompts are joined"):
+        surrounded(("auto",), cfg(4.0, NULL))
+
+
 def test_they_go_around_each_other_in_the_order_given():
     inner = ("rescaled(0.3)", "threshold(0.6)", "within(0.5, 2)")
     close(inner, within(lambda d: dynamic_threshold(0.6)(cfg(4.0, NULL, Rescaled(0.3))(d)), 0.5, 2))
@@ -122,7 +144,7 @@ def test_settings_that_would_change_nothing_are_refused():
     made = system()
     assert made.settled(guides=["rescaled(0.7)"], guidance=2).guides == ("rescaled(0.7)",)
     assert made.settled(guides=["temperature(0.9)"]).guides == ("temperature(0.9)",)
-    with pytest.raises(UsageError, match=r"(?s)rescaled\(0.7\) bends guidance, which is off.*--guidance 2"):
+    with pytest.raises(UsageError, match=r"(?s)rescaled\(0.7\) is of guidance, which is off.*--guidance 2"):
         made.settled(guides=["rescaled(0.7)"])
     with pytest.raises(UsageError, match="did you mean 'threshold'"):
         made.settled(guides=["treshold"])

@@ -47,7 +47,10 @@ def test_a_page_says_first_whether_the_data_is_fit_and_shows_all_of_it(photos, t
         assert said in page, said
     assert page.index("fit to train") < page.index("<section")
     assert "cropped away: 0% of the area in the median, 50% of 00.png at worst; 5 of 30 lose some" in found.facts[1]
-    assert found.facts[2].startswith("captions: 29 of 30 images have one, 29 different")
+    assert found.facts[2] == (
+        "captions: 29 of 30 images have one, 29 different, from metadata.jsonl; none for 00.png, broken.png;"
+        " metadata.jsonl: 29 of 30 rows name a picture that is here; not lost.png"
+    )
     assert str(found).startswith("fit to train: no, because some images cannot be read and are left out")
     assert {file: file.read_bytes() for file in photos.iterdir()} == before
 

@@ -25,7 +25,7 @@ from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Training
 from ebb.train.muon import muon
 from ebb.train.objectives.autoencoding import FeatureMaps
-from ebb.train.objectives.objective import Objective
+from ebb.train.objectives.objective import Objective, ObjectiveState
 from ebb.train.optimiser import adamw
 from ebb.train.validate import Validation
 
@@ -89,6 +89,8 @@ class Trainable:
     sampling: Sampling = field(default_factory=Sampling)
     gradients: GradientProbe | None = None
     """what asks for the gradient at each noise level"""
+    memory: ObjectiveState | None = None
+    """what the objective remembers"""
 
 
 R = TypeVar("R", bound=Recipe)
@@ -105,6 +107,8 @@ class Family(ABC, Generic[R]):
     """whether it learns what is said of the data"""
     compiles: bool = False
     """whether its network can be compiled while it trains"""
+    autoguided: bool = False
+    """whether its models can be guided by an earlier average of their weights, which a run then saves"""
 
     @abstractmethod
     def build(self, recipe: R, data: Prepared, device: torch.device) -> Trainable:
