@@ -25,7 +25,7 @@ class Distil:
     run: Path | None = None
     """where to keep the new run; without it RUN-few"""
     method: str | None = None
-    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive or continuous_consistency"""
+    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive, …: docs/few.md"""
     budget: str | None = None
     """wall-clock time, e.g. 2m; without it a fifth of the teacher's"""
     steps: int | None = None
