@@ -1,5 +1,6 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
 # make test-full: the long forms too (more examples, sizes and whole runs).  make test-long: these alone.
+# make demo-few: a run, and a model that samples in one step made of it; both as pictures, and in figures; five minutes.
 # make demo-text: text to image from nothing: scenes of shapes, trained, asked for by prompts, read by a judge; ten minutes.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
 # make rules MNIST=mnist/: the tables of docs/rules.md, each rule measured (half an hour of one core; goes on where it stopped).
@@ -18,13 +19,21 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # what was compiled once is kept, whatever the environment says: thousands of lines are, with their checks, in each process
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words tables rules stub clean
+.PHONY: demo demo-few demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words tables rules stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
 	$(BIN)/ebb sample runs/demo --n 100 --out runs/demo/samples.png
 	$(BIN)/ebb evaluate runs/demo --n 1000
 	@echo "picture  runs/demo/samples.png"
+
+demo-few: .venv/demo
+	$(BIN)/ebb train digits --run runs/demo-few/teacher --budget 2m
+	$(BIN)/ebb distil runs/demo-few/teacher --run runs/demo-few/student --budget 1m
+	$(BIN)/ebb sample runs/demo-few/teacher --n 64 --out runs/demo-few/many-steps.png
+	$(BIN)/ebb sample runs/demo-few/student --n 64 --steps 1 --out runs/demo-few/one-step.png
+	$(BIN)/ebb evaluate runs/demo-few/student --n 500 --features quick --likelihood 0
+	@echo "pictures  runs/demo-few/many-steps.png  runs/demo-few/one-step.png"
 
 demo-text: .venv/demo
 	$(BIN)/ebb train shapes --run runs/shapes --budget 6m --batch 64 --network.width 64 \

@@ -113,7 +113,7 @@ def trained(
 ) -> tuple[System, dict[str, Any]]:
     """The system after `steps` updates, else as many as fit in `seconds` by the pace of a few that are thrown away."""
     fields = {name: value for name, value in settings.items() if name != "change"}
-    asked = DiffusionRecipe.model_validate({"seed": seed, "precision": "bf16"} | fields)
+    asked = DiffusionRecipe.model_validate({"seed": seed} | fields)
     learnt = finished(prepared(asked, dataset))
     recipe, _ = complete(asked, facts_of(learnt))
     steps = steps or max(1, int(seconds * pace(recipe, learnt, CPU, 4.0) / resolved(recipe.batch)))
@@ -131,11 +131,11 @@ def trained(
     return parts.system, {"steps": parts.training.step, "images": parts.training.seen, "seconds": took}
 
 
-def judged(system: System, dataset: Dataset, count: int, judges: Path) -> dict[str, Any]:
+def judged(system: System, dataset: Dataset, count: int, judges: Path, precision: str) -> dict[str, Any]:
     """The figures of `count` samples, with labels as the data has them, against unseen images."""
     kept, unseen = load_ensemble(judges, dataset.summary.fingerprint), dataset.held_out
     labels = np.random.default_rng(0).choice(dataset.labels, count)
-    how = {"steps": 12, "solver": "dpmpp_2m", "grid": "log_snr", "guidance": 1.0, "precision": "bf16"}
+    how = {"steps": 12, "solver": "dpmpp_2m", "grid": "log_snr", "guidance": 1.0, "precision": precision}
     samples = to_pixels(system.sample(count, label=labels.tolist(), **how))
     found = measure(samples, unseen.rows, kept[0], Classes(labels, names=dataset.names), resamples=2)
     figures = {name: found.distances[name].value for name in FIGURES}
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--decay", type=float, help="the share of a run over which every variant's learning rate falls")
     parser.add_argument("--n", type=int, default=2000, help="samples")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16", help="fp32 where a CPU has no AVX-512")
     parser.add_argument("--only", nargs="+", default=tuple(VARIANTS), choices=tuple(VARIANTS), metavar="VARIANT")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="a folder for the judges and the lines")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
@@ -184,12 +185,14 @@ def main() -> None:
         torch.set_num_threads(2)
         keep_freed_memory()
         name, seed = given.one
-        system, facts = trained(dataset, falling(VARIANTS[name], given.decay), seed, given.seconds, given.updates)
-        print(json.dumps(facts | judged(system, dataset, given.n, judges)))
+        settings = falling(VARIANTS[name], given.decay) | {"precision": given.precision}
+        system, facts = trained(dataset, settings, seed, given.seconds, given.updates)
+        print(json.dumps(facts | judged(system, dataset, given.n, judges, given.precision)))
         return
     train_judges(dataset, judges)
     asked = {"asked": given.seconds} if given.updates is None else {"updates": given.updates}
     mine = {"data": dataset.summary.name, "n": given.n, "decay": given.decay} | asked
+    mine |= {} if given.precision == "bf16" else {"precision": given.precision}
     results = given.out / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     for seed in range(given.seeds):

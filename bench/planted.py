@@ -11,6 +11,7 @@ networks in which one block, drawn by the seed, is told a constant.
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ebb.data.scan import read
 from ebb.doctor.finding import Check, Round
 from ebb.doctor.model_subject import ModelSubject
 from ebb.doctor.model_wiring import check_block_cut_off
@@ -30,14 +32,21 @@ from ebb.doctor.run_autoencoder import (
     check_reconstructions_blurred,
 )
 from ebb.doctor.run_checks import RUN_CHECKS
+from ebb.doctor.run_few_steps import (
+    check_diversity_lost,
+    check_means_of_several,
+    check_tangents_explode,
+    check_target_moves,
+)
 from ebb.doctor.run_subject import RunSubject
 from ebb.events import finished
 from ebb.networks.dit import DiT
 from ebb.networks.mlp import MLP
 from ebb.networks.mmdit import MMDiT
+from ebb.networks.ports import ShareEmbedding
 from ebb.networks.unet import UNet
 from ebb.recipe.groups import DiTRecipe, UNetRecipe
-from ebb.recipe.recipe import AutoencoderRecipe, Recipe
+from ebb.recipe.recipe import AutoencoderRecipe, FewStepRecipe, Recipe
 from ebb.run.train import train
 
 SMALL: dict[str, Any] = {
@@ -171,6 +180,61 @@ def cut_network(_: Path, seed: int, fields: dict[str, Any]) -> list[str]:
     return [] if finding is None else [finding.evidence]
 
 
+FEW: dict[str, Any] = {"steps": 300, "batch": 32, "sheets": 1, "precision": "fp32"}
+
+DISTILLED: tuple[dict[str, Any], ...] = (
+    {},
+    {"method": "consistency_trajectory(steps=8, of=8)"},
+    {"method": "consistency(q=64)"},
+    {"method": "consistency_trajectory"},
+    {"method": "self_distil"},
+)
+"""Ways in which a model of few steps may be well."""
+
+RESTLESS = tuple({"optimiser": {"lr": rate, "decay": 0.0}} for rate in (0.06, 0.1, 0.2))
+"""Learning rates that are ten times too high and more, and never fall."""
+
+WILD = tuple({"wild": size} for size in (0.3, 1.0))
+"""How far the network turns with the time, by random weights where it hears how far it is to go."""
+
+SHORT = ({"steps": 2}, {"steps": 4}, {"method": "consistency(q=1.1)", "steps": 100})
+"""Runs that stop where one step still is a mean, and one of a method that takes most of the data's deviation."""
+
+FEWER = ({"examples": 1}, {"examples": 2})
+"""Examples of each label that it learns from, where the data has many."""
+
+
+@functools.cache
+def teacher(seed: int) -> Path:
+    """A run of diffusion on handwritten digits that others are distilled from."""
+    recipe = Recipe(**SMALL | {"steps": 1500, "seed": seed, "network": UNetRecipe(width=32, depth=1, patch=2)})
+    return finished(train("digits", recipe, run=Path(tempfile.mkdtemp()) / "teacher"))
+
+
+def few_run(check: Check[RunSubject], folder: Path, seed: int, fields: dict[str, Any]) -> list[str]:
+    """What a check finds in a run that was distilled with these fields."""
+    own = {name: value for name, value in fields.items() if name not in ("wild", "examples")}
+    data, learnt = "digits", {"teacher": str(teacher(0))}
+    if "examples" in fields:
+        digits = read("digits")
+        order = np.random.default_rng(seed).permutation(len(digits.rows))
+        some = np.concatenate([[at for at in order if digits.labels[at] == k][: fields["examples"]] for k in range(10)])
+        data, learnt = str(folder.with_suffix(".npz")), {}
+        np.savez(data, images=digits.rows[some, 0], labels=digits.labels[some])
+        own |= {"steps": 1500, "network": UNetRecipe(width=32, depth=1, patch=2)}
+    recipe = FewStepRecipe.model_validate(FEW | learnt | own | {"seed": seed})
+    subject, seen = RunSubject(finished(train(data, recipe, run=folder))), Round()
+    if "examples" in fields:
+        subject.__dict__["reading"] = read("digits")
+    for part in subject.system.denoiser.network.modules():
+        if "wild" in fields and isinstance(part, ShareEmbedding):
+            generator = torch.Generator().manual_seed(seed)
+            last = part.mlp[-1].weight
+            last.data += fields["wild"] * torch.randn(last.shape, generator=generator)
+    seen.examine(lambda: subject, [check], "the run")
+    return [finding.evidence for finding in seen.findings] + seen.unchecked
+
+
 Case = tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...], Callable[[Path, int, dict[str, Any]], list[str]]]
 
 CASES: dict[str, Case] = {
@@ -178,6 +242,10 @@ CASES: dict[str, Case] = {
     "posterior collapse": (WEIGHED, CODECS, partial(codec_run, check_posterior_collapse)),
     "dead codes": (FAR, CODECS, partial(codec_run, check_dead_codes)),
     "reconstructions blurred": (LITTLE, CODECS, partial(codec_run, check_reconstructions_blurred)),
+    "target moves": (RESTLESS, DISTILLED, partial(few_run, check_target_moves)),
+    "tangents explode": (WILD, DISTILLED, partial(few_run, check_tangents_explode)),
+    "means of several": (SHORT, DISTILLED, partial(few_run, check_means_of_several)),
+    "diversity lost": (FEWER, DISTILLED, partial(few_run, check_diversity_lost)),
     "block cut off": (
         tuple({"kind": kind, "cut": True} for kind in KINDS),
         tuple({"kind": kind, "cut": False} for kind in KINDS),
@@ -192,19 +260,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("check", choices=CASES)
     parser.add_argument("--first", type=int, default=100, help="seed of the first run: thresholds were looked at below")
+    parser.add_argument("--runs", type=int, default=30, help="of which two thirds have the fault")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     faults, healthy, look = CASES[given.check]
     right = {"faults found": 0, "healthy runs accused": 0}
     with tempfile.TemporaryDirectory() as scratch:
-        for number in range(30):
-            planted = number < 20
+        for number in range(given.runs):
+            planted = number < given.runs * 2 // 3
             fields = (faults if planted else healthy)[number % len(faults if planted else healthy)]
             found = look(Path(scratch) / str(number), given.first + number, fields)
             right["faults found" if planted else "healthy runs accused"] += bool(found)
             print(f"| {'fault' if planted else 'healthy'} | {fields} | {'; '.join(found) or 'nothing'} |", flush=True)
-    print(f"{right['faults found']} of 20 faults found, {right['healthy runs accused']} of 10 healthy runs accused")
+    print(
+        f"{right['faults found']} of {given.runs * 2 // 3} faults found,"
+        f" {right['healthy runs accused']} of {given.runs - given.runs * 2 // 3} healthy runs accused"
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ebb.evaluate.guidance import choose_guidance
 from ebb.events import Done, Work, to_the_end
 from ebb.recipe.recipe import Recipe
 from ebb.run import train as training
+from ebb.run.export import export as export
 from ebb.system.system import load
 
 

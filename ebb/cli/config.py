@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from ebb.cli.output import echo, put_facts
+from ebb.errors import UsageError
 from ebb.recipe.document import from_yaml, to_yaml
 from ebb.recipe.recipe import DiffusionRecipe, Recipe, difference, flat
 
@@ -84,4 +85,6 @@ class ConfigVerb:
 
 def recipe_of(path: Path) -> Recipe:
     """The recipe of a run folder or of a YAML file."""
+    if (path / "system.json").is_file():
+        raise UsageError(f"{path} was exported, and holds no recipe", "name the run, or a recipe file")
     return from_yaml(path / "run.yaml" if path.is_dir() else path)[0]

@@ -25,7 +25,7 @@ class Distil:
     run: Path | None = None
     """where to keep the new run; without it RUN-few"""
     method: str | None = None
-    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive or continuous_consistency"""
+    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive, …: docs/few.md"""
     budget: str | None = None
     """wall-clock time, e.g. 2m; without it a fifth of the teacher's"""
     steps: int | None = None
@@ -36,6 +36,8 @@ class Distil:
     """seed of the data order and the noise"""
     data: str | None = None
     """where the teacher's data is now, if it was moved; it must be the same"""
+    extend: str | None = None
+    """go on with a finished one for this long (5m), or for so many updates (500); what is better is kept"""
     fresh: bool = False
     """start anew, replacing a run of the same name"""
     json: bool = False
@@ -53,8 +55,10 @@ class Distil:
             teacher=str(self.teacher), method=self.method, budget=self.budget, steps=self.steps, batch=self.batch,
             seed=self.seed,
         )  # fmt: skip
-        data, asked = asked_of(self.teacher, asked, self.data)
-        work = train(data, asked, run=self.run or beside(self.teacher), fresh=self.fresh, began=began)
+        data, whole = asked_of(self.teacher, asked, self.data)
+        asked = whole if self.extend is None else asked
+        place, longer = self.run or beside(self.teacher), self.extend
+        work = train(data, asked, run=place, fresh=self.fresh, began=began, extend=longer)
         folder = shown(work, console, self.json)
         echo(console, f"report   {folder / 'report.html'}")
         echo(console, f"sample   {command('sample', folder, '--n', 64, '--steps', 1, '--out', 'samples.png')}")

@@ -204,8 +204,9 @@ def writable(out: Path, forms: Sequence[str] = PICTURES.forms) -> None:
     in_the_way = [out] if single else sorted(path for path in inside if NUMBERED.fullmatch(path.name))
     for path in in_the_way:
         if path.exists() and not made_by_ebb(path):
+            whose = "says not whether ebb made it" if form(path) == "table" else "was not made by ebb"
             raise UsageError(
-                f"{path} is there and was not made by ebb: it would be lost", "name another with --out, or move it away"
+                f"{path} is there and {whose}: it would be lost", "name another with --out, or move it away"
             )
 
 

@@ -20,12 +20,14 @@ from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
 from ebb.doctor.run_autoencoder import AUTOENCODER_CHECKS
 from ebb.doctor.run_checks import OF_PICTURES, RUN_CHECKS
+from ebb.doctor.run_few_steps import FEW_STEP_CHECKS
 from ebb.doctor.run_subject import RunSubject
 from ebb.doctor.run_way import show_temperatures, way_of
 from ebb.doctor.table_checks import TABLE_CHECKS
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
 from ebb.events import Progress, Sink, ignored
 from ebb.process.denoiser import Denoiser
+from ebb.recipe.recipe import FewStepRecipe
 from ebb.store.place import expanded
 from ebb.store.shared import ONE
 from ebb.store.write import replace_text
@@ -125,13 +127,14 @@ def in_words_of(things: str, diagnosis: Diagnosis) -> Diagnosis:
 
 def checks_of(run: RunSubject) -> list[Check[RunSubject]]:
     """The checks of a run: those that look at pictures where it makes these, or where that is not known; those of an
-    autoencoder where it trained one."""
+    autoencoder where it trained one, and of few steps where it learned these."""
     try:
         pictures, codec = run.system.modality == PICTURES, run.system.model.reconstructs
+        few = isinstance(run.recipe, FewStepRecipe)
     except EbbError:  # each check says so
-        pictures, codec = True, False
-    of_codec = AUTOENCODER_CHECKS if codec else []
-    return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES] + of_codec
+        pictures, codec, few = True, False, False
+    besides = AUTOENCODER_CHECKS if codec else FEW_STEP_CHECKS if few else []
+    return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES] + besides
 
 
 def examined(where: str | np.ndarray | Tensor, progress: Sink = ignored) -> tuple[Diagnosis, DataSubject | None]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ from ebb.data.modality import compared
 from ebb.data.pictures import batches
 from ebb.encode.conditioner import Values
 from ebb.errors import UsageError
-from ebb.evaluate.drawn import Drawn
+from ebb.evaluate.analysed import Analysed, Result
+from ebb.evaluate.by_steps import by_steps
 from ebb.evaluate.latent_floor import latent_floor
 from ebb.judge.ensemble import Ensemble
-from ebb.judge.features import Features, RandomFeatures
+from ebb.judge.features import RandomFeatures
 from ebb.judge.matcher import AMONG, retrieval, train_matcher
 from ebb.judge.scene_reader import agreement, judge
 from ebb.system.families.families import FAMILIES
@@ -33,6 +33,7 @@ from ebb.understand.concepts import explain, listening, words_of
 from ebb.understand.levels import levels
 from ebb.understand.likelihood import likelihood
 from ebb.understand.memorise import memorisation
+from ebb.understand.reader import fitted
 from ebb.understand.reconstruction import Reconstruction
 
 PROBED = 64
@@ -53,32 +54,11 @@ SHOWN = 10
 AT_ONCE = 500
 """Examples that are encoded at once."""
 
+FITTED = 256
+"""Training images to which the reading of values is fitted, at most."""
+
 IDEAL = 10_000
 """Training images that the ideal denoiser knows, at most."""
-
-
-@dataclass(frozen=True, eq=False)
-class Analysed:
-    """A run with its samples, as the parts see it; `labels` and `texts` are those the samples were asked for."""
-
-    run: Path
-    system: System
-    dataset: Dataset
-    drawn: Drawn
-    labels: NDArray[np.int64] | None
-    texts: tuple[str, ...]
-    features: Features
-    seed: int
-    coded: int
-    """images whose likelihood is found"""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a part found, by the name of its field in `Evaluated`, and what a reader must know about it."""
-
-    found: dict[str, Any]
-    warnings: tuple[str, ...] = ()
 
 
 def copies(subject: Analysed) -> Result:
@@ -128,11 +108,16 @@ def noise(subject: Analysed) -> Result:
 
 
 def bits(subject: Analysed) -> Result:
-    """Bits per dimension of unseen images by the probability flow, and of 8-bit values their variational bound."""
+    """Bits per dimension of unseen images by the probability flow, and of 8-bit values their variational bound.
+
+    Values are read off by what is fitted to training images, as a part of the model (`ebb.understand.reader`).
+    """
     known, seed = unseen(subject, subject.coded), subject.seed
     found: dict[str, Any] = {"likelihood": likelihood(subject.system, *known, seed=seed)}
     if known[0].dtype == np.uint8:
-        found["bound"] = bound(subject.system, *known, seed=seed)
+        trained = np.sort(np.random.default_rng(seed).permutation(len(subject.dataset.rows))[:FITTED])
+        reader = fitted(subject.system, subject.dataset.rows[trained], values_of(subject.dataset, trained), seed=seed)
+        found["bound"] = bound(subject.system, *known, seed=seed, end=reader)
     return Result(found, () if held(subject) else ("likelihood: no image was held out; it is that of training images",))
 
 
@@ -246,6 +231,7 @@ def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
         "reconstruction": ("looking at reconstructions", reconstructed, latent),
         "floor": ("measuring what the latents cost", floor, latent),
         "levels": ("looking at each noise level", noise, True),
+        "steps": ("measuring by the number of steps", by_steps, True),
         "bits": (f"coding {coded} images", bits, bool(coded) and not latent),
     }
     known = FAMILIES[subject.system.model.family].analyses

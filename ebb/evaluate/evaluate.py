@@ -15,7 +15,9 @@ from ebb.data.dataset import Dataset
 from ebb.data.modality import compared, in_terms
 from ebb.data.of_run import data_of
 from ebb.errors import EbbError, ResourceError, UsageError
-from ebb.evaluate.analyses import Analysed, parts
+from ebb.evaluate.analysed import Analysed
+from ebb.evaluate.analyses import parts
+from ebb.evaluate.by_steps import BySteps, StepFigures
 from ebb.evaluate.drawn import Drawn, draw, forget
 from ebb.evaluate.enough import comparable, countable
 from ebb.evaluate.judges import FILE, features_for, standing_of
@@ -64,6 +66,7 @@ class Evaluated:
     """of captions that were trained on"""
     matched_unseen: Retrieval | None = None
     words: Words | None = None
+    steps: BySteps | None = None
 
     def facts(self) -> dict[str, Any]:
         """What evaluation.json holds: the figures, each of the other parts under its name, and all in a sentence."""
@@ -270,7 +273,8 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     if found.likelihood is not None:
         table.append(("likelihood", coded_in_words(found.likelihood)))
     if found.bound is not None:
-        table.append(("variational bound", coded_in_words(found.bound)))
+        end = f"read off at a noise of {found.bound.faintest:g}"
+        table.append(("variational bound", f"{coded_in_words(found.bound)}; {end}"))
     if (back := found.reconstruction) is not None:
         similar = "" if back.ssim is None else f", SSIM {back.ssim:.3f}"
         table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} images"))
@@ -290,6 +294,8 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
             table.append((f"{what} captions", matched_in_words(one)))
     if found.words is not None:
         table.append(("words", evenness_in_words(found.words)))
+    if found.steps is not None:
+        table += [(row.name, steps_in_words(row)) for row in found.steps.rows]
     spent = found.cost
     table.append(
         (
@@ -312,6 +318,21 @@ def evenness_in_words(words: Words) -> str:
         f"{len(even)} of {len(words.concepts)} are looked at from everywhere alike (entropy over places above {EVEN:g})"
         f"{named}; over words {words.over_words:.2f}; {words.prompts} prompts"
     )
+
+
+def steps_in_words(row: StepFigures) -> str:
+    """Distance, recall, labels, the two-sample test and the spread of samples in so many steps."""
+    parts = [f"{1000 * row.seconds:.3g} ms a sample"]
+    if (near := row.distances.get("Fréchet distance")) is not None:
+        parts.append(f"Fréchet distance {near.value:.3g} [{near.low:.3g}, {near.high:.3g}]")
+    if (recall := row.distances.get("recall")) is not None:
+        parts.append(f"recall {recall.value:.2f}")
+    if row.accuracy is not None:
+        parts.append(f"{row.accuracy:.1%} show their label")
+    if (apart := row.distances.get("two-sample test")) is not None:
+        parts.append(f"told apart {apart.value:.1%}")
+    expected = "" if row.expected is None else f" (a Gaussian's {row.expected:.3f})"
+    return "; ".join([*parts, f"spread {row.spread:.3f}{expected}"])
 
 
 def matched_in_words(found: Retrieval) -> str:

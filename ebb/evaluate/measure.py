@@ -24,7 +24,7 @@ __all__ = ["Classes", "Distance", "Evaluation", "as_table", "label_accuracy", "m
 REFERENCE = 10_000
 CHUNK = 1000  # samples turned to 8 bits at a time
 
-_Labelled = tuple[NDArray[Any], NDArray[np.int64] | None]
+PerhapsLabelled = tuple[NDArray[Any], NDArray[np.int64] | None]
 """Images and their labels, if they have any."""
 
 
@@ -95,7 +95,7 @@ def measure(
         )
     asked, known = indices_of("the labels asked for", classes.asked), indices_of("the real labels", classes.real)
     made, truth = values_of("samples", samples), values_of("real images", real)
-    sets = _sets((made, asked), (truth, known), features, classes.apart, whole("seed", seed), resamples)
+    sets = sets_of((made, asked), (truth, known), features, classes.apart, whole("seed", seed), resamples)
     distances, missing = measured(sets)
     accuracy, per_class = label_accuracy(features, sets.samples.features, asked, classes.names)
     by_class, few = _frechet_by_class(sets, classes.names)
@@ -114,8 +114,10 @@ def measure(
     )
 
 
-def _sets(mine: _Labelled, theirs: _Labelled, features: Features, apart: int, seed: int, resamples: int) -> Sets:
-    """Samples, floor and reference with their features and labels, checked."""
+def sets_of(
+    mine: PerhapsLabelled, theirs: PerhapsLabelled, features: Features, apart: int, seed: int, resamples: int
+) -> Sets:
+    """Samples, floor and reference with their features and labels, as `measure` has them. Raises DataError."""
     (samples, asked), (real, real_labels) = mine, theirs
     if samples.shape[1:] != real.shape[1:] or len(samples) < 2 or len(real) < 4:
         raise DataError(

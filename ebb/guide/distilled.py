@@ -36,10 +36,15 @@ class Distilled(Wrapped):
         return answer(self.denoiser, x, t, {**cond, GUIDANCE: share})
 
 
-def distilled(scale: float) -> Guide:
-    """Tell the network the guidance `scale`. Raises UsageError for one below 1."""
+def distilled(scale: float, among: tuple[float, float] | None = None) -> Guide:
+    """Tell the network the guidance `scale`. Raises UsageError below 1, or above what it learned `among`."""
     if scale < 1:
         raise UsageError(f"a model that is told its guidance knows scales from 1 on, got {scale:g}")
+    if among is not None and scale > among[1]:
+        raise UsageError(
+            f"this model was told guidance up to {among[1]:g}, got {scale:g}",
+            f"distil it for more: ebb train DATA --kind few_step --teacher RUN --guidances 1 {scale:g}",
+        )
     return lambda denoiser: Distilled(denoiser, scale)
 
 

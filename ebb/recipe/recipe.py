@@ -226,6 +226,8 @@ class DiffusionRecipe(DenoiserRecipe):
     """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
     pairs: int = 20_000
     """reflow: how many pairs"""
+    likelihood: bool = False
+    """learn to tell how likely data is too: at all levels of noise, down to 1/256 of the range of the data"""
     objective: str = "denoising"
     """denoising, or hybrid, which learns the variance of DDPM's steps too: hybrid(steps=1000, weight=0.001)"""
 
@@ -241,7 +243,7 @@ class FewStepRecipe(DenoiserRecipe):
     teacher: str | None = None
     """run of a diffusion model from whose weights, and by whose flow, it learns; None: from the data alone"""
     method: str | None = None
-    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive or continuous_consistency; None: chosen"""
+    """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive, …: docs/few.md; None: chosen"""
     guidances: tuple[float, float] | None = None
     """lowest and highest guidance scale that the model is told in place of two evaluations; None: 1 and 3 of labels"""
     sample: Sampling = FEW

@@ -178,7 +178,18 @@ def likelihood(bits: Facts, bound: Facts) -> str:
     return (
         table(("", unit, "95 % interval", "images"), rows)
         + '<p class="soft">Smaller is better: the bits that an ideal code based on this model would need for each '
-        "value of an image it has not seen.</p>\n" + drawn
+        "value of an image it has not seen. The flow is of values with even noise of their own width, the bound of the "
+        f"8-bit values themselves{read_off(bound)}.</p>\n" + drawn
+    )
+
+
+def read_off(bound: Facts) -> str:
+    """How values are read at the end of the chain, where that was fitted; former evaluations have it fixed."""
+    if not bound.get("fitted"):
+        return ""
+    return (
+        f", read off at a noise of {number(bound['faintest'])} by what was fitted to {number(bound['fitted'])} images"
+        " that the model was trained on"
     )
 
 

@@ -20,6 +20,7 @@ from ebb.report.plot import bars, histogram
 from ebb.report.reconstruction_section import reconstruction
 from ebb.report.references_section import references
 from ebb.report.samples_section import Album, memorisation, samples
+from ebb.report.steps_section import steps
 from ebb.report.training_section import noise_levels, training
 from ebb.report.way_section import way
 from ebb.shapes import sides
@@ -63,6 +64,7 @@ def body(run: Path) -> str:
         ("What the doctor found", lambda: findings(doctor)),
         ("Samples", lambda: samples(run / "samples", album)),
         ("Figures", lambda: figures(evaluation, against)),
+        ("Steps", lambda: steps(find("steps", {}))),
         ("Guidance", lambda: guidance(tried)),
         ("Captions", lambda: captions(evaluation, run, album)),
         ("Reconstruction", lambda: reconstruction(find("reconstruction", {}), run, album)),

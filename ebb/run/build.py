@@ -17,7 +17,7 @@ from ebb.system.system import System
 from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Descent, Step, Training, updates
 from ebb.train.objectives.compiled import compiling
-from ebb.train.objectives.objective import Objective
+from ebb.train.objectives.objective import Objective, ObjectiveState
 from ebb.train.validate import Validation
 
 
@@ -44,10 +44,19 @@ class Built:
     """the system with the averaged weights, which is what one samples from"""
     validation: Validation | None = None
     gradients: GradientProbe | None = None
+    memory: ObjectiveState | None = None
 
     def state(self) -> State:
-        """All that a checkpoint holds: the training's state, and what is frozen."""
-        return self.training.state() | {name: part.state_dict() for name, part in self.system.model.frozen.items()}
+        """All that a checkpoint holds: the training's state, what the objective remembers, and what is frozen."""
+        remembered = {} if self.memory is None else {"memory": self.memory.state_dict()}
+        frozen = {name: part.state_dict() for name, part in self.system.model.frozen.items()}
+        return self.training.state() | remembered | frozen
+
+    def restore(self, state: State) -> None:
+        """Go on from a `state`."""
+        self.training.restore(state)
+        if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
 
 
 def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
@@ -65,6 +74,7 @@ def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
         lambda: replace(system, model=made.averaged()),
         made.validation,
         made.gradients,
+        made.memory,
     )
 
 
@@ -85,4 +95,16 @@ def updates_of(
     loader = loader or parts.loader
     how = Descent(loader.seed, recipe.optimiser.accumulate, recipe.optimiser.clip, autocast_of(recipe))
     made = updates(parts.training, parts.objective, loader, how, steps=steps, rate=rate)
+    made = made if parts.memory is None else remembering(parts.memory, parts.training, made)
     return compiling(made) if recipe.runs == "compiled" else made
+
+
+def remembering(memory: ObjectiveState, training: Training, made: Iterator[Step]) -> Iterator[Step]:
+    """The updates, with the `memory` of their objective brought up to date before each.
+
+    What is saved after an update is of before that: who goes on from there begins with it.
+    """
+    memory.advance(training.step, training.ema.model)
+    for step in made:
+        yield step
+        memory.advance(training.step, training.ema.model)

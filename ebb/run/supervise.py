@@ -312,7 +312,7 @@ class Supervisor:
             restore(self.parts, target)
         else:
             again = build(self.recipe, self.parts.data, self.parts.loader.device)
-            training.restore(again.training.state())
+            self.parts.restore(again.state())
         share = SLOWER ** (len(turns) + 1)
         self.guarded.add([event | {"what": "rolled back", "to": training.step, "rate": share}])
         self.meter.back(training.step, training.seen)
@@ -342,7 +342,8 @@ def restore(parts: Built, saved: Path) -> None:
             raise UsageError(
                 f"the autoencoder has been trained anew since {saved.name}", "start anew with its latents: --fresh"
             )
-    parts.training.restore({part: checkpoint.read(saved, part) for part in checkpoint.PARTS})
+    names = (*checkpoint.PARTS, *["memory"] * (parts.memory is not None))
+    parts.restore({part: checkpoint.read(saved, part) for part in names})
 
 
 @contextmanager

@@ -77,9 +77,6 @@ def write(out: Path, state: State, about: Mapping[str, Any]) -> None:
     with explained(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.write(made, state, dict(about), 0)
-        usual = (made / "manifest.json").stat().st_mode
-        for file in made.iterdir():  # safetensors makes files that nobody else may read
-            file.chmod(usual)
         if out.is_dir():
             out.rename(gone)
         made.rename(out)

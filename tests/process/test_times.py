@@ -3,7 +3,17 @@ import torch
 
 from ebb.errors import UsageError
 from ebb.process.path import EDM, PATHS, Cosine, DDPMLinear, Linear
-from ebb.process.times import DENSITIES, GRIDS, Discrete, Karras, Leading, LogitNormal, LogNormal, Shifted, Trailing
+from ebb.process.times import (
+    DENSITIES,
+    GRIDS,
+    Discrete,
+    Karras,
+    Leading,
+    LogitNormal,
+    LogNormal,
+    Shifted,
+    Trailing,
+)
 
 U = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
 MADE = DENSITIES

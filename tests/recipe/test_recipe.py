@@ -340,3 +340,14 @@ def test_another_kind_over_a_recipe_takes_what_fits():
     assert (coder.kind, coder.seed) == ("autoencoder", 5)
     with pytest.raises(UsageError, match="positions is of dit"):
         overlaid(base, Form(network={"positions": "learned"}), {"network.positions"})
+
+
+def test_a_likelihood_is_learnt_at_every_level_in_float32():
+    facts = Facts(1000, (1, 28, 28), 0.5)
+    family = FAMILIES["diffusion"]
+    recipe, reasons = family.complete(Recipe(likelihood=True), facts)
+    assert (recipe.times, recipe.precision) == ("log_normal(mean=-1, std=2.2)", "fp32")
+    assert {"times", "precision"} <= set(reasons)
+    own, _ = family.complete(Recipe(likelihood=True, times="uniform"), facts)
+    assert own.times == "uniform"
+    assert family.complete(Recipe(), facts)[0].times == "logit_normal(mean=0.4)"

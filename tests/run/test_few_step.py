@@ -13,12 +13,14 @@ from ebb.events import finished
 from ebb.process.flow_map import two_times
 from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import DiffusionRecipe, FewStepRecipe
-from ebb.run.build import build
+from ebb.run.build import build, updates_of
 from ebb.run.distil import asked_of, beside
 from ebb.run.inherited import inherited
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
 from ebb.run.train import train
+from ebb.system.families.families import FAMILIES
+from ebb.system.families.family import facts_of
 from ebb.system.system import load
 from ebb.train.objectives.methods import METHODS
 
@@ -62,6 +64,14 @@ def test_every_method_learns_and_samples(home, method):
     assert torch.isfinite(plain).all()
 
 
+def test_updates_are_timed_before_their_number_is_known(home):
+    asked = inherited(FewStepRecipe(teacher=str(home / "first"), method="progressive", **SMALL | {"steps": None}))
+    learnt = finished(prepared(asked, as_asked(str(home / "data.npz"), asked, home), cache=home))
+    recipe, _ = FAMILIES["few_step"].complete(asked, facts_of(learnt))
+    parts = build(recipe, learnt, CPU)
+    assert next(updates_of(recipe, parts, steps=1)).number == 1
+
+
 def test_it_needs_no_teacher(home):
     asked = FewStepRecipe(network={"width": 16, "depth": 1}, method="mean_flow", **SMALL)
     run = finished(train(home / "data.npz", asked, run=home / "alone"))
@@ -79,6 +89,8 @@ def test_guidance_is_told(home):
     assert cond["guidance"].tolist() == [0.5, 0.5]
     with pytest.raises(UsageError, match="scales from 1 on"):
         system.sample(2, label=0, steps=1, guidance=0.5)
+    with pytest.raises(UsageError, match=r"told guidance up to 3, got 4.*\n.*--guidances 1 4"):
+        system.sample(2, label=0, steps=1, guidance=4.0)
 
 
 def test_the_solver_of_few_steps_is_refused_elsewhere(home):

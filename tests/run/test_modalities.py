@@ -14,6 +14,7 @@ from PIL import Image
 from ebb.data.dataset import Dataset, Summary
 from ebb.data.images import PICTURES
 from ebb.data.of_run import data_of
+from ebb.data.reading import as_asked
 from ebb.edit.editor import Editor
 from ebb.edit.samples import Prompt, sample_to
 from ebb.errors import DamagedError, DataError, UsageError
@@ -122,8 +123,11 @@ def test_labels_are_asked_for_and_written(tmp_path):
     samples_in(tmp_path / "run", tmp_path / "new.png", 4)
     with pytest.raises(UsageError, match=r"in \.png for a grid, \.npz for arrays, \.csv for a table"):
         samples_in(tmp_path / "run", tmp_path / "folder", 4)
-    with pytest.raises(UsageError, match="was not made by ebb"):
+    with pytest.raises(UsageError, match="says not whether ebb made it: it would be lost"):
         samples_in(tmp_path / "run", tmp_path / "t.csv", 4)
+    sample_to(tmp_path / "run", tmp_path / "even.csv", Prompt(9, seed=1, by_label=True))
+    even = as_asked(str(tmp_path / "even.csv"), Recipe())
+    assert (even.names, even.summary.classes) == (("hi", "lo"), {"hi": 5, "lo": 5}), "read back, with their labels"
 
 
 def test_a_run_of_a_table_has_documents_and_resumes(tmp_path):

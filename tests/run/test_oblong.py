@@ -1,7 +1,6 @@
 """Pictures that are wider than high, by `--data.size 24x16`, through all that looks at pictures."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,9 +122,7 @@ def test_latents_have_the_shape_of_their_pictures(photos, tmp_path, capsys):
 
 
 @pytest.mark.full
-def test_runs_and_data_are_measured_and_examined(run, photos, capsys):
-    assert ebb("evaluate", run, "--n", 200) == 0
-    assert json.loads((run / "evaluation.json").read_text())["distances"]
+def test_runs_and_data_are_examined(run, photos):
+    assert ebb("doctor", photos, "--out", photos.parent / "page.html") in (0, 1)
     assert ebb("doctor", run) in (0, 1)
-    assert ebb("doctor", photos, "--out", Path(run).parent / "page.html") in (0, 1)
-    assert ebb("sweep", run, "--steps", 1, 2, "--n", 200) == 0
+    assert json.loads((run / "doctor.json").read_text())

@@ -37,7 +37,6 @@ from ebb.recipe.document import from_yaml, to_yaml, validated
 from ebb.recipe.recipe import Recipe
 from ebb.recipe.starting import complete
 from ebb.run.build import updates_of
-from ebb.run.folder import words
 from ebb.run.marks import sheet_steps
 from ebb.run.plan import RESERVE, paces, resolve, sheet_seconds
 from ebb.run.prepare import prepared
@@ -45,6 +44,7 @@ from ebb.run.supervise import CHECKPOINT_EVERY, interruptible
 from ebb.run.train import resumed, train
 from ebb.store import checkpoint
 from ebb.system.families.family import facts_of
+from ebb.terminal import as_options
 
 from ..command import ebb
 
@@ -125,7 +125,7 @@ def test_the_recorded_command_asks_for_the_same_recipe():
         network={"multipliers": (1, 2, 2), "attention": (1,)},
         path="edm(sigma_max=20.0)",
     )
-    assert recipe_in(shlex.join(["ebb", "train", "a folder", *words(asked)])) == asked
+    assert recipe_in(shlex.join(["ebb", "train", "a folder", *as_options(asked.asked())])) == asked
 
 
 def test_seconds_go_on_after_a_resume(pictures, tmp_path):

@@ -37,7 +37,7 @@ def cost(weights=WEIGHTS):
 
 def check_bound(path, weights=WEIGHTS):
     """The exact denoiser of a finite set takes the bits of its weights, where the chain ends near to the data."""
-    found = bound(system_of(finite(path, weights)), images(), seed=0, levels=16, faintest=5e-4)
+    found = bound(system_of(finite(path, weights)), images(), seed=0, levels=16, end=5e-4)
     error = (found.high - found.low) / (2 * 1.96)
     if not (abs(found.value - cost(weights)) < 3 * error < 0.4):
         raise AssertionError(f"a bound of {found.value} bits for {cost(weights)}")
@@ -46,7 +46,7 @@ def check_bound(path, weights=WEIGHTS):
 
 def check_above(faintest):
     """It is a bound wherever the chain ends."""
-    found = bound(system_of(finite(Linear())), images(), seed=0, levels=16, faintest=faintest)
+    found = bound(system_of(finite(Linear())), images(), seed=0, levels=16, end=faintest)
     if not found.high > cost():
         raise AssertionError(f"a bound of {found.value} bits for {cost()}")
 
@@ -81,7 +81,7 @@ def test_mutants_are_caught(monkeypatch):
 def test_it_is_a_bound_wherever_the_chain_ends_and_whatever_the_denoiser():
     for faintest in (0.2, 0.003):
         check_above(faintest)
-    off = bound(system_of(finite(Linear()), off=0.02), images(), seed=0, levels=16, faintest=5e-4)
+    off = bound(system_of(finite(Linear()), off=0.02), images(), seed=0, levels=16, end=5e-4)
     assert off.low > cost()
 
 
@@ -149,6 +149,6 @@ def test_a_value_far_off_costs_many_bits_and_not_infinitely_many():
 
 
 def test_what_cannot_be_bounded_is_refused():
-    for wrong in ({"levels": 0}, {"faintest": 0.0}, {"faintest": 2.0}):
+    for wrong in ({"levels": 0}, {"end": 0.0}, {"end": 2.0}):
         with pytest.raises(UsageError, match="a bound needs"):
             bound(system_of(finite(Linear())), images(), seed=0, **wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -28,8 +29,8 @@ from ebb.process.predict import PREDICTIONS
 from ebb.process.times import DENSITIES, GRIDS
 from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
 from ebb.recipe.names import parse, spell
-from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, Sampling, resolved
-from ebb.recipe.starting import Facts, complete, squeezed
+from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Sampling, resolved
+from ebb.recipe.starting import Facts, complete, likely, squeezed
 from ebb.sample.fused import fused
 from ebb.sample.jump import Jump
 from ebb.sample.noise import Noise
@@ -54,6 +55,8 @@ class DiffusionModel(Model):
     denoiser: NetworkDenoiser = field()
     space: LatentSpace | None = None
     family: str = "diffusion"
+    guidances: tuple[float, float] | None = None
+    """the lowest and the highest guidance scale that the network was told, where that is known"""
 
     @property
     def module(self) -> NetworkDenoiser:
@@ -93,7 +96,7 @@ class DiffusionModel(Model):
     @property
     def towards(self) -> Callable[[float], Guide] | None:
         """The scale told to a network that has learned it."""
-        return distilled if self.hears(GUIDANCE) else None
+        return partial(distilled, among=self.guidances) if self.hears(GUIDANCE) else None
 
     def forward(self, x: Tensor, cond: Cond) -> Tensor:
         """x̂0 in the middle of the path."""
@@ -115,7 +118,7 @@ class DiffusionModel(Model):
             "prediction": spell(d.prediction, PREDICTIONS),
             "clock": spell(d.clock, CLOCKS),
             "sigma_data": d.sigma_data,
-        }
+        } | ({} if self.guidances is None else {"guidances": list(self.guidances)})
 
 
 D = TypeVar("D", bound=DenoiserRecipe)
@@ -124,7 +127,7 @@ D = TypeVar("D", bound=DenoiserRecipe)
 class DenoiserFamily(Family[D]):
     """What all families of denoisers share: a `DiffusionModel` under `ConditionDropout`, validated by denoising."""
 
-    analyses = ("copies", "scenes", "captions", "words", "reconstruction", "floor", "levels", "bits")
+    analyses: tuple[str, ...] = ("copies", "scenes", "captions", "words", "reconstruction", "floor", "levels", "bits")
     conditioned = True
     compiles = True
 
@@ -174,7 +177,8 @@ class DenoiserFamily(Family[D]):
             parse(contract["clock"], CLOCKS, "clock"),
             contract["sigma_data"],
         )
-        return DiffusionModel(in_place(denoiser), space, self.name)
+        low_high = contract.get("guidances")
+        return DiffusionModel(in_place(denoiser), space, self.name, tuple(low_high) if low_high else None)
 
 
 class DiffusionFamily(DenoiserFamily[DiffusionRecipe]):
@@ -184,8 +188,10 @@ class DiffusionFamily(DenoiserFamily[DiffusionRecipe]):
     autoguided = True
 
     def complete(self, asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
-        """By the size of the examples and what is said of them."""
-        return complete(asked, facts)
+        """By the size of the examples and what is said of them, and what a likelihood needs."""
+        asked, why = likely(asked)
+        recipe, reasons = complete(asked, facts)
+        return recipe, reasons | why
 
     def named(self, recipe: DiffusionRecipe) -> None:
         """The parts of a denoiser, and the objective."""
@@ -226,13 +232,14 @@ def assembled(
         encode = (lambda x: x) if data.space is None else data.space.encode
         batches = unseen_batches(data.unseen, encode=encode, batch=min(MOST, batch), device=device)
         validation = Validation(batches, denoising_of(recipe), autocast=autocast_of(recipe))
+    scales = recipe.guidances if isinstance(recipe, FewStepRecipe) else None
     flips = recipe.data.flip and data.examples.noise is None
     return Trainable(
-        DiffusionModel(denoiser, data.space, family),
+        DiffusionModel(denoiser, data.space, family, scales),
         training,
         objective,
         Loader(data.examples, batch, recipe.seed, flips, device),
-        lambda: DiffusionModel(training.ema.model, data.space, family),  # type: ignore[arg-type]
+        lambda: DiffusionModel(training.ema.model, data.space, family, scales),  # type: ignore[arg-type]
         validation,
         recipe.sample,
         probe_of(data.examples, denoising_of(recipe), device, autocast_of(recipe)),

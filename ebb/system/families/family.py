@@ -25,7 +25,7 @@ from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Training
 from ebb.train.muon import muon
 from ebb.train.objectives.autoencoding import FeatureMaps
-from ebb.train.objectives.objective import Objective
+from ebb.train.objectives.objective import Objective, ObjectiveState
 from ebb.train.optimiser import adamw
 from ebb.train.validate import Validation
 
@@ -89,6 +89,8 @@ class Trainable:
     sampling: Sampling = field(default_factory=Sampling)
     gradients: GradientProbe | None = None
     """what asks for the gradient at each noise level"""
+    memory: ObjectiveState | None = None
+    """what the objective remembers"""
 
 
 R = TypeVar("R", bound=Recipe)

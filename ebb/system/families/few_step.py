@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from ebb.errors import UsageError
@@ -11,22 +13,29 @@ from ebb.process.denoiser import Denoiser, NetworkDenoiser
 from ebb.process.flow_map import WAY
 from ebb.process.times import DENSITIES
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import FewStepRecipe, resolved
+from ebb.recipe.recipe import FEW, FewStepRecipe, resolved
 from ebb.recipe.starting import Facts, few_steps
 from ebb.system.families.diffusion import DenoiserFamily, assembled, denoiser_of
 from ebb.system.families.family import Prepared, Trainable
 from ebb.train.objectives.map_matching import MapMatching
 from ebb.train.objectives.methods import METHODS
+from ebb.train.objectives.objective import ObjectiveState
 
 
 class FewStepFamily(DenoiserFamily[FewStepRecipe]):
     """A `DiffusionModel` whose network hears the way that it is asked to go, trained by `MapMatching`."""
 
     name = "few_step"
+    analyses = (*DenoiserFamily.analyses, "steps")
 
     def complete(self, asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[str, str]]:
-        """As a denoiser, and the method."""
-        return few_steps(asked, facts)
+        """As a denoiser, and the method, and how it is followed: on the flow where it learned to land anywhere."""
+        recipe, reasons = few_steps(asked, facts)
+        if asked.sample == FEW and parse(resolved(recipe.method), METHODS, "method").anywhere:
+            sample = recipe.sample.model_copy(update={"solver": "jump"})
+            recipe = recipe.model_copy(update={"sample": sample})
+            reasons["sample.solver"] = f"{recipe.method} lands anywhere on the flow"
+        return recipe, reasons
 
     def named(self, recipe: FewStepRecipe) -> None:
         """The parts of a denoiser, and the method, which may need a teacher."""
@@ -35,6 +44,10 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
             return
         if parse(recipe.method, METHODS, "method").needs == "teacher" and recipe.teacher is None:
             raise UsageError(f"{recipe.method} learns from a teacher", "ebb distil RUN, or --teacher RUN")
+
+    def steady(self, recipe: FewStepRecipe) -> bool:
+        """Unless it is taught in phases."""
+        return recipe.method is None or parse(recipe.method, METHODS, "method").steady
 
     def calls(self, recipe: FewStepRecipe) -> float:
         """One for each step."""
@@ -51,13 +64,16 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
         teacher: Denoiser | None = None
         if data.weights is not None:
             teacher = taught(recipe, data, denoiser, device)
+        updates = recipe.steps or 1  # while it is open, updates are only timed
+        target = parse(resolved(recipe.method), METHODS, "method").begun(denoiser, updates)
         objective = MapMatching(
-            parse(resolved(recipe.method), METHODS, "method"),
+            target,
             teacher,
             parse(resolved(recipe.times), DENSITIES, "density"),
             guidance=recipe.guidances,
         )
-        return assembled(recipe, data, denoiser, objective, self.name)
+        made = assembled(recipe, data, denoiser, objective, self.name)
+        return replace(made, memory=target) if isinstance(target, ObjectiveState) else made
 
 
 def taught(recipe: FewStepRecipe, data: Prepared, student: NetworkDenoiser, device: torch.device) -> Denoiser:

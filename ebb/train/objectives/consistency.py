@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from ebb.process.denoiser import Denoiser
 from ebb.process.flow_map import FlowMap
 from ebb.process.path import Path
 from ebb.shapes import Float
-from ebb.train.objectives.map_matching import Noised, Target, either
+from ebb.train.objectives.map_matching import Noised, Target, either, euler_shrink
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,13 @@ class Consistency(Target):
         if not self.q > 1:
             raise UsageError(f"q is above 1: the nearer time is a share 1 − 1/q of the farther; got {self.q}")
 
-    def destination(self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """Always the data."""
-        return torch.zeros_like(t)
+    anywhere = False
+
+    def between(
+        self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """Always to the data."""
+        return t, torch.zeros_like(t)
 
     def weight(self, path: Path, t: Float[Tensor, "b"], s: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """ν_t/(ν_t − ν_r) = max(1, q/n): the error of a step against its length, relative to the noise."""
@@ -49,6 +55,10 @@ class Consistency(Target):
         x = path.mix(at.x0, at.eps, r) if teacher is None else heun(teacher, at, r)
         ended = torch.where(r > 0, r, at.t)
         return either(r > 0, flow_map(x, ended, at.s, at.cond), x)
+
+    def shrink(self, std: Float[Tensor, "n"], nsr: float, taught: bool) -> Float[Tensor, "n"]:
+        """`shrink` along the chain of nearer times."""
+        return shrink(self.q, std, nsr, taught)
 
 
 SMALLEST = 1e-5
@@ -72,15 +82,29 @@ def heun(teacher: Denoiser, at: Noised, r: Float[Tensor, "b"]) -> Float[Tensor, 
     return path.jump(at.x, (first + second) / 2, at.t, r)
 
 
-def shrink(q: float, std: float, highest: float = 80.0, lowest: float = 1e-3) -> float:
-    """The standard deviation of the one-step samples of N(m, std²) after consistency tuning, divided by the true one.
+HIGHEST, LOWEST = 80.0, 1e-3
+"""The ν between which a chain of times is followed: outside nothing is lost."""
 
-    Along the chain of times that `nearer` makes from ν = `highest`, every step of the best linear map loses a factor
-    √(1 − s²(t − r)²/((s² + r²)(s² + t²))), s = std, with ε shared between its ends on the path α = 1.
+
+def shrink(q: float, std: Float[Tensor, "n"], nsr: float = HIGHEST, taught: bool = False) -> Float[Tensor, "n"]:
+    """The deviation of f(x_t, t, 0) of N(m, std²) after consistency tuning, divided by the flow's own, at ν_t = `nsr`.
+
+    Along the chain of times that `nearer` makes, every step of the best linear map, with ε shared between its ends,
+    loses what a jump does, a factor √(1 − s²(t − r)²/((s² + r²)(s² + t²))), s = std (`euler_shrink`). `taught`, every
+    step is Heun's by the exact denoiser in place of that.
     """
-    factor, t = 1.0, highest
-    while t > lowest:
-        r = float(nearer(torch.tensor(t, dtype=torch.float64), q))
-        factor *= 1 - (std * (t - r)) ** 2 / ((std**2 + r**2) * (std**2 + t**2))
-        t = r
-    return float(factor**0.5)
+    levels = [min(nsr, HIGHEST)]
+    while levels[-1] > LOWEST:
+        levels.append(float(nearer(torch.tensor(levels[-1], dtype=torch.float64), q)))
+    return heun_shrink(std, levels) if taught else euler_shrink(std, levels)
+
+
+def heun_shrink(std: Float[Tensor, "n"], levels: Sequence[float]) -> Float[Tensor, "n"]:
+    """As `euler_shrink`, of jumps by the mean of the denoiser's slopes at both ends (`heun`)."""
+    variance, factor = std.double().clamp(min=1e-9).square(), torch.ones_like(std, dtype=torch.float64)
+    for t, r in pairwise(levels):
+        first, keep = variance / (variance + t**2), r / t
+        second = variance / (variance + r**2) * (keep + (1 - keep) * first) if r > 0 else first
+        flow = ((variance + r**2) / (variance + t**2)).sqrt()
+        factor = factor * (keep + (1 - keep) * (first + second) / 2) / flow
+    return factor

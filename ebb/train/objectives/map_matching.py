@@ -6,8 +6,10 @@ Every method is a `Target`: what f(x_t, t, s) should have answered, by the model
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,20 +41,38 @@ class Noised(NamedTuple):
 class Target(ABC):
     """What f(x_t, t, s) is drawn towards, and where it is asked to go."""
 
-    needs: Literal["teacher", "nothing"] = "nothing"
+    needs: ClassVar[Literal["teacher", "nothing"]] = "nothing"
     """Whether there has to be a teacher, whose flow is learned in place of the data's."""
 
     @abstractmethod
     def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
         """The x0 that f(x, t, s) should have answered."""
 
-    def destination(self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """s for each t, u uniform in (0, 1): evenly between 0 and t."""
-        return u * t
+    steady: ClassVar[bool] = True
+    """Whether it is the same however many updates there will be."""
+    anywhere: ClassVar[bool] = True
+    """Whether f learns to land on every s, or on the data alone."""
+
+    def between(
+        self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """(t, s) for times t that were drawn and u uniform in (0, 1): t itself, and s evenly between 0 and t."""
+        return t, u * t
+
+    def begun(self, student: NetworkDenoiser, updates: int) -> Target:
+        """The target that a run of so many updates of `student` has: itself, or one with a `ObjectiveState`."""
+        return self
 
     def weight(self, path: Path, t: Float[Tensor, "b"], s: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """The weight of a sample besides the network's own scale: 1."""
         return torch.ones_like(t)
+
+    def shrink(self, std: Float[Tensor, "n"], nsr: float, taught: bool) -> Float[Tensor, "n"]:
+        """Of data N(m, std²), the deviation of f(x_t, t, 0) at ν_t = `nsr` where all is learned, over the flow's own.
+
+        It is 1 where the method has no bias. `taught` by the exact denoiser, or by the data alone.
+        """
+        return torch.ones_like(std)
 
 
 @dataclass(frozen=True)
@@ -75,7 +95,8 @@ class MapMatching:
         t = drawn(self.times, path, spaced(count, generator))
         u, among, scale = torch.rand(3, count, generator=generator, device=generator.device, dtype=torch.float64)
         still = among < self.still
-        s = torch.where(still, t, self.target.destination(path, t, u))
+        far, near = self.target.between(path, t, u)
+        t, s = torch.where(still, t, far), torch.where(still, t, near)
         eps = torch.randn(batch.x0.shape, generator=generator, device=generator.device).to(batch.x0)
         cond = batch.cond
         if self.guidance is not None:
@@ -92,6 +113,19 @@ class MapMatching:
     def instant(self, at: Noised) -> Tensor:
         """The target where s = t."""
         return at.x0 if self.teacher is None else self.teacher(at.x, at.t, at.cond)
+
+
+def euler_shrink(std: Float[Tensor, "n"], levels: Sequence[float]) -> Float[Tensor, "n"]:
+    """What jumps along these falling ν make of the deviation of N(m, std²), over what the flow makes of it.
+
+    A jump by the exact denoiser, of slope s²/(s² + t²) on the path α = 1, keeps r/t of the rest; the flow's own slope
+    is √((s² + r²)/(s² + t²)), s = std.
+    """
+    variance, factor = std.double().clamp(min=1e-9).square(), torch.ones_like(std, dtype=torch.float64)
+    for t, r in pairwise(levels):
+        jump = r / t + (1 - r / t) * variance / (variance + t**2)
+        factor = factor * jump / ((variance + r**2) / (variance + t**2)).sqrt()
+    return factor
 
 
 def either(which: Tensor, a: Float[Tensor, "b *d"], b: Float[Tensor, "b *d"]) -> Float[Tensor, "b *d"]:

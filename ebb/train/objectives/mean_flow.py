@@ -50,9 +50,13 @@ class ContinuousConsistency(Target):
     derivative: Derivative = "difference"
     bound: float = 0.1
 
-    def destination(self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """Always the data."""
-        return torch.zeros_like(t)
+    anywhere = False
+
+    def between(
+        self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """Always to the data."""
+        return t, torch.zeros_like(t)
 
     def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
         """The bounded target."""

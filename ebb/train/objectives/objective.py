@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebb.data.loader import Batch
 from ebb.errors import UsageError
@@ -34,6 +35,14 @@ class Objective(Protocol):
     def __call__(self, model: Any, batch: Batch, generator: torch.Generator) -> Loss:
         """The loss of one batch; all its randomness comes from `generator`."""
         ...
+
+
+class ObjectiveState(nn.Module):
+    """What an objective remembers from update to update: it is saved in every checkpoint beside the model."""
+
+    @abstractmethod
+    def advance(self, step: int, averaged: nn.Module) -> None:
+        """Be as it has to be before update number `step` (from 0), where the averaged model is `averaged`."""
 
 
 @dataclass(frozen=True)

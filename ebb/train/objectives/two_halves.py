@@ -1,4 +1,4 @@
-"""Two short ways make a long one: progressive distillation, shortcut models, progressive self-distillation."""
+"""Two short ways make a long one: shortcut models and progressive self-distillation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebb.errors import UsageError
 from ebb.process.denoiser import Denoiser
 from ebb.process.flow_map import FlowMap, Straight, landed, placed, shares
 from ebb.process.path import Path
@@ -38,10 +37,12 @@ class TwoHalves(Target):
 class Shortcut(Target):
     """`TwoHalves` with ways of 1/2, 1/4, …, 1/128 of the whole alone (Frans et al. 2024, §3)."""
 
-    def destination(self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """A power of ½ nearer, or the data where that is nearer."""
+    def between(
+        self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """To a power of ½ nearer, or the data where that is nearer."""
         far = 0.5 ** torch.ceil(SHORTEST * (1 - u)).clamp(min=1)
-        return placed(path, (shares(path, t) - far).clamp(min=0))
+        return t, placed(path, (shares(path, t) - far).clamp(min=0))
 
     def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
         """The x0 of both jumps at once."""
@@ -50,29 +51,6 @@ class Shortcut(Target):
 
 SHORTEST = 7
 """The shortest way of a shortcut, as a power of ½."""
-
-
-@dataclass(frozen=True)
-class Progressive(Target):
-    """target: the x0 whose jump lands where two of the teacher's do, of `steps` to the whole (Salimans & Ho 2022,
-    algorithm 2). The student then needs half as many; halved again, its own average is the next teacher."""
-
-    steps: int = 16
-    needs = "teacher"
-
-    def __post_init__(self) -> None:
-        if self.steps < 2 or self.steps % 2:
-            raise UsageError(f"a teacher's steps are halved: an even number of them, got {self.steps}")
-
-    def destination(self, path: Path, t: Float[Tensor, "b"], u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """Two of the teacher's steps nearer."""
-        return placed(path, (shares(path, t) - 2 / self.steps).clamp(min=0))
-
-    def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
-        """The x0 of both jumps at once."""
-        if teacher is None:
-            raise UsageError("progressive distillation halves the steps of a teacher", "ebb distil RUN")
-        return twice(jumping(teacher), at)
 
 
 def jumping(teacher: Denoiser) -> FlowMap:
