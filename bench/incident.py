@@ -5,8 +5,8 @@
 
 A perceptron learns the noise in handwritten digits (8×8) with plain Adam: no clipping, no guard, a level rate. From
 there one thing at a time is changed: path, learning rate, warm-up, loss weight, precision; then, for those that
-diverge, the remedies. Half a minute a case on one core. The loss of a case is that of its own weight, so that it is held
-against its own lowest: it has diverged where a smoothed loss ends ROSE times above that, or is not finite.
+diverge, the remedies. Half a minute a case on one core. The loss of a case is that of its own weight, so that it is
+held against its own lowest: it has diverged where a smoothed loss ends ROSE times above that, or is not finite.
 """
 
 from __future__ import annotations
