@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 from rich.console import Console
 
@@ -16,6 +16,7 @@ from ebb.cli.output import echo
 from ebb.cli.parse import verb
 from ebb.data.images import save_png, settings_of, writable
 from ebb.errors import DamagedError, UsageError
+from ebb.shapes import sides
 from ebb.store.checkpoint import finished
 from ebb.store.provenance import Provenance, short, weights_of
 from ebb.store.write import replace_bytes
@@ -36,14 +37,18 @@ def again(picture: Path, run: Path | None, out: Path | None, console: Console) -
     then = provenance_of(picture)
     if out.suffix.lower() != picture.suffix.lower():
         raise UsageError(f"{picture} is made again as the kind of file that it is", f"end --out in {picture.suffix}")
+    if out.exists() and out.samefile(picture):
+        raise UsageError(f"{out} would take the place of what it is compared with", "name another with --out")
     writable(out)
     place = run_of(then, picture, run)
     with tempfile.TemporaryDirectory(prefix="ebb-") as folder, console.status(f"making {picture} again"):
         made = repeated(then, place, Path(folder), out.name)
-        same, causes = frames_of(made) == frames_of(picture), then.differences(provenance_of(made))
-        if same and not causes and made.suffix == ".png":  # where the run lies is no difference
+        lines, causes = apart(frames_of(picture), frames_of(made)), then.differences(provenance_of(made))
+        if not lines and not causes and made.suffix == ".png":  # where the run lies is no difference
             save_png(Image.open(made), made, settings_of(picture))
-        lines = [*apart(picture, made)] if not same else [] if same_bytes(made, picture) else ["the same pixels"]
+        if not lines and not same_bytes(made, picture):
+            lines, causes = ["the same pixels"], causes or ["the place of the run"]
+        out.parent.mkdir(exist_ok=True)
         replace_bytes(out, made.read_bytes())
     if not lines:
         echo(console, f"{out} is {picture} again, byte for byte")
@@ -121,22 +126,21 @@ def redirected(asked: T, out: Path) -> T:
     return replace(asked, **changes)  # type: ignore[type-var]
 
 
-def frames_of(picture: Path) -> list[bytes]:
-    """The pixels of every frame."""
+def frames_of(picture: Path) -> NDArray[np.uint8]:
+    """The pixels of every frame, [frames, height, width, 3]."""
     with Image.open(picture) as image:
-        return [
-            bytes(str(frame.size), "ascii") + frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(image)
-        ]
+        return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)])
 
 
-def apart(picture: Path, made: Path) -> Iterator[str]:
-    """In what two pictures differ, in words."""
-    with Image.open(picture) as one, Image.open(made) as other:
-        if one.size != other.size:
-            yield f"{other.width}×{other.height} pixels, then {one.width}×{one.height}"
-            return
-        differ = np.abs(np.asarray(one.convert("RGB"), int) - np.asarray(other.convert("RGB"), int))
-        yield f"{(differ > 0).any(-1).mean():.0%} of its pixels differ, by {differ.max()} of 255 at most"
+def apart(was: NDArray[np.uint8], now: NDArray[np.uint8]) -> list[str]:
+    """In what the pixels of two pictures differ, in words; nothing where they do not."""
+    if was.shape != now.shape:
+        sizes = [f"{len(one)} of {sides(one.shape[1:3])}" for one in (now, was)]
+        return [f"frames, of pixels: {sizes[0]}, then {sizes[1]}"]
+    differ = np.abs(was.astype(int) - now)
+    return [f"{(differ > 0).any(-1).mean():.0%} of its pixels differ, by {differ.max()} of 255 at most"] * bool(
+        differ.any()
+    )
 
 
 def same_bytes(one: Path, other: Path) -> bool:

@@ -171,8 +171,8 @@ class Sweep:
         echo(console, f"report   {self.run / 'report.html'}")
 
     def beneath(self, console: Console, result: SweepResult | References) -> None:
-        """What stands below either table: what real images score, by which judge, and notes; and all as JSON."""
-        echo(console, f"real images score {result.floor:.4f}")
+        """What stands below either table: what real examples score, by which judge, and notes; and all as JSON."""
+        echo(console, f"real ones score {result.floor:.4f}")
         if result.about["judge"] is not None:
             echo(console, f"judge    {result.about['judge']['says']}")
         for warning in result.about["warnings"]:

@@ -285,7 +285,7 @@ def worded(gap: Gap, names: tuple[str, str], count: int) -> Difference:
     """A difference in words: who is better by how much, or that so many images cannot tell."""
     value, other, low, high, better, paired = gap
     if low <= 0 <= high:
-        says = f"no difference that {count:,} images can show"
+        says = f"no difference that {count:,} samples can show"
     else:
         first = (value > other) == (better == "high")
         least, most = sorted((abs(low), abs(high)))

@@ -209,5 +209,7 @@ def test_nothing_else_is_asked_for_beside_it(here, capsys):
     assert ebb("sample", "--from", "x.png", "--seed", 3) == 2
     assert "--seed stands beside --from" in capsys.readouterr().err
     assert ebb("sample", "--from", "x.png", "--out", "y.gif") == 2
+    assert ebb("sample", "--from", "x.png", "--out", "x.png") == 2
+    assert "would take the place of what it is compared with" in capsys.readouterr().err
     assert ebb("sample") == 2
     assert "there is nothing to sample from" in capsys.readouterr().err

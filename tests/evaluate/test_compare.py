@@ -66,4 +66,4 @@ def test_the_words_name_the_better_run(value, other, better, winner):
     said = worded((value, other, gap - 0.05, gap + 0.05, better, True), ("a", "b"), 1000).says
     assert said == f"{winner} is better by 0.2 [0.15, 0.25]"
     said = worded((value, other, gap - 0.25, gap + 0.25, better, True), ("a", "b"), 1000).says
-    assert said == "no difference that 1,000 images can show"
+    assert said == "no difference that 1,000 samples can show"

@@ -191,7 +191,7 @@ def test_a_copy_of_a_run_is_as_good_as_the_run(run, tmp_path):
     found = finished(against(run, twin, COUNT))
     for name, gap in found.differences.items():
         assert gap.difference == 0, name
-        assert gap.says == "no difference that 20 images can show"
+        assert gap.says == "no difference that 20 samples can show"
         if gap.paired:
             assert gap.low == gap.high == 0, name
 
@@ -236,7 +236,7 @@ def test_the_command_line_measures_compares_and_examines(run, other, capsys, mon
     assert "evaluations" in said
     assert ebb("evaluate", run, "--n", COUNT, "--against", other) == 0
     said = capsys.readouterr().out
-    assert "no difference that 20 images can show" in said
+    assert "no difference that 20 samples can show" in said
     assert said.index(" figure") < said.index("no difference that")
     assert "the judge is right for" in said
     assert (run / "card.md").read_text() == card, "a comparison is no figure of its own"

@@ -228,7 +228,7 @@ def test_a_sweep_says_how_far_its_judge_lies_from_what_is_possible(run, swept, c
     out, err = capsys.readouterr()
     assert json.loads(out) == strict(json.loads(json.dumps(swept.facts())))
     assert f"judge    {says}" in err
-    assert f"real images score {swept.floor:.4f}" in err
+    assert f"real ones score {swept.floor:.4f}" in err
 
 
 def test_a_judge_that_misses_much_is_noted_beside_every_distance(run, monkeypatch):

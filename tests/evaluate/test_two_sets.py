@@ -52,7 +52,7 @@ def test_pairs_tell_more_than_their_sets_and_equals_are_called_so(real):
     here, there = normal(0.3), normal(0.3, seed=1)
     same = ebb.compare(here, there, real).differences["Fréchet distance"]
     assert same.low < 0 < same.high
-    assert same.says == f"no difference that {COUNT:,} images can show"
+    assert same.says == f"no difference that {COUNT:,} samples can show"
     closer = normal(0.27)
     widths = [d.high - d.low for d in (
         ebb.compare(here, other, real).differences["Fréchet distance"] for other in (closer, normal(0.27, seed=1))
@@ -67,6 +67,39 @@ def test_tensors_and_arrays_and_fewer_of_them(real):
     assert found == ebb.compare(a[:100], b[:100], real)
     pictures = torch.rand(3, 40, 1, 8, 8) * 2 - 1
     assert "random network" in ebb.compare(*pictures[:2], torch.cat([*pictures])).features
+
+
+class Sides:
+    """The side of 0 that the first number lies on, as a classifier of two classes."""
+
+    name, dimension = "sides", 1
+
+    def __init__(self):
+        self.head = torch.nn.Linear(1, 2)
+
+    def __call__(self, x):
+        return x[:, :1]
+
+    def logits(self, features):
+        return torch.cat([-features, features], 1)
+
+
+def check_labels(a, b, real, labels):
+    """One set shows its labels, the other in half of the cases: the difference of a half is in the interval."""
+    found = ebb.compare((a, labels), (b, labels), real, Sides()).differences["label accuracy"]
+    assert (found.value, found.paired) == (1.0, True)
+    assert found.low < 0.5 < found.high
+    assert found.says.startswith("a is better")
+
+
+def test_samples_with_the_labels_they_were_asked_for_have_a_label_accuracy(real):
+    labels = (torch.arange(COUNT) % 2).numpy()
+    shown = normal(0.0)
+    shown[:, 0] = shown[:, 0].abs() * torch.from_numpy(2 * labels - 1)
+    check_labels(shown, normal(0.0, seed=2), real, labels)
+    with pytest.raises(AssertionError):
+        check_labels(shown, shown, real, labels)
+    assert "label accuracy" not in ebb.compare(shown, shown, real, Sides()).differences
 
 
 @pytest.mark.parametrize(
