@@ -535,13 +535,13 @@ def test_mistakes_end_with_one_short_message_and_their_code(pictures, tmp_path, 
 def test_a_full_disk_ends_with_code_four_and_keeps_what_was_saved(pictures, tmp_path, monkeypatch, capsys):
     run, _ = trained(pictures, tmp_path / "run", steps=2)
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device", "samples.png")
 
     monkeypatch.setattr("ebb.edit.commission.save_png", full)
     assert ebb("sample", run, "--out", tmp_path / "samples.png") == 4
     assert "No space left" in capsys.readouterr().err
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr("ebb.store.tensors.save_file", full)
     options = ["--steps", 3, "--network.width", 8, "--network.depth", 1, "--batch", 16, "--precision", "fp32"]
     assert ebb("train", pictures, "--run", tmp_path / "other", *options) == 4
     said = capsys.readouterr().err
