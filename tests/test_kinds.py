@@ -19,7 +19,7 @@ from torch import nn
 from ebb.data.images import settings_of
 from ebb.data.scan import read
 from ebb.edit.editor import Editor
-from ebb.edit.samples import hint, joined, region
+from ebb.edit.samples import Prompt, hint, joined, region
 from ebb.encode.autoencoder import Autoencoder
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DataError, UsageError
@@ -278,7 +278,7 @@ def test_a_region_is_what_was_drawn_on_nothing_and_it_is_said(home, tmp_path):
     strokes.save(tmp_path / "strokes.png")
     assert torch.equal(region(str(tmp_path / "strokes.png"), (8, 8)), region("bottom", (8, 8)))
     said = []
-    hint(load(home / "text"), CAPTIONS[:1], {}, {}, [str(tmp_path / "strokes.png")], said.append)
+    hint(load(home / "text"), Prompt(text=CAPTIONS[:1], regions=[str(tmp_path / "strokes.png")]), said.append)
     assert "what is drawn on the transparent ground is the region, 50% of the picture" in said[0].text
     Image.new("LA", (8, 8), (255, 0)).save(tmp_path / "clear.png")
     with pytest.raises(UsageError, match="marks nothing"):

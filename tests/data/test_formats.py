@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import io
 import struct
@@ -15,14 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ebb.data.images import PICTURES
 from ebb.data.scan import read
-from ebb.edit.samples import write
+from ebb.edit.commission import Commission, write
+from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError
 from ebb.recipe.recipe import Sampling
 from ebb.store import memory
+from ebb.store.provenance import Provenance
 from ebb.system.sampler import Request
+
+from ..edit.known import system
 
 fuzz = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -360,12 +364,20 @@ def test_npz_captions_are_read_and_their_loss_is_said(tmp_path, picture):
         assert {(condition, used) for condition, used, _ in poor(dataset)} == {("captions", 0)}
 
 
+def sampled(out, pixels, request, names):
+    """Pictures written as samples of a system that knows labels of these names."""
+    made = Provenance("sample", "runs/a", (), "00", len(pixels))
+    hears = Conditioner({"label": Labels(names)} if names else {})
+    of = dataclasses.replace(system(0, pixels.shape[1:]), conditioner=hears)
+    write(Commission(of, request, None, {"seed": 0}, made), pixels, out)
+
+
 @pytest.mark.parametrize("names", [(), ("dog", "cat"), ("2", "10")])
 def test_what_ebb_sampled_can_be_trained_on_again(tmp_path, picture, names):
     """With the labels' own names, and without labels."""
     pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(4)])
     request = Request({"label": [*names, *names]} if names else {}, 4, Sampling())
-    write(tmp_path / "samples.npz", PICTURES, pixels, request, Labels(names), {"seed": 0})
+    sampled(tmp_path / "samples.npz", pixels, request, names)
     dataset = read(str(tmp_path / "samples.npz"))
     np.testing.assert_array_equal(dataset.rows, pixels)
     assert poor(dataset) == set()
@@ -376,14 +388,7 @@ def test_what_ebb_sampled_can_be_trained_on_again(tmp_path, picture, names):
 
 def test_samples_of_no_label_are_without_one(tmp_path, picture):
     pixels = np.stack([picture(seed).transpose(2, 0, 1) for seed in range(2)])
-    write(
-        tmp_path / "samples.npz",
-        PICTURES,
-        pixels,
-        Request({"label": [None, "dog"]}, 2, Sampling()),
-        Labels(("dog", "cat")),
-        {"seed": 0},
-    )
+    sampled(tmp_path / "samples.npz", pixels, Request({"label": [None, "dog"]}, 2, Sampling()), ("dog", "cat"))
     assert read(str(tmp_path / "samples.npz")).summary.chosen["labels"] == "none: some images have no label"
 
 

@@ -8,11 +8,12 @@ from ebb.doctor.finding import called
 from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.run_autoencoder import AUTOENCODER_CHECKS
 from ebb.doctor.run_checks import RUN_CHECKS
+from ebb.doctor.run_few_steps import FEW_STEP_CHECKS
 from ebb.doctor.table_checks import TABLE_CHECKS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-EVERY = {*MODEL_CHECKS, *DATA_CHECKS, *TABLE_CHECKS, *RUN_CHECKS, *AUTOENCODER_CHECKS}
+EVERY = {*MODEL_CHECKS, *DATA_CHECKS, *TABLE_CHECKS, *RUN_CHECKS, *AUTOENCODER_CHECKS, *FEW_STEP_CHECKS}
 """A check of two subjects, as one of classes is of pictures and of tables, is one."""
 
 

@@ -1,5 +1,7 @@
 """The floor of a latent run: 0 beside the real one where nothing is lost, above it where something is."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -62,7 +64,7 @@ def test_it_stands_beside_the_figure():
     floor = {"moved": 0.0125, "reached": 0.0345, "real": 0.0211, "count": 200}
     distance = {"Fréchet distance": {"value": 0.1, "low": 0.05, "high": 0.2, "floor": 0.0211}}
     facts = {"distances": distance, "n_samples": 200, "n_reference": 400, "features": "some"}
-    assert "through the latents: 0.0345" in glance(facts | {"latent_floor": floor})
+    assert "through the latents: 0.0345" in glance(facts | {"latent_floor": floor}, Path("run"))
     assert "moved by 0.0125" in figures(facts | {"latent_floor": floor}, [])
-    assert "latents" not in glance(facts) + figures(facts, [])
+    assert "latents" not in glance(facts, Path("run")) + figures(facts, [])
     assert "no sampler of these latents does better" in floor_in_words(through(0.3))

@@ -37,7 +37,7 @@ def test_low_precision_is_read_too():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (torch.zeros(4, 1, 8, 8), r"\[n, d\], got \[4, 1, 8, 8\](?s:.)*ebb.measure takes pictures"),
+        (torch.zeros(4, 1, 8, 8), r"\[n, d\], got \[4, 1, 8, 8\](?s:.)*ebb.measure take pictures"),
         (torch.zeros(4), r"got \[4\]"),
         (torch.full((4, 3), float("nan")), "not finite"),
         ([["a", "b"]], "numbers, got list"),

@@ -173,7 +173,7 @@ def test_a_stopped_training_promises_what_is_there(made, tmp_path, monkeypatch, 
     def stop(*_):
         raise KeyboardInterrupt(signal.SIGINT)
 
-    monkeypatch.setattr("ebb.run.train.follow", stop)
+    monkeypatch.setattr("ebb.run.complete.follow", stop)
     small = ["--network.width", 8, "--network.depth", 1, "--batch", 8, "--precision", "fp32", "--sheets", 1]
     small += ["--sample.steps", 1, "--steps", 2 if saved else 1]
     for _ in range(2):

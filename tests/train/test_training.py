@@ -188,7 +188,7 @@ def test_dying_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch, wh
 
     target = {
         "rename": (checkpoint.Path, "rename"),
-        "write": (checkpoint, "save_file"),
+        "write": (checkpoint, "save_tensors"),
         "manifest": (checkpoint, "sha256"),
     }
     with monkeypatch.context() as patch:

@@ -114,6 +114,10 @@ class VariationalFamily(Family[AutoencoderRecipe]):
         """Batch and optimiser."""
         return complete_coder(asked, facts)
 
+    def named(self, recipe: AutoencoderRecipe) -> None:
+        """A factor that halves some number of times."""
+        shape_of(recipe.autoencoding)
+
     def calls(self, recipe: AutoencoderRecipe) -> float:
         """As many as an update makes: a grid is of reconstructions."""
         return 3
