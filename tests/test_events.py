@@ -20,9 +20,7 @@ from ebb.events import (
     Overview,
     Preview,
     Progress,
-    RolledBack,
     Saved,
-    Skipped,
     Update,
     finished,
     from_json,
@@ -32,27 +30,14 @@ from ebb.events import (
 from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 from ebb.store import checkpoint
+from ebb.testing.of_training import EVENTS
 
 from .command import ebb as command
 
-ONE_OF_EACH = (
-    Message("a → b", warning=True),
-    Overview("found", (("a", "1"), ("b", "2")), ("what", "value")),
-    Progress("sampling", 3, 10, 1.5),
-    Update(2, 4, {"loss": 0.5, "levels": [None, 0.25]}, 4, 3.0),
-    Preview(2, "samples/step-000002.png"),
-    Saved(2, "checkpoints/step-00000002"),
-    Skipped((2, 3), "the loss is nan"),
-    RolledBack(5, 2, 0.5, "a weight is not finite"),
-    Figure("cost", {"seconds": 0.1, "parts": [1, 2]}),
-    Done("runs/digits"),
-    Failed("no pictures", "name a folder", 3),
-)
-
 
 def test_every_event_is_a_line_of_json_and_back():
-    assert {type(event).__name__ for event in ONE_OF_EACH} == KINDS.keys()
-    for event in ONE_OF_EACH:
+    assert {type(event).__name__ for event in EVENTS} == KINDS.keys()
+    for event in EVENTS:
         line = to_json(event)
         assert "\n" not in line
         assert from_json(line) == event
@@ -161,7 +146,7 @@ def trained_whole(data, run, steps=2):
 
 
 def test_the_stream_of_a_training_tells_all_that_the_folder_holds(data, tmp_path):
-    trained_whole(data, tmp_path / "run")
+    assert trained_whole(data, tmp_path / "run")[-1] == Done(str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("kind", [Update, Preview, Saved])

@@ -115,17 +115,17 @@ def check_objective(
 
 
 EVENTS: tuple[Event, ...] = (
-    Message("the data is read"),
-    Overview("the recipe", (("batch", "64", "usual"),), ("chosen", "value", "because")),
-    Progress("reading the data", 1, 2, 0.5),
-    Update(1, 2, {"step": 1, "images": 64, "seconds": 0.1, "loss": 0.5, "grad_norm": 1.0, "lr": 1e-3}, 2, 0.1),
-    Preview(1, "samples/step-000001.png"),
-    Saved(1, "checkpoints/step-00000001"),
-    Skipped((2,), "the loss is nan"),
-    RolledBack(2, 1, 0.5, "the loss is nan"),
-    Figure("guidance", {"chosen": 0}),
-    Done("runs/photos"),
-    Failed("the disk is full", "free some space", 4),
+    Message("a → b", warning=True),
+    Overview("found", (("a", "1"), ("b", "2")), ("what", "value")),
+    Progress("sampling", 3, 10, 1.5),
+    Update(2, 4, {"loss": 0.5, "levels": [None, 0.25]}, 4, 3.0),
+    Preview(2, "samples/step-000002.png"),
+    Saved(2, "checkpoints/step-00000002"),
+    Skipped((2, 3), "the loss is nan"),
+    RolledBack(5, 2, 0.5, "a weight is not finite"),
+    Figure("cost", {"seconds": 0.1, "parts": [1, 2]}),
+    Done("runs/digits"),
+    Failed("no pictures", "name a folder", 3),
 )
 """One of each kind, such as a run reports."""
 

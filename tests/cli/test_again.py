@@ -17,6 +17,7 @@ from ebb.store.checkpoint import newest, sha256
 from ebb.store.provenance import Provenance, public
 
 from ..command import ebb
+from .labelled import labelled
 
 RECIPE = Recipe(network={"width": 8, "depth": 1}, batch=16, precision="fp32", steps=1, sample={"steps": 2})
 
@@ -24,13 +25,10 @@ RECIPE = Recipe(network={"width": 8, "depth": 1}, batch=16, precision="fp32", st
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two runs on the same 8×8 grey pictures with the labels above and below, of different seeds."""
-    folder, rng = tmp_path_factory.mktemp("again"), np.random.default_rng(0)
-    for name in ("above", "below"):
-        (folder / "data" / name).mkdir(parents=True)
-        for i in range(16):
-            Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / "data" / name / f"{i}.png")
+    folder = tmp_path_factory.mktemp("again")
+    data = labelled(folder / "data")
     for seed, name in enumerate(("one", "two")):
-        finished(train(str(folder / "data"), RECIPE.model_copy(update={"seed": seed}), run=folder / "runs" / name))
+        finished(train(data, RECIPE.model_copy(update={"seed": seed}), run=folder / "runs" / name))
     return folder / "runs"
 
 

@@ -19,6 +19,7 @@ from ebb.recipe.recipe import Recipe
 from ebb.run.train import train
 
 from ..command import ebb
+from .labelled import labelled
 
 RECIPE = Recipe(network={"width": 8, "depth": 1}, batch=16, precision="fp32", steps=2, sample={"steps": 3})
 
@@ -26,12 +27,9 @@ RECIPE = Recipe(network={"width": 8, "depth": 1}, batch=16, precision="fp32", st
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run of two updates on 8×8 grey pictures with the labels above and below."""
-    folder, rng = tmp_path_factory.mktemp("edit"), np.random.default_rng(0)
-    for name in ("above", "below"):
-        (folder / "data" / name).mkdir(parents=True)
-        for i in range(16):
-            Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / "data" / name / f"{i}.png")
-    return finished(train(str(folder / "data"), RECIPE, run=folder / "run"))
+    folder = tmp_path_factory.mktemp("edit")
+    data = labelled(folder / "data")
+    return finished(train(data, RECIPE, run=folder / "run"))
 
 
 @pytest.fixture

@@ -175,3 +175,4 @@ def test_what_ebb_made_is_written_anew(tmp_path):
     saved(tmp_path / "folder" / "mine.png")
     for name in ("samples.png", "folder", "set.npz"):
         writable(tmp_path / name)
+    assert (tmp_path / "folder" / "mine.png").is_file(), "asking takes nothing away"

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from ebb.store import checkpoint
 from ebb.train.optimiser import WarmupDecay
 
 from ..command import ebb as command
+from .stopped import stop_after
 
 SMALL = {
     "network": {"width": 8, "depth": 1}, "optimiser": {"lr": 2e-3}, "batch": 16, "precision": "fp32", "sheets": 1,
@@ -78,17 +78,6 @@ def state(run):
 
 def steps(run):
     return [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
-
-
-def stop_after(monkeypatch, updates):
-    """Ctrl-C after so many updates."""
-    asked = iter(range(10**6))
-
-    @contextmanager
-    def interruptible():
-        yield lambda: 2 if next(asked) >= updates - 1 else 0
-
-    monkeypatch.setattr(ebb.run.supervise, "interruptible", interruptible)
 
 
 @pytest.mark.parametrize("decay", [0.25, 1.0])

@@ -2,7 +2,6 @@
 
 import io
 import json
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +25,8 @@ from ebb.store import checkpoint
 from ebb.train.gradients import RARE
 from ebb.train.guard import unsound
 from ebb.train.loop import Step
+
+from .stopped import stop_after
 
 NAN = float("nan")
 SMALL = {
@@ -95,17 +96,6 @@ def poison(monkeypatch, bad):
         return Batch(batch.x0 * (NAN if bad(number) else 1), batch.cond)
 
     monkeypatch.setattr(Loader, "__call__", poisoned)
-
-
-def stop_at(monkeypatch, step):
-    """Ctrl-C after so many steps."""
-    asked = iter(range(10**6))
-
-    @contextmanager
-    def interruptible():
-        yield lambda: 2 if next(asked) >= step - 1 else 0
-
-    monkeypatch.setattr(ebb.run.supervise, "interruptible", interruptible)
 
 
 def test_a_healthy_run_has_levels_and_a_validation_loss_and_no_events(data, tmp_path):
@@ -257,7 +247,7 @@ def test_resuming_is_exact_across_a_skip_and_a_rollback(data, tmp_path, monkeypa
             poison(patch, {2, 9}.__contains__)
             plant(patch, 5, ruin("model"))
             with patch.context() as inner:
-                stop_at(inner, stop)
+                stop_after(inner, stop)
                 if name == "whole":
                     trained(data, tmp_path / name)
                     continue
@@ -278,7 +268,7 @@ def test_a_stop_between_fault_and_notice_goes_back_first(data, tmp_path, monkeyp
     """At Ctrl-C the weights are looked at: what is not finite is not saved, and the rollback is remembered."""
     plant(monkeypatch, 6, ruin("ema"))
     with monkeypatch.context() as patch:
-        stop_at(patch, 6)
+        stop_after(patch, 6)
         with pytest.raises(KeyboardInterrupt):
             trained(data, tmp_path / "run")
     assert checkpoint.newest(tmp_path / "run" / "checkpoints") is None
