@@ -142,9 +142,9 @@ class ResizeAdapter:
         echo(console, f"written  {save(found.adapter, self.to, self.out)}")
 
 
-def shown_by_rank(console: Console, found: Approximation, rank: int) -> None:
+def shown_by_rank(console: Console, near: Approximation, rank: int) -> None:
     """What each rank leaves out."""
-    table(console, found.rows(rank), f"{found.adapter.name}: what a rank leaves out of ‖ΔW‖")
+    table(console, near.rows(rank), f"{near.adapter.name}: what a rank leaves out of ‖ΔW‖")
 
 
 Adapters = Annotated[
