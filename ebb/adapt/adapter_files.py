@@ -323,11 +323,16 @@ def config_of(adapter: Adapter) -> dict[str, Any]:
     return {
         "peft_type": "LORA", "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none",
         "target_modules": list(adapter.changes), "use_rslora": False, "use_dora": directions == {True},
-        "rank_pattern": {re.escape(layer): r for layer, r, _ in named if r != rank},
-        "alpha_pattern": {re.escape(layer): a for layer, _, a in named if a != alpha},
+        "rank_pattern": {whole(layer): r for layer, r, _ in named if r != rank},
+        "alpha_pattern": {whole(layer): a for layer, _, a in named if a != alpha},
         "fan_in_fan_out": False, "init_lora_weights": True, "modules_to_save": None, "inference_mode": True,
         "base_model_name_or_path": None, "task_type": None,
     }  # fmt: skip
+
+
+def whole(layer: str) -> str:
+    """A pattern of one layer: PEFT takes every layer that ends so, and `out` is the end of many."""
+    return f"^{re.escape(layer)}"
 
 
 def write_peft(adapter: Adapter, path: Path) -> None:
