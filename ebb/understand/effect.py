@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.networks.evaluating import evaluating
-from ebb.process.denoiser import Cond, NetworkDenoiser
+from ebb.process.denoiser import Cond, Denoiser
 from ebb.process.flow_map import placed
 from ebb.sample.noise import Noise
 
@@ -61,7 +61,7 @@ class Change:
     gain: Estimate
 
 
-def changes(without: NetworkDenoiser, with_it: NetworkDenoiser, probes: Sequence[Probe], seed: int = 0) -> list[Change]:
+def changes(without: Denoiser, with_it: Denoiser, probes: Sequence[Probe], seed: int = 0) -> list[Change]:
     """The change of each probe, from noise that is the same for both, keyed by seed + example.
 
     Raises UsageError for a probe without examples.
@@ -69,7 +69,7 @@ def changes(without: NetworkDenoiser, with_it: NetworkDenoiser, probes: Sequence
     return [change(without, with_it, probe, seed) for probe in probes]
 
 
-def change(without: NetworkDenoiser, with_it: NetworkDenoiser, probe: Probe, seed: int = 0) -> Change:
+def change(without: Denoiser, with_it: Denoiser, probe: Probe, seed: int = 0) -> Change:
     """The change of one."""
     if not len(probe.x0):
         raise UsageError(f"there is no example of {probe.name} to ask about")
@@ -104,7 +104,7 @@ def part(probe: Probe, at: int) -> Probe:
     return Probe(probe.name, probe.x0[here], without, with_it)
 
 
-def summed(without: NetworkDenoiser, with_it: NetworkDenoiser, probe: Probe, seed: int) -> Tensor:
+def summed(without: Denoiser, with_it: Denoiser, probe: Probe, seed: int) -> Tensor:
     """Of each example, over LEVELS: |x̂0 with − x̂0 without|², |x̂0 without|², and the errors of both, [n, 4]."""
     x0, path = probe.x0, without.path
     total = torch.zeros(len(x0), 4, dtype=torch.float64)

@@ -7,6 +7,7 @@ from ebb.errors import UsageError
 from ebb.networks.mlp import MLP
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import Linear
+from ebb.process.predict import PREDICTIONS
 from ebb.understand.effect import Probe, change, changes
 
 
@@ -30,7 +31,7 @@ def probe(count=20):
 
 
 def test_the_same_denoiser_changes_nothing_to_the_bit():
-    one = NetworkDenoiser(MLP(3, width=16), Linear())
+    one = NetworkDenoiser(MLP(3, width=16), Linear(), PREDICTIONS["velocity"])
     found = change(one, one, probe())
     assert (found.size.value, found.size.low, found.size.high, found.gain.value) == (0, 0, 0, 0)
 
@@ -56,6 +57,6 @@ def test_the_interval_narrows_with_the_examples():
 
 
 def test_nothing_to_ask_about_is_refused():
-    one = NetworkDenoiser(MLP(3, width=16), Linear())
+    one = NetworkDenoiser(MLP(3, width=16), Linear(), PREDICTIONS["velocity"])
     with pytest.raises(UsageError, match="no example of data"):
         changes(one, one, [probe(0)])
