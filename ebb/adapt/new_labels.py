@@ -16,7 +16,7 @@ from ebb.networks.ports import ClassEmbedding
 from ebb.process.denoiser import NetworkDenoiser
 
 
-class Rows(nn.Module):
+class MoreRows(nn.Module):
     """More rows in a table whose last row says nothing, before that one: [n + 1, w] → [n + k + 1, w].
 
     By an `amount` below 1 they are as far from the last row, where they begin.
@@ -40,7 +40,7 @@ class NewLabels(Addition):
     def __init__(self, denoiser: NetworkDenoiser, count: int) -> None:
         super().__init__()
         table = table_of(denoiser)
-        self.more = Rows(table.weight[-1:], count).to(table.weight.device)
+        self.more = MoreRows(table.weight[-1:], count).to(table.weight.device)
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -12,16 +12,7 @@ from typing import Any, TypeVar
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import MLPRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
-from ebb.recipe.recipe import (
-    AdapterRecipe,
-    AutoencoderRecipe,
-    DenoiserRecipe,
-    DiffusionRecipe,
-    FewStepRecipe,
-    Recipe,
-    flat,
-    resolved,
-)
+from ebb.recipe.recipe import AutoencoderRecipe, DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, flat, resolved
 
 
 @dataclass(frozen=True)
@@ -277,36 +268,6 @@ def few_steps(asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[s
         recipe = recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"lr": lr})})
         reasons["optimiser.lr"] = "lower than for what begins anew: it begins as its teacher"
     return recipe, reasons
-
-
-LEARNT_BESIDES = 512
-"""Samples of a finished model that are learnt beside what it is taught."""
-
-FEW_NUMBERS = OptimiserRecipe(kind="adamw", lr=4e-3)
-"""How what is put on a finished model is trained: few numbers move farther than all of them would."""
-
-
-def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
-    """The same of what is put on a finished model."""
-    how = asked.optimiser
-    chosen: dict[str, Any] = {
-        "prior": LEARNT_BESIDES if asked.prior is None else asked.prior,
-        "batch": asked.batch or 64,
-        "optimiser": how.model_copy(
-            update={name: getattr(FEW_NUMBERS, name) for name in ("kind", "lr") if getattr(how, name) is None}
-        ),
-    }
-    recipe, reasons = complete(asked.model_copy(update=chosen), facts)
-    before = flat(asked.model_dump())
-    return recipe, reasons | {name: why for name, why in ADAPTING.items() if before[name] is None}
-
-
-ADAPTING = {
-    "prior": "so that what the model knows stays as it is",
-    "batch": "half of it what is taught, half the model's own samples",
-    "optimiser.kind": "few numbers, as adapters are trained",
-    "optimiser.lr": "few numbers, which move farther than all of them would",
-}
 
 
 WHY = {

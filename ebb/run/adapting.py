@@ -51,7 +51,7 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     run = Path(resolved(recipe.adapts))
     system = load(run, device=device)
     agreed(system, dataset, run)
-    given = said_of(recipe, dataset, system)
+    given = given_of(recipe, dataset, system)
     conditioner, new = widened(system.conditioner, given)
     besides = {"labels": {"count": len(new)}} if new else {}
     base = Base(system.model, Origin.of(str(run), "base", locate(run)), besides)
@@ -59,7 +59,7 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     examples = Examples(x0, unit=unit_of(system), **conditions_of(conditioner, given, len(dataset.rows)))
     unseen = None
     if dataset.held_out is not None:
-        its = said_of(recipe, dataset.held_out, system)
+        its = given_of(recipe, dataset.held_out, system)
         unseen = replace(
             Examples(dataset.held_out.rows, unit=dataset.modality.unit),
             **conditions_of(conditioner, its, len(dataset.held_out.rows)),
@@ -82,7 +82,7 @@ def agreed(system: System, dataset: Dataset, run: Path) -> None:
         )
 
 
-def said_of(recipe: AdapterRecipe, dataset: Dataset, system: System) -> Values:
+def given_of(recipe: AdapterRecipe, dataset: Dataset, system: System) -> Values:
     """What is said of the examples, as far as the base hears it; of a base with labels every example has one."""
     given = dict(values_of(dataset))
     if recipe.label is not None and dataset.labels is not None:

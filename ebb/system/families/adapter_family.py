@@ -18,8 +18,9 @@ from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError
 from ebb.guide.cfg import Guide
 from ebb.process.denoiser import Cond, NetworkDenoiser
+from ebb.recipe.few_numbers import adapting
 from ebb.recipe.recipe import AdapterRecipe, Sampling, resolved
-from ebb.recipe.starting import Facts, adapting
+from ebb.recipe.starting import Facts
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
 from ebb.store.origin import Origin
