@@ -40,15 +40,15 @@ class CopiedEncoder(Control):
         self.hint = HintEmbedding(network, channels, network.widths[0])
         self.zeros = nn.ModuleList(started(network.layer(width, width), start) for width in network.widths)
 
-    def residuals(self, network: Encoding, opened: Opened, hint: Hint) -> Added:
+    def residuals(self, network: Encoding, opened: Opened, hint: Hint) -> AddedAcross:
         """All of them, made before the network's own pass."""
         record = Handed()
         network.encoded(tuple(self.encoder), network.entered(self.stem, opened) + self.hint(hint.rows), opened, record)
-        return Added([hint.weighed(zero(f)) for zero, f in zip(self.zeros, record.features, strict=True)])
+        return AddedAcross([hint.weighed(zero(f)) for zero, f in zip(self.zeros, record.features, strict=True)])
 
 
 @dataclass(frozen=True, eq=False)
-class Added:
+class AddedAcross:
     """One tensor added to what is handed across at each block, in order; nothing after the last."""
 
     features: Sequence[Tensor]

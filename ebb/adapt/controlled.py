@@ -77,7 +77,7 @@ class Controlled(nn.Module):
         opened = network.opened(x, time, {name: value for name, value in cond.items() if name not in self.names})
         parts = []
         for name, control in zip(self.names, self.controls, strict=True):
-            if name in cond and self.scales[name] != 0:
+            if isinstance(control, Control) and name in cond and self.scales[name] != 0:
                 value = fitting(name, cond[name], True, x.shape[0], control.channels, *x.shape[2:])
                 hint = Hint.of(network, value.to(x.dtype), self.scales[name])
                 parts.append(control.residuals(network, opened, hint))

@@ -115,7 +115,7 @@ class MMDiT(Transformer):
     def copied(self) -> tuple[nn.Module, ...]:
         """A copy of the first half, of which the last block leaves the text behind."""
         *before, last = deepcopy(self.encoder)
-        return (*before, last.ending())
+        return (*before, last.ending() if isinstance(last, JointBlock) else last)
 
     def encoded(self, encoder: Sequence[nn.Module], h: Tensor, opened: Opened, residuals: Residuals, /) -> Tensor:
         """The patches' rows after some blocks; the text goes through them beside."""

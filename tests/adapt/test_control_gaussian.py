@@ -16,7 +16,7 @@ from ebb.adapt.control_net import ControlNet
 from ebb.adapt.controlled import Controlled
 from ebb.networks.embedder import Embedded, Embedder
 from ebb.networks.halves import SILENT, Encoding, Handed, Opened
-from ebb.process.denoiser import NetworkDenoiser, target_error
+from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.exact import Gaussian
 from ebb.process.predict import PREDICTIONS
 
@@ -47,6 +47,11 @@ class World:
         white = whole @ torch.linalg.inv(torch.linalg.cholesky(whole.T @ whole / SAMPLES)).T
         hint, xi, eps = white.split([HINTS, SIDES, SIDES], 1)
         return hint, hint @ self.loading.T + xi @ torch.linalg.cholesky(self.noise).T, eps
+
+    def noisy(self, seed):
+        """(x_t, c, x0)."""
+        hint, x0, eps = self.drawn(seed)
+        return self.path.mix(x0, eps, torch.full((SAMPLES,), self.time)), hint, x0
 
     def gain(self, covariance):
         """K = αΣ(α²Σ + σ²I)⁻¹."""
@@ -79,10 +84,12 @@ class Linear(nn.Module):
         self.embedding, self.settings, self.widths = Embedder(2, {}), {"channels": SIDES}, (SIDES,)
         torch.manual_seed(1)
         self.stem, self.encoder = nn.Linear(SIDES, SIDES), nn.ModuleList([nn.Linear(SIDES, SIDES)])
-        before = self.encoder[0].weight @ self.stem.weight
-        self.rest = (gain @ torch.linalg.inv(before)).detach()
-        self.bias = (self.encoder[0].weight @ self.stem.bias + self.encoder[0].bias).detach()
+        for layer in (self.stem, self.encoder[0]):
+            nn.init.orthogonal_(layer.weight)
         self.requires_grad_(False)
+        before = self.encoder[0].weight @ self.stem.weight
+        self.register_buffer("rest", gain @ torch.linalg.inv(before))
+        self.register_buffer("bias", self.encoder[0].weight @ self.stem.bias + self.encoder[0].bias)
 
     def opened(self, x, time, cond):
         nothing = x.new_zeros(len(x), 0, 2)
@@ -120,24 +127,26 @@ def trained(world):
     assert isinstance(base, Encoding)
     torch.manual_seed(2)
     control = ControlNet().build(base, HINTS)
-    model = NetworkDenoiser(Controlled(base, {"hint": control}), world.path, PREDICTIONS["data"])
-    (hint, x0, eps), t = world.drawn(0), torch.full((SAMPLES,), world.time)
-    optimiser = torch.optim.LBFGS(control.parameters(), max_iter=250, history_size=30, line_search_fn="strong_wolfe")
+    network = Controlled(base, {"hint": control}).double()
+    model, x, hint, aim = NetworkDenoiser(network, world.path, PREDICTIONS["data"]), *world.noisy(0)
+    optimiser = torch.optim.LBFGS(
+        control.parameters(), max_iter=250, history_size=50, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
 
     def loss():
         optimiser.zero_grad()
-        value = target_error(model, x0, eps, t, {"hint": hint}).square().mean()
+        value = (network(x.double(), x[:, 0].double(), {"hint": hint.double()}) - aim).square().mean()
         value.backward()
         return value
 
     optimiser.step(loss)
+    network.float()
     return model
 
 
 def miss(world, model, turn=lambda hint: hint, scale=1.0):
     """RMS of x̂0 less the exact answer, over that of the exact answer, on other samples."""
-    (hint, x0, eps), t = world.drawn(1), torch.full((SAMPLES,), world.time)
-    x = world.path.mix(x0, eps, t)
+    (x, hint, _), t = world.noisy(1), torch.full((SAMPLES,), world.time)
     model.network.scales["hint"] = scale
     with torch.no_grad():
         asked = model(x, t, {"hint": turn(hint)})
@@ -156,8 +165,7 @@ def test_a_control_learns_the_posterior_mean_given_its_hint(time):
     assert miss(world, model) < 0.01
     assert miss(world, model, lambda hint: hint.roll(1, 0)) > 0.05
     assert miss(world, model, scale=0.8) > 0.011
-    (_, x0, eps), t = world.drawn(1), torch.full((SAMPLES,), time)
-    x, unknown = world.path.mix(x0, eps, t), torch.full((SAMPLES, HINTS), torch.nan)
+    (x, _, _), t, unknown = world.noisy(1), torch.full((SAMPLES,), time), torch.full((SAMPLES, HINTS), torch.nan)
     base = Gaussian(world.path, torch.zeros(SIDES), world.loading @ world.loading.T + world.noise)
     with torch.no_grad():
         torch.testing.assert_close(model(x, t, {"hint": unknown}), base(x, t, {}), rtol=1e-3, atol=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ebb.adapt.adapter import fingerprint
-from ebb.adapt.control_net import Added, ControlNet
+from ebb.adapt.control_net import AddedAcross, ControlNet
 from ebb.adapt.controlled import CONTROLS, Controlled
 from ebb.adapt.hint import Hint
 from ebb.adapt.two_way import TwoWay
@@ -167,7 +167,7 @@ def test_a_mutant_is_caught(world, monkeypatch):
         with pytest.raises(AssertionError):
             test_controls_add_up(world)
     late = lambda added, block, h: h + added.features[block - 1] if 0 < block < len(added.features) else h  # noqa: E731
-    monkeypatch.setattr(Added, "across", late)
+    monkeypatch.setattr(AddedAcross, "across", late)
     with pytest.raises((AssertionError, RuntimeError)):
         test_all_of_a_control_learns_and_nothing_of_the_network(world, "controlnet")
 
