@@ -47,7 +47,7 @@ def home(tmp_path_factory):
     for name, seed in (("base", 0), ("other", 1)):
         asked = DiffusionRecipe(network=NETWORK, sample={"steps": 2}, seed=seed, **SMALL)
         finished(train(root / "data.npz", asked, run=root / name))
-    pictures(root / "sevens", 6, 1)
+    pictures(root / "sevens", 24, 1)
     pictures(root / "eights", 6, 2)
     adapted(root)
     adapted(root, "eights", addition={"rank": 2})
@@ -143,7 +143,7 @@ def test_a_picture_says_what_was_on_and_is_made_again(home, capsys, monkeypatch)
     assert ebb("sample", "--from", "a.png", "--out", "b.png") == 0
     assert (home / "a.png").read_bytes() == (home / "b.png").read_bytes()
     assert ebb("sample", "base-sevens", "--n", 1, "--out", "c.png") == 0
-    assert ebb("evaluate", "base-sevens", "--n", 6, "--likelihood", 0) == 0
+    assert ebb("evaluate", "base-sevens", "--n", 12, "--likelihood", 0) == 0
 
 
 def test_the_verb(home, capsys, monkeypatch):
