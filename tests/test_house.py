@@ -391,7 +391,7 @@ EDIT = HOW | {"label", "text", "out"}
 VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "extend", "dry_run", "json"} | OPTIONS,
-    "distil": {"run", "data", "extend", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
+    "distil": {"run", "as", "rank", "data", "extend", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
     "adapt": {
         "run", "label", "form", "rank", "prior", "budget", "steps", "batch", "lr", "seed", "extend", "fresh", "json",
     },
