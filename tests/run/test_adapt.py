@@ -248,6 +248,6 @@ def test_few_steps_are_an_adapter_of_their_teacher(home):
     cond = {"label": torch.tensor([0, 1])}
     told = {"way": torch.full((2,), 0.5), "guidance": torch.full((2,), 0.5)}
     assert torch.equal(off.denoiser(x, t, {**cond, **told}), base.denoiser(x, t, cond))
+    halving = asked.model_copy(update={"method": "progressive"})
     with pytest.raises(UsageError, match="keeps copies"):
-        method = "progressive"
-        finished(train(home / "data.npz", asked.model_copy(update={"method": method}), run=home / "copies"))
+        finished(train(home / "data.npz", halving, run=home / "copies"))
