@@ -57,7 +57,7 @@ class Put:
 Parts = tuple[Model, Conditioner, Sampling]
 """What draws, what it can be asked for, and how it is sampled."""
 
-TOLD = "shares"
+SHARES = "shares"
 """The addition of what is told how far it is asked to go: it samples as it was trained to, and in few steps."""
 
 
@@ -102,7 +102,7 @@ def of_run(parts: Parts, contract: Mapping[str, Any], state: Mapping[str, Tensor
     model, conditioner, sampling = parts
     if "base" not in contract:
         raise UsageError(f"{put.place} is a model, and no adapter", f"make one of it: ebb adapt {put.place} DATA")
-    origin, few = Origin.read(contract["base"]), TOLD in contract["additions"]
+    origin, few = Origin.read(contract["base"]), SHARES in contract["additions"]
     if origin.sha256 != weights and not few:
         raise UsageError(
             f"{put.place} was made for {origin.run}, whose weights have sha256 {origin.sha256[:12]}…, and these have"
