@@ -12,7 +12,6 @@ from rich.console import Console
 
 from ebb.cli.output import echo, shown
 from ebb.errors import UsageError
-from ebb.recipe.groups import LowRankRecipe
 from ebb.recipe.recipe import FewStepRecipe
 from ebb.terminal import command
 
@@ -58,7 +57,7 @@ class Distil:
 
         asked = FewStepRecipe(
             teacher=str(self.teacher), method=self.method, budget=self.budget, steps=self.steps, batch=self.batch,
-            seed=self.seed, addition=self.addition,
+            seed=self.seed, adapter=None if self.into == "model" else self.into, rank=self.rank,
         )  # fmt: skip
         data, whole = asked_of(self.teacher, asked, self.data)
         asked = whole if self.extend is None else asked
@@ -68,12 +67,3 @@ class Distil:
         echo(console, f"report   {folder / 'report.html'}")
         echo(console, f"sample   {command('sample', folder, '--n', 64, '--steps', 1, '--out', 'samples.png')}")
         echo(console, f"measure  {command('evaluate', folder)}")
-
-    @property
-    def addition(self) -> LowRankRecipe | None:
-        """What alone is trained; UsageError for a rank of a network of its own."""
-        if self.into == "model":
-            if self.rank is not None:
-                raise UsageError("a rank is of an adapter, and this is a network of its own", "add --as lora")
-            return None
-        return LowRankRecipe(form=self.into, rank=self.rank)

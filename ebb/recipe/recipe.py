@@ -255,8 +255,10 @@ class FewStepRecipe(DenoiserRecipe):
     guidances: tuple[float, float] | None = None
     """lowest and highest guidance scale that the model is told in place of two evaluations; None: 1 and 3 of labels"""
     sample: Sampling = FEW
-    addition: LowRankRecipe | None = None
-    """few_step: what alone is trained on the frozen teacher, in place of a network of its own"""
+    adapter: Literal["lora", "dora"] | None = None
+    """train a change of this form alone, put on the frozen teacher; None: a network of its own"""
+    rank: int | None = None
+    """of that change of each layer; None: 16"""
 
     @model_validator(mode="after")
     def rising(self) -> FewStepRecipe:
@@ -273,8 +275,10 @@ class FewStepRecipe(DenoiserRecipe):
     @model_validator(mode="after")
     def on_a_teacher(self) -> FewStepRecipe:
         """Refuse an adapter of nothing."""
-        if self.addition is not None and self.teacher is None:
+        if self.adapter is not None and self.teacher is None:
             raise UsageError("an adapter of few steps is put on its teacher", "ebb distil RUN --as lora")
+        if self.rank is not None and self.adapter is None:
+            raise UsageError("a rank is of an adapter, and this is a network of its own", "ebb distil RUN --as lora")
         return self
 
     def taught_by(self) -> dict[str, str | None]:

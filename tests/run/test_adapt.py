@@ -232,7 +232,7 @@ def test_rows_of_another_table_are_refused(plane):
 
 def test_few_steps_are_an_adapter_of_their_teacher(home):
     """It begins as the teacher, lands in one step, adds to other adapters, and may be put on other weights."""
-    asked = FewStepRecipe(teacher=str(home / "base"), addition={"rank": 2}, **SMALL)
+    asked = FewStepRecipe(teacher=str(home / "base"), adapter="lora", rank=2, **SMALL)
     run = finished(train(home / "data.npz", asked, run=home / "base-few-lora"))
     base, few = load(home / "base"), load(home / "base", adapters=[run])
     assert few.sampling.solver.startswith("jump")

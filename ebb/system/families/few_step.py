@@ -15,7 +15,6 @@ from ebb.process.denoiser import Denoiser, NetworkDenoiser
 from ebb.process.flow_map import WAY
 from ebb.process.times import DENSITIES
 from ebb.recipe.few_numbers import FEW_NUMBERS
-from ebb.recipe.groups import LowRankRecipe
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import FEW, FewStepRecipe, resolved
 from ebb.recipe.starting import Facts, few_steps
@@ -35,9 +34,9 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
 
     def complete(self, asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[str, str]]:
         """As a denoiser, and the method, and how it is followed: on the flow where it learned to land anywhere."""
-        recipe, reasons = few_steps(asked if asked.addition is None else thin(asked, asked.addition), facts)
-        if asked.addition is not None:
-            reasons |= {name: THIN for name in ("optimiser.kind", "optimiser.lr") if name not in reasons}
+        recipe, reasons = few_steps(asked if asked.adapter is None else thin(asked), facts)
+        if asked.adapter is not None:
+            reasons |= {name: THIN for name in ("optimiser.kind", "optimiser.lr", "rank") if name not in reasons}
         if asked.sample == FEW and parse(resolved(recipe.method), METHODS, "method").anywhere:
             sample = recipe.sample.model_copy(update={"solver": "jump"})
             recipe = recipe.model_copy(update={"sample": sample})
@@ -47,7 +46,7 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
     def named(self, recipe: FewStepRecipe) -> None:
         """The parts of a denoiser, and the method, which may need a teacher."""
         super().named(recipe)
-        if recipe.addition is not None and recipe.engine == "compiled":
+        if recipe.adapter is not None and recipe.engine == "compiled":
             raise UsageError("an adapter is trained without a compiler", "leave --engine out")
         if recipe.method is None:
             return
@@ -68,8 +67,8 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
 
     def build(self, recipe: FewStepRecipe, data: Prepared, device: torch.device) -> Trainable:
         """Network, objective and batches; with a teacher the network begins as it, or is it with an addition."""
-        if recipe.addition is not None:
-            return on_teacher(recipe, recipe.addition, data, device)
+        if recipe.adapter is not None:
+            return on_teacher(recipe, data, device)
         extra: Ports = {WAY: SharePort()} | ({GUIDANCE: SharePort()} if recipe.guidances else {})
         denoiser = denoiser_of(recipe, data, {**data.conditioner.ports, **extra}).to(device)
         teacher: Denoiser | None = None
@@ -95,12 +94,11 @@ RANK = 16
 """Of a change that makes a model of many steps one of few: of all its layers, since all is another task for them."""
 
 
-def thin(asked: FewStepRecipe, addition: LowRankRecipe) -> FewStepRecipe:
-    """What is asked for with the rank, the layers and the optimiser of an addition chosen."""
+def thin(asked: FewStepRecipe) -> FewStepRecipe:
+    """What is asked for with the rank and the optimiser of an adapter chosen."""
     how, usual = asked.optimiser, FEW_NUMBERS
     optimiser = how.model_copy(update={"kind": how.kind or usual.kind, "lr": how.lr or usual.lr})
-    chosen = {"rank": addition.rank or RANK, "layers": addition.layers or ("*",)}
-    return asked.model_copy(update={"optimiser": optimiser, "addition": addition.model_copy(update=chosen)})
+    return asked.model_copy(update={"optimiser": optimiser, "rank": asked.rank or RANK})
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +112,14 @@ class OfAdapted:
         return self.objective(model.denoiser, batch, generator)
 
 
-def on_teacher(recipe: FewStepRecipe, addition: LowRankRecipe, data: Prepared, device: torch.device) -> Trainable:
+def on_teacher(recipe: FewStepRecipe, data: Prepared, device: torch.device) -> Trainable:
     """The teacher itself, frozen, with an addition that alone learns to land: how far and by which scale it is told.
 
     Raises UsageError for a method that keeps a copy of its student.
     """
     base, target = base_of(data), parse(resolved(recipe.method), METHODS, "method")
     told = [WAY, *([GUIDANCE] if recipe.guidances else [])]
-    parts = {"shares": {"names": told}, addition.kind: addition.model_dump(exclude={"kind"})}
+    parts = {"shares": {"names": told}, "low_rank": {"rank": recipe.rank, "form": recipe.adapter}}
     student = adapted(base, parts, device)
     if isinstance(target.begun(student.denoiser, recipe.steps or 1), ObjectiveState):
         raise UsageError(f"{recipe.method} keeps copies of what it trains", "take another --method, or leave --as out")
