@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -119,7 +120,10 @@ def on_teacher(recipe: FewStepRecipe, data: Prepared, device: torch.device) -> T
     """
     base, target = base_of(data), parse(resolved(recipe.method), METHODS, "method")
     told = [WAY, *([GUIDANCE] if recipe.guidances else [])]
-    parts = {"shares": {"names": told}, "low_rank": {"rank": recipe.rank, "form": recipe.adapter}}
+    parts: dict[str, dict[str, Any]] = {
+        "shares": {"names": told},
+        "low_rank": {"rank": recipe.rank, "form": recipe.adapter},
+    }
     student = adapted(base, parts, device)
     if isinstance(target.begun(student.denoiser, recipe.steps or 1), ObjectiveState):
         raise UsageError(f"{recipe.method} keeps copies of what it trains", "take another --method, or leave --as out")
