@@ -51,6 +51,7 @@ class NewShares(Addition):
             layer.amount = amount  # type: ignore[assignment]
             embedder.ports[share] = embedder.others[share] = SharePort()
             embedder.layers.append(layer)
+        network_of(denoiser).settings |= embedder.settings
 
     def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
         """The embedder has its own layers again."""
@@ -58,9 +59,15 @@ class NewShares(Addition):
         for share in self.layers:
             place = list(embedder.others).index(share)
             del embedder.layers[place], embedder.others[share], embedder.ports[share]
+        network_of(denoiser).settings |= embedder.settings
 
     def __str__(self) -> str:
         return f"told {' and '.join(self.layers)}"
+
+
+def network_of(denoiser: NetworkDenoiser) -> Any:
+    """The network itself, which has its ports among its `settings`."""
+    return innermost(denoiser.network)
 
 
 def embedder_of(denoiser: NetworkDenoiser) -> Embedder:

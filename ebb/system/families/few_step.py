@@ -35,7 +35,7 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
 
     def complete(self, asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[str, str]]:
         """As a denoiser, and the method, and how it is followed: on the flow where it learned to land anywhere."""
-        recipe, reasons = few_steps(asked if asked.adapter is None else thin(asked), facts)
+        recipe, reasons = few_steps(asked if asked.adapter is None else thinned(asked), facts)
         if asked.adapter is not None:
             reasons |= {name: THIN for name in ("optimiser.kind", "optimiser.lr", "rank") if name not in reasons}
         if asked.sample == FEW and parse(resolved(recipe.method), METHODS, "method").anywhere:
@@ -95,7 +95,7 @@ RANK = 16
 """Of a change that makes a model of many steps one of few: of all its layers, since all is another task for them."""
 
 
-def thin(asked: FewStepRecipe) -> FewStepRecipe:
+def thinned(asked: FewStepRecipe) -> FewStepRecipe:
     """What is asked for with the rank and the optimiser of an adapter chosen."""
     how, usual = asked.optimiser, FEW_NUMBERS
     optimiser = how.model_copy(update={"kind": how.kind or usual.kind, "lr": how.lr or usual.lr})
