@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, NetworkDenoiser
 from ebb.process.moment import Time
 from ebb.process.path import Path
@@ -45,6 +46,13 @@ class Addition(nn.Module, ABC):
     @abstractmethod
     def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
         """Take it off, in place: what was beneath is there again, to the bit."""
+
+    def bake(self, denoiser: NetworkDenoiser) -> None:
+        """Make what is put on part of the denoiser's own weights, in place and for good.
+
+        Raises UsageError for an addition that is more than weights.
+        """
+        raise UsageError(f"{self} cannot become part of a network's weights", "keep it apart: ebb sample RUN --adapter")
 
     @abstractmethod
     def __str__(self) -> str:
@@ -110,6 +118,11 @@ class Together(Addition):
         """All of its parts, the last first."""
         for part in reversed(self.of().values()):
             part.detach(denoiser, name)
+
+    def bake(self, denoiser: NetworkDenoiser) -> None:
+        """All of its parts."""
+        for part in self.of().values():
+            part.bake(denoiser)
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.of().values()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError
 from ebb.guide.cfg import Guide
 from ebb.process.denoiser import Cond, NetworkDenoiser
+from ebb.process.flow_map import WAY
 from ebb.recipe.few_numbers import adapting
 from ebb.recipe.recipe import AdapterRecipe, Sampling, resolved
 from ebb.recipe.starting import Facts
@@ -44,6 +46,8 @@ class AdaptedModel(Model):
     addition: Addition = field()
     origin: Origin | None = None
     """the run of the base; None where several runs' additions are on it"""
+    under: tuple[Addition, ...] = ()
+    """what was put on before"""
     family = NAME
 
     @property
@@ -94,6 +98,13 @@ class AdaptedModel(Model):
     def saved(self) -> dict[str, Tensor]:
         """With that name."""
         return {f"{OWN}{name}": value for name, value in self.module.state_dict().items()}
+
+    def whole(self) -> DiffusionModel:
+        """A diffusion model with all that is on it in its weights; UsageError where that is more than weights."""
+        denoiser = copy.deepcopy(self.denoiser)
+        for addition in (*self.under, self.addition):
+            addition.bake(denoiser)
+        return replace(self.base, denoiser=denoiser, family="few_step" if self.base.hears(WAY) else self.base.family)
 
     def card(self) -> tuple[str, str]:
         """What is on what."""
