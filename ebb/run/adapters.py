@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -179,8 +180,8 @@ def widen(network: nn.Module, system: System) -> None:
     for module in network.modules():
         if isinstance(module, nn.Embedding) and parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    ports = {name: spell(port, PORTS) for name, port in system.conditioner.ports.items()}
-    network.settings["ports"] = {**network.settings["ports"], **ports}  # type: ignore[index, operator]
+    settings: dict[str, Any] = network.settings  # type: ignore[assignment]
+    settings["ports"] |= {name: spell(port, PORTS) for name, port in system.conditioner.ports.items()}
 
 
 def taken(first: Path, second: Path, rank: int) -> Approximation:
