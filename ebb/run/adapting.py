@@ -14,6 +14,8 @@ from ebb.adapt.reference import REFERENCE
 from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples
 from ebb.data.pictures import batches
+from ebb.data.series import Series, Vectors
+from ebb.data.series import agreed as columns_agreed
 from ebb.data.sources import named
 from ebb.encode.conditioner import Conditioner, Values, part
 from ebb.encode.labels import Labels
@@ -55,7 +57,11 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     """
     run = Path(resolved(recipe.adapts))
     system = load(run, device=device)
+    if recipe.label is not None and not system.labels.names:
+        raise UsageError(f"{run} hears no labels, so none can be added", "leave --label out")
     agreed(system, dataset, run)
+    summary = replace(dataset.summary, shape=system.shape)
+    dataset = replace(dataset, modality=system.modality, summary=summary)  # a table in the scale of the base's
     given = given_of(recipe, dataset, system)
     conditioner, new = widened(system.conditioner, given)
     besides = {"labels": {"count": len(new)}} if new else {}
@@ -72,7 +78,7 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     if dataset.held_out is not None:
         its = given_of(recipe, dataset.held_out, system)
         unseen = replace(
-            Examples(dataset.held_out.rows, unit=dataset.modality.unit),
+            Examples(dataset.held_out.rows, unit=system.modality.unit),
             **conditions_of(conditioner, its, len(dataset.held_out.rows)),
         )
     if recipe.prior:
@@ -99,11 +105,14 @@ RESTING = 32
 
 
 def agreed(system: System, dataset: Dataset, run: Path) -> None:
-    """Raise UsageError for examples that the model of a run does not make."""
+    """Raise UsageError for examples that the model of a run does not make, DataError for other columns of a table."""
     shape, things = dataset.summary.shape, dataset.modality.things
-    if type(dataset.modality) is not type(system.modality) or shape != system.shape:
+    one, other = system.modality, dataset.modality
+    if isinstance(one, Vectors | Series) and type(one) is type(other):
+        columns_agreed(one.scale.names, other.scale.names, dataset.summary.name)  # type: ignore[attr-defined]
+    elif type(one) is not type(other) or shape != system.shape:
         raise UsageError(
-            f"{run} makes {system.modality.things} of {sides(system.shape[1:])}, channels: {system.shape[0]}, and these"
+            f"{run} makes {one.things} of {sides(system.shape[1:])}, channels: {system.shape[0]}, and these"
             f" are {things} of {sides(shape[1:])}, channels: {shape[0]}",
             "take data of the same kind, or another run",
         )

@@ -18,14 +18,8 @@ from ebb.system.system import System, load, locate
 
 
 def given_of(recipe: AdapterRecipe, dataset: Dataset, system: System) -> Values:
-    """What is said of the examples, as far as the base hears it; of a base with labels every example has one."""
+    """What is said of the examples, as far as the base hears it, with the new word and the references."""
     given = dict(values_of(dataset))
-    if recipe.label is not None and dataset.labels is not None:
-        raise UsageError(f"these {dataset.modality.things} have labels of their own", "leave --label out")
-    if recipe.label is not None and not system.labels.names:
-        raise UsageError("this model hears no labels, so none can be added", "leave --label out")
-    if "label" not in given and system.labels.names:
-        given["label"] = [recipe.label or dataset.summary.name] * len(dataset.rows)
     if recipe.concept is not None:
         given["text"] = naming(given.get("text"), word_of(recipe.concept), len(dataset.rows))
     heard = {name: values for name, values in given.items() if name in system.conditioner.conditions}
