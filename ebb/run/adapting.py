@@ -33,7 +33,7 @@ from ebb.system.requests import conditions_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
 from ebb.system.taught import given_of, word_of
-from ebb.train.drift import Probe
+from ebb.train.from_base import Probe
 
 FIRST = 2**60
 """The seed of the first sample of the base: none that a user counts up to."""

@@ -14,7 +14,7 @@ from ebb.store.checkpoint import State
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, autocast_of
 from ebb.system.system import System
-from ebb.train.drift import Drift
+from ebb.train.from_base import Drift
 from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Descent, Step, Training, updates
 from ebb.train.objectives.compiled import compiling

@@ -16,7 +16,7 @@ from ebb.recipe.recipe import AdapterRecipe
 from ebb.system.sampler import Sampler
 from ebb.system.system import System
 from ebb.system.taught import given_of
-from ebb.train.drift import Probe
+from ebb.train.from_base import Probe
 from ebb.understand.effect import Change, Estimate, changes
 
 PROBED = 64

@@ -11,7 +11,7 @@ from torch import Tensor
 from ebb.errors import UsageError
 from ebb.networks.evaluating import evaluating
 from ebb.process.denoiser import Denoiser
-from ebb.train.drift import Probe, answers, squares
+from ebb.train.from_base import Probe, answers, squares
 
 LEVELS = 10
 """Noise levels at which both are asked, evenly in τ = σ/(α + σ)."""

@@ -27,7 +27,7 @@ from ebb.store.origin import Origin
 from ebb.system.families.diffusion import DenoiserFamily, DiffusionModel, assembled, denoising_of
 from ebb.system.families.family import Base, Prepared, Trainable
 from ebb.system.model import Draw, Model
-from ebb.train.drift import Drift
+from ebb.train.from_base import Drift
 
 NAME = "adapter"
 """What an addition is called on its denoiser while it is trained."""

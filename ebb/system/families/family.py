@@ -23,8 +23,8 @@ from ebb.recipe.recipe import Recipe, Sampling, resolved
 from ebb.recipe.starting import Facts
 from ebb.store.origin import Origin
 from ebb.system.model import Model
-from ebb.train.drift import Drift, Probe
 from ebb.train.ema import EMA
+from ebb.train.from_base import Drift, Probe
 from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Training
 from ebb.train.muon import muon

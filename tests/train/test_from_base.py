@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ebb.process.path import Linear
-from ebb.train.drift import Drift, Probe
+from ebb.train.from_base import Drift, Probe
 
 
 class Says(torch.nn.Module):
