@@ -44,7 +44,7 @@ def squares(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Drift:
+class Departure:
     """The root mean square of x̂0 with less x̂0 without, over that of x̂0 without: of a model over `base`, by a probe.
 
     The n examples together cover every noise level, once. `bound` is how far it may come.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ebb.process.path import Linear
-from ebb.train.from_base import Drift, Probe
+from ebb.train.from_base import Departure, Probe
 
 
 class Says(torch.nn.Module):
@@ -26,7 +26,7 @@ X0 = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 
 @pytest.mark.parametrize("by", [0.0, 0.1, -0.3])
 def test_it_is_the_size_of_the_change(by):
-    drift = Drift(Says(X0), Probe("rest", X0, {}, {}), 0.1)
+    drift = Departure(Says(X0), Probe("rest", X0, {}, {}), 0.1)
     assert drift(Says((1 + by) * X0)) == pytest.approx(abs(by), abs=1e-6)
     assert drift(Says(X0)) == 0
 
@@ -38,7 +38,7 @@ def test_every_noise_level_is_asked_once_and_modes_stay():
             return self.answer
 
     seen, model = [], Asked(X0).train()
-    Drift(Says(X0), Probe("rest", X0, {}, {}), 0.1)(model)
+    Departure(Says(X0), Probe("rest", X0, {}, {}), 0.1)(model)
     [(t, training)] = seen
     torch.testing.assert_close(t, (torch.arange(8).double() + 0.5) / 8)
     assert not training

@@ -27,7 +27,7 @@ from ebb.store.origin import Origin
 from ebb.system.families.diffusion import DenoiserFamily, DiffusionModel, assembled, denoising_of
 from ebb.system.families.family import Base, Prepared, Trainable
 from ebb.system.model import Draw, Model
-from ebb.train.from_base import Drift
+from ebb.train.from_base import Departure
 
 NAME = "adapter"
 """What an addition is called on its denoiser while it is trained."""
@@ -161,7 +161,7 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
         parts = assembled(recipe, data, trained, denoising_of(recipe), made)
         if base.rest is None or recipe.drift is None:
             return parts
-        return replace(parts, drift=Drift(base.denoiser, base.rest, recipe.drift, recipe.seed))
+        return replace(parts, drift=Departure(base.denoiser, base.rest, recipe.drift, recipe.seed))
 
     def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> DiffusionModel:
         """Nothing: an adapter is loaded with its base (`ebb.system.system.load`)."""

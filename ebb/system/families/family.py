@@ -24,7 +24,7 @@ from ebb.recipe.starting import Facts
 from ebb.store.origin import Origin
 from ebb.system.model import Model
 from ebb.train.ema import EMA
-from ebb.train.from_base import Drift, Probe
+from ebb.train.from_base import Departure, Probe
 from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Training
 from ebb.train.muon import muon
@@ -118,7 +118,7 @@ class Trainable:
     """what asks for the gradient at each noise level"""
     memory: ObjectiveState | None = None
     """what the objective remembers"""
-    drift: Drift | None = None
+    drift: Departure | None = None
     """how far it has moved from what it is put on, where nothing is taught"""
 
 
