@@ -74,7 +74,7 @@ class NewWords(Addition):
             parametrize.register_parametrization(table, "weight", rows, unsafe=True)
 
     def __str__(self) -> str:
-        count, norm = len(self.more.rows), float(self.more.bounded().norm(dim=1).max())
+        count, norm = len(self.more.rows), float(self.more.bounded().detach().norm(dim=1).max())
         return f"{count} new word{'s' * (count > 1)} of norm {norm:.2g}, at most {float(self.more.bound):.2g}"
 
 

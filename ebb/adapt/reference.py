@@ -53,7 +53,7 @@ class PictureRows(nn.Module):
         ))  # fmt: skip
         self.out = nn.Linear(WIDTHS[-1], width)
 
-    def forward(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b m w"]:
+    def forward(self, pictures: Float[Tensor, "b c h w"]) -> Float[Tensor, "b m u"]:
         """The rows."""
         seen = self.layers(pictures)
         parts = torch.cat([F.adaptive_avg_pool2d(seen, n).flatten(2) for n in (GRID, 1)], 2).mT

@@ -129,7 +129,7 @@ def check_taught_copied(run: RunSubject) -> Finding | None:
     if near >= COPIED:
         return None
     return Finding(
-        "taught pictures copied",
+        "taught copied",
         "the adapter knows its pictures by heart, and draws them again",
         f"samples lie {near:.0%} as far from the nearest picture as the pictures lie from each other",
         f"{len(run.dataset.rows)} pictures were seen too often, by too many numbers",

@@ -47,7 +47,7 @@ def run_of(taught=(0.2, 0.5), control=(0.2, 0.1), rest=(0.02, 0.0), made=None, i
         change.up.data.fill_(float(at >= idle))
     rows = [changed(TAUGHT, *taught), *([] if control is None else [changed(SHUFFLED, *control)]), changed(REST, *rest)]
     vars(run).update(
-        document=(AdapterRecipe(adapts="runs/base"), {}),
+        document=(AdapterRecipe(adapts="runs/base", batch=8, steps=100), {}),
         effect=AdapterEffect(tuple(rows), "an adapter"),
         system=SimpleNamespace(
             model=SimpleNamespace(module=torch.nn.ModuleList(changes), reconstructs=False), modality=None
@@ -65,7 +65,7 @@ PLANTED = {
     "layers untrained": run_of(idle=2),
     "rest moved": run_of(rest=(0.19, -0.4)),
     "label unheeded": run_of(control=(0.2, 0.48)),
-    "taught pictures copied": run_of(made=pictures(0)[:20] + 0.01),
+    "taught copied": run_of(made=pictures(0)[:20] + 0.01),
 }
 BY_NAME = {called(check): check for check in checks.OF_ADAPTERS}
 

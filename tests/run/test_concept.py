@@ -58,7 +58,7 @@ def test_drift_is_measured_and_ends_a_run_that_comes_too_far(home):
     recipe = from_yaml(run / "run.yaml")[0]
     assert recipe.steps < 12
     assert "had moved by" in json.loads((run / "choices.json").read_text())["steps"]["reason"]
-    assert checkpoint.newest(run / "checkpoints").name == f"step-{recipe.steps:06d}"
+    assert checkpoint.newest(run / "checkpoints").name == f"step-{recipe.steps:08d}"
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["drift"] > 1e-6
     again = finished(
@@ -66,7 +66,7 @@ def test_drift_is_measured_and_ends_a_run_that_comes_too_far(home):
             home / "bare", AdapterRecipe(adapts=str(home / "base"), concept="sks", drift=1e-6, **SMALL | lora), run=run
         )
     )
-    assert checkpoint.newest(again / "checkpoints").name == f"step-{recipe.steps:06d}", "it is finished"
+    assert checkpoint.newest(again / "checkpoints").name == f"step-{recipe.steps:08d}", "it is finished"
     far = adapted(home, run="near", concept="sks", drift=100.0, **lora)
     assert from_yaml(far / "run.yaml")[0].steps == 12
 
@@ -133,5 +133,5 @@ def test_a_reference_is_taught_and_asked_for(home, tmp_path, monkeypatch):
     first, second = (np.load(tmp_path / f"{name}.npz")["images"] for name in "ab")
     assert (first == second).all(), "scale 0 is the base"
     assert command(*ask, tmp_path / "c.png", "--reference", home / "data" / "00.png:0.5") == 0
-    assert settings_of(tmp_path / "c.png")["reference"] == ["00.png:0.5"]
+    assert settings_of(tmp_path / "c.png")["reference"] == ["data/00.png:0.5"]
     assert command("sample", "base", "--n", 1, "--reference", home / "data" / "00.png") == 2
