@@ -37,7 +37,7 @@ class Adapt:
     """learn to be asked by a picture beside a text: each is drawn with itself as its reference"""
     drift: float | None = None
     """how far answers for what is not taught may move, as a share of their size, before training stops; without it
-    0.1"""
+    0.1 with a new word, and it is measured alone"""
     form: Literal["lora", "dora"] | None = None
     """of the change of each layer: lora, unless dora is asked for, which has a length for each output besides"""
     rank: int | None = None

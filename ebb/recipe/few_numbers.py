@@ -12,7 +12,7 @@ LEARNT_BESIDES = 512
 """Samples of a finished model that are learnt beside what it is taught."""
 
 DRIFTS = 0.1
-"""How far answers of a model may move for what it is not taught, of their size."""
+"""How far answers of a model may move for the rest while it is taught a word, of their size."""
 
 FEW_NUMBERS = OptimiserRecipe(kind="adamw", lr=4e-3)
 """How what is put on a finished model is trained: few numbers move farther than all of them would."""
@@ -23,7 +23,7 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
     how = asked.optimiser
     chosen: dict[str, Any] = {
         "prior": beside_taught(asked) if asked.prior is None else asked.prior,
-        "drift": asked.drift or DRIFTS,
+        "drift": asked.drift if asked.drift or not asked.concept else DRIFTS,
         "batch": asked.batch or 64,
         "optimiser": how.model_copy(
             update={name: getattr(FEW_NUMBERS, name) for name in ("kind", "lr") if getattr(how, name) is None}
@@ -31,7 +31,9 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
     }
     recipe, reasons = complete(asked.model_copy(update=chosen), facts)
     before = flat(asked.model_dump())
-    return recipe, reasons | {name: why for name, why in ADAPTING.items() if before[name] is None}
+    chosen_now = flat(recipe.model_dump())
+    new = {name: why for name, why in ADAPTING.items() if before[name] is None and chosen_now[name] is not None}
+    return recipe, reasons | new
 
 
 ADAPTING = {

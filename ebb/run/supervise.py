@@ -230,9 +230,9 @@ class Supervisor:
             yield self.save(step.number)
         return None
 
-    def within(self, number: int, drift: float, bound: float) -> Work[None]:
+    def within(self, number: int, drift: float, bound: float | None) -> Work[None]:
         """End the run with this update where its model has moved too far from what it is put on."""
-        if drift <= bound or number == self.steps:
+        if bound is None or drift <= bound or number == self.steps:
             return
         self.recipe, self.ended = self.recipe.model_copy(update={"steps": number}), True
         why = (

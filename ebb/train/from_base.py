@@ -47,12 +47,12 @@ def squares(x: Tensor) -> Tensor:
 class Departure:
     """The root mean square of x̂0 with less x̂0 without, over that of x̂0 without: of a model over `base`, by a probe.
 
-    The n examples together cover every noise level, once. `bound` is how far it may come.
+    The n examples together cover every noise level, once. `bound` is how far it may come, None as far as it does.
     """
 
     base: Denoiser
     probe: Probe
-    bound: float
+    bound: float | None = None
     seed: int = 0
 
     @cached_property

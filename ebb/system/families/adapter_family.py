@@ -159,7 +159,7 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
             return AdaptedModel(model, trained.addition, base.origin)
 
         parts = assembled(recipe, data, trained, denoising_of(recipe), made)
-        if base.rest is None or recipe.drift is None:
+        if base.rest is None:
             return parts
         return replace(parts, drift=Departure(base.denoiser, base.rest, recipe.drift, recipe.seed))
 
