@@ -292,8 +292,8 @@ class AdapterRecipe(DenoiserRecipe):
     reference: bool = False
     """learn to be asked by a picture: each is drawn with itself as its reference"""
     drift: float | None = None
-    """how far answers for what is not taught may move, as a share of their size, before training stops; None: 0.1 with a
-    new word, else it is measured alone"""
+    """how far answers for what is not taught may move, as a share of their size, before training stops; None: 0.1 with
+    a new word, else it is measured alone"""
     prior: int | None = None
     """samples of the model itself that are learnt besides, a half of every batch, so that the rest stays as it is;
     None: 512"""
