@@ -8,6 +8,7 @@ from typing import Any
 from ebb.adapt.addition import Addition, Together
 from ebb.adapt.lora import LoRA
 from ebb.adapt.new_labels import NewLabels
+from ebb.adapt.new_shares import NewShares
 from ebb.adapt.new_words import NewWords
 from ebb.adapt.reference import ReferencePrompt
 from ebb.errors import DamagedError
@@ -16,6 +17,7 @@ from ebb.process.denoiser import NetworkDenoiser
 ADDITIONS: dict[str, type[Addition]] = {
     "low_rank": LoRA,
     "labels": NewLabels,
+    "shares": NewShares,
     "words": NewWords,
     "reference": ReferencePrompt,
 }

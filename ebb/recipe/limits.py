@@ -37,6 +37,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "network.attention": (0, 16),
     "network.cross": (0, 16),
     "addition.rank": (1, 4096),
+    "rank": (1, 4096),
     "prior": (0, 1e6),
     "drift": (1e-6, 100),
     "optimiser.lr": (1e-9, 10),
