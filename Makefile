@@ -13,6 +13,7 @@
 # make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
 # make bench-incident: runs that diverge after thousands of updates, at which noise level, and what stops them (minutes).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
+# make bench-concept: a new word alone, taught to a run of scenes whose captions have none for triangles (by counts; an hour).
 # make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # what was compiled once is kept, whatever the environment says: thousands of lines are, with their checks, in each process
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-few demo-adapt demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words bench-adapt tables rules stub clean
+.PHONY: demo demo-few demo-adapt demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words bench-adapt bench-concept tables rules stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -125,6 +126,9 @@ bench-adapt: .venv/dev
 	$(BIN)/python bench/adapt.py seven "$(MNIST)" --out runs/bench-adapt --budget 90s
 	$(BIN)/python bench/adapt.py speed runs/bench-adapt/base runs/bench-adapt/adapted
 	$(BIN)/python bench/adapt.py memory
+
+bench-concept: .venv/dev
+	$(BIN)/python bench/concept.py runs/concept
 
 bench-cures: .venv/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/doctor.py --cures --seed 1
