@@ -48,8 +48,14 @@ def as_asked(
             raise UsageError("the scenes of shapes are square, and a crop would cut things off", "try --data.size 32")
         scan = Scan(where, cache) if progress is None else Scan(where, cache, progress)
         fields = Fields(recipe.metadata(), recipe.beside)
-        return scanned(scan, how.sides, how.channels, fields, hold_back=hold_back)
+        if how.buckets and recipe.beside:
+            raise UsageError(
+                "a picture that stands beside each has one shape, and buckets have several",
+                "leave --data.buckets or --beside out",
+            )
+        return scanned(scan, how, fields, hold_back=hold_back)
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
+    pictured |= {"data.buckets": how.buckets or None}
     pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside or None}
     if given := [name for name, value in pictured.items() if value is not None]:
         raise UsageError(f"--{given[0]} is of pictures, and {where} is a table", f"leave --{given[0]} out")
@@ -197,7 +203,7 @@ def parted_by_hash(
     """The data set of rows [n, …], of which some are held out by their hash (`ebb.data.held_out`)."""
     names = ordered(labels)
     numbers = np.array([names.index(label) for label in labels], np.int64) if names else None
-    back = held_back(rows, numbers) if hold_back else []
+    back = held_back([rows], numbers) if hold_back else []
     left = np.setdiff1d(np.arange(len(rows)), back)
     few = f"none: fewer than {LEAST} examples" if len(rows) < LEAST else "none: no class can spare one"
     why = f"{len(back):,} of {len(rows):,}, by hash" if back else few if hold_back else "none: not asked for"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ebb.data.archive import DAMAGED, MEMBER_LIMIT, Files, Notes
+from ebb.data.buckets import Bucket, counted
 from ebb.data.decode import MIN_SIDE, Head, Shape, UnusableError, decode, fit, head
 from ebb.data.listing import suffix
 from ebb.data.match import Match
@@ -76,16 +77,24 @@ class Split(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """The images of a split that could be used: which they are, all headers, and the images, uint8 [n, c, h, w]."""
+    """The images of a split that could be used: which they are, all headers, and the images, uint8 [n, c, h, w], an
+    array of those of each shape, in the order of `usable`."""
 
     split: Split
     heads: Mapping[int, Head]
     usable: list[int]
-    pixels: np.ndarray
+    buckets: tuple[np.ndarray, ...]
+    square: int | None = None
+    """the side of the square about which the shapes were chosen; None where one was"""
 
-    def part(self, places: Sequence[int] | NDArray[np.int64], pixels: np.ndarray) -> Decoded:
-        """Those at some places among them, with their `pixels`."""
-        return replace(self, usable=[self.usable[at] for at in places], pixels=pixels)
+    def facts(self) -> tuple[Bucket, ...]:
+        """Its buckets in figures, where it was asked for these."""
+        sizes = np.array([(self.heads[at].height, self.heads[at].width) for at in self.usable], np.int64)
+        return counted(sizes, [pixels.shape[2:] for pixels in self.buckets]) if self.square else ()
+
+    def part(self, places: Sequence[int] | NDArray[np.int64], buckets: Sequence[np.ndarray]) -> Decoded:
+        """Those at some places among them, with their pixels in `buckets`."""
+        return replace(self, usable=[self.usable[at] for at in places], buckets=tuple(buckets))
 
 
 @dataclass(frozen=True)

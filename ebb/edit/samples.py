@@ -23,6 +23,7 @@ from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
 from ebb.guide.named import surrounded
 from ebb.guide.region import regions as regional
+from ebb.recipe.groups import DataRecipe
 from ebb.recipe.limits import whole
 from ebb.recipe.recipe import Sampling
 from ebb.shapes import sides
@@ -40,7 +41,8 @@ class Prompt:
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
     of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
     `numbers_in`) and pictures `beside` are taken in turn too. Sample i is made from seed + i. With `by_label` there are
-    as many of each label, at least `count` in all, each in the folder of its label.
+    as many of each label, at least `count` in all, each in the folder of its label. `size`, WIDTHxHEIGHT, is one of the
+    shapes that the system has learnt, without it that of most of its data.
     """
 
     count: int = 16
@@ -52,6 +54,7 @@ class Prompt:
     together: bool = False
     regions: Sequence[str] = ()
     by_label: bool = False
+    size: str | None = None
 
 
 def sample_to(
@@ -72,6 +75,8 @@ def sample_to(
     """
     run, out = Path(run), Path(out)
     system = load(run)
+    if (size := DataRecipe(size=prompt.size).sides) is not None:
+        system = system.shaped(size)
     if prompt.by_label:
         prompt = balanced(prompt, system, out)
     writable(out, system.modality.forms)
@@ -120,6 +125,7 @@ def provenance(
         "together": prompt.together or None,
         "regions": [*map(place_of, prompt.regions)] or None,
         "by": "label" if prompt.by_label else None,
+        "size": prompt.size,
         "compile": compiled or None,
     }
     return Provenance.of("sample", run, locate(run), as_options(options | sampling_options(sampling)), files)
