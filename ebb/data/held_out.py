@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
 LEAST, SHARE, MOST = 200, 20, 1000
 """A set of LEAST images or more gives one in SHARE of them, at most MOST."""
@@ -24,17 +21,20 @@ CHUNK = 2048
 """Images looked at together, so that a memory map is never read whole."""
 
 
-def held_back(buckets: Sequence[np.ndarray], labels: np.ndarray | None) -> list[int]:
-    """The images to hold back, rising: of all in `buckets`, each uint8 [n, c, h, w], numbered through, and their
-    labels, None where there are none."""
-    count = sum(map(len, buckets))
-    wanted = min(count // SHARE, MOST) if count >= LEAST else 0
+def held_back(pixels: np.ndarray, labels: np.ndarray | None, total: int | None = None) -> list[int]:
+    """The images to hold back, rising: of pixels uint8 [n, c, h, w] and labels [n], None where there are none.
+
+    Where these are some of a `total`, that is what LEAST and MOST are of.
+    """
+    total = len(pixels) if total is None else total
+    wanted = min(len(pixels) // SHARE, MOST * len(pixels) // total) if total >= LEAST else 0
     if not wanted:
         return []
     copies = defaultdict[bytes, list[int]](list)
-    for at, image in enumerate(chain.from_iterable(chunks(buckets))):
-        copies[hashlib.blake2b(image, digest_size=16, person=b"held out").digest()].append(at)
-    kinds = np.zeros(count, np.int64) if labels is None else labels
+    for first in range(0, len(pixels), CHUNK):
+        for at, image in enumerate(np.ascontiguousarray(pixels[first : first + CHUNK]), first):
+            copies[hashlib.blake2b(image, digest_size=16, person=b"held out").digest()].append(at)
+    kinds = np.zeros(len(pixels), np.int64) if labels is None else labels
     room = {kind: count // CLASS_SHARE for kind, count in enumerate(np.bincount(kinds).tolist())}
     chosen = list[int]()
     for _, group in sorted(copies.items()):
@@ -48,26 +48,11 @@ def held_back(buckets: Sequence[np.ndarray], labels: np.ndarray | None) -> list[
     return sorted(chosen)
 
 
-def parted(
-    buckets: Sequence[np.ndarray], chosen: list[int]
-) -> tuple[list[np.ndarray], list[np.ndarray], NDArray[np.int64]]:
-    """(the images that are left of each bucket, those `chosen`, where the former were): the former move up within
-    the arrays themselves."""
-    mine = np.isin(np.arange(sum(map(len, buckets))), chosen)
-    parts = np.split(mine, np.cumsum([*map(len, buckets)])[:-1])
-    aside = [np.ascontiguousarray(pixels[taken]) for pixels, taken in zip(buckets, parts, strict=True)]
-    rest = [moved_up(pixels, np.flatnonzero(~taken)) for pixels, taken in zip(buckets, parts, strict=True)]
-    return rest, aside, np.flatnonzero(~mine)
-
-
-def moved_up(pixels: np.ndarray, left: NDArray[np.int64]) -> np.ndarray:
-    """The images that are `left`, in the first places of their own array."""
+def parted(pixels: np.ndarray, chosen: list[int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """(the images that are left, those `chosen`, where the former were): the former move up within `pixels` itself."""
+    aside = np.ascontiguousarray(pixels[chosen])
+    left = np.setdiff1d(np.arange(len(pixels)), chosen)
     for first in range(0, len(left), CHUNK):
         some = left[first : first + CHUNK]
         pixels[first : first + len(some)] = pixels[some]
-    return pixels[: len(left)]
-
-
-def chunks(buckets: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Images of one shape, CHUNK at most together, in order."""
-    return (np.ascontiguousarray(pixels[at : at + CHUNK]) for pixels in buckets for at in range(0, len(pixels), CHUNK))
+    return pixels[: len(left)], aside, left.tolist()

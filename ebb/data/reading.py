@@ -203,7 +203,7 @@ def parted_by_hash(
     """The data set of rows [n, …], of which some are held out by their hash (`ebb.data.held_out`)."""
     names = ordered(labels)
     numbers = np.array([names.index(label) for label in labels], np.int64) if names else None
-    back = held_back([rows], numbers) if hold_back else []
+    back = held_back(rows, numbers) if hold_back else []
     left = np.setdiff1d(np.arange(len(rows)), back)
     few = f"none: fewer than {LEAST} examples" if len(rows) < LEAST else "none: no class can spare one"
     why = f"{len(back):,} of {len(rows):,}, by hash" if back else few if hold_back else "none: not asked for"

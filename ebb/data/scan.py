@@ -6,12 +6,13 @@ import hashlib
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ebb.data import captions, classes
@@ -19,7 +20,7 @@ from ebb.data.archive import Notes, shown
 from ebb.data.buckets import Size, mean_cut, nearest, planned
 from ebb.data.dataset import DataNote, Dataset, Summary, bucketed
 from ebb.data.decode import Head, cut_off
-from ebb.data.held_out import LEAST, chunks, held_back, parted
+from ebb.data.held_out import CHUNK, LEAST
 from ebb.data.listing import way_out
 from ebb.data.metadata import NOTHING, Fields, Metadata, checked, metadata_of
 from ebb.data.originals import Originals
@@ -109,13 +110,10 @@ def _read(scan: Scan, fields: Fields, how: DataRecipe, hold_back: bool) -> Datas
     found = _summed(source, train, metadata, names, notes)
     scan = scan.anew()
     heads = classes.known(source.held_out, _heads(scan, source.held_out), names, scan.notes)
-    depth, *size = found.rows.shape[1:]
-    unseen = _decoded(
-        scan, source.held_out, heads, depth, [(size[0], size[1]), *(each.rows.shape[2:] for each in found.others)]
-    )
+    unseen = _decoded(scan, source.held_out, heads, found.rows.shape[1], [p.shape[2:] for p in train.buckets])
     _note_grey(unseen, scan.notes)
     metadata = metadata_of(fields, scan, unseen, metadata)
-    return _beside(found, _summed(source, unseen, metadata, names, scan.notes))
+    return _with_unseen(found, _summed(source, unseen, metadata, names, scan.notes))
 
 
 def _own_split(
@@ -123,7 +121,7 @@ def _own_split(
 ) -> Dataset:
     """The images of a source without a test set, a few of them held back where there are enough."""
     split, usable = all_of_it.split, all_of_it.usable
-    back = held_back(all_of_it.buckets, classes.numbers_of(split, usable, names)) if hold_back else []
+    back = all_of_it.held_back(classes.numbers_of(split, usable, names)) if hold_back else []
     some, back = bool(back), metadata.fields.unshown(split, usable, back)
     if not back:
         few = len(usable) < LEAST
@@ -132,14 +130,14 @@ def _own_split(
         source.reasons["held out"] = f"none: {why}"
         return _summed(source, all_of_it, metadata, names, scan.notes)
     source.reasons["held out"] = f"{len(back):,} of {len(usable):,} images, by hash: the data comes without a test set"
-    rest, aside, left = parted(all_of_it.buckets, back)
+    train, aside, left = all_of_it.parted(back)
     own, others = metadata.take(left), metadata.take(back)
     checked(scan.where, own, defaultdict(list))  # what is left may say less
-    train = _summed(source, all_of_it.part(left, rest), own, names, scan.notes)
-    return _beside(train, _summed(source, all_of_it.part(back, aside), others, names, defaultdict(list)))
+    found = _summed(source, train, own, names, scan.notes)
+    return _with_unseen(found, _summed(source, aside, others, names, defaultdict(list)))
 
 
-def _beside(train: Dataset, unseen: Dataset) -> Dataset:
+def _with_unseen(train: Dataset, unseen: Dataset) -> Dataset:
     """The training images with those that are held out; with none where these have other shapes than most."""
     if unseen.rows.shape[1:] == train.rows.shape[1:]:
         return replace(train, held_out=unseen)
@@ -184,21 +182,24 @@ def _shapes(heads: Collection[Head], how: DataRecipe) -> tuple[list[Size], int |
     """Height and width of the images of each bucket, of most of them first, the side of the square about which buckets
     lie (None where all have one shape), and why."""
     sizes = np.array([(head.height, head.width) for head in heads], np.int64)
-    if how.sides and not how.buckets:
-        return [how.sides], None, f"{sides(how.sides)}: asked for"
-    common = tuple(sizes[0].tolist())
+    common, lengths = tuple(sizes[0].tolist()), np.sqrt(sizes.prod(1))
     one = bool((sizes == common).all()) and max(common) <= SIZES[0]
-    if one and not how.buckets:
-        return [common], None, f"{sides(common)}: all images have it"
-    lengths, what = (np.sqrt(sizes.prod(1)), "side of a square") if how.buckets else (sizes.min(1), "short side")
-    median = float(np.median(lengths))
-    best = round(median) if one else next((size for size in SIZES if size <= median), SIZES[-1])
-    known = ", ".join(map(str, SIZES[:0:-1]))
-    why = f"the largest of {known} and {SIZES[0]} not above the median {what}, {median:.4g}"
-    if not how.buckets:
-        return [(best, best)], None, f"{best}×{best}: {why}"
-    best, why = (how.sides[0], "asked for") if how.sides else (best, "all images have so many pixels" if one else why)
-    return planned(sizes, best), best, f"buckets of about {best}×{best} pixels: {why}"
+    if how.buckets:
+        best, why = _largest(lengths, "side of a square of as many pixels")
+        best, why = (round(lengths[0]), "all images have so many pixels") if one else (best, why)
+        best, why = (how.sides[0], "asked for") if how.sides else (best, why)
+        return planned(sizes, best), best, f"buckets of about {best}×{best} pixels: {why}"
+    best, why = _largest(sizes.min(1), "short side")
+    size, why = (common, "all images have it") if one else ((best, best), why)
+    size, why = (how.sides, "asked for") if how.sides else (size, why)
+    return [size], None, f"{sides(size)}: {why}"
+
+
+def _largest(lengths: NDArray[np.generic], what: str) -> tuple[int, str]:
+    """The largest side of SIZES that is not above the median of what lengths are, and that in words."""
+    median, known = float(np.median(lengths)), ", ".join(map(str, SIZES[:0:-1]))
+    best = next((size for size in SIZES if size <= median), SIZES[-1])
+    return best, f"the largest of {known} and {SIZES[0]} not above the median {what}, {round(median, 1):g}"
 
 
 def _decoded(scan: Scan, split: Split, heads: dict[int, Head], depth: int, shapes: Sequence[Size]) -> Decoded:
@@ -221,9 +222,14 @@ def _decoded(scan: Scan, split: Split, heads: dict[int, Head], depth: int, shape
     return Decoded(split, heads, usable, tuple(buckets))
 
 
+def _chunks(buckets: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Images of one shape, CHUNK at most together, in order."""
+    return (np.ascontiguousarray(pixels[at : at + CHUNK]) for pixels in buckets for at in range(0, len(pixels), CHUNK))
+
+
 def _grey(buckets: Sequence[np.ndarray]) -> bool:
     """Whether the channels of every image are equal."""
-    return all(bool((chunk == chunk[:, :1]).all()) for chunk in chunks(buckets))
+    return all(bool((chunk == chunk[:, :1]).all()) for chunk in _chunks(buckets))
 
 
 def _note_grey(part: Decoded, notes: Notes) -> None:
@@ -288,7 +294,7 @@ def _look(
     fingerprint.update(b"" if texts is None else json.dumps(texts).encode())
     counts = np.zeros((buckets[0].shape[1], 256), np.int64)
     seen, name = set[bytes](), iter(called)
-    for chunk in chunks(buckets):
+    for chunk in _chunks(buckets):
         fingerprint.update(chunk.data)
         counts += [Image.fromarray(plane.reshape(len(plane), -1)).histogram() for plane in chunk.swapaxes(0, 1)]
         flat = chunk.reshape(*chunk.shape[:2], -1)
