@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ebb.data import captions, classes
@@ -185,19 +184,19 @@ def _shapes(heads: Collection[Head], how: DataRecipe) -> tuple[list[Size], int |
     common, lengths = tuple(sizes[0].tolist()), np.sqrt(sizes.prod(1))
     one = bool((sizes == common).all()) and max(common) <= SIZES[0]
     if how.buckets:
-        best, why = _largest(lengths, "side of a square of as many pixels")
+        best, why = _largest(float(np.median(lengths)), "side of a square of as many pixels")
         best, why = (round(lengths[0]), "all images have so many pixels") if one else (best, why)
         best, why = (how.sides[0], "asked for") if how.sides else (best, why)
         return planned(sizes, best), best, f"buckets of about {best}×{best} pixels: {why}"
-    best, why = _largest(sizes.min(1), "short side")
+    best, why = _largest(float(np.median(sizes.min(1))), "short side")
     size, why = (common, "all images have it") if one else ((best, best), why)
     size, why = (how.sides, "asked for") if how.sides else (size, why)
     return [size], None, f"{sides(size)}: {why}"
 
 
-def _largest(lengths: NDArray[np.generic], what: str) -> tuple[int, str]:
-    """The largest side of SIZES that is not above the median of what lengths are, and that in words."""
-    median, known = float(np.median(lengths)), ", ".join(map(str, SIZES[:0:-1]))
+def _largest(median: float, what: str) -> tuple[int, str]:
+    """The largest side of SIZES that is not above a median, that of what is named, and why."""
+    known = ", ".join(map(str, SIZES[:0:-1]))
     best = next((size for size in SIZES if size <= median), SIZES[-1])
     return best, f"the largest of {known} and {SIZES[0]} not above the median {what}, {round(median, 1):g}"
 
