@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from ebb.errors import UsageError
 from ebb.recipe.groups import MLPRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
 from ebb.recipe.recipe import AutoencoderRecipe, DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, flat, resolved
-from ebb.shapes import sides
 
 
 @dataclass(frozen=True)
@@ -310,10 +309,10 @@ def complete_coder(asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderR
     if len(facts.shape) < 3:
         raise UsageError("an autoencoder is of pictures, and this data has none", "leave the option out")
     factor, every = asked.autoencoding.factor, (facts.shape, *facts.others)
-    if odd := next((shape[1:] for shape in every if any(side % factor for side in shape[1:])), None):
-        near = "x".join(str(max(1, round(side / factor)) * factor) for side in reversed(odd))
+    if odd := next((shape[:0:-1] for shape in every if any(side % factor for side in shape[1:])), None):
+        near = "x".join(str(max(1, round(side / factor)) * factor) for side in odd)
         raise UsageError(
-            f"this autoencoder shrinks sides by {factor}, and {sides(odd)} is no multiple",
+            f"this autoencoder shrinks sides by {factor}, and {'×'.join(map(str, odd))} is no multiple",
             f"--data.size {near if facts.square is None else 8 * factor}, or a smaller --autoencoding.factor",
         )
     return completed(asked, facts, coder().model_dump(), "an autoencoder was asked for")
