@@ -8,10 +8,11 @@ from typing import Any
 from ebb.adapt.addition import Addition, Together
 from ebb.adapt.lora import LoRA
 from ebb.adapt.new_labels import NewLabels
+from ebb.adapt.new_shares import NewShares
 from ebb.errors import DamagedError
 from ebb.process.denoiser import NetworkDenoiser
 
-ADDITIONS: dict[str, type[Addition]] = {"low_rank": LoRA, "labels": NewLabels}
+ADDITIONS: dict[str, type[Addition]] = {"low_rank": LoRA, "labels": NewLabels, "shares": NewShares}
 """Additions by kind, in the order in which several are put on."""
 
 
