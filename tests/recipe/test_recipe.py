@@ -55,7 +55,7 @@ def test_a_file_reads_back(tmp_path):
         ),
         (
             {"kind": "autoencoder", "path": "linear"},
-            "path is of diffusion and few_step; this recipe is of autoencoder: --kind diffusion",
+            "path is of diffusion and few_step and adapter; this recipe is of autoencoder: --kind diffusion",
         ),
         (
             {"autoencoding": {"codes": 3}},
