@@ -14,6 +14,7 @@ from pydantic import Discriminator, Tag, field_validator, model_validator
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import (
+    BareRecipe,
     DataRecipe,
     DiTRecipe,
     Group,
@@ -292,10 +293,20 @@ class AdapterRecipe(DenoiserRecipe):
     kind: Literal["adapter"] = "adapter"
     adapts: str | None = None
     """run of the diffusion model that it is put on, whose weights stay as they are"""
-    addition: LowRankRecipe = LowRankRecipe()
+    addition: Annotated[
+        Annotated[LowRankRecipe, Tag("low_rank")] | Annotated[BareRecipe, Tag("bare")],
+        Discriminator(kind_or("low_rank")),
+    ] = LowRankRecipe()
     condition_dropout: float = 0.0
     label: str | None = None
     """what pictures without a label are; a new label is added to the model's own; None: the name of the data"""
+    concept: str | None = None
+    """a new word, which captions of the pictures have; of pictures without captions it is what they are asked for as"""
+    reference: bool = False
+    """learn to be asked by a picture: each is drawn with itself as its reference"""
+    drift: float | None = None
+    """how far answers for what is not taught may move, as a share of their size, before training stops; None: 0.1 with
+    a new word, else it is measured alone"""
     prior: int | None = None
     """samples of the model itself that are learnt besides, a half of every batch, so that the rest stays as it is;
     None: 512"""
