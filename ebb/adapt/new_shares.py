@@ -67,7 +67,7 @@ class NewShares(Addition):
         embedder = embedder_of(denoiser)
         for place, layer in enumerate(embedder.layers):
             if isinstance(layer, Weighed):
-                last = layer.layer.mlp[-1]
+                last = layer.layer.mlp[-1]  # type: ignore[index]
                 with torch.no_grad():
                     for part in last.parameters():  # type: ignore[union-attr]
                         part.mul_(layer.amount)
