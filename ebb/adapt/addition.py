@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, NetworkDenoiser
@@ -179,7 +180,7 @@ class Adapted(nn.Module):
         made = Adapted.__new__(Adapted)
         nn.Module.__init__(made)
         made.addition, made.name = copy.deepcopy(self.addition, memo), self.name
-        made.beneath = copy.deepcopy(self.beneath, memo)
+        made.beneath = (copied(self.denoiser, memo),)
         return made
 
 
@@ -193,4 +194,19 @@ M = TypeVar("M", bound=nn.Module)
 
 def sharing(module: M) -> M:
     """A copy of a module with the very tensors of the first: what is put on one is not on the other."""
-    return copy.deepcopy(module, {id(each): each for each in tensors(module)})
+    return copied(module, {id(each): each for each in tensors(module)})
+
+
+def copied(module: M, memo: dict[int, Any]) -> M:
+    """A copy of a module from which what is on it can be taken off.
+
+    torch keeps the weight of a layer with something on it as a property of a class of that layer, which a mere copy
+    shares with the first: taking it off one would leave the other without a weight.
+    """
+    made = copy.deepcopy(module, memo)
+    for part in made.modules():
+        if is_parametrized(part):
+            kind = type(part)
+            own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+            part.__class__ = type(kind.__name__, kind.__bases__, own)
+    return made

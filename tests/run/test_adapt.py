@@ -261,8 +261,8 @@ def test_few_steps_are_an_adapter_of_their_teacher(home):
     assert torch.equal(off.denoiser(x, t, {**cond, **told}), base.denoiser(x, t, cond))
     several = [f"{run}:0.5", home / "base-sevens"]
     put = load(home / "base", adapters=several)
-    kept = put.alone()
-    assert torch.allclose(drawn(put, label="sevens"), drawn(kept, label="sevens"), atol=1e-4)
+    own = put.alone()
+    assert torch.allclose(drawn(put, label="sevens"), drawn(own, label="sevens"), atol=1e-4)
     halving = asked.model_copy(update={"method": "progressive"})
     with pytest.raises(UsageError, match="keeps copies"):
         finished(train(home / "data.npz", halving, run=home / "copies"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ebb.adapt.adapter import layers
-from ebb.adapt.addition import Adapted, Addition, Together, innermost, sharing
+from ebb.adapt.addition import Adapted, Addition, Together, copied, innermost, sharing
 from ebb.adapt.additions import ADDITIONS, together
 from ebb.adapt.low_rank import once
 from ebb.data.loader import Loader
@@ -102,7 +101,7 @@ class AdaptedModel(Model):
 
     def whole(self) -> DiffusionModel:
         """A diffusion model with all that is on it in its weights; UsageError where that is more than weights."""
-        denoiser = copy.deepcopy(self.denoiser)
+        denoiser = copied(self.denoiser, {})
         for addition in (*self.under, self.addition):
             addition.bake(denoiser)
         return replace(self.base, denoiser=denoiser, family="few_step" if self.base.hears(WAY) else self.base.family)
