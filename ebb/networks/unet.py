@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, CrossAttention
-from ebb.networks.blocks import CONVOLUTIONS, answering, cropped, padded, patches, unpatch, zeroed
+from ebb.networks.blocks import CONVOLUTIONS, answering, cropped, padded, patches, rippled, unpatch, zeroed
 from ebb.networks.embedder import Embedded, Embedder
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
@@ -151,8 +151,8 @@ class UNet(nn.Module):
     Resolution i is 1/(patch·2^i) of the input's, with width·multipliers[i] channels and `depth` residual blocks on
     the way down and as many on the way up; after each block, resolutions listed in `attention` attend to themselves and
     those in `cross` to the text. `patch` > 1 moves patch^dims blocks into the channels first, which trades detail for
-    speed at high resolution. What may be said in `cond`: see `ebb.networks.ports`; with `concepts`, a text is up to
-    that many texts, each attended to alone. Outputs start at 0.
+    speed at high resolution. `waves` of x stand beside it (`rippled`). What may be said in `cond`: see
+    `ebb.networks.ports`; with `concepts`, a text is up to that many texts, each attended to alone. Outputs start at 0.
     """
 
     def __init__(
@@ -165,6 +165,7 @@ class UNet(nn.Module):
         patch: int = 1,
         attention: Sequence[int] = (),
         cross: Sequence[int] = (),
+        waves: Sequence[float] = (),
         dims: int = 2,
         ports: Ports = NO_PORTS,
         answers: int = 1,
@@ -180,8 +181,11 @@ class UNet(nn.Module):
         self.embedding = Embedder(e, ports)
         if cross and not self.embedding.length:
             raise UsageError("cross-attention needs a text", "give a port of pieces or states")
-        self.settings: dict[str, Any] = own | sizes | self.embedding.settings | answering(answers)
-        self.stem = conv((channels + self.embedding.beside) * patch**dims, widths[0], 3, padding=1)
+        self.waves = tuple(waves)
+        fine = {"waves": self.waves} if waves else {}
+        self.settings: dict[str, Any] = own | sizes | fine | self.embedding.settings | answering(answers)
+        entering = channels * (1 + 2 * len(self.waves)) + self.embedding.beside
+        self.stem = conv(entering * patch**dims, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, w in enumerate(widths):
             for part, entry in ((self.down, w), (self.up, 2 * w)):
@@ -204,7 +208,8 @@ class UNet(nn.Module):
     ) -> Float[Tensor, "b k *size"]:
         """The network's output, of the input's size."""
         heard, size = self.embedding(time, cond), x.shape[2:]
-        h = patches(padded(self.embedding.join(x, cond), self.multiple), self.patch)
+        h = self.embedding.join(rippled(x, self.waves), cond)
+        h = patches(padded(h, self.multiple), self.patch)
         h = self.stem(h.contiguous(memory_format=torch.channels_last) if h.ndim == 4 else h)
         skips = []
         for i, blocks in enumerate(self.down):

@@ -36,6 +36,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "network.multipliers": (1, 64),
     "network.attention": (0, 16),
     "network.cross": (0, 16),
+    "network.waves": (0, 1e5),
     "optimiser.lr": (1e-9, 10),
     "optimiser.warmup": (0, 1e9),
     "optimiser.decay": (0, 1),

@@ -276,23 +276,6 @@ WHY = {
 }
 
 
-LIKELY = "log_normal(mean=-1, std=2.2)"
-"""Training times of a model that is to tell how likely data is, on any path: a twentieth below ν = 0.01, an eighth
-above 4.5."""
-
-
-def likely(asked: DiffusionRecipe) -> tuple[DiffusionRecipe, dict[str, str]]:
-    """The recipe with what a likelihood needs, where it is asked for: times at every level, and float32."""
-    if not asked.likelihood:
-        return asked, {}
-    chosen = {"times": asked.times or LIKELY, "precision": asked.precision or "fp32"}
-    why = {
-        "times": "a likelihood asks at every level of noise, down to 1/256 of the range",
-        "precision": "bf16 does not tell noise of 1/256 from none",
-    }
-    return asked.model_copy(update=chosen), {name: why[name] for name in chosen if getattr(asked, name) is None}
-
-
 def complete_coder(asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderRecipe, dict[str, str]]:
     """The same of an autoencoder; UsageError for what is no pictures, or whose sides its factor does not divide."""
     if len(facts.shape) < 3:
