@@ -57,5 +57,11 @@ class TeachingGuidance(Wrapped):
     def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0, of a denoiser that is not told."""
         rest = {name: value for name, value in cond.items() if name != GUIDANCE}
-        null, asked = ask(self.denoiser, x, t, (null_for(rest, self.null), rest))
-        return null + spread(1 / (1 - cond[GUIDANCE]), x) * (asked - null)
+        guided = (cond[GUIDANCE] > 0).nonzero()[:, 0]
+        out = answer(self.denoiser, x, t, rest)
+        if len(guided):
+            part = {name: value.expand(len(guided), *value.shape[1:]) for name, value in null_for(rest, self.null).items()}
+            null = answer(self.denoiser, x[guided], t[guided], part)
+            out = out.clone()
+            out[guided] = null + spread(1 / (1 - cond[GUIDANCE][guided]), null) * (out[guided] - null)
+        return out

@@ -1,0 +1,72 @@
+"""Regression on a teacher's trajectories, from every place of each to every later one (Luhman & Luhman 2021)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ebb.errors import UsageError
+from ebb.process.denoiser import Denoiser
+from ebb.process.flow_map import FlowMap, landed, placed, shares
+from ebb.process.path import LOUDEST, Path, spread
+from ebb.shapes import Float
+from ebb.train.objectives.consistency_trajectory import ConsistencyTrajectory, multistep
+from ebb.train.objectives.map_matching import Noised, Target
+
+
+@dataclass(frozen=True)
+class Trajectories(Target):
+    """target: the x0 whose jump lands where the teacher's trajectory does, in `steps` steps of DPM-Solver++(2M).
+
+    Nothing moves while it is learned. Every trajectory begins in noise, and is asked about by `ways` samples of the
+    batch: from one of its places to a later one, for a third from its beginning, for a third to its end. So a sample
+    costs steps/ways calls of the teacher.
+    """
+
+    steps: int = 8
+    ways: int = 4
+    needs = "teacher"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.ways < 1:
+            raise UsageError(f"a trajectory has steps and ways, 1 or more of each, got {self.steps} and {self.ways}")
+
+    def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
+        """The x0 of a way that begins at x, all of it by the teacher."""
+        return ConsistencyTrajectory(self.steps, self.steps)(flow_map, at, teacher)
+
+    def posed(
+        self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None, generator: torch.Generator
+    ) -> tuple[Noised, Float[Tensor, "b *d"]]:
+        """Ways of the trajectories of every `ways`-th sample's noise, under its conditions."""
+        if teacher is None:
+            raise UsageError("trajectories are a teacher's", "ebb distil RUN")
+        path, count, device = flow_map.path, len(at.x), at.x.device
+        u = torch.rand(5, count, generator=generator, device=generator.device, dtype=torch.float64)
+        owner = torch.arange(count, device=device) // self.ways
+        begun = at.rows(torch.arange(0, count, self.ways, device=device))
+        times = self.times(path, float(u[0, 0]))
+        theirs = times[:, None].expand(-1, len(begun.x))
+        passed = multistep(teacher, begun._replace(x=spread(path.sigma(theirs[0]), begun.eps) * begun.eps), theirs)
+        last = len(times) - 1
+        first = torch.where(u[1] < float(os.environ.get("START", EDGE)), 0, u[2] * last).long()
+        later = torch.where(u[3] < float(os.environ.get("END", EDGE)), last, first + 1 + u[4] * (last - first)).long()
+        first, later = first.to(device), later.to(device)
+        x, end = passed[first, owner], passed[later, owner]
+        t, s = times.to(device)[first].to(at.t), times.to(device)[later].to(at.s)
+        asked = begun.rows(owner)._replace(x=x, t=t, s=s)
+        return asked, landed(path, x, end, t, s)
+
+    def times(self, path: Path, offset: float) -> Float[Tensor, "n"]:
+        """From noise to data, evenly in τ but for an `offset` in [0, 1) of all between."""
+        inner = (torch.arange(self.steps - 1, 0, -1, dtype=torch.float64) + 0.5 - offset) / self.steps
+        end = torch.tensor([path.end], dtype=torch.float64)
+        top = shares(path, end).clamp(max=LOUDEST / (1 + LOUDEST))
+        return placed(path, torch.cat([top, top * inner, torch.zeros_like(top)]))
+
+
+EDGE = 1 / 3
+"""The share of ways that begin where a trajectory does, and of those that end where it does."""
