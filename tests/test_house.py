@@ -379,7 +379,7 @@ def test_importing_the_package_imports_nothing_that_takes_time():
 OPTIONS = {
     "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "objective", "clock", "sigma_data",
     "condition_dropout", "precision", "engine", "sheets", "ema_halflife", "data.size", "data.channels", "data.flip", "data.window",
-    "kind", "autoencoder", "reflow", "pairs", "likelihood", "teacher", "method", "guidances", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
+    "kind", "autoencoder", "reflow", "pairs", "likelihood", "teacher", "adapts", "addition.kind", "addition.form", "addition.rank", "addition.layers", "label", "prior", "method", "guidances", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
@@ -392,7 +392,10 @@ VERSIONS = {"n", "seed"}
 VERBS = {
     "train": {"run", "fresh", "base", "extend", "dry_run", "json"} | OPTIONS,
     "distil": {"run", "data", "extend", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
-    "sample": {"n", "label", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "from", "compile", "explain"} | HOW,
+    "adapt": {
+        "run", "label", "form", "rank", "prior", "budget", "steps", "batch", "lr", "seed", "extend", "fresh", "json",
+    },
+    "sample": {"n", "label", "adapter", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "from", "compile", "explain"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "json",
     } | HOW,
@@ -409,6 +412,11 @@ VERBS = {
     "doctor": {"data", "out", "json"},
     "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "json"},
     "report": {"text"},
+    "adapter show": {"run", "scale", "json"},
+    "adapter merge": {"out", "precision"},
+    "adapter extract": {"rank", "out", "to"},
+    "adapter convert": {"to", "run", "scale"},
+    "adapter resize": {"rank", "to"},
     "export": {"licence", "without"},
     "tidy": {"remove"},
     "config show": {"json"},

@@ -89,8 +89,7 @@ def fresh(
     Its first weights are from the global generator. Raises UsageError for a rank below 1, a kind that there is not, and
     targets that match nothing.
     """
-    if rank < 1:
-        raise UsageError(f"an adapter has a rank of at least 1, got {rank}")
+    positive(rank)
     if kind not in KINDS:
         raise UsageError(f"there is no kind of adapter called {kind!r}", nearest(kind, KINDS))
     changes = {}
@@ -99,6 +98,12 @@ def fresh(
         most = min(len(weight), weight[0].numel())
         changes[layer] = KINDS[kind](weight, min(rank, most), scale).to(weight.device)
     return Adapter(name, changes, fingerprint(network))
+
+
+def positive(rank: int) -> None:
+    """Raise UsageError for a rank below 1."""
+    if rank < 1:
+        raise UsageError(f"an adapter has a rank of at least 1, got {rank}")
 
 
 def attach(network: nn.Module, adapter: Adapter, amount: float = 1.0) -> nn.Module:
@@ -214,6 +219,14 @@ def beneath(module: nn.Module) -> Tensor:
     """A layer's own weight, whatever is on it."""
     found: Tensor = module.parametrizations["weight"].original if on(module) else module.weight  # type: ignore
     return found.detach()
+
+
+def retyped(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The network with weights of its own in another type, in place; the adapters on it stay as they are."""
+    for name, parameter in network.named_parameters():
+        if ".parametrizations." not in f".{name}" or name.endswith(".original"):
+            parameter.data = parameter.data.to(dtype)
+    return network
 
 
 def merge(network: nn.Module, least: float = SURVIVES) -> Merged:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ebb.adapt.adapter import Adapter, layers
 from ebb.adapt.low_rank import LowRank, LowRankDirection
-from ebb.errors import DamagedError, UsageError, nearest
+from ebb.errors import DamagedError, EbbError, UsageError, nearest
 from ebb.store.tensors import save_tensors
 from ebb.store.write import replace_text, replacing
 
@@ -61,9 +61,10 @@ class Spelling:
         end = next(after for after, of in self.after.items() if of == part)
         return f"{self.before}{layer.replace('.', '_') if self.flat else layer}{end}"
 
-    def account(self, keys: list[str], network: nn.Module) -> Account:
-        """Where each key belongs; UsageError for one that no rule knows."""
-        known = {name.replace(".", "_") if self.flat else name: name for name in layers(network)}
+    def account(self, keys: list[str], network: nn.Module | None) -> Account:
+        """Where each key belongs; UsageError for one that no rule knows. Without a network layers are as they are
+        spelt."""
+        known = {} if network is None else {n.replace(".", "_") if self.flat else n: n for n in layers(network)}
         found = Account()
         for key in keys:
             end = next((end for end in self.after if key.endswith(end)), None)
@@ -72,11 +73,11 @@ class Spelling:
                     f"{self.name}: no rule knows the key {key}", f"keys are {self.before}LAYER{'|'.join(self.after)}"
                 )
             layer = key[len(self.before) : -len(end)]
-            if layer not in known:
+            if known and layer not in known:
                 raise UsageError(
                     f"{self.name}: {key} is of {layer}, which this network does not have", nearest(layer, known)
                 )
-            found.parts[key] = known[layer], self.after[end]
+            found.parts[key] = known.get(layer, layer), self.after[end]
         return found
 
 
@@ -106,26 +107,49 @@ DIFFUSERS = {
 
 
 def read_adapter(
-    path: Path, network: nn.Module, *, name: str | None = None, scale: float | None = None
+    path: Path, network: nn.Module | None, *, name: str | None = None, scale: float | None = None
 ) -> tuple[Adapter, Account]:
-    """The adapter of a file or folder for a network, and what became of every key.
+    """The adapter of a file or folder for a network, and what became of every key; without a network as it is by
+    itself, for one that has not been met.
 
     `scale` is s, for files that have none. Raises UsageError, with nothing applied, for keys that no rule knows or that
     belong to no layer, a part without its other, shapes that do not fit, a scale that is missing, a change that is zero
     or not finite everywhere, and pickles; DamagedError for what cannot be read.
     """
-    file = path / "adapter_model.safetensors" if path.is_dir() else path
-    tensors, facts = opened(file)
-    config = peft_config(path) if path.is_dir() else {}
-    spelling = spelled(tensors, facts, config)
+    tensors, facts, config, spelling = parsed(path)
     account = spelling.account(list(tensors), network)
     changes = {}
     for layer in dict.fromkeys(layer for layer, _ in account.parts.values()):
         parts = {part: tensors[key].float() for key, (of, part) in account.parts.items() if of == layer}
         how = scale_of(layer, parts, facts, config, spelling)
-        changes[layer] = built(layer, parts, scale if how is None else how, network)
+        weight = None if network is None else network.get_submodule(layer).weight
+        changes[layer] = built(layer, parts, scale if how is None else how, weight)  # type: ignore[arg-type]
     checked(changes, str(path))
     return Adapter(name or facts.get("name") or path.stem, changes, facts.get("base", "")), account
+
+
+def is_adapter(place: Path) -> bool:
+    """Whether a place is PEFT's folder, or a file of safetensors with keys of an adapter."""
+    if place.is_dir():
+        return (place / "adapter_config.json").is_file()
+    if place.suffix != ".safetensors" or not place.is_file():
+        return False
+    try:
+        parsed(place)
+    except EbbError:
+        return False
+    return True
+
+
+Parsed = tuple[dict[str, Tensor], dict[str, str], dict[str, Any], Spelling]
+"""The tensors of a file by their keys, its metadata, PEFT's JSON beside it, and the spelling that it is in."""
+
+
+def parsed(path: Path) -> Parsed:
+    """A file or PEFT's folder, taken apart; the errors are those of `read_adapter`."""
+    tensors, facts = opened(path / "adapter_model.safetensors" if path.is_dir() else path)
+    config = peft_config(path) if path.is_dir() else {}
+    return tensors, facts, config, spelled(tensors, facts, config)
 
 
 def opened(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -208,8 +232,8 @@ def patterned(layer: str, patterns: Mapping[str, float] | None, usual: float) ->
     return usual
 
 
-def built(layer: str, parts: Mapping[Part, Tensor], scale: float | None, network: nn.Module) -> LowRank:
-    """The change of a layer; UsageError where a part is missing or does not fit."""
+def built(layer: str, parts: Mapping[Part, Tensor], scale: float | None, weight: Tensor | None) -> LowRank:
+    """The change of a layer's weight, where that is known; UsageError where a part is missing or does not fit."""
     for part in ("down", "up"):
         if part not in parts:
             raise UsageError(f"{layer} has no {part}: half of a change is none", "copy the file again")
@@ -217,8 +241,9 @@ def built(layer: str, parts: Mapping[Part, Tensor], scale: float | None, network
         raise UsageError(
             f"the file has no scale for {layer}", "ask whoever made it, and give it: scale=1 is most common"
         )
-    weight: Tensor = network.get_submodule(layer).weight  # type: ignore[assignment]
     down, up = parts["down"], parts["up"].flatten(1)
+    if weight is None:
+        weight = torch.empty(len(up), *down.shape[1:])
     wanted = (down.shape[0], *weight.shape[1:]), (weight.shape[0], down.shape[0])
     if (tuple(down.shape), tuple(up.shape)) != wanted:
         raise UsageError(
@@ -298,11 +323,16 @@ def config_of(adapter: Adapter) -> dict[str, Any]:
     return {
         "peft_type": "LORA", "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none",
         "target_modules": list(adapter.changes), "use_rslora": False, "use_dora": directions == {True},
-        "rank_pattern": {re.escape(layer): r for layer, r, _ in named if r != rank},
-        "alpha_pattern": {re.escape(layer): a for layer, _, a in named if a != alpha},
+        "rank_pattern": {whole(layer): r for layer, r, _ in named if r != rank},
+        "alpha_pattern": {whole(layer): a for layer, _, a in named if a != alpha},
         "fan_in_fan_out": False, "init_lora_weights": True, "modules_to_save": None, "inference_mode": True,
         "base_model_name_or_path": None, "task_type": None,
     }  # fmt: skip
+
+
+def whole(layer: str) -> str:
+    """A pattern of one layer: PEFT takes every layer that ends so, and `out` is the end of many."""
+    return f"^{re.escape(layer)}"
 
 
 def write_peft(adapter: Adapter, path: Path) -> None:

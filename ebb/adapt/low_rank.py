@@ -7,7 +7,8 @@ has a weight, linear or convolution, however that module uses it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,9 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(torch.zeros(out, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         self.scale, self.amount, self.adapter = scale, 1.0, ""
+        self.users = 0
+        self.last: Tensor | None = None
+        """how many ask for it again and again just now (`once`), and what was computed for them"""
 
     @property
     def rank(self) -> int:
@@ -40,11 +44,22 @@ class LowRank(nn.Module):
         return (self.up.shape[0], *self.down.shape[1:])
 
     def change(self) -> Tensor:
-        """s·B·A, of the weight's shape."""
-        return (self.scale * self.up @ self.down.flatten(1)).view(self.shape)
+        """s·B·A, of the weight's shape, in its own precision."""
+        with torch.autocast(self.up.device.type, enabled=False):
+            return (self.scale * self.up @ self.down.flatten(1)).view(self.shape)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with the change."""
+        if self.amount == 0:
+            return weight
+        if not self.users or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.changed(weight)
+        if self.last is None:
+            self.last = self.changed(weight)
+        return self.last
+
+    def changed(self, weight: Tensor) -> Tensor:
+        """The weight with the change, computed."""
         return weight + (self.amount * self.change()).to(weight.dtype)
 
 
@@ -59,12 +74,29 @@ class LowRankDirection(LowRank):
         super().__init__(weight.shape, rank, scale)
         self.magnitude = nn.Parameter(lengths(weight.detach().float()))
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """The weight with the change."""
+    def changed(self, weight: Tensor) -> Tensor:
+        """The weight with the change, computed."""
         moved = weight + self.change().to(weight.dtype)
         share = self.magnitude / lengths(moved.detach().float())
         turned = moved * share.to(weight.dtype).view(-1, *[1] * (weight.dim() - 1))
         return turned if self.amount == 1 else weight + self.amount * (turned - weight)
+
+
+@contextmanager
+def once(network: nn.Module) -> Iterator[None]:
+    """Every change of a network's weights is computed once while this lasts, as long as no gradient is asked for.
+
+    For what asks a network many times and changes nothing of it meanwhile, such as sampling.
+    """
+    changes = [part for part in network.modules() if isinstance(part, LowRank)]
+    for change in changes:
+        change.users += 1
+    try:
+        yield
+    finally:
+        for change in changes:
+            change.users -= 1
+            change.last = change.last if change.users else None
 
 
 def lengths(weight: Tensor) -> Tensor:

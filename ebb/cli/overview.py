@@ -20,6 +20,8 @@ from ebb.errors import EbbError
 VERBS = {
     "train": "ebb.cli.train.Train",
     "distil": "ebb.cli.distil.Distil",
+    "adapt": "ebb.cli.adapt.Adapt",
+    "adapter": "ebb.cli.adapter.AdapterVerb",
     "sample": "ebb.cli.sample.Sample",
     "show": "ebb.cli.show.ShowVerb",
     "edit": "ebb.cli.edit.EditVerb",

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
+from ebb.adapt.adapter_files import is_adapter
 from ebb.data.images import PICTURES
 from ebb.data.modality import in_terms
+from ebb.doctor.adapter_checks import ADAPTER_CHECKS, AdapterSubject
 from ebb.doctor.data_checks import DATA_CHECKS
 from ebb.doctor.data_facts import facts_of
 from ebb.doctor.data_subject import DataSubject
@@ -52,10 +54,10 @@ def diagnose(
     """Look for what is wrong with a run, with data or with a model.
 
     A run folder is examined with its model and its data, which is at `data` if it was moved, and what was found is kept
-    in its `doctor.json`; anything else a name can mean is data, as `ebb.data.scan.read` takes it. Of a network or
-    denoiser, `shape` is that of one sample, without which it cannot be asked anything, and `cond` holds examples of its
-    conditions, [k, …] each, no two rows alike: a condition that changes nothing is found by exchanging them. `progress`
-    is told what is being checked.
+    in its `doctor.json`; an adapter's file is examined by itself; anything else a name can mean is data, as
+    `ebb.data.scan.read` takes it. Of a network or denoiser, `shape` is that of one sample, without which it cannot be
+    asked anything, and `cond` holds examples of its conditions, [k, …] each, no two rows alike: a condition that
+    changes nothing is found by exchanging them. `progress` is told what is being checked.
 
     Raises DataError where there is nothing to examine.
     """
@@ -65,12 +67,21 @@ def diagnose(
             raise UsageError(f"{where} is no run whose data could have been moved", command("doctor", data))
         if (folder / "run.yaml").is_file():
             return of_run(folder, data, progress)
+        if is_adapter(folder):
+            return of_adapter(folder, progress)
         if not names_data(where):
             return of_model(load(folder), str(where), None, None, progress)
         return examined(str(where), progress)[0]
     if isinstance(where, np.ndarray | Tensor):
         return examined(where, progress)[0]
     return of_model(where, type(where).__name__, shape, cond, progress)
+
+
+def of_adapter(place: Path, progress: Sink) -> Diagnosis:
+    """What is wrong with an adapter's file."""
+    seen = Round(progress)
+    seen.examine(lambda: AdapterSubject.of(place), ADAPTER_CHECKS, "the adapter")
+    return seen.diagnosis(str(place), "model")
 
 
 def names_data(where: str | Path) -> bool:

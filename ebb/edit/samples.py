@@ -28,6 +28,7 @@ from ebb.recipe.recipe import Sampling
 from ebb.shapes import sides
 from ebb.store.place import by_name
 from ebb.store.provenance import Provenance, public
+from ebb.system.put_on import Put
 from ebb.system.sampler import Request, Settings
 from ebb.system.system import System, load, locate
 from ebb.terminal import as_options
@@ -52,6 +53,8 @@ class Prompt:
     together: bool = False
     regions: Sequence[str] = ()
     by_label: bool = False
+    adapters: Sequence[str] = ()
+    """what is put on the run (`ebb.system.put_on.Put`)"""
 
 
 def sample_to(
@@ -71,7 +74,7 @@ def sample_to(
     what made it (`Provenance`) in its text chunk `ebb`.
     """
     run, out = Path(run), Path(out)
-    system = load(run)
+    system = load(run, adapters=prompt.adapters)
     if prompt.by_label:
         prompt = balanced(prompt, system, out)
     writable(out, system.modality.forms)
@@ -101,6 +104,7 @@ def commissioned(run: Path, system: System, prompt: Prompt, sampling: Sampling, 
         given["text"] = [None] * count
     named = {name: [*map(public, files)] for name, files in shown.items()}
     known = {"text": list(text), "numbers": said, "beside": named, "regions": [*map(place_of, regions)]}
+    known |= {"adapters": [*prompt.adapters]}
     settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})
     settings |= {"label": label, "seed": seed}
     return Commission(system, Request(given, count, sampling, seed), guide, settings, made, prompt.by_label)
@@ -110,13 +114,16 @@ def provenance(
     run: Path, prompt: Prompt, shown: Mapping[str, Sequence[str]], sampling: Sampling, compiled: bool
 ) -> Provenance:
     """What makes the samples of a prompt, with the pictures that are `shown` beside, as a command."""
+    puts = [Put.read(each) for each in prompt.adapters]
     files = [*map(Path, chain(*shown.values())), *filter(Path.is_file, map(Path, prompt.regions))]
+    files += [put.weights for put in puts]
     options = {
         "seed": prompt.seed,
         "label": prompt.label,
         "text": prompt.text or None,
         "numbers": prompt.numbers or None,
         "beside": [f"{name}={public(file)}" for name, each in shown.items() for file in each] or None,
+        "adapter": [f"{public(put.place)}:{put.amount:g}" for put in puts] or None,
         "together": prompt.together or None,
         "regions": [*map(place_of, prompt.regions)] or None,
         "by": "label" if prompt.by_label else None,

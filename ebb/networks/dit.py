@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Literal
 
 import torch
@@ -13,6 +15,7 @@ from ebb.errors import UsageError
 from ebb.networks.attention import Attention, CrossAttention, heads_of, rotation
 from ebb.networks.blocks import answering, assembled, cut, zeroed
 from ebb.networks.embedder import Embedded, Embedder
+from ebb.networks.halves import SILENT, Opened, Residuals
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
 
@@ -60,7 +63,88 @@ class DiTBlock(nn.Module):
         return out
 
 
-class DiT(nn.Module):
+class NarrowRows(nn.Module):
+    """A linear map to another width, and a block there; beside a block of a transformer whose `vector` is as wide as
+    `embedding`."""
+
+    def __init__(self, embedding: int, inside: int, width: int) -> None:
+        super().__init__()
+        self.entry, self.vector = nn.Linear(inside, width), nn.Linear(embedding, width)
+        self.block = DiTBlock(width, width)  # one head
+
+    def forward(self, h: Float[Tensor, "b n c"], opened: Opened) -> Float[Tensor, "b n w"]:
+        """Its rows, turned by their place."""
+        entered = self.entry(h)
+        turn = rotation(opened.grid, entered.shape[-1], h.device)
+        heard = opened.heard._replace(vector=F.silu(self.vector(opened.heard.vector)))
+        out: Tensor = self.block(entered, heard, turn)
+        return out
+
+
+class Transformer(nn.Module, ABC):
+    """Patches as rows, blocks, and rows as patches; what the rows pass through is each transformer's own."""
+
+    settings: dict[str, Any]
+    embedding: Embedder
+    stem: nn.Linear
+    blocks: nn.ModuleList
+    modulation: nn.Linear
+    out: nn.Linear
+    patch: int
+
+    def forward(
+        self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
+    ) -> Float[Tensor, "b k *size"]:
+        """The network's output, of the input's size; UsageError for a size that learned positions do not cover."""
+        return self.answered(self.opened(x, time, cond))
+
+    @property
+    def encoder(self) -> tuple[nn.Module, ...]:
+        """The first half of the blocks, the greater one where their number is odd."""
+        return tuple(self.blocks[: -(-len(self.blocks) // 2)])
+
+    def copied(self) -> tuple[nn.Module, ...]:
+        """A copy of the first half."""
+        return deepcopy(self.encoder)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the rows after each block of the first half."""
+        return (self.settings["width"],) * len(self.encoder)
+
+    @abstractmethod
+    def opened(self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor], /) -> Opened:
+        """What enters; see `ebb.networks.halves`. UsageError for a size that learned positions do not cover."""
+
+    def arranged(self, values: Float[Tensor, "b c *size"], /) -> Float[Tensor, "b n k"]:
+        """A row for each patch."""
+        return cut(values, self.patch)[0]
+
+    def entered(self, stem: nn.Module, opened: Opened, /) -> Float[Tensor, "b n w"]:
+        """The stem's rows."""
+        h: Tensor = stem(opened.rows)
+        return h
+
+    @abstractmethod
+    def encoded(self, encoder: Sequence[nn.Module], h: Tensor, opened: Opened, residuals: Residuals, /) -> Tensor:
+        """The rows after some blocks."""
+
+    def answered(self, opened: Opened, residuals: Residuals = SILENT, /) -> Float[Tensor, "b k *size"]:
+        """The network's output."""
+        h = self.encoded(tuple(self.blocks), self.entered(self.stem, opened), opened, residuals)
+        shift, scale = self.modulation(opened.heard.vector).chunk(2, -1)
+        return assembled(self.out(modulated(h, shift, scale)), opened.grid, self.patch, opened.size)
+
+    def layer(self, inside: int, out: int, reach: int = 1) -> nn.Module:
+        """A linear map of each row."""
+        return nn.Linear(inside, out)
+
+    def narrow(self, block: int, inside: int, width: int) -> nn.Module:
+        """A block without text."""
+        return NarrowRows(self.settings["width"], inside, width)
+
+
+class DiT(Transformer):
     """x [b, channels, *size], time [b], cond → [b, channels, *size]: a transformer over patches, in any dimension.
 
     positions "rope" turns queries and keys by place and takes any size; "learned" adds a table made for `size`.
@@ -109,20 +193,22 @@ class DiT(nn.Module):
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, answers * channels * patch**dims))
 
-    def forward(
-        self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
-    ) -> Float[Tensor, "b k *size"]:
-        """The network's output, of the input's size; UsageError for a size that learned positions do not cover."""
-        heard, turn = self.embedding(time, cond), None
-        rows, grid = cut(self.embedding.join(x, cond), self.patch)
-        h = self.stem(rows)
-        if self.places is None:
-            turn = rotation(grid, self.turned, h.device)
-        elif grid == self.grid:
-            h = h + self.places
-        else:
+    def opened(self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor], /) -> Opened:
+        """What enters; UsageError for a size that learned positions do not cover."""
+        heard, (rows, grid) = self.embedding(time, cond), cut(self.embedding.join(x, cond), self.patch)
+        if self.places is not None and grid != self.grid:
             raise UsageError(f"positions were learned for {self.grid} patches, got {grid}", "use positions=rope")
-        for block in self.blocks:
-            h = block(h, heard, turn)
-        shift, scale = self.modulation(heard.vector).chunk(2, -1)
-        return assembled(self.out(modulated(h, shift, scale)), grid, self.patch, x.shape[2:])
+        turn = rotation(grid, self.turned, x.device) if self.places is None else None
+        return Opened(rows, heard, tuple(x.shape[2:]), grid, turn)
+
+    def entered(self, stem: nn.Module, opened: Opened, /) -> Float[Tensor, "b n w"]:
+        """The stem's rows, with learned positions where there are such."""
+        h = super().entered(stem, opened)
+        return h if self.places is None else h + self.places
+
+    def encoded(self, encoder: Sequence[nn.Module], h: Tensor, opened: Opened, residuals: Residuals, /) -> Tensor:
+        """The rows after some blocks."""
+        for number, block in enumerate(encoder):
+            h = residuals.onward(number, block(h, opened.heard, opened.turn))
+            h = residuals.across(number, h)
+        return h

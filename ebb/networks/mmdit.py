@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, JointAttention, heads_of, rotation
-from ebb.networks.blocks import answering, assembled, cut, zeroed
-from ebb.networks.dit import mlp, modulated, whole_texts
+from ebb.networks.blocks import answering, cut, zeroed
+from ebb.networks.dit import Transformer, mlp, modulated, whole_texts
 from ebb.networks.embedder import Embedder
+from ebb.networks.halves import Opened, Residuals
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
 
@@ -42,6 +44,17 @@ class JointBlock(nn.Module):
             text = gated(text, told, of_text[2:], self.text_mlp)
         return text, gated(x, gathered, of_x[2:], self.data_mlp)
 
+    def ending(self) -> JointBlock:
+        """This as a last block, which gives the data the same; itself where it is one."""
+        if self.text_mlp is None:
+            return self
+        own, width = self.state_dict(), self.text.in_features
+        made = JointBlock(width, width // self.attention.data.heads, last=True).to(self.text.weight)
+        own |= {name: own[name][: 2 * width] for name in ("text.weight", "text.bias")}
+        own |= {f"attention.text.kv.{of}": own[f"attention.text.qkv.{of}"][width:] for of in ("weight", "bias")}
+        made.load_state_dict({name: own[name] for name in made.state_dict()})
+        return made
+
 
 def gated(x: Float[Tensor, "b n w"], mixed: Tensor, by: Sequence[Tensor], mlp: nn.Module) -> Float[Tensor, "b n w"]:
     """x + gate·mixed, then that plus gate·mlp(modulated), by (gate, shift, scale, gate)."""
@@ -51,7 +64,7 @@ def gated(x: Float[Tensor, "b n w"], mixed: Tensor, by: Sequence[Tensor], mlp: n
     return out
 
 
-class MMDiT(nn.Module):
+class MMDiT(Transformer):
     """x [b, channels, *size], time [b], cond → [b, channels, *size]: patches and text attend to each other, in any
     dimension and size.
 
@@ -94,15 +107,21 @@ class MMDiT(nn.Module):
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, answers * channels * patch**dims))
 
-    def forward(
-        self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
-    ) -> Float[Tensor, "b k *size"]:
-        """The network's output, of the input's size."""
-        vector, text, seen = self.embedding(time, cond)
-        rows, grid = cut(self.embedding.join(x, cond), self.patch)
-        h, turn = self.stem(rows), rotation(grid, self.turned, rows.device)
+    def opened(self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor], /) -> Opened:
+        """What enters."""
+        heard, (rows, grid) = self.embedding(time, cond), cut(self.embedding.join(x, cond), self.patch)
+        return Opened(rows, heard, tuple(x.shape[2:]), grid, rotation(grid, self.turned, x.device))
+
+    def copied(self) -> tuple[nn.Module, ...]:
+        """A copy of the first half, of which the last block leaves the text behind."""
+        *before, last = deepcopy(self.encoder)
+        return (*before, last.ending() if isinstance(last, JointBlock) else last)
+
+    def encoded(self, encoder: Sequence[nn.Module], h: Tensor, opened: Opened, residuals: Residuals, /) -> Tensor:
+        """The patches' rows after some blocks; the text goes through them beside."""
+        vector, text, seen = opened.heard
         seen = F.pad(seen, (0, h.shape[1]), value=True)
-        for block in self.blocks:
-            text, h = block(text, h, vector, seen, turn)
-        shift, scale = self.modulation(vector).chunk(2, -1)
-        return assembled(self.out(modulated(h, shift, scale)), grid, self.patch, x.shape[2:])
+        for number, block in enumerate(encoder):
+            text, h = block(text, h, vector, seen, opened.turn)
+            h = residuals.across(number, residuals.onward(number, h))
+        return h

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from ebb.errors import UsageError
 from ebb.networks.attention import Attention, CrossAttention
 from ebb.networks.blocks import CONVOLUTIONS, answering, cropped, padded, patches, rippled, unpatch, zeroed
 from ebb.networks.embedder import Embedded, Embedder
+from ebb.networks.halves import SILENT, Handed, Opened, Residuals
 from ebb.networks.ports import NO_PORTS, Ports
 from ebb.shapes import Float
 
@@ -177,7 +179,7 @@ class UNet(nn.Module):
         sizes = {"multipliers": tuple(multipliers)}
         sizes |= {k: resolutions_of(k, v, len(multipliers)) for k, v in (("attention", attention), ("cross", cross))}
         conv, e, widths = CONVOLUTIONS[dims], 2 * width, [width * m for m in multipliers]
-        self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
+        self.patch, self.depth, self.multiple = patch, depth, patch * 2 ** (len(widths) - 1)
         self.embedding = Embedder(e, ports)
         if cross and not self.embedding.length:
             raise UsageError("cross-attention needs a text", "give a port of pieces or states")
@@ -207,24 +209,82 @@ class UNet(nn.Module):
         self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor]
     ) -> Float[Tensor, "b k *size"]:
         """The network's output, of the input's size."""
-        heard, size = self.embedding(time, cond), x.shape[2:]
-        h = self.embedding.join(rippled(x, self.waves), cond)
-        h = patches(padded(h, self.multiple), self.patch)
-        h = self.stem(h.contiguous(memory_format=torch.channels_last) if h.ndim == 4 else h)
-        skips = []
-        for i, blocks in enumerate(self.down):
-            if i > 0:
-                h = self.shrink[i - 1](h)
-            for block in blocks.children():
+        return self.answered(self.opened(x, time, cond))
+
+    @property
+    def encoder(self) -> tuple[nn.ModuleList, nn.ModuleList]:
+        """The way down: its blocks by resolution, and the layers between resolutions."""
+        return self.down, self.shrink
+
+    def copied(self) -> tuple[nn.Module, ...]:
+        """A copy of the way down."""
+        return deepcopy(self.encoder)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the features after each block on the way down."""
+        return tuple(self.settings["width"] * m for m in self.settings["multipliers"] for _ in range(self.depth))
+
+    def opened(self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor], /) -> Opened:
+        """What enters; see `ebb.networks.halves`."""
+        heard = self.embedding(time, cond)
+        return Opened(self.arranged(self.embedding.join(rippled(x, self.waves), cond)), heard, tuple(x.shape[2:]))
+
+    def arranged(self, values: Float[Tensor, "b c *size"], /) -> Tensor:
+        """Padded to whole places of the coarsest resolution, patches in the channels."""
+        h = patches(padded(values, self.multiple), self.patch)
+        return h.contiguous(memory_format=torch.channels_last) if h.ndim == 4 else h
+
+    def entered(self, stem: nn.Module, opened: Opened, /) -> Tensor:
+        """The stem's map."""
+        h: Tensor = stem(opened.rows)
+        return h
+
+    def encoded(self, encoder: Sequence[nn.Module], h: Tensor, opened: Opened, residuals: Residuals, /) -> Tensor:
+        """The map at the bottom."""
+        down, shrink = encoder
+        for i, (between, blocks) in enumerate(zip([None, *shrink.children()], down.children(), strict=True)):
+            h = between(h) if between else h
+            for j, block in enumerate(blocks.children()):
                 for layer in block.children():
-                    h = layer(h, heard)
-                skips.append(h)
+                    h = layer(h, opened.heard)
+                h = residuals.onward(i * self.depth + j, h)
+        return h
+
+    def answered(self, opened: Opened, residuals: Residuals = SILENT, /) -> Float[Tensor, "b k *size"]:
+        """The network's output; what is handed across to the way up has its residuals."""
+        handed = Handed(residuals)
+        h, skips = self.encoded(self.encoder, self.entered(self.stem, opened), opened, handed), handed.features
         for i in reversed(range(len(self.up))):
             for block in self.up[i].children():
                 h = torch.cat([h, skips.pop()], 1)
                 for layer in block.children():
-                    h = layer(h, heard)
+                    h = layer(h, opened.heard)
             if i > 0:
                 h = F.interpolate(self.grow[i - 1](h), scale_factor=2.0, mode="nearest")
         out: Tensor = self.out(F.silu(self.norm(h)))
-        return cropped(unpatch(out, self.patch), size)
+        return cropped(unpatch(out, self.patch), opened.size)
+
+    def layer(self, inside: int, out: int, reach: int = 1) -> nn.Module:
+        """A convolution."""
+        return CONVOLUTIONS[self.settings["dims"]](inside, out, reach, padding=reach // 2)
+
+    def narrow(self, block: int, inside: int, width: int) -> nn.Module:
+        """A residual block; the first of a lower resolution takes every second place."""
+        stride = 2 if block and block % self.depth == 0 else 1
+        return NarrowMap(self.settings["dims"], (inside, width), stride, 2 * self.settings["width"])
+
+
+class NarrowMap(nn.Module):
+    """A convolution to another width, at every `stride` places, and a residual block; beside a block of a U-Net."""
+
+    def __init__(self, dims: int, widths: tuple[int, int], stride: int, embedding: int) -> None:
+        super().__init__()
+        inside, width = widths
+        self.entry = CONVOLUTIONS[dims](inside, width, 3, stride=stride, padding=1)
+        self.block = Residual(dims, width, width, embedding)
+
+    def forward(self, h: Float[Tensor, "b c *size"], opened: Opened) -> Float[Tensor, "b w *less"]:
+        """Its map."""
+        out: Tensor = self.block(self.entry(h), opened.heard)
+        return out

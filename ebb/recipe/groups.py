@@ -205,6 +205,19 @@ class VQRecipe(CodecRecipe):
 AutoencodingRecipe = KLRecipe | VQRecipe
 
 
+class LowRankRecipe(Group):
+    """A thin change of the weights of layers: LoRA, or DoRA."""
+
+    kind: Literal["low_rank"] = "low_rank"
+    """what is put on a finished model: low_rank, thin changes of its weights"""
+    form: Literal["lora", "dora"] = "lora"
+    """lora; or dora, which has a length for each output besides"""
+    rank: int | None = None
+    """rank of the change of each layer; None: chosen by the gradient of a first batch"""
+    layers: tuple[str, ...] = ()
+    """names of the layers that are changed, * as in file names; none: all, or, with the rank, chosen"""
+
+
 class OptimiserRecipe(Group):
     """The optimiser and its learning rate."""
 

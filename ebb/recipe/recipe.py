@@ -18,6 +18,7 @@ from ebb.recipe.groups import (
     DiTRecipe,
     Group,
     KLRecipe,
+    LowRankRecipe,
     MLPRecipe,
     MMDiTRecipe,
     OptimiserRecipe,
@@ -29,6 +30,9 @@ from ebb.recipe.groups import (
 from ebb.recipe.limits import LIMITS, within
 
 T = TypeVar("T")
+
+Role = Literal["teacher", "autoencoder", "base"]
+"""What a run is to the one that stands on it: learnt from, whose latents are denoised, or what it is put on."""
 
 
 class Sampling(Group):
@@ -116,7 +120,7 @@ class Recipe(Group):
         """The files and folders that a run reads besides its data, by the option that names them."""
         return {}
 
-    def origins(self) -> dict[Literal["teacher", "autoencoder"], str]:
+    def origins(self) -> dict[Role, str]:
         """The run that this one stands on, by what it is for."""
         return {}
 
@@ -193,7 +197,7 @@ class DenoiserRecipe(Recipe):
         """The run that this one learns from, whose settings it shares, by the option that names it."""
         return {}
 
-    def origins(self) -> dict[Literal["teacher", "autoencoder"], str]:
+    def origins(self) -> dict[Role, str]:
         """The run that this one learns from, which has the autoencoder too, or `autoencoder`."""
         for teacher in filter(None, self.taught_by().values()):
             return {"teacher": teacher}
@@ -221,7 +225,7 @@ class DiffusionRecipe(DenoiserRecipe):
     """A denoiser, sampled in many steps."""
 
     kind: Literal["diffusion"] = "diffusion"
-    """what is trained: a diffusion model, one that samples in few steps, or an autoencoder"""
+    """what is trained: a diffusion model, one that samples in few steps, an adapter of one, or an autoencoder"""
     reflow: str | None = None
     """run whose own pairs of noise and sample are learnt, from its weights on: its paths become straighter"""
     pairs: int = 20_000
@@ -265,6 +269,29 @@ class FewStepRecipe(DenoiserRecipe):
         return {"--teacher": self.teacher}
 
 
+class AdapterRecipe(DenoiserRecipe):
+    """What a finished diffusion model is taught besides, in a few numbers of its own."""
+
+    kind: Literal["adapter"] = "adapter"
+    adapts: str | None = None
+    """run of the diffusion model that it is put on, whose weights stay as they are"""
+    addition: LowRankRecipe = LowRankRecipe()
+    condition_dropout: float = 0.0
+    label: str | None = None
+    """what pictures without a label are; a new label is added to the model's own; None: the name of the data"""
+    prior: int | None = None
+    """samples of the model itself that are learnt besides, a half of every batch, so that the rest stays as it is;
+    None: 512"""
+
+    def taught_by(self) -> dict[str, str | None]:
+        """`adapts`."""
+        return {"--adapts": self.adapts}
+
+    def origins(self) -> dict[Role, str]:
+        """`adapts`."""
+        return {} if self.adapts is None else {"base": self.adapts}
+
+
 class AutoencoderRecipe(Recipe):
     """An autoencoder, sampled from the normal prior of its latents."""
 
@@ -281,6 +308,7 @@ class AutoencoderRecipe(Recipe):
 RECIPES: dict[str, type[Recipe]] = {
     "diffusion": DiffusionRecipe,
     "few_step": FewStepRecipe,
+    "adapter": AdapterRecipe,
     "autoencoder": AutoencoderRecipe,
 }
 """The recipe of each family by its `kind`; the first is the one that is meant where none is named."""

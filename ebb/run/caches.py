@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, Recipe
+from ebb.recipe.recipe import AdapterRecipe, DenoiserRecipe, DiffusionRecipe, Recipe
 
 
 def latents_in(cache: Path, data: str, autoencoder: str | Path) -> Path:
@@ -22,6 +22,11 @@ def pairs_in(cache: Path, teacher: str | Path) -> Path:
     return cache / "pairs" / Path(teacher).name
 
 
+def prior_in(cache: Path, base: str | Path) -> Path:
+    """The samples that a run has drawn to be learnt beside what it is taught."""
+    return cache / "prior" / Path(base).name
+
+
 def made_for(recipe: Recipe, cache: Path, data: str) -> list[Path]:
     """What was computed once for runs of such a recipe on data of a name, as far as it is there."""
     if not isinstance(recipe, DenoiserRecipe):
@@ -31,4 +36,6 @@ def made_for(recipe: Recipe, cache: Path, data: str) -> list[Path]:
         places += sorted((cache / "texts").glob(states_in(Path(), data, "?" * 8, "*").name))
     if isinstance(recipe, DiffusionRecipe) and recipe.reflow:
         places.append(pairs_in(cache, recipe.reflow))
+    if isinstance(recipe, AdapterRecipe) and recipe.adapts and recipe.prior:
+        places.append(prior_in(cache, recipe.adapts))
     return [place for place in places if place.is_dir()]

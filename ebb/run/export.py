@@ -63,10 +63,16 @@ def export(run: str | Path, out: str | Path, how: Sharing = Sharing()) -> Export
     """
     run, out = Path(run), Path(out)
     shared.place_for(out)
-    one, system = out.suffix == shared.ONE, stripped(load(run, device="cpu").alone(), how.without, OTHERS)
+    return written(load(run, device="cpu").alone(), run, out, how)
+
+
+def written(system: System, run: Path, out: Path, how: Sharing, changed: str = "") -> Exported:
+    """Write a system of a run as `export` does; what was `changed` of it stands on the card."""
+    one, system = out.suffix == shared.ONE, stripped(system, how.without, OTHERS)
     before = documents_of(run)
     documents = {
         "trained": trained_of(run),
+        "changed": changed or before.get("changed"),
         "licence": how.licence or before.get("licence"),
         "figures": None if FIGURES in how.without else evaluated(run) or before.get("figures"),
     }
@@ -134,6 +140,7 @@ def card(name: str, system: System, carried: Mapping[str, str], documents: Mappi
     parts = [
         f"# {name}\n\n{what} made with ebb {version('ebb')}: {count:,} parameters.",
         f"- makes: {system.modality.things}, {axes}\n- can be asked for by: {hears}\n- {process}\n"
+        f"{of_change(documents.get('changed'))}"
         f"- sampling: {sampling}\n"
         f"- licence: {licence or 'its maker did not say; ask before you use it or what it makes'}",
         f"## To sample from it\n\n```sh\n{command('sample', name, '--n', 16, '--out', out_of(system))}\n```\n\n"
@@ -143,6 +150,11 @@ def card(name: str, system: System, carried: Mapping[str, str], documents: Mappi
         "What it makes is made by a machine; say so where you show it.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def of_change(changed: str | None) -> str:
+    """A line of what is not as it was trained."""
+    return f"- {changed}\n" if changed else ""
 
 
 def out_of(system: System) -> str:

@@ -1,4 +1,5 @@
-"""What a run has from the one that teaches it: a reflowed run from its first, a few-step run from its teacher."""
+"""What a run has from the one that it stands on: a reflowed run from its first, a few-step run from its teacher, an
+adapter from its base."""
 
 from __future__ import annotations
 
@@ -6,10 +7,10 @@ from pathlib import Path
 
 from ebb.errors import UsageError
 from ebb.recipe.document import from_yaml
-from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe
+from ebb.recipe.recipe import AdapterRecipe, DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe
 
 SHARED = (
-    "path", "prediction", "clock", "sigma_data", "condition_dropout", "autoencoder", "data", "text", "numbers",
+    "path", "prediction", "clock", "sigma_data", "autoencoder", "data", "text", "numbers",
     "beside", "network",
 )  # fmt: skip
 """What both have in common."""
@@ -28,11 +29,14 @@ def inherited(asked: Recipe) -> Recipe:
         base = teaching(asked, option, run)
         usual = type(asked)(kind=asked.kind)
         shared = SHARED + ("objective",) * isinstance(asked, DiffusionRecipe)
+        shared += ("condition_dropout",) * (not isinstance(asked, AdapterRecipe))  # what is given has its labels
         for name in shared:
             own = getattr(asked, name)
             if own not in (getattr(usual, name), getattr(base, name)):
-                raise UsageError(f"{name} is that of {run}, which teaches this run", f"leave --{name} out")
+                raise UsageError(f"{name} is that of {run}, which this run stands on", f"leave --{name} out")
         taken = {name: getattr(base, name) for name in shared}
+        if isinstance(asked, AdapterRecipe) and asked.sample == usual.sample:
+            taken["sample"] = base.sample
         return asked.model_copy(update=taken | {"times": asked.times or times_of(asked, base)})
     return asked
 
@@ -43,12 +47,14 @@ def teaching(asked: DenoiserRecipe, option: str, run: str) -> DiffusionRecipe:
     if not file.is_file():
         raise UsageError(f"there is no run {run} for {option}", "train it first: ebb train DATA")
     base = from_yaml(file)[0]
-    if isinstance(base, FewStepRecipe):
-        raise UsageError(f"{run} is a few-step model already", f"take the run that it was made from: {base.teacher}")
+    if isinstance(base, FewStepRecipe | AdapterRecipe):
+        before = base.teacher if isinstance(base, FewStepRecipe) else base.adapts
+        what = "a few-step model" if isinstance(base, FewStepRecipe) else "an adapter"
+        raise UsageError(f"{run} is {what} already", f"take the run that it was made from: {before}")
     if not isinstance(base, DiffusionRecipe):
-        raise UsageError(f"{run} is of kind {base.kind}, and what teaches is a diffusion model", "ebb train DATA")
-    if isinstance(asked, FewStepRecipe) and base.objective != "denoising":
-        raise UsageError(f"{run} learned variances too, which few steps have no use for", "take one of: denoising")
+        raise UsageError(f"{run} is of kind {base.kind}, and {option} is of a diffusion model", "ebb train DATA")
+    if not isinstance(asked, DiffusionRecipe) and base.objective != "denoising":
+        raise UsageError(f"{run} learned variances too, which nothing is made of", "take one of: denoising")
     if isinstance(asked, DiffusionRecipe) and base.path != "linear":
         raise UsageError(
             f"{run} is not a diffusion model on the linear path, whose flows alone can become straight",

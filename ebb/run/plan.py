@@ -334,6 +334,8 @@ def resolve(
     began, facts = time.perf_counter() if began is None else began, facts_of(data)
     family = FAMILIES[asked.kind]
     recipe, reasons = family.complete(asked, facts)
+    recipe, shown = family.tried(recipe, data, device)
+    reasons |= shown
     if wrong := family.concern(recipe, facts):
         yield Message(wrong)
     opened = family.timed(asked, recipe) if recipe.budget is not None and recipe.steps is None else set()

@@ -24,7 +24,8 @@ from ebb.errors import DataError, UsageError
 from ebb.events import Work
 from ebb.recipe.document import from_yaml
 from ebb.recipe.groups import TextRecipe
-from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, of_denoiser
+from ebb.recipe.recipe import AdapterRecipe, DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, of_denoiser
+from ebb.run.adapting import taught_besides
 from ebb.run.caches import latents_in, states_in
 from ebb.run.reflow import pairs_of
 from ebb.store.origin import Origin
@@ -64,6 +65,8 @@ def prepared(
     if not family.conditioned:
         return (yield from family.prepared(recipe, dataset, Workshop(device, cache)))
     recipe = of_denoiser(recipe)
+    if isinstance(recipe, AdapterRecipe):
+        return (yield from taught_besides(recipe, dataset, device, cache))
     if isinstance(recipe, DiffusionRecipe) and recipe.reflow is not None:
         system, pairs = yield from pairs_of(recipe, dataset, device, cache)
         learnt = system.denoiser.state_dict()

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ebb.errors import UsageError
+from ebb.recipe.recipe import Role
 from ebb.store.checkpoint import sha256
-
-Role = Literal["teacher", "autoencoder"]
-"""What it is to the run that stands on it: learnt from, or whose latents are denoised."""
 
 
 @dataclass(frozen=True)

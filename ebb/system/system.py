@@ -31,10 +31,12 @@ from ebb.recipe.recipe import Sampling
 from ebb.shapes import Float, batch_of
 from ebb.store import checkpoint, shared
 from ebb.store.earlier import EARLIER, read_earlier
+from ebb.store.provenance import weights_of
 from ebb.system.contract import parts_of, written
 from ebb.system.families.families import FAMILIES
 from ebb.system.modalities import USUAL, modality_of, modality_written
 from ebb.system.model import Model, answering_in, scheme_of
+from ebb.system.put_on import Put, base_run, of_run, put_on
 from ebb.system.sampler import Request, Sampler, Settings
 
 
@@ -253,15 +255,21 @@ def locate(run: str | Path) -> Path:
     return found
 
 
-def load(run: str | Path, weights: str = "ema", device: str | torch.device | None = None) -> System:
+def load(
+    run: str | Path,
+    weights: str = "ema",
+    device: str | torch.device | None = None,
+    adapters: Sequence[str | Path] = (),
+) -> System:
     """The system of a run's newest checkpoint, of a checkpoint folder, or of what was exported; verified by its hashes.
 
     A run's own default settings, where `ebb sweep` found some, take the place of the recipe's. What the run saved of
-    its weights earlier in its training is read when it is first asked for.
+    its weights earlier in its training is read when it is first asked for. An adapter's run is loaded on its base.
 
     `weights` is "ema", the average one samples from, or "model", the raw weights; `device` where to sample, a GPU if
-    there is one. Raises DamagedError for a file that is not what was saved, UsageError for a folder without a
-    checkpoint and for a device that is not there.
+    there is one; `adapters` what is put on: runs of `ebb adapt` or files, each whole or as PATH:AMOUNT. Raises
+    DamagedError for a file that is not what was saved, UsageError for a folder without a checkpoint, for a device that
+    is not there, and for an adapter that is of other weights.
     """
     place = best_device() if device is None else device_of(device)
     if weights not in ("ema", "model"):
@@ -269,6 +277,19 @@ def load(run: str | Path, weights: str = "ema", device: str | torch.device | Non
     ready()
     where = locate(run)
     contract, read = shared.opened(where)
+    system = (on_base if "base" in contract else alone)(contract, read, where, weights, place)
+    if found := sorted(Path(run).glob("sampling.json")):
+        system = dataclasses.replace(system, sampling=read_sampling(found[0]))
+    if not adapters:
+        return system
+    puts = [Put.read(each) for each in adapters]
+    hashed = contract["base"]["sha256"] if "base" in contract else weights_of(where)
+    model, conditioner = put_on((system.model, system.conditioner), puts, hashed)
+    return dataclasses.replace(system, model=model, conditioner=conditioner)
+
+
+def alone(contract: dict[str, Any], read: shared.Read, where: Path, weights: str, place: torch.device) -> System:
+    """The system whose weights are all in its checkpoint."""
     system = System.from_contract(contract)
     try:
         parts = {system.model.module: system.model.own(read(weights))}
@@ -283,10 +304,21 @@ def load(run: str | Path, weights: str = "ema", device: str | torch.device | Non
         except RuntimeError as error:
             raise DamagedError(f"the weights of {where} do not fit its contract: {error}") from error
         module.requires_grad_(False).eval().to(place)
-    earlier, found = where.parent.parent / EARLIER, Path(run) / "sampling.json"
+    earlier = where.parent.parent / EARLIER
     if where.parent.name == "checkpoints" and earlier.is_file():
         system = dataclasses.replace(system, earlier=cache(partial(earlier_denoiser, system, earlier)))
-    return dataclasses.replace(system, sampling=read_sampling(found)) if found.is_file() else system
+    return system
+
+
+def on_base(contract: dict[str, Any], read: shared.Read, where: Path, weights: str, place: torch.device) -> System:
+    """The system of an adapter's checkpoint: its base, with it on."""
+    base = load(base_run(contract, where), device=place)
+    put = Put(where)
+    model, conditioner = of_run(
+        (base.model, base.conditioner), contract, read(weights), put, contract["base"]["sha256"]
+    )
+    sampling = Sampling.model_validate(contract["sampling"])
+    return dataclasses.replace(base, model=model, conditioner=conditioner, sampling=sampling)
 
 
 def earlier_denoiser(system: System, file: Path) -> NetworkDenoiser:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ebb.doctor.adapter_checks import ADAPTER_CHECKS
 from ebb.doctor.data_checks import DATA_CHECKS
 from ebb.doctor.finding import called
 from ebb.doctor.model_checks import MODEL_CHECKS
@@ -13,7 +14,8 @@ from ebb.doctor.table_checks import TABLE_CHECKS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-EVERY = {*MODEL_CHECKS, *DATA_CHECKS, *TABLE_CHECKS, *RUN_CHECKS, *AUTOENCODER_CHECKS, *FEW_STEP_CHECKS}
+OF_RUNS = {*RUN_CHECKS, *AUTOENCODER_CHECKS, *FEW_STEP_CHECKS}
+EVERY = {*MODEL_CHECKS, *DATA_CHECKS, *TABLE_CHECKS, *ADAPTER_CHECKS, *OF_RUNS}
 """A check of two subjects, as one of classes is of pictures and of tables, is one."""
 
 

@@ -53,7 +53,7 @@ def test_a_run_of_any_kind_is_distilled(home, kind):
 
 
 def test_an_autoencoder_cannot_teach(home, tmp_path):
-    with pytest.raises(UsageError, match="is of kind autoencoder, and what teaches is a diffusion model"):
+    with pytest.raises(UsageError, match="is of kind autoencoder, and --teacher is of a diffusion model"):
         finished(train(home / "captions", FewStepRecipe(teacher=str(home / "ae"), **QUICK), run=tmp_path / "no"))
 
 

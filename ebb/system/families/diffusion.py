@@ -29,8 +29,8 @@ from ebb.process.predict import PREDICTIONS
 from ebb.process.times import DENSITIES, GRIDS
 from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
 from ebb.recipe.names import parse, spell
-from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Sampling, resolved
 from ebb.recipe.likelihood import likely
+from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, Sampling, resolved
 from ebb.recipe.starting import Facts, complete, squeezed
 from ebb.sample.fused import fused
 from ebb.sample.jump import Jump
@@ -204,7 +204,9 @@ class DiffusionFamily(DenoiserFamily[DiffusionRecipe]):
         denoiser = denoiser_of(recipe, data, data.conditioner.ports, aim.answers).to(device)
         if data.weights is not None:
             denoiser.load_state_dict(data.weights)
-        return assembled(recipe, data, denoiser, aim.of(denoising_of(recipe)), self.name)
+        return assembled(
+            recipe, data, denoiser, aim.of(denoising_of(recipe)), lambda d: DiffusionModel(d, data.space, self.name)
+        )
 
 
 def denoising_of(recipe: DenoiserRecipe) -> Denoising:
@@ -217,29 +219,31 @@ def denoising_of(recipe: DenoiserRecipe) -> Denoising:
 
 
 def assembled(
-    recipe: DenoiserRecipe, data: Prepared, denoiser: NetworkDenoiser, objective: Objective, family: str
+    recipe: DenoiserRecipe, data: Prepared, trained: Any, objective: Objective, made: Callable[[Any], Model]
 ) -> Trainable:
-    """What trains a denoiser by an objective: with conditions dropped, validated by denoising."""
-    device = next(denoiser.parameters()).device
+    """What trains a denoiser, or what is put on one, by an objective: with conditions dropped, validated by denoising.
+
+    `made` gives the model of what is trained, or of its average.
+    """
+    device = next(trained.parameters()).device
     if data.examples.cond and recipe.condition_dropout:
         null = {name: row.to(device) for name, row in data.conditioner.null().items()}
         objective = ConditionDropout(objective, null, recipe.condition_dropout)
     if recipe.engine == "compiled":
-        objective = Compiled(objective, compiled(denoiser))
-    training, batch = training_of(denoiser, recipe), resolved(recipe.batch)
+        objective = Compiled(objective, compiled(trained))
+    training, batch = training_of(trained, recipe), resolved(recipe.batch)
     validation = None
     if data.unseen is not None:
         encode = (lambda x: x) if data.space is None else data.space.encode
         batches = unseen_batches(data.unseen, encode=encode, batch=min(MOST, batch), device=device)
         validation = Validation(batches, denoising_of(recipe), autocast=autocast_of(recipe))
-    scales = recipe.guidances if isinstance(recipe, FewStepRecipe) else None
     flips = recipe.data.flip and data.examples.noise is None
     return Trainable(
-        DiffusionModel(denoiser, data.space, family, scales),
+        made(trained),
         training,
         objective,
         Loader(data.examples, batch, recipe.seed, flips, device),
-        lambda: DiffusionModel(training.ema.model, data.space, family, scales),  # type: ignore[arg-type]
+        lambda: made(training.ema.model),
         validation,
         recipe.sample,
         probe_of(data.examples, denoising_of(recipe), device, autocast_of(recipe)),

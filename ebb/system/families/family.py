@@ -16,9 +16,12 @@ from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples, Loader
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.latent import LatentSpace
+from ebb.errors import UsageError
 from ebb.events import Work
+from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.recipe import Recipe, Sampling, resolved
 from ebb.recipe.starting import Facts
+from ebb.store.origin import Origin
 from ebb.system.model import Model
 from ebb.train.ema import EMA
 from ebb.train.gradients import GradientProbe
@@ -28,6 +31,25 @@ from ebb.train.objectives.autoencoding import FeatureMaps
 from ebb.train.objectives.objective import Objective, ObjectiveState
 from ebb.train.optimiser import adamw
 from ebb.train.validate import Validation
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The finished model that something is put on, the run that it is, and what has to be put on for the data."""
+
+    model: Model
+    origin: Origin
+    besides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """settings by kind of `ebb.adapt.additions.ADDITIONS`, such as labels that the model does not know"""
+
+    @property
+    def denoiser(self) -> NetworkDenoiser:
+        """The model's; raises UsageError for one that has none."""
+        if self.model.denoiser is None:
+            raise UsageError(
+                f"{self.origin.run} is of the family {self.model.family}, and has no denoiser", "ebb train DATA"
+            )
+        return self.model.denoiser
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +65,8 @@ class Prepared:
     """what an autoencoder's examples are compared by, besides their values"""
     weights: Mapping[str, Tensor] | None = None
     """of a denoiser to begin with"""
+    base: Base | None = None
+    """what an adapter is put on"""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -122,6 +146,10 @@ class Family(ABC, Generic[R]):
     @abstractmethod
     def complete(self, asked: R, facts: Facts) -> tuple[R, dict[str, str]]:
         """The recipe with everything chosen that needs no measuring, and the reason of each choice by dotted name."""
+
+    def tried(self, recipe: R, data: Prepared, device: torch.device) -> tuple[R, dict[str, str]]:
+        """The same of what is chosen by what a first batch shows of the model."""
+        return recipe, {}
 
     def as_trained(self, recipe: R) -> tuple[R, dict[str, str]]:
         """The same of what waits for the precision that was chosen by the clock."""

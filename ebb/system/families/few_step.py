@@ -15,7 +15,7 @@ from ebb.process.times import DENSITIES
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import FEW, FewStepRecipe, resolved
 from ebb.recipe.starting import Facts, few_steps
-from ebb.system.families.diffusion import DenoiserFamily, assembled, denoiser_of
+from ebb.system.families.diffusion import DenoiserFamily, DiffusionModel, assembled, denoiser_of
 from ebb.system.families.family import Prepared, Trainable
 from ebb.train.objectives.map_matching import MapMatching
 from ebb.train.objectives.methods import METHODS
@@ -72,7 +72,9 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
             parse(resolved(recipe.times), DENSITIES, "density"),
             guidance=recipe.guidances,
         )
-        made = assembled(recipe, data, denoiser, objective, self.name)
+        made = assembled(
+            recipe, data, denoiser, objective, lambda d: DiffusionModel(d, data.space, self.name, recipe.guidances)
+        )
         return replace(made, memory=target) if isinstance(target, ObjectiveState) else made
 
 

@@ -1,0 +1,76 @@
+"""`ebb adapt`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from ebb.cli.output import echo, shown
+from ebb.errors import UsageError
+from ebb.recipe.groups import LowRankRecipe
+from ebb.recipe.recipe import AdapterRecipe
+from ebb.terminal import command
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Teach a finished run something new, in a few numbers beside its own; the same command again resumes."""
+
+    base: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """the run of a diffusion model, which stays as it is; all other options are those of: ebb train DATA --kind adapter
+    --adapts RUN"""
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """what it is taught, read as the run's own data was: some pictures, with labels of the run, with new ones, or none
+    """
+    run: Path | None = None
+    """where to keep the new run; without it RUN-DATA"""
+    label: str | None = None
+    """what pictures without a label are: a label of the run, or a new one; without it the name of the data"""
+    form: Literal["lora", "dora"] = "lora"
+    """of the change of each layer: lora; or dora, which has a length for each output besides"""
+    rank: int | None = None
+    """rank of the change of every layer; without it layers and rank are chosen by the gradient of a first batch"""
+    prior: int | None = None
+    """samples of the run itself that are learnt besides, so that the rest stays as it is; 0: none; without it 512"""
+    budget: str | None = None
+    """wall-clock time, e.g. 90s; without it by the data and the machine"""
+    steps: int | None = None
+    """updates to make, in place of a budget"""
+    batch: int | None = None
+    """examples per batch"""
+    lr: float | None = None
+    """peak learning rate"""
+    seed: int = 0
+    """seed of the first weights, the data order and the noise"""
+    extend: str | None = None
+    """go on with a finished one for this long (5m), or for so many updates (500); what is better is kept"""
+    fresh: bool = False
+    """start anew, replacing a run of the same name"""
+    json: bool = False
+    """every event as a line of JSON on stdout, and nothing else there: words go to stderr"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Adapt, and say how to sample."""
+        began = time.perf_counter()
+        if {"steps", "budget"} <= given:
+            raise UsageError("--steps and --budget both say how long to train", "give one of them")
+        from ebb.run.adapting import beside_base
+        from ebb.run.train import train
+
+        asked = AdapterRecipe(
+            adapts=str(self.base), label=self.label, prior=self.prior, budget=self.budget, steps=self.steps,
+            batch=self.batch, seed=self.seed, addition=LowRankRecipe(form=self.form, rank=self.rank),
+        )  # fmt: skip
+        if self.lr is not None:
+            asked = asked.model_copy(update={"optimiser": asked.optimiser.model_copy(update={"lr": self.lr})})
+        place, longer = self.run or beside_base(self.base, self.data), self.extend
+        work = train(self.data, asked, run=place, fresh=self.fresh, began=began, extend=longer)
+        folder = shown(work, console, self.json)
+        echo(console, f"report   {folder / 'report.html'}")
+        echo(console, f"sample   {command('sample', self.base, '--adapter', folder, '--out', 'samples.png')}")
+        echo(console, f"measure  {command('evaluate', folder)}")

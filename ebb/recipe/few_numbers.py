@@ -1,0 +1,38 @@
+"""The starting point of what is put on a finished model: few numbers, and the model's own samples beside the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ebb.recipe.groups import OptimiserRecipe
+from ebb.recipe.recipe import AdapterRecipe, flat
+from ebb.recipe.starting import Facts, complete
+
+LEARNT_BESIDES = 512
+"""Samples of a finished model that are learnt beside what it is taught."""
+
+FEW_NUMBERS = OptimiserRecipe(kind="adamw", lr=4e-3)
+"""How what is put on a finished model is trained: few numbers move farther than all of them would."""
+
+
+def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
+    """The same of what is put on a finished model."""
+    how = asked.optimiser
+    chosen: dict[str, Any] = {
+        "prior": LEARNT_BESIDES if asked.prior is None else asked.prior,
+        "batch": asked.batch or 64,
+        "optimiser": how.model_copy(
+            update={name: getattr(FEW_NUMBERS, name) for name in ("kind", "lr") if getattr(how, name) is None}
+        ),
+    }
+    recipe, reasons = complete(asked.model_copy(update=chosen), facts)
+    before = flat(asked.model_dump())
+    return recipe, reasons | {name: why for name, why in ADAPTING.items() if before[name] is None}
+
+
+ADAPTING = {
+    "prior": "so that what the model knows stays as it is",
+    "batch": "half of it what is taught, half the model's own samples",
+    "optimiser.kind": "few numbers, as adapters are trained",
+    "optimiser.lr": "few numbers, which move farther than all of them would",
+}

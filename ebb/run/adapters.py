@@ -1,0 +1,210 @@
+"""Adapters as files beside runs: looked at, merged into a run, taken from two of them, respelt, brought to a rank."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ebb.adapt.adapter import SURVIVES, Adapter, attach, fingerprint, merge, positive, retyped, survives
+from ebb.adapt.adapter_files import WRITERS, Account, Spelling, Write, parsed, read_adapter
+from ebb.adapt.approximate import Approximation, extracted, resized
+from ebb.adapt.low_rank import LowRankDirection
+from ebb.errors import UsageError, nearest
+from ebb.run.export import Exported, Sharing, written
+from ebb.store import shared
+from ebb.store.place import beside_something, room_for, room_in
+from ebb.system.system import System, load
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Types of merged weights."""
+
+SCALES = {
+    "ebb": "s, in its header",
+    "PEFT": "s = α/r (α/√r where use_rslora), α in its JSON",
+    "kohya": "s = α/r, α beside each pair",
+    "diffusers": "s = α/r, α in its header or beside each pair",
+}
+"""Where each format has the scale."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterFile:
+    """An adapter as it lies in a file, what became of every key, and the network that it is looked at for, if any."""
+
+    place: Path
+    adapter: Adapter
+    account: Account
+    spelling: Spelling
+    network: nn.Module | None
+
+    @classmethod
+    def read(cls, place: Path, network: nn.Module | None = None, scale: float | None = None) -> AdapterFile:
+        """A file or PEFT's folder; the errors are those of `read_adapter`."""
+        adapter, account = read_adapter(place, network, scale=scale)
+        return cls(place, adapter, account, parsed(place)[-1], network)
+
+    @property
+    def kind(self) -> str:
+        """Of its changes: "lora", "dora", or both."""
+        kinds = {"dora" if isinstance(each, LowRankDirection) else "lora" for each in self.adapter.changes.values()}
+        return " and ".join(sorted(kinds))
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What it is, in words."""
+        changes, base = self.adapter.changes.values(), self.adapter.base
+        with torch.no_grad():
+            size = math.hypot(*(float(change.change().norm()) for change in changes))
+        ranks = sorted({change.rank for change in changes})
+        rows = [
+            ("name", self.adapter.name),
+            ("format", self.spelling.name),
+            ("form", f"{self.kind}, rank {' to '.join(str(each) for each in dict.fromkeys((ranks[0], ranks[-1])))}"),
+            ("scale", SCALES[self.spelling.name]),
+            ("layers", f"{len(changes)}, {self.adapter.size:,} numbers in all"),
+            (
+                "change",
+                f"‖ΔW‖ {size:.4g}" + ("" if self.network is None else f", {self.share(size):.3%} of the weights"),
+            ),
+            ("base", f"sha256 {base[:16]}…" if base else "not said: whether it fits is known by its shapes alone"),
+        ]
+        if self.network is not None and base:
+            rows.append(("fits", "yes" if base == fingerprint(self.network) else "no: it was learnt on other weights"))
+        return rows
+
+    def share(self, size: float) -> float:
+        """A norm over that of the weights that are changed."""
+        weights = [self.network.get_submodule(layer).weight for layer in self.adapter.changes]  # type: ignore[union-attr]
+        return size / math.hypot(*(float(weight.norm()) for weight in weights))  # type: ignore[operator]
+
+    def layers(self) -> list[tuple[str, ...]]:
+        """Of each layer its weight's shape, rank, scale and norm of the change."""
+        with torch.no_grad():
+            return [
+                (
+                    layer,
+                    "×".join(map(str, each.shape)),
+                    str(each.rank),
+                    f"{each.scale:.4g}",
+                    f"{each.change().norm():.4g}",
+                )
+                for layer, each in self.adapter.changes.items()
+            ]
+
+
+def network_of(system: System, run: Path) -> nn.Module:
+    """The network that adapters are put on; UsageError for an autoencoder."""
+    if system.model.denoiser is None:
+        raise UsageError(
+            f"{run} is {system.model.card()[0].lower()}: adapters are put on what denoises", "name a run of diffusion"
+        )
+    return system.model.denoiser.network
+
+
+def looked_at(place: Path, run: Path | None = None, scale: float | None = None) -> AdapterFile:
+    """An adapter, for the network of a run where one is named."""
+    return AdapterFile.read(place, None if run is None else network_of(load(run, device="cpu"), run), scale)
+
+
+def weighed(words: str) -> tuple[Path, float]:
+    """`FILE` or `FILE:0.7` as a place and an amount, which is 1 where it is not said."""
+    place, colon, amount = words.rpartition(":")
+    if colon and not Path(words).exists():
+        try:
+            return Path(place), float(amount)
+        except ValueError as error:
+            raise UsageError(f"expected ADAPTER or ADAPTER:AMOUNT, got {words!r}", f"such as {place}:0.7") from error
+    return Path(words), 1.0
+
+
+@dataclass(frozen=True)
+class MergedRun:
+    """What a merge wrote, and the share of the adapters that is left in weights of that type: predicted and counted."""
+
+    made: Exported
+    predicted: float
+    amounts: Mapping[str, float]
+
+
+def merged(run: Path, adapters: Sequence[str], out: Path, precision: str = "fp32") -> MergedRun:
+    """Write a run, or what was exported, with adapters (`weighed`) in its weights, as `ebb.run.export.export` does.
+
+    Raises UsageError for no adapter, two of one name, one of another base, and weights of a type in which less than
+    SURVIVES of them would be left; nothing is written then.
+    """
+    if not adapters:
+        raise UsageError("there is no adapter to merge", "ebb adapter merge RUN ADAPTER --out OUT")
+    shared.place_for(out)
+    system, amounts = load(run, device="cpu").alone(), dict[str, float]()
+    network = network_of(system, run)
+    for place, amount in map(weighed, adapters):
+        adapter = AdapterFile.read(place, network).adapter
+        attach(network, adapter, amount)
+        amounts[adapter.name] = amount
+    retyped(network, TYPES[precision])
+    share = survives(network)
+    merge(network, SURVIVES)
+    said = ", ".join(f"{name} × {amount:g}" for name, amount in amounts.items())
+    return MergedRun(
+        written(system, run, out, Sharing(without=("figures", "samples")), f"merged adapters: {said}"), share, amounts
+    )
+
+
+def taken(first: Path, second: Path, rank: int) -> Approximation:
+    """The adapter of a rank that leads from one run's network to another's, of the name of the second."""
+    positive(rank)
+    networks = [network_of(load(run, device="cpu"), run) for run in (first, second)]
+    return extracted(networks[0], networks[1], name_of(second), rank)
+
+
+def name_of(run: Path) -> str:
+    """The name of an adapter that is made of a run."""
+    return re.sub(r"\W+", "-", run.resolve().stem)
+
+
+def resized_file(place: Path, rank: int) -> Approximation:
+    """The adapter of a rank that comes nearest to that of a file; UsageError for kohya's, as `respelt`."""
+    positive(rank)
+    return resized(respelt(place, "ebb").adapter, rank)
+
+
+def respelt(place: Path, form: str, run: Path | None = None, scale: float | None = None) -> AdapterFile:
+    """An adapter of a file that is to be written in a `form`, with the names of its layers as the network has them.
+
+    Raises UsageError for kohya's file without a run: its names have lost their dots.
+    """
+    writer(form)
+    file = looked_at(place, run, scale)
+    if file.spelling.flat and run is None:
+        raise UsageError(
+            f"{place} has names without dots, which only the network can give back", "name its run: --run RUN"
+        )
+    return file
+
+
+def save(adapter: Adapter, form: str, out: Path) -> Path:
+    """Write an adapter in a form of WRITERS: a new file, or PEFT's folder. Raises UsageError for what is there."""
+    write = writer(form)
+    beside_something(out.parent)
+    if out.exists():
+        raise UsageError(f"{out} is there already", "name another place, or move it away")
+    if form == "peft":
+        room_in(out)
+    elif out.suffix != shared.ONE:
+        raise UsageError(f"an adapter of this form is one file, got {out}", f"end the name in {shared.ONE}")
+    else:
+        room_for(out)
+    write(adapter, out)
+    return out
+
+
+def writer(form: str) -> Write:
+    """What writes a form; UsageError for one that there is not."""
+    if form not in WRITERS:
+        raise UsageError(f"there is no form of adapter called {form!r}", nearest(form, WRITERS))
+    return WRITERS[form]

@@ -1,0 +1,160 @@
+"""From data to what an adapter learns from: under the contract of its base, and beside the base's own samples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebb.data.dataset import Dataset
+from ebb.data.loader import Examples
+from ebb.data.pictures import batches
+from ebb.data.sources import named
+from ebb.encode.conditioner import Conditioner, Values, part
+from ebb.encode.labels import Labels
+from ebb.errors import UsageError
+from ebb.events import Work
+from ebb.recipe.recipe import AdapterRecipe, resolved
+from ebb.run.caches import prior_in
+from ebb.shapes import sides
+from ebb.store.origin import Origin
+from ebb.store.shards import Rows, cached
+from ebb.system.families.family import Base, Prepared
+from ebb.system.requests import conditions_of, values_of
+from ebb.system.sampler import Sampler
+from ebb.system.system import System, load, locate
+
+FIRST = 2**60
+"""The seed of the first sample of the base: none that a user counts up to."""
+
+UNASKED = 10
+"""One in so many of the base's samples is asked for nothing, so that guidance has what it leads away from."""
+
+AT_ONCE = 256
+"""Examples that are encoded at once."""
+
+
+def beside_base(run: Path, data: str) -> Path:
+    """The folder of what a run is taught by data: RUN-DATA."""
+    return run.with_name(f"{run.name}-{named(data)}")
+
+
+def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device, cache: Path) -> Work[Prepared]:
+    """The examples, and as many samples of the base, with what the base hears of them.
+
+    Labels that the base does not know are added after its own. Raises UsageError for examples of another kind or size.
+    """
+    run = Path(resolved(recipe.adapts))
+    system = load(run, device=device)
+    agreed(system, dataset, run)
+    given = given_of(recipe, dataset, system)
+    conditioner, new = widened(system.conditioner, given)
+    besides = {"labels": {"count": len(new)}} if new else {}
+    base = Base(system.model, Origin.of(str(run), "base", locate(run)), besides)
+    x0 = seen_by(system, dataset)
+    examples = Examples(x0, unit=unit_of(system), **conditions_of(conditioner, given, len(dataset.rows)))
+    unseen = None
+    if dataset.held_out is not None:
+        its = given_of(recipe, dataset.held_out, system)
+        unseen = replace(
+            Examples(dataset.held_out.rows, unit=dataset.modality.unit),
+            **conditions_of(conditioner, its, len(dataset.held_out.rows)),
+        )
+    if recipe.prior:
+        drawn, asked = yield from prior_of(recipe, system, cache)
+        own = Examples(drawn, unit=unit_of(system), **conditions_of(conditioner, asked, len(drawn)))
+        examples = half_and_half(examples, own)
+    return Prepared(dataset, conditioner, examples, unseen, system.space, base=base)
+
+
+def agreed(system: System, dataset: Dataset, run: Path) -> None:
+    """Raise UsageError for examples that the model of a run does not make."""
+    shape, things = dataset.summary.shape, dataset.modality.things
+    if type(dataset.modality) is not type(system.modality) or shape != system.shape:
+        raise UsageError(
+            f"{run} makes {system.modality.things} of {sides(system.shape[1:])}, channels: {system.shape[0]}, and these"
+            f" are {things} of {sides(shape[1:])}, channels: {shape[0]}",
+            "take data of the same kind, or another run",
+        )
+
+
+def given_of(recipe: AdapterRecipe, dataset: Dataset, system: System) -> Values:
+    """What is said of the examples, as far as the base hears it; of a base with labels every example has one."""
+    given = dict(values_of(dataset))
+    if recipe.label is not None and dataset.labels is not None:
+        raise UsageError(f"these {dataset.modality.things} have labels of their own", "leave --label out")
+    if recipe.label is not None and not system.labels.names:
+        raise UsageError("this model hears no labels, so none can be added", "leave --label out")
+    if "label" not in given and system.labels.names:
+        given["label"] = [recipe.label or dataset.summary.name] * len(dataset.rows)
+    return {name: values for name, values in given.items() if name in system.conditioner.conditions}
+
+
+def widened(conditioner: Conditioner, given: Values) -> tuple[Conditioner, list[str]]:
+    """What can be asked for with the labels that are new, and these."""
+    known = conditioner.labels.names
+    new = [name for name in dict.fromkeys(given.get("label", ())) if name not in known]
+    if not new:
+        return conditioner, []
+    return Conditioner({**conditioner.conditions, "label": Labels((*known, *new))}), new
+
+
+def unit_of(system: System) -> Any:
+    """How the stored examples become what the network meets."""
+    return system.modality.unit if system.space is None else (lambda z: z)
+
+
+def seen_by(system: System, dataset: Dataset) -> np.ndarray | Rows:
+    """The examples as they are stored, or their latents."""
+    if system.space is None:
+        return dataset.rows
+    with torch.no_grad():
+        parts = [system.encode(x.to(system.device)).cpu() for x in batches(dataset.rows, AT_ONCE)]
+    made = torch.cat(parts)
+    return Rows((made,), len(made))
+
+
+def prior_of(recipe: AdapterRecipe, system: System, cache: Path) -> Work[tuple[np.ndarray | Rows, Values]]:
+    """Samples of the base, without guidance, and what each was asked for; made once and kept under `cache`."""
+    count = resolved(recipe.prior)
+    given = {name: list(values) for name, values in system.given(count, {}, recipe.seed).items()}
+    for values in given.values():
+        values[::UNASKED] = [None] * len(values[::UNASKED])
+    how = system.settled(guidance=1.0, guides=())
+
+    def made(first: int, last: int) -> dict[str, Tensor]:
+        request = replace(
+            system.request(part(given, first, last - first), last - first, FIRST + recipe.seed + first), sampling=how
+        )
+        return {"x0": torch.cat([x.half().cpu() for x in Sampler(system).encoded(request)])}
+
+    run = Path(resolved(recipe.adapts))
+    key: dict[str, Any] = {"weights": Origin.of(str(run), "base", locate(run)).sha256, "seed": recipe.seed}
+    key |= {"sampling": how.model_dump()}
+    kept = yield from cached(prior_in(cache, run), key, count, made, what="drawing samples of the base")
+    if system.space is not None:
+        return kept["x0"], given
+    every = torch.cat([part.float() for part in kept["x0"].parts])
+    return system.modality.stored(system.modality.bounded(every)), given
+
+
+def half_and_half(one: Examples, other: Examples) -> Examples:
+    """Both, each repeated so that about half of what is met is of either."""
+    counts = len(one.x0), len(other.x0)
+    times = [max(1, round(max(counts) / count)) for count in counts]
+    x0 = joined([one.x0, other.x0], times)
+    cond = {name: joined([one.cond[name], other.cond[name]], times) for name in one.cond.keys() & other.cond.keys()}
+    return replace(one, x0=x0, cond=cond)
+
+
+def joined(parts: list[Any], times: list[int]) -> Any:
+    """Arrays or rows one after the other, each so many times."""
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate([np.concatenate([part] * count) for part, count in zip(parts, times, strict=True)])
+    tensors = [torch.cat([p.float() for p in rows.parts]) for rows in parts]
+    made = torch.cat([torch.cat([part] * count) for part, count in zip(tensors, times, strict=True)])
+    return Rows((made,), len(made))

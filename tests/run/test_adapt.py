@@ -1,0 +1,178 @@
+"""From a run to an adapter of it: what it learns is its own, the base stays to the bit, and what cannot be is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from ebb.errors import UsageError
+from ebb.events import Update, finished
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import AdapterRecipe, AutoencoderRecipe, DiffusionRecipe
+from ebb.run.adapting import beside_base
+from ebb.run.train import train
+from ebb.store import checkpoint
+from ebb.system.system import load
+from tests.command import ebb
+
+SMALL = {"batch": 8, "precision": "fp32", "sheets": 1, "steps": 2}
+NETWORK = {"width": 32, "depth": 1}
+
+
+def pictures(folder, count, seed):
+    """Pictures of noise as files."""
+    folder.mkdir(parents=True)
+    for i, one in enumerate(np.random.default_rng(seed).integers(0, 255, (count, 8, 8), dtype=np.uint8)):
+        Image.fromarray(one).save(folder / f"{i}.png")
+    return folder
+
+
+def adapted(root, data="sevens", base="base", run=None, **options):
+    """An adapter's run of a few updates."""
+    asked = AdapterRecipe(adapts=str(root / base), **SMALL | {"prior": 8} | options)
+    return finished(train(root / data, asked, run=run or beside_base(root / base, str(root / data))))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    root, rng = tmp_path_factory.mktemp("adapt"), np.random.default_rng(0)
+    np.savez(root / "data.npz", images=rng.integers(0, 255, (24, 8, 8), dtype=np.uint8), labels=np.arange(24) % 2)
+    for name, seed in (("base", 0), ("other", 1)):
+        asked = DiffusionRecipe(network=NETWORK, sample={"steps": 2}, seed=seed, **SMALL)
+        finished(train(root / "data.npz", asked, run=root / name))
+    pictures(root / "sevens", 6, 1)
+    pictures(root / "eights", 6, 2)
+    adapted(root)
+    adapted(root, "eights", addition={"rank": 2})
+    return root
+
+
+def drawn(system, **how):
+    return system.sample(4, seed=3, **how)
+
+
+def numbers(folder, part="ema"):
+    """How many numbers a part of a checkpoint has."""
+    return sum(tensor.numel() for tensor in checkpoint.read(checkpoint.newest(folder / "checkpoints"), part).values())
+
+
+def test_only_what_is_put_on_is_trained_averaged_and_saved(home):
+    base, run = load(home / "base"), load(home / "base-sevens")
+    size = run.model.addition.size
+    assert size <= 0.03 * sum(p.numel() for p in base.denoiser.parameters()), "the rank is chosen for that"
+    assert numbers(home / "base-sevens") == numbers(home / "base-sevens", "model") == size
+    assert numbers(home / "base-sevens", "optim") <= 2 * size + 1000
+    assert from_yaml(home / "base-sevens" / "run.yaml")[1]["origins"][0]["role"] == "base"
+
+
+def test_the_base_stays_as_it_was_and_an_adapter_of_nothing_is_the_base(home):
+    base = load(home / "base")
+    for amount in ("", ":1.0", ":0.5", ":0"):
+        some = load(home / "base", adapters=[f"{home / 'base-sevens'}{amount}"])
+        same = torch.equal(drawn(some, label="0"), drawn(base, label="0"))
+        assert same == (amount == ":0"), amount
+    whole = load(home / "base", adapters=[home / "base-sevens"])
+    assert torch.equal(drawn(whole, label="sevens"), drawn(load(home / "base-sevens"), label="sevens"))
+
+
+def test_several_bring_their_labels_and_add_up(home):
+    both = [home / "base-sevens", home / "base-eights"]
+    one, other = load(home / "base", adapters=both), load(home / "base", adapters=both[::-1])
+    assert one.labels.names == ("0", "1", "sevens", "eights")
+    assert other.labels.names == ("0", "1", "eights", "sevens")
+    for label in ("1", "sevens", "eights", None):
+        given = {"given": {"label": [label] * 4}}
+        assert torch.allclose(drawn(one, **given), drawn(other, **given), atol=1e-5), label
+    only = load(home / "base-sevens")
+    assert not torch.allclose(drawn(one, label="sevens"), drawn(only, label="sevens"), atol=1e-3)
+
+
+def test_what_was_stopped_goes_on_as_if_it_had_not_been(home):
+    """Closed after an update it has saved that; the same call goes on from there."""
+    whole = adapted(home, run=home / "whole", steps=3)
+    asked = AdapterRecipe(adapts=str(home / "base"), **SMALL | {"prior": 8, "steps": 3})
+    with closing(train(home / "sevens", asked, run=home / "stopped")) as events:
+        next(event for event in events if isinstance(event, Update) and event.step == 1)
+    assert checkpoint.newest(home / "stopped" / "checkpoints").name == "step-00000001"
+    finished(train(home / "sevens", asked, run=home / "stopped"))
+    one, other = (checkpoint.read(checkpoint.newest(run / "checkpoints"), "ema") for run in (whole, home / "stopped"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_label_that_the_base_knows_is_that_one(home):
+    run = load(adapted(home, run=home / "ones", label="1", addition={"rank": 1, "form": "dora"}))
+    assert run.labels.names == ("0", "1")
+
+
+WRONG = {
+    "another base": (lambda h: load(h / "other", adapters=[h / "base-sevens"]), "was made for .*base, whose weights"),
+    "two of one name": (
+        lambda h: load(h / "base", adapters=[h / "base-sevens"] * 2),
+        "two adapters are called base-sev",
+    ),
+    "no adapter": (lambda h: load(h / "base", adapters=[h / "other"]), "is a model, and no adapter"),
+    "nothing there": (lambda h: load(h / "base", adapters=[h / "none"]), "there is no adapter"),
+    "rank 0": (lambda h: adapted(h, addition={"rank": 0}), "addition.rank must be between"),
+    "no run": (lambda h: adapted(h, base="none"), "there is no run"),
+    "of an adapter": (lambda h: adapted(h, base="base-sevens"), "is an adapter already"),
+    "no base": (lambda h: finished(train(h / "sevens", AdapterRecipe(), run=h / "x")), "put on a finished run"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_cannot_be_is_refused_in_a_line(home, wrong):
+    act, why = WRONG[wrong]
+    with pytest.raises((UsageError, ValidationError), match=why):
+        act(home)
+
+
+def test_a_picture_says_what_was_on_and_is_made_again(home, capsys, monkeypatch):
+    monkeypatch.chdir(home)
+    put = ("--adapter", "base-sevens:0.5", "--label", "sevens", "--n", 2, "--out")
+    assert ebb("sample", "base", *put, "a.png") == 0
+    assert ebb("show", "a.png") == 0
+    assert "base-sevens:0.5" in capsys.readouterr().out
+    assert ebb("sample", "--from", "a.png", "--out", "b.png") == 0
+    assert (home / "a.png").read_bytes() == (home / "b.png").read_bytes()
+    assert ebb("sample", "base-sevens", "--n", 1, "--out", "c.png") == 0
+
+
+def test_the_verb(home, capsys, monkeypatch):
+    monkeypatch.chdir(home)
+    assert ebb("adapt", "base", "eights", "--steps", 1, "--batch", 8, "--prior", 0, "--run", "verb", "--rank", 1) == 0
+    assert "ebb sample base --adapter verb" in capsys.readouterr().out
+    assert ebb("adapt", "base", "eights", "--steps", 1, "--rank", 0) == 2
+
+
+def test_a_base_that_moved_is_looked_for_beside_and_else_named(home, tmp_path):
+    for name in ("base", "base-sevens"):
+        shutil.copytree(home / name, tmp_path / "moved" / name)
+    contract = json.loads(next((tmp_path / "moved" / "base-sevens").rglob("system.json")).read_text())
+    assert contract["base"]["run"] == str(home / "base")
+    load(tmp_path / "moved" / "base-sevens")
+    shutil.copytree(home / "other", tmp_path / "alone" / "base")
+    shutil.copytree(home / "base-sevens", tmp_path / "alone" / "base-sevens")
+    load(tmp_path / "alone" / "base-sevens"), "where it was"
+    shutil.move(home / "base", home / "gone")
+    try:
+        with pytest.raises(UsageError, match="which is not there"):
+            load(tmp_path / "alone" / "base-sevens")
+    finally:
+        shutil.move(home / "gone", home / "base")
+
+
+def test_an_adapter_of_an_autoencoder_is_refused(home):
+    asked = AutoencoderRecipe(autoencoding={"width": 8, "factor": 2, "latent": 2}, **SMALL)
+    codec = finished(train(home / "sevens", asked, run=home / "codec"))
+    with pytest.raises(UsageError, match="--adapts is of a diffusion model"):
+        adapted(home, base="codec")
+    with pytest.raises(UsageError, match="was made for"):
+        load(codec, adapters=[home / "base-sevens"])
