@@ -39,8 +39,9 @@ class Noised(NamedTuple):
 
     def rows(self, which: Tensor) -> Noised:
         """The samples of these numbers."""
-        cond = {name: value[which] for name, value in self.cond.items()}
-        return Noised(self.x0[which], self.eps[which], self.x[which], self.t[which], self.s[which], cond)
+        *tensors, cond = self
+        taken = (tensor[which.to(tensor.device)] for tensor in tensors)  # times may lie on another device
+        return Noised(*taken, {name: value[which.to(value.device)] for name, value in cond.items()})
 
     def beside(self, other: Noised) -> Noised:
         """Its samples and those of another."""
@@ -137,7 +138,7 @@ class MapMatching:
         self, flow_map: FlowMap, at: Noised, still: Tensor, generator: torch.Generator
     ) -> tuple[Noised, Float[Tensor, "b *d"]]:
         """What f is asked, and what it should answer: those that are `still` first, each asked for its own target."""
-        here, going = (mask.to(at.x.device).nonzero()[:, 0] for mask in (still, ~still))
+        here, going = (mask.nonzero()[:, 0] for mask in (still, ~still))
         if not len(here):
             return self.target.posed(flow_map, at, self.teacher, generator)
         staying = at.rows(here)

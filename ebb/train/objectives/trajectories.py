@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -44,21 +43,20 @@ class Trajectories(Target):
         """Ways of the trajectories of every `ways`-th sample's noise, under its conditions."""
         if teacher is None:
             raise UsageError("trajectories are a teacher's", "ebb distil RUN")
-        path, count, device = flow_map.path, len(at.x), at.x.device
-        u = torch.rand(5, count, generator=generator, device=generator.device, dtype=torch.float64)
+        path, count, device = flow_map.path, len(at.x), at.t.device
+        u = torch.rand(5, count, generator=generator, device=generator.device, dtype=torch.float64).to(device)
         owner = torch.arange(count, device=device) // self.ways
         begun = at.rows(torch.arange(0, count, self.ways, device=device))
-        times = self.times(path, float(u[0, 0]))
+        times = self.times(path, float(u[0, 0])).to(device)
         theirs = times[:, None].expand(-1, len(begun.x))
-        passed = multistep(teacher, begun._replace(x=spread(path.sigma(theirs[0]), begun.eps) * begun.eps), theirs)
-        last = len(times) - 1
-        first = torch.where(u[1] < float(os.environ.get("START", EDGE)), 0, u[2] * last).long()
-        later = torch.where(u[3] < float(os.environ.get("END", EDGE)), last, first + 1 + u[4] * (last - first)).long()
-        first, later = first.to(device), later.to(device)
+        noise = spread(path.sigma(theirs[0]), begun.eps) * begun.eps
+        passed = multistep(teacher, begun._replace(x=noise), theirs)
+        last = self.steps
+        first = torch.where(u[1] < EDGE, 0, u[2] * last).long()
+        later = torch.where(u[3] < EDGE, last, first + 1 + u[4] * (last - first)).long()
         x, end = passed[first, owner], passed[later, owner]
-        t, s = times.to(device)[first].to(at.t), times.to(device)[later].to(at.s)
-        asked = begun.rows(owner)._replace(x=x, t=t, s=s)
-        return asked, landed(path, x, end, t, s)
+        t, s = times[first].to(at.t), times[later].to(at.s)
+        return begun.rows(owner)._replace(x=x, t=t, s=s), landed(path, x, end, t, s)
 
     def times(self, path: Path, offset: float) -> Float[Tensor, "n"]:
         """From noise to data, evenly in τ but for an `offset` in [0, 1) of all between."""
