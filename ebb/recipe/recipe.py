@@ -128,6 +128,10 @@ class Recipe(Group):
         """The fields of metadata.jsonl whose numbers are read with the data."""
         return ()
 
+    def called(self, name: str, labelled: bool) -> str | None:
+        """The label of data of this name that has none, where it is to have one."""
+        return None
+
     def captioned(self) -> bool:
         """Whether captions matter."""
         return False
@@ -282,6 +286,12 @@ class AdapterRecipe(DenoiserRecipe):
     prior: int | None = None
     """samples of the model itself that are learnt besides, a half of every batch, so that the rest stays as it is;
     None: 512"""
+
+    def called(self, name: str, labelled: bool) -> str | None:
+        """`label`, or the name of the data; UsageError for a label of data that is `labelled`."""
+        if labelled and self.label is not None:
+            raise UsageError("this data has labels of its own", "leave --label out")
+        return None if labelled else self.label or name
 
     def taught_by(self) -> dict[str, str | None]:
         """`adapts`."""
