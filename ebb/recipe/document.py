@@ -53,7 +53,7 @@ def explained(error: ValidationError, source: str) -> UsageError:
         if problem["type"] == "extra_forbidden" and owners:
             group = f"{place[0]}." if len(place) > 1 else ""
             lines.append(
-                f"{name} is of {' and '.join(owners)}; this {group.strip('.') or 'recipe'} is of {tag}:"
+                f"{name} is of {' and '.join(filter(None, [', '.join(owners[:-1]), owners[-1]]))}; this {group.strip('.') or 'recipe'} is of {tag}:"
                 f" --{group}kind {owners[0]}"
             )
         elif problem["type"] == "extra_forbidden" and name in RENAMED:

@@ -54,7 +54,7 @@ def test_a_file_reads_back(tmp_path):
         ),
         (
             {"kind": "autoencoder", "path": "linear"},
-            "path is of diffusion and few_step; this recipe is of autoencoder: --kind diffusion",
+            "path is of diffusion, few_step and adapter; this recipe is of autoencoder: --kind diffusion",
         ),
         (
             {"autoencoding": {"codes": 3}},
@@ -268,7 +268,7 @@ def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, mo
         chosen(engine="compiled")
     failure[0] = RuntimeError("no such kernel")
     assert chosen(budget="20m") == ("eager", 50.0, "no such kernel")
-    with pytest.raises(UsageError, match="engine is of diffusion and few_step; this recipe is of autoencoder"):
+    with pytest.raises(UsageError, match="engine is of diffusion, few_step and adapter; this recipe is of autoencoder"):
         validated({"kind": "autoencoder", "engine": "compiled"}, "a file")
 
 

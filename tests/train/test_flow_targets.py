@@ -12,11 +12,11 @@ import torch
 
 import ebb
 from ebb.process.exact import Gaussian
-from ebb.process.flow_map import GaussianFlow, Toward
+from ebb.process.flow_map import GaussianFlow, Toward, shares
 from ebb.process.path import PATHS
 from ebb.recipe.names import parse
 from ebb.train.objectives.consistency import SMALLEST, Consistency, nearer, shrink
-from ebb.train.objectives.consistency_trajectory import ConsistencyTrajectory
+from ebb.train.objectives.consistency_trajectory import ConsistencyTrajectory, multistep
 from ebb.train.objectives.lagrangian import Lagrangian
 from ebb.train.objectives.map_matching import Noised
 from ebb.train.objectives.mean_flow import MeanFlow
@@ -119,6 +119,21 @@ def test_ways_of_a_teachers_trajectory_lie_on_the_flow(name):
     coarse, fine = (trajectory_gap(path, Trajectories(steps, ways=2)) for steps in (64, 256))
     assert fine < 5e-3
     assert coarse / fine > 3
+
+
+@pytest.mark.parametrize(("steps", "nsr"), [(6, 80.0), (6, 1.0), (12, 0.5)])
+def test_what_a_teachers_steps_lose_is_known(steps, nsr):
+    """By the affine denoiser itself, along the same times."""
+    path, target = parse("edm(sigma_max=1e4)", PATHS, "path"), Trajectories(steps)
+    share = nsr / (1 + nsr)
+    times = target.times(path, (steps * share + 0.5) % 1)
+    first = int((shares(path, times) - share).abs().argmin())
+    x = times[:1, None] * torch.ones(1, 1)
+    at = Noised(x, x, x.double() + MEAN, times[:1], times[:1], {})
+    passed = multistep(gaussian(path), at, times[:, None])[:, 0, 0] - MEAN
+    flow = STD / math.hypot(STD, float(path.nsr(times[first])))
+    made = float(target.shrink(torch.tensor([STD]), nsr, True))
+    assert made == pytest.approx(float(passed[-1] / passed[first]) / flow, rel=2e-3)
 
 
 MUTANTS = {

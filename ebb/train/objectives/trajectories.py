@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -60,10 +63,36 @@ class Trajectories(Target):
 
     def times(self, path: Path, offset: float) -> Float[Tensor, "n"]:
         """From noise to data, evenly in τ but for an `offset` in [0, 1) of all between."""
+        top = shares(path, torch.tensor([path.end], dtype=torch.float64)).clamp(max=LOUDEST / (1 + LOUDEST))
+        return placed(path, top * self.stops(offset))
+
+    def stops(self, offset: float) -> Float[Tensor, "n"]:
+        """`times` as shares of the whole, from 1 to 0."""
         inner = (torch.arange(self.steps - 1, 0, -1, dtype=torch.float64) + 0.5 - offset) / self.steps
-        end = torch.tensor([path.end], dtype=torch.float64)
-        top = shares(path, end).clamp(max=LOUDEST / (1 + LOUDEST))
-        return placed(path, torch.cat([top, top * inner, torch.zeros_like(top)]))
+        return torch.cat([torch.ones(1, dtype=torch.float64), inner, torch.zeros(1, dtype=torch.float64)])
+
+    def shrink(self, std: Float[Tensor, "n"], nsr: float, taught: bool) -> Float[Tensor, "n"]:
+        """That of the teacher's own steps from there, with times that meet it: the student adds no error."""
+        share = min(nsr / (1 + nsr), LOUDEST / (1 + LOUDEST))
+        stops = self.stops((self.steps * share + 0.5) % 1) * LOUDEST / (1 + LOUDEST)
+        levels = [share / (1 - share) for share in stops.tolist()]
+        began = min(range(self.steps), key=lambda k: abs(float(stops[k]) - share))
+        variance = std.double().clamp(min=1e-9).square()
+        sizes = multistep_sizes(variance, levels)
+        flow = (variance / (variance + levels[began] ** 2)).sqrt()
+        return sizes[-1] / sizes[began] / flow
+
+
+def multistep_sizes(variance: Float[Tensor, "n"], levels: Sequence[float]) -> list[Float[Tensor, "n"]]:
+    """What becomes of the deviation of N(m, variance) at these falling ν, on the path α = 1, by `multistep`."""
+    size = (variance + levels[0] ** 2).sqrt()
+    sizes, before, lam = [size], size, [-math.log(nsr) if nsr else math.inf for nsr in levels]
+    for k, (t, r) in enumerate(pairwise(levels)):
+        answer = variance / (variance + t**2) * size
+        weight = (lam[k + 1] - lam[k]) / (2 * (lam[k] - lam[k - 1])) if k and r > 0 else 0.0
+        size = r / t * size + (1 - r / t) * (answer + weight * (answer - before))
+        sizes, before = [*sizes, size], answer
+    return sizes
 
 
 EDGE = 1 / 3
