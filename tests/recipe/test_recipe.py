@@ -347,7 +347,11 @@ def test_a_likelihood_is_learnt_at_every_level_in_float32():
     family = FAMILIES["diffusion"]
     recipe, reasons = family.complete(Recipe(likelihood=True), facts)
     assert (recipe.times, recipe.precision) == ("log_normal(mean=-1, std=2.2)", "fp32")
-    assert {"times", "precision"} <= set(reasons)
-    own, _ = family.complete(Recipe(likelihood=True, times="uniform"), facts)
-    assert own.times == "uniform"
+    values = torch.arange(256) * 2 / 255 - 1
+    fine, coarse = (torch.sin(wave * values / 0.5) for wave in recipe.network.waves)  # x/σ_data, as a network sees it
+    assert float(fine.abs().max()) < 0.01, "as long as one 8-bit value"
+    assert float((coarse[1:] + coarse[:-1]).abs().max()) < 0.01, "as two"
+    assert {"times", "precision", "network.waves"} <= set(reasons)
+    own, _ = family.complete(Recipe(likelihood=True, times="uniform", network={"waves": (3.0,)}), facts)
+    assert (own.times, own.network.waves) == ("uniform", (3.0,))
     assert family.complete(Recipe(), facts)[0].times == "logit_normal(mean=0.4)"
