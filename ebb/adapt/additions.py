@@ -8,10 +8,19 @@ from typing import Any
 from ebb.adapt.addition import Addition, Together
 from ebb.adapt.lora import LoRA
 from ebb.adapt.new_labels import NewLabels
+from ebb.adapt.new_shares import NewShares
+from ebb.adapt.new_words import NewWords
+from ebb.adapt.reference import ReferencePrompt
 from ebb.errors import DamagedError
 from ebb.process.denoiser import NetworkDenoiser
 
-ADDITIONS: dict[str, type[Addition]] = {"low_rank": LoRA, "labels": NewLabels}
+ADDITIONS: dict[str, type[Addition]] = {
+    "low_rank": LoRA,
+    "labels": NewLabels,
+    "shares": NewShares,
+    "words": NewWords,
+    "reference": ReferencePrompt,
+}
 """Additions by kind, in the order in which several are put on."""
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ebb.cli.output import echo, shown
 from ebb.errors import UsageError
-from ebb.recipe.groups import LowRankRecipe
+from ebb.recipe.groups import BareRecipe, LowRankRecipe
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.terminal import command
 
@@ -31,8 +31,15 @@ class Adapt:
     """where to keep the new run; without it RUN-DATA"""
     label: str | None = None
     """what pictures without a label are: a label of the run, or a new one; without it the name of the data"""
-    form: Literal["lora", "dora"] = "lora"
-    """of the change of each layer: lora; or dora, which has a length for each output besides"""
+    concept: str | None = None
+    """a new word, such as sks, whose vector alone is learnt; with --rank or --form beside changes of the weights"""
+    reference: bool = False
+    """learn to be asked by a picture beside a text: each is drawn with itself as its reference"""
+    drift: float | None = None
+    """how far answers for what is not taught may move, as a share of their size, before training stops; without it
+    0.1 with a new word, and it is measured alone"""
+    form: Literal["lora", "dora"] | None = None
+    """of the change of each layer: lora, unless dora is asked for, which has a length for each output besides"""
     rank: int | None = None
     """rank of the change of every layer; without it layers and rank are chosen by the gradient of a first batch"""
     prior: int | None = None
@@ -64,7 +71,8 @@ class Adapt:
 
         asked = AdapterRecipe(
             adapts=str(self.base), label=self.label, prior=self.prior, budget=self.budget, steps=self.steps,
-            batch=self.batch, seed=self.seed, addition=LowRankRecipe(form=self.form, rank=self.rank),
+            batch=self.batch, seed=self.seed, concept=self.concept, reference=self.reference, drift=self.drift,
+            addition=self.addition(),
         )  # fmt: skip
         if self.lr is not None:
             asked = asked.model_copy(update={"optimiser": asked.optimiser.model_copy(update={"lr": self.lr})})
@@ -72,5 +80,14 @@ class Adapt:
         work = train(self.data, asked, run=place, fresh=self.fresh, began=began, extend=longer)
         folder = shown(work, console, self.json)
         echo(console, f"report   {folder / 'report.html'}")
-        echo(console, f"sample   {command('sample', self.base, '--adapter', folder, '--out', 'samples.png')}")
+        words = [self.base, "--adapter", folder]
+        words += [] if self.concept is None else ["--text", f"a {self.concept}"]
+        words += ["--reference", "PICTURE"] if self.reference else []
+        echo(console, f"sample   {command('sample', *words, '--out', 'samples.png')}")
         echo(console, f"measure  {command('evaluate', folder)}")
+
+    def addition(self) -> LowRankRecipe | BareRecipe:
+        """What is put on: changes of the weights, unless it is a word or what hears a reference alone."""
+        if (self.concept or self.reference) and self.form is None and self.rank is None:
+            return BareRecipe()
+        return LowRankRecipe(form=self.form or "lora", rank=self.rank)

@@ -33,6 +33,9 @@ class Sample:
     """FILE, or NAME=FILE of each picture that the model hears, to stand beside the samples; several in turn"""
     adapter: tuple[str, ...] = ()
     """runs of ebb adapt, or files of LoRA, to be put on, as PATH or PATH:AMOUNT: 1 as it was trained, 0 nothing"""
+    reference: tuple[str, ...] = ()
+    """FILE, or FILE:SCALE, of pictures that samples are to be like, in turn, where what is put on hears them; scale 0
+    is without"""
     together: bool = False
     """ask for all prompts at once, each pulling at the scale of guidance"""
     regions: tuple[str, ...] = ()
@@ -77,6 +80,6 @@ class Sample:
 
             shown(explained(self.run, self.text, self.out, self.n, self.seed, **asdict(self.how)), console)
         asked = (self.label, self.text, self.numbers, self.beside, self.together, self.regions, self.by == "label")
-        prompt, how = Prompt(self.n, self.seed, *asked, self.adapter), asdict(self.how)
+        prompt, how = Prompt(self.n, self.seed, *asked, self.adapter, self.reference), asdict(self.how)
         with Reader(console) as reader:
             sample_to(self.run, self.out, prompt, progress=reader.show, compile=self.compile, only=only, **how)

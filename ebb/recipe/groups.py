@@ -218,6 +218,13 @@ class LowRankRecipe(Group):
     """names of the layers that are changed, * as in file names; none: all, or, with the rank, chosen"""
 
 
+class BareRecipe(Group):
+    """Nothing but what the data needs: a new word, or a new label, whose vector alone is learnt."""
+
+    kind: Literal["bare"] = "bare"
+    """bare, nothing but the vector of a new word or label"""
+
+
 class OptimiserRecipe(Group):
     """The optimiser and its learning rate."""
 

@@ -14,6 +14,7 @@ from pydantic import Discriminator, Tag, field_validator, model_validator
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import (
+    BareRecipe,
     DataRecipe,
     DiTRecipe,
     Group,
@@ -255,6 +256,10 @@ class FewStepRecipe(DenoiserRecipe):
     guidances: tuple[float, float] | None = None
     """lowest and highest guidance scale that the model is told in place of two evaluations; None: 1 and 3 of labels"""
     sample: Sampling = FEW
+    adapter: Literal["lora", "dora"] | None = None
+    """train a change of this form alone, put on the frozen teacher; None: a network of its own"""
+    rank: int | None = None
+    """of that change of each layer; None: 16"""
 
     @model_validator(mode="after")
     def rising(self) -> FewStepRecipe:
@@ -268,6 +273,15 @@ class FewStepRecipe(DenoiserRecipe):
             raise UsageError("guidance is learned from a teacher", "add --teacher RUN, or leave --guidances out")
         return self
 
+    @model_validator(mode="after")
+    def on_a_teacher(self) -> FewStepRecipe:
+        """Refuse an adapter of nothing."""
+        if self.adapter is not None and self.teacher is None:
+            raise UsageError("an adapter of few steps is put on its teacher", "ebb distil RUN --as lora")
+        if self.rank is not None and self.adapter is None:
+            raise UsageError("a rank is of an adapter, and this is a network of its own", "ebb distil RUN --as lora")
+        return self
+
     def taught_by(self) -> dict[str, str | None]:
         """`teacher`."""
         return {"--teacher": self.teacher}
@@ -279,10 +293,20 @@ class AdapterRecipe(DenoiserRecipe):
     kind: Literal["adapter"] = "adapter"
     adapts: str | None = None
     """run of the diffusion model that it is put on, whose weights stay as they are"""
-    addition: LowRankRecipe = LowRankRecipe()
+    addition: Annotated[
+        Annotated[LowRankRecipe, Tag("low_rank")] | Annotated[BareRecipe, Tag("bare")],
+        Discriminator(kind_or("low_rank")),
+    ] = LowRankRecipe()
     condition_dropout: float = 0.0
     label: str | None = None
     """what pictures without a label are; a new label is added to the model's own; None: the name of the data"""
+    concept: str | None = None
+    """a new word, which captions of the pictures have; of pictures without captions it is what they are asked for as"""
+    reference: bool = False
+    """learn to be asked by a picture: each is drawn with itself as its reference"""
+    drift: float | None = None
+    """how far answers for what is not taught may move, as a share of their size, before training stops; None: 0.1 with
+    a new word, else it is measured alone"""
     prior: int | None = None
     """samples of the model itself that are learnt besides, a half of every batch, so that the rest stays as it is;
     None: 512"""

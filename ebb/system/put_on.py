@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ebb.adapt.adapter import of_these
 from ebb.adapt.adapter_files import read_adapter
 from ebb.adapt.addition import innermost
 from ebb.adapt.additions import together
 from ebb.adapt.lora import LoRA
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
+from ebb.encode.text import Text
 from ebb.errors import DamagedError, UsageError
+from ebb.recipe.recipe import Sampling
 from ebb.store import checkpoint, shared
 from ebb.store.checkpoint import sha256
 from ebb.store.origin import Origin
@@ -53,8 +57,11 @@ class Put:
         return place.parent.parent.name if place.parent.name == "checkpoints" else place.stem
 
 
-Parts = tuple[Model, Conditioner]
-"""What draws, and what it can be asked for."""
+Parts = tuple[Model, Conditioner, Sampling]
+"""What draws, what it can be asked for, and how it is sampled."""
+
+SHARES = "shares"
+"""The addition of what is told how far it is asked to go: it samples as it was trained to, and in few steps."""
 
 
 def put_on(parts: Parts, puts: Sequence[Put], weights: str) -> Parts:
@@ -73,7 +80,7 @@ def put_on(parts: Parts, puts: Sequence[Put], weights: str) -> Parts:
 
 def one_on(parts: Parts, put: Put, weights: str) -> Parts:
     """A model with one more adapter on it."""
-    model, conditioner = parts
+    model, conditioner, sampling = parts
     if not put.place.exists():
         raise UsageError(
             f"there is no adapter {put.place}", "name a run of ebb adapt, a .safetensors file or PEFT's folder"
@@ -84,19 +91,24 @@ def one_on(parts: Parts, put: Put, weights: str) -> Parts:
         return of_run(parts, contract, read("ema"), put, weights)
     if model.denoiser is None:
         raise UsageError(f"{put.place} is put on a diffusion model, and this is one of the family {model.family}")
-    adapter, _ = read_adapter(put.place, innermost(model.denoiser.network), name=put.name)
+    network = innermost(model.denoiser.network)
+    adapter, _ = read_adapter(put.place, network, name=put.name)
+    of_these(adapter, network)
     addition = LoRA.of(adapter)
     addition.requires_grad_(False).attach(model.denoiser, put.name, put.amount)
-    return AdaptedModel(base_in(model), addition), conditioner
+    return AdaptedModel(base_in(model), addition), conditioner, sampling
 
 
 def of_run(parts: Parts, contract: Mapping[str, Any], state: Mapping[str, Tensor], put: Put, weights: str) -> Parts:
-    """A model with the adapter that a checkpoint holds."""
-    model, conditioner = parts
+    """A model with the adapter that a checkpoint holds.
+
+    One of few steps may be put on other weights than its own base's, since landing is learnt of the flow as a whole.
+    """
+    model, conditioner, sampling = parts
     if "base" not in contract:
         raise UsageError(f"{put.place} is a model, and no adapter", f"make one of it: ebb adapt {put.place} DATA")
-    origin = Origin.read(contract["base"])
-    if origin.sha256 != weights:
+    origin, few = Origin.read(contract["base"]), SHARES in contract["additions"]
+    if origin.sha256 != weights and not few:
         raise UsageError(
             f"{put.place} was made for {origin.run}, whose weights have sha256 {origin.sha256[:12]}…, and these have"
             f" {weights[:12]}…",
@@ -106,13 +118,16 @@ def of_run(parts: Parts, contract: Mapping[str, Any], state: Mapping[str, Tensor
         raise DamagedError(f"{put.place} is of a diffusion model, and this is one of the family {model.family}")
     addition = together(model.denoiser, contract["additions"]).to(model.device)
     single = None if isinstance(model, AdaptedModel) else origin
-    made = AdaptedModel(base_in(model), addition, single)
+    scales = contract.get("guidances")
+    base = replace(base_in(model), guidances=tuple(scales)) if scales else base_in(model)
+    made = AdaptedModel(base, addition, single)
     try:
         addition.load_state_dict(made.own(state))
     except RuntimeError as error:
         raise DamagedError(f"the weights of {put.place} do not fit its contract: {error}") from error
     addition.requires_grad_(False).eval().attach(model.denoiser, put.name, put.amount)
-    return made, both(conditioner, Conditioner.from_json(contract["conditions"]))
+    heard = both(conditioner, Conditioner.from_json(contract["conditions"]))
+    return made, heard, Sampling.model_validate(contract["sampling"]) if few else sampling
 
 
 def base_in(model: Model) -> DiffusionModel:
@@ -127,11 +142,15 @@ def base_in(model: Model) -> DiffusionModel:
 def both(own: Conditioner, other: Conditioner) -> Conditioner:
     """What can be asked for of a model that hears `own` with an addition that was trained hearing `other`.
 
-    New labels come after those that are there, so that several adapters bring theirs in turn.
+    New labels and words come after those that are there, so that several adapters bring theirs in turn.
     """
     names = own.labels.names
     labels = Labels((*names, *(name for name in other.labels.names if name not in names)))
-    return Conditioner({**own.conditions, **other.conditions} | ({"label": labels} if labels.names else {}))
+    found = {**own.conditions, **other.conditions} | ({"label": labels} if labels.names else {})
+    if isinstance(text := own.text, Text) and isinstance(other.text, Text):
+        new = tuple(word for word in other.text.taught if word not in text.taught)
+        found["text"] = dataclasses.replace(text, taught=(*text.taught, *new))
+    return Conditioner(found)
 
 
 def base_run(contract: Mapping[str, Any], where: Path) -> Path:

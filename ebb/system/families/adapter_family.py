@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from ebb.store.origin import Origin
 from ebb.system.families.diffusion import DenoiserFamily, DiffusionModel, assembled, denoising_of
 from ebb.system.families.family import Base, Prepared, Trainable
 from ebb.system.model import Draw, Model
+from ebb.train.from_base import Departure
 
 NAME = "adapter"
 """What an addition is called on its denoiser while it is trained."""
@@ -105,13 +106,15 @@ class AdaptedModel(Model):
         """The base by its hash, and what is on it."""
         if self.origin is None:
             raise UsageError("several runs together are no run", "name the run of the base, and each with --adapter")
-        return {"base": self.origin.facts(), "additions": dict(self.addition.settings)}
+        told = {} if self.base.guidances is None else {"guidances": list(self.base.guidances)}
+        return {"base": self.origin.facts(), "additions": dict(self.addition.settings), **told}
 
 
 class AdapterFamily(DenoiserFamily[AdapterRecipe]):
     """An `Adapted` denoiser trained by `Denoising`: an addition of `ebb.adapt.additions.ADDITIONS`, whatever it is."""
 
     name = NAME
+    analyses = (*DenoiserFamily.analyses, "effect")
     compiles = False
 
     def complete(self, asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
@@ -135,6 +138,8 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
     ) -> tuple[AdapterRecipe, dict[str, str]]:
         """What of the addition's settings is chosen by the gradient of a first batch."""
         base, kind = base_of(data), recipe.addition.kind
+        if kind not in ADDITIONS:
+            return recipe, {}
         asked = recipe.addition.model_dump(exclude={"kind"})
         found, why = ADDITIONS[kind].suited(base.denoiser, asked, first_gradients(recipe, data, device))
         addition = recipe.addition.model_copy(update=dict(found))
@@ -143,13 +148,21 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
     def build(self, recipe: AdapterRecipe, data: Prepared, device: torch.device) -> Trainable:
         """The base with the addition, of which that alone is trained."""
         base = base_of(data)
-        trained = adapted(base, {recipe.addition.kind: recipe.addition.model_dump(exclude={"kind"})}, device)
+        kind, settings = recipe.addition.kind, recipe.addition.model_dump(exclude={"kind"})
+        if kind not in ADDITIONS and not base.besides:
+            raise UsageError(
+                "there is nothing new to learn: no new word, and no new label", "name a word: --concept WORD"
+            )
+        trained = adapted(base, {kind: settings} if kind in ADDITIONS else {}, device)
 
         def made(trained: Adapted) -> AdaptedModel:
             model = DiffusionModel(trained.denoiser, data.space, base.model.family)
             return AdaptedModel(model, trained.addition, base.origin)
 
-        return assembled(recipe, data, trained, denoising_of(recipe), made)
+        parts = assembled(recipe, data, trained, denoising_of(recipe), made)
+        if base.rest is None:
+            return parts
+        return replace(parts, drift=Departure(base.denoiser, base.rest, recipe.drift, recipe.seed))
 
     def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> DiffusionModel:
         """Nothing: an adapter is loaded with its base (`ebb.system.system.load`)."""
