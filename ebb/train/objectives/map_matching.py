@@ -39,15 +39,14 @@ class Noised(NamedTuple):
 
     def rows(self, which: Tensor) -> Noised:
         """The samples of these numbers."""
-        *tensors, cond = self
-        taken = (tensor[which.to(tensor.device)] for tensor in tensors)  # times may lie on another device
-        return Noised(*taken, {name: value[which.to(value.device)] for name, value in cond.items()})
+        x0, eps, x, t, s = (tensor[which.to(tensor.device)] for tensor in self[:5])  # times may lie elsewhere
+        return Noised(x0, eps, x, t, s, {name: value[which.to(value.device)] for name, value in self.cond.items()})
 
     def beside(self, other: Noised) -> Noised:
         """Its samples and those of another."""
-        *mine, cond = self
-        *theirs, more = other
-        return Noised(*map(torch.cat, zip(mine, theirs, strict=True)), {n: torch.cat([cond[n], more[n]]) for n in cond})
+        x0, eps, x, t, s = (torch.cat(both) for both in zip(self[:5], other[:5], strict=True))
+        cond = {name: torch.cat([value, other.cond[name]]) for name, value in self.cond.items()}
+        return Noised(x0, eps, x, t, s, cond)
 
 
 class Target(ABC):

@@ -80,7 +80,8 @@ class Trajectories(Target):
         variance = std.double().clamp(min=1e-9).square()
         sizes = multistep_sizes(variance, levels)
         flow = (variance / (variance + levels[began] ** 2)).sqrt()
-        return sizes[-1] / sizes[began] / flow
+        factor: Tensor = sizes[-1] / sizes[began] / flow
+        return factor
 
 
 def multistep_sizes(variance: Float[Tensor, "n"], levels: Sequence[float]) -> list[Float[Tensor, "n"]]:
