@@ -28,12 +28,12 @@ class Seven(Target):
 
 def test_half_of_a_batch_is_told_the_lowest_scale_and_the_rest_any_up_to_the_highest():
     batch = Batch(torch.zeros(1000, 1), {"label": torch.zeros(1000)})
-    told = MapMatching(Seven(), guidance=(1.0, 3.0)).told(batch, (torch.arange(1000).double() + 0.5) / 1000)
-    scales = 1 / (1 - told[GUIDANCE])
+    heard = MapMatching(Seven(), guidance=(1.0, 3.0)).hearing(batch, (torch.arange(1000).double() + 0.5) / 1000)
+    scales = 1 / (1 - heard[GUIDANCE])
     assert int((scales == 1).sum()) == 500
     torch.testing.assert_close(scales[500:].mean(), torch.tensor(2.0), atol=1e-3, rtol=0)
     assert 2.99 < float(scales.max()) <= 3
-    assert set(MapMatching(Seven()).told(batch, torch.rand(1000))) == {"label"}
+    assert set(MapMatching(Seven()).hearing(batch, torch.rand(1000))) == {"label"}
 
 
 def test_every_sample_has_its_own_target():

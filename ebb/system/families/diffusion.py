@@ -28,7 +28,7 @@ from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
 from ebb.process.times import DENSITIES, GRIDS
 from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
-from ebb.recipe.likelihood import likely
+from ebb.recipe.likely import likely
 from ebb.recipe.names import parse, spell
 from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, Sampling, resolved
 from ebb.recipe.starting import Facts, complete, squeezed

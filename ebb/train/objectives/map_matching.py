@@ -117,7 +117,7 @@ class MapMatching:
         far, near = self.target.between(path, t, u)
         t, s = torch.where(still, t, far), torch.where(still, t, near)
         eps = torch.randn(batch.x0.shape, generator=generator, device=generator.device).to(batch.x0)
-        at = Noised(batch.x0, eps, path.mix(batch.x0, eps, t), t, s, self.told(batch, scale))
+        at = Noised(batch.x0, eps, path.mix(batch.x0, eps, t), t, s, self.hearing(batch, scale))
         with torch.no_grad():
             at, aim = self.posed(flow_map, at, still, generator)
         error = (flow_map(at.x, at.t, at.s, at.cond) - aim) / spread(unit_of(model, at.t), aim)
@@ -125,7 +125,7 @@ class MapMatching:
         losses = weight * (error**2).flatten(1).mean(1)
         return Loss(losses.mean(), levels=tally(path, at.t, losses.detach()))
 
-    def told(self, batch: Batch, u: Float[Tensor, "b"]) -> Cond:
+    def hearing(self, batch: Batch, u: Float[Tensor, "b"]) -> Cond:
         """The conditions, with a guidance scale by u uniform in (0, 1), where one is told."""
         if self.guidance is None:
             return batch.cond
