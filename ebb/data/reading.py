@@ -67,8 +67,14 @@ def read_as(
             raise UsageError("the scenes of shapes are square, and a crop would cut things off", "try --data.size 32")
         scan = Scan(where, cache) if progress is None else Scan(where, cache, progress)
         fields = Fields(recipe.metadata(), recipe.beside)
-        return scanned(scan, how.sides, how.channels, fields, hold_back=hold_back)
+        if how.buckets and recipe.beside:
+            raise UsageError(
+                "a picture that stands beside each has one shape, and buckets have several",
+                "leave --data.buckets or --beside out",
+            )
+        return scanned(scan, how, fields, hold_back=hold_back)
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
+    pictured |= {"data.buckets": how.buckets or None}
     pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside or None}
     if given := [name for name, value in pictured.items() if value is not None]:
         raise UsageError(f"--{given[0]} is of pictures, and {where} is a table", f"leave --{given[0]} out")

@@ -24,6 +24,7 @@ from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
 from ebb.guide.named import surrounded
 from ebb.guide.region import regions as regional
+from ebb.recipe.groups import DataRecipe
 from ebb.recipe.limits import whole
 from ebb.recipe.recipe import Sampling
 from ebb.shapes import sides
@@ -42,7 +43,8 @@ class Prompt:
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
     of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
     `numbers_in`) and pictures `beside` are taken in turn too. Sample i is made from seed + i. With `by_label` there are
-    as many of each label, at least `count` in all, each in the folder of its label.
+    as many of each label, at least `count` in all, each in the folder of its label. `size`, WIDTHxHEIGHT, is one of the
+    shapes that the system has learnt, without it that of most of its data.
     """
 
     count: int = 16
@@ -58,6 +60,7 @@ class Prompt:
     """what is put on the run (`ebb.system.put_on.Put`)"""
     reference: Sequence[str] = ()
     """pictures that samples are to be like, in turn, as FILE or FILE:SCALE (`references_in`)"""
+    size: str | None = None
 
 
 def sample_to(
@@ -78,6 +81,8 @@ def sample_to(
     """
     run, out = Path(run), Path(out)
     system = load(run, adapters=prompt.adapters)
+    if (size := DataRecipe(size=prompt.size).sides) is not None:
+        system = system.shaped(size)
     if prompt.reference:
         heard_at(system.denoiser.network, references_in(prompt.reference)[1])
     if prompt.by_label:
@@ -134,6 +139,7 @@ def provenance(
         "together": prompt.together or None,
         "regions": [*map(place_of, prompt.regions)] or None,
         "by": "label" if prompt.by_label else None,
+        "size": prompt.size,
         "compile": compiled or None,
     }
     return Provenance.of("sample", run, locate(run), as_options(options | sampling_options(sampling)), files)
