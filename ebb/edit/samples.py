@@ -115,7 +115,8 @@ def commissioned(run: Path, system: System, prompt: Prompt, sampling: Sampling, 
         given["text"] = [None] * count
     named = {name: [*map(public, files)] for name, files in shown.items()}
     known = {"text": list(text), "numbers": said, "beside": named, "regions": [*map(place_of, regions)]}
-    known |= {"adapters": [*prompt.adapters], REFERENCE: [*map(public, prompt.reference)]}
+    effects = [effect for each in prompt.adapters if (effect := Put.read(each).effect)]
+    known |= {"adapters": [*prompt.adapters], "effect": effects, REFERENCE: [*map(public, prompt.reference)]}
     settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})
     settings |= {"label": label, "seed": seed}
     return Commission(system, Request(given, count, sampling, seed), guide, settings, made, prompt.by_label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ebb.adapt.adapter import of_these
 from ebb.adapt.adapter_files import read_adapter
-from ebb.adapt.addition import innermost
+from ebb.adapt.addition import Addition, innermost
 from ebb.adapt.additions import together
 from ebb.adapt.lora import LoRA
 from ebb.encode.conditioner import Conditioner
@@ -49,6 +50,16 @@ class Put:
         """The file, or PEFT's folder, that has its numbers: of a run that of the average in its newest checkpoint."""
         where = checkpoint.newest(self.place / "checkpoints") or self.place
         return where / "ema.safetensors" if (where / "ema.safetensors").is_file() else where
+
+    @property
+    def effect(self) -> str:
+        """How far it moves answers for what it was taught, as its run has measured; "" where that is not known."""
+        home = self.place.parent.parent if self.place.parent.name == "checkpoints" else self.place
+        try:
+            size = json.loads((home / "effect.json").read_text(encoding="utf8"))["rows"][0]["size"]
+            return f"{self.name} {size['value']:.1%} [{size['low']:.1%}, {size['high']:.1%}]"
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return ""
 
     @property
     def name(self) -> str:
@@ -96,7 +107,7 @@ def one_on(parts: Parts, put: Put, weights: str) -> Parts:
     of_these(adapter, network)
     addition = LoRA.of(adapter)
     addition.requires_grad_(False).attach(model.denoiser, put.name, put.amount)
-    return AdaptedModel(base_in(model), addition), conditioner, sampling
+    return AdaptedModel(base_in(model), addition, under=on_it(model)), conditioner, sampling
 
 
 def of_run(parts: Parts, contract: Mapping[str, Any], state: Mapping[str, Tensor], put: Put, weights: str) -> Parts:
@@ -120,7 +131,7 @@ def of_run(parts: Parts, contract: Mapping[str, Any], state: Mapping[str, Tensor
     single = None if isinstance(model, AdaptedModel) else origin
     scales = contract.get("guidances")
     base = replace(base_in(model), guidances=tuple(scales)) if scales else base_in(model)
-    made = AdaptedModel(base, addition, single)
+    made = AdaptedModel(base, addition, single, on_it(model))
     try:
         addition.load_state_dict(made.own(state))
     except RuntimeError as error:
@@ -137,6 +148,11 @@ def base_in(model: Model) -> DiffusionModel:
     if not isinstance(model, DiffusionModel):
         raise UsageError(f"an adapter is put on a diffusion model, and this is one of the family {model.family}")
     return model
+
+
+def on_it(model: Model) -> tuple[Addition, ...]:
+    """What was put on a model before."""
+    return (*model.under, model.addition) if isinstance(model, AdaptedModel) else ()
 
 
 def both(own: Conditioner, other: Conditioner) -> Conditioner:
