@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # what was compiled once is kept, whatever the environment says: thousands of lines are, with their checks, in each process
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-few demo-adapt demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words bench-adapt bench-concept tables rules stub clean
+.PHONY: demo demo-few demo-adapt demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words bench-adapt bench-concept bench-few tables rules stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -116,6 +116,9 @@ bench-doctor: .venv/dev
 
 bench-incident: .venv/dev
 	$(BIN)/python bench/incident.py
+
+bench-few: .venv/dev
+	$(BIN)/python bench/few.py guidance $(RUN)
 
 bench-words: .venv/dev
 	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 32 \

@@ -3,9 +3,10 @@
     python bench/few.py guidance runs/mnist-few
     python bench/few.py rates runs/mnist --steps 100
 
-`guidance` draws with each scale told to the model, in 2, 4 and 8 steps, and by its teacher with classifier-free guidance
-in its own. `rates` distils a run from 5 seeds at half, once and twice the learning rate, and counts those that are further
-from the data in one step than the teacher itself is in one. All samples are of the same seeds, for the same labels.
+`guidance` draws with each scale told to the model, in 2, 4 and 8 steps, and by its teacher with classifier-free
+guidance in its own. `rates` distils a run from 5 seeds at half, once and twice the learning rate, and counts those that
+are further from the data in one step than the teacher itself is in one. All samples are of the same seeds, for the same
+labels.
 """
 
 from __future__ import annotations
