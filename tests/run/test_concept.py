@@ -67,6 +67,7 @@ def test_drift_is_measured_and_ends_a_run_that_comes_too_far(home):
         )
     )
     assert checkpoint.newest(again / "checkpoints").name == f"step-{recipe.steps:08d}", "it is finished"
+    assert "answers for the rest moved" in (run / "report.html").read_text()
     far = adapted(home, run="near", concept="sks", drift=100.0, **lora)
     assert from_yaml(far / "run.yaml")[0].steps == 12
 
