@@ -34,7 +34,7 @@ from ebb.system.put_on import base_run
 from ebb.system.requests import conditions_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
-from ebb.system.taught import given_of, word_of
+from ebb.system.taught import given_of, referring, word_of
 from ebb.train.from_base import Probe
 
 FIRST = 2**60
@@ -95,7 +95,7 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     if recipe.prior:
         drawn, asked = yield from prior_of(recipe, system, cache)
         if recipe.reference and isinstance(drawn, np.ndarray):
-            asked = {**asked, REFERENCE: list(system.modality.unit(torch.from_numpy(drawn)))}
+            asked = referring(asked, list(system.modality.unit(torch.from_numpy(drawn))))
         plain, own = (
             Examples(drawn, unit=unit_of(system), **conditions_of(hears, asked, len(drawn)))
             for hears in (system.conditioner, conditioner)
