@@ -393,9 +393,9 @@ VERBS = {
     "train": {"run", "fresh", "base", "extend", "dry_run", "json"} | OPTIONS,
     "distil": {"run", "data", "extend", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
     "adapt": {
-        "run", "label", "form", "rank", "prior", "budget", "steps", "batch", "lr", "seed", "extend", "fresh", "json",
+        "run", "label", "control", "form", "rank", "prior", "budget", "steps", "batch", "lr", "seed", "extend", "fresh", "json",
     },
-    "sample": {"n", "label", "adapter", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "from", "compile", "explain"} | HOW,
+    "sample": {"n", "label", "adapter", "control", "control_scale", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "from", "compile", "explain"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "json",
     } | HOW,

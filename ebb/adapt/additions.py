@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebb.adapt.addition import Addition, Together
+from ebb.adapt.control import MapControl
 from ebb.adapt.lora import LoRA
 from ebb.adapt.new_labels import NewLabels
 from ebb.errors import DamagedError
 from ebb.process.denoiser import NetworkDenoiser
 
-ADDITIONS: dict[str, type[Addition]] = {"low_rank": LoRA, "labels": NewLabels}
+ADDITIONS: dict[str, type[Addition]] = {"low_rank": LoRA, "labels": NewLabels, "control": MapControl}
 """Additions by kind, in the order in which several are put on."""
 
 

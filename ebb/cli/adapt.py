@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from ebb.cli.output import echo, shown
-from ebb.errors import UsageError
-from ebb.recipe.groups import LowRankRecipe
+from ebb.errors import UsageError, nearest
+from ebb.recipe.groups import ControlRecipe, LowRankRecipe
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.terminal import command
 
@@ -31,8 +31,12 @@ class Adapt:
     """where to keep the new run; without it RUN-DATA"""
     label: str | None = None
     """what pictures without a label are: a label of the run, or a new one; without it the name of the data"""
-    form: Literal["lora", "dora"] = "lora"
-    """of the change of each layer: lora; or dora, which has a length for each output besides"""
+    control: str | None = None
+    """make it follow a map in place of changing its weights: edges, soft_edges, palette, low_resolution, mask or grey,
+    as found in the pictures themselves, or a field of metadata.jsonl that names a picture beside each"""
+    form: str | None = None
+    """of the change of each layer: lora, or dora, which has a length for each output besides; of a control: controlnet,
+    a copy of the encoder, or two_way, a narrow one; without it the first of these"""
     rank: int | None = None
     """rank of the change of every layer; without it layers and rank are chosen by the gradient of a first batch"""
     prior: int | None = None
@@ -64,13 +68,36 @@ class Adapt:
 
         asked = AdapterRecipe(
             adapts=str(self.base), label=self.label, prior=self.prior, budget=self.budget, steps=self.steps,
-            batch=self.batch, seed=self.seed, addition=LowRankRecipe(form=self.form, rank=self.rank),
+            batch=self.batch, seed=self.seed, addition=self.addition(),
         )  # fmt: skip
         if self.lr is not None:
             asked = asked.model_copy(update={"optimiser": asked.optimiser.model_copy(update={"lr": self.lr})})
         place, longer = self.run or beside_base(self.base, self.data), self.extend
+        if self.run is None and (control := asked.control()) is not None:
+            place = self.base.with_name(f"{self.base.name}-{control.name}")
         work = train(self.data, asked, run=place, fresh=self.fresh, began=began, extend=longer)
         folder = shown(work, console, self.json)
         echo(console, f"report   {folder / 'report.html'}")
         echo(console, f"sample   {command('sample', self.base, '--adapter', folder, '--out', 'samples.png')}")
         echo(console, f"measure  {command('evaluate', folder)}")
+
+    def addition(self) -> LowRankRecipe | ControlRecipe:
+        """What is put on the run."""
+        if self.control is None:
+            if self.form not in (None, "lora", "dora"):
+                raise UsageError(f"a change of weights is lora or dora, got {self.form}", "or name a --control")
+            return LowRankRecipe(form="dora" if self.form == "dora" else "lora", rank=self.rank)
+        if self.rank is not None:
+            raise UsageError("--rank is of a change of weights, and --control is none", "leave one of them out")
+        from ebb.data.extractors import EXTRACTORS
+        from ebb.data.tables import METADATA
+
+        form, name = self.form or "controlnet", self.control.partition("(")[0]
+        if name in EXTRACTORS:
+            return ControlRecipe(form=form, extractor=self.control)
+        if not Path(self.data).exists() or (Path(self.data).is_dir() and not [*Path(self.data).rglob(METADATA)]):
+            raise UsageError(
+                f"there is no extractor {name!r}, and {self.data} has no {METADATA} whose field it could be",
+                nearest(name, EXTRACTORS),
+            )
+        return ControlRecipe(form=form, field=self.control)

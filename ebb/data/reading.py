@@ -17,12 +17,15 @@ from ebb.data import windows
 from ebb.data.columns import Roles, roles
 from ebb.data.dataset import DataNote, Dataset, Summary
 from ebb.data.delimited import number
+from ebb.data.extractors import extracted
 from ebb.data.held_out import LEAST, held_back
 from ebb.data.metadata import Fields
+from ebb.data.pictures import Pictures
 from ebb.data.scan import scanned
 from ebb.data.series import Heading, Scale, Series, Vectors
 from ebb.data.sources import named
 from ebb.data.splits import Scan
+from ebb.data.tables import METADATA
 from ebb.data.tabular import Stored, tabled
 from ebb.errors import DataError, UsageError
 from ebb.recipe.recipe import Recipe
@@ -47,13 +50,31 @@ def as_asked(
         if where == "shapes" and how.sides and len({*how.sides}) > 1:
             raise UsageError("the scenes of shapes are square, and a crop would cut things off", "try --data.size 32")
         scan = Scan(where, cache) if progress is None else Scan(where, cache, progress)
-        fields = Fields(recipe.metadata(), recipe.beside)
-        return scanned(scan, how.sides, how.channels, fields, hold_back=hold_back)
+        fields = Fields(recipe.metadata(), recipe.fields_beside())
+        dataset = scanned(scan, how.sides, how.channels, fields, hold_back=hold_back)
+        return with_maps(dataset, recipe.extracted())
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
-    pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside or None}
+    pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.fields_beside() or None}
+    pictured |= {"control": recipe.extracted() or None}
     if given := [name for name, value in pictured.items() if value is not None]:
         raise UsageError(f"--{given[0]} is of pictures, and {where} is a table", f"leave --{given[0]} out")
     return from_table(where, stored, window=how.window, hold_back=hold_back)
+
+
+def with_maps(dataset: Dataset, extractors: Sequence[str]) -> Dataset:
+    """Pictures with what extractors find in each beside it, by the name of the extractor; also those held out.
+
+    Raises UsageError for an extractor that there is not, and where a picture beside has its name.
+    """
+    for extractor in extractors:
+        name, found = extractor.partition("(")[0], extracted(extractor, dataset.rows)
+        if name in dataset.metadata.beside:
+            raise UsageError(f"{name} is a field of {METADATA} too", "call the field otherwise")
+        maps = Pictures(found, np.arange(len(found)))
+        metadata = replace(dataset.metadata, beside={**dataset.metadata.beside, name: maps})
+        unseen = None if dataset.held_out is None else with_maps(dataset.held_out, (extractor,))
+        dataset = replace(dataset, metadata=metadata, held_out=unseen)
+    return dataset
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,8 @@ FEW_NUMBERS = OptimiserRecipe(kind="adamw", lr=4e-3)
 
 def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
     """The same of what is put on a finished model."""
+    if asked.control() is not None:
+        return controlling(asked, facts)
     how = asked.optimiser
     chosen: dict[str, Any] = {
         "prior": LEARNT_BESIDES if asked.prior is None else asked.prior,
@@ -28,6 +30,15 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
     recipe, reasons = complete(asked.model_copy(update=chosen), facts)
     before = flat(asked.model_dump())
     return recipe, reasons | {name: why for name, why in ADAPTING.items() if before[name] is None}
+
+
+def controlling(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
+    """The same of a control, which is as large as half a network and trained as one."""
+    prior = 0 if asked.prior is None else asked.prior
+    recipe, reasons = complete(asked.model_copy(update={"prior": prior}), facts)
+    return recipe, reasons | (
+        {"prior": "a control changes nothing where no hint is given"} if asked.prior is None else {}
+    )
 
 
 ADAPTING = {

@@ -216,6 +216,26 @@ class LowRankRecipe(Group):
     """names of the layers that are changed, * as in file names; none: all, or, with the rank, chosen"""
 
 
+class ControlRecipe(Group):
+    """A module beside the network that makes it follow maps, such as edges."""
+
+    kind: Literal["control"] = "control"
+    """what is put on a finished model: control, a module by which it follows maps"""
+    form: str = "controlnet"
+    """controlnet, a copy of the network's encoder; or two_way, a narrow one that listens at every block; with fields,
+    as in two_way(share=0.5)"""
+    extractor: str | None = None
+    """what is found in the pictures themselves: edges, soft_edges, palette, low_resolution, mask or grey, with fields,
+    as in edges(high=0.3)"""
+    field: str | None = None
+    """or the field of metadata.jsonl that names a picture beside each"""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return (self.field or self.extractor or "").partition("(")[0]
+
+
 class OptimiserRecipe(Group):
     """The optimiser and its learning rate."""
 

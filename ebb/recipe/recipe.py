@@ -14,6 +14,7 @@ from pydantic import Discriminator, Tag, field_validator, model_validator
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import (
+    ControlRecipe,
     DataRecipe,
     DiTRecipe,
     Group,
@@ -126,6 +127,14 @@ class Recipe(Group):
 
     def metadata(self) -> tuple[str, ...]:
         """The fields of metadata.jsonl whose numbers are read with the data."""
+        return ()
+
+    def fields_beside(self) -> tuple[str, ...]:
+        """The fields of metadata.jsonl that name pictures which are read with the data."""
+        return self.beside
+
+    def extracted(self) -> tuple[str, ...]:
+        """What is found in the pictures themselves (`ebb.data.extractors`), and stands beside them."""
         return ()
 
     def captioned(self) -> bool:
@@ -275,13 +284,30 @@ class AdapterRecipe(DenoiserRecipe):
     kind: Literal["adapter"] = "adapter"
     adapts: str | None = None
     """run of the diffusion model that it is put on, whose weights stay as they are"""
-    addition: LowRankRecipe = LowRankRecipe()
+    addition: Annotated[
+        Annotated[LowRankRecipe, Tag("low_rank")] | Annotated[ControlRecipe, Tag("control")],
+        Discriminator(kind_or("low_rank")),
+    ] = LowRankRecipe()
     condition_dropout: float = 0.0
     label: str | None = None
     """what pictures without a label are; a new label is added to the model's own; None: the name of the data"""
     prior: int | None = None
     """samples of the model itself that are learnt besides, a half of every batch, so that the rest stays as it is;
     None: 512"""
+
+    def control(self) -> ControlRecipe | None:
+        """The map that it makes its base follow, if that is what is put on it."""
+        return self.addition if isinstance(self.addition, ControlRecipe) else None
+
+    def fields_beside(self) -> tuple[str, ...]:
+        """What its base hears, and what it is controlled by."""
+        field = None if (control := self.control()) is None else control.field
+        return self.beside if field is None else (*self.beside, field)
+
+    def extracted(self) -> tuple[str, ...]:
+        """What it is controlled by."""
+        extractor = None if (control := self.control()) is None else control.extractor
+        return () if extractor is None else (extractor,)
 
     def taught_by(self) -> dict[str, str | None]:
         """`adapts`."""

@@ -14,7 +14,7 @@ from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples
 from ebb.data.pictures import batches
 from ebb.data.sources import named
-from ebb.encode.conditioner import Conditioner, Values, part
+from ebb.encode.conditioner import Conditioner, Values, following, part
 from ebb.encode.labels import Labels
 from ebb.errors import UsageError
 from ebb.events import Work
@@ -53,7 +53,12 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     agreed(system, dataset, run)
     given = given_of(recipe, dataset, system)
     conditioner, new = widened(system.conditioner, given)
-    besides = {"labels": {"count": len(new)}} if new else {}
+    besides: dict[str, dict[str, Any]] = {"labels": {"count": len(new)}} if new else {}
+    if (control := recipe.control()) is not None:
+        factor = 1 if system.space is None else system.space.autoencoder.factor
+        conditioner = following(conditioner, dataset, control.name, control.extractor, factor)
+        channels = conditioner.ports[control.name].beside
+        besides["control"] = {"control": control.name, "channels": channels, "form": control.form}
     base = Base(system.model, Origin.of(str(run), "base", locate(run)), besides)
     x0 = seen_by(system, dataset)
     examples = Examples(x0, unit=unit_of(system), **conditions_of(conditioner, given, len(dataset.rows)))
@@ -91,7 +96,8 @@ def given_of(recipe: AdapterRecipe, dataset: Dataset, system: System) -> Values:
         raise UsageError("this model hears no labels, so none can be added", "leave --label out")
     if "label" not in given and system.labels.names:
         given["label"] = [recipe.label or dataset.summary.name] * len(dataset.rows)
-    return {name: values for name, values in given.items() if name in system.conditioner.conditions}
+    heard = {*system.conditioner.conditions} | ({control.name} if (control := recipe.control()) else set())
+    return {name: values for name, values in given.items() if name in heard}
 
 
 def widened(conditioner: Conditioner, given: Values) -> tuple[Conditioner, list[str]]:

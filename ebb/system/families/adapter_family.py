@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from ebb.adapt.adapter import layers
 from ebb.adapt.addition import Adapted, Addition, Together, innermost, sharing
 from ebb.adapt.additions import ADDITIONS, together
+from ebb.adapt.controlled import CONTROLS
 from ebb.adapt.low_rank import once
+from ebb.data.extractors import EXTRACTORS
 from ebb.data.loader import Loader
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError
 from ebb.guide.cfg import Guide
 from ebb.process.denoiser import Cond, NetworkDenoiser
 from ebb.recipe.few_numbers import adapting
+from ebb.recipe.names import parse
 from ebb.recipe.recipe import AdapterRecipe, Sampling, resolved
 from ebb.recipe.starting import Facts
 from ebb.sample.noise import Noise
@@ -123,6 +126,12 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
         super().named(recipe)
         if recipe.adapts is None:
             raise UsageError("an adapter is put on a finished run", "ebb adapt RUN DATA, or --adapts RUN")
+        if (control := recipe.control()) is not None:
+            parse(control.form, CONTROLS, "form of control")
+            if (control.extractor is None) == (control.field is None):
+                raise UsageError("a control has an extractor, or a field of metadata.jsonl", "such as --control edges")
+            if control.extractor is not None:
+                parse(control.extractor, EXTRACTORS, "extractor")
         if recipe.engine == "compiled":
             raise UsageError("an adapter is trained without a compiler", "leave --engine out")
 
@@ -136,20 +145,26 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
         """What of the addition's settings is chosen by the gradient of a first batch."""
         base, kind = base_of(data), recipe.addition.kind
         asked = recipe.addition.model_dump(exclude={"kind"})
-        found, why = ADDITIONS[kind].suited(base.denoiser, asked, first_gradients(recipe, data, device))
+        found, why = ADDITIONS[kind].suited(base.denoiser, asked, lambda: first_gradients(recipe, data, device))
         addition = recipe.addition.model_copy(update=dict(found))
         return recipe.model_copy(update={"addition": addition}), {f"addition.{n}": w for n, w in why.items()}
 
     def build(self, recipe: AdapterRecipe, data: Prepared, device: torch.device) -> Trainable:
         """The base with the addition, of which that alone is trained."""
-        base = base_of(data)
-        trained = adapted(base, {recipe.addition.kind: recipe.addition.model_dump(exclude={"kind"})}, device)
+        base, addition = base_of(data), recipe.addition
+        own: dict[str, dict[str, Any]] = {}
+        if addition.kind not in base.besides:
+            own[addition.kind] = addition.model_dump(exclude={"kind"})
+        trained = adapted(base, own, device)
 
         def made(trained: Adapted) -> AdaptedModel:
             model = DiffusionModel(trained.denoiser, data.space, base.model.family)
             return AdaptedModel(model, trained.addition, base.origin)
 
-        return assembled(recipe, data, trained, denoising_of(recipe), made)
+        parts = assembled(recipe, data, trained, denoising_of(recipe), made)
+        if (control := recipe.control()) is None or parts.validation is None:
+            return parts
+        return replace(parts, validation=replace(parts.validation, hints=(control.name,)))
 
     def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> DiffusionModel:
         """Nothing: an adapter is loaded with its base (`ebb.system.system.load`)."""
