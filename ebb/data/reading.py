@@ -41,8 +41,27 @@ NEIGHBOURS, CORRELATED = 8, 0.5
 def as_asked(
     where: str, recipe: Recipe, cache: Path | None = None, *, progress: Progress | None = None, hold_back: bool = True
 ) -> Dataset:
-    """The data at a place as a recipe asks for it: a table (`ebb.data.tabular.tabled`), or pictures
-    (`ebb.data.scan.read`, whose errors it raises). UsageError for an option that is of the other kind of data."""
+    """The data at a place as a recipe asks for it (`read_as`); what has no labels is called as the recipe says, if it
+    does. Raises UsageError where it says so of data that has labels."""
+    dataset = read_as(where, recipe, cache, progress=progress, hold_back=hold_back)
+    label = recipe.called(dataset.summary.name, dataset.labels is not None)
+    if label is None:
+        return dataset
+    held_out = None if dataset.held_out is None else called(dataset.held_out, label)
+    return replace(called(dataset, label), held_out=held_out)
+
+
+def called(dataset: Dataset, label: str) -> Dataset:
+    """Examples that all have one label."""
+    return replace(dataset, labels=np.zeros(len(dataset.rows), np.int64), names=(label,))
+
+
+def read_as(
+    where: str, recipe: Recipe, cache: Path | None = None, *, progress: Progress | None = None, hold_back: bool = True
+) -> Dataset:
+    """The examples at a place as a recipe asks for them, with the labels that they have: a table
+    (`ebb.data.tabular.tabled`), or pictures (`ebb.data.scan.read`, whose errors it raises). UsageError for an option
+    that is of the other kind of data."""
     how, stored = recipe.data, tabled(where)
     if stored is None:
         if how.window is not None:

@@ -137,9 +137,7 @@ class Conditioner:
         return cls({name: CONDITIONS[one["kind"]].from_json(one) for name, one in found.items()})
 
 
-def following(
-    conditioner: Conditioner, dataset: Dataset, name: str, extractor: str | None, factor: int
-) -> Conditioner:
+def following(conditioner: Conditioner, dataset: Dataset, name: str, extractor: str | None, factor: int) -> Conditioner:
     """What a model can be asked for that is controlled by the maps `name` of the data; UsageError where it hears such
     itself."""
     if name in conditioner.conditions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ebb.errors import UsageError
 from ebb.recipe.groups import OptimiserRecipe
 from ebb.recipe.recipe import AdapterRecipe, flat
 from ebb.recipe.starting import Facts, complete
@@ -34,11 +35,9 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
 
 def controlling(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
     """The same of a control, which is as large as half a network and trained as one."""
-    prior = 0 if asked.prior is None else asked.prior
-    recipe, reasons = complete(asked.model_copy(update={"prior": prior}), facts)
-    return recipe, reasons | (
-        {"prior": "a control changes nothing where no hint is given"} if asked.prior is None else {}
-    )
+    if asked.prior:
+        raise UsageError("a control changes nothing where no hint is given, so nothing is learnt besides", "--prior 0")
+    return complete(asked.model_copy(update={"prior": 0}), facts)
 
 
 ADAPTING = {

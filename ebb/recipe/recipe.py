@@ -137,6 +137,10 @@ class Recipe(Group):
         """What is found in the pictures themselves (`ebb.data.extractors`), and stands beside them."""
         return ()
 
+    def called(self, name: str, labelled: bool) -> str | None:
+        """The label of data of this name that has none, where it is to have one."""
+        return None
+
     def captioned(self) -> bool:
         """Whether captions matter."""
         return False
@@ -308,6 +312,13 @@ class AdapterRecipe(DenoiserRecipe):
         """What it is controlled by."""
         extractor = None if (control := self.control()) is None else control.extractor
         return () if extractor is None else (extractor,)
+
+    def called(self, name: str, labelled: bool) -> str | None:
+        """`label`, or, unless it is a control, the name of the data; UsageError for a label of data that is
+        `labelled`."""
+        if labelled and self.label is not None:
+            raise UsageError("this data has labels of its own", "leave --label out")
+        return None if labelled else self.label or (name if self.control() is None else None)
 
     def taught_by(self) -> dict[str, str | None]:
         """`adapts`."""

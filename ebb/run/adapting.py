@@ -13,6 +13,8 @@ from torch import Tensor
 from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples
 from ebb.data.pictures import batches
+from ebb.data.series import Series, Vectors
+from ebb.data.series import agreed as columns_agreed
 from ebb.data.sources import named
 from ebb.encode.conditioner import Conditioner, Values, following, part
 from ebb.encode.labels import Labels
@@ -50,23 +52,30 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     """
     run = Path(resolved(recipe.adapts))
     system = load(run, device=device)
+    if recipe.label is not None and not system.labels.names:
+        raise UsageError(f"{run} hears no labels, so none can be added", "leave --label out")
     agreed(system, dataset, run)
-    given = given_of(recipe, dataset, system)
-    conditioner, new = widened(system.conditioner, given)
-    besides: dict[str, dict[str, Any]] = {"labels": {"count": len(new)}} if new else {}
+    summary = replace(dataset.summary, shape=system.shape)
+    dataset = replace(dataset, modality=system.modality, summary=summary)  # a table in the scale of the base's
+    hears = system.conditioner
+    besides: dict[str, dict[str, Any]] = {}
     if (control := recipe.control()) is not None:
         factor = 1 if system.space is None else system.space.autoencoder.factor
-        conditioner = following(conditioner, dataset, control.name, control.extractor, factor)
-        channels = conditioner.ports[control.name].beside
+        hears = following(hears, dataset, control.name, control.extractor, factor)
+        channels = hears.ports[control.name].beside
         besides["control"] = {"control": control.name, "channels": channels, "form": control.form}
+    given = given_of(dataset, hears)
+    conditioner, new = widened(hears, given)
+    if new:
+        besides["labels"] = {"count": len(new)}
     base = Base(system.model, Origin.of(str(run), "base", locate(run)), besides)
     x0 = seen_by(system, dataset)
     examples = Examples(x0, unit=unit_of(system), **conditions_of(conditioner, given, len(dataset.rows)))
     unseen = None
     if dataset.held_out is not None:
-        its = given_of(recipe, dataset.held_out, system)
+        its = given_of(dataset.held_out, hears)
         unseen = replace(
-            Examples(dataset.held_out.rows, unit=dataset.modality.unit),
+            Examples(dataset.held_out.rows, unit=system.modality.unit),
             **conditions_of(conditioner, its, len(dataset.held_out.rows)),
         )
     if recipe.prior:
@@ -77,27 +86,22 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
 
 
 def agreed(system: System, dataset: Dataset, run: Path) -> None:
-    """Raise UsageError for examples that the model of a run does not make."""
+    """Raise UsageError for examples that the model of a run does not make, DataError for other columns of a table."""
     shape, things = dataset.summary.shape, dataset.modality.things
-    if type(dataset.modality) is not type(system.modality) or shape != system.shape:
+    one, other = system.modality, dataset.modality
+    if isinstance(one, Vectors | Series) and type(one) is type(other):
+        columns_agreed(one.scale.names, other.scale.names, dataset.summary.name)  # type: ignore[attr-defined]
+    elif type(one) is not type(other) or shape != system.shape:
         raise UsageError(
-            f"{run} makes {system.modality.things} of {sides(system.shape[1:])}, channels: {system.shape[0]}, and these"
+            f"{run} makes {one.things} of {sides(system.shape[1:])}, channels: {system.shape[0]}, and these"
             f" are {things} of {sides(shape[1:])}, channels: {shape[0]}",
             "take data of the same kind, or another run",
         )
 
 
-def given_of(recipe: AdapterRecipe, dataset: Dataset, system: System) -> Values:
-    """What is said of the examples, as far as the base hears it; of a base with labels every example has one."""
-    given = dict(values_of(dataset))
-    if recipe.label is not None and dataset.labels is not None:
-        raise UsageError(f"these {dataset.modality.things} have labels of their own", "leave --label out")
-    if recipe.label is not None and not system.labels.names:
-        raise UsageError("this model hears no labels, so none can be added", "leave --label out")
-    if "label" not in given and system.labels.names:
-        given["label"] = [recipe.label or dataset.summary.name] * len(dataset.rows)
-    heard = {*system.conditioner.conditions} | ({control.name} if (control := recipe.control()) else set())
-    return {name: values for name, values in given.items() if name in heard}
+def given_of(dataset: Dataset, hears: Conditioner) -> Values:
+    """What is said of the examples, as far as it is heard."""
+    return {name: values for name, values in values_of(dataset).items() if name in hears.conditions}
 
 
 def widened(conditioner: Conditioner, given: Values) -> tuple[Conditioner, list[str]]:

@@ -49,8 +49,8 @@ def conditions_of(
 
 
 def labels_of(system: System, given: Values, dataset: Dataset) -> NDArray[np.int64] | None:
-    """The labels that are asked for; None where the model hears none, or the data has none to compare with."""
+    """The labels that are asked for, as the data numbers them; None where the model hears none, or the data has none to
+    compare with."""
     if dataset.labels is None or not system.labels.names:
         return None
-    labels: NDArray[np.int64] = system.labels(given["label"]).numpy()
-    return labels
+    return np.array([dataset.names.index(name) for name in given["label"]], np.int64)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from ebb.errors import UsageError
+from ebb.errors import DataError, UsageError
 from ebb.events import Update, finished
 from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import AdapterRecipe, AutoencoderRecipe, DiffusionRecipe
@@ -47,7 +47,7 @@ def home(tmp_path_factory):
     for name, seed in (("base", 0), ("other", 1)):
         asked = DiffusionRecipe(network=NETWORK, sample={"steps": 2}, seed=seed, **SMALL)
         finished(train(root / "data.npz", asked, run=root / name))
-    pictures(root / "sevens", 6, 1)
+    pictures(root / "sevens", 24, 1)
     pictures(root / "eights", 6, 2)
     adapted(root)
     adapted(root, "eights", addition={"rank": 2})
@@ -143,6 +143,7 @@ def test_a_picture_says_what_was_on_and_is_made_again(home, capsys, monkeypatch)
     assert ebb("sample", "--from", "a.png", "--out", "b.png") == 0
     assert (home / "a.png").read_bytes() == (home / "b.png").read_bytes()
     assert ebb("sample", "base-sevens", "--n", 1, "--out", "c.png") == 0
+    assert ebb("evaluate", "base-sevens", "--n", 12, "--likelihood", 0) == 0
 
 
 def test_the_verb(home, capsys, monkeypatch):
@@ -176,3 +177,54 @@ def test_an_adapter_of_an_autoencoder_is_refused(home):
         adapted(home, base="codec")
     with pytest.raises(UsageError, match="was made for"):
         load(codec, adapters=[home / "base-sevens"])
+
+
+CLUSTERS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "top": (0.0, 2.0)}
+SPREAD = 0.15
+
+
+def cluster(name, count, seed):
+    """Points around a known place."""
+    return np.random.default_rng(seed).normal(CLUSTERS[name], SPREAD, (count, 2))
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory):
+    """A model of two clusters with labels, and rows of a third without."""
+    root = tmp_path_factory.mktemp("plane")
+    rows = [f"{x},{y},{name}" for name in ("left", "right") for x, y in cluster(name, 300, len(name))]
+    (root / "plane.csv").write_text("\n".join(["x,y,side", *rows]))
+    (root / "top.csv").write_text("\n".join(["x,y", *(f"{x},{y}" for x, y in cluster("top", 50, 9))]))
+    network = {"kind": "mlp", "width": 64, "depth": 2}
+    asked = DiffusionRecipe(network=network, steps=400, batch=128, precision="fp32", sheets=1)
+    finished(train(root / "plane.csv", asked, run=root / "base"))
+    return root
+
+
+def apart(system, name):
+    """How far the mean of samples of a label is from where it was drawn around, in its deviations."""
+    made = system.modality.stored(system.sample(200, label=name, seed=5))
+    return np.linalg.norm(made.mean(0) - CLUSTERS[name]) / SPREAD
+
+
+def test_a_third_cluster_is_learnt_and_the_two_others_stay_where_they_are(plane):
+    """Known places: with samples of the base besides, all three; without them the others follow."""
+    found = {}
+    for prior in (128, 0):
+        asked = AdapterRecipe(
+            adapts=str(plane / "base"), steps=200, prior=prior, precision="fp32", sheets=1, addition={"rank": 4}
+        )
+        found[prior] = load(finished(train(plane / "top.csv", asked, run=plane / f"top-{prior}")))
+    system = found[128]
+    assert system.labels.names == ("left", "right", "top")
+    assert apart(system, "top") < 1
+    stays = [max(apart(each, name) for name in ("left", "right")) for each in found.values()]
+    assert stays[0] < 0.7
+    assert stays[0] < stays[1] / 2, "what nobody rehearses is forgotten"
+
+
+def test_rows_of_another_table_are_refused(plane):
+    (plane / "other.csv").write_text("\n".join(["x,z", *(f"{x},{y}" for x, y in cluster("top", 20, 1))]))
+    asked = AdapterRecipe(adapts=str(plane / "base"), **SMALL)
+    with pytest.raises(DataError, match="has no column 'y'"):
+        finished(train(plane / "other.csv", asked, run=plane / "other"))
