@@ -352,7 +352,7 @@ RECIPES: dict[str, type[Recipe]] = {
 
 FIRST = "diffusion"
 
-KINDS = {"kind": FIRST, "network.kind": "unet", "autoencoding.kind": "kl"}
+KINDS = {"kind": FIRST, "network.kind": "unet", "autoencoding.kind": "kl", "addition.kind": "low_rank"}
 """What each idea with several members is where nothing is said."""
 
 
