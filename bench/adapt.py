@@ -29,11 +29,12 @@ from ebb.judge.features import ImageClassifier, train_classifier, vote
 from ebb.networks.dit import DiT
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import NetworkDenoiser
+from ebb.recipe.few_numbers import PIECES
 from ebb.recipe.recipe import AdapterRecipe, DiffusionRecipe
 from ebb.run.train import train
 from ebb.system.system import System, load
 from ebb.train.ema import EMA
-from ebb.train.loop import Training, updates
+from ebb.train.loop import Descent, Training, updates
 from ebb.train.muon import muon
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.optimiser import adamw
@@ -128,11 +129,13 @@ def peak(which: str, adapting: bool) -> tuple[float, float]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     optimizer = adamw(model, 1e-4) if adapting else muon(model, 1e-4)
 
+    pieces = PIECES if adapting else 1
+
     def batch(number: int) -> Batch:
-        return Batch(torch.randn(count, *shape), {})
+        return Batch(torch.randn(count // pieces, *shape), {})
 
     training = Training(model, optimizer, EMA(model))
-    for _ in updates(training, Denoising(), batch, steps=3):
+    for _ in updates(training, Denoising(), batch, Descent(accumulate=pieces), steps=3):
         pass
     weights = sum(p.numel() * 4 for p in denoiser.parameters()) / 1e6
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3, weights

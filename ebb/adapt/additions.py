@@ -9,10 +9,16 @@ from ebb.adapt.addition import Addition, Together
 from ebb.adapt.control import MapControl
 from ebb.adapt.lora import LoRA
 from ebb.adapt.new_labels import NewLabels
+from ebb.adapt.new_shares import NewShares
 from ebb.errors import DamagedError
 from ebb.process.denoiser import NetworkDenoiser
 
-ADDITIONS: dict[str, type[Addition]] = {"low_rank": LoRA, "labels": NewLabels, "control": MapControl}
+ADDITIONS: dict[str, type[Addition]] = {
+    "low_rank": LoRA,
+    "labels": NewLabels,
+    "shares": NewShares,
+    "control": MapControl,
+}
 """Additions by kind, in the order in which several are put on."""
 
 

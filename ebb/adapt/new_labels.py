@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ebb.adapt.addition import Addition, innermost
+from ebb.adapt.addition import Addition
+from ebb.adapt.new_shares import embedder_of
 from ebb.errors import UsageError
-from ebb.networks.embedder import Embedder
 from ebb.networks.ports import ClassEmbedding
 from ebb.process.denoiser import NetworkDenoiser
 
@@ -67,9 +67,9 @@ class NewLabels(Addition):
 
 def table_of(denoiser: NetworkDenoiser) -> nn.Embedding:
     """The table of a network's labels; UsageError for one that hears none."""
-    for part in innermost(denoiser.network).modules():
-        if isinstance(part, Embedder) and "label" in part.others:
-            layer = part.layers[list(part.others).index("label")]
-            if isinstance(layer, ClassEmbedding):
-                return layer.table
+    embedder = embedder_of(denoiser)
+    if "label" in embedder.others:
+        layer = embedder.layers[list(embedder.others).index("label")]
+        if isinstance(layer, ClassEmbedding):
+            return layer.table
     raise UsageError("this model hears no labels, so none can be added", "leave --label out")

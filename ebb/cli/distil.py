@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -24,6 +24,10 @@ class Distil:
     """the run of a diffusion model; all other options are those of: ebb train DATA --kind few_step --teacher RUN"""
     run: Path | None = None
     """where to keep the new run; without it RUN-few"""
+    into: Annotated[Literal["model", "lora", "dora"], tyro.conf.arg(name="as")] = "model"
+    """model: a network of its own; lora or dora: an adapter of the run, for ebb sample RUN --adapter"""
+    rank: int | None = None
+    """lora, dora: rank of the change of every layer; without it 16"""
     method: str | None = None
     """consistency, mean_flow, lagrangian, self_distil, shortcut, progressive, …: docs/few.md"""
     budget: str | None = None
@@ -53,11 +57,11 @@ class Distil:
 
         asked = FewStepRecipe(
             teacher=str(self.teacher), method=self.method, budget=self.budget, steps=self.steps, batch=self.batch,
-            seed=self.seed,
+            seed=self.seed, adapter=None if self.into == "model" else self.into, rank=self.rank,
         )  # fmt: skip
         data, whole = asked_of(self.teacher, asked, self.data)
         asked = whole if self.extend is None else asked
-        place, longer = self.run or beside(self.teacher), self.extend
+        place, longer = self.run or beside(self.teacher, self.into), self.extend
         work = train(data, asked, run=place, fresh=self.fresh, began=began, extend=longer)
         folder = shown(work, console, self.json)
         echo(console, f"report   {folder / 'report.html'}")

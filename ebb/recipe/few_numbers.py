@@ -16,21 +16,28 @@ FEW_NUMBERS = OptimiserRecipe(kind="adamw", lr=4e-3)
 """How what is put on a finished model is trained: few numbers move farther than all of them would."""
 
 
+PIECE, PIECES = 16, 4
+"""Examples of a piece of a batch, and its pieces: what is kept for a gradient is that of one piece at a time."""
+
+
 def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
     """The same of what is put on a finished model."""
     if asked.control() is not None:
         return controlling(asked, facts)
     how = asked.optimiser
-    chosen: dict[str, Any] = {
+    optimiser: dict[str, Any] = {
+        name: getattr(FEW_NUMBERS, name) for name in ("kind", "lr") if getattr(how, name) is None
+    }
+    if asked.batch is None and how.accumulate == 1:
+        optimiser["accumulate"] = PIECES
+    chosen = {
         "prior": LEARNT_BESIDES if asked.prior is None else asked.prior,
-        "batch": asked.batch or 64,
-        "optimiser": how.model_copy(
-            update={name: getattr(FEW_NUMBERS, name) for name in ("kind", "lr") if getattr(how, name) is None}
-        ),
+        "batch": asked.batch or PIECE,
+        "optimiser": how.model_copy(update=optimiser),
     }
     recipe, reasons = complete(asked.model_copy(update=chosen), facts)
-    before = flat(asked.model_dump())
-    return recipe, reasons | {name: why for name, why in ADAPTING.items() if before[name] is None}
+    before, after = flat(asked.model_dump()), flat(recipe.model_dump())
+    return recipe, reasons | {name: why for name, why in ADAPTING.items() if before[name] != after[name]}
 
 
 def controlling(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
@@ -43,6 +50,7 @@ def controlling(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict
 ADAPTING = {
     "prior": "so that what the model knows stays as it is",
     "batch": "half of it what is taught, half the model's own samples",
+    "optimiser.accumulate": "in pieces, for what is kept for the gradient of one takes a quarter of the memory",
     "optimiser.kind": "few numbers, as adapters are trained",
     "optimiser.lr": "few numbers, which move farther than all of them would",
 }

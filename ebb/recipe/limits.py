@@ -37,6 +37,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "network.attention": (0, 16),
     "network.cross": (0, 16),
     "addition.rank": (1, 4096),
+    "rank": (1, 4096),
     "prior": (0, 1e6),
     "optimiser.lr": (1e-9, 10),
     "optimiser.warmup": (0, 1e9),

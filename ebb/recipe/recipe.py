@@ -264,6 +264,10 @@ class FewStepRecipe(DenoiserRecipe):
     guidances: tuple[float, float] | None = None
     """lowest and highest guidance scale that the model is told in place of two evaluations; None: 1 and 3 of labels"""
     sample: Sampling = FEW
+    adapter: Literal["lora", "dora"] | None = None
+    """train a change of this form alone, put on the frozen teacher; None: a network of its own"""
+    rank: int | None = None
+    """of that change of each layer; None: 16"""
 
     @model_validator(mode="after")
     def rising(self) -> FewStepRecipe:
@@ -275,6 +279,15 @@ class FewStepRecipe(DenoiserRecipe):
             raise UsageError(f"guidances are two scales that rise, from 1 on, got {low:g} {high:g}", "--guidances 1 3")
         if self.teacher is None:
             raise UsageError("guidance is learned from a teacher", "add --teacher RUN, or leave --guidances out")
+        return self
+
+    @model_validator(mode="after")
+    def on_a_teacher(self) -> FewStepRecipe:
+        """Refuse an adapter of nothing."""
+        if self.adapter is not None and self.teacher is None:
+            raise UsageError("an adapter of few steps is put on its teacher", "ebb distil RUN --as lora")
+        if self.rank is not None and self.adapter is None:
+            raise UsageError("a rank is of an adapter, and this is a network of its own", "ebb distil RUN --as lora")
         return self
 
     def taught_by(self) -> dict[str, str | None]:

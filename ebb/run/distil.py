@@ -13,9 +13,9 @@ SHARE = 0.2
 """The budget of distilling as a share of the teacher's."""
 
 
-def beside(run: Path) -> Path:
-    """The folder of the few-step model of a run: RUN-few."""
-    return run.with_name(f"{run.name}-few")
+def beside(run: Path, into: str = "model") -> Path:
+    """The folder of the few-step model of a run: RUN-few, or of an adapter of it RUN-few-lora."""
+    return run.with_name(f"{run.name}-few" + ("" if into == "model" else f"-{into}"))
 
 
 def asked_of(run: Path, asked: FewStepRecipe, data: str | None = None) -> tuple[str, FewStepRecipe]:

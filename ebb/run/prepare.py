@@ -31,9 +31,9 @@ from ebb.run.reflow import pairs_of
 from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
 from ebb.system.families.families import FAMILIES
-from ebb.system.families.family import Prepared, Workshop
+from ebb.system.families.family import Base, Prepared, Workshop
 from ebb.system.requests import conditions_of, values_of
-from ebb.system.system import System, load, locate
+from ebb.system.system import load, locate
 from ebb.terminal import command
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def prepared(
         system, pairs = yield from pairs_of(recipe, dataset, device, cache)
         learnt = system.denoiser.state_dict()
         return Prepared(dataset, system.conditioner, pairs, None, system.space, weights=learnt)
-    teacher = teacher_of(recipe, dataset, device) if isinstance(recipe, FewStepRecipe) and recipe.teacher else None
+    base = teacher_of(recipe, dataset, device) if isinstance(recipe, FewStepRecipe) and recipe.teacher else None
     text, latents = text_of(recipe.text, dataset, device), None
     if recipe.autoencoder is not None:
         latents = yield from latents_of(recipe, dataset, device, cache)
@@ -88,20 +88,20 @@ def prepared(
 
     examples = yield from of(dataset, "train")
     unseen = None if dataset.held_out is None else (yield from of(dataset.held_out, "held-out"))
-    weights = None if teacher is None else teacher.denoiser.state_dict()
+    weights = None if base is None else base.denoiser.state_dict()
     if latents is None:
-        return Prepared(dataset, conditioner, examples, unseen, weights=weights)
+        return Prepared(dataset, conditioner, examples, unseen, weights=weights, base=base)
     space, kept = latents
     examples = replace(examples, x0=kept["x0"], mirrored=kept.get("mirrored"), unit=space.unit)
-    return Prepared(dataset, conditioner, examples, unseen, space, weights=weights)
+    return Prepared(dataset, conditioner, examples, unseen, space, weights=weights, base=base)
 
 
-def teacher_of(recipe: FewStepRecipe, dataset: Dataset, device: torch.device) -> System:
-    """The model that teaches; UsageError for one of other data."""
+def teacher_of(recipe: FewStepRecipe, dataset: Dataset, device: torch.device) -> Base:
+    """The model that teaches, and its run; UsageError for one of other data."""
     run = Path(str(recipe.teacher))
     if from_yaml(run / "run.yaml")[1].get("fingerprint") != dataset.summary.fingerprint:
         raise UsageError(f"{run} was trained on other data", "a few-step model learns from the data of its teacher")
-    return load(run, device=device)
+    return Base(load(run, device=device).model, Origin.of(str(run), "base", locate(run)))
 
 
 def states_of(text: FrozenText, dataset: Dataset, folder: Path) -> Work[Rows]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ebb.adapt.lora import LoRA
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
 from ebb.errors import DamagedError, UsageError
+from ebb.recipe.recipe import Sampling
 from ebb.store import checkpoint, shared
 from ebb.store.checkpoint import sha256
 from ebb.store.origin import Origin
@@ -53,8 +54,11 @@ class Put:
         return place.parent.parent.name if place.parent.name == "checkpoints" else place.stem
 
 
-Parts = tuple[Model, Conditioner]
-"""What draws, and what it can be asked for."""
+Parts = tuple[Model, Conditioner, Sampling]
+"""What draws, what it can be asked for, and how it is sampled."""
+
+SHARES = "shares"
+"""The addition of what is told how far it is asked to go: it samples as it was trained to, and in few steps."""
 
 
 def put_on(parts: Parts, puts: Sequence[Put], weights: str) -> Parts:
@@ -73,7 +77,7 @@ def put_on(parts: Parts, puts: Sequence[Put], weights: str) -> Parts:
 
 def one_on(parts: Parts, put: Put, weights: str) -> Parts:
     """A model with one more adapter on it."""
-    model, conditioner = parts
+    model, conditioner, sampling = parts
     if not put.place.exists():
         raise UsageError(
             f"there is no adapter {put.place}", "name a run of ebb adapt, a .safetensors file or PEFT's folder"
@@ -87,16 +91,19 @@ def one_on(parts: Parts, put: Put, weights: str) -> Parts:
     adapter, _ = read_adapter(put.place, innermost(model.denoiser.network), name=put.name)
     addition = LoRA.of(adapter)
     addition.requires_grad_(False).attach(model.denoiser, put.name, put.amount)
-    return AdaptedModel(base_in(model), addition), conditioner
+    return AdaptedModel(base_in(model), addition), conditioner, sampling
 
 
 def of_run(parts: Parts, contract: Mapping[str, Any], state: Mapping[str, Tensor], put: Put, weights: str) -> Parts:
-    """A model with the adapter that a checkpoint holds."""
-    model, conditioner = parts
+    """A model with the adapter that a checkpoint holds.
+
+    One of few steps may be put on other weights than its own base's, since landing is learnt of the flow as a whole.
+    """
+    model, conditioner, sampling = parts
     if "base" not in contract:
         raise UsageError(f"{put.place} is a model, and no adapter", f"make one of it: ebb adapt {put.place} DATA")
-    origin = Origin.read(contract["base"])
-    if origin.sha256 != weights:
+    origin, few = Origin.read(contract["base"]), SHARES in contract["additions"]
+    if origin.sha256 != weights and not few:
         raise UsageError(
             f"{put.place} was made for {origin.run}, whose weights have sha256 {origin.sha256[:12]}…, and these have"
             f" {weights[:12]}…",
@@ -106,13 +113,16 @@ def of_run(parts: Parts, contract: Mapping[str, Any], state: Mapping[str, Tensor
         raise DamagedError(f"{put.place} is of a diffusion model, and this is one of the family {model.family}")
     addition = together(model.denoiser, contract["additions"]).to(model.device)
     single = None if isinstance(model, AdaptedModel) else origin
-    made = AdaptedModel(base_in(model), addition, single)
+    scales = contract.get("guidances")
+    base = replace(base_in(model), guidances=tuple(scales)) if scales else base_in(model)
+    made = AdaptedModel(base, addition, single)
     try:
         addition.load_state_dict(made.own(state))
     except RuntimeError as error:
         raise DamagedError(f"the weights of {put.place} do not fit its contract: {error}") from error
     addition.requires_grad_(False).eval().attach(model.denoiser, put.name, put.amount)
-    return made, both(conditioner, Conditioner.from_json(contract["conditions"]))
+    heard = both(conditioner, Conditioner.from_json(contract["conditions"]))
+    return made, heard, Sampling.model_validate(contract["sampling"]) if few else sampling
 
 
 def base_in(model: Model) -> DiffusionModel:

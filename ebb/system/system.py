@@ -284,8 +284,8 @@ def load(
         return system
     puts = [Put.read(each) for each in adapters]
     hashed = contract["base"]["sha256"] if "base" in contract else weights_of(where)
-    model, conditioner = put_on((system.model, system.conditioner), puts, hashed)
-    return dataclasses.replace(system, model=model, conditioner=conditioner)
+    model, conditioner, sampling = put_on((system.model, system.conditioner, system.sampling), puts, hashed)
+    return dataclasses.replace(system, model=model, conditioner=conditioner, sampling=sampling)
 
 
 def alone(contract: dict[str, Any], read: shared.Read, where: Path, weights: str, place: torch.device) -> System:
@@ -314,9 +314,8 @@ def on_base(contract: dict[str, Any], read: shared.Read, where: Path, weights: s
     """The system of an adapter's checkpoint: its base, with it on."""
     base = load(base_run(contract, where), device=place)
     put = Put(where)
-    model, conditioner = of_run(
-        (base.model, base.conditioner), contract, read(weights), put, contract["base"]["sha256"]
-    )
+    parts = base.model, base.conditioner, base.sampling
+    model, conditioner, _ = of_run(parts, contract, read(weights), put, contract["base"]["sha256"])
     sampling = Sampling.model_validate(contract["sampling"])
     return dataclasses.replace(base, model=model, conditioner=conditioner, sampling=sampling)
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ebb.errors import DataError, UsageError
 from ebb.events import Update, finished
 from ebb.recipe.document import from_yaml
-from ebb.recipe.recipe import AdapterRecipe, AutoencoderRecipe, DiffusionRecipe
+from ebb.recipe.recipe import AdapterRecipe, AutoencoderRecipe, DiffusionRecipe, FewStepRecipe
 from ebb.run.adapting import beside_base
 from ebb.run.train import train
 from ebb.store import checkpoint
@@ -228,3 +228,26 @@ def test_rows_of_another_table_are_refused(plane):
     asked = AdapterRecipe(adapts=str(plane / "base"), **SMALL)
     with pytest.raises(DataError, match="has no column 'y'"):
         finished(train(plane / "other.csv", asked, run=plane / "other"))
+
+
+def test_few_steps_are_an_adapter_of_their_teacher(home):
+    """It begins as the teacher, lands in one step, adds to other adapters, and may be put on other weights."""
+    asked = FewStepRecipe(teacher=str(home / "base"), adapter="lora", rank=2, **SMALL)
+    run = finished(train(home / "data.npz", asked, run=home / "base-few-lora"))
+    base, few = load(home / "base"), load(home / "base", adapters=[run])
+    assert few.sampling.solver.startswith("jump")
+    assert torch.equal(drawn(few, label="0", steps=1), drawn(load(run), label="0", steps=1))
+    numbers = sum(p.numel() for p in base.denoiser.parameters())
+    assert few.model.module.size < numbers / 2
+    both = load(home / "base", adapters=[run, home / "base-sevens"])
+    assert both.labels.names == ("0", "1", "sevens")
+    drawn(both, label="sevens", steps=2, guidance=2)
+    drawn(load(home / "other", adapters=[run]), label="1", steps=1)
+    off = load(home / "base", adapters=[f"{run}:0"])
+    x, t = torch.randn(2, 1, 8, 8), torch.full((2,), 0.5)
+    cond = {"label": torch.tensor([0, 1])}
+    told = {"way": torch.full((2,), 0.5), "guidance": torch.full((2,), 0.5)}
+    assert torch.equal(off.denoiser(x, t, {**cond, **told}), base.denoiser(x, t, cond))
+    halving = asked.model_copy(update={"method": "progressive"})
+    with pytest.raises(UsageError, match="keeps copies"):
+        finished(train(home / "data.npz", halving, run=home / "copies"))

@@ -108,7 +108,8 @@ class AdaptedModel(Model):
         """The base by its hash, and what is on it."""
         if self.origin is None:
             raise UsageError("several runs together are no run", "name the run of the base, and each with --adapter")
-        return {"base": self.origin.facts(), "additions": dict(self.addition.settings)}
+        told = {} if self.base.guidances is None else {"guidances": list(self.base.guidances)}
+        return {"base": self.origin.facts(), "additions": dict(self.addition.settings), **told}
 
 
 class AdapterFamily(DenoiserFamily[AdapterRecipe]):

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
+from ebb.adapt.addition import Adapted, sharing
+from ebb.data.loader import Batch
 from ebb.errors import UsageError
 from ebb.guide.distilled import GUIDANCE, TeachingGuidance
 from ebb.networks.ports import Ports, SharePort
 from ebb.process.denoiser import Denoiser, NetworkDenoiser
 from ebb.process.flow_map import WAY
 from ebb.process.times import DENSITIES
+from ebb.recipe.few_numbers import FEW_NUMBERS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import FEW, FewStepRecipe, resolved
 from ebb.recipe.starting import Facts, few_steps
+from ebb.system.families.adapter_family import AdaptedModel, adapted, base_of
 from ebb.system.families.diffusion import DenoiserFamily, DiffusionModel, assembled, denoiser_of
 from ebb.system.families.family import Prepared, Trainable
 from ebb.train.objectives.map_matching import MapMatching
 from ebb.train.objectives.methods import METHODS
-from ebb.train.objectives.objective import ObjectiveState
+from ebb.train.objectives.objective import Loss, Objective, ObjectiveState
 
 
 class FewStepFamily(DenoiserFamily[FewStepRecipe]):
@@ -30,7 +35,9 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
 
     def complete(self, asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[str, str]]:
         """As a denoiser, and the method, and how it is followed: on the flow where it learned to land anywhere."""
-        recipe, reasons = few_steps(asked, facts)
+        recipe, reasons = few_steps(asked if asked.adapter is None else thinned(asked), facts)
+        if asked.adapter is not None:
+            reasons |= {name: THIN for name in ("optimiser.kind", "optimiser.lr", "rank") if name not in reasons}
         if asked.sample == FEW and parse(resolved(recipe.method), METHODS, "method").anywhere:
             sample = recipe.sample.model_copy(update={"solver": "jump"})
             recipe = recipe.model_copy(update={"sample": sample})
@@ -40,6 +47,8 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
     def named(self, recipe: FewStepRecipe) -> None:
         """The parts of a denoiser, and the method, which may need a teacher."""
         super().named(recipe)
+        if recipe.adapter is not None and recipe.engine == "compiled":
+            raise UsageError("an adapter is trained without a compiler", "leave --engine out")
         if recipe.method is None:
             return
         if parse(recipe.method, METHODS, "method").needs == "teacher" and recipe.teacher is None:
@@ -58,7 +67,9 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
         return super().timed(asked, recipe) - ({"network.width"} if recipe.teacher else set())
 
     def build(self, recipe: FewStepRecipe, data: Prepared, device: torch.device) -> Trainable:
-        """Network, objective and batches; with a teacher the network begins as it."""
+        """Network, objective and batches; with a teacher the network begins as it, or is it with an addition."""
+        if recipe.adapter is not None:
+            return on_teacher(recipe, data, device)
         extra: Ports = {WAY: SharePort()} | ({GUIDANCE: SharePort()} if recipe.guidances else {})
         denoiser = denoiser_of(recipe, data, {**data.conditioner.ports, **extra}).to(device)
         teacher: Denoiser | None = None
@@ -76,6 +87,58 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
             recipe, data, denoiser, objective, lambda d: DiffusionModel(d, data.space, self.name, recipe.guidances)
         )
         return replace(made, memory=target) if isinstance(target, ObjectiveState) else made
+
+
+THIN = "few numbers on a frozen teacher"
+
+RANK = 16
+"""Of a change that makes a model of many steps one of few: of all its layers, since all is another task for them."""
+
+
+def thinned(asked: FewStepRecipe) -> FewStepRecipe:
+    """What is asked for with the rank and the optimiser of an adapter chosen."""
+    how, usual = asked.optimiser, FEW_NUMBERS
+    optimiser = how.model_copy(update={"kind": how.kind or usual.kind, "lr": how.lr or usual.lr})
+    return asked.model_copy(update={"optimiser": optimiser, "rank": asked.rank or RANK})
+
+
+@dataclass(frozen=True, eq=False)
+class OfAdapted:
+    """An objective of the denoiser in an `Adapted`."""
+
+    objective: Objective
+
+    def __call__(self, model: Adapted, batch: Batch, generator: torch.Generator) -> Loss:
+        """Its loss."""
+        return self.objective(model.denoiser, batch, generator)
+
+
+def on_teacher(recipe: FewStepRecipe, data: Prepared, device: torch.device) -> Trainable:
+    """The teacher itself, frozen, with an addition that alone learns to land: how far and by which scale it is told.
+
+    Raises UsageError for a method that keeps a copy of its student.
+    """
+    base, target = base_of(data), parse(resolved(recipe.method), METHODS, "method")
+    told = [WAY, *([GUIDANCE] if recipe.guidances else [])]
+    parts: dict[str, dict[str, Any]] = {
+        "shares": {"names": told},
+        "low_rank": {"rank": recipe.rank, "form": recipe.adapter},
+    }
+    student = adapted(base, parts, device)
+    if isinstance(target.begun(student.denoiser, recipe.steps or 1), ObjectiveState):
+        raise UsageError(f"{recipe.method} keeps copies of what it trains", "take another --method, or leave --as out")
+    teacher: Denoiser = sharing(base.denoiser).to(device)
+    if recipe.guidances is not None:
+        teacher = TeachingGuidance(teacher, {name: row.to(device) for name, row in data.conditioner.null().items()})
+    matching = MapMatching(
+        target, teacher, parse(resolved(recipe.times), DENSITIES, "density"), guidance=recipe.guidances
+    )
+
+    def made(trained: Adapted) -> AdaptedModel:
+        model = DiffusionModel(trained.denoiser, data.space, base.model.family, recipe.guidances)
+        return AdaptedModel(model, trained.addition, base.origin)
+
+    return assembled(recipe, data, student, OfAdapted(matching), made)
 
 
 def taught(recipe: FewStepRecipe, data: Prepared, student: NetworkDenoiser, device: torch.device) -> Denoiser:
