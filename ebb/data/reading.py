@@ -69,12 +69,12 @@ def read_as(
         if where == "shapes" and how.sides and len({*how.sides}) > 1:
             raise UsageError("the scenes of shapes are square, and a crop would cut things off", "try --data.size 32")
         scan = Scan(where, cache) if progress is None else Scan(where, cache, progress)
-        fields = Fields(recipe.metadata(), recipe.fields_beside())
-        dataset = scanned(scan, how.sides, how.channels, fields, hold_back=hold_back)
-        return with_maps(dataset, recipe.extracted())
+        beside, extractors = recipe.shown()
+        fields = Fields(recipe.metadata(), beside)
+        return with_maps(scanned(scan, how.sides, how.channels, fields, hold_back=hold_back), extractors)
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
-    pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.fields_beside() or None}
-    pictured |= {"control": recipe.extracted() or None}
+    pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.shown()[0] or None}
+    pictured |= {"control": recipe.shown()[1] or None}
     if given := [name for name, value in pictured.items() if value is not None]:
         raise UsageError(f"--{given[0]} is of pictures, and {where} is a table", f"leave --{given[0]} out")
     return from_table(where, stored, window=how.window, hold_back=hold_back)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, field_validator, model_validator
 
 from ebb.errors import UsageError
 
@@ -234,6 +234,12 @@ class ControlRecipe(Group):
     def name(self) -> str:
         """What it is called."""
         return (self.field or self.extractor or "").partition("(")[0]
+
+
+AdditionRecipe = Annotated[
+    Annotated[LowRankRecipe, Tag("low_rank")] | Annotated[ControlRecipe, Tag("control")],
+    Discriminator(kind_or("low_rank")),
+]
 
 
 class OptimiserRecipe(Group):

@@ -14,6 +14,7 @@ from pydantic import Discriminator, Tag, field_validator, model_validator
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import (
+    AdditionRecipe,
     ControlRecipe,
     DataRecipe,
     DiTRecipe,
@@ -129,13 +130,9 @@ class Recipe(Group):
         """The fields of metadata.jsonl whose numbers are read with the data."""
         return ()
 
-    def fields_beside(self) -> tuple[str, ...]:
-        """The fields of metadata.jsonl that name pictures which are read with the data."""
-        return self.beside
-
-    def extracted(self) -> tuple[str, ...]:
-        """What is found in the pictures themselves (`ebb.data.extractors`), and stands beside them."""
-        return ()
+    def shown(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What stands beside each picture: the fields of metadata.jsonl that name it, and the extractors that find it."""
+        return self.beside, ()
 
     def called(self, name: str, labelled: bool) -> str | None:
         """The label of data of this name that has none, where it is to have one."""
@@ -301,10 +298,7 @@ class AdapterRecipe(DenoiserRecipe):
     kind: Literal["adapter"] = "adapter"
     adapts: str | None = None
     """run of the diffusion model that it is put on, whose weights stay as they are"""
-    addition: Annotated[
-        Annotated[LowRankRecipe, Tag("low_rank")] | Annotated[ControlRecipe, Tag("control")],
-        Discriminator(kind_or("low_rank")),
-    ] = LowRankRecipe()
+    addition: AdditionRecipe = LowRankRecipe()
     condition_dropout: float = 0.0
     label: str | None = None
     """what pictures without a label are; a new label is added to the model's own; None: the name of the data"""
@@ -316,15 +310,10 @@ class AdapterRecipe(DenoiserRecipe):
         """The map that it makes its base follow, if that is what is put on it."""
         return self.addition if isinstance(self.addition, ControlRecipe) else None
 
-    def fields_beside(self) -> tuple[str, ...]:
-        """What its base hears, and what it is controlled by."""
-        field = None if (control := self.control()) is None else control.field
-        return self.beside if field is None else (*self.beside, field)
-
-    def extracted(self) -> tuple[str, ...]:
-        """What it is controlled by."""
-        extractor = None if (control := self.control()) is None else control.extractor
-        return () if extractor is None else (extractor,)
+    def shown(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Also what it is controlled by."""
+        control = self.control() or ControlRecipe()
+        return (*self.beside, *filter(None, [control.field])), (*filter(None, [control.extractor]),)
 
     def called(self, name: str, labelled: bool) -> str | None:
         """`label`, or, unless it is a control, the name of the data; UsageError for a label of data that is
