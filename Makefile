@@ -11,6 +11,7 @@
 # make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
 # make bench-incident: runs that diverge after thousands of updates, at which noise level, and what stops them (minutes).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
+# make bench-concept: a new word alone, taught to a run of scenes whose captions have none for triangles (by counts; an hour).
 # make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,7 +20,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # what was compiled once is kept, whatever the environment says: thousands of lines are, with their checks, in each process
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-few demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words tables rules stub clean
+.PHONY: demo demo-few demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words bench-concept tables rules stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -111,6 +112,9 @@ bench-words: .venv/dev
 	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 32 \
 		--precision fp32 --sheets 1 --times "logit_normal(mean=1.0)"
 	$(BIN)/python bench/words.py runs/words
+
+bench-concept: .venv/dev
+	$(BIN)/python bench/concept.py runs/concept
 
 bench-cures: .venv/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python bench/doctor.py --cures --seed 1

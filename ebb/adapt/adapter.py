@@ -117,12 +117,7 @@ def attach(network: nn.Module, adapter: Adapter, amount: float = 1.0) -> nn.Modu
         raise UsageError(
             f"an adapter called {adapter.name} is on this network already", "give one of them another name"
         )
-    if adapter.base and adapter.base != (own := fingerprint(network)):
-        raise UsageError(
-            f"the adapter {adapter.name} was learnt on weights with sha256 {adapter.base[:12]}…, and these have"
-            f" {own[:12]}…",
-            "put it on the run that it was made from",
-        )
+    of_these(adapter, network)
     known = layers(network)
     for layer, change in adapter.changes.items():
         fits(adapter.name, layer, change, known)
@@ -130,6 +125,16 @@ def attach(network: nn.Module, adapter: Adapter, amount: float = 1.0) -> nn.Modu
         change.adapter, change.amount = adapter.name, amount
         parametrize.register_parametrization(known[layer], "weight", change)
     return network
+
+
+def of_these(adapter: Adapter, network: nn.Module) -> None:
+    """Raise UsageError for an adapter that was learnt on other weights, where it says on which."""
+    if adapter.base and adapter.base != (own := fingerprint(network)):
+        raise UsageError(
+            f"the adapter {adapter.name} was learnt on weights with sha256 {adapter.base[:12]}…, and these have"
+            f" {own[:12]}…",
+            "put it on the run that it was made from",
+        )
 
 
 def fits(name: str, layer: str, change: LowRank, known: Mapping[str, nn.Module]) -> None:

@@ -10,6 +10,8 @@ from ebb.adapt.control import MapControl
 from ebb.adapt.lora import LoRA
 from ebb.adapt.new_labels import NewLabels
 from ebb.adapt.new_shares import NewShares
+from ebb.adapt.new_words import NewWords
+from ebb.adapt.reference import ReferencePrompt
 from ebb.errors import DamagedError
 from ebb.process.denoiser import NetworkDenoiser
 
@@ -17,6 +19,8 @@ ADDITIONS: dict[str, type[Addition]] = {
     "low_rank": LoRA,
     "labels": NewLabels,
     "shares": NewShares,
+    "words": NewWords,
+    "reference": ReferencePrompt,
     "control": MapControl,
 }
 """Additions by kind, in the order in which several are put on."""

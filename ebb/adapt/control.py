@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ebb.adapt.addition import Addition, innermost
+from ebb.adapt.addition import Addition, Around, innermost
 from ebb.adapt.controlled import CONTROLS, Controlled, controllable
 from ebb.errors import UsageError
 from ebb.process.denoiser import NetworkDenoiser
@@ -31,6 +31,8 @@ class MapControl(Addition):
     def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
         """Beside the network and the controls that it has, at the scale `amount`."""
         around = denoiser.network
+        if isinstance(around, Around) and not isinstance(around, Controlled):
+            raise UsageError("a model follows a control or hears a reference, not both", "put on one of the two")
         controlled = around if isinstance(around, Controlled) else Controlled(around, {})
         controlled.put(self.control, self.part, amount)
         denoiser.network = controlled

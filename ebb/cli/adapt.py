@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ebb.cli.output import echo, shown
 from ebb.errors import UsageError, nearest
-from ebb.recipe.groups import ControlRecipe, LowRankRecipe
+from ebb.recipe.groups import BareRecipe, ControlRecipe, LowRankRecipe
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.terminal import command
 
@@ -34,6 +34,13 @@ class Adapt:
     control: str | None = None
     """make it follow a map in place of changing its weights: edges, soft_edges, palette, low_resolution, mask or grey,
     as found in the pictures themselves, or a field of metadata.jsonl that names a picture beside each"""
+    concept: str | None = None
+    """a new word, such as sks, whose vector alone is learnt; with --rank or --form beside changes of the weights"""
+    reference: bool = False
+    """learn to be asked by a picture beside a text: each is drawn with itself as its reference"""
+    drift: float | None = None
+    """how far answers for what is not taught may move, as a share of their size, before training stops; without it
+    0.1 with a new word, and it is measured alone"""
     form: str | None = None
     """of the change of each layer: lora, or dora, which has a length for each output besides; of a control: controlnet,
     a copy of the encoder, or two_way, a narrow one; without it the first of these"""
@@ -68,7 +75,8 @@ class Adapt:
 
         asked = AdapterRecipe(
             adapts=str(self.base), label=self.label, prior=self.prior, budget=self.budget, steps=self.steps,
-            batch=self.batch, seed=self.seed, addition=self.addition(),
+            batch=self.batch, seed=self.seed, concept=self.concept, reference=self.reference, drift=self.drift,
+            addition=self.addition(),
         )  # fmt: skip
         if self.lr is not None:
             asked = asked.model_copy(update={"optimiser": asked.optimiser.model_copy(update={"lr": self.lr})})
@@ -78,26 +86,35 @@ class Adapt:
         work = train(self.data, asked, run=place, fresh=self.fresh, began=began, extend=longer)
         folder = shown(work, console, self.json)
         echo(console, f"report   {folder / 'report.html'}")
-        echo(console, f"sample   {command('sample', self.base, '--adapter', folder, '--out', 'samples.png')}")
+        words = [self.base, "--adapter", folder]
+        words += [] if self.concept is None else ["--text", f"a {self.concept}"]
+        words += ["--reference", "PICTURE"] if self.reference else []
+        echo(console, f"sample   {command('sample', *words, '--out', 'samples.png')}")
         echo(console, f"measure  {command('evaluate', folder)}")
 
-    def addition(self) -> LowRankRecipe | ControlRecipe:
-        """What is put on the run."""
-        if self.control is None:
-            if self.form not in (None, "lora", "dora"):
-                raise UsageError(f"a change of weights is lora or dora, got {self.form}", "or name a --control")
-            return LowRankRecipe(form="dora" if self.form == "dora" else "lora", rank=self.rank)
+    def addition(self) -> LowRankRecipe | BareRecipe | ControlRecipe:
+        """What is put on: changes of the weights, unless it is a control, or a word or what hears a reference alone."""
+        if self.control is not None:
+            return self.controlled(self.control)
+        if (self.concept or self.reference) and self.form is None and self.rank is None:
+            return BareRecipe()
+        if self.form not in (None, "lora", "dora"):
+            raise UsageError(f"a change of weights is lora or dora, got {self.form}", "or name a --control")
+        return LowRankRecipe(form="dora" if self.form == "dora" else "lora", rank=self.rank)
+
+    def controlled(self, control: str) -> ControlRecipe:
+        """A control by an extractor, or by a field of metadata.jsonl."""
         if self.rank is not None:
             raise UsageError("--rank is of a change of weights, and --control is none", "leave one of them out")
         from ebb.data.extractors import EXTRACTORS
         from ebb.data.tables import METADATA
 
-        form, name = self.form or "controlnet", self.control.partition("(")[0]
+        form, name, data = self.form or "controlnet", control.partition("(")[0], Path(self.data)
         if name in EXTRACTORS:
-            return ControlRecipe(form=form, extractor=self.control)
-        if not Path(self.data).exists() or (Path(self.data).is_dir() and not [*Path(self.data).rglob(METADATA)]):
+            return ControlRecipe(form=form, extractor=control)
+        if not data.exists() or data.is_file() or not [*data.rglob(METADATA)]:
             raise UsageError(
-                f"there is no extractor {name!r}, and {self.data} has no {METADATA} whose field it could be",
+                f"there is no extractor {name!r}, and {data} has no {METADATA} whose field it could be",
                 nearest(name, EXTRACTORS),
             )
-        return ControlRecipe(form=form, field=self.control)
+        return ControlRecipe(form=form, field=control)

@@ -33,6 +33,9 @@ class Sample:
     """FILE, or NAME=FILE of each picture that the model hears, to stand beside the samples; several in turn"""
     adapter: tuple[str, ...] = ()
     """runs of ebb adapt, or files of LoRA, to be put on, as PATH or PATH:AMOUNT: 1 as it was trained, 0 nothing"""
+    reference: tuple[str, ...] = ()
+    """FILE, or FILE:SCALE, of pictures that samples are to be like, in turn, where what is put on hears them; scale 0
+    is without"""
     control: tuple[str, ...] = ()
     """NAME=FILE of each control of the run: a picture of which the edges, or whatever it is, are found; NAME=map:FILE
     where it shows them itself; several in turn"""
@@ -82,7 +85,7 @@ class Sample:
 
             shown(explained(self.run, self.text, self.out, self.n, self.seed, **asdict(self.how)), console)
         asked = (self.label, self.text, self.numbers, self.beside, self.together, self.regions, self.by == "label")
-        prompt = Prompt(self.n, self.seed, *asked, self.adapter, self.control, self.control_scale)
-        how = asdict(self.how)
+        more = (self.adapter, self.reference, self.control, self.control_scale)
+        prompt, how = Prompt(self.n, self.seed, *asked, *more), asdict(self.how)
         with Reader(console) as reader:
             sample_to(self.run, self.out, prompt, progress=reader.show, compile=self.compile, only=only, **how)

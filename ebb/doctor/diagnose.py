@@ -20,6 +20,7 @@ from ebb.doctor.data_subject import DataSubject
 from ebb.doctor.finding import Check, Diagnosis, Finding, Round
 from ebb.doctor.model_checks import MODEL_CHECKS
 from ebb.doctor.model_subject import ModelSubject
+from ebb.doctor.run_adapter import OF_ADAPTERS
 from ebb.doctor.run_autoencoder import AUTOENCODER_CHECKS
 from ebb.doctor.run_checks import OF_PICTURES, RUN_CHECKS
 from ebb.doctor.run_few_steps import FEW_STEP_CHECKS
@@ -29,7 +30,6 @@ from ebb.doctor.table_checks import TABLE_CHECKS
 from ebb.errors import DamagedError, DataError, EbbError, ResourceError, UsageError
 from ebb.events import Progress, Sink, ignored
 from ebb.process.denoiser import Denoiser
-from ebb.recipe.recipe import FewStepRecipe
 from ebb.store.place import expanded
 from ebb.store.shared import ONE
 from ebb.store.write import replace_text
@@ -136,15 +136,26 @@ def in_words_of(things: str, diagnosis: Diagnosis) -> Diagnosis:
     return replace(diagnosis, findings=findings, unchecked=unchecked, inapplicable=inapplicable)
 
 
+def of_adapter_run(run: RunSubject) -> bool:
+    """Whether its recipe says so, which can be read where its model cannot."""
+    try:
+        return run.recipe.kind == "adapter"
+    except EbbError:
+        return False
+
+
+BESIDES: dict[str, list[Check[RunSubject]]] = {"few_step": FEW_STEP_CHECKS, "adapter": OF_ADAPTERS}
+"""What is asked besides, by the kind of a run's recipe."""
+
+
 def checks_of(run: RunSubject) -> list[Check[RunSubject]]:
     """The checks of a run: those that look at pictures where it makes these, or where that is not known; those of an
     autoencoder where it trained one, and of few steps where it learned these."""
     try:
         pictures, codec = run.system.modality == PICTURES, run.system.model.reconstructs
-        few = isinstance(run.recipe, FewStepRecipe)
+        besides = AUTOENCODER_CHECKS if codec else BESIDES.get(run.recipe.kind, [])
     except EbbError:  # each check says so
-        pictures, codec, few = True, False, False
-    besides = AUTOENCODER_CHECKS if codec else FEW_STEP_CHECKS if few else []
+        pictures, besides = True, OF_ADAPTERS[:1] if of_adapter_run(run) else []
     return [check for check in RUN_CHECKS if pictures or check not in OF_PICTURES] + besides
 
 

@@ -29,16 +29,18 @@ from ebb.process.moment import Time, each
 from ebb.process.times import DENSITIES, Density
 from ebb.recipe.document import from_yaml
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, Sampling, of_denoiser, resolved
+from ebb.recipe.recipe import AdapterRecipe, Recipe, Sampling, of_denoiser, resolved
 from ebb.sample.noise import Noise
 from ebb.sample.trajectory import Point
 from ebb.shapes import Float
 from ebb.system.requests import asked_for, labels_of, values_of
 from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System, load, locate
+from ebb.system.taught import base_of
 from ebb.train.gradients import HALF, GradientProbe, LevelGradients
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.weights import WEIGHTS
+from ebb.understand.adapter_effect import AdapterEffect, Taught, effect_of
 
 DRAWN = 96
 """Samples that are drawn at the run's own settings."""
@@ -229,6 +231,13 @@ class RunSubject:
         points: list[Point] = []
         request = Request(part(self.given, 0, count), count, sampling, SEED)
         return RunSamples(Sampler(self.system, count)(request, watched(points)), points)
+
+    @cached_property
+    def effect(self) -> AdapterEffect:
+        """Of an adapter, what it changes of its base; UsageError for another run."""
+        if not isinstance(self.recipe, AdapterRecipe):
+            raise UsageError(f"{self.folder} is no adapter's run")
+        return effect_of(Taught.of(self.recipe, self.dataset, self.system, base_of(self.folder)), SEED)
 
     @cached_property
     def losses(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:

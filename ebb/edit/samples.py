@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ebb.adapt.control import rescaled_by
+from ebb.adapt.reference import REFERENCE, heard_at
 from ebb.data.decode import cut_off, read_picture
 from ebb.data.images import form, writable
 from ebb.data.masks import read_mask
@@ -57,6 +58,8 @@ class Prompt:
     by_label: bool = False
     adapters: Sequence[str] = ()
     """what is put on the run (`ebb.system.put_on.Put`)"""
+    reference: Sequence[str] = ()
+    """pictures that samples are to be like, in turn, as FILE or FILE:SCALE (`references_in`)"""
     controls: Sequence[str] = ()
     """pictures that the samples follow, as NAME=FILE; several of a name in turn"""
     control_scale: float = 1.0
@@ -83,6 +86,8 @@ def sample_to(
     system = load(run, adapters=prompt.adapters)
     if prompt.control_scale != 1:
         rescaled_by(system.denoiser.network, prompt.control_scale)
+    if prompt.reference:
+        heard_at(system.denoiser.network, references_in(prompt.reference)[1])
     if prompt.by_label:
         prompt = balanced(prompt, system, out)
     writable(out, system.modality.forms)
@@ -102,6 +107,7 @@ def commissioned(run: Path, system: System, prompt: Prompt, sampling: Sampling, 
         "text": turns(text, count) or None,
         "numbers": {name: turns(values, count) for name, values in said.items()} or None,
         **{name: turns(files, count) for name, files in shown.items()},
+        REFERENCE: turns(references_in(prompt.reference)[0], count) or None,
     }
     given, made = system.given(count, asked_for, seed), provenance(run, prompt, shown, sampling, compiled)
     settings = {"run": by_name(run).name, "checkpoint": locate(run).name, **sampling.model_dump()}
@@ -112,7 +118,7 @@ def commissioned(run: Path, system: System, prompt: Prompt, sampling: Sampling, 
         given["text"] = [None] * count
     named = {name: [*map(named_again, files)] for name, files in shown.items()}
     known = {"text": list(text), "numbers": said, "beside": named, "regions": [*map(place_of, regions)]}
-    known |= {"adapters": [*prompt.adapters]}
+    known |= {"adapters": [*prompt.adapters], REFERENCE: [*map(public, prompt.reference)]}
     settings |= {} if prompt.control_scale == 1 else {"control_scale": prompt.control_scale}
     settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})
     settings |= {"label": label, "seed": seed}
@@ -125,7 +131,7 @@ def provenance(
     """What makes the samples of a prompt, with the pictures that are `shown` beside, as a command."""
     puts = [Put.read(each) for each in prompt.adapters]
     files = [*map(file_of, chain(*shown.values())), *filter(Path.is_file, map(Path, prompt.regions))]
-    files += [put.weights for put in puts]
+    files += [put.weights for put in puts] + [Path(file) for file in references_in(prompt.reference)[0]]
     options = {
         "seed": prompt.seed,
         "label": prompt.label,
@@ -134,6 +140,7 @@ def provenance(
         "beside": [f"{name}={named_again(file)}" for name, each in shown.items() for file in each] or None,
         "control_scale": None if prompt.control_scale == 1 else prompt.control_scale,
         "adapter": [f"{public(put.place)}:{put.amount:g}" for put in puts] or None,
+        "reference": [*map(public, prompt.reference)] or None,
         "together": prompt.together or None,
         "regions": [*map(place_of, prompt.regions)] or None,
         "by": "label" if prompt.by_label else None,
@@ -229,6 +236,16 @@ def pictures_in(beside: Sequence[Path], system: System) -> dict[str, list[str]]:
             )
         found.setdefault(*((name, []) if name in names else (names[0], []))).append(file if name in names else one)
     return found
+
+
+def references_in(references: Sequence[str]) -> tuple[list[str], float]:
+    """`["a.png", "b.png:0.5"]` → (["a.png", "b.png"], 0.5): the files, and how loud all of them are, 1 unless it is
+    given. UsageError for two scales."""
+    puts = [Put.read(each) for each in references]
+    scales = {put.amount for put in puts if put.amount != 1} or {1.0}
+    if len(scales) > 1:
+        raise UsageError(f"the references of one command are as loud as each other, got {sorted(scales)}")
+    return [str(put.place) for put in puts], scales.pop()
 
 
 def joined(system: System, texts: Sequence[str], scale: float, regions: Sequence[str] = ()) -> Guide:

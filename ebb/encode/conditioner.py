@@ -14,6 +14,7 @@ from ebb.encode.labels import Labels
 from ebb.encode.numbers import Numbers
 from ebb.encode.picture import Picture
 from ebb.encode.pretrained_text import FrozenText
+from ebb.encode.reference_picture import ReferencePicture
 from ebb.encode.text import Text
 from ebb.errors import UsageError, nearest
 from ebb.networks.ports import Port
@@ -28,6 +29,7 @@ CONDITIONS: dict[str, Any] = {
     "frozen_text": FrozenText,
     "numbers": Numbers,
     "picture": Picture,
+    "reference": ReferencePicture,
 }
 """The kinds of condition that a contract can name; each has `to_json` and `from_json`."""
 

@@ -128,12 +128,7 @@ class Vocabulary:
 
     def encode(self, text: str, length: int) -> NDArray[np.int64]:
         """The first `length` ids of the text as int64 [length], padded with 0. Raises UsageError for a length < 1."""
-        if length < 1:
-            raise UsageError(f"a text has room for at least one piece, got a length of {length}")
-        row = np.full(length, PADDING, np.int64)
-        pieces = self.pieces(text)[:length]
-        row[: len(pieces)] = pieces
-        return row
+        return padded(self.pieces(text), length)
 
     def decode(self, ids: Sequence[int] | NDArray[np.int64]) -> str:
         """The text of a row of ids: `normal(text)` for `encode(text, length)` unless it was cut.
@@ -172,22 +167,33 @@ class Vocabulary:
         return cls(merges, known)
 
 
+def padded(pieces: Sequence[int], length: int) -> NDArray[np.int64]:
+    """The first `length` of the ids, padded with 0. Raises UsageError for a length < 1."""
+    if length < 1:
+        raise UsageError(f"a text has room for at least one piece, got a length of {length}")
+    row = np.full(length, PADDING, np.int64)
+    row[: len(pieces[:length])] = pieces[:length]
+    return row
+
+
 @dataclass(frozen=True)
 class Text:
     """Texts as piece ids of a vocabulary, cut or padded with 0 to `length`; `turns` are some it was trained on.
 
     With `concepts` a text is taken apart into at most so many (`ebb.encode.text.concepts_of`), each of that length.
+    `taught` are words that came after the captions, each with an id of its own after those of the vocabulary.
     """
 
     vocabulary: Vocabulary
     length: int
     turns: tuple[str, ...] = ()
     concepts: int = 0
+    taught: tuple[str, ...] = ()
 
     @property
     def port(self) -> Port:
         """What a network hears it by."""
-        return PiecesPort(len(self.vocabulary), self.length, self.concepts)
+        return PiecesPort(len(self.vocabulary) + len(self.taught), self.length, self.concepts)
 
     def __str__(self) -> str:
         each = f"up to {self.concepts} concepts of " if self.concepts else ""
@@ -202,33 +208,47 @@ class Text:
         return self(self.turns[:8] or ("",))
 
     def unseen(self, text: str) -> tuple[str, ...]:
-        """The words that no caption had."""
-        return self.vocabulary.unseen(text)
+        """The words that no caption had, and that were not taught."""
+        return tuple(word for word in self.vocabulary.unseen(text) if word not in self.taught)
+
+    def pieces(self, text: str) -> list[int]:
+        """The ids of the whole text, however long."""
+        own = {word: len(self.vocabulary) + at for at, word in enumerate(self.taught)}
+        if not own:
+            return self.vocabulary.pieces(text)
+        spelt = ([own[w.strip()]] if w.strip() in own else self.vocabulary.spell(w) for w in words(text))
+        return [piece for ids in spelt for piece in ids]
+
+    def row(self, text: str) -> NDArray[np.int64]:
+        """The first `length` ids of a text, padded with 0."""
+        return padded(self.pieces(text), self.length)
 
     def count(self, text: str) -> int:
         """The pieces of a text, or of its longest concept, also those that are cut."""
-        return max(len(self.vocabulary.pieces(part)) for part in concepts_of(text, self.concepts))
+        return max(len(self.pieces(part)) for part in concepts_of(text, self.concepts))
 
     def __call__(self, given: Sequence[str | None]) -> Tensor:
         """The ids of texts, int64 [b, length], or [b, concepts, length]; an empty one, all padding, says nothing."""
         if not self.concepts:
-            return torch.from_numpy(np.stack([self.vocabulary.encode(text or "", self.length) for text in given]))
+            return torch.from_numpy(np.stack([self.row(text or "") for text in given]))
         ids = np.zeros((len(given), self.concepts, self.length), np.int64)
         for row, text in zip(ids, given, strict=True):
             for place, part in zip(row, concepts_of(text or "", self.concepts), strict=False):
-                place[:] = self.vocabulary.encode(part, self.length)
+                place[:] = self.row(part)
         return torch.from_numpy(ids)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which `from_json` makes it again."""
         plain = {"length": self.length, "examples": list(self.turns), "concepts": self.concepts}
-        return {"vocabulary": self.vocabulary.to_json()} | plain
+        taught = {"taught": list(self.taught)} if self.taught else {}
+        return {"vocabulary": self.vocabulary.to_json()} | plain | taught
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Text:
         """The text of a contract. Raises KeyError, TypeError, DamagedError where it is not one."""
         vocabulary = Vocabulary.from_json(found["vocabulary"])
-        return cls(vocabulary, int(found["length"]), tuple(found["examples"]), int(found.get("concepts", 0)))
+        taught = tuple(map(str, found.get("taught", ())))
+        return cls(vocabulary, int(found["length"]), tuple(found["examples"]), int(found.get("concepts", 0)), taught)
 
 
 def _joined(ids: list[int], pair: Pair, made: int) -> list[int]:

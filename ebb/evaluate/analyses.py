@@ -19,6 +19,7 @@ from ebb.encode.conditioner import Values
 from ebb.errors import UsageError
 from ebb.evaluate.analysed import Analysed, Result
 from ebb.evaluate.by_steps import by_steps
+from ebb.evaluate.effects import effects
 from ebb.evaluate.latent_floor import latent_floor
 from ebb.judge.ensemble import Ensemble
 from ebb.judge.features import RandomFeatures
@@ -224,6 +225,7 @@ def parts(subject: Analysed) -> list[tuple[str, Callable[[Analysed], Result]]]:
     hears = subject.system.conditioner.text is not None
     scenes = subject.dataset.summary.kind == "shapes" and hears
     every: dict[str, tuple[str, Callable[[Analysed], Result], bool]] = {
+        "effect": ("measuring what the adapter changes", effects, True),
         "copies": ("looking for copies of training images", copies, True),
         "scenes": ("reading what the samples show", agreeing, scenes),
         "captions": ("matching samples with captions", matched, hears and not scenes),

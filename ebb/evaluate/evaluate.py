@@ -38,6 +38,7 @@ from ebb.system.requests import asked_for, labels_of
 from ebb.system.sampler import Request, Settings
 from ebb.system.system import System, load, locate
 from ebb.terminal import command
+from ebb.understand.adapter_effect import AdapterEffect
 from ebb.understand.bound import Bound
 from ebb.understand.concepts import EVEN, Words
 from ebb.understand.cost import Cost, cost
@@ -67,6 +68,8 @@ class Evaluated:
     matched_unseen: Retrieval | None = None
     words: Words | None = None
     steps: BySteps | None = None
+    effect: AdapterEffect | None = None
+    """of an adapter's run"""
 
     def facts(self) -> dict[str, Any]:
         """What evaluation.json holds: the figures, each of the other parts under its name, and all in a sentence."""
@@ -294,6 +297,8 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
             table.append((f"{what} captions", matched_in_words(one)))
     if found.words is not None:
         table.append(("words", evenness_in_words(found.words)))
+    if found.effect is not None:
+        table.append(("effect", str(found.effect)))
     if found.steps is not None:
         table += [(row.name, steps_in_words(row)) for row in found.steps.rows]
     spent = found.cost

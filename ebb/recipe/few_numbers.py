@@ -12,6 +12,9 @@ from ebb.recipe.starting import Facts, complete
 LEARNT_BESIDES = 512
 """Samples of a finished model that are learnt beside what it is taught."""
 
+DRIFTS = 0.1
+"""How far answers of a model may move for the rest while it is taught a word, of their size."""
+
 FEW_NUMBERS = OptimiserRecipe(kind="adamw", lr=4e-3)
 """How what is put on a finished model is trained: few numbers move farther than all of them would."""
 
@@ -31,7 +34,8 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
     if asked.batch is None and how.accumulate == 1:
         optimiser["accumulate"] = PIECES
     chosen = {
-        "prior": LEARNT_BESIDES if asked.prior is None else asked.prior,
+        "prior": beside_taught(asked) if asked.prior is None else asked.prior,
+        "drift": asked.drift if asked.drift or not asked.concept else DRIFTS,
         "batch": asked.batch or PIECE,
         "optimiser": how.model_copy(update=optimiser),
     }
@@ -48,9 +52,16 @@ def controlling(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict
 
 
 ADAPTING = {
+    "drift": "what the model knew is then still what it answers",
     "prior": "so that what the model knows stays as it is",
     "batch": "half of it what is taught, half the model's own samples",
     "optimiser.accumulate": "in pieces, for what is kept for the gradient of one takes a quarter of the memory",
     "optimiser.kind": "few numbers, as adapters are trained",
     "optimiser.lr": "few numbers, which move farther than all of them would",
 }
+
+
+def beside_taught(asked: AdapterRecipe) -> int:
+    """Samples of the model that are learnt besides: none where nothing but a new word is learnt, by which no other
+    text is drawn; with a reference they are references of themselves."""
+    return 0 if asked.addition.kind == "bare" and not asked.reference else LEARNT_BESIDES

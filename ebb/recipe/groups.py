@@ -216,6 +216,13 @@ class LowRankRecipe(Group):
     """names of the layers that are changed, * as in file names; none: all, or, with the rank, chosen"""
 
 
+class BareRecipe(Group):
+    """Nothing but what the data needs: a new word, or a new label, whose vector alone is learnt."""
+
+    kind: Literal["bare"] = "bare"
+    """bare, nothing but the vector of a new word or label"""
+
+
 class ControlRecipe(Group):
     """A module beside the network that makes it follow maps, such as edges."""
 
@@ -237,7 +244,9 @@ class ControlRecipe(Group):
 
 
 AdditionRecipe = Annotated[
-    Annotated[LowRankRecipe, Tag("low_rank")] | Annotated[ControlRecipe, Tag("control")],
+    Annotated[LowRankRecipe, Tag("low_rank")]
+    | Annotated[ControlRecipe, Tag("control")]
+    | Annotated[BareRecipe, Tag("bare")],
     Discriminator(kind_or("low_rank")),
 ]
 

@@ -39,6 +39,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "addition.rank": (1, 4096),
     "rank": (1, 4096),
     "prior": (0, 1e6),
+    "drift": (1e-6, 100),
     "optimiser.lr": (1e-9, 10),
     "optimiser.warmup": (0, 1e9),
     "optimiser.decay": (0, 1),

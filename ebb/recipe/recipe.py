@@ -131,7 +131,7 @@ class Recipe(Group):
         return ()
 
     def shown(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What stands beside each picture: the fields of metadata.jsonl that name it, and the extractors that find it."""
+        """What stands beside each picture: the fields of metadata.jsonl that name it, and extractors that find it."""
         return self.beside, ()
 
     def called(self, name: str, labelled: bool) -> str | None:
@@ -302,9 +302,15 @@ class AdapterRecipe(DenoiserRecipe):
     condition_dropout: float = 0.0
     label: str | None = None
     """what pictures without a label are; a new label is added to the model's own; None: the name of the data"""
+    concept: str | None = None
+    """a new word, which captions of the pictures have; of pictures without captions it is what they are asked for as"""
+    reference: bool = False
+    """learn to be asked by a picture: each is drawn with itself as its reference"""
+    drift: float | None = None
+    """how far answers for what is not taught may move, as a share of their size, before training stops; None: 0.1 with
+    a new word, else it is measured alone"""
     prior: int | None = None
-    """samples of the model itself that are learnt besides, a half of every batch, so that the rest stays as it is;
-    None: 512"""
+    """samples of the model itself that are learnt besides, half of every batch, so that the rest stays; None: 512"""
 
     def control(self) -> ControlRecipe | None:
         """The map that it makes its base follow, if that is what is put on it."""
@@ -312,12 +318,11 @@ class AdapterRecipe(DenoiserRecipe):
 
     def shown(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Also what it is controlled by."""
-        control = self.control() or ControlRecipe()
-        return (*self.beside, *filter(None, [control.field])), (*filter(None, [control.extractor]),)
+        one = self.control() or ControlRecipe()
+        return (*self.beside, *filter(None, [one.field])), (*filter(None, [one.extractor]),)
 
     def called(self, name: str, labelled: bool) -> str | None:
-        """`label`, or, unless it is a control, the name of the data; UsageError for a label of data that is
-        `labelled`."""
+        """`label`, or the name of the data unless it is a control; UsageError for a label beside those there are."""
         if labelled and self.label is not None:
             raise UsageError("this data has labels of its own", "leave --label out")
         return None if labelled else self.label or (name if self.control() is None else None)

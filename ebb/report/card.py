@@ -46,6 +46,10 @@ def figures_table(facts: Mapping[str, Any]) -> list[str]:
         f" | {AIM[d['better']]} |"
         for name, d in facts["distances"].items()
     ]
+    for row in facts.get("effect", {}).get("rows", ()):
+        size = row["size"]
+        interval = f"{size['low']:.1%} to {size['high']:.1%}"
+        lines.append(f"| answers moved, {row['name']} | {size['value']:.1%} | {interval} | | |")
     share, real = facts["label_accuracy"], facts["classifier_accuracy"]
     if share is not None:
         low, high = wilson(share, facts["n_samples"])

@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
-from ebb.adapt.adapter import SURVIVES, Adapter, attach, fingerprint, merge, positive, retyped, survives
-from ebb.adapt.adapter_files import WRITERS, Account, Spelling, Write, parsed, read_adapter
+from ebb.adapt.adapter import SURVIVES, Adapter, fingerprint, merge, positive, retyped, survives
+from ebb.adapt.adapter_files import OWN, WRITERS, Account, Spelling, Write, parsed, read_adapter
+from ebb.adapt.addition import Around, Together, innermost
 from ebb.adapt.approximate import Approximation, extracted, resized
+from ebb.adapt.lora import LoRA
 from ebb.adapt.low_rank import LowRankDirection
 from ebb.errors import UsageError, nearest
+from ebb.networks.ports import PORTS
+from ebb.recipe.names import spell
 from ebb.run.export import Exported, Sharing, written
 from ebb.store import shared
 from ebb.store.place import beside_something, room_for, room_in
+from ebb.system.families.adapter_family import AdaptedModel
+from ebb.system.put_on import Put, base_in
 from ebb.system.system import System, load
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -43,11 +51,31 @@ class AdapterFile:
     spelling: Spelling
     network: nn.Module | None
 
+    besides: tuple[str, ...] = ()
+    """what else a run of `ebb adapt` has, in words: new labels, new words"""
+
     @classmethod
     def read(cls, place: Path, network: nn.Module | None = None, scale: float | None = None) -> AdapterFile:
-        """A file or PEFT's folder; the errors are those of `read_adapter`."""
+        """A run of `ebb adapt`, a file or PEFT's folder; the errors are those of `read_adapter`."""
+        if (place / "run.yaml").is_file():
+            return cls.of_run(place, network)
         adapter, account = read_adapter(place, network, scale=scale)
         return cls(place, adapter, account, parsed(place)[-1], network)
+
+    @classmethod
+    def of_run(cls, place: Path, network: nn.Module | None) -> AdapterFile:
+        """The changes of weights of a run of `ebb adapt`; UsageError for one that has none."""
+        system = load(place, device="cpu")
+        if not isinstance(system.model, AdaptedModel) or not isinstance(system.model.addition, Together):
+            raise UsageError(f"{place} is a run, and no adapter", f"make one of it: ebb adapt {place} DATA")
+        parts = system.model.addition.of()
+        others = tuple(str(part) for part in parts.values() if not isinstance(part, LoRA))
+        lora = next((part for part in parts.values() if isinstance(part, LoRA)), None)
+        if lora is None:
+            raise UsageError(f"{place} changes no weights: it is {', '.join(others)}", "keep it as the run that it is")
+        adapter = lora.adapter(Put(place).name, fingerprint(innermost(network_of(system, place))))
+        keys = {f"{layer}.{part}": (layer, part) for layer in adapter.changes for part in ("down", "up")}
+        return cls(place, adapter, Account(keys), OWN, network, others)  # type: ignore[arg-type]
 
     @property
     def kind(self) -> str:
@@ -66,6 +94,7 @@ class AdapterFile:
             ("format", self.spelling.name),
             ("form", f"{self.kind}, rank {' to '.join(str(each) for each in dict.fromkeys((ranks[0], ranks[-1])))}"),
             ("scale", SCALES[self.spelling.name]),
+            *(("besides", each) for each in self.besides),
             ("layers", f"{len(changes)}, {self.adapter.size:,} numbers in all"),
             (
                 "change",
@@ -103,23 +132,13 @@ def network_of(system: System, run: Path) -> nn.Module:
         raise UsageError(
             f"{run} is {system.model.card()[0].lower()}: adapters are put on what denoises", "name a run of diffusion"
         )
-    return system.model.denoiser.network
+    network: nn.Module = system.model.denoiser.network
+    return network
 
 
 def looked_at(place: Path, run: Path | None = None, scale: float | None = None) -> AdapterFile:
     """An adapter, for the network of a run where one is named."""
     return AdapterFile.read(place, None if run is None else network_of(load(run, device="cpu"), run), scale)
-
-
-def weighed(words: str) -> tuple[Path, float]:
-    """`FILE` or `FILE:0.7` as a place and an amount, which is 1 where it is not said."""
-    place, colon, amount = words.rpartition(":")
-    if colon and not Path(words).exists():
-        try:
-            return Path(place), float(amount)
-        except ValueError as error:
-            raise UsageError(f"expected ADAPTER or ADAPTER:AMOUNT, got {words!r}", f"such as {place}:0.7") from error
-    return Path(words), 1.0
 
 
 @dataclass(frozen=True)
@@ -132,27 +151,37 @@ class MergedRun:
 
 
 def merged(run: Path, adapters: Sequence[str], out: Path, precision: str = "fp32") -> MergedRun:
-    """Write a run, or what was exported, with adapters (`weighed`) in its weights, as `ebb.run.export.export` does.
+    """Write a run, or what was exported, with adapters (`ebb.system.put_on.Put`) in its weights, as
+    `ebb.run.export.export` does; new labels and words become its own.
 
-    Raises UsageError for no adapter, two of one name, one of another base, and weights of a type in which less than
-    SURVIVES of them would be left; nothing is written then.
+    Raises UsageError for no adapter, two of one name, one of another base, one that is no change of weights, and
+    weights of a type in which less than SURVIVES would be left; nothing is written then.
     """
     if not adapters:
         raise UsageError("there is no adapter to merge", "ebb adapter merge RUN ADAPTER --out OUT")
     shared.place_for(out)
-    system, amounts = load(run, device="cpu").alone(), dict[str, float]()
+    network_of(load(run, device="cpu"), run)
+    system, amounts = load(run, device="cpu", adapters=adapters).alone(), [Put.read(each) for each in adapters]
     network = network_of(system, run)
-    for place, amount in map(weighed, adapters):
-        adapter = AdapterFile.read(place, network).adapter
-        attach(network, adapter, amount)
-        amounts[adapter.name] = amount
+    if isinstance(network, Around):
+        raise UsageError(f"{system.model.card()[0]} is beside the weights, and no change of them", "keep it apart")
     retyped(network, TYPES[precision])
     share = survives(network)
     merge(network, SURVIVES)
-    said = ", ".join(f"{name} × {amount:g}" for name, amount in amounts.items())
-    return MergedRun(
-        written(system, run, out, Sharing(without=("figures", "samples")), f"merged adapters: {said}"), share, amounts
-    )
+    widen(network, system)
+    whole = replace(system, model=base_in(system.model))
+    changed = f"merged adapters: {', '.join(f'{put.name} × {put.amount:g}' for put in amounts)}"
+    made = written(whole, run, out, Sharing(without=("figures", "samples")), changed)
+    return MergedRun(made, share, {put.name: put.amount for put in amounts})
+
+
+def widen(network: nn.Module, system: System) -> None:
+    """Make rows that were added to tables part of them, in place, and the network's ports as wide."""
+    for module in network.modules():
+        if isinstance(module, nn.Embedding) and parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    settings: dict[str, Any] = network.settings  # type: ignore[assignment]
+    settings["ports"] |= {name: spell(port, PORTS) for name, port in system.conditioner.ports.items()}
 
 
 def taken(first: Path, second: Path, rank: int) -> Approximation:

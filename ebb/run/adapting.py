@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebb.adapt.reference import REFERENCE
 from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples
 from ebb.data.pictures import batches
@@ -18,6 +19,8 @@ from ebb.data.series import agreed as columns_agreed
 from ebb.data.sources import named
 from ebb.encode.conditioner import Conditioner, Values, following, part
 from ebb.encode.labels import Labels
+from ebb.encode.reference_picture import ReferencePicture
+from ebb.encode.text import Text
 from ebb.errors import UsageError
 from ebb.events import Work
 from ebb.recipe.recipe import AdapterRecipe, resolved
@@ -26,9 +29,11 @@ from ebb.shapes import sides
 from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
 from ebb.system.families.family import Base, Prepared
-from ebb.system.requests import conditions_of, values_of
+from ebb.system.requests import conditions_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
+from ebb.system.taught import given_of, word_of
+from ebb.train.from_base import Probe
 
 FIRST = 2**60
 """The seed of the first sample of the base: none that a user counts up to."""
@@ -64,25 +69,47 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
         hears = following(hears, dataset, control.name, control.extractor, factor)
         channels = hears.ports[control.name].beside
         besides["control"] = {"control": control.name, "channels": channels, "form": control.form}
-    given = given_of(dataset, hears)
+    given = given_of(recipe, dataset, hears)
     conditioner, new = widened(hears, given)
     if new:
         besides["labels"] = {"count": len(new)}
+    if recipe.concept is not None:
+        conditioner = with_word(conditioner, recipe.concept)
+        besides["words"] = {"count": 1}
+    if recipe.reference:
+        conditioner = with_reference(conditioner, system)
+        besides["reference"] = {"channels": system.shape[0]}
     base = Base(system.model, Origin.of(str(run), "base", locate(run)), besides)
     x0 = seen_by(system, dataset)
     examples = Examples(x0, unit=unit_of(system), **conditions_of(conditioner, given, len(dataset.rows)))
     unseen = None
     if dataset.held_out is not None:
-        its = given_of(dataset.held_out, hears)
+        its = given_of(recipe, dataset.held_out, hears)
         unseen = replace(
             Examples(dataset.held_out.rows, unit=system.modality.unit),
             **conditions_of(conditioner, its, len(dataset.held_out.rows)),
         )
     if recipe.prior:
         drawn, asked = yield from prior_of(recipe, system, cache)
-        own = Examples(drawn, unit=unit_of(system), **conditions_of(conditioner, asked, len(drawn)))
+        if recipe.reference and isinstance(drawn, np.ndarray):
+            asked = {**asked, REFERENCE: list(system.modality.unit(torch.from_numpy(drawn)))}
+        plain, own = (
+            Examples(drawn, unit=unit_of(system), **conditions_of(heard, asked, len(drawn)))
+            for heard in (system.conditioner, conditioner)
+        )
+        base = replace(base, rest=rest_of(plain, own, device))
         examples = half_and_half(examples, own)
     return Prepared(dataset, conditioner, examples, unseen, system.space, base=base)
+
+
+def rest_of(plain: Examples, own: Examples, device: torch.device) -> Probe:
+    """Some of the base's own samples, with what it hears of each, and what it hears with what is put on it."""
+    some = np.arange(min(RESTING, len(own.x0)))
+    return Probe("elsewhere", own.read(some, device), plain.conditions(some, device), own.conditions(some, device))
+
+
+RESTING = 32
+"""Samples of the base by which its drift is seen."""
 
 
 def agreed(system: System, dataset: Dataset, run: Path) -> None:
@@ -99,9 +126,24 @@ def agreed(system: System, dataset: Dataset, run: Path) -> None:
         )
 
 
-def given_of(dataset: Dataset, hears: Conditioner) -> Values:
-    """What is said of the examples, as far as it is heard."""
-    return {name: values for name, values in values_of(dataset).items() if name in hears.conditions}
+def with_reference(conditioner: Conditioner, system: System) -> Conditioner:
+    """What can be asked for with a picture as a reference. UsageError for what makes no pictures."""
+    if len(system.shape) != 3:
+        raise UsageError(f"a reference is a picture, and this model makes {system.modality.things}", "leave it out")
+    channels, height, width = system.shape
+    return Conditioner({**conditioner.conditions, REFERENCE: ReferencePicture((channels, height, width))})
+
+
+def with_word(conditioner: Conditioner, concept: str) -> Conditioner:
+    """What can be asked for with a new word in texts. UsageError for a model without a vocabulary of its own, and a
+    word that it knows."""
+    word, text = word_of(concept), conditioner.text
+    if not isinstance(text, Text):
+        what = "hears no texts" if text is None else "hears texts by a frozen encoder, which has its own words"
+        raise UsageError(f"this model {what}, so it can be taught no word", "leave --concept out, or take --label")
+    if word in text.vocabulary.known or word in text.taught:
+        raise UsageError(f"{word} is a word that this model knows", "take one that no caption has, such as sks")
+    return Conditioner({**conditioner.conditions, "text": replace(text, taught=(*text.taught, word))})
 
 
 def widened(conditioner: Conditioner, given: Values) -> tuple[Conditioner, list[str]]:

@@ -14,6 +14,7 @@ from ebb.store.checkpoint import State
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Prepared, autocast_of
 from ebb.system.system import System
+from ebb.train.from_base import Departure
 from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Descent, Step, Training, updates
 from ebb.train.objectives.compiled import compiling
@@ -45,6 +46,7 @@ class Built:
     validation: Validation | None = None
     gradients: GradientProbe | None = None
     memory: ObjectiveState | None = None
+    drift: Departure | None = None
 
     def state(self) -> State:
         """All that a checkpoint holds: the training's state, what the objective remembers, and what is frozen."""
@@ -75,6 +77,7 @@ def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
         made.validation,
         made.gradients,
         made.memory,
+        made.drift,
     )
 
 

@@ -60,6 +60,12 @@ def validation_steps(recipe: Recipe, parts: Built) -> set[int]:
     return even_steps(count, resolved(recipe.steps))
 
 
+def drift_steps(recipe: Recipe, parts: Built) -> set[int]:
+    """The steps after which it is measured how far the model has moved where nothing is taught: MARKS of them, evenly;
+    none where that is not known. Each costs a forward pass of half a batch."""
+    return set() if parts.drift is None else even_steps(MARKS, resolved(recipe.steps))
+
+
 def gradient_steps(recipe: Recipe, parts: Built) -> set[int]:
     """The steps after which the gradient at each noise level is measured: of those of a validation (of MARKS where
     there is none) as many, evenly, the last at the end, as cost no more than SHARE of the run; in a short run none.

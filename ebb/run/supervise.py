@@ -11,24 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ebb.data.images import save_png
 from ebb.data.loader import Loader
 from ebb.errors import EbbError, UsageError
 from ebb.events import Event, Message, Preview, RolledBack, Saved, Skipped, Update, Work
 from ebb.recipe.recipe import Recipe, resolved
 from ebb.run.build import Built, build, updates_of
 from ebb.run.folder import GuardRecord, Log, amend
-from ebb.run.marks import earlier_steps, gradient_steps, sheet_steps, validation_steps
+from ebb.run.marks import drift_steps, earlier_steps, gradient_steps, sheet_steps, validation_steps
 from ebb.run.meter import Meter
-from ebb.run.plan import GRID_SAMPLES, rate_of, remaining, settled, undecided, updates_within
+from ebb.run.plan import rate_of, remaining, settled, undecided, updates_within
+from ebb.run.preview import draw
 from ebb.store import checkpoint
 from ebb.store.earlier import EARLIER, forget_later, save_earlier
 from ebb.store.write import replace_text
 from ebb.system.families.family import autocast_of
-from ebb.system.requests import asked_for
-from ebb.system.sampler import Sampler
 from ebb.train.guard import STRIKES, Circumstances, Skip, Trouble, explain, poisoned, unsound
 from ebb.train.loop import Step, seed_of
 
@@ -90,6 +87,7 @@ class Due:
     grid: bool
     validation: bool
     gradients: bool
+    drift: bool
     checkpoint: bool
     earlier: bool
     """the average is to be saved, unless one was before, to guide by"""
@@ -101,7 +99,7 @@ class Due:
     @property
     def whole(self) -> bool:
         """Whether every weight and moment is looked at first."""
-        return self.grid or self.validation or self.gradients or self.checkpoint
+        return self.grid or self.validation or self.gradients or self.drift or self.checkpoint
 
 
 @dataclass
@@ -120,6 +118,8 @@ class Supervisor:
     """The last updates that were not made."""
     saved: float = field(default_factory=lambda: time.monotonic(), init=False)
     """When the last checkpoint was."""
+    ended: bool = field(default=False, init=False)
+    """Whether it ended before its time."""
     pace: str = field(default="", init=False)
     """Why there are so many updates, once that was settled."""
 
@@ -154,7 +154,7 @@ class Supervisor:
     def settle(self, began: float) -> None:
         """Choose how many updates there are, from the speed of those that were made, and write it down."""
         done, rate = self.parts.training.step, self.meter.speed()
-        if rate is None:
+        if rate is None or self.ended:
             return
         ahead = sum(number > done for number in self.sheets)
         left = updates_within(self.recipe, remaining(resolved(self.recipe.budget), began), rate, ahead)
@@ -178,8 +178,9 @@ class Supervisor:
         """
         sheets, ahead = self.sheets, self.steps - self.start
         new = self.recipe.model_copy(update={"steps": ahead})
-        measured, probed = (
-            {self.start + step for step in of(new, self.parts)} for of in (validation_steps, gradient_steps)
+        measured, probed, drifts = (
+            {self.start + step for step in of(new, self.parts)}
+            for of in (validation_steps, gradient_steps, drift_steps)
         )
         every = max(1, ahead // 500)
         early = range(0) if self.start else earlier_steps(self.recipe, every)
@@ -191,7 +192,8 @@ class Supervisor:
             save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
             regular, surely = number % every == 0, last or bool(signalled)
             earlier = regular and number in early
-            due = Due(number in sheets, number in measured, number in probed, save, earlier, surely, preview)
+            grid, drift = number in sheets, number in drifts
+            due = Due(grid, number in measured, number in probed, drift, save, earlier, surely, preview)
             if not (due.whole or regular):
                 continue
             try:
@@ -199,7 +201,7 @@ class Supervisor:
             except GeneratorExit:
                 self.leave(step)
                 raise
-            if trouble is not None:
+            if trouble is not None or self.ended:
                 return trouble
             self.meter.rested()
             if signalled and not last:
@@ -218,6 +220,8 @@ class Supervisor:
             yield skipped
         if trouble is not None:
             return trouble
+        if due.drift and self.parts.drift is not None and reading.entry is not None:
+            yield from self.within(step.number, reading.entry["drift"], self.parts.drift.bound)
         if due.grid:
             yield Preview(step.number, str(draw(self.folder, self.parts, step.number)))
         if due.earlier and not (self.folder / EARLIER).is_file():
@@ -225,6 +229,21 @@ class Supervisor:
         if due.checkpoint and (due.surely or not now):  # after a bad update only where it must be
             yield self.save(step.number)
         return None
+
+    def within(self, number: int, drift: float, bound: float | None) -> Work[None]:
+        """End the run with this update where its model has moved too far from what it is put on."""
+        if bound is None or drift <= bound or number == self.steps:
+            return
+        self.recipe, self.ended = self.recipe.model_copy(update={"steps": number}), True
+        why = (
+            f"after {number:,} updates answers for what is not taught had moved by {drift:.1%}, of {bound:.1%} at most"
+        )
+        amend(self.folder, self.recipe, "steps", why)
+        self.meter.steps = number
+        yield Message(f"stopped early: {why}; --drift {2 * bound:g} allows more")
+        if not (self.folder / "samples" / f"step-{number:06d}.png").is_file():
+            yield Preview(number, str(draw(self.folder, self.parts, number)))
+        yield self.save(number)
 
     def note(self, skips: list[Skip]) -> Skipped | None:
         """Record updates that were not made."""
@@ -244,6 +263,8 @@ class Supervisor:
             figures |= {"validation": validation(training.model), "validation_ema": validation(training.ema.model)}  # type: ignore[arg-type]
             if validation.hints:
                 figures["hint_use"] = validation.use(training.ema.model, figures["validation_ema"])  # type: ignore[arg-type]
+        if due.drift and self.parts.drift is not None:
+            figures["drift"] = self.parts.drift(self.parts.averaged().denoiser)
         if due.gradients and self.parts.gradients is not None:
             began = time.monotonic()
             levels = asdict(self.parts.gradients(training.model))  # type: ignore[arg-type]
@@ -367,32 +388,3 @@ def interruptible() -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def draw(folder: Path, parts: Built, step: int) -> Path:
-    """The file of a grid to look at, from the averaged weights, with the same seeds at every step."""
-    made, columns = shown(parts)
-    modality, file = parts.averaged().modality, folder / "samples" / f"step-{step:06d}.png"
-    save_png(modality.sheet(modality.stored(made), columns), file, {"step": step, "seed": 0})
-    return file
-
-
-def shown(parts: Built) -> tuple[Tensor, int]:
-    """Samples, and how many columns to show them in; of an autoencoder examples, and below each what is left of it.
-
-    A model that hears numbers or what stands beside x is asked for what is said of examples that were held out, if
-    there are.
-    """
-    system, classes = parts.averaged(), len(parts.system.labels.names)
-    if system.model.reconstructs:
-        columns, dataset = GRID_SAMPLES // 4, parts.data.dataset.held_out or parts.data.dataset
-        x = dataset.x(slice(2 * columns)).to(system.device)
-        with torch.no_grad():
-            made = system.decode(system.encode(x))
-        return torch.cat([x[:columns], made[:columns], x[columns:], made[columns:]]), columns
-    if system.conditioner.shown:
-        dataset = parts.data.dataset.held_out or parts.data.dataset
-        given = asked_for(system, dataset, GRID_SAMPLES, seed=0)
-        return Sampler(system)(system.request(given, GRID_SAMPLES)), 6
-    columns = classes if 4 <= classes <= 16 else 6
-    return system.sample(columns * round(GRID_SAMPLES / columns), seed=0), columns

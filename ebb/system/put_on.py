@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from ebb.adapt.adapter import of_these
 from ebb.adapt.adapter_files import read_adapter
 from ebb.adapt.addition import innermost
 from ebb.adapt.additions import together
 from ebb.adapt.lora import LoRA
 from ebb.encode.conditioner import Conditioner
 from ebb.encode.labels import Labels
+from ebb.encode.text import Text
 from ebb.errors import DamagedError, UsageError
 from ebb.recipe.recipe import Sampling
 from ebb.store import checkpoint, shared
@@ -88,7 +91,9 @@ def one_on(parts: Parts, put: Put, weights: str) -> Parts:
         return of_run(parts, contract, read("ema"), put, weights)
     if model.denoiser is None:
         raise UsageError(f"{put.place} is put on a diffusion model, and this is one of the family {model.family}")
-    adapter, _ = read_adapter(put.place, innermost(model.denoiser.network), name=put.name)
+    network = innermost(model.denoiser.network)
+    adapter, _ = read_adapter(put.place, network, name=put.name)
+    of_these(adapter, network)
     addition = LoRA.of(adapter)
     addition.requires_grad_(False).attach(model.denoiser, put.name, put.amount)
     return AdaptedModel(base_in(model), addition), conditioner, sampling
@@ -137,11 +142,15 @@ def base_in(model: Model) -> DiffusionModel:
 def both(own: Conditioner, other: Conditioner) -> Conditioner:
     """What can be asked for of a model that hears `own` with an addition that was trained hearing `other`.
 
-    New labels come after those that are there, so that several adapters bring theirs in turn.
+    New labels and words come after those that are there, so that several adapters bring theirs in turn.
     """
     names = own.labels.names
     labels = Labels((*names, *(name for name in other.labels.names if name not in names)))
-    return Conditioner({**own.conditions, **other.conditions} | ({"label": labels} if labels.names else {}))
+    found = {**own.conditions, **other.conditions} | ({"label": labels} if labels.names else {})
+    if isinstance(text := own.text, Text) and isinstance(other.text, Text):
+        new = tuple(word for word in other.text.taught if word not in text.taught)
+        found["text"] = dataclasses.replace(text, taught=(*text.taught, *new))
+    return Conditioner(found)
 
 
 def base_run(contract: Mapping[str, Any], where: Path) -> Path:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ebb.errors import UsageError
 from ebb.networks.evaluating import evaluating
-from ebb.process.denoiser import Cond, Denoiser
-from ebb.process.flow_map import placed
-from ebb.sample.noise import Noise
+from ebb.process.denoiser import Denoiser
+from ebb.train.from_base import Probe, answers, squares
 
 LEVELS = 10
 """Noise levels at which both are asked, evenly in τ = σ/(α + σ)."""
@@ -22,17 +21,6 @@ RESAMPLES = 1000
 
 AT_ONCE = 64
 """Examples that are asked about at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """Examples x0 [n, *d] as the denoiser has them, and what each is asked for: of the denoiser without the adapter,
-    which may know less, and of that with it."""
-
-    name: str
-    x0: Tensor
-    without: Cond
-    with_it: Cond
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,7 @@ def change(without: Denoiser, with_it: Denoiser, probe: Probe, seed: int = 0) ->
         raise UsageError(f"there is no example of {probe.name} to ask about")
     with torch.no_grad(), evaluating(without), evaluating(with_it):
         sums = torch.cat([
-            summed(without, with_it, part(probe, at), seed + at) for at in range(0, len(probe.x0), AT_ONCE)
+            summed(without, with_it, probe.part(at, AT_ONCE), seed + at) for at in range(0, len(probe.x0), AT_ONCE)
         ])  # fmt: skip
     return Change(probe.name, len(sums), estimated(moved, sums, seed), estimated(gained, sums, seed))
 
@@ -97,21 +85,11 @@ def estimated(statistic: Callable[[Tensor], Tensor], sums: Tensor, seed: int) ->
     return Estimate(float(statistic(sums.sum(0))), low, high)
 
 
-def part(probe: Probe, at: int) -> Probe:
-    """Some of the examples."""
-    here = slice(at, at + AT_ONCE)
-    without, with_it = ({name: rows[here] for name, rows in cond.items()} for cond in (probe.without, probe.with_it))
-    return Probe(probe.name, probe.x0[here], without, with_it)
-
-
 def summed(without: Denoiser, with_it: Denoiser, probe: Probe, seed: int) -> Tensor:
     """Of each example, over LEVELS: |x̂0 with − x̂0 without|², |x̂0 without|², and the errors of both, [n, 4]."""
-    x0, path = probe.x0, without.path
-    total = torch.zeros(len(x0), 4, dtype=torch.float64)
+    x0, total = probe.x0, torch.zeros(len(probe.x0), 4, dtype=torch.float64)
     for level in range(LEVELS):
-        t = placed(path, torch.full((len(x0),), (level + 0.5) / LEVELS, dtype=torch.float64))
-        x = path.mix(x0, Noise.of(seed, len(x0))(level, x0), t)
-        old, new = without(x, t, probe.without), with_it(x, t, probe.with_it)
-        both = (new - old, old, old - x0, new - x0)
-        total += torch.stack([each.double().flatten(1).square().sum(1).cpu() for each in both], 1)
+        share = torch.full((len(x0),), (level + 0.5) / LEVELS, dtype=torch.float64)
+        old, new = answers(without, x0, probe.without, share, seed), answers(with_it, x0, probe.with_it, share, seed)
+        total += torch.stack([squares(each) for each in (new - old, old, old - x0, new - x0)], 1)
     return total

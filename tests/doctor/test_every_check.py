@@ -7,6 +7,7 @@ from ebb.doctor.adapter_checks import ADAPTER_CHECKS
 from ebb.doctor.data_checks import DATA_CHECKS
 from ebb.doctor.finding import called
 from ebb.doctor.model_checks import MODEL_CHECKS
+from ebb.doctor.run_adapter import OF_ADAPTERS
 from ebb.doctor.run_autoencoder import AUTOENCODER_CHECKS
 from ebb.doctor.run_checks import RUN_CHECKS
 from ebb.doctor.run_few_steps import FEW_STEP_CHECKS
@@ -14,7 +15,7 @@ from ebb.doctor.table_checks import TABLE_CHECKS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-OF_RUNS = {*RUN_CHECKS, *AUTOENCODER_CHECKS, *FEW_STEP_CHECKS}
+OF_RUNS = {*RUN_CHECKS, *AUTOENCODER_CHECKS, *FEW_STEP_CHECKS, *OF_ADAPTERS}
 EVERY = {*MODEL_CHECKS, *DATA_CHECKS, *TABLE_CHECKS, *ADAPTER_CHECKS, *OF_RUNS}
 """A check of two subjects, as one of classes is of pictures and of tables, is one."""
 

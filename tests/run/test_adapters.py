@@ -54,7 +54,7 @@ def test_what_is_merged_samples_as_what_is_put_on(home, tmp_path, capsys):
     attach(system.denoiser.network, read_adapter(home / "ebb.safetensors", system.denoiser.network)[0], 0.5)
     torch.testing.assert_close(ebb.load(tmp_path / "out").sample(2), system.sample(2), rtol=1e-4, atol=1e-4)
     assert not torch.equal(ebb.load(tmp_path / "out").sample(2), ebb.load(home / "one").sample(2))
-    assert "merged adapters: small × 0.5" in (tmp_path / "out" / "card.md").read_text()
+    assert "merged adapters: ebb × 0.5" in (tmp_path / "out" / "card.md").read_text()
 
 
 def test_half_precision_is_refused_where_it_forgets(home, tmp_path, capsys):
@@ -94,10 +94,10 @@ def test_every_format_leads_to_every_other(home, tmp_path, form):
 MISTAKES = {
     "a rank of at least 1": ("extract", "one", "two", "--rank", "0", "--out", "x.safetensors"),
     "adapters are put on what denoises": ("merge", "codec", "ebb.safetensors", "--out", "x"),
-    "was learnt on weights": ("merge", "two", "ebb.safetensors", "--out", "x"),
-    "called small is on this network already": ("merge", "one", "ebb.safetensors", "ebb.safetensors", "--out", "x"),
+    "was learnt on weights with": ("merge", "two", "ebb.safetensors", "--out", "x"),
+    "two adapters are called ebb": ("merge", "one", "ebb.safetensors", "ebb.safetensors", "--out", "x"),
     "there is no adapter to merge": ("merge", "one", "--out", "x"),
-    "expected ADAPTER or ADAPTER:AMOUNT": ("merge", "one", "ebb.safetensors:much", "--out", "x"),
+    "there is no adapter ebb.safetensors:much": ("merge", "one", "ebb.safetensors:much", "--out", "x"),
     "no rule knows": ("show", "odd.safetensors", "--run", "one"),
     "is of nowhere": ("show", "nowhere.safetensors", "--run", "one"),
     "names without dots": ("convert", "kohya.safetensors", "x.safetensors"),

@@ -29,7 +29,7 @@ from ebb.evaluate.evaluate import evaluate
 from ebb.events import finished
 from ebb.recipe.document import from_yaml, validated
 from ebb.recipe.recipe import Recipe
-from ebb.run import supervise
+from ebb.run import preview
 from ebb.run.build import build
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
@@ -368,7 +368,7 @@ def test_grids_ask_for_what_is_said_of_the_images(home):
     made = Sampler.__call__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sampler, "__call__", lambda self, request: asked.append(request.given) or made(self, request))
-        assert supervise.shown(parts)[0].shape == (40, 1, 8, 8)
+        assert preview.shown(parts)[0].shape == (40, 1, 8, 8)
     assert asked[0]["numbers"] == asked_for(parts.system, dataset, 40, seed=0)["numbers"]
     assert len({*asked[0]["label"]}) > 1, "the mutant: images in their order, which is that of the classes"
 

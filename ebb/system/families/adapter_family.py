@@ -30,6 +30,7 @@ from ebb.store.origin import Origin
 from ebb.system.families.diffusion import DenoiserFamily, DiffusionModel, assembled, denoising_of
 from ebb.system.families.family import Base, Prepared, Trainable
 from ebb.system.model import Draw, Model
+from ebb.train.from_base import Departure
 
 NAME = "adapter"
 """What an addition is called on its denoiser while it is trained."""
@@ -116,6 +117,7 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
     """An `Adapted` denoiser trained by `Denoising`: an addition of `ebb.adapt.additions.ADDITIONS`, whatever it is."""
 
     name = NAME
+    analyses = (*DenoiserFamily.analyses, "effect")
     compiles = False
 
     def complete(self, asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
@@ -145,6 +147,8 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
     ) -> tuple[AdapterRecipe, dict[str, str]]:
         """What of the addition's settings is chosen by the gradient of a first batch."""
         base, kind = base_of(data), recipe.addition.kind
+        if kind not in ADDITIONS:
+            return recipe, {}
         asked = recipe.addition.model_dump(exclude={"kind"})
         found, why = ADDITIONS[kind].suited(base.denoiser, asked, lambda: first_gradients(recipe, data, device))
         addition = recipe.addition.model_copy(update=dict(found))
@@ -152,10 +156,13 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
 
     def build(self, recipe: AdapterRecipe, data: Prepared, device: torch.device) -> Trainable:
         """The base with the addition, of which that alone is trained."""
-        base, addition = base_of(data), recipe.addition
-        own: dict[str, dict[str, Any]] = {}
-        if addition.kind not in base.besides:
-            own[addition.kind] = addition.model_dump(exclude={"kind"})
+        base = base_of(data)
+        kind, settings = recipe.addition.kind, recipe.addition.model_dump(exclude={"kind"})
+        if kind not in ADDITIONS and not base.besides:
+            raise UsageError(
+                "there is nothing new to learn: no new word, and no new label", "name a word: --concept WORD"
+            )
+        own: dict[str, dict[str, Any]] = {kind: settings} if kind in ADDITIONS.keys() - base.besides.keys() else {}
         trained = adapted(base, own, device)
 
         def made(trained: Adapted) -> AdaptedModel:
@@ -163,9 +170,11 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
             return AdaptedModel(model, trained.addition, base.origin)
 
         parts = assembled(recipe, data, trained, denoising_of(recipe), made)
-        if (control := recipe.control()) is None or parts.validation is None:
+        if (control := recipe.control()) is not None and parts.validation is not None:
+            parts = replace(parts, validation=replace(parts.validation, hints=(control.name,)))
+        if base.rest is None:
             return parts
-        return replace(parts, validation=replace(parts.validation, hints=(control.name,)))
+        return replace(parts, drift=Departure(base.denoiser, base.rest, recipe.drift, recipe.seed))
 
     def load(self, contract: Mapping[str, Any], space: LatentSpace | None) -> DiffusionModel:
         """Nothing: an adapter is loaded with its base (`ebb.system.system.load`)."""

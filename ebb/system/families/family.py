@@ -24,6 +24,7 @@ from ebb.recipe.starting import Facts
 from ebb.store.origin import Origin
 from ebb.system.model import Model
 from ebb.train.ema import EMA
+from ebb.train.from_base import Departure, Probe
 from ebb.train.gradients import GradientProbe
 from ebb.train.loop import Training
 from ebb.train.muon import muon
@@ -41,6 +42,8 @@ class Base:
     origin: Origin
     besides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """settings by kind of `ebb.adapt.additions.ADDITIONS`, such as labels that the model does not know"""
+    rest: Probe | None = None
+    """some of its own samples, by which it is seen whether the rest stays as it is"""
 
     @property
     def denoiser(self) -> NetworkDenoiser:
@@ -115,6 +118,8 @@ class Trainable:
     """what asks for the gradient at each noise level"""
     memory: ObjectiveState | None = None
     """what the objective remembers"""
+    drift: Departure | None = None
+    """how far it has moved from what it is put on, where nothing is taught"""
 
 
 R = TypeVar("R", bound=Recipe)

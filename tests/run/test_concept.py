@@ -1,0 +1,137 @@
+"""A new word taught to a run: its row alone is learnt, nothing else moves, and drift is measured and ends a run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import ebb
+from ebb.data.images import settings_of
+from ebb.errors import UsageError
+from ebb.events import finished
+from ebb.recipe.document import from_yaml
+from ebb.recipe.recipe import AdapterRecipe
+from ebb.run.train import train
+from ebb.store import checkpoint
+from ebb.system.taught import naming, word_of
+
+from ..command import ebb as command
+from ..toys import trained, write
+
+SMALL = {"batch": 4, "precision": "fp32", "sheets": 1, "steps": 3}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A run on captioned pictures, and four pictures with and without captions of a new word."""
+    home = tmp_path_factory.mktemp("concept")
+    network = {"width": 16, "depth": 1, "multipliers": (1,), "cross": (0,)}
+    trained(write(home / "data"), home / "base", network=network)
+    write(home / "bare", 4, missing=4)
+    return home
+
+
+def adapted(home, name="bare", run="run", fresh=True, **asked):
+    recipe = AdapterRecipe(adapts=str(home / "base"), **SMALL | asked)
+    return finished(train(home / name, recipe, run=home / run, fresh=fresh))
+
+
+def test_a_word_alone_is_one_row_and_texts_without_it_stay(home):
+    run = adapted(home, concept="sks", addition={"kind": "bare"})
+    saved = checkpoint.read(checkpoint.newest(run / "checkpoints"), "model")
+    system, base = ebb.load(run), ebb.load(home / "base")
+    width = 2 * 16
+    assert sorted(t.numel() for t in saved.values()) == [1, width, width], "the row, where it began, its bound"
+    assert system.conditioner.text.taught == ("sks",)
+    for text in ("a bright sky", ""):
+        assert torch.equal(system.sample(2, text=text), base.sample(2, text=text))
+    assert not torch.equal(system.sample(2, text="a sks"), base.sample(2, text="a sks"))
+    assert from_yaml(run / "run.yaml")[0].prior == 0
+    put = ebb.load(home / "base", adapters=[run])
+    assert torch.equal(put.sample(2, text="a sks"), system.sample(2, text="a sks"))
+
+
+def test_drift_is_measured_and_ends_a_run_that_comes_too_far(home):
+    lora = {"addition": {"rank": 2, "layers": ("*conv*",)}, "prior": 8, "optimiser": {"lr": 0.3}, "steps": 12}
+    run = adapted(home, run="far", concept="sks", drift=1e-6, **lora)
+    recipe = from_yaml(run / "run.yaml")[0]
+    assert recipe.steps < 12
+    assert "had moved by" in json.loads((run / "choices.json").read_text())["steps"]["reason"]
+    assert checkpoint.newest(run / "checkpoints").name == f"step-{recipe.steps:08d}"
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["drift"] > 1e-6
+    again = finished(
+        train(
+            home / "bare", AdapterRecipe(adapts=str(home / "base"), concept="sks", drift=1e-6, **SMALL | lora), run=run
+        )
+    )
+    assert checkpoint.newest(again / "checkpoints").name == f"step-{recipe.steps:08d}", "it is finished"
+    far = adapted(home, run="near", concept="sks", drift=100.0, **lora)
+    assert from_yaml(far / "run.yaml")[0].steps == 12
+
+
+def test_a_word_and_changes_become_part_of_a_run(home, tmp_path, capsys):
+    asked = {"concept": "sks", "addition": {"rank": 2}, "prior": 4}
+    run = adapted(home, run="both", **asked)
+    for parameter in (system := ebb.load(run)).model.module.parameters():
+        assert not parameter.requires_grad
+    assert command("adapter", "merge", home / "base", run, "--out", tmp_path / "whole") == 0
+    whole = ebb.load(tmp_path / "whole")
+    assert whole.conditioner.text.taught == ("sks",)
+    torch.testing.assert_close(whole.sample(2, text="a sks"), system.sample(2, text="a sks"), rtol=1e-4, atol=1e-4)
+    assert command("adapter", "show", run, "--run", home / "base") == 0
+    assert "1 new word" in capsys.readouterr().out
+    assert command("adapter", "convert", run, tmp_path / "peft", "--to", "peft") == 0
+    assert command("adapter", "show", tmp_path / "peft", "--run", home / "base") == 0
+
+
+def test_captions_name_it_or_it_names_the_pictures():
+    assert naming(None, "sks", 2) == ["a sks", "a sks"]
+    assert naming(["", ""], "sks", 2) == ["a sks", "a sks"]
+    assert naming(["a SKS dog", "a dog"], "sks", 2) == ["a SKS dog", "a dog"]
+    assert word_of("Sks") == "sks"
+
+
+WRONG = {
+    "one word of letters": {"concept": "two words"},
+    "a word that this model knows": {"concept": "bright"},
+    "no caption of these pictures has": {"concept": "sks", "name": "data"},
+    "nothing new to learn": {},
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_cannot_be_taught_is_refused(home, what):
+    asked = {"addition": {"kind": "bare"}} | WRONG[what]
+    with pytest.raises(UsageError, match=what):
+        adapted(home, run="wrong", **asked)
+
+
+def test_the_command_teaches_a_word(home, capsys, monkeypatch):
+    monkeypatch.chdir(home)
+    words = "adapt", "base", "bare", "--concept", "sks", "--steps", 1, "--batch", 4, "--run", "word"
+    assert command(*words) == 0
+    assert "--text 'a sks'" in capsys.readouterr().out
+    assert command("sample", "base", "--adapter", "word", "--text", "a sks", "--n", 2, "--out", "s.png") == 0
+    assert "no caption that was trained on has" not in capsys.readouterr().out
+
+
+def test_a_reference_is_taught_and_asked_for(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(home)
+    words = "adapt", "base", "data", "--reference", "--prior", 4, "--steps", 2, "--batch", 4, "--run", "seen"
+    assert command(*words) == 0
+    for parameter in (system := ebb.load(home / "seen")).model.module.parameters():
+        parameter.data.add_(0.3)
+    base, shown = ebb.load(home / "base"), system.shape
+    assert torch.equal(system.sample(2, text="a bright sky"), base.sample(2, text="a bright sky"))
+    like = {"text": "a bright sky", "reference": torch.ones(*shown)}
+    assert not torch.equal(system.sample(2, given=like), base.sample(2, text="a bright sky"))
+    ask = "sample", "seen", "--n", 2, "--text", "a bright sky", "--out"
+    assert command(*ask, tmp_path / "a.npz", "--reference", home / "data" / "00.png:0") == 0
+    assert command(*ask[:1], "base", *ask[2:], tmp_path / "b.npz") == 0
+    first, second = (np.load(tmp_path / f"{name}.npz")["images"] for name in "ab")
+    assert (first == second).all(), "scale 0 is the base"
+    assert command(*ask, tmp_path / "c.png", "--reference", home / "data" / "00.png:0.5") == 0
+    assert settings_of(tmp_path / "c.png")["reference"] == ["data/00.png:0.5"]
+    assert command("sample", "base", "--n", 1, "--reference", home / "data" / "00.png") == 2
