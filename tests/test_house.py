@@ -378,7 +378,7 @@ def test_importing_the_package_imports_nothing_that_takes_time():
 
 OPTIONS = {
     "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "objective", "clock", "sigma_data",
-    "condition_dropout", "precision", "engine", "sheets", "ema_halflife", "data.size", "data.channels", "data.flip", "data.window",
+    "condition_dropout", "precision", "engine", "sheets", "ema_halflife", "data.size", "data.channels", "data.flip", "data.buckets", "data.window",
     "kind", "autoencoder", "reflow", "pairs", "likelihood", "teacher", "adapter", "rank", "adapts", "addition.kind", "addition.form", "addition.rank", "addition.extractor", "addition.field", "addition.layers", "label", "concept", "reference", "drift", "prior", "method", "guidances", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
@@ -395,7 +395,7 @@ VERBS = {
     "adapt": {
         "run", "label", "control", "concept", "reference", "drift", "form", "rank", "prior", "budget", "steps", "batch", "lr", "seed", "extend", "fresh", "json",
     },
-    "sample": {"n", "label", "adapter", "reference", "control", "control_scale", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "from", "compile", "explain"} | HOW,
+    "sample": {"n", "label", "adapter", "reference", "control", "control_scale", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "size", "from", "compile", "explain"} | HOW,
     "evaluate": {
         "n", "fresh", "seed", "features", "likelihood", "weights", "against", "data", "json",
     } | HOW,
@@ -417,11 +417,11 @@ VERBS = {
     "adapter extract": {"rank", "out", "to"},
     "adapter convert": {"to", "run", "scale"},
     "adapter resize": {"rank", "to"},
-    "export": {"licence", "without"},
-    "tidy": {"remove"},
+    "export": {"licence", "without", "json"},
+    "tidy": {"remove", "json"},
     "config show": {"json"},
     "config validate": set(),
-    "config diff": set(),
+    "config diff": {"json"},
 }  # fmt: skip
 
 

@@ -70,6 +70,7 @@ class Adapt:
         began = time.perf_counter()
         if {"steps", "budget"} <= given:
             raise UsageError("--steps and --budget both say how long to train", "give one of them")
+        from ebb.evaluate.effects import effect_on
         from ebb.run.adapting import beside_base
         from ebb.run.train import train
 
@@ -85,6 +86,7 @@ class Adapt:
             place = self.base.with_name(f"{self.base.name}-{control.name}")
         work = train(self.data, asked, run=place, fresh=self.fresh, began=began, extend=longer)
         folder = shown(work, console, self.json)
+        echo(console, f"effect   {shown(effect_on(folder), console, self.json)}")
         echo(console, f"report   {folder / 'report.html'}")
         words = [self.base, "--adapter", folder]
         words += [] if self.concept is None else ["--text", f"a {self.concept}"]

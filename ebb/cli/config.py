@@ -56,10 +56,16 @@ class Diff:
     """run folder or recipe file"""
     b: tyro.conf.Positional[Path]
     """run folder or recipe file"""
+    json: bool = False
+    """one line of JSON in place of lines of text"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """One line for each field that differs."""
         old, new = (flat(recipe_of(path).model_dump()) for path in (self.a, self.b))
+        if self.json:
+            names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+            put_facts({"differences": {name: {"a": old.get(name), "b": new.get(name)} for name in names}})
+            return
         for line in difference(old, new) or ["no difference"]:
             echo(console, line)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from ebb.cli.output import echo, table
+from ebb.cli.output import echo, put_facts, table
 from ebb.terminal import command
 
 
@@ -25,6 +25,8 @@ class Export:
     """under which others may use it, in your words or as CC-BY-4.0; it stands on the card"""
     without: tuple[str, ...] = ()
     """what is left out: labels, captions, words, columns, paths, figures, samples"""
+    json: bool = False
+    """what was written as a line of JSON on stdout"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Write it, and say what of the data is in it."""
@@ -33,6 +35,8 @@ class Export:
         made = export(self.run, self.out, Sharing(self.licence, self.without))
         travelling = [(name, said) for name, said in made.carried.items()]
         left = [(name, f"left out: {lost}") for name, lost in made.left_out.items()]
+        if self.json:
+            put_facts(asdict(made) | {"place": str(made.place)})
         table(console, travelling + left or [("nothing", "but weights and contract")], "of the data it holds")
         echo(console, f"written  {made.place}, {made.bytes / 1e6:.3g} MB")
         echo(console, f"sample   {command('sample', made.place, '--n', 16)}")
@@ -46,6 +50,8 @@ class Tidy:
     """run folder"""
     remove: tuple[str, ...] = ()
     """what goes: old, optimiser, raw, extension, samples, sheets, classifier, latents; without it nothing does"""
+    json: bool = False
+    """what there is, or what went, as a line of JSON on stdout"""
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print what there is, or what went."""
@@ -55,10 +61,12 @@ class Tidy:
         rows = [(item.name, f"{item.bytes / 1e6:,.2f} MB", item.loses) for item in found]
         title = f"{self.run}: {'removed' if self.remove else 'what may go'}"
         table(console, rows, title, ("", "", "lost with it") if rows else ())
-        total = sum(item.bytes for item in found) / 1e6
+        total = sum(item.bytes for item in found)
+        if self.json:
+            put_facts({"removed": bool(self.remove), "bytes": total, "items": [*map(asdict, found)]})
         if not rows:
             echo(console, "nothing")
         elif not self.remove:
             echo(console, f"remove   {command('tidy', self.run, '--remove', *(item.name for item in found))}")
         else:
-            echo(console, f"in all   {total:,.2f} MB")
+            echo(console, f"in all   {total / 1e6:,.2f} MB")

@@ -41,6 +41,8 @@ MEANT = [
     ("optimiser.lr", "the learning rate", ("learning-rate", "rate")),
     ("optimiser.kind", "the optimiser", ("optimizer",)),
     ("data.size", "the side of the images", ("resolution", "image-size", "img-size")),
+    ("size", "which of the shapes", ("resolution", "image-size", "width", "height", "aspect-ratio")),
+    ("data.buckets", "buckets by shape", ("enable-bucket", "bucketing", "aspect-ratio-buckets", "aspect-ratio")),
     ("fresh", "a run anew", ("restart", "overwrite", "force", "new")),
     ("network.kind", "the network", ("model", "arch", "architecture")),
     ("strength", "how much may change", ("noise", "denoise", "denoising-strength", "amount")),

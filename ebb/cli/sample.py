@@ -52,6 +52,8 @@ class Sample:
     files, which goes on where it was stopped; of a table a .csv"""
     by: Literal["label"] | None = None
     """label: as many of each, at least --n in all, in a folder for each, which ebb train reads"""
+    size: str | None = None
+    """WIDTHxHEIGHT, such as 96x64, of a model that was trained on several (--data.buckets); else that of most images"""
     again: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """a picture of ebb to make again, by what it says of itself; nothing else is asked for then but RUN and --out"""
     compile: bool = False
@@ -85,7 +87,7 @@ class Sample:
 
             shown(explained(self.run, self.text, self.out, self.n, self.seed, **asdict(self.how)), console)
         asked = (self.label, self.text, self.numbers, self.beside, self.together, self.regions, self.by == "label")
-        more = (self.adapter, self.reference, self.control, self.control_scale)
+        more = (self.adapter, self.reference, self.size, self.control, self.control_scale)
         prompt, how = Prompt(self.n, self.seed, *asked, *more), asdict(self.how)
         with Reader(console) as reader:
             sample_to(self.run, self.out, prompt, progress=reader.show, compile=self.compile, only=only, **how)

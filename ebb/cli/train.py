@@ -80,7 +80,8 @@ def advice(folder: Path) -> str:
     """The command that measures a run with as many samples as its data bears; where it bears none, what else to do."""
     from ebb.evaluate.enough import worthwhile
 
-    samples = worthwhile(json.loads((folder / "data.json").read_text(encoding="utf8"))["count"])
+    data = json.loads((folder / "data.json").read_text(encoding="utf8"))
+    samples = worthwhile((data["buckets"] or [data])[0]["count"])  # those of one shape are compared
     return (
         f"examine  {command('doctor', folder)}; there is too little data to measure by"
         if samples is None

@@ -21,9 +21,13 @@ CHUNK = 2048
 """Images looked at together, so that a memory map is never read whole."""
 
 
-def held_back(pixels: np.ndarray, labels: np.ndarray | None) -> list[int]:
-    """The images to hold back, rising: of pixels uint8 [n, c, h, w] and labels [n], None where there are none."""
-    wanted = min(len(pixels) // SHARE, MOST) if len(pixels) >= LEAST else 0
+def held_back(pixels: np.ndarray, labels: np.ndarray | None, total: int | None = None) -> list[int]:
+    """The images to hold back, rising: of pixels uint8 [n, c, h, w] and labels [n], None where there are none.
+
+    Where these are some of a `total`, that is what LEAST and MOST are of.
+    """
+    total = len(pixels) if total is None else total
+    wanted = min(len(pixels) // SHARE, MOST * len(pixels) // total) if total >= LEAST else 0
     if not wanted:
         return []
     copies = defaultdict[bytes, list[int]](list)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebb.data.buckets import MOST
 from ebb.data.dataset import Dataset
 from ebb.data.pictures import Pictures, sent, to_unit
 from ebb.errors import DataError
@@ -29,13 +30,16 @@ class Batch:
 FLIPS = 2**63
 """Where the keys of flips begin, above those of epochs."""
 
+TURNS = 2**61
+"""Where the keys of turns begin, above those of epochs and below all others."""
+
 
 def keyed(seed: int, part: int) -> np.random.Generator:
     """A generator that is a function of (seed, part): Philox, counter-based (Salmon et al. 2011)."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, part], dtype=np.uint64)))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2 * MOST)
 def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     """The order of one epoch, int64 [count]; the last two are kept, since every step of an epoch asks for it."""
     return keyed(seed, epoch).permutation(count)
@@ -71,6 +75,37 @@ class Order:
         )
 
 
+@lru_cache(maxsize=2)
+def lap(counts: tuple[int, ...], seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """The bucket of each batch of a lap of `Turns`, and its number among those of that bucket, int64 [Σ counts]."""
+    drawn = keyed(seed, TURNS + number)
+    of, which = np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(count) for count in counts])
+    order = ((which + drawn.random(len(of))) / np.repeat(counts, counts)).argsort(kind="stable")
+    return of[order], which[order]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Whose turn it is among buckets of so many items, batch by batch: a function of (counts, seed, step).
+
+    In a lap of Σ counts batches each bucket has as many batches as it has items, so that every item of all is met
+    equally often. Batch j of a bucket of n falls at a time that is uniform in the j-th of n equal parts of the lap: the
+    buckets are mixed in their proportion all along, and no cycle is learnt.
+    """
+
+    counts: tuple[int, ...]
+    seed: int
+
+    def of(self, step: int) -> tuple[int, int]:
+        """The bucket of batch `step`, and the number of that batch among those of the bucket."""
+        if len(self.counts) == 1:
+            return 0, step
+        number, at = divmod(step, sum(self.counts))
+        of, which = lap(self.counts, self.seed, number)
+        bucket = int(of[at])
+        return bucket, number * self.counts[bucket] + int(which[at])
+
+
 def mirrored(turned: Tensor, x: Tensor, other: Tensor | None = None) -> Tensor:
     """x [b, c, h, w], mirrored left to right where `turned` [b], or there the `other`."""
     return torch.where(turned[:, None, None, None], x.flip(-1) if other is None else other, x)
@@ -91,6 +126,13 @@ class Examples:
     unit: Callable[[Tensor], Tensor] = to_unit
     noise: Callable[[np.ndarray], Tensor] | None = None
     folded: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    others: tuple[Examples, ...] = ()
+    """examples of other shapes, which no batch holds together with these"""
+
+    @property
+    def buckets(self) -> tuple[Examples, ...]:
+        """The examples of each shape."""
+        return self, *self.others
 
     def read(self, index: np.ndarray, device: torch.device, *, mirrored: bool = False) -> Tensor:
         """Some of the examples, float32 [b, *d] on the device."""
@@ -122,7 +164,8 @@ class Examples:
 class Loader:
     """Batches assembled by index from examples that stay in memory; no worker, no decoding, no copy of the set.
 
-    `loader(step)` is a pure function of (examples, batch, seed, flip, step).
+    `loader(step)` is a pure function of (examples, batch, seed, flip, step). Of examples in buckets by shape a batch
+    holds those of one (`Turns`), in an order of its own.
     """
 
     examples: Examples
@@ -133,8 +176,10 @@ class Loader:
 
     def __call__(self, step: int) -> Batch:
         """Batch number `step`: x0 float32 [b, *d], and the conditions of the same examples."""
-        examples = self.examples
-        index = Order(len(examples.x0), self.batch, self.seed).indices(step)
+        buckets = self.examples.buckets
+        bucket, turn = Turns(tuple(len(each.x0) for each in buckets), self.seed).of(step)
+        examples = buckets[bucket]
+        index = Order(len(examples.x0), self.batch, self.seed).indices(turn)
         x0, turned = examples.read(index, self.device), None
         if self.flip:
             turned = sent(torch.from_numpy(keyed(self.seed, FLIPS + step).random(self.batch) < 0.5), self.device)

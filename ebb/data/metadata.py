@@ -86,7 +86,7 @@ class Fields:
         files = ImageFiles(split.files, list(dict.fromkeys(paths.values())), [None] * len(set(paths.values())), None)
         heads = {i: head for i, head in enumerate(files.heads(aside)) if head}
         channels = channels or (3 if any(head.colour for head in heads.values()) else 1)
-        shape: Shape = (channels, *own.pixels.shape[2:])
+        shape: Shape = (channels, *own.buckets[0].shape[2:])
         none = np.zeros((1, *shape), np.uint8)
         pixels, read = files.pixels(heads, shape, aside) if heads else (none, [])
         for (kind, action), files_of in aside.notes.items():

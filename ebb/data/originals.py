@@ -27,6 +27,10 @@ class Originals:
         every, sizes = split.names, [(heads[at].height, heads[at].width) for at in usable]
         return cls(tuple(every[at] for at in usable), np.array(sizes, np.int64).reshape(-1, 2))
 
+    def take(self, rows: NDArray[np.int64]) -> Originals:
+        """Those of some."""
+        return Originals(tuple(self.names[row] for row in rows), self.sizes[rows])
+
     def cut(self, shape: Sequence[int]) -> NDArray[np.float64]:
         """The share of the area of each that an example [c, h, w] leaves out, [n]."""
         return lost(self.sizes, shape)

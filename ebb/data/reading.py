@@ -71,8 +71,14 @@ def read_as(
         scan = Scan(where, cache) if progress is None else Scan(where, cache, progress)
         beside, extractors = recipe.shown()
         fields = Fields(recipe.metadata(), beside)
-        return with_maps(scanned(scan, how.sides, how.channels, fields, hold_back=hold_back), extractors)
+        if how.buckets and (beside or extractors):
+            raise UsageError(
+                "a picture that stands beside each has one shape, and buckets have several",
+                "leave --data.buckets or it out",
+            )
+        return with_maps(scanned(scan, how, fields, hold_back=hold_back), extractors)
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
+    pictured |= {"data.buckets": how.buckets or None}
     pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.shown()[0] or None}
     pictured |= {"control": recipe.shown()[1] or None}
     if given := [name for name, value in pictured.items() if value is not None]:

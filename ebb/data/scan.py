@@ -6,24 +6,27 @@ import hashlib
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 from PIL import Image
 
 from ebb.data import captions, classes
 from ebb.data.archive import Notes, shown
-from ebb.data.dataset import DataNote, Dataset, Summary
-from ebb.data.decode import Head, Shape, cut_off
-from ebb.data.held_out import CHUNK, LEAST, held_back, parted
+from ebb.data.buckets import Size, mean_cut, nearest, planned
+from ebb.data.dataset import DataNote, Dataset, Summary, bucketed
+from ebb.data.decode import Head, cut_off
+from ebb.data.held_out import CHUNK, LEAST
 from ebb.data.listing import way_out
 from ebb.data.metadata import NOTHING, Fields, Metadata, checked, metadata_of
 from ebb.data.originals import Originals
 from ebb.data.sources import SUPPORTED, locate
 from ebb.data.splits import Decoded, Scan, Source, Split
 from ebb.errors import DataError, UsageError
+from ebb.recipe.groups import DataRecipe
 from ebb.shapes import sides
 
 SIZES = (64, 32, 16, 8)
@@ -55,39 +58,43 @@ def read(
     Raises UsageError for a wrong argument, DataError for data that cannot be used, DamagedError for a broken file and
     ResourceError when memory, disk or scikit-learn is missing.
     """
-    place = None if cache is None else Path(cache)
-    return scanned(Scan(str(where), place), size, channels, fields, hold_back=hold_back)
-
-
-def scanned(
-    scan: Scan, size: int | tuple[int, int] | None, channels: int | None, fields: Fields, *, hold_back: bool
-) -> Dataset:
-    """`read`, by a scan whose progress is heard of."""
-    side = (size, size) if isinstance(size, int) else size
-    if side is not None and (len(side) != 2 or min(side) < 1):
+    length = 2 if isinstance(size, int) or size is None else len(size)
+    if length != 2 or (size is not None and np.min(size) < 1):
         raise UsageError(f"size is a positive side, or (height, width) in pixels; got {size}")
     if channels not in (None, 1, 3):
         raise UsageError(f"channels is 1 (grey) or 3 (colour), got {channels}")
+    written = f"{size[1]}x{size[0]}" if isinstance(size, tuple) else size
+    how = DataRecipe(size=written, channels=cast("Literal[1, 3] | None", channels))
+    return scanned(Scan(str(where), None if cache is None else Path(cache)), how, fields, hold_back=hold_back)
+
+
+def scanned(scan: Scan, how: DataRecipe, fields: Fields, *, hold_back: bool) -> Dataset:
+    """`read`, by a scan whose progress is heard of, as a recipe says; in buckets by shape where it asks for these."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns about becomes a finding here
-        return _read(scan, fields, side, channels, hold_back)
+        return _read(scan, fields, how, hold_back)
 
 
-def _read(scan: Scan, fields: Fields, side: tuple[int, int] | None, channels: int | None, hold_back: bool) -> Dataset:
+def _read(scan: Scan, fields: Fields, how: DataRecipe, hold_back: bool) -> Dataset:
     notes = scan.notes
     source, heads = _located(scan, fields)
-    size, why_size = _size(heads.values(), side)
-    depth = channels or (3 if any(head.colour for head in heads.values()) else 1)
-    train, why_channels = _decoded(scan, source.train, heads, (depth, *size)), "some images have colour"
-    if not channels and _grey(train.pixels):
-        grey, why_channels = train.pixels[:, :1], "no image has colour"
-        train = replace(train, pixels=grey if isinstance(grey, np.memmap) else np.ascontiguousarray(grey))
+    shapes, square, why_size = _shapes(heads.values(), how)
+    depth = how.channels or (3 if any(head.colour for head in heads.values()) else 1)
+    train = replace(_decoded(scan, source.train, heads, depth, shapes), square=square)
+    why_channels = "some images have colour"
+    if not how.channels and _grey(train.buckets):
+        grey, why_channels = [pixels[:, :1] for pixels in train.buckets], "no image has colour"
+        train = replace(train, buckets=tuple(p if isinstance(p, np.memmap) else np.ascontiguousarray(p) for p in grey))
     _note_grey(train, notes)
     names, why_labels, partly = classes.names_of(source, train.usable, notes)
-    why_channels = "asked for" if channels else why_channels
-    reasons = {"size": f"{sides(size)}: {why_size}", "channels": f"{train.pixels.shape[1]}: {why_channels}"}
+    why_channels = "asked for" if how.channels else why_channels
+    reasons = {"size": why_size, "channels": f"{len(train.buckets[0][0])}: {why_channels}"}
+    if facts := train.facts():
+        squares = np.mean([heads[at].cut((1, 1, 1)) for at in train.usable])
+        cut = f"{mean_cut(facts):.1%} of the area cut off on average, {squares:.1%} as squares"
+        reasons["buckets"] = f"{', '.join(map(str, facts))}; {cut}"
     reasons |= source.reasons | {"labels": why_labels}
-    if isinstance(train.pixels, np.memmap):
+    if any(isinstance(pixels, np.memmap) for pixels in train.buckets):
         reasons["memory"] = f"on disk under {scan.cache}: it is over half of the available memory"
     metadata = metadata_of(fields, scan, train)
     checked(scan.where, metadata, notes)
@@ -102,31 +109,39 @@ def _read(scan: Scan, fields: Fields, side: tuple[int, int] | None, channels: in
     found = _summed(source, train, metadata, names, notes)
     scan = scan.anew()
     heads = classes.known(source.held_out, _heads(scan, source.held_out), names, scan.notes)
-    unseen = _decoded(scan, source.held_out, heads, (train.pixels.shape[1], *size))
+    unseen = _decoded(scan, source.held_out, heads, found.rows.shape[1], [p.shape[2:] for p in train.buckets])
     _note_grey(unseen, scan.notes)
     metadata = metadata_of(fields, scan, unseen, metadata)
-    return replace(found, held_out=_summed(source, unseen, metadata, names, scan.notes))
+    return _with_unseen(found, _summed(source, unseen, metadata, names, scan.notes))
 
 
 def _own_split(
     scan: Scan, source: Source, all_of_it: Decoded, metadata: Metadata, names: tuple[str, ...], hold_back: bool
 ) -> Dataset:
     """The images of a source without a test set, a few of them held back where there are enough."""
-    split, usable, pixels = all_of_it.split, all_of_it.usable, all_of_it.pixels
-    back = held_back(pixels, classes.numbers_of(split, usable, names)) if hold_back else []
+    split, usable = all_of_it.split, all_of_it.usable
+    back = all_of_it.held_back(classes.numbers_of(split, usable, names)) if hold_back else []
     some, back = bool(back), metadata.fields.unshown(split, usable, back)
     if not back:
-        few = len(pixels) < LEAST
+        few = len(usable) < LEAST
         why = "those that could be stand beside others" if some else "no class can spare one"
         why = f"fewer than {LEAST} images" if few else why if hold_back else "not asked for"
         source.reasons["held out"] = f"none: {why}"
         return _summed(source, all_of_it, metadata, names, scan.notes)
-    source.reasons["held out"] = f"{len(back):,} of {len(pixels):,} images, by hash: the data comes without a test set"
-    pixels, aside, left = parted(pixels, back)
+    source.reasons["held out"] = f"{len(back):,} of {len(usable):,} images, by hash: the data comes without a test set"
+    train, aside, left = all_of_it.parted(back)
     own, others = metadata.take(left), metadata.take(back)
     checked(scan.where, own, defaultdict(list))  # what is left may say less
-    train = _summed(source, all_of_it.part(left, pixels), own, names, scan.notes)
-    return replace(train, held_out=_summed(source, all_of_it.part(back, aside), others, names, defaultdict(list)))
+    found = _summed(source, train, own, names, scan.notes)
+    return _with_unseen(found, _summed(source, aside, others, names, defaultdict(list)))
+
+
+def _with_unseen(train: Dataset, unseen: Dataset) -> Dataset:
+    """The training images with those that are held out; with none where these have other shapes than most."""
+    if unseen.rows.shape[1:] == train.rows.shape[1:]:
+        return replace(train, held_out=unseen)
+    train.summary.chosen["held out"] = f"none: no image of the test set is in the bucket {sides(train.rows.shape[2:])}"
+    return train
 
 
 def _located(scan: Scan, fields: Fields) -> tuple[Source, dict[int, Head]]:
@@ -162,59 +177,76 @@ def _heads(scan: Scan, split: Split) -> dict[int, Head]:
     return heads
 
 
-def _size(heads: Collection[Head], side: tuple[int, int] | None) -> tuple[tuple[int, int], str]:
-    """Height and width for all, and why."""
-    if side:
-        return side, "asked for"
-    sizes = {(head.height, head.width) for head in heads}
-    if len(sizes) == 1 and max(common := next(iter(sizes))) <= SIZES[0]:
-        return common, "all images have it"
-    median = float(np.median([min(head.height, head.width) for head in heads]))
-    best = next((size for size in SIZES if size <= median), SIZES[-1])
+def _shapes(heads: Collection[Head], how: DataRecipe) -> tuple[list[Size], int | None, str]:
+    """Height and width of the images of each bucket, of most of them first, the side of the square about which buckets
+    lie (None where all have one shape), and why."""
+    sizes = np.array([(head.height, head.width) for head in heads], np.int64)
+    common, lengths = tuple(sizes[0].tolist()), np.sqrt(sizes.prod(1))
+    one = bool((sizes == common).all()) and max(common) <= SIZES[0]
+    if how.buckets:
+        best, why = _largest(float(np.median(lengths)), "side of a square of as many pixels")
+        best, why = (round(lengths[0]), "all images have so many pixels") if one else (best, why)
+        best, why = (how.sides[0], "asked for") if how.sides else (best, why)
+        return planned(sizes, best), best, f"buckets of about {best}×{best} pixels: {why}"
+    best, why = _largest(float(np.median(sizes.min(1))), "short side")
+    size, why = (common, "all images have it") if one else ((best, best), why)
+    size, why = (how.sides, "asked for") if how.sides else (size, why)
+    return [size], None, f"{sides(size)}: {why}"
+
+
+def _largest(median: float, what: str) -> tuple[int, str]:
+    """The largest side of SIZES that is not above a median, that of what is named, and why."""
     known = ", ".join(map(str, SIZES[:0:-1]))
-    return (best, best), f"the largest of {known} and {SIZES[0]} not above the median short side, {median:g}"
+    best = next((size for size in SIZES if size <= median), SIZES[-1])
+    return best, f"the largest of {known} and {SIZES[0]} not above the median {what}, {round(median, 1):g}"
 
 
-def _decoded(scan: Scan, split: Split, heads: dict[int, Head], shape: Shape) -> Decoded:
-    """The usable images of a split; it is noted which of them had another size."""
-    pixels, usable = split.pixels(heads, shape, scan)
+def _decoded(scan: Scan, split: Split, heads: dict[int, Head], depth: int, shapes: Sequence[Size]) -> Decoded:
+    """The usable images of a split, each in the shape that cuts least off; it is noted which had another size."""
+    sizes = {at: (head.height, head.width) for at, head in heads.items()}
+    own = dict(zip(sizes, nearest(np.array([*sizes.values()]), shapes).tolist(), strict=True))
+    buckets, usable = list[np.ndarray](), list[int]()
+    for number, shape in enumerate(shapes):
+        mine = {at: heads[at] for at in heads if own[at] == number}
+        pixels, read = split.pixels(mine, (depth, *shape), scan)
+        buckets, usable = [*buckets, pixels] if read else buckets, [*usable, *read]
     if not usable:
         raise _nothing(scan)
-    names, sizes = split.names, {at: (head.height, head.width) for at, head in heads.items()}
+    names, into = split.names, "the nearest of " * (len(shapes) > 1) + ", ".join(map(sides, shapes))
     kind = "mixed sizes" if len(set(sizes.values())) > 1 else "another size"
-    action = f"resized to {sides(shape[1:])} (centre crop)"
-    scan.notes[kind, action] += [names[at] for at in usable if sizes[at] != shape[1:]]
-    cuts = {at: heads[at].cut(shape) for at in usable}
+    scan.notes[kind, f"resized to {into} (centre crop)"] += [names[at] for at in usable if sizes[at] != shapes[own[at]]]
+    cuts = {at: heads[at].cut((depth, *shapes[own[at]])) for at in usable}
     if most := [names[at] for at in usable if cuts[at] >= MUCH]:
-        scan.notes["mostly cut off", f"kept: resized to {sides(shape[1:])}{cut_off(list(cuts.values()))}"] += most
-    return Decoded(split, heads, usable, pixels)
+        scan.notes["mostly cut off", f"kept: resized to {into}{cut_off(list(cuts.values()))}"] += most
+    return Decoded(split, heads, usable, tuple(buckets))
 
 
-def _chunks(pixels: np.ndarray) -> Iterator[np.ndarray]:
-    return (np.ascontiguousarray(pixels[at : at + CHUNK]) for at in range(0, len(pixels), CHUNK))
+def _chunks(buckets: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Images of one shape, CHUNK at most together, in order."""
+    return (np.ascontiguousarray(pixels[at : at + CHUNK]) for pixels in buckets for at in range(0, len(pixels), CHUNK))
 
 
-def _grey(pixels: np.ndarray) -> bool:
+def _grey(buckets: Sequence[np.ndarray]) -> bool:
     """Whether the channels of every image are equal."""
-    return all(bool((chunk == chunk[:, :1]).all()) for chunk in _chunks(pixels))
+    return all(bool((chunk == chunk[:, :1]).all()) for chunk in _chunks(buckets))
 
 
 def _note_grey(part: Decoded, notes: Notes) -> None:
-    if part.pixels.shape[1] == 3:
+    if part.buckets[0].shape[1] == 3:
         names = part.split.names
         notes["grey", "repeated to 3 channels"] += [names[at] for at in part.usable if not part.heads[at].colour]
 
 
 def _summed(source: Source, part: Decoded, metadata: Metadata, names: tuple[str, ...], notes: Notes) -> Dataset:
     """Sum up the images of one split."""
-    split, usable, pixels = part.split, part.usable, part.pixels
+    split, usable, buckets = part.split, part.usable, [pixels for pixels in part.buckets if len(pixels)]
     every = split.names
     called, labels = [every[at] for at in usable], classes.numbers_of(split, usable, names)
     texts = None if split.captions is None else tuple(split.captions[at] for at in usable)
     if texts is not None:
         captions.note(called, texts, notes)
     lengths = [len(text) for text in texts or () if text]
-    mean, std, histogram, fingerprint = _look(pixels, labels, names, texts, called, notes)
+    mean, std, histogram, fingerprint = _look(buckets, labels, names, texts, called, notes)
     counts = {} if labels is None else classes.count_of(labels, names, notes)
     findings = [
         DataNote(kind, len(found), tuple(map(shown, found[:5])), action)
@@ -224,8 +256,8 @@ def _summed(source: Source, part: Decoded, metadata: Metadata, names: tuple[str,
     summary = Summary(
         kind=source.kind,
         name=source.name,
-        count=len(pixels),
-        shape=pixels.shape[1:],
+        count=len(usable),
+        shape=buckets[0].shape[1:],
         classes=counts,
         captions=len(lengths),
         mean=mean,
@@ -238,13 +270,16 @@ def _summed(source: Source, part: Decoded, metadata: Metadata, names: tuple[str,
         caption_lengths=(min(lengths, default=0), max(lengths, default=0)),
         examples=fingerprint,
         matches=source.matches,
+        buckets=part.facts(),
+        square=part.square,
     )
     originals = Originals.of(split, part.heads, usable)
-    return Dataset(pixels, labels, names, summary, None, texts, metadata, originals=originals)
+    whole = Dataset(buckets[0], labels, names, summary, None, texts, metadata, originals=originals)
+    return whole if len(buckets) == 1 else bucketed(whole, buckets)
 
 
 def _look(
-    pixels: np.ndarray,
+    buckets: Sequence[np.ndarray],
     labels: np.ndarray | None,
     names: tuple[str, ...],
     texts: tuple[str, ...] | None,
@@ -252,12 +287,13 @@ def _look(
     notes: Notes,
 ) -> tuple[list[float], list[float], list[list[int]], str]:
     """Mean, standard deviation and histogram per channel, and the fingerprint; notes duplicates and constant images."""
-    fingerprint = hashlib.sha256(json.dumps([pixels.shape, names]).encode())
+    shapes = buckets[0].shape if len(buckets) == 1 else [pixels.shape for pixels in buckets]
+    fingerprint = hashlib.sha256(json.dumps([shapes, names]).encode())
     fingerprint.update(b"" if labels is None else labels.astype("<i8").data)
     fingerprint.update(b"" if texts is None else json.dumps(texts).encode())
-    counts = np.zeros((pixels.shape[1], 256), np.int64)
+    counts = np.zeros((buckets[0].shape[1], 256), np.int64)
     seen, name = set[bytes](), iter(called)
-    for chunk in _chunks(pixels):
+    for chunk in _chunks(buckets):
         fingerprint.update(chunk.data)
         counts += [Image.fromarray(plane.reshape(len(plane), -1)).histogram() for plane in chunk.swapaxes(0, 1)]
         flat = chunk.reshape(*chunk.shape[:2], -1)

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ebb.data.archive import DAMAGED, MEMBER_LIMIT, Files, Notes
+from ebb.data.buckets import Bucket, counted
 from ebb.data.decode import MIN_SIDE, Head, Shape, UnusableError, decode, fit, head
+from ebb.data.held_out import held_back, parted
 from ebb.data.listing import suffix
 from ebb.data.match import Match
 from ebb.store import memory
@@ -76,16 +78,44 @@ class Split(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """The images of a split that could be used: which they are, all headers, and the images, uint8 [n, c, h, w]."""
+    """The images of a split that could be used: which they are, all headers, and the images, uint8 [n, c, h, w], an
+    array of those of each shape, in the order of `usable`."""
 
     split: Split
     heads: Mapping[int, Head]
     usable: list[int]
-    pixels: np.ndarray
+    buckets: tuple[np.ndarray, ...]
+    square: int | None = None
+    """the side of the square about which the shapes were chosen; None where one was"""
 
-    def part(self, places: Sequence[int] | NDArray[np.int64], pixels: np.ndarray) -> Decoded:
-        """Those at some places among them, with their `pixels`."""
-        return replace(self, usable=[self.usable[at] for at in places], pixels=pixels)
+    def facts(self) -> tuple[Bucket, ...]:
+        """Its buckets in figures, where it was asked for these."""
+        sizes = np.array([(self.heads[at].height, self.heads[at].width) for at in self.usable], np.int64)
+        return counted(sizes, [pixels.shape[2:] for pixels in self.buckets]) if self.square else ()
+
+    def held_back(self, labels: NDArray[np.int64] | None) -> list[int]:
+        """The places among `usable` of those to hold back, some of each bucket (`ebb.data.held_out`)."""
+        chosen, first = list[int](), 0
+        for pixels in self.buckets:
+            own = None if labels is None else labels[first : first + len(pixels)]
+            chosen += [first + at for at in held_back(pixels, own, len(self.usable))]
+            first += len(pixels)
+        return chosen
+
+    def parted(self, chosen: Sequence[int]) -> tuple[Decoded, Decoded, list[int]]:
+        """(those that are left, those at places `chosen`, the places of the former); the former move up within their
+        arrays."""
+        rest, aside, left, first = list[np.ndarray](), list[np.ndarray](), list[int](), 0
+        for pixels in self.buckets:
+            mine = [at - first for at in chosen if first <= at < first + len(pixels)]
+            few, some, places = parted(pixels, mine)
+            rest, aside, left = [*rest, few], [*aside, some], [*left, *(first + at for at in places)]
+            first += len(pixels)
+        return self.part(left, rest), self.part(chosen, aside), left
+
+    def part(self, places: Sequence[int], buckets: Sequence[np.ndarray]) -> Decoded:
+        """Those at some places among them, with their pixels in `buckets`."""
+        return replace(self, usable=[self.usable[at] for at in places], buckets=tuple(buckets))
 
 
 @dataclass(frozen=True)
@@ -127,9 +157,9 @@ class Arrays:
         if self.array.shape[1:] == shape:
             return (self.array if len(heads) == len(self.array) else self.array[list(heads)]), list(heads)
         out = scan.allocate((len(heads), *shape))
-        for index in heads:
+        for row, index in enumerate(heads):
             image = self.array[index]
-            out[index] = fit(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), shape)
+            out[row] = fit(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), shape)
         scan.tick("images", len(heads), len(heads))
         return out, list(heads)
 

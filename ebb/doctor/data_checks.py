@@ -232,7 +232,8 @@ def check_mixed_sizes(data: DataSubject) -> Finding | None:
         "images of different sizes are brought to one",
         f"{count:,} of {len(data.read.rows):,} were cropped and resized to {size}: {names}",
         "small ones become blurred, and what lay at the edges is lost",
-        "choose the size with --data.size, as in 64 or 96x64, not above the smallest, and crop by hand what must stay",
+        "choose the size with --data.size, as in 64 or 96x64, not above the smallest, keep portrait and landscape with"
+        " --data.buckets, and crop by hand what must stay",
     )
 
 

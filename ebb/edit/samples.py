@@ -26,6 +26,7 @@ from ebb.guide.cfg import Guide
 from ebb.guide.compose import compose
 from ebb.guide.named import surrounded
 from ebb.guide.region import regions as regional
+from ebb.recipe.groups import DataRecipe
 from ebb.recipe.limits import whole
 from ebb.recipe.recipe import Sampling
 from ebb.shapes import sides
@@ -44,7 +45,8 @@ class Prompt:
     Image i is of prompt i mod the number of prompts in `text`, or of all of them `together`, each pulling at the scale
     of guidance (`ebb.guide.compose`), or each in its own of the `regions` (see `region`); `numbers` (see
     `numbers_in`) and pictures `beside` are taken in turn too. Sample i is made from seed + i. With `by_label` there are
-    as many of each label, at least `count` in all, each in the folder of its label.
+    as many of each label, at least `count` in all, each in the folder of its label. `size`, WIDTHxHEIGHT, is one of the
+    shapes that the system has learnt, without it that of most of its data.
     """
 
     count: int = 16
@@ -60,6 +62,7 @@ class Prompt:
     """what is put on the run (`ebb.system.put_on.Put`)"""
     reference: Sequence[str] = ()
     """pictures that samples are to be like, in turn, as FILE or FILE:SCALE (`references_in`)"""
+    size: str | None = None
     controls: Sequence[str] = ()
     """pictures that the samples follow, as NAME=FILE; several of a name in turn"""
     control_scale: float = 1.0
@@ -86,6 +89,8 @@ def sample_to(
     system = load(run, adapters=prompt.adapters)
     if prompt.control_scale != 1:
         rescaled_by(system.denoiser.network, prompt.control_scale)
+    if (size := DataRecipe(size=prompt.size).sides) is not None:
+        system = system.shaped(size)
     if prompt.reference:
         heard_at(system.denoiser.network, references_in(prompt.reference)[1])
     if prompt.by_label:
@@ -118,7 +123,8 @@ def commissioned(run: Path, system: System, prompt: Prompt, sampling: Sampling, 
         given["text"] = [None] * count
     named = {name: [*map(named_again, files)] for name, files in shown.items()}
     known = {"text": list(text), "numbers": said, "beside": named, "regions": [*map(place_of, regions)]}
-    known |= {"adapters": [*prompt.adapters], REFERENCE: [*map(public, prompt.reference)]}
+    effects = [effect for each in prompt.adapters if (effect := Put.read(each).effect)]
+    known |= {"adapters": [*prompt.adapters], "effect": effects, REFERENCE: [*map(public, prompt.reference)]}
     settings |= {} if prompt.control_scale == 1 else {"control_scale": prompt.control_scale}
     settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})
     settings |= {"label": label, "seed": seed}
@@ -144,6 +150,7 @@ def provenance(
         "together": prompt.together or None,
         "regions": [*map(place_of, prompt.regions)] or None,
         "by": "label" if prompt.by_label else None,
+        "size": prompt.size,
         "compile": compiled or None,
     }
     return Provenance.of("sample", run, locate(run), as_options(options | sampling_options(sampling)), files)

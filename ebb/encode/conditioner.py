@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ebb.data.dataset import Dataset
@@ -154,7 +155,8 @@ def conditioner_of(dataset: Dataset, text: Text | FrozenText | None, factor: int
     read = dataset.metadata
     conditions: dict[str, Condition] = {"label": Labels(dataset.names)} if dataset.names else {}
     if read.numbers is not None:
-        conditions["numbers"] = Numbers.of(read.fields.numbers, read.numbers)
+        every = [each.metadata.numbers for each in dataset.buckets if each.metadata.numbers is not None]
+        conditions["numbers"] = Numbers.of(read.fields.numbers, np.concatenate(every))
     if text is not None:
         conditions["text"] = text
     return Conditioner(conditions | {name: Picture(each.shape, factor) for name, each in read.beside.items()})

@@ -20,7 +20,7 @@ from ebb.errors import UsageError
 from ebb.evaluate import figures
 from ebb.evaluate.by_class import judges, score_counted
 from ebb.evaluate.drawn import Drawn
-from ebb.evaluate.enough import comparable, countable
+from ebb.evaluate.enough import comparable, countable, one_bucket
 from ebb.evaluate.evaluate import (
     Measuring,
     coarse,
@@ -137,6 +137,7 @@ def against(
         names = called(run, other)
         made_by = [settings_of(one, d, seed) for one, d in zip(ones, drawn, strict=True)]
         found, warnings = differences(*both(drawn, dataset, labels, seen, seed), names)
+        warnings += one_bucket(dataset)
         warnings += [line for folder, d in zip((run, other), drawn, strict=True) for line in old(folder, d)]
         judge = standing_of(dataset, seen, accuracy)
         warnings, things = [*warnings, *coarse(judge)], dataset.modality.things

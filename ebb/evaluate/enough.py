@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ebb.data.dataset import Dataset
 from ebb.errors import DataError, UsageError
 from ebb.evaluate.figures import LEAST
 from ebb.judge.distances import ROWS
 from ebb.recipe.limits import whole
+from ebb.shapes import sides
 from ebb.terminal import command
 
 USUAL = 1000
@@ -34,6 +36,14 @@ def comparable(run: Path, images: int) -> None:
             f" {LEAST} to compare samples with, and {LEAST} to say what real images score",
             f"look at samples with {command('sample', run)}, or examine the run with {command('doctor', run)}",
         )
+
+
+def one_bucket(dataset: Dataset) -> list[str]:
+    """A sentence about figures of data in buckets by shape, which are of one of them, if there are several."""
+    if not dataset.others:
+        return []
+    size, count = sides(dataset.rows.shape[2:]), sum(len(each.rows) for each in dataset.buckets)
+    return [f"these figures are of one shape, {size}: the {len(dataset.rows):,} of {count:,} images in that bucket"]
 
 
 def decisive(run: Path, count: int, reference: int, features: int) -> None:

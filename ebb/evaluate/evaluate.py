@@ -19,7 +19,7 @@ from ebb.evaluate.analysed import Analysed
 from ebb.evaluate.analyses import parts
 from ebb.evaluate.by_steps import BySteps, StepFigures
 from ebb.evaluate.drawn import Drawn, draw, forget
-from ebb.evaluate.enough import comparable, countable
+from ebb.evaluate.enough import comparable, countable, one_bucket
 from ebb.evaluate.judges import FILE, features_for, standing_of
 from ebb.evaluate.latent_floor import LatentFloor
 from ebb.evaluate.measure import Classes, Evaluation, measure
@@ -142,7 +142,9 @@ def evaluate(
         figures = replace(figures, warnings=[in_terms(line, dataset.modality.things) for line in figures.warnings])
         spent = cost(one.system, seed=seed, spent=(drawn.seconds, drawn.evaluations))
         judge = standing_of(dataset, seen, accuracy)
-        found = saved(run, warned(Evaluated(figures, spent, judge), *coarse(judge), *old(run, drawn)))
+        found = saved(
+            run, warned(Evaluated(figures, spent, judge), *coarse(judge), *one_bucket(dataset), *old(run, drawn))
+        )
         subject = Analysed(run, one.system, dataset, drawn, labels, asked, seen, seed, likelihood)
         return (yield from reported(run, (yield from explored(found, subject))))
 

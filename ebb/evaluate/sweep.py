@@ -25,7 +25,7 @@ from ebb.data.pictures import batches
 from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
-from ebb.evaluate.enough import comparable, countable, decisive
+from ebb.evaluate.enough import comparable, countable, decisive, one_bucket
 from ebb.evaluate.evaluate import Loaded, coarse, loaded, measuring
 from ebb.evaluate.judges import features_for, standing_of
 from ebb.evaluate.measure import split
@@ -183,7 +183,7 @@ def sweep(
         best, chosen = choose(cells)
         rows = next(rows for cell, rows in found if cell is best)
         low, high = bootstrap(trial.distance, rows, trial.reference, resamples=RESAMPLES, seed=seed)
-        notes = [overlapping(cells, best, high), *failed]
+        notes = [overlapping(cells, best, high), *one_bucket(dataset), *failed]
         about = trial.about(began) | {"kept": keep, "warnings": [*trial.warnings, *filter(None, notes)]}
         result = SweepResult(tuple(cells), best, chosen, (max(low, 0.0), high), trial.floor, about)
         store(run, result, one.system.modality)

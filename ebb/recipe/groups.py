@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -35,7 +36,7 @@ def members(annotation: Any) -> dict[str, type[Group]]:
 
 
 class DataRecipe(Group):
-    """What is done to the data; size, channels and flip belong to pictures, window to tables."""
+    """What is done to the data; size, channels, flip and buckets belong to pictures, window to tables."""
 
     size: int | str | None = None
     """side of the square that images are resized to, or width x height, as in 96x64; None: chosen from the images"""
@@ -43,6 +44,8 @@ class DataRecipe(Group):
     """1 for grey, 3 for colour; None: colour if any image has colour"""
     flip: bool = False
     """mirror half of the images left to right"""
+    buckets: bool = False
+    """keep portrait and landscape: a few shapes of about size × size pixels, a batch of one (aspect ratio bucketing)"""
     window: int | None = None
     """rows of a table that are one example, a window of a series; 0: each row is one; None: as the table looks"""
 
@@ -57,6 +60,16 @@ class DataRecipe(Group):
             raise UsageError(f"data.size is a side or WIDTHxHEIGHT, got {size!r}", "such as --data.size 96x64")
         width, height = int(match[1]), int(match[2] or match[1])
         return width if width == height else f"{width}x{height}"
+
+    @model_validator(mode="after")
+    def of_one_area(self) -> DataRecipe:
+        """Refuse both sides of a size where buckets choose their own."""
+        if self.buckets and self.sides and len({*self.sides}) > 1:
+            raise UsageError(
+                f"buckets are of about as many pixels as a square, and data.size is {self.size}",
+                f"--data.size {round(math.prod(self.sides) ** 0.5)}, or leave --data.buckets out",
+            )
+        return self
 
     @property
     def sides(self) -> tuple[int, int] | None:

@@ -34,6 +34,15 @@ class Facts:
     """what examples are called"""
     window: int | None = None
     """rows of a window, where examples are windows of one series"""
+    others: tuple[tuple[int, ...], ...] = ()
+    """the shapes of what is denoised in other buckets than that of most"""
+    square: int | None = None
+    """the side of the square about which buckets lie; None without"""
+
+    @property
+    def lengths(self) -> set[int]:
+        """Every length that a side has."""
+        return {length for shape in (self.shape, *self.others) for length in shape[1:]}
 
     @property
     def side(self) -> int:
@@ -67,7 +76,7 @@ def roomy(asked: NetworkRecipe, offered: NetworkRecipe, facts: Facts) -> Network
     width, patch = resolved(asked.width or offered.width), asked.patch or resolved(offered.patch)
     if asked.patch is None:
         largest = next((side for side in range(patch, 0, -1) if room(facts, side) <= width), 1)
-        whole = (side for side in range(largest, largest // 2, -1) if all(n % side == 0 for n in facts.shape[1:]))
+        whole = (side for side in range(largest, largest // 2, -1) if all(n % side == 0 for n in facts.lengths))
         patch = next(whole, largest)  # what does not divide a side costs a margin
     if asked.width is None:
         width = max(width, room(facts, patch))
@@ -165,6 +174,8 @@ STARTS = {1: (rows, "rows of numbers"), 2: (series, "series"), 3: (pictures, "pi
 def starting_point(asked: DenoiserRecipe, facts: Facts) -> tuple[DiffusionRecipe, str]:
     """The starting point of diffusion for these facts, and why; UsageError for a network of other data."""
     start, kind = STARTS[len(facts.shape)]
+    if facts.others and asked.network.model_dump().get("positions") == "learned":
+        raise UsageError("positions are learned for one size, and buckets have several", "--network.positions rope")
     if asked.network.only not in ("", kind):
         raise UsageError(
             f"network.kind {asked.network.kind} is of {asked.network.only}, and this data is {kind}",
@@ -297,12 +308,12 @@ def complete_coder(asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderR
     """The same of an autoencoder; UsageError for what is no pictures, or whose sides its factor does not divide."""
     if len(facts.shape) < 3:
         raise UsageError("an autoencoder is of pictures, and this data has none", "leave the option out")
-    factor, size = asked.autoencoding.factor, tuple(reversed(facts.shape[1:]))
-    if any(side % factor for side in size):
-        fitting = "x".join(str(max(1, round(side / factor)) * factor) for side in size)
+    factor, every = asked.autoencoding.factor, (facts.shape, *facts.others)
+    if odd := next((shape[:0:-1] for shape in every if any(side % factor for side in shape[1:])), None):
+        near = "x".join(str(max(1, round(side / factor)) * factor) for side in odd)
         raise UsageError(
-            f"this autoencoder shrinks sides by {factor}, and {'×'.join(map(str, size))} is no multiple",
-            f"--data.size {fitting}, or a smaller --autoencoding.factor",
+            f"this autoencoder shrinks sides by {factor}, and {'×'.join(map(str, odd))} is no multiple",
+            f"--data.size {near if facts.square is None else 8 * factor}, or a smaller --autoencoding.factor",
         )
     return completed(asked, facts, coder().model_dump(), "an autoencoder was asked for")
 
@@ -324,7 +335,8 @@ def completed(
     offered["data"] = {"size": None, "channels": None, "flip": False, "window": facts.window}
     if len(facts.shape) == 3:
         channels, height, width = facts.decoded or facts.shape
-        offered["data"] |= {"size": height if height == width else f"{width}x{height}", "channels": channels}
+        own = height if height == width else f"{width}x{height}"
+        offered["data"] |= {"size": facts.square or own, "channels": channels}
     elif asked.data.flip:
         raise UsageError("pictures are mirrored, and this data has none", "leave --data.flip out")
     tree = filled(asked.model_dump(), offered)
@@ -332,7 +344,7 @@ def completed(
     recipe = type(asked).model_validate(tree)
     reasons = {
         **reasons,
-        "data.size": f"the size of the {facts.things}",
+        "data.size": f"the size of the {facts.things}" + ", about as large as each bucket" * (facts.square is not None),
         "data.window": "the length of the windows, by what the series repeats or remembers",
         "data.channels": f"the channels of the {facts.things}",
         "batch": "the whole data set" if offered["batch"] == facts.count else why,
@@ -341,60 +353,5 @@ def completed(
     return recipe, {name: reasons.get(name, why) for name in after if after[name] != before[name]}
 
 
-ENOUGH = 1500
-"""Updates that a run should make, by the speed of small batches; by that of whole ones it makes 2,000 or more.
-
-Below, a narrower network that makes more of them is nearer to the data."""
-
-NARROWEST = 32
-STEEPNESS = 1.7
-"""The seconds of an update grow with the width to this power, about."""
-
-
-def suited_width(recipe: DenoiserRecipe, facts: Facts, updates: float) -> tuple[int, str]:
-    """The widest U-Net, up to the usual one, that makes ENOUGH updates, where the usual one makes so many; and why.
-
-    Widths are multiples of 16, the channels in a group, and leave `room` for a patch. Measured: docs/recipe.md.
-    """
-    usual = resolved(recipe.network.width)
-    narrowest = min(usual, max(NARROWEST, room(facts, resolved(recipe.network.patch))))
-    for width in range(usual, narrowest - 1, -16):
-        more = updates * (usual / width) ** STEEPNESS
-        if more >= ENOUGH or width == narrowest:
-            break
-    if width == usual:
-        return usual, ""
-    return width, f"; narrower for about {more:,.0f} updates in {recipe.budget}, where {usual} makes {updates:,.0f}"
-
-
-FEW = 150
-"""Updates below which a batch is made smaller: in 3 minutes of 64×64 emoji 103 updates of 64 left a third of the noise
-in every sample, 231 of 16 nearly none; in 6 minutes whole batches come nearer to the data (docs/recipe.md)."""
-
-SMALLEST = 16
-"""Examples of a batch, below which a machine is not filled."""
-
-
-def suited_batch(recipe: Recipe, updates: float) -> tuple[int, str]:
-    """The batch, halved until FEW updates fit, where the usual one makes so many; and why."""
-    usual = batch = resolved(recipe.batch)
-    while updates * usual / batch < FEW and batch >= 2 * SMALLEST:
-        batch //= 2
-    if batch == usual:
-        return usual, ""
-    return batch, f"; smaller for more updates in {recipe.budget}, where {usual} makes {updates:,.0f}"
-
-
 ADAMW = 0.25
 """The learning rate of AdamW as a share of Muon's."""
-
-
-def default_budget(facts: Facts, rate: float, spent: float) -> tuple[str, str]:
-    """A budget for a run without one: time to see every example 30 times, but 100,000 to 400,000 in all, within 1 to 60
-    minutes, and the seconds that were `spent` before."""
-    count = min(400_000, max(100_000, 30 * facts.count))
-    training = min(3600.0, max(60.0, count / rate))
-    return (
-        f"{round((training + spent) / 60)}m",
-        f"about {count:,} {facts.things} at the measured {rate:,.0f} {facts.things}/s, within 1 to 60 minutes",
-    )

@@ -7,23 +7,36 @@ from pathlib import Path
 from typing import Any
 
 from ebb.judge.distances import wilson
+from ebb.report.effect_section import share
 from ebb.report.figures_section import AIM, seen_by
 from ebb.report.page import number
 from ebb.report.verdict import verdict
 from ebb.store.write import replace_text
 
-HEAD, NEXT = "\n## Figures\n", "\n## "
+HEAD, EFFECT, NEXT = "\n## Figures\n", "\n## Effect\n", "\n## "
 """Where the figures of a card begin, and where what follows them does."""
 
 
 def write_figures(run: Path, facts: Mapping[str, Any]) -> None:
     """Put what evaluation.json holds into card.md, in place of the figures before; a run without a card stays without.
     Raises ResourceError where it cannot be written."""
-    card = run / "card.md"
+    put(run / "card.md", HEAD, figures_of(facts))
+
+
+def write_effect(run: Path, facts: Mapping[str, Any]) -> None:
+    """Put what effect.json holds into card.md, as `write_figures`."""
+    rows = [(row["name"], row["count"], *map(share, (row["size"], row["gain"]))) for row in facts["rows"]]
+    lines = [f"| {name} | {count} | {size} | {gain} |" for name, count, size, gain in rows]
+    heads = ["| asked for | examples | answers moved by | error gone |", "| --- | --- | --- | --- |"]
+    put(run / "card.md", EFFECT, "\n".join([f"{facts['adapter']}.", "", *heads, *lines, ""]))
+
+
+def put(card: Path, head: str, text: str) -> None:
+    """Put a part under its head, in place of the one before; a run without a card stays without."""
     if card.is_file():
-        before, _, after = card.read_text(encoding="utf8").partition(HEAD)
+        before, _, after = card.read_text(encoding="utf8").partition(head)
         _, more, rest = after.partition(NEXT)
-        replace_text(card, f"{before.rstrip()}\n{HEAD}\n{figures_of(facts)}{more}{rest}")
+        replace_text(card, f"{before.rstrip()}\n{head}\n{text}{more}{rest}")
 
 
 def figures_of(facts: Mapping[str, Any]) -> str:
@@ -46,10 +59,6 @@ def figures_table(facts: Mapping[str, Any]) -> list[str]:
         f" | {AIM[d['better']]} |"
         for name, d in facts["distances"].items()
     ]
-    for row in facts.get("effect", {}).get("rows", ()):
-        size = row["size"]
-        interval = f"{size['low']:.1%} to {size['high']:.1%}"
-        lines.append(f"| answers moved, {row['name']} | {size['value']:.1%} | {interval} | | |")
     share, real = facts["label_accuracy"], facts["classifier_accuracy"]
     if share is not None:
         low, high = wilson(share, facts["n_samples"])

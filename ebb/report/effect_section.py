@@ -12,6 +12,9 @@ from ebb.report.samples_section import Album
 
 Facts = Mapping[str, Any]
 
+FILE, PICTURE = "effect.json", "with-and-without.png"
+"""In a run: what was found, and samples of what was taught without the adapter, below with it, then of the rest."""
+
 
 def effect(facts: Facts, run: Path, album: Album) -> str:
     """A row for each probe, and samples without the adapter and with it from the same noise."""
@@ -27,7 +30,7 @@ def effect(facts: Facts, run: Path, album: Album) -> str:
         " asked for as something else too, as a control: an adapter that heeds what is asked gains less there. The rest"
         " is the base's own samples, as what they were asked for. 95 % intervals over examples.</p>\n"
         + album.picture(
-            run / "evaluation" / "with-and-without.png",
+            run / PICTURE,
             "rows: what it was taught, without and with; the rest, without and with; the same noise in a column",
         )
     )

@@ -12,7 +12,7 @@ from typing import Any
 from ebb.data.modality import in_terms
 from ebb.errors import UsageError
 from ebb.report.captions_section import captions
-from ebb.report.effect_section import effect
+from ebb.report.effect_section import FILE, effect
 from ebb.report.figures_section import cost, figures, glance, likelihood
 from ebb.report.findings_section import findings, noticed
 from ebb.report.guidance_section import guidance
@@ -65,7 +65,7 @@ def body(run: Path) -> str:
         ("What the doctor found", lambda: findings(doctor)),
         ("Samples", lambda: samples(run / "samples", album)),
         ("Figures", lambda: figures(evaluation, against)),
-        ("Effect", lambda: effect(find("effect", {}), run, album)),
+        ("Effect", lambda: effect(_object(run / FILE, damaged), run, album)),
         ("Steps", lambda: steps(find("steps", {}))),
         ("Guidance", lambda: guidance(tried)),
         ("Captions", lambda: captions(evaluation, run, album)),

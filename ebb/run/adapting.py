@@ -114,6 +114,10 @@ RESTING = 32
 
 def agreed(system: System, dataset: Dataset, run: Path) -> None:
     """Raise UsageError for examples that the model of a run does not make, DataError for other columns of a table."""
+    if dataset.others:
+        raise UsageError(
+            "a model is taught by examples of one shape, and buckets have several", "leave --data.buckets out"
+        )
     shape, things = dataset.summary.shape, dataset.modality.things
     one, other = system.modality, dataset.modality
     if isinstance(one, Vectors | Series) and type(one) is type(other):

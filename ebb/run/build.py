@@ -66,7 +66,8 @@ def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
     torch.manual_seed(recipe.seed)
     made = FAMILIES[recipe.kind].build(recipe, data, device)
     dataset = data.dataset
-    system = System(made.model, dataset.summary.shape, data.conditioner, made.sampling, dataset.modality)
+    others = tuple(other.rows.shape[1:] for other in dataset.others)
+    system = System(made.model, dataset.summary.shape, data.conditioner, made.sampling, dataset.modality, others)
     return Built(
         system,
         made.training,

@@ -32,6 +32,7 @@ def made_for(recipe: Recipe, cache: Path, data: str) -> list[Path]:
     if not isinstance(recipe, DenoiserRecipe):
         return []
     places = [latents_in(cache, data, recipe.autoencoder)] if recipe.autoencoder else []
+    places += [bucket for place in places for bucket in sorted(place.glob("bucket-*"))]
     if recipe.text.encoders:
         places += sorted((cache / "texts").glob(states_in(Path(), data, "?" * 8, "*").name))
     if isinstance(recipe, DiffusionRecipe) and recipe.reflow:

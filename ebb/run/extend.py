@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,12 @@ def extended(folder: Path, data: str, asked: Recipe, length: Extension, began: f
     run.agrees(asked)
     begun = begun_before(run, length)
     unchanged(map(Origin.read, run.about.get("origins", ())), origins_of(run.recipe))
+    if names := standing_on(run):
+        yield Message(
+            f"{', '.join(names)} stood on the weights that {folder} has now, and could be sampled but not gone on with"
+            " after it has others",
+            warning=True,
+        )
     yield Progress("reading the data")
     dataset, device = data_of(folder, data), best_device()
     learnt = yield from prepared(run.recipe, dataset, device, folder.parent)
@@ -135,6 +142,17 @@ def extended(folder: Path, data: str, asked: Recipe, length: Extension, began: f
     yield Message(f"{folder} goes on from update {parts.training.step:,}: {course(longer, run.step)}")
     yield from completed(run.place, longer, parts, began if begun is None and length.budget else None, run.step)
     yield from judged(run, parts)
+
+
+def standing_on(run: FinishedRun) -> list[str]:
+    """The runs beside it that stand on its weights as they are, such as on a teacher or an autoencoder."""
+    found = list[str]()
+    for file in sorted(run.folder.parent.glob("*/run.yaml")):
+        with suppress(UsageError):
+            origins = map(Origin.read, from_yaml(file)[1].get("origins", ()))
+            if any(origin.sha256 == Origin.of("", origin.role, run.last).sha256 for origin in origins):
+                found.append(str(file.parent))
+    return found
 
 
 def begun_before(run: FinishedRun, length: Extension) -> Recipe | None:

@@ -16,8 +16,9 @@ import torch
 from ebb.errors import UsageError
 from ebb.events import Message, Work
 from ebb.machine import multiplies_bf16
+from ebb.recipe.by_speed import STEEPNESS, default_budget, suited_batch, suited_width
 from ebb.recipe.recipe import Recipe, of_denoiser, resolved, seconds
-from ebb.recipe.starting import STEEPNESS, Facts, default_budget, suited_batch, suited_width
+from ebb.recipe.starting import Facts
 from ebb.run.build import Built, build, updates_of
 from ebb.run.search import searched
 from ebb.system.families.families import FAMILIES

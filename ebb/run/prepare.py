@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples
 from ebb.data.pictures import batches
+from ebb.encode.autoencoder import Autoencoder
 from ebb.encode.conditioner import conditioner_of
 from ebb.encode.latent import LatentSpace
 from ebb.encode.pretrained_text import FrozenText
@@ -29,7 +31,7 @@ from ebb.run.adapting import taught_besides
 from ebb.run.caches import latents_in, states_in
 from ebb.run.reflow import pairs_of
 from ebb.store.origin import Origin
-from ebb.store.shards import Rows, cached
+from ebb.store.shards import Make, Rows, cached
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import Base, Prepared, Workshop
 from ebb.system.requests import conditions_of, values_of
@@ -83,17 +85,24 @@ def prepared(
         if isinstance(text, FrozenText):
             place = states_in(cache, dataset.summary.name, text.fingerprint, part)
             ready["text"] = yield from states_of(text, some, place)
-        conditions = conditions_of(conditioner, values_of(some), len(some.rows), ready)
-        return replace(Examples(some.rows, unit=dataset.modality.unit), **conditions)
+        conditions, others = conditions_of(conditioner, values_of(some), len(some.rows), ready), list[Examples]()
+        for at, other in enumerate(some.others, 1):
+            others.append((yield from of(other, f"{part}-{at}")))
+        return replace(Examples(some.rows, unit=dataset.modality.unit, others=tuple(others)), **conditions)
 
     examples = yield from of(dataset, "train")
     unseen = None if dataset.held_out is None else (yield from of(dataset.held_out, "held-out"))
     weights = None if base is None else base.denoiser.state_dict()
     if latents is None:
         return Prepared(dataset, conditioner, examples, unseen, weights=weights, base=base)
-    space, kept = latents
-    examples = replace(examples, x0=kept["x0"], mirrored=kept.get("mirrored"), unit=space.unit)
-    return Prepared(dataset, conditioner, examples, unseen, space, weights=weights, base=base)
+    space, rows = latents
+    first, *others = (
+        replace(some, x0=one["x0"], mirrored=one.get("mirrored"), unit=space.unit)
+        for some, one in zip(examples.buckets, rows, strict=True)
+    )
+    return Prepared(
+        dataset, conditioner, replace(first, others=tuple(others)), unseen, space, weights=weights, base=base
+    )
 
 
 def teacher_of(recipe: FewStepRecipe, dataset: Dataset, device: torch.device) -> Base:
@@ -120,14 +129,15 @@ def states_of(text: FrozenText, dataset: Dataset, folder: Path) -> Work[Rows]:
 def text_of(recipe: TextRecipe, dataset: Dataset, device: torch.device = CPU) -> Text | FrozenText | None:
     """The vocabulary that the captions of the data teach, or frozen encoders that read them; None where there are
     none, or they are ignored."""
-    captions = dataset.captions
+    each = [part.captions for part in dataset.buckets]
+    captions = None if each[0] is None else [caption for some in each for caption in some or ()]
     if recipe.captions == "ignored" or (captions is None and recipe.captions == "heard"):
         return None
     missing = [at for at, caption in enumerate(captions or [""]) if not caption.strip()]
     if recipe.captions == "required" and missing:
         lost = [str(match) for match in dataset.summary.matches if match.condition == "captions" and match.little]
         raise DataError(
-            f"{len(missing):,} of {len(dataset.rows):,} {dataset.modality.things} have no caption"
+            f"{len(missing):,} of {len(captions):,} {dataset.modality.things} have no caption"
             if captions
             else "; ".join(["there are no captions", *lost]),
             "add a line for each to metadata.jsonl, or let them be learnt without: --text.captions heard",
@@ -146,8 +156,9 @@ def text_of(recipe: TextRecipe, dataset: Dataset, device: torch.device = CPU) ->
 
 def latents_of(
     recipe: DenoiserRecipe, dataset: Dataset, device: torch.device, cache: Path
-) -> Work[tuple[LatentSpace, Mapping[str, Rows]]]:
-    """The latents of all examples as the encoder says them, and the space that brings them to unit variance.
+) -> Work[tuple[LatentSpace, list[Mapping[str, Rows]]]]:
+    """The latents of each bucket's examples as the encoder says them, and the space that brings those of the first to
+    unit variance.
 
     They depend on the data and the autoencoder's weights, and are made anew when one of these changes.
     """
@@ -166,22 +177,30 @@ def latents_of(
             f"the autoencoder of {run} was trained on other data, or on this in another size or with other captions",
             train,
         )
-    autoencoder, shape = found.autoencoder, found.shape(dataset.summary.shape)
+    place, made = latents_in(cache, dataset.summary.name, run), list[Mapping[str, Rows]]()
+    origin = Origin.of(str(run), "autoencoder", locate(run)).sha256
+    for at, some in enumerate(dataset.buckets):
+        key: dict[str, Any] = {"data": dataset.summary.examples, "flip": recipe.data.flip, "autoencoder": origin}
+        key["shape"] = list(found.shape(some.rows.shape[1:]))
+        encode = encoding(found.autoencoder, some.rows, recipe.data.flip, device)
+        folder = place / f"bucket-{at}" if at else place
+        made.append((yield from cached(folder, key, len(some.rows), encode, what="encoding latents")))
+    return LatentSpace.of(found.autoencoder, *by_channel(made[0]["x0"])), made
+
+
+def encoding(autoencoder: Autoencoder, examples: np.ndarray, flip: bool, device: torch.device) -> Make:
+    """What encodes some of the examples: "x0", and "mirrored" where they are flipped too."""
 
     def made(first: int, last: int) -> dict[str, Tensor]:
-        found: dict[str, list[Tensor]] = {name: [] for name in ("x0", *["mirrored"] * recipe.data.flip)}
+        parts: dict[str, list[Tensor]] = {name: [] for name in ("x0", *["mirrored"] * flip)}
         with torch.no_grad():
-            for x in batches(dataset.rows[first:last], AT_ONCE):
-                for name, parts in found.items():
+            for x in batches(examples[first:last], AT_ONCE):
+                for name, each in parts.items():
                     turned = x.flip(-1) if name == "mirrored" else x
-                    parts.append(autoencoder.encode(turned.to(device)).float().cpu())
-        return {name: torch.cat(parts) for name, parts in found.items()}
+                    each.append(autoencoder.encode(turned.to(device)).float().cpu())
+        return {name: torch.cat(each) for name, each in parts.items()}
 
-    key = {"data": dataset.summary.examples, "shape": list(shape), "flip": recipe.data.flip}
-    key["autoencoder"] = Origin.of(str(run), "autoencoder", locate(run)).sha256
-    place, count = latents_in(cache, dataset.summary.name, run), len(dataset.rows)
-    kept = yield from cached(place, key, count, made, what="encoding latents")
-    return LatentSpace.of(autoencoder, *by_channel(kept["x0"])), kept
+    return made
 
 
 def by_channel(latents: Rows) -> tuple[list[float], list[float]]:

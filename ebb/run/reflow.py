@@ -46,6 +46,8 @@ def pairs_of(
     data change. Raises UsageError for a run of other data.
     """
     run = Path(str(recipe.reflow))
+    if dataset.others:
+        raise UsageError("the pairs of a reflow have one shape, and buckets have several", "leave --data.buckets out")
     if from_yaml(run / "run.yaml")[1].get("fingerprint") != dataset.summary.fingerprint:
         raise UsageError(f"{run} was trained on other data", "reflow a run with its own data")
     system, count = load(run, device=device), recipe.pairs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,6 +50,16 @@ class Put:
         """The file, or PEFT's folder, that has its numbers: of a run that of the average in its newest checkpoint."""
         where = checkpoint.newest(self.place / "checkpoints") or self.place
         return where / "ema.safetensors" if (where / "ema.safetensors").is_file() else where
+
+    @property
+    def effect(self) -> str:
+        """How far it moves answers for what it was taught, as its run has measured; "" where that is not known."""
+        home = self.place.parent.parent if self.place.parent.name == "checkpoints" else self.place
+        try:
+            size = json.loads((home / "effect.json").read_text(encoding="utf8"))["rows"][0]["size"]
+            return f"{self.name} {size['value']:.1%} [{size['low']:.1%}, {size['high']:.1%}]"
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return ""
 
     @property
     def name(self) -> str:

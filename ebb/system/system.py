@@ -28,7 +28,7 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.document import explained
 from ebb.recipe.limits import real, whole
 from ebb.recipe.recipe import Sampling
-from ebb.shapes import Float, batch_of
+from ebb.shapes import Float, batch_of, sides
 from ebb.store import checkpoint, shared
 from ebb.store.earlier import EARLIER, read_earlier
 from ebb.store.provenance import weights_of
@@ -54,6 +54,8 @@ class System:
     conditioner: Conditioner = field(default_factory=Conditioner)
     sampling: Sampling = field(default_factory=Sampling)
     modality: Modality = USUAL
+    others: tuple[tuple[int, ...], ...] = ()
+    """other shapes that it has learnt to make (`shaped`)"""
     earlier: Callable[[], NetworkDenoiser] | None = None
     """what it denoised with earlier in its training, read when it is asked for; None where nothing was saved of that"""
 
@@ -98,12 +100,24 @@ class System:
     def contract(self) -> dict[str, Any]:
         """The contract as JSON, from which `from_contract` makes the system again, but for its weights."""
         own = written(self.model, self.shape, self.conditioner, self.sampling)
-        return own | {"modality": modality_written(self.modality)}
+        own |= {"modality": modality_written(self.modality)}
+        return own | ({"others": [*map(list, self.others)]} if self.others else {})
 
     @classmethod
     def from_contract(cls, contract: dict[str, Any]) -> System:
         """The system a contract describes, with fresh weights; raises DamagedError where it cannot be one."""
-        return cls(*parts_of(contract), modality_of(contract))
+        return cls(*parts_of(contract), modality_of(contract), tuple(map(tuple, contract.get("others", ()))))
+
+    def shaped(self, size: Sequence[int]) -> System:
+        """The same making another of the shapes that it has learnt, by its sides without the channels; UsageError for
+        one that it has not."""
+        every = (self.shape, *self.others)
+        for shape in every:
+            if shape[1:] == tuple(size):
+                return dataclasses.replace(self, shape=shape, others=tuple(one for one in every if one != shape))
+        learnt = ", ".join(sides(shape[1:]) for shape in every)
+        way = "train on several shapes with --data.buckets" if len(every) == 1 else "choose one of these"
+        raise UsageError(f"this model has learnt {learnt}, not {sides(size)}", way)
 
     def save(self, path: str | Path, documents: Mapping[str, Any] | None = None) -> None:
         """Write the system for others, weights and contract alone: a folder, or one file where the name ends in

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,8 +31,8 @@ class Validation:
     """The mean of `objective`'s loss over `batches`, a number that repeats bit for bit.
 
     The noise of image i is keyed by seed + i, and its time is the ((i + ½)/n)-quantile of the objective's density: the
-    n images together cover every noise level that is trained, once. No condition is dropped and nothing is augmented.
-    With the objective of the run it is in the unit of the training loss.
+    n images of one shape together cover every noise level that is trained, once. No condition is dropped and nothing is
+    augmented. With the objective of the run it is in the unit of the training loss.
     """
 
     batches: list[Batch]
@@ -50,18 +52,20 @@ class Validation:
 
     def __call__(self, model: Predictor) -> float:
         """The loss of `model` as it would be sampled (evaluation mode); its modes are restored, no generator moves."""
-        count, done, total = sum(len(batch.x0) for batch in self.batches), 0, 0.0
+        count, done, total, of_shape = Counter[torch.Size](), 0, 0.0, Counter[torch.Size]()
+        for batch in self.batches:
+            count[batch.x0.shape[1:]] += len(batch.x0)
         with torch.no_grad(), evaluating(model):
             for batch in self.batches:
                 x0, size = batch.x0, len(batch.x0)
-                u = (torch.arange(done, done + size, dtype=torch.float64) + 0.5) / count
+                u = (torch.arange(size, dtype=torch.float64) + of_shape[x0.shape[1:]] + 0.5) / count[x0.shape[1:]]
                 t = drawn(self.objective.times, model.path, u)
                 eps = Noise.of(self.seed + done, size)(0, x0)
                 with torch.autocast(x0.device.type, self.autocast) if self.autocast else nullcontext():
                     losses = self.objective.losses(model, batch, t, eps)
                 total += float(losses.double().mean()) * size
-                done += size
-        return total / count
+                done, of_shape[x0.shape[1:]] = done + size, of_shape[x0.shape[1:]] + size
+        return total / done
 
 
 def unseen_batches(
@@ -72,10 +76,14 @@ def unseen_batches(
     seed: int = 0,
     device: torch.device = CPU,
 ) -> list[Batch]:
-    """At most MOST held-out images, chosen by `seed`, in batches of `batch`.
+    """At most MOST held-out images, chosen by `seed`, in batches of `batch` of one shape each.
 
     `encode` makes of values in [−1, 1] what is denoised.
     """
-    chosen = keyed(seed, CHOICE).permutation(len(unseen.x0))[:MOST]
-    parts = (chosen[first : first + batch] for first in range(0, len(chosen), batch))
-    return [Batch(encode(unseen.read(index, device)), unseen.conditions(index, device)) for index in parts]
+    ends = np.cumsum([len(each.x0) for each in unseen.buckets])
+    chosen, made = keyed(seed, CHOICE).permutation(ends[-1])[:MOST], list[Batch]()
+    for some, end in zip(unseen.buckets, ends, strict=True):
+        mine = chosen[(chosen >= end - len(some.x0)) & (chosen < end)] - (end - len(some.x0))
+        parts = (mine[first : first + batch] for first in range(0, len(mine), batch))
+        made += [Batch(encode(some.read(index, device)), some.conditions(index, device)) for index in parts]
+    return made

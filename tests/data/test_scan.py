@@ -17,6 +17,7 @@ from ebb.data.metadata import Fields
 from ebb.data.scan import read, scanned
 from ebb.data.splits import Scan
 from ebb.errors import DataError, ResourceError, UsageError
+from ebb.recipe.groups import DataRecipe
 from ebb.store import memory
 
 
@@ -487,7 +488,7 @@ def test_progress_is_told_for_both_passes(tmp_path, picture, save):
     for seed in range(3):
         save(tmp_path / f"{seed}.png", picture(seed))
     calls = []
-    scanned(Scan(str(tmp_path), tick=lambda *call: calls.append(call)), None, None, Fields(), hold_back=True)
+    scanned(Scan(str(tmp_path), tick=lambda *call: calls.append(call)), DataRecipe(), Fields(), hold_back=True)
     assert ("headers", 3, 3) in calls
     assert ("images", 3, 3) in calls
 

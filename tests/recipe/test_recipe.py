@@ -15,11 +15,12 @@ from ebb.errors import ResourceError, UsageError
 from ebb.events import finished
 from ebb.process.path import PATHS
 from ebb.process.times import DENSITIES
+from ebb.recipe.by_speed import ENOUGH, default_budget, suited_batch, suited_width
 from ebb.recipe.document import from_yaml, options, to_yaml, validated
 from ebb.recipe.limits import LIMITS
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import Recipe, difference, flat, resolved, seconds
-from ebb.recipe.starting import ENOUGH, Facts, complete, default_budget, shifted, suited_batch, suited_width
+from ebb.recipe.starting import Facts, complete, shifted
 from ebb.run.plan import fastest, resolve
 from ebb.run.prepare import prepared
 from ebb.system.families.families import FAMILIES
@@ -54,7 +55,7 @@ def test_a_file_reads_back(tmp_path):
         ),
         (
             {"kind": "autoencoder", "path": "linear"},
-            "path is of diffusion and few_step; this recipe is of autoencoder: --kind diffusion",
+            "path is of diffusion and few_step and adapter; this recipe is of autoencoder: --kind diffusion",
         ),
         (
             {"autoencoding": {"codes": 3}},

@@ -7,8 +7,9 @@ import torch
 
 from ebb.data.scan import read
 from ebb.events import finished
+from ebb.recipe.by_speed import suited_width
 from ebb.recipe.recipe import DiffusionRecipe, Recipe
-from ebb.recipe.starting import Facts, complete, room, squeezed, suited_width
+from ebb.recipe.starting import Facts, complete, room, squeezed
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
 from ebb.system.families.diffusion import network_of

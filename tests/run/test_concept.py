@@ -112,9 +112,20 @@ def test_the_command_teaches_a_word(home, capsys, monkeypatch):
     monkeypatch.chdir(home)
     words = "adapt", "base", "bare", "--concept", "sks", "--steps", 1, "--batch", 4, "--run", "word"
     assert command(*words) == 0
-    assert "--text 'a sks'" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "--text 'a sks'" in out
+    assert "of their size for what it was taught" in out
+    effect = json.loads((home / "word" / "effect.json").read_text())
+    assert [row["name"] for row in effect["rows"]][::2] == ["what it was taught", "the rest"]
+    assert effect["rows"][-1]["size"]["value"] == 0, "texts without the word are answered as before"
+    assert "answers moved by" in (home / "word" / "card.md").read_text()
+    page = (home / "word" / "report.html").read_text()
+    assert "error gone" in page
+    assert "without and with" in page
     assert command("sample", "base", "--adapter", "word", "--text", "a sks", "--n", 2, "--out", "s.png") == 0
     assert "no caption that was trained on has" not in capsys.readouterr().out
+    assert settings_of(home / "s.png")["effect"][0].startswith("word ")
+    assert command(*words, "--fresh") == 0, "all that it wrote is its own"
 
 
 def test_a_reference_is_taught_and_asked_for(home, tmp_path, monkeypatch):

@@ -60,6 +60,16 @@ def test_what_was_exported_samples_what_the_run_samples(home, run, out, tmp_path
         ebb.load(tmp_path / out, weights="model")
 
 
+def test_a_script_is_told_what_was_written(home, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert command("export", home / "runs" / "run", out, "--without", "samples", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said.keys() == {"place", "bytes", "carried", "left_out"}
+    assert (said["place"], said["bytes"]) == (str(out), sum(file.stat().st_size for file in out.iterdir()))
+    assert said["left_out"] == {"samples": "no samples are shown"}
+    assert "captions" in said["carried"]
+
+
 def test_settings_that_the_run_found_go_with_it(home, tmp_path):
     run = shutil.copytree(home / "runs" / "run", tmp_path / "run")
     settings = ebb.load(run).settled(solver="ddim", steps=3).model_dump()

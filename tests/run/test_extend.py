@@ -131,6 +131,19 @@ def test_what_is_not_better_stays_beside_the_run_as_one_of_its_own(data, run, tm
     assert steps(longer) == list(range(1, 7))
 
 
+def test_runs_that_stand_on_it_are_named_before_its_weights_change(data, run, tmp_path, monkeypatch):
+    child = {**SMALL, "kind": "few_step", "teacher": str(run), "steps": 1}
+    del child["sample"]
+    trained(data, tmp_path / "child", asked=child)
+    trained(data, tmp_path / "other", asked={**SMALL, "steps": 1})
+    judging(monkeypatch, 2.0, 1.0)
+    said = extended(data, run)
+    assert f"{tmp_path / 'child'} stood on the weights that {run} has now" in said.replace("\n", " ")
+    assert "other stood" not in said
+    judging(monkeypatch, 2.0, 1.0)
+    assert "stood on" not in extended(data, run, "2"), "its weights are others by now"
+
+
 def test_stopped_and_gone_on_is_what_it_would_have_been(data, run, tmp_path, monkeypatch):
     whole, halves = shutil.copytree(run, tmp_path / "whole"), run
     judging(monkeypatch, 2.0, 1.0, 2.0, 1.0)

@@ -83,6 +83,23 @@ def test_an_unfinished_run_keeps_what_it_goes_on_from(run):
     assert len(checkpoint.finished(run / "checkpoints")) == 1
 
 
+def test_a_script_is_told_what_there_is_and_what_went(run, capsys):
+    there = items(TrainedRun.of(run))
+    assert command("tidy", run, "--json") == 0
+    before = json.loads(capsys.readouterr().out)
+    assert before == {
+        "removed": False,
+        "bytes": sum(item.bytes for item in there),
+        "items": [{"name": i.name, "files": i.files, "bytes": i.bytes, "loses": i.loses} for i in there],
+    }
+    assert command("tidy", run, "--remove", "old", "--json") == 0
+    after = json.loads(capsys.readouterr().out)
+    assert after["removed"]
+    assert after["items"] == [item for item in before["items"] if item["name"] == "old"]
+    assert command("tidy", run, "--remove", "nothing", "--json") == 2
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["event"] == "Failed"
+
+
 def test_mistakes_are_named(run, tmp_path, capsys):
     assert command("tidy", run, "--remove", "optimizer") == 2
     assert "did you mean 'optimiser'" in capsys.readouterr().err

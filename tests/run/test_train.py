@@ -586,6 +586,18 @@ def test_a_shown_recipe_is_a_file_again(pictures, tmp_path, monkeypatch, capsys)
     assert capsys.readouterr().out == f"{file} is a valid recipe\n"
 
 
+def test_two_recipes_differ_for_a_script_as_for_a_reader(tmp_path, capsys):
+    files = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
+    for file, recipe in zip(files, (Recipe(seed=1), Recipe(seed=2, network={"attention": (1,)})), strict=True):
+        file.write_text(to_yaml(recipe))
+    assert ebb("config", "diff", *files, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "differences": {"network.attention": {"a": None, "b": [1]}, "seed": {"a": 1, "b": 2}}
+    }
+    assert ebb("config", "diff", *files) == 0
+    assert {line.split(":")[0] for line in capsys.readouterr().out.splitlines()} == {"network.attention", "seed"}
+
+
 def test_an_option_wins_also_where_it_is_the_default():
     base = Recipe(seed=5, path="cosine", steps=9, data={"flip": True})
     given = given_in(["--seed", "0", "--path=linear", "--data.no-flip", "--budget", "2m"])

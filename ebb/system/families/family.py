@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -73,8 +73,12 @@ class Prepared:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what is denoised: an example, or its latent."""
-        return self.dataset.summary.shape if self.space is None else self.space.shape(self.dataset.summary.shape)
+        """Of what is denoised: an example, or its latent; in buckets that of most."""
+        return self.inner(self.dataset.summary.shape)
+
+    def inner(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what is denoised, of examples of a shape."""
+        return shape if self.space is None else self.space.shape(shape)
 
 
 def facts_of(data: Prepared) -> Facts:
@@ -91,6 +95,8 @@ def facts_of(data: Prepared) -> Facts:
         decoded=None if data.space is None else s.shape,
         things=s.things,
         window=s.shape[-1] if data.dataset.apart > 1 else None,
+        others=tuple(map(data.inner, (other.rows.shape[1:] for other in data.dataset.others))),
+        square=s.square,
     )
 
 
@@ -146,7 +152,8 @@ class Family(ABC, Generic[R]):
     def prepared(self, recipe: R, dataset: Dataset, shop: Workshop) -> Work[Prepared]:
         """What it learns from of examples without all that is said of them, where it is not `conditioned`."""
         yield from ()
-        return Prepared(dataset, Conditioner(), Examples(dataset.rows, unit=dataset.modality.unit), None)
+        first, *others = (Examples(each.rows, unit=dataset.modality.unit) for each in dataset.buckets)
+        return Prepared(dataset, Conditioner(), replace(first, others=tuple(others)), None)
 
     @abstractmethod
     def complete(self, asked: R, facts: Facts) -> tuple[R, dict[str, str]]:

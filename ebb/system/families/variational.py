@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ebb.data.dataset import Dataset
-from ebb.data.loader import Examples, Loader
+from ebb.data.loader import Loader
 from ebb.data.pictures import batches
 from ebb.encode.autoencoder import KL, VQ, Autoencoder
 from ebb.encode.latent import LatentSpace
@@ -145,7 +145,7 @@ class VariationalFamily(Family[AutoencoderRecipe]):
             LatentPrior(measured(model.autoencoder, data, device)),
             training,
             objective,
-            Loader(Examples(data.dataset.rows), batch, recipe.seed, recipe.data.flip, device),
+            Loader(data.examples, batch, recipe.seed, recipe.data.flip, device),
             lambda: LatentPrior(measured(training.ema.model.autoencoder, data, device)),  # type: ignore[arg-type]
         )
 
