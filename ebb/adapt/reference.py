@@ -174,10 +174,10 @@ def attentions(network: nn.Module) -> dict[str, CrossAttention]:
 
 
 def heard_at(network: nn.Module, scale: float) -> None:
-    """Set how loud the reference of a network is, in place. UsageError for a network that hears none."""
+    """Scale how loud the reference of a network is, in place. UsageError for a network that hears none."""
     for part in around(network):
         if isinstance(part, Referring):
-            part.amount = scale
+            part.amount *= scale
             return
     raise UsageError(
         "this model hears no reference picture", "teach it to: ebb adapt RUN DATA --reference, and put that on"

@@ -211,13 +211,15 @@ class Text:
         """The words that no caption had, and that were not taught."""
         return tuple(word for word in self.vocabulary.unseen(text) if word not in self.taught)
 
+    def spell(self, word: str) -> list[int]:
+        """The ids of one of the `words` of a text: of one that was taught its own."""
+        if (bare := word.strip()) in self.taught:
+            return [len(self.vocabulary) + self.taught.index(bare)]
+        return self.vocabulary.spell(word)
+
     def pieces(self, text: str) -> list[int]:
         """The ids of the whole text, however long."""
-        own = {word: len(self.vocabulary) + at for at, word in enumerate(self.taught)}
-        if not own:
-            return self.vocabulary.pieces(text)
-        spelt = ([own[w.strip()]] if w.strip() in own else self.vocabulary.spell(w) for w in words(text))
-        return [piece for ids in spelt for piece in ids]
+        return [piece for word in words(text) for piece in self.spell(word)]
 
     def row(self, text: str) -> NDArray[np.int64]:
         """The first `length` ids of a text, padded with 0."""

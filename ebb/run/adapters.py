@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from ebb.adapt.adapter import SURVIVES, Adapter, fingerprint, merge, positive, retyped, survives
 from ebb.adapt.adapter_files import OWN, WRITERS, Account, Spelling, Write, parsed, read_adapter
-from ebb.adapt.addition import Around, Together, innermost
+from ebb.adapt.addition import Together, innermost
 from ebb.adapt.approximate import Approximation, extracted, resized
 from ebb.adapt.lora import LoRA
 from ebb.adapt.low_rank import LowRankDirection
@@ -27,7 +27,10 @@ from ebb.store import shared
 from ebb.store.place import beside_something, room_for, room_in
 from ebb.system.families.adapter_family import AdaptedModel
 from ebb.system.put_on import Put, base_in
-from ebb.system.system import System, load
+from ebb.system.system import System, load, locate
+
+MERGES = {"low_rank", "labels", "words"}
+"""Kinds of additions that can become part of a network's weights."""
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Types of merged weights."""
@@ -160,11 +163,11 @@ def merged(run: Path, adapters: Sequence[str], out: Path, precision: str = "fp32
     if not adapters:
         raise UsageError("there is no adapter to merge", "ebb adapter merge RUN ADAPTER --out OUT")
     shared.place_for(out)
+    for each in adapters:
+        of_weights(Put.read(each).place)
     network_of(load(run, device="cpu"), run)
     system, amounts = load(run, device="cpu", adapters=adapters).alone(), [Put.read(each) for each in adapters]
     network = network_of(system, run)
-    if isinstance(network, Around):
-        raise UsageError(f"{system.model.card()[0]} is beside the weights, and no change of them", "keep it apart")
     retyped(network, TYPES[precision])
     share = survives(network)
     merge(network, SURVIVES)
@@ -173,6 +176,16 @@ def merged(run: Path, adapters: Sequence[str], out: Path, precision: str = "fp32
     changed = f"merged adapters: {', '.join(f'{put.name} × {put.amount:g}' for put in amounts)}"
     made = written(whole, run, out, Sharing(without=("figures", "samples")), changed)
     return MergedRun(made, share, {put.name: put.amount for put in amounts})
+
+
+def of_weights(place: Path) -> None:
+    """Raise UsageError for a run of `ebb adapt` that is beside the weights of its base, and no change of them."""
+    if (place / "run.yaml").is_file():
+        for kind in shared.opened(locate(place))[0].get("additions", {}).keys() - MERGES:
+            raise UsageError(
+                f"{place} has {kind} beside the weights, and changes none that it could be merged into",
+                f"keep it apart: ebb sample RUN --adapter {place}",
+            )
 
 
 def widen(network: nn.Module, system: System) -> None:

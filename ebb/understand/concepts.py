@@ -63,7 +63,7 @@ def spans(text: Text, prompt: str) -> list[tuple[str, range]]:
     """Each word of a prompt with the places of its pieces, as far as the model hears them."""
     found, at = list[tuple[str, range]](), 0
     for word in words(prompt):
-        pieces = len(text.vocabulary.spell(word))
+        pieces = len(text.spell(word))
         heard = range(at, min(at + pieces, text.length))
         found += [(word.strip(), heard)] if heard else []
         at += pieces

@@ -146,3 +146,4 @@ def test_a_reference_is_taught_and_asked_for(home, tmp_path, monkeypatch):
     assert command(*ask, tmp_path / "c.png", "--reference", home / "data" / "00.png:0.5") == 0
     assert settings_of(tmp_path / "c.png")["reference"] == ["data/00.png:0.5"]
     assert command("sample", "base", "--n", 1, "--reference", home / "data" / "00.png") == 2
+    assert command("adapter", "merge", "base", "seen", "--out", tmp_path / "x") == 2
