@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ebb.data.dataset import Dataset
 from ebb.data.loader import keyed
+from ebb.data.pictures import Pictures
 from ebb.encode.conditioner import Values
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.system.sampler import Sampler
@@ -71,7 +71,10 @@ class Taught:
         """At most `count` examples as they are denoised, drawn by the seed, and what is said of them."""
         rows = np.sort(keyed(seed, 0).permutation(len(self.dataset.rows))[:count])
         x0 = self.system.encode(self.dataset.x(rows).to(self.system.device))
-        return x0, {name: [values[row] for row in rows.tolist()] for name, values in self.values.items()}
+        return x0, {
+            name: values[rows] if isinstance(values, Pictures) else [values[row] for row in rows.tolist()]
+            for name, values in self.values.items()
+        }
 
     def probes(self, seed: int = 0) -> list[Probe]:
         """TAUGHT, SHUFFLED where there is anything else to ask for, and REST."""
@@ -117,10 +120,14 @@ def known(values: Values, base: System) -> Values:
     return found
 
 
-def others(values: Values, base: System) -> Mapping[str, Sequence[Any]]:
-    """Of each example something else that the base can be asked for: labels and texts in turn that are not its own."""
-    found: dict[str, Sequence[Any]] = {}
+def others(values: Values, base: System) -> Values:
+    """Of each example something else that can be asked for: labels and texts of the base in turn that are not its own,
+    and the map of the example before."""
+    found: dict[str, Any] = {}
     for name, each in values.items():
+        if isinstance(each, Tensor):
+            found[name] = each.roll(1, 0)
+            continue
         turns = list(base.conditioner.conditions[name].turns) if name in base.conditioner.conditions else []
         free = [[turn for turn in turns if turn != value] for value in each]
         if turns and all(free):
