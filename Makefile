@@ -1,6 +1,8 @@
 # make demo: from nothing to a trained, sampled and measured model.  make test: lint, types, tests.
 # make test-full: the long forms too (more examples, sizes and whole runs).  make test-long: these alone.
 # make demo-few: a run, and a model that samples in one step made of it; both as pictures, and in figures; five minutes.
+# make demo-adapt: digits without 7s, then taught 7 by fifty of them; what was learnt and what stayed, in pictures and figures.
+# make bench-adapt MNIST=mnist/: the same of MNIST, what an adapter costs when sampling, and the memory of training one.
 # make demo-text: text to image from nothing: scenes of shapes, trained, asked for by prompts, read by a judge; ten minutes.
 # make bench-sample: the sampler against its own network and against its peers.  make tables: measure docs/{sample,guide}.md anew.
 # make rules MNIST=mnist/: the tables of docs/rules.md, each rule measured (half an hour of one core; goes on where it stopped).
@@ -21,7 +23,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # what was compiled once is kept, whatever the environment says: thousands of lines are, with their checks, in each process
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-few demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-control bench-cures bench-words bench-concept tables rules stub clean
+.PHONY: demo demo-few demo-adapt demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-control bench-cures bench-words bench-adapt bench-concept tables rules stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -36,6 +38,13 @@ demo-few: .venv/demo
 	$(BIN)/ebb sample runs/demo-few/student --n 64 --steps 1 --out runs/demo-few/one-step.png
 	$(BIN)/ebb evaluate runs/demo-few/student --n 500 --features quick --likelihood 0
 	@echo "pictures  runs/demo-few/many-steps.png  runs/demo-few/one-step.png"
+
+demo-adapt: .venv/demo
+	$(BIN)/python bench/adapt.py seven digits --out runs/demo-adapt --train 90s --budget 30s --n 50
+	$(BIN)/ebb sample runs/demo-adapt/base --n 54 --out runs/demo-adapt/before.png
+	$(BIN)/ebb sample runs/demo-adapt/base --adapter runs/demo-adapt/adapted --n 60 --out runs/demo-adapt/after.png
+	$(BIN)/ebb sample runs/demo-adapt/adapted --label 7 --n 64 --out runs/demo-adapt/sevens.png
+	@echo "pictures  runs/demo-adapt/before.png  runs/demo-adapt/after.png  runs/demo-adapt/sevens.png"
 
 demo-text: .venv/demo
 	$(BIN)/ebb train shapes --run runs/shapes --budget 6m --batch 64 --network.width 64 \
@@ -116,6 +125,11 @@ bench-words: .venv/dev
 	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 32 \
 		--precision fp32 --sheets 1 --times "logit_normal(mean=1.0)"
 	$(BIN)/python bench/words.py runs/words
+
+bench-adapt: .venv/dev
+	$(BIN)/python bench/adapt.py seven "$(MNIST)" --out runs/bench-adapt --budget 90s
+	$(BIN)/python bench/adapt.py speed runs/bench-adapt/base runs/bench-adapt/adapted
+	$(BIN)/python bench/adapt.py memory
 
 bench-concept: .venv/dev
 	$(BIN)/python bench/concept.py runs/concept

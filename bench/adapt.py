@@ -84,7 +84,7 @@ def seven(given: argparse.Namespace) -> None:
     print(f"| the base | {numbers:,} | – | {interval(start)} % | – |", flush=True)
     for prior in (None, 0):
         asked = AdapterRecipe(adapts=str(base), label=digit, budget=given.budget, steps=given.steps, prior=prior)
-        run = finished(train(out / "sevens", asked, run=out / f"adapted-{'prior' if prior is None else 'alone'}"))
+        run = finished(train(out / "sevens", asked, run=out / ("adapted" if prior is None else "adapted-alone")))
         system = load(run)
         share = system.model.module.size / numbers
         new = right(system, digit, judge, given.n * len(others))

@@ -382,7 +382,7 @@ OPTIONS = {
     "kind", "autoencoder", "reflow", "pairs", "likelihood", "teacher", "adapter", "rank", "adapts", "addition.kind", "addition.form", "addition.rank", "addition.extractor", "addition.field", "addition.layers", "label", "concept", "reference", "drift", "prior", "method", "guidances", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
-    "autoencoding.adversarial", "network.kind", "network.cross", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
+    "autoencoding.adversarial", "network.kind", "network.cross", "network.waves", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
     "optimiser.kind", "optimiser.lr", "optimiser.warmup", "optimiser.decay", "optimiser.schedule", "optimiser.search", "optimiser.weight_decay", "optimiser.clip", "optimiser.accumulate",
     "sample.solver", "sample.grid", "sample.steps", "sample.guidance", "sample.guides", "sample.noise_scale", "sample.precision",
 }  # fmt: skip

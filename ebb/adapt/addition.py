@@ -15,7 +15,9 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
+from ebb.errors import UsageError
 from ebb.process.denoiser import Cond, NetworkDenoiser
 from ebb.process.moment import Time
 from ebb.process.path import Path
@@ -45,6 +47,13 @@ class Addition(nn.Module, ABC):
     @abstractmethod
     def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
         """Take it off, in place: what was beneath is there again, to the bit."""
+
+    def bake(self, denoiser: NetworkDenoiser) -> None:
+        """Make what is put on part of the denoiser's own weights, in place and for good.
+
+        Raises UsageError for an addition that is more than weights.
+        """
+        raise UsageError(f"{self} cannot become part of a network's weights", "keep it apart: ebb sample RUN --adapter")
 
     @abstractmethod
     def __str__(self) -> str:
@@ -111,6 +120,11 @@ class Together(Addition):
         for part in reversed(self.of().values()):
             part.detach(denoiser, name)
 
+    def bake(self, denoiser: NetworkDenoiser) -> None:
+        """All of its parts."""
+        for part in self.of().values():
+            part.bake(denoiser)
+
     def __str__(self) -> str:
         return ", ".join(map(str, self.of().values()))
 
@@ -166,7 +180,7 @@ class Adapted(nn.Module):
         made = Adapted.__new__(Adapted)
         nn.Module.__init__(made)
         made.addition, made.name = copy.deepcopy(self.addition, memo), self.name
-        made.beneath = copy.deepcopy(self.beneath, memo)
+        made.beneath = (copied(self.denoiser, memo),)
         return made
 
 
@@ -180,4 +194,19 @@ M = TypeVar("M", bound=nn.Module)
 
 def sharing(module: M) -> M:
     """A copy of a module with the very tensors of the first: what is put on one is not on the other."""
-    return copy.deepcopy(module, {id(each): each for each in tensors(module)})
+    return copied(module, {id(each): each for each in tensors(module)})
+
+
+def copied(module: M, memo: dict[int, Any]) -> M:
+    """A copy of a module from which what is on it can be taken off.
+
+    torch keeps the weight of a layer with something on it as a property of a class of that layer, which a mere copy
+    shares with the first: taking it off one would leave the other without a weight.
+    """
+    made = copy.deepcopy(module, memo)
+    for part in made.modules():
+        if is_parametrized(part):
+            kind = type(part)
+            own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+            part.__class__ = type(kind.__name__, kind.__bases__, own)
+    return made

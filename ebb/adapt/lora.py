@@ -59,6 +59,10 @@ class LoRA(Addition):
         """The weights are as they were."""
         adapter.detach(innermost(denoiser.network), name)
 
+    def bake(self, denoiser: NetworkDenoiser) -> None:
+        """With all other changes that are on the same layers; UsageError where their precision would lose them."""
+        adapter.merge(innermost(denoiser.network))
+
     def __str__(self) -> str:
         count = len(self.changes)
         return f"{self.form} of rank {self.rank} on {count} layer{'s' * (count > 1)}"

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ebb.adapt.addition import Addition
-from ebb.adapt.new_shares import embedder_of
+from ebb.adapt.new_shares import embedder_of, network_of
 from ebb.errors import UsageError
-from ebb.networks.ports import ClassEmbedding
+from ebb.networks.ports import ClassEmbedding, ClassPort
 from ebb.process.denoiser import NetworkDenoiser
 
 
@@ -59,6 +59,15 @@ class NewLabels(Addition):
         parametrize.remove_parametrizations(table, "weight", leave_parametrized=False)
         for rows in rest:
             parametrize.register_parametrization(table, "weight", rows, unsafe=True)
+
+    def bake(self, denoiser: NetworkDenoiser) -> None:
+        """With all other labels that are on; the network was built for them then."""
+        table, embedder = table_of(denoiser), embedder_of(denoiser)
+        if parametrize.is_parametrized(table, "weight"):
+            parametrize.remove_parametrizations(table, "weight", leave_parametrized=True)
+        table.num_embeddings = len(table.weight)
+        embedder.ports["label"] = embedder.others["label"] = ClassPort(len(table.weight) - 1)
+        network_of(denoiser).settings |= embedder.settings
 
     def __str__(self) -> str:
         count = len(self.more.rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ebb.adapt.addition import Addition, innermost
@@ -60,6 +61,17 @@ class NewShares(Addition):
             place = list(embedder.others).index(share)
             del embedder.layers[place], embedder.others[share], embedder.ports[share]
         network_of(denoiser).settings |= embedder.settings
+
+    def bake(self, denoiser: NetworkDenoiser) -> None:
+        """As layers of the embedder's own; what counts less has a last layer that says less."""
+        embedder = embedder_of(denoiser)
+        for place, layer in enumerate(embedder.layers):
+            if isinstance(layer, Weighed):
+                last = layer.layer.mlp[-1]  # type: ignore[index]
+                with torch.no_grad():
+                    for part in last.parameters():  # type: ignore[union-attr]
+                        part.mul_(layer.amount)
+                embedder.layers[place] = layer.layer
 
     def __str__(self) -> str:
         return f"told {' and '.join(self.layers)}"

@@ -1,4 +1,4 @@
-"""A narrow control that listens at every block and answers at once (after ControlNet-XS, Zavadski et al. 2023)."""
+"""A narrow control that listens at every block and answers at once (as ControlNet-XS; Zavadski et al. 2023)."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ebb.errors import UsageError
-from ebb.guide.ask import ask, null_for
+from ebb.guide.ask import null_for, rows
 from ebb.guide.cfg import Guide
 from ebb.process.denoiser import Cond, Wrapped, answer
-from ebb.process.moment import Time
+from ebb.process.moment import Time, each
 from ebb.process.path import spread
 from ebb.shapes import Float
 
@@ -50,12 +50,19 @@ def distilled(scale: float, among: tuple[float, float] | None = None) -> Guide:
 
 @dataclass(frozen=True)
 class TeachingGuidance(Wrapped):
-    """x̂0 = null + w·(cond − null), w of each sample as the condition `GUIDANCE` has it: what such a network learns."""
+    """x̂0 = null + w·(cond − null), w of each sample as the condition `GUIDANCE` has it: what such a network learns.
+
+    Samples of scale 1 are not asked with the null.
+    """
 
     null: Cond
 
     def __call__(self, x: Float[Tensor, "b *d"], t: Time, cond: Cond) -> Float[Tensor, "b *d"]:
         """The guided x̂0, of a denoiser that is not told."""
         rest = {name: value for name, value in cond.items() if name != GUIDANCE}
-        null, asked = ask(self.denoiser, x, t, (null_for(rest, self.null), rest))
-        return null + spread(1 / (1 - cond[GUIDANCE]), x) * (asked - null)
+        guided, t = cond[GUIDANCE].nonzero()[:, 0], each(t, len(x))
+        nulls = {name: rows(name, value, len(x)) for name, value in null_for(rest, self.null).items()}
+        batch = {name: torch.cat([rest[name], nulls[name][guided]]) for name in rest}
+        both = answer(self.denoiser, torch.cat([x, x[guided]]), torch.cat([t, t[guided.to(t.device)]]), batch)
+        x0, null = both[: len(x)], both[len(x) :]
+        return x0.index_add(0, guided, spread(1 / (1 - cond[GUIDANCE][guided]) - 1, null) * (x0[guided] - null))

@@ -49,6 +49,13 @@ class Fourier(nn.Module):
         return torch.cat([torch.cos(angle), torch.sin(angle)], 1)
 
 
+def rippled(x: Float[Tensor, "b c *size"], waves: Sequence[float]) -> Float[Tensor, "b k *size"]:
+    """x with cos(ω·x) and sin(ω·x) of each of the `waves` ω beside it (Kingma et al. 2021, appendix C): by them a
+    network tells values apart that differ by less than a hundredth of their range."""
+    turned = [turn(wave * x) for wave in waves for turn in (torch.cos, torch.sin)]
+    return torch.cat([x, *turned], 1) if turned else x
+
+
 def patches(x: Float[Tensor, "b c *size"], patch: int) -> Float[Tensor, "b k *grid"]:
     """Every patch^dims block moved into the channels, for any number of dimensions."""
     if patch == 1:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ebb.errors import UsageError
 from ebb.networks.attention import Attention, CrossAttention
-from ebb.networks.blocks import CONVOLUTIONS, answering, cropped, padded, patches, unpatch, zeroed
+from ebb.networks.blocks import CONVOLUTIONS, answering, cropped, padded, patches, rippled, unpatch, zeroed
 from ebb.networks.embedder import Embedded, Embedder
 from ebb.networks.halves import SILENT, Handed, Opened, Residuals
 from ebb.networks.ports import NO_PORTS, Ports
@@ -153,8 +153,8 @@ class UNet(nn.Module):
     Resolution i is 1/(patch·2^i) of the input's, with width·multipliers[i] channels and `depth` residual blocks on
     the way down and as many on the way up; after each block, resolutions listed in `attention` attend to themselves and
     those in `cross` to the text. `patch` > 1 moves patch^dims blocks into the channels first, which trades detail for
-    speed at high resolution. What may be said in `cond`: see `ebb.networks.ports`; with `concepts`, a text is up to
-    that many texts, each attended to alone. Outputs start at 0.
+    speed at high resolution. `waves` of x stand beside it (`rippled`). What may be said in `cond`: see
+    `ebb.networks.ports`; with `concepts`, a text is up to that many texts, each attended to alone. Outputs start at 0.
     """
 
     def __init__(
@@ -167,6 +167,7 @@ class UNet(nn.Module):
         patch: int = 1,
         attention: Sequence[int] = (),
         cross: Sequence[int] = (),
+        waves: Sequence[float] = (),
         dims: int = 2,
         ports: Ports = NO_PORTS,
         answers: int = 1,
@@ -182,8 +183,11 @@ class UNet(nn.Module):
         self.embedding = Embedder(e, ports)
         if cross and not self.embedding.length:
             raise UsageError("cross-attention needs a text", "give a port of pieces or states")
-        self.settings: dict[str, Any] = own | sizes | self.embedding.settings | answering(answers)
-        self.stem = conv((channels + self.embedding.beside) * patch**dims, widths[0], 3, padding=1)
+        self.waves = tuple(waves)
+        fine = {"waves": self.waves} if waves else {}
+        self.settings: dict[str, Any] = own | sizes | fine | self.embedding.settings | answering(answers)
+        entering = channels * (1 + 2 * len(self.waves)) + self.embedding.beside
+        self.stem = conv(entering * patch**dims, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, w in enumerate(widths):
             for part, entry in ((self.down, w), (self.up, 2 * w)):
@@ -224,7 +228,7 @@ class UNet(nn.Module):
     def opened(self, x: Float[Tensor, "b c *size"], time: Float[Tensor, "b"], cond: Mapping[str, Tensor], /) -> Opened:
         """What enters; see `ebb.networks.halves`."""
         heard = self.embedding(time, cond)
-        return Opened(self.arranged(self.embedding.join(x, cond)), heard, tuple(x.shape[2:]))
+        return Opened(self.arranged(self.embedding.join(rippled(x, self.waves), cond)), heard, tuple(x.shape[2:]))
 
     def arranged(self, values: Float[Tensor, "b c *size"], /) -> Tensor:
         """Padded to whole places of the coarsest resolution, patches in the channels."""

@@ -52,9 +52,9 @@ def explained(error: ValidationError, source: str) -> UsageError:
         owners = known.get(name) or [kind for kind, recipe in RECIPES.items() if name in recipe.model_fields]
         if problem["type"] == "extra_forbidden" and owners:
             group = f"{place[0]}." if len(place) > 1 else ""
+            several = " and ".join(filter(None, (", ".join(owners[:-1]), owners[-1])))
             lines.append(
-                f"{name} is of {' and '.join(owners)}; this {group.strip('.') or 'recipe'} is of {tag}:"
-                f" --{group}kind {owners[0]}"
+                f"{name} is of {several}; this {group.strip('.') or 'recipe'} is of {tag}: --{group}kind {owners[0]}"
             )
         elif problem["type"] == "extra_forbidden" and name in RENAMED:
             lines.append(f"{name} is called {RENAMED[name]}")

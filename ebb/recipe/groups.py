@@ -123,6 +123,8 @@ class UNetRecipe(PatchRecipe):
     """resolutions that attend, 0 being the highest"""
     cross: tuple[int, ...] | None = None
     """resolutions that attend to the text"""
+    waves: tuple[float, ...] = ()
+    """radians per unit of x of waves that stand beside it, by which fine differences are told; for likelihood"""
 
 
 class DiTRecipe(PatchRecipe):

@@ -36,6 +36,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "network.multipliers": (1, 64),
     "network.attention": (0, 16),
     "network.cross": (0, 16),
+    "network.waves": (0, 1e5),
     "addition.rank": (1, 4096),
     "rank": (1, 4096),
     "prior": (0, 1e6),

@@ -269,11 +269,14 @@ SCALES = (1.0, 3.0)
 
 def few_steps(asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[str, str]]:
     """The same of a model of few steps."""
-    chosen: dict[str, Any] = {"method": asked.method or "consistency"}
+    chosen: dict[str, Any] = {"method": asked.method or ("trajectories" if asked.teacher else "consistency")}
     if asked.guidances is None and asked.teacher is not None and facts.conditioned:
         chosen["guidances"] = SCALES
     recipe, reasons = complete(asked.model_copy(update=chosen), facts)
-    reasons |= {name: WHY[name] for name in chosen if getattr(asked, name) is None}
+    if asked.method is None:
+        reasons["method"] = METHOD_BECAUSE[chosen["method"]]
+    if "guidances" in chosen:
+        reasons["guidances"] = "the scale is told, so that guidance costs no second evaluation"
     if asked.teacher is not None and asked.optimiser.lr is None:
         lr = resolved(recipe.optimiser.lr) * TUNED
         recipe = recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"lr": lr})})
@@ -281,27 +284,10 @@ def few_steps(asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[s
     return recipe, reasons
 
 
-WHY = {
-    "method": "it needs neither a second network nor a derivative",
-    "guidances": "the scale is told, so that guidance costs no second evaluation",
+METHOD_BECAUSE = {
+    "trajectories": "nothing moves while it is learned, so that few updates are enough",
+    "consistency": "without a teacher it needs neither a second network nor a derivative",
 }
-
-
-LIKELY = "log_normal(mean=-1, std=2.2)"
-"""Training times of a model that is to tell how likely data is, on any path: a twentieth below ν = 0.01, an eighth
-above 4.5."""
-
-
-def likely(asked: DiffusionRecipe) -> tuple[DiffusionRecipe, dict[str, str]]:
-    """The recipe with what a likelihood needs, where it is asked for: times at every level, and float32."""
-    if not asked.likelihood:
-        return asked, {}
-    chosen = {"times": asked.times or LIKELY, "precision": asked.precision or "fp32"}
-    why = {
-        "times": "a likelihood asks at every level of noise, down to 1/256 of the range",
-        "precision": "bf16 does not tell noise of 1/256 from none",
-    }
-    return asked.model_copy(update=chosen), {name: why[name] for name in chosen if getattr(asked, name) is None}
 
 
 def complete_coder(asked: AutoencoderRecipe, facts: Facts) -> tuple[AutoencoderRecipe, dict[str, str]]:

@@ -87,6 +87,10 @@ class Model(ABC):
         some = next(chain(self.module.parameters(), self.module.buffers()), None)
         return torch.device("cpu") if some is None else some.device
 
+    def whole(self) -> Model:
+        """The same with all that it draws with among its own weights."""
+        return self
+
     def own(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights of `module` among those that its training has saved."""
         return dict(trained)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ebb.adapt.adapter import of_these
 from ebb.adapt.adapter_files import read_adapter
-from ebb.adapt.addition import innermost
+from ebb.adapt.addition import Addition, innermost
 from ebb.adapt.additions import together
 from ebb.adapt.lora import LoRA
 from ebb.encode.conditioner import Conditioner
@@ -107,7 +107,7 @@ def one_on(parts: Parts, put: Put, weights: str) -> Parts:
     of_these(adapter, network)
     addition = LoRA.of(adapter)
     addition.requires_grad_(False).attach(model.denoiser, put.name, put.amount)
-    return AdaptedModel(base_in(model), addition), conditioner, sampling
+    return AdaptedModel(base_in(model), addition, under=on_it(model)), conditioner, sampling
 
 
 def of_run(parts: Parts, contract: Mapping[str, Any], state: Mapping[str, Tensor], put: Put, weights: str) -> Parts:
@@ -131,7 +131,7 @@ def of_run(parts: Parts, contract: Mapping[str, Any], state: Mapping[str, Tensor
     single = None if isinstance(model, AdaptedModel) else origin
     scales = contract.get("guidances")
     base = replace(base_in(model), guidances=tuple(scales)) if scales else base_in(model)
-    made = AdaptedModel(base, addition, single)
+    made = AdaptedModel(base, addition, single, on_it(model))
     try:
         addition.load_state_dict(made.own(state))
     except RuntimeError as error:
@@ -148,6 +148,11 @@ def base_in(model: Model) -> DiffusionModel:
     if not isinstance(model, DiffusionModel):
         raise UsageError(f"an adapter is put on a diffusion model, and this is one of the family {model.family}")
     return model
+
+
+def on_it(model: Model) -> tuple[Addition, ...]:
+    """What was put on a model before."""
+    return (*model.under, model.addition) if isinstance(model, AdaptedModel) else ()
 
 
 def both(own: Conditioner, other: Conditioner) -> Conditioner:

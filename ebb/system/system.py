@@ -130,12 +130,13 @@ class System:
         shared.write(Path(path), {"ema": self.model.saved(), **parts}, contract | dict(documents or {}))
 
     def alone(self) -> System:
-        """The same without what it denoised with earlier, and so not guided by that."""
+        """The same without what it denoised with earlier, and so not guided by that, and with what is on it in its own
+        weights."""
         how = self.sampling
         if auto := named(how.guides, Auto):
             others = tuple(text for text in how.guides if text not in auto)
             how = how.model_copy(update={"guidance": 1.0, "guides": others})
-        return dataclasses.replace(self, sampling=how, earlier=None)
+        return dataclasses.replace(self, model=self.model.whole(), sampling=how, earlier=None)
 
     @property
     def device(self) -> torch.device:

@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from ebb import testing
 from ebb.errors import UsageError
-from ebb.networks.blocks import assembled, cropped, cut, padded, patches, unpatch
+from ebb.networks.blocks import assembled, cropped, cut, padded, patches, rippled, unpatch
 from ebb.networks.dit import DiT
 from ebb.networks.kinds import NETWORKS as TABLE
 from ebb.networks.mlp import MLP
@@ -252,3 +254,19 @@ def test_a_text_tells_a_patch_where_on_the_whole_it_is(kind):
         assert all((other - first).abs().max() > 1e-3 for other in others)
         even = lively(NETWORKS["dit"](ports={}))(x, time, {})[0, 0]
     torch.testing.assert_close(even, even[:4, :4].repeat(2, 2))
+
+
+def test_waves_beside_x_tell_8_bit_values_apart_and_are_written_down():
+    values = torch.arange(256).reshape(256, 1, 1, 1) * 2 / 255 - 1
+    seen = rippled(values, (127.5 * math.pi,))
+    assert seen.shape == (256, 3, 1, 1)
+    assert torch.equal(seen[:, :1], values)
+    near = (seen[1:] - seen[:-1]).square().sum((1, 2, 3)).sqrt()
+    assert float(near.min()) > 1.9, "neighbours lie on opposite sides"
+    assert rippled(values, ()) is values
+    network = UNet(1, width=16, depth=1, waves=(100.0,))
+    again = parse(spell(network, TABLE), TABLE, "network")
+    assert again.settings == network.settings
+    assert again.stem.in_channels == 3
+    again.load_state_dict(network.state_dict())
+    assert "waves" not in UNet(1, width=16, depth=1).settings

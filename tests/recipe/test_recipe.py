@@ -55,7 +55,7 @@ def test_a_file_reads_back(tmp_path):
         ),
         (
             {"kind": "autoencoder", "path": "linear"},
-            "path is of diffusion and few_step and adapter; this recipe is of autoencoder: --kind diffusion",
+            "path is of diffusion, few_step and adapter; this recipe is of autoencoder: --kind diffusion",
         ),
         (
             {"autoencoding": {"codes": 3}},
@@ -269,7 +269,7 @@ def test_compiling_is_tried_where_it_can_pay_and_kept_where_it_does(pictures, mo
         chosen(engine="compiled")
     failure[0] = RuntimeError("no such kernel")
     assert chosen(budget="20m") == ("eager", 50.0, "no such kernel")
-    with pytest.raises(UsageError, match="engine is of diffusion and few_step; this recipe is of autoencoder"):
+    with pytest.raises(UsageError, match="engine is of diffusion, few_step and adapter; this recipe is of autoencoder"):
         validated({"kind": "autoencoder", "engine": "compiled"}, "a file")
 
 
@@ -348,7 +348,11 @@ def test_a_likelihood_is_learnt_at_every_level_in_float32():
     family = FAMILIES["diffusion"]
     recipe, reasons = family.complete(Recipe(likelihood=True), facts)
     assert (recipe.times, recipe.precision) == ("log_normal(mean=-1, std=2.2)", "fp32")
-    assert {"times", "precision"} <= set(reasons)
-    own, _ = family.complete(Recipe(likelihood=True, times="uniform"), facts)
-    assert own.times == "uniform"
+    values = torch.arange(256) * 2 / 255 - 1
+    fine, coarse = (torch.sin(wave * values / 0.5) for wave in recipe.network.waves)  # x/σ_data, as a network sees it
+    assert float(fine.abs().max()) < 0.01, "as long as one 8-bit value"
+    assert float((coarse[1:] + coarse[:-1]).abs().max()) < 0.01, "as two"
+    assert {"times", "precision", "network.waves"} <= set(reasons)
+    own, _ = family.complete(Recipe(likelihood=True, times="uniform", network={"waves": (3.0,)}), facts)
+    assert (own.times, own.network.waves) == ("uniform", (3.0,))
     assert family.complete(Recipe(), facts)[0].times == "logit_normal(mean=0.4)"

@@ -230,6 +230,17 @@ def test_rows_of_another_table_are_refused(plane):
         finished(train(plane / "other.csv", asked, run=plane / "other"))
 
 
+def test_what_is_exported_needs_no_base(home, tmp_path, capsys, monkeypatch):
+    """Changes, labels and what is told become weights of a model of its own, which answers as both together."""
+    monkeypatch.chdir(home)
+    assert ebb("export", "base-sevens", tmp_path / "whole.safetensors") == 0
+    one, whole = load(home / "base-sevens"), load(tmp_path / "whole.safetensors")
+    assert whole.labels == one.labels
+    for label in ("0", "sevens", None):
+        given = {"given": {"label": [label] * 4}}
+        assert torch.allclose(drawn(one, **given), drawn(whole, **given), atol=1e-4), label
+
+
 def test_few_steps_are_an_adapter_of_their_teacher(home):
     """It begins as the teacher, lands in one step, adds to other adapters, and may be put on other weights."""
     asked = FewStepRecipe(teacher=str(home / "base"), adapter="lora", rank=2, **SMALL)
@@ -248,6 +259,10 @@ def test_few_steps_are_an_adapter_of_their_teacher(home):
     cond = {"label": torch.tensor([0, 1])}
     told = {"way": torch.full((2,), 0.5), "guidance": torch.full((2,), 0.5)}
     assert torch.equal(off.denoiser(x, t, {**cond, **told}), base.denoiser(x, t, cond))
+    several = [f"{run}:0.5", home / "base-sevens"]
+    put = load(home / "base", adapters=several)
+    own = put.alone()
+    assert torch.allclose(drawn(put, label="sevens"), drawn(own, label="sevens"), atol=1e-4)
     halving = asked.model_copy(update={"method": "progressive"})
     with pytest.raises(UsageError, match="keeps copies"):
         finished(train(home / "data.npz", halving, run=home / "copies"))

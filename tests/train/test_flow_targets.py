@@ -12,15 +12,16 @@ import torch
 
 import ebb
 from ebb.process.exact import Gaussian
-from ebb.process.flow_map import GaussianFlow, Toward
+from ebb.process.flow_map import GaussianFlow, Toward, shares
 from ebb.process.path import PATHS
 from ebb.recipe.names import parse
 from ebb.train.objectives.consistency import SMALLEST, Consistency, nearer, shrink
-from ebb.train.objectives.consistency_trajectory import ConsistencyTrajectory
+from ebb.train.objectives.consistency_trajectory import ConsistencyTrajectory, multistep
 from ebb.train.objectives.lagrangian import Lagrangian
 from ebb.train.objectives.map_matching import Noised
 from ebb.train.objectives.mean_flow import MeanFlow
 from ebb.train.objectives.progressive import Progressive
+from ebb.train.objectives.trajectories import Trajectories
 from ebb.train.objectives.two_halves import Shortcut, TwoHalves
 
 OBJECTIVES = Path(ebb.__file__).parent / "train" / "objectives"
@@ -96,6 +97,43 @@ def test_a_teachers_trajectory_leads_to_the_flow_with_the_square_of_its_steps(na
         coarse, fine = (pull(path, ConsistencyTrajectory(steps // share, steps), gaussian(path)) for steps in (64, 128))
         assert fine < 1e-3
         assert 2.5 < coarse / fine < 6
+
+
+def trajectory_gap(path, target):
+    """The largest |f − target| over ways of the exact flow's own trajectories, f being exact."""
+    flow, generator = GaussianFlow(gaussian(path)), torch.Generator().manual_seed(0)
+    eps = torch.randn(64, 1, generator=generator, dtype=torch.float64)
+    half = torch.full((64,), 0.5, dtype=torch.float64)
+    at = Noised(eps, eps, eps, half, half / 2, {"number": torch.arange(64)})
+    asked, aim = target.posed(flow, at, gaussian(path), generator)
+    assert (asked.s < asked.t).all()
+    assert (asked.cond["number"] % target.ways == 0).all()  # that of the sample whose noise was followed
+    assert torch.equal(asked.eps[:, 0], eps[asked.cond["number"], 0])
+    assert {True} == {bool((asked.t == asked.t.max()).any()), bool((asked.s == 0).any())}
+    return float((flow(asked.x, asked.t, asked.s, {}) - aim).abs().max())
+
+
+@pytest.mark.parametrize("name", PATH_NAMES)
+def test_ways_of_a_teachers_trajectory_lie_on_the_flow(name):
+    path = parse(name, PATHS, "path")
+    coarse, fine = (trajectory_gap(path, Trajectories(steps, ways=2)) for steps in (64, 256))
+    assert fine < 5e-3
+    assert coarse / fine > 3
+
+
+@pytest.mark.parametrize(("steps", "nsr"), [(6, 80.0), (6, 1.0), (12, 0.5)])
+def test_what_a_teachers_steps_lose_is_known(steps, nsr):
+    """By the affine denoiser itself, along the same times."""
+    path, target = parse("edm(sigma_max=1e4)", PATHS, "path"), Trajectories(steps)
+    share = nsr / (1 + nsr)
+    times = target.times(path, (steps * share + 0.5) % 1)
+    first = int((shares(path, times) - share).abs().argmin())
+    x = times[:1, None] * torch.ones(1, 1)
+    at = Noised(x, x, x.double() + MEAN, times[:1], times[:1], {})
+    passed = multistep(gaussian(path), at, times[:, None])[:, 0, 0] - MEAN
+    flow = STD / math.hypot(STD, float(path.nsr(times[first])))
+    made = float(target.shrink(torch.tensor([STD]), nsr, True))
+    assert made == pytest.approx(float(passed[-1] / passed[first]) / flow, rel=2e-3)
 
 
 MUTANTS = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ebb.adapt.adapter import layers
-from ebb.adapt.addition import Adapted, Addition, Together, innermost, sharing
+from ebb.adapt.addition import Adapted, Addition, Together, copied, innermost, sharing
 from ebb.adapt.additions import ADDITIONS, together
 from ebb.adapt.controlled import CONTROLS
 from ebb.adapt.low_rank import once
@@ -20,6 +20,7 @@ from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError
 from ebb.guide.cfg import Guide
 from ebb.process.denoiser import Cond, NetworkDenoiser
+from ebb.process.flow_map import WAY
 from ebb.recipe.few_numbers import adapting
 from ebb.recipe.names import parse
 from ebb.recipe.recipe import AdapterRecipe, Sampling, resolved
@@ -48,6 +49,8 @@ class AdaptedModel(Model):
     addition: Addition = field()
     origin: Origin | None = None
     """the run of the base; None where several runs' additions are on it"""
+    under: tuple[Addition, ...] = ()
+    """what was put on before"""
     family = NAME
 
     @property
@@ -98,6 +101,13 @@ class AdaptedModel(Model):
     def saved(self) -> dict[str, Tensor]:
         """With that name."""
         return {f"{OWN}{name}": value for name, value in self.module.state_dict().items()}
+
+    def whole(self) -> DiffusionModel:
+        """A diffusion model with all that is on it in its weights; UsageError where that is more than weights."""
+        denoiser = copied(self.denoiser, {})
+        for addition in (*self.under, self.addition):
+            addition.bake(denoiser)
+        return replace(self.base, denoiser=denoiser, family="few_step" if self.base.hears(WAY) else self.base.family)
 
     def card(self) -> tuple[str, str]:
         """What is on what."""

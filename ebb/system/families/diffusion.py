@@ -28,9 +28,10 @@ from ebb.process.path import PATHS
 from ebb.process.predict import PREDICTIONS
 from ebb.process.times import DENSITIES, GRIDS
 from ebb.recipe.groups import DiTRecipe, MLPRecipe, MMDiTRecipe, NetworkRecipe, UNetRecipe
+from ebb.recipe.likely import likely
 from ebb.recipe.names import parse, spell
 from ebb.recipe.recipe import DenoiserRecipe, DiffusionRecipe, Sampling, resolved
-from ebb.recipe.starting import Facts, complete, likely, squeezed
+from ebb.recipe.starting import Facts, complete, squeezed
 from ebb.sample.fused import fused
 from ebb.sample.jump import Jump
 from ebb.sample.noise import Noise
@@ -189,9 +190,8 @@ class DiffusionFamily(DenoiserFamily[DiffusionRecipe]):
 
     def complete(self, asked: DiffusionRecipe, facts: Facts) -> tuple[DiffusionRecipe, dict[str, str]]:
         """By the size of the examples and what is said of them, and what a likelihood needs."""
-        asked, why = likely(asked)
         recipe, reasons = complete(asked, facts)
-        return recipe, reasons | why
+        return likely(recipe, reasons, asked) if asked.likelihood else (recipe, reasons)
 
     def named(self, recipe: DiffusionRecipe) -> None:
         """The parts of a denoiser, and the objective."""
@@ -281,7 +281,7 @@ def shared(recipe: NetworkRecipe) -> dict[str, Any]:
 def unet_of(recipe: UNetRecipe, shape: tuple[int, ...], around: Around) -> UNet:
     """A U-Net, which may attend to each of several concepts alone."""
     sizes: dict[str, Any] = {"multipliers": resolved(recipe.multipliers), "attention": resolved(recipe.attention)}
-    sizes |= {"cross": resolved(recipe.cross), "dims": len(shape) - 1}
+    sizes |= {"cross": resolved(recipe.cross), "waves": recipe.waves, "dims": len(shape) - 1}
     return UNet(shape[0], **sizes, **shared(recipe), **around)
 
 

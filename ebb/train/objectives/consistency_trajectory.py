@@ -41,7 +41,8 @@ class ConsistencyTrajectory(Target):
         stops = [shares(path, at.t)]
         for _ in range(self.steps):
             stops.append(torch.maximum(stops[-1] - 1 / self.of, goal))
-        x, u = multistep(teacher, at, [at.t, *(placed(path, stop) for stop in stops[1:])])
+        times = torch.stack([at.t, *(placed(path, stop) for stop in stops[1:])])
+        x, u = multistep(teacher, at, times)[-1], times[-1]
         if self.steps < self.of:
             away = u > at.s
             answer = flow_map(x, torch.where(away, u, at.t), at.s, at.cond)
@@ -50,23 +51,23 @@ class ConsistencyTrajectory(Target):
         return landed(path, at.x, x, at.t, torch.where(going, at.s, torch.zeros_like(at.s)))
 
 
-def multistep(
-    teacher: Denoiser, at: Noised, times: list[Float[Tensor, "b"]]
-) -> tuple[Float[Tensor, "b *d"], Float[Tensor, "b"]]:
-    """Where the teacher's steps from x lead, and the last time: DPM-Solver++(2M) with times of each sample's own.
+def multistep(teacher: Denoiser, at: Noised, times: Float[Tensor, "n b"]) -> Float[Tensor, "n b *d"]:
+    """Where the teacher's trajectory from x is at `times` of each sample's own, the first of which are x's, by steps of
+    DPM-Solver++(2M).
 
     x̂0 is extrapolated to mid-step in λ = log(α/σ); where that is infinite, or nothing lies before, the step is a jump
     (Lu et al. 2022b, algorithm 2).
     """
-    path, x = teacher.path, at.x
+    path, x, passed = teacher.path, at.x, [at.x]
     earlier: tuple[Tensor, Tensor] | None = None
-    for t, s in pairwise(times):
+    for t, s in pairwise(times.unbind()):
         going = s < t  # a sample that has arrived waits for the others
         x0 = teacher(x, torch.where(going, t, at.t), at.cond)
         aim = x0 if earlier is None else x0 + spread(ahead(path, earlier[1], t, s), x0) * (x0 - earlier[0])
         x = either(going, path.jump(x, aim, torch.where(going, t, at.t), s), x)
+        passed.append(x)
         earlier = x0, t
-    return x, times[-1]
+    return torch.stack(passed)
 
 
 def ahead(path: Path, before: Float[Tensor, "b"], t: Float[Tensor, "b"], s: Float[Tensor, "b"]) -> Float[Tensor, "b"]:

@@ -37,6 +37,17 @@ class Noised(NamedTuple):
     s: Tensor
     cond: Cond
 
+    def rows(self, which: Tensor) -> Noised:
+        """The samples of these numbers."""
+        x0, eps, x, t, s = (tensor[which.to(tensor.device)] for tensor in self[:5])  # times may lie elsewhere
+        return Noised(x0, eps, x, t, s, {name: value[which.to(value.device)] for name, value in self.cond.items()})
+
+    def beside(self, other: Noised) -> Noised:
+        """Its samples and those of another."""
+        x0, eps, x, t, s = (torch.cat(both) for both in zip(self[:5], other[:5], strict=True))
+        cond = {name: torch.cat([value, other.cond[name]]) for name, value in self.cond.items()}
+        return Noised(x0, eps, x, t, s, cond)
+
 
 class Target(ABC):
     """What f(x_t, t, s) is drawn towards, and where it is asked to go."""
@@ -47,6 +58,12 @@ class Target(ABC):
     @abstractmethod
     def __call__(self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None) -> Float[Tensor, "b *d"]:
         """The x0 that f(x, t, s) should have answered."""
+
+    def posed(
+        self, flow_map: FlowMap, at: Noised, teacher: Denoiser | None, generator: torch.Generator
+    ) -> tuple[Noised, Float[Tensor, "b *d"]]:
+        """What f is asked, and the target of each: as it was drawn."""
+        return at, self(flow_map, at, teacher)
 
     steady: ClassVar[bool] = True
     """Whether it is the same however many updates there will be."""
@@ -80,7 +97,8 @@ class MapMatching:
     """E[w·(f(x_t, t, s) − target)²], the mean over samples and elements, in units of the network's own output.
 
     A share `still` of the batch has s = t, whose target is x0, or the teacher's E[x0 | x_t]: a denoiser stays one.
-    `guidance` (low, high) tells the model, and the teacher, a scale evenly drawn from there.
+    `guidance` (low, high) tells the model, and the teacher, a scale: the lowest to a share `unguided`, the others one
+    evenly drawn from there.
     """
 
     target: Target
@@ -88,6 +106,7 @@ class MapMatching:
     times: Density = LogitNormal()
     still: float = 0.25
     guidance: tuple[float, float] | None = None
+    unguided: float = 0.5
 
     def __call__(self, model: Any, batch: Batch, generator: torch.Generator) -> Loss:
         """The loss of one batch."""
@@ -98,21 +117,35 @@ class MapMatching:
         far, near = self.target.between(path, t, u)
         t, s = torch.where(still, t, far), torch.where(still, t, near)
         eps = torch.randn(batch.x0.shape, generator=generator, device=generator.device).to(batch.x0)
-        cond = batch.cond
-        if self.guidance is not None:
-            low, high = self.guidance
-            cond = {**cond, GUIDANCE: share_of(low + (high - low) * scale).to(batch.x0)}
-        at = Noised(batch.x0, eps, path.mix(batch.x0, eps, t), t, s, cond)
+        at = Noised(batch.x0, eps, path.mix(batch.x0, eps, t), t, s, self.hearing(batch, scale))
         with torch.no_grad():
-            aim = either(still, self.instant(at), self.target(flow_map, at, self.teacher))
-        error = (flow_map(at.x, t, s, cond) - aim) / spread(unit_of(model, t), eps)
-        weight = self.target.weight(path, t, s).to(error)
+            at, aim = self.posed(flow_map, at, still, generator)
+        error = (flow_map(at.x, at.t, at.s, at.cond) - aim) / spread(unit_of(model, at.t), aim)
+        weight = self.target.weight(path, at.t, at.s).to(error)
         losses = weight * (error**2).flatten(1).mean(1)
-        return Loss(losses.mean(), levels=tally(path, t, losses.detach()))
+        return Loss(losses.mean(), levels=tally(path, at.t, losses.detach()))
 
-    def instant(self, at: Noised) -> Tensor:
-        """The target where s = t."""
-        return at.x0 if self.teacher is None else self.teacher(at.x, at.t, at.cond)
+    def hearing(self, batch: Batch, u: Float[Tensor, "b"]) -> Cond:
+        """The conditions, with a guidance scale by u uniform in (0, 1), where one is told."""
+        if self.guidance is None:
+            return batch.cond
+        low, high = self.guidance
+        scale = low + (high - low) * ((u - self.unguided) / (1 - self.unguided)).clamp(min=0)
+        return {**batch.cond, GUIDANCE: share_of(scale).to(batch.x0)}
+
+    def posed(
+        self, flow_map: FlowMap, at: Noised, still: Tensor, generator: torch.Generator
+    ) -> tuple[Noised, Float[Tensor, "b *d"]]:
+        """What f is asked, and what it should answer: those that are `still` first, each asked for its own target."""
+        here, going = (mask.nonzero()[:, 0] for mask in (still, ~still))
+        if not len(here):
+            return self.target.posed(flow_map, at, self.teacher, generator)
+        staying = at.rows(here)
+        aim = staying.x0 if self.teacher is None else self.teacher(staying.x, staying.t, staying.cond)
+        if not len(going):
+            return staying, aim
+        moving, aims = self.target.posed(flow_map, at.rows(going), self.teacher, generator)
+        return staying.beside(moving), torch.cat([aim, aims])
 
 
 def euler_shrink(std: Float[Tensor, "n"], levels: Sequence[float]) -> Float[Tensor, "n"]:

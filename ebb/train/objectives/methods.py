@@ -6,6 +6,7 @@ from ebb.train.objectives.lagrangian import Lagrangian
 from ebb.train.objectives.map_matching import Target
 from ebb.train.objectives.mean_flow import ContinuousConsistency, MeanFlow
 from ebb.train.objectives.progressive import Progressive
+from ebb.train.objectives.trajectories import Trajectories
 from ebb.train.objectives.two_halves import Shortcut, TwoHalves
 
 METHODS: dict[str, Target] = {
@@ -17,4 +18,5 @@ METHODS: dict[str, Target] = {
     "self_distil": TwoHalves(),
     "shortcut": Shortcut(),
     "progressive": Progressive(),
+    "trajectories": Trajectories(),
 }
