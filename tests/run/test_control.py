@@ -130,7 +130,6 @@ def test_in_latents(home):
 
 
 def test_what_cannot_be_controlled_is_said_in_a_line(home, tmp_path, capsys):
-    np.savez(tmp_path / "other.npz", images=truth(24, 5, side=26).pixels)
     for data, options, message in (
         ("scenes.npz", ("--control", "edgse"), "no extractor 'edgse'"),
         ("files", ("--control", "dept"), "no row of metadata.jsonl has the field 'dept'"),
@@ -138,7 +137,6 @@ def test_what_cannot_be_controlled_is_said_in_a_line(home, tmp_path, capsys):
         ("scenes.npz", ("--control", "edges", "--form", "two"), "no form of control called 'two'"),
         ("scenes.npz", ("--control", "edges", "--rank", 2), "--rank is of a change of weights"),
         ("scenes.npz", ("--form", "two_way"), "is lora or dora"),
-        (tmp_path / "other.npz", ("--control", "edges"), "makes images of 24×24"),
     ):
         assert ebb("adapt", home / "base", home / data, *options, *QUICK, "--run", tmp_path / "no") != 0
         said = capsys.readouterr()
