@@ -43,9 +43,9 @@ SHOWN = 50
 """Pictures of the digit that the run is taught."""
 
 
-def written(source: str, out: Path, digit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """All digits [n, 1, 28, 28] with their labels; in `out` those without one digit, and some pictures of that."""
-    data = as_asked(source, DiffusionRecipe(), out)
+def written(source: str, out: Path, digit: int, size: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """All digits [n, 1, h, w] with their labels; in `out` those without one digit, and some pictures of that."""
+    data = as_asked(source, DiffusionRecipe(data={"size": size}), out)
     rows, labels = data.rows, np.array([int(data.names[label]) for label in data.labels])
     names = [str(each) for each in range(10) if each != digit]
     rest = labels != digit
@@ -72,7 +72,7 @@ def seven(given: argparse.Namespace) -> None:
     """A7: the digit after adapting, and the other nine before and after, with and without samples of the base."""
     out, digit = given.out, str(given.digit)
     out.mkdir(parents=True, exist_ok=True)
-    rows, labels = written(given.data, out, given.digit, given.seed)
+    rows, labels = written(given.data, out, given.digit, given.size, given.seed)
     base = given.base or finished(train(out / "rest.npz", DiffusionRecipe(budget=given.train), run=out / "base"))
     judge, accuracy = train_classifier(rows, labels, 10, seed=11, seconds=given.judge)
     print(f"judge: a classifier of all digits, right on {accuracy:.1%} of unseen pictures", flush=True)
@@ -170,6 +170,7 @@ def main() -> None:
     one.add_argument("--budget")
     one.add_argument("--steps", type=int)
     one.add_argument("--digit", type=int, default=7)
+    one.add_argument("--size", type=int)
     one.add_argument("--n", type=int, default=100)
     one.add_argument("--judge", type=float, default=20.0)
     one.add_argument("--seed", type=int, default=0)

@@ -8,6 +8,7 @@ row of the table.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ebb.adapt.addition import Addition, innermost
+from ebb.adapt.new_shares import embedder_of, network_of
 from ebb.errors import UsageError
+from ebb.networks.ports import PiecesPort
 from ebb.networks.text_encoder import TextEncoder
 from ebb.process.denoiser import NetworkDenoiser
 
@@ -72,6 +75,17 @@ class NewWords(Addition):
         parametrize.remove_parametrizations(table, "weight", leave_parametrized=False)
         for rows in rest:
             parametrize.register_parametrization(table, "weight", rows, unsafe=True)
+
+    def bake(self, denoiser: NetworkDenoiser) -> None:
+        """With all other words that are on; the network was built for them then."""
+        table, embedder = pieces_of(denoiser), embedder_of(denoiser)
+        if parametrize.is_parametrized(table, "weight"):
+            parametrize.remove_parametrizations(table, "weight", leave_parametrized=True)
+        table.num_embeddings = len(table.weight)
+        for name, port in embedder.ports.items():
+            if isinstance(port, PiecesPort):
+                embedder.ports[name] = embedder.others[name] = replace(port, vocabulary=len(table.weight))
+        network_of(denoiser).settings |= embedder.settings
 
     def __str__(self) -> str:
         count, norm = len(self.more.rows), float(self.more.bounded().detach().norm(dim=1).max())

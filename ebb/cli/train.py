@@ -81,7 +81,7 @@ def advice(folder: Path) -> str:
     from ebb.evaluate.enough import worthwhile
 
     data = json.loads((folder / "data.json").read_text(encoding="utf8"))
-    samples = worthwhile((data["buckets"] or [data])[0]["count"])  # those of one shape are compared
+    samples = worthwhile((data.get("buckets") or [data])[0]["count"])  # those of one shape are compared
     return (
         f"examine  {command('doctor', folder)}; there is too little data to measure by"
         if samples is None

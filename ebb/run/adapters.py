@@ -5,32 +5,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
-from ebb.adapt.adapter import SURVIVES, Adapter, fingerprint, merge, positive, retyped, survives
+from ebb.adapt.adapter import Adapter, fingerprint, positive, retyped, survives
 from ebb.adapt.adapter_files import OWN, WRITERS, Account, Spelling, Write, parsed, read_adapter
 from ebb.adapt.addition import Together, innermost
 from ebb.adapt.approximate import Approximation, extracted, resized
 from ebb.adapt.lora import LoRA
 from ebb.adapt.low_rank import LowRankDirection
 from ebb.errors import UsageError, nearest
-from ebb.networks.ports import PORTS
-from ebb.recipe.names import spell
 from ebb.run.export import Exported, Sharing, written
 from ebb.store import shared
 from ebb.store.place import beside_something, room_for, room_in
 from ebb.system.families.adapter_family import AdaptedModel
-from ebb.system.put_on import Put, base_in
-from ebb.system.system import System, load, locate
-
-MERGES = {"low_rank", "labels", "words"}
-"""Kinds of additions that can become part of a network's weights."""
+from ebb.system.put_on import Put
+from ebb.system.system import System, load
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Types of merged weights."""
@@ -163,38 +156,15 @@ def merged(run: Path, adapters: Sequence[str], out: Path, precision: str = "fp32
     if not adapters:
         raise UsageError("there is no adapter to merge", "ebb adapter merge RUN ADAPTER --out OUT")
     shared.place_for(out)
-    for each in adapters:
-        of_weights(Put.read(each).place)
     network_of(load(run, device="cpu"), run)
-    system, amounts = load(run, device="cpu", adapters=adapters).alone(), [Put.read(each) for each in adapters]
+    system, amounts = load(run, device="cpu", adapters=adapters), [Put.read(each) for each in adapters]
     network = network_of(system, run)
     retyped(network, TYPES[precision])
     share = survives(network)
-    merge(network, SURVIVES)
-    widen(network, system)
-    whole = replace(system, model=base_in(system.model))
+    whole = system.alone()
     changed = f"merged adapters: {', '.join(f'{put.name} × {put.amount:g}' for put in amounts)}"
     made = written(whole, run, out, Sharing(without=("figures", "samples")), changed)
     return MergedRun(made, share, {put.name: put.amount for put in amounts})
-
-
-def of_weights(place: Path) -> None:
-    """Raise UsageError for a run of `ebb adapt` that is beside the weights of its base, and no change of them."""
-    if (place / "run.yaml").is_file():
-        for kind in shared.opened(locate(place))[0].get("additions", {}).keys() - MERGES:
-            raise UsageError(
-                f"{place} has {kind} beside the weights, and changes none that it could be merged into",
-                f"keep it apart: ebb sample RUN --adapter {place}",
-            )
-
-
-def widen(network: nn.Module, system: System) -> None:
-    """Make rows that were added to tables part of them, in place, and the network's ports as wide."""
-    for module in network.modules():
-        if isinstance(module, nn.Embedding) and parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-    settings: dict[str, Any] = network.settings  # type: ignore[assignment]
-    settings["ports"] |= {name: spell(port, PORTS) for name, port in system.conditioner.ports.items()}
 
 
 def taken(first: Path, second: Path, rank: int) -> Approximation:

@@ -133,7 +133,7 @@ def test_what_is_not_better_stays_beside_the_run_as_one_of_its_own(data, run, tm
 
 def test_runs_that_stand_on_it_are_named_before_its_weights_change(data, run, tmp_path, monkeypatch):
     child = {**SMALL, "kind": "few_step", "teacher": str(run), "steps": 1}
-    del child["sample"]
+    del child["sample"], child["network"]
     trained(data, tmp_path / "child", asked=child)
     trained(data, tmp_path / "other", asked={**SMALL, "steps": 1})
     judging(monkeypatch, 2.0, 1.0)
