@@ -82,7 +82,7 @@ class Linear(nn.Module):
 
     def __init__(self, gain):
         super().__init__()
-        self.embedding, self.settings, self.widths = Embedder(2, {}), {"channels": SIDES}, (SIDES,)
+        self.embedding, self.settings, self.widths = Embedder(2, {}), {"channels": SIDES, "ports": {}}, (SIDES,)
         torch.manual_seed(1)
         self.stem, self.encoder = nn.Linear(SIDES, SIDES), nn.ModuleList([nn.Linear(SIDES, SIDES)])
         for layer in (self.stem, self.encoder[0]):
