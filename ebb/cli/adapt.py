@@ -71,7 +71,7 @@ class Adapt:
         if {"steps", "budget"} <= given:
             raise UsageError("--steps and --budget both say how long to train", "give one of them")
         from ebb.evaluate.effects import effect_on
-        from ebb.run.adapting import beside_base
+        from ebb.run.adapting import beside_base, size_of
         from ebb.run.train import train
 
         asked = AdapterRecipe(
@@ -86,6 +86,7 @@ class Adapt:
             place = self.base.with_name(f"{self.base.name}-{control.name}")
         work = train(self.data, asked, run=place, fresh=self.fresh, began=began, extend=longer)
         folder = shown(work, console, self.json)
+        echo(console, f"size     {size_of(folder)}")
         echo(console, f"effect   {shown(effect_on(folder), console, self.json)}")
         echo(console, f"report   {folder / 'report.html'}")
         words = [self.base, "--adapter", folder]

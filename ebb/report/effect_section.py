@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from ebb.report.page import number, table
+from ebb.report.plot import Line, plot
 from ebb.report.samples_section import Album
 
 Facts = Mapping[str, Any]
@@ -16,10 +17,13 @@ FILE, PICTURE = "effect.json", "with-and-without.png"
 """In a run: what was found, and samples of what was taught without the adapter, below with it, then of the rest."""
 
 
-def effect(facts: Facts, run: Path, album: Album) -> str:
-    """A row for each probe, and samples without the adapter and with it from the same noise."""
+def effect(facts: Facts, log: Sequence[Facts], run: Path, album: Album) -> str:
+    """A row for each probe, samples without the adapter and with it from the same noise, and how the rest drifted while
+    it was trained."""
+    drift = [Line("", [(entry["step"], entry["drift"]) for entry in log if "drift" in entry])]
+    moved = plot(drift, "How far answers for the rest moved, as a share of their size")
     if not facts:
-        return ""
+        return f'<div class="grid">{moved}</div>' if moved else ""
     heads = ("asked for", "examples", "answers moved by", "error gone")
     rows = [(row["name"], number(row["count"]), share(row["size"]), share(row["gain"])) for row in facts["rows"]]
     return (
@@ -33,6 +37,7 @@ def effect(facts: Facts, run: Path, album: Album) -> str:
             run / PICTURE,
             "rows: what it was taught, without and with; the rest, without and with; the same noise in a column",
         )
+        + (f'<div class="grid">{moved}</div>\n' if moved else "")
     )
 
 

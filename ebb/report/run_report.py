@@ -65,7 +65,7 @@ def body(run: Path) -> str:
         ("What the doctor found", lambda: findings(doctor)),
         ("Samples", lambda: samples(run / "samples", album)),
         ("Figures", lambda: figures(evaluation, against)),
-        ("Effect", lambda: effect(_object(run / FILE, damaged), run, album)),
+        ("Effect", lambda: effect(_object(run / FILE, damaged), log, run, album)),
         ("Steps", lambda: steps(find("steps", {}))),
         ("Guidance", lambda: guidance(tried)),
         ("Captions", lambda: captions(evaluation, run, album)),

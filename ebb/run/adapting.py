@@ -26,13 +26,15 @@ from ebb.events import Work
 from ebb.recipe.recipe import AdapterRecipe, resolved
 from ebb.run.caches import prior_in
 from ebb.shapes import sides
+from ebb.store import checkpoint
 from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
 from ebb.system.families.family import Base, Prepared
+from ebb.system.put_on import base_run
 from ebb.system.requests import conditions_of
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
-from ebb.system.taught import given_of, word_of
+from ebb.system.taught import given_of, referring, word_of
 from ebb.train.from_base import Probe
 
 FIRST = 2**60
@@ -48,6 +50,15 @@ AT_ONCE = 256
 def beside_base(run: Path, data: str) -> Path:
     """The folder of what a run is taught by data: RUN-DATA."""
     return run.with_name(f"{run.name}-{named(data)}")
+
+
+def size_of(run: Path) -> str:
+    """How many numbers the adapter of a run has, how large their file is, and what share of its base's they are."""
+    where = locate(run)
+    base = base_run(checkpoint.about(where), where)
+    own, whole = (sum(each.numel() for each in checkpoint.read(locate(one), "ema").values()) for one in (where, base))
+    kilobytes = (where / "ema.safetensors").stat().st_size / 1000
+    return f"{own:,} numbers, {kilobytes:,.0f} kB: {own / whole:.2%} of {base}"
 
 
 def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device, cache: Path) -> Work[Prepared]:
@@ -92,7 +103,7 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     if recipe.prior:
         drawn, asked = yield from prior_of(recipe, system, cache)
         if recipe.reference and isinstance(drawn, np.ndarray):
-            asked = {**asked, REFERENCE: list(system.modality.unit(torch.from_numpy(drawn)))}
+            asked = referring(asked, list(system.modality.unit(torch.from_numpy(drawn))))
         plain, own = (
             Examples(drawn, unit=unit_of(system), **conditions_of(heard, asked, len(drawn)))
             for heard in (system.conditioner, conditioner)

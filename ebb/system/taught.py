@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ebb.adapt.reference import REFERENCE
 from ebb.data.dataset import Dataset
@@ -23,7 +24,14 @@ def given_of(recipe: AdapterRecipe, dataset: Dataset, hears: Conditioner) -> Val
     if recipe.concept is not None:
         given["text"] = naming(given.get("text"), word_of(recipe.concept), len(dataset.rows))
     heard = {name: values for name, values in given.items() if name in hears.conditions}
-    return heard | ({REFERENCE: list(dataset.x(slice(None)))} if recipe.reference else {})
+    return referring(heard, list(dataset.x(slice(None)))) if recipe.reference else heard
+
+
+def referring(given: Values, pictures: Sequence[Any]) -> Values:
+    """What is said of pictures, with each as its own reference, which has to speak for itself in every other one: these
+    have no text."""
+    silent = {"text": [text if at % 2 else None for at, text in enumerate(given["text"])]} if "text" in given else {}
+    return {**given, **silent, REFERENCE: pictures}
 
 
 def naming(captions: Sequence[str] | None, word: str, count: int) -> list[str]:

@@ -108,7 +108,7 @@ class Taught:
 def effect_of(taught: Taught, seed: int = 0) -> AdapterEffect:
     """The effect of an adapter over its base."""
     rows = changes(taught.base.denoiser, taught.system.denoiser, taught.probes(seed), seed)
-    return AdapterEffect(tuple(rows), taught.system.model.card()[0])
+    return AdapterEffect(tuple(rows), taught.system.model.card()[0].rstrip(","))
 
 
 def known(values: Values, base: System) -> Values:
@@ -120,14 +120,13 @@ def known(values: Values, base: System) -> Values:
     return found
 
 
-def others(values: Values, base: System) -> Values:
-    """Of each example something else that can be asked for: labels and texts of the base in turn that are not its own,
-    and the map of the example before."""
-    found: dict[str, Any] = {}
+def others(values: Values, base: System) -> Mapping[str, Sequence[Any]]:
+    """Of each example something else to be asked for: labels and texts of the base in turn that are not its own, and
+    of what the base does not hear that of another example."""
+    found: dict[str, Sequence[Any]] = {}
+    for name in values.keys() - base.conditioner.conditions.keys():  # such as a reference: that of another example
+        found[name] = [*values[name][1:], *values[name][:1]]
     for name, each in values.items():
-        if isinstance(each, Tensor):
-            found[name] = each.roll(1, 0)
-            continue
         turns = list(base.conditioner.conditions[name].turns) if name in base.conditioner.conditions else []
         free = [[turn for turn in turns if turn != value] for value in each]
         if turns and all(free):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from ebb.adapt.low_rank import LowRank
 from ebb.errors import DataError, UsageError
 from ebb.events import Update, finished
 from ebb.recipe.document import from_yaml
@@ -82,6 +83,20 @@ def test_the_base_stays_as_it_was_and_an_adapter_of_nothing_is_the_base(home):
     assert torch.equal(drawn(whole, label="sevens"), drawn(load(home / "base-sevens"), label="sevens"))
 
 
+def test_a_changed_weight_is_computed_once_for_all_steps(home, monkeypatch):
+    """And anew for the next draw, so that what was trained meanwhile is heard."""
+    put, computed, first = load(home / "base", adapters=[home / "base-sevens"]), [], LowRank.changed
+    monkeypatch.setattr(LowRank, "changed", lambda change, weight: computed.append(change) or first(change, weight))
+    before = drawn(put, label="sevens", steps=3)
+    layers = len(put.model.module.parts["low_rank"].changes)
+    assert len(computed) == layers
+    with torch.no_grad():
+        for parameter in put.model.module.parameters():
+            parameter.add_(0.1)
+    assert not torch.equal(drawn(put, label="sevens", steps=3), before)
+    assert len(computed) == 2 * layers
+
+
 def test_several_bring_their_labels_and_add_up(home):
     both = [home / "base-sevens", home / "base-eights"]
     one, other = load(home / "base", adapters=both), load(home / "base", adapters=both[::-1])
@@ -149,7 +164,9 @@ def test_a_picture_says_what_was_on_and_is_made_again(home, capsys, monkeypatch)
 def test_the_verb(home, capsys, monkeypatch):
     monkeypatch.chdir(home)
     assert ebb("adapt", "base", "eights", "--steps", 1, "--batch", 8, "--prior", 0, "--run", "verb", "--rank", 1) == 0
-    assert "ebb sample base --adapter verb" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ebb sample base --adapter verb" in out
+    assert "% of base" in out
     assert ebb("adapt", "base", "eights", "--steps", 1, "--rank", 0) == 2
 
 

@@ -14,7 +14,7 @@ from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.run.train import train
 from ebb.store import checkpoint
-from ebb.system.taught import naming, word_of
+from ebb.system.taught import naming, referring, word_of
 
 from ..command import ebb as command
 from ..toys import trained, write
@@ -69,6 +69,7 @@ def test_drift_is_measured_and_ends_a_run_that_comes_too_far(home):
     assert checkpoint.newest(again / "checkpoints").name == f"step-{recipe.steps:08d}", "it is finished"
     far = adapted(home, run="near", concept="sks", drift=100.0, **lora)
     assert from_yaml(far / "run.yaml")[0].steps == 12
+    assert "answers for the rest moved" in (far / "report.html").read_text()
 
 
 def test_a_word_and_changes_become_part_of_a_run(home, tmp_path, capsys):
@@ -91,6 +92,12 @@ def test_captions_name_it_or_it_names_the_pictures():
     assert naming(["", ""], "sks", 2) == ["a sks", "a sks"]
     assert naming(["a SKS dog", "a dog"], "sks", 2) == ["a SKS dog", "a dog"]
     assert word_of("Sks") == "sks"
+
+
+def test_a_reference_speaks_for_itself_in_every_other_picture():
+    found = referring({"text": ["a", "b", "c"], "label": [0, 1, 2]}, ["x", "y", "z"])
+    assert found == {"text": [None, "b", None], "label": [0, 1, 2], "reference": ["x", "y", "z"]}
+    assert referring({}, ["x"]) == {"reference": ["x"]}
 
 
 WRONG = {

@@ -50,3 +50,4 @@ def test_conditions_are_those_that_the_base_knows(taught):
     values = {"text": ["a bright sky", "a bright ground"]}
     shuffled = others(values, taught.base)["text"]
     assert all(one != other for one, other in zip(shuffled, values["text"], strict=True))
+    assert others({"reference": [1, 2, 3]}, taught.base) == {"reference": [2, 3, 1]}, "that of another example"
