@@ -45,7 +45,12 @@ demo-adapt: .venv/demo
 	$(BIN)/ebb sample runs/demo-adapt/base --n 54 --out runs/demo-adapt/before.png
 	$(BIN)/ebb sample runs/demo-adapt/base --adapter runs/demo-adapt/adapted --n 60 --out runs/demo-adapt/after.png
 	$(BIN)/ebb sample runs/demo-adapt/adapted --label 7 --n 64 --out runs/demo-adapt/sevens.png
-	@echo "pictures  runs/demo-adapt/before.png  runs/demo-adapt/after.png  runs/demo-adapt/sevens.png"
+	$(BIN)/ebb train shapes --run runs/demo-adapt/scenes --budget 60s --network.width 32 --text.captions ignored \
+		--times "logit_normal(mean=1.0)"
+	$(BIN)/ebb adapt runs/demo-adapt/scenes shapes --control edges --budget 60s
+	$(BIN)/ebb sample runs/demo-adapt/scenes-edges --control edges=docs/pictures/house.png --n 18 \
+		--out runs/demo-adapt/houses.png
+	@echo "pictures  runs/demo-adapt/before.png  runs/demo-adapt/after.png  runs/demo-adapt/sevens.png  runs/demo-adapt/houses.png"
 
 demo-text: .venv/demo
 	$(BIN)/ebb train shapes --run runs/shapes --budget 6m --batch 64 --network.width 64 \
