@@ -110,3 +110,22 @@ def test_latents_are_made_of_every_bucket(photos, tmp_path):
         (16, 16),
     }
     assert ebb(*train, tmp_path / "odd", *coder[:3], 4, *QUICK[:-2], *WORDS) == 2
+
+
+def test_shapes_are_learnt_by_few_steps_and_kept_where_it_is_given_away(run, photos, tmp_path):
+    few = ["--steps", 1, "--batch", 8, "--run", tmp_path / "few"]
+    assert ebb("distil", run, *few) == 0
+    assert ebb("sample", tmp_path / "few", "--size", "14x18", "--n", 2, "--out", tmp_path / "some") == 0
+    assert Image.open(tmp_path / "some" / "000000.png").size == (14, 18)
+    assert ebb("export", run, tmp_path / "shared") == 0
+    assert load(tmp_path / "shared").shaped((18, 14)).sample(1, steps=1).shape == (1, 3, 18, 14)
+
+
+def test_what_is_of_one_shape_says_so(run, photos, tmp_path, capsys):
+    asked = [word for word in SMALL if word not in ("--steps", 4)]
+    assert ebb("train", photos, "--run", tmp_path / "flow", *asked, "--steps", 1, "--reflow", run) == 2
+    assert "the pairs of a reflow have one shape" in capsys.readouterr().err
+    assert ebb("train", photos, "--run", run, "--extend", 1) == 0
+    said = capsys.readouterr().out
+    assert "step-00000005" in said or "not better" in said
+    assert ebb("doctor", run) in (0, 1)
