@@ -14,6 +14,8 @@
 # make bench-incident: runs that diverge after thousands of updates, at which noise level, and what stops them (minutes).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
 # make bench-concept: a new word alone, taught to a run of scenes whose captions have none for triangles (by counts; an hour).
+# make bench-control: do samples follow the edges that are asked for; a quarter of an hour.
+# make bench-few RUN=runs/mnist-few: guidance that a few-step model is told, against its teacher's (minutes).
 # make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -22,7 +24,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # what was compiled once is kept, whatever the environment says: thousands of lines are, with their checks, in each process
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-few demo-adapt demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-cures bench-words bench-adapt bench-concept tables rules stub clean
+.PHONY: demo demo-few demo-adapt demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-control bench-cures bench-words bench-adapt bench-concept bench-few tables rules stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -43,7 +45,12 @@ demo-adapt: .venv/demo
 	$(BIN)/ebb sample runs/demo-adapt/base --n 54 --out runs/demo-adapt/before.png
 	$(BIN)/ebb sample runs/demo-adapt/base --adapter runs/demo-adapt/adapted --n 60 --out runs/demo-adapt/after.png
 	$(BIN)/ebb sample runs/demo-adapt/adapted --label 7 --n 64 --out runs/demo-adapt/sevens.png
-	@echo "pictures  runs/demo-adapt/before.png  runs/demo-adapt/after.png  runs/demo-adapt/sevens.png"
+	$(BIN)/ebb train shapes --run runs/demo-adapt/scenes --budget 60s --network.width 32 --text.captions ignored \
+		--times "logit_normal(mean=1.0)"
+	$(BIN)/ebb adapt runs/demo-adapt/scenes shapes --control edges --budget 60s
+	$(BIN)/ebb sample runs/demo-adapt/scenes-edges --control edges=docs/pictures/house.png --n 18 \
+		--out runs/demo-adapt/houses.png
+	@echo "pictures  runs/demo-adapt/before.png  runs/demo-adapt/after.png  runs/demo-adapt/sevens.png  runs/demo-adapt/houses.png"
 
 demo-text: .venv/demo
 	$(BIN)/ebb train shapes --run runs/shapes --budget 6m --batch 64 --network.width 64 \
@@ -116,6 +123,12 @@ bench-doctor: .venv/dev
 
 bench-incident: .venv/dev
 	$(BIN)/python bench/incident.py
+
+bench-control: .venv/dev
+	$(BIN)/python bench/control.py runs/bench-control
+
+bench-few: .venv/dev
+	$(BIN)/python bench/few.py guidance $(RUN)
 
 bench-words: .venv/dev
 	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 32 \

@@ -23,9 +23,10 @@ import ebb
 from ebb.adapt.addition import Adapted, sharing
 from ebb.adapt.additions import together
 from ebb.data.loader import Batch
+from ebb.data.pictures import batches
 from ebb.data.reading import as_asked
 from ebb.events import finished
-from ebb.judge.features import ImageClassifier, train_classifier, vote
+from ebb.judge.features import ImageClassifier, extract, train_classifier, vote
 from ebb.networks.dit import DiT
 from ebb.networks.unet import UNet
 from ebb.process.denoiser import NetworkDenoiser
@@ -60,7 +61,7 @@ def written(source: str, out: Path, digit: int, size: int | None, seed: int) -> 
 def right(system: System, label: str, judge: ImageClassifier, count: int) -> np.ndarray:
     """Which of so many samples of a label the judge reads as it, one or zero each."""
     made = system.modality.stored(system.sample(count, label=label, seed=1000))
-    return (vote(judge, made) == int(label)).astype(float)
+    return (vote(judge, extract(judge, batches(made))) == int(label)).astype(float)
 
 
 def interval(shares: np.ndarray) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from drawings import errors, under_guides
+from few_steps import targets
 from oracles import GUIDES, heuristics
 from torch import Tensor
 
@@ -195,6 +196,7 @@ def main() -> None:
         (DOCS / file).write_text(written(page, "measured", about), encoding="utf8")
     under_guides(DOCS / "pictures" / "guide-guides.png")
     errors(DOCS / "pictures" / "sample-errors.png")
+    targets(DOCS / "pictures" / "few-targets.png")
 
 
 if __name__ == "__main__":

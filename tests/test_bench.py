@@ -5,6 +5,7 @@ import math
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,3 +182,27 @@ def listener():
         for parameter in made.denoiser.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     return made
+
+
+def test_the_digit_that_a_run_is_to_be_taught_is_not_in_what_it_learns_from(tmp_path):
+    sys.path.insert(0, str(QUALITY.parent))
+    try:
+        adapt = import_module("adapt")
+    finally:
+        sys.path.remove(str(QUALITY.parent))
+    rows, labels = adapt.written("digits", tmp_path, 7, None, 0)
+    rest = np.load(tmp_path / "rest.npz")
+    names = rest["label_names"].tolist()
+    assert names == [str(digit) for digit in range(10) if digit != 7]
+    assert len(rest["images"]) == (labels != 7).sum() == len(rows) - (labels == 7).sum()
+    assert [int(names[at]) for at in rest["labels"]] == labels[labels != 7].tolist()
+    shown = sorted((tmp_path / "sevens").iterdir())
+    assert len(shown) == adapt.SHOWN
+    assert all(labels[int(file.stem)] == 7 for file in shown)
+    judge, _ = adapt.train_classifier(rows, labels, 10, seed=0, seconds=0.5)
+    system = SimpleNamespace(
+        modality=SimpleNamespace(stored=lambda x: x),
+        sample=lambda count, label, seed: rows[labels == int(label)][:count],
+    )
+    assert adapt.right(system, "3", judge, 20).shape == (20,), "what a judge reads of samples"
+    assert adapt.interval(np.array([1.0, 1.0, 0.0, 0.0])) == "50.0 ± 49.0"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -61,7 +61,7 @@ class Addition(nn.Module, ABC):
 
     @classmethod
     def suited(
-        cls, denoiser: NetworkDenoiser, asked: Mapping[str, Any], gradients: Mapping[str, Tensor]
+        cls, denoiser: NetworkDenoiser, asked: Mapping[str, Any], gradients: Callable[[], Mapping[str, Tensor]]
     ) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """What of its settings is chosen by the gradient of a first batch at the weights of each layer, by the layer's
         name, and the reason of each; without a choice as `asked`."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ebb.adapt.addition import Addition, Together
+from ebb.adapt.control import MapControl
 from ebb.adapt.lora import LoRA
 from ebb.adapt.new_labels import NewLabels
 from ebb.adapt.new_shares import NewShares
@@ -20,6 +21,7 @@ ADDITIONS: dict[str, type[Addition]] = {
     "shares": NewShares,
     "words": NewWords,
     "reference": ReferencePrompt,
+    "control": MapControl,
 }
 """Additions by kind, in the order in which several are put on."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ class LoRA(Addition):
 
     @classmethod
     def suited(
-        cls, denoiser: NetworkDenoiser, asked: Mapping[str, Any], gradients: Mapping[str, Tensor]
+        cls, denoiser: NetworkDenoiser, asked: Mapping[str, Any], gradients: Callable[[], Mapping[str, Tensor]]
     ) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """A rank, and the layers that have it: those of SHARE of the network's numbers that hold most of the gradient.
 
@@ -79,7 +79,8 @@ class LoRA(Addition):
             return {**asked, "layers": tuple(asked["layers"] or ("*",))}, {}
         among = adapter.layers(innermost(denoiser.network), asked["layers"] or ("*",))
         room = SHARE * sum(parameter.numel() for parameter in denoiser.parameters())
-        best = allotted({name: gradients[name] for name in among}, room)
+        at = gradients()
+        best = allotted({name: at[name] for name in among}, room)
         why = (
             f"of the gradient of a first batch, rank {best.rank} on {len(best.layers)} of {len(among)} layers holds"
             f" {best.held:.0%}, the most of any rank in {SHARE:.1%} of the numbers"

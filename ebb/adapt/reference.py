@@ -22,6 +22,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ebb.adapt.addition import Addition, Around, innermost
+from ebb.adapt.controlled import Controlled
 from ebb.errors import UsageError
 from ebb.networks.attention import CrossAttention, Keys, attend, normalised, rotate
 from ebb.process.denoiser import NetworkDenoiser
@@ -132,6 +133,8 @@ class ReferencePrompt(Addition):
 
     def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
         """Around the network. Raises UsageError where a reference is heard already."""
+        if isinstance(denoiser.network, Controlled):
+            raise UsageError("a model follows a control or hears a reference, not both", "put on one of the two")
         if any(isinstance(each, Referring) for each in around(denoiser.network)):
             raise UsageError("a model hears one reference, and this one hears one already", "put on one of the two")
         denoiser.network = Referring(denoiser.network, self.reading, self.keys, amount)

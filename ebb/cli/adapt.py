@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from ebb.cli.output import echo, shown
-from ebb.errors import UsageError
-from ebb.recipe.groups import BareRecipe, LowRankRecipe
+from ebb.errors import UsageError, nearest
+from ebb.recipe.groups import BareRecipe, ControlRecipe, LowRankRecipe
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.terminal import command
 
@@ -31,6 +31,9 @@ class Adapt:
     """where to keep the new run; without it RUN-DATA"""
     label: str | None = None
     """what pictures without a label are: a label of the run, or a new one; without it the name of the data"""
+    control: str | None = None
+    """make it follow a map in place of changing its weights: edges, soft_edges, palette, low_resolution, mask or grey,
+    as found in the pictures themselves, or a field of metadata.jsonl that names a picture beside each"""
     concept: str | None = None
     """a new word, such as sks, whose vector alone is learnt; with --rank or --form beside changes of the weights"""
     reference: bool = False
@@ -38,8 +41,9 @@ class Adapt:
     drift: float | None = None
     """how far answers for what is not taught may move, as a share of their size, before training stops; without it
     0.1 with a new word, and it is measured alone"""
-    form: Literal["lora", "dora"] | None = None
-    """of the change of each layer: lora, unless dora is asked for, which has a length for each output besides"""
+    form: str | None = None
+    """of the change of each layer: lora, or dora, which has a length for each output besides; of a control: controlnet,
+    a copy of the encoder, or two_way, a narrow one; without it the first of these"""
     rank: int | None = None
     """rank of the change of every layer; without it layers and rank are chosen by the gradient of a first batch"""
     prior: int | None = None
@@ -78,6 +82,8 @@ class Adapt:
         if self.lr is not None:
             asked = asked.model_copy(update={"optimiser": asked.optimiser.model_copy(update={"lr": self.lr})})
         place, longer = self.run or beside_base(self.base, self.data), self.extend
+        if self.run is None and (control := asked.control()) is not None:
+            place = self.base.with_name(f"{self.base.name}-{control.name}")
         work = train(self.data, asked, run=place, fresh=self.fresh, began=began, extend=longer)
         folder = shown(work, console, self.json)
         echo(console, f"size     {size_of(folder)}")
@@ -89,8 +95,29 @@ class Adapt:
         echo(console, f"sample   {command('sample', *words, '--out', 'samples.png')}")
         echo(console, f"measure  {command('evaluate', folder)}")
 
-    def addition(self) -> LowRankRecipe | BareRecipe:
-        """What is put on: changes of the weights, unless it is a word or what hears a reference alone."""
+    def addition(self) -> LowRankRecipe | BareRecipe | ControlRecipe:
+        """What is put on: changes of the weights, unless it is a control, or a word or what hears a reference alone."""
+        if self.control is not None:
+            return self.controlled(self.control)
         if (self.concept or self.reference) and self.form is None and self.rank is None:
             return BareRecipe()
-        return LowRankRecipe(form=self.form or "lora", rank=self.rank)
+        if self.form not in (None, "lora", "dora"):
+            raise UsageError(f"a change of weights is lora or dora, got {self.form}", "or name a --control")
+        return LowRankRecipe(form="dora" if self.form == "dora" else "lora", rank=self.rank)
+
+    def controlled(self, control: str) -> ControlRecipe:
+        """A control by an extractor, or by a field of metadata.jsonl."""
+        if self.rank is not None:
+            raise UsageError("--rank is of a change of weights, and --control is none", "leave one of them out")
+        from ebb.data.extractors import EXTRACTORS
+        from ebb.data.tables import METADATA
+
+        form, name, data = self.form or "controlnet", control.partition("(")[0], Path(self.data)
+        if name in EXTRACTORS:
+            return ControlRecipe(form=form, extractor=control)
+        if not data.exists() or data.is_file() or not [*data.rglob(METADATA)]:
+            raise UsageError(
+                f"there is no extractor {name!r}, and {data} has no {METADATA} whose field it could be",
+                nearest(name, EXTRACTORS),
+            )
+        return ControlRecipe(form=form, field=control)

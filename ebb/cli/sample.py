@@ -36,6 +36,11 @@ class Sample:
     reference: tuple[str, ...] = ()
     """FILE, or FILE:SCALE, of pictures that samples are to be like, in turn, where what is put on hears them; scale 0
     is without"""
+    control: tuple[str, ...] = ()
+    """NAME=FILE of each control of the run: a picture of which the edges, or whatever it is, are found; NAME=map:FILE
+    where it shows them itself; several in turn"""
+    control_scale: float = 1.0
+    """how much all controls count: 1 as they were trained, 0 nothing"""
     together: bool = False
     """ask for all prompts at once, each pulling at the scale of guidance"""
     regions: tuple[str, ...] = ()
@@ -82,6 +87,7 @@ class Sample:
 
             shown(explained(self.run, self.text, self.out, self.n, self.seed, **asdict(self.how)), console)
         asked = (self.label, self.text, self.numbers, self.beside, self.together, self.regions, self.by == "label")
-        prompt, how = Prompt(self.n, self.seed, *asked, self.adapter, self.reference, self.size), asdict(self.how)
+        more = (self.adapter, self.reference, self.size, self.control, self.control_scale)
+        prompt, how = Prompt(self.n, self.seed, *asked, *more), asdict(self.how)
         with Reader(console) as reader:
             sample_to(self.run, self.out, prompt, progress=reader.show, compile=self.compile, only=only, **how)

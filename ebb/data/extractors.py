@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ebb.errors import UsageError
+from ebb.recipe.names import parse
 from ebb.shapes import Float
 
 Pixels = NDArray[np.uint8]
@@ -214,3 +215,9 @@ EXTRACTORS: Mapping[str, Extractor] = {
     "grey": grey,
 }
 """By the name that a user gives; of some, fields can be given too: edges(high=0.3)."""
+
+
+def extracted(extractor: str, pixels: Pixels) -> Pixels:
+    """What an extractor, by its name, finds in pictures; UsageError for one that there is not, with the nearest."""
+    found: Pixels = parse(extractor, EXTRACTORS, "extractor")(pixels)
+    return found

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ebb.data.decode import Shape, read_picture
 from ebb.errors import DataError, UsageError
-from ebb.shapes import Float
+from ebb.shapes import Float, sides
 
 CPU = torch.device("cpu")
 
@@ -66,17 +66,31 @@ class Pictures:
         return replace(self, at=self.at[rows])
 
 
-def opened(paths: Sequence[str | Path], shape: Shape) -> Float[Tensor, "b c h w"]:
+def opened(paths: Sequence[str | Path], shape: Shape, whole: bool = False) -> Float[Tensor, "b c h w"]:
     """Pictures of files, each scaled to cover [h, w] and cropped at the centre.
 
-    Raises DataError for what is none, UsageError where no file is named.
+    Raises DataError for what is none, and with `whole` for one that would be cropped or enlarged; UsageError where no
+    file is named.
     """
     if not paths or not all(isinstance(path, str | Path) for path in paths):
         raise UsageError("expected one or more files of pictures", "tensors are given as one: torch.stack(pictures)")
     for path in paths:
         if not Path(path).is_file():
             raise DataError(f"there is no picture {path}", "name a file")
-    return to_unit(torch.from_numpy(np.stack([read_picture(Path(path), shape)[1] for path in paths])))
+    read = [read_picture(Path(path), shape) for path in paths]
+    for path, (head, _) in zip(paths, read, strict=True) if whole else ():
+        if head.cut(shape) > SLIGHT or head.height < shape[1] or head.width < shape[2]:
+            raise DataError(
+                f"{path} is {sides((head.height, head.width))}, and of pictures of {sides(shape[1:])} another size or"
+                " other proportions would not show the same",
+                f"crop or scale it first: magick {path} -resize {shape[2]}x{shape[1]}^ -gravity center"
+                f" -extent {shape[2]}x{shape[1]} control.png",
+            )
+    return to_unit(torch.from_numpy(np.stack([pixels for _, pixels in read])))
+
+
+SLIGHT = 0.02
+"""The share of a picture that may be cut off where it is to be whole: a pixel more or less on a side."""
 
 
 def batches(values: NDArray[Any], size: int = 500) -> Iterator[Float[Tensor, "b *d"]]:

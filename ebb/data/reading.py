@@ -17,12 +17,15 @@ from ebb.data import windows
 from ebb.data.columns import Roles, roles
 from ebb.data.dataset import DataNote, Dataset, Summary
 from ebb.data.delimited import number
+from ebb.data.extractors import extracted
 from ebb.data.held_out import LEAST, held_back
 from ebb.data.metadata import Fields
+from ebb.data.pictures import Pictures
 from ebb.data.scan import scanned
 from ebb.data.series import Heading, Scale, Series, Vectors
 from ebb.data.sources import named
 from ebb.data.splits import Scan
+from ebb.data.tables import METADATA
 from ebb.data.tabular import Stored, tabled
 from ebb.errors import DataError, UsageError
 from ebb.recipe.recipe import Recipe
@@ -66,19 +69,37 @@ def read_as(
         if where == "shapes" and how.sides and len({*how.sides}) > 1:
             raise UsageError("the scenes of shapes are square, and a crop would cut things off", "try --data.size 32")
         scan = Scan(where, cache) if progress is None else Scan(where, cache, progress)
-        fields = Fields(recipe.metadata(), recipe.beside)
-        if how.buckets and recipe.beside:
+        beside, extractors = recipe.shown()
+        fields = Fields(recipe.metadata(), beside)
+        if how.buckets and (beside or extractors):
             raise UsageError(
                 "a picture that stands beside each has one shape, and buckets have several",
-                "leave --data.buckets or --beside out",
+                "leave --data.buckets or it out",
             )
-        return scanned(scan, how, fields, hold_back=hold_back)
+        return with_maps(scanned(scan, how, fields, hold_back=hold_back), extractors)
     pictured: dict[str, object] = {"data.size": how.size, "data.channels": how.channels, "data.flip": how.flip or None}
     pictured |= {"data.buckets": how.buckets or None}
-    pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.beside or None}
+    pictured |= {"numbers": recipe.metadata() or None, "beside": recipe.shown()[0] or None}
+    pictured |= {"control": recipe.shown()[1] or None}
     if given := [name for name, value in pictured.items() if value is not None]:
         raise UsageError(f"--{given[0]} is of pictures, and {where} is a table", f"leave --{given[0]} out")
     return from_table(where, stored, window=how.window, hold_back=hold_back)
+
+
+def with_maps(dataset: Dataset, extractors: Sequence[str]) -> Dataset:
+    """Pictures with what extractors find in each beside it, by the name of the extractor; also those held out.
+
+    Raises UsageError for an extractor that there is not, and where a picture beside has its name.
+    """
+    for extractor in extractors:
+        name, found = extractor.partition("(")[0], extracted(extractor, dataset.rows)
+        if name in dataset.metadata.beside:
+            raise UsageError(f"{name} is a field of {METADATA} too", "call the field otherwise")
+        maps = Pictures(found, np.arange(len(found)))
+        metadata = replace(dataset.metadata, beside={**dataset.metadata.beside, name: maps})
+        unseen = None if dataset.held_out is None else with_maps(dataset.held_out, (extractor,))
+        dataset = replace(dataset, metadata=metadata, held_out=unseen)
+    return dataset
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ebb.adapt.control import rescaled_by
 from ebb.adapt.reference import REFERENCE, heard_at
 from ebb.data.decode import cut_off, read_picture
 from ebb.data.images import form, writable
 from ebb.data.masks import read_mask
 from ebb.edit.commission import Commission, deliver, folder_of, sampling_options, turns
+from ebb.encode.picture import MAP
 from ebb.errors import UsageError
 from ebb.events import Message, Sink, ignored, noted
 from ebb.guide.cfg import Guide
@@ -61,6 +63,10 @@ class Prompt:
     reference: Sequence[str] = ()
     """pictures that samples are to be like, in turn, as FILE or FILE:SCALE (`references_in`)"""
     size: str | None = None
+    controls: Sequence[str] = ()
+    """pictures that the samples follow, as NAME=FILE; several of a name in turn"""
+    control_scale: float = 1.0
+    """how much all of them count"""
 
 
 def sample_to(
@@ -81,6 +87,8 @@ def sample_to(
     """
     run, out = Path(run), Path(out)
     system = load(run, adapters=prompt.adapters)
+    if prompt.control_scale != 1:
+        rescaled_by(system.denoiser.network, prompt.control_scale)
     if (size := DataRecipe(size=prompt.size).sides) is not None:
         system = system.shaped(size)
     if prompt.reference:
@@ -97,7 +105,7 @@ def sample_to(
 def commissioned(run: Path, system: System, prompt: Prompt, sampling: Sampling, compiled: bool) -> Commission:
     """The commission of what is prompted for, by some settings. Raises UsageError for what the system does not hear."""
     count, seed = whole("n", prompt.count), whole("seed", prompt.seed)
-    label, text, regions, shown = prompt.label, prompt.text, prompt.regions, pictures_in(prompt.beside, system)
+    label, text, regions, shown = prompt.label, prompt.text, prompt.regions, shown_by(prompt, system)
     said = numbers_in(prompt.numbers)
     asked_for = {
         "label": turns(system.labels.names, count) if prompt.by_label and label is None else label,
@@ -113,10 +121,11 @@ def commissioned(run: Path, system: System, prompt: Prompt, sampling: Sampling, 
         guide = surrounded(sampling.guides, joined(system, text, sampling.guidance, regions))
         sampling = sampling.model_copy(update={"guidance": 1.0, "guides": ()})
         given["text"] = [None] * count
-    named = {name: [*map(public, files)] for name, files in shown.items()}
+    named = {name: [*map(named_again, files)] for name, files in shown.items()}
     known = {"text": list(text), "numbers": said, "beside": named, "regions": [*map(place_of, regions)]}
     effects = [effect for each in prompt.adapters if (effect := Put.read(each).effect)]
     known |= {"adapters": [*prompt.adapters], "effect": effects, REFERENCE: [*map(public, prompt.reference)]}
+    settings |= {} if prompt.control_scale == 1 else {"control_scale": prompt.control_scale}
     settings |= {name: what for name, what in known.items() if what} | ({"together": prompt.together} if text else {})
     settings |= {"label": label, "seed": seed}
     return Commission(system, Request(given, count, sampling, seed), guide, settings, made, prompt.by_label)
@@ -127,14 +136,15 @@ def provenance(
 ) -> Provenance:
     """What makes the samples of a prompt, with the pictures that are `shown` beside, as a command."""
     puts = [Put.read(each) for each in prompt.adapters]
-    files = [*map(Path, chain(*shown.values())), *filter(Path.is_file, map(Path, prompt.regions))]
+    files = [*map(file_of, chain(*shown.values())), *filter(Path.is_file, map(Path, prompt.regions))]
     files += [put.weights for put in puts] + [Path(file) for file in references_in(prompt.reference)[0]]
     options = {
         "seed": prompt.seed,
         "label": prompt.label,
         "text": prompt.text or None,
         "numbers": prompt.numbers or None,
-        "beside": [f"{name}={public(file)}" for name, each in shown.items() for file in each] or None,
+        "beside": [f"{name}={named_again(file)}" for name, each in shown.items() for file in each] or None,
+        "control_scale": None if prompt.control_scale == 1 else prompt.control_scale,
         "adapter": [f"{public(put.place)}:{put.amount:g}" for put in puts] or None,
         "reference": [*map(public, prompt.reference)] or None,
         "together": prompt.together or None,
@@ -186,6 +196,32 @@ def numbers_in(numbers: Sequence[str]) -> dict[str, list[float]]:
             )
         found[name] = read
     return found
+
+
+def shown_by(prompt: Prompt, system: System) -> dict[str, list[str]]:
+    """The pictures beside the samples and those that they follow, by name. Raises UsageError as `pictures_in` does, and
+    for a control that the model has not."""
+    controls = [name for name, map in system.conditioner.maps.items() if map.whole]
+    for one in prompt.controls:
+        name = one.partition("=")[0]
+        if name not in controls or "=" not in one:
+            raise UsageError(
+                f"this model has the controls {', '.join(controls)}; {one} names none of them"
+                if controls
+                else "this model has no control",
+                f"such as --control {controls[0]}=FILE" if controls else "ebb adapt RUN DATA --control edges",
+            )
+    return pictures_in([*prompt.beside, *map(Path, prompt.controls)], system)
+
+
+def file_of(shown: str) -> Path:
+    """The file of a picture that is shown, whatever it shows."""
+    return Path(shown.removeprefix(MAP))
+
+
+def named_again(shown: str) -> str:
+    """A picture that is shown, as it may be given away."""
+    return f"{MAP if shown.startswith(MAP) else ''}{public(file_of(shown))}"
 
 
 def pictures_in(beside: Sequence[Path], system: System) -> dict[str, list[str]]:
@@ -272,10 +308,10 @@ def hint(system: System, prompt: Prompt, progress: Sink) -> None:
     """Say which words of the prompts the model never heard, where it stops listening, which numbers lie beyond those
     that it was trained on, what was done about pictures beside, and what of pictures of regions it is that marks."""
     hears, texts, regions = system.conditioner, prompt.text, prompt.regions
-    numbers, beside = numbers_in(prompt.numbers), pictures_in(prompt.beside, system)
+    numbers, beside = numbers_in(prompt.numbers), shown_by(prompt, system)
     for what in hears.numbers.beyond(numbers) if hears.numbers and numbers else ():
         progress(Message(f"beyond what was heard: {what}"))
-    for name, file in ((name, Path(file)) for name, files in beside.items() for file in files):
+    for name, file in ((name, file_of(file)) for name, files in beside.items() for file in files):
         shape, (found, _) = hears.maps[name].shape, read_picture(file)
         noted({note: [file] for note in found.done}, progress)
         if cut := cut_off([found.cut(shape)]):

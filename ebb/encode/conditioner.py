@@ -140,6 +140,16 @@ class Conditioner:
         return cls({name: CONDITIONS[one["kind"]].from_json(one) for name, one in found.items()})
 
 
+def following(conditioner: Conditioner, dataset: Dataset, name: str, extractor: str | None, factor: int) -> Conditioner:
+    """What a model can be asked for that is controlled by the maps `name` of the data; UsageError where it hears such
+    itself."""
+    if name in conditioner.conditions:
+        raise UsageError(f"this model hears {name} itself", f"ebb sample RUN --beside {name}=FILE")
+    shape = dataset.metadata.beside[name].shape
+    control = Picture(shape, factor, extractor, dataset.summary.shape[0], whole=True)
+    return Conditioner({**conditioner.conditions, name: control})
+
+
 def conditioner_of(dataset: Dataset, text: Text | FrozenText | None, factor: int) -> Conditioner:
     """What a model of the data can be asked for, where what is denoised is `factor` times smaller."""
     read = dataset.metadata

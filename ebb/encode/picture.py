@@ -11,22 +11,31 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ebb.data.pictures import opened
+from ebb.data.extractors import extracted
+from ebb.data.pictures import opened, to_unit
 from ebb.encode.condition import each
 from ebb.errors import DataError, UsageError
 from ebb.networks.ports import MapPort, Port
 from ebb.shapes import Float, sides
+
+MAP = "map:"
+"""Before the name of a file that shows what an extractor would find."""
 
 
 @dataclass(frozen=True)
 class Picture:
     """Pictures of `shape` [c, h, w], folded by `factor` to the size of what is denoised.
 
-    One is asked for by its file, or as a tensor in [−1, 1].
+    One is asked for by its file, or as a tensor in [−1, 1]. With an `extractor` (`ebb.data.extractors`) it is what that
+    finds in the picture of the file, of `of` channels, such as its edges; one that is this already is named map:FILE.
+    One that is `whole` is neither cropped nor enlarged: another is refused.
     """
 
     shape: tuple[int, int, int]
     factor: int = 1
+    extractor: str | None = None
+    of: int = 3
+    whole: bool = False
 
     turns = ()
 
@@ -36,6 +45,8 @@ class Picture:
         return MapPort(self.shape[0] * self.factor**2)
 
     def __str__(self) -> str:
+        if self.extractor:
+            return f"a picture of {sides(self.shape[1:])} or more, of which {self.extractor} are found"
         return f"a picture of {sides(self.shape[1:])} in {'grey' if self.shape[0] == 1 else 'colour'}"
 
     def given(self, asked: Any, count: int) -> Any:
@@ -43,7 +54,7 @@ class Picture:
         if isinstance(asked, Tensor):
             return self.checked(asked[None] if asked.ndim == 3 else asked, count)
         every = each(asked, count, "picture", str | Path | Tensor)
-        for file in {one for one in every if isinstance(one, str | Path)}:
+        for file in {str(one).removeprefix(self.as_map) for one in every if isinstance(one, str | Path)}:
             if not Path(file).is_file():
                 raise DataError(f"there is no picture {file}", "name a file")
         return [self.checked(one[None], 1)[0] if isinstance(one, Tensor) else one and str(one) for one in every]
@@ -68,9 +79,22 @@ class Picture:
         if isinstance(every, Tensor):
             return F.pixel_unshuffle(every, self.factor)
         files = list(dict.fromkeys(one for one in every if isinstance(one, str)))
-        read: dict[str | None, Tensor] = dict(zip(files, opened(files, self.shape), strict=True)) if files else {}
+        read: dict[str | None, Tensor] = {file: self.read(file) for file in files}
         read[None] = torch.full(self.shape, torch.nan)
         return self(torch.stack([one if isinstance(one, Tensor) else read[one] for one in every]))
+
+    @property
+    def as_map(self) -> str:
+        """What stands before the name of a file that is not to be extracted from."""
+        return MAP if self.extractor else ""
+
+    def read(self, file: str) -> Float[Tensor, "c h w"]:
+        """The picture of a file, or what the extractor finds in it."""
+        if not self.extractor or file.startswith(MAP):
+            return opened([file.removeprefix(self.as_map)], self.shape, whole=self.whole)[0]
+        seen = opened([file], (self.of, *self.shape[1:]), whole=self.whole)
+        pixels = ((seen + 1) * 127.5).round().byte().numpy()
+        return to_unit(torch.from_numpy(extracted(self.extractor, pixels)))[0]
 
     def examples(self) -> Tensor:
         """Black and white."""
@@ -79,10 +103,15 @@ class Picture:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which `from_json` makes it again."""
-        return asdict(self)
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name == "factor" or value != getattr(Picture, name, None)
+        }
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Picture:
         """The pictures of a contract. Raises KeyError, TypeError, ValueError where it holds none."""
         channels, height, width = map(int, found["shape"])
-        return cls((channels, height, width), int(found["factor"]))
+        rest = {name: found[name] for name in ("extractor", "of", "whole") if name in found}
+        return cls((channels, height, width), int(found.get("factor", 1)), **rest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ebb.errors import UsageError
 from ebb.recipe.groups import OptimiserRecipe
 from ebb.recipe.recipe import AdapterRecipe, flat
 from ebb.recipe.starting import Facts, complete
@@ -27,6 +28,8 @@ PIECE, PIECES = 16, 4
 
 def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
     """The same of what is put on a finished model."""
+    if asked.control() is not None:
+        return controlling(asked, facts)
     how, usual = asked.optimiser, ONE_ROW if lone(asked) else FEW_NUMBERS
     optimiser: dict[str, Any] = {name: getattr(usual, name) for name in ("kind", "lr") if getattr(how, name) is None}
     if asked.batch is None and how.accumulate == 1:
@@ -40,6 +43,13 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
     recipe, reasons = complete(asked.model_copy(update=chosen), facts)
     before, after = flat(asked.model_dump()), flat(recipe.model_dump())
     return recipe, reasons | {name: why for name, why in ADAPTING.items() if before[name] != after[name]}
+
+
+def controlling(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
+    """The same of a control, which is as large as half a network and trained as one."""
+    if asked.prior:
+        raise UsageError("a control changes nothing where no hint is given, so nothing is learnt besides", "--prior 0")
+    return complete(asked.model_copy(update={"prior": 0}), facts)
 
 
 ADAPTING = {

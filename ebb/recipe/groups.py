@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag, field_validator, model_validator
 
 from ebb.errors import UsageError
 
@@ -236,6 +236,34 @@ class BareRecipe(Group):
 
     kind: Literal["bare"] = "bare"
     """bare, nothing but the vector of a new word or label"""
+
+
+class ControlRecipe(Group):
+    """A module beside the network that makes it follow maps, such as edges."""
+
+    kind: Literal["control"] = "control"
+    """what is put on a finished model: control, a module by which it follows maps"""
+    form: str = "controlnet"
+    """controlnet, a copy of the network's encoder; or two_way, a narrow one that listens at every block; with fields,
+    as in two_way(share=0.5)"""
+    extractor: str | None = None
+    """what is found in the pictures themselves: edges, soft_edges, palette, low_resolution, mask or grey, with fields,
+    as in edges(high=0.3)"""
+    field: str | None = None
+    """or the field of metadata.jsonl that names a picture beside each"""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return (self.field or self.extractor or "").partition("(")[0]
+
+
+AdditionRecipe = Annotated[
+    Annotated[LowRankRecipe, Tag("low_rank")]
+    | Annotated[ControlRecipe, Tag("control")]
+    | Annotated[BareRecipe, Tag("bare")],
+    Discriminator(kind_or("low_rank")),
+]
 
 
 class OptimiserRecipe(Group):

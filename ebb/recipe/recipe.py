@@ -14,7 +14,8 @@ from pydantic import Discriminator, Tag, field_validator, model_validator
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import (
-    BareRecipe,
+    AdditionRecipe,
+    ControlRecipe,
     DataRecipe,
     DiTRecipe,
     Group,
@@ -128,6 +129,10 @@ class Recipe(Group):
     def metadata(self) -> tuple[str, ...]:
         """The fields of metadata.jsonl whose numbers are read with the data."""
         return ()
+
+    def shown(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What stands beside each picture: the fields of metadata.jsonl that name it, and extractors that find it."""
+        return self.beside, ()
 
     def called(self, name: str, labelled: bool) -> str | None:
         """The label of data of this name that has none, where it is to have one."""
@@ -293,10 +298,7 @@ class AdapterRecipe(DenoiserRecipe):
     kind: Literal["adapter"] = "adapter"
     adapts: str | None = None
     """run of the diffusion model that it is put on, whose weights stay as they are"""
-    addition: Annotated[
-        Annotated[LowRankRecipe, Tag("low_rank")] | Annotated[BareRecipe, Tag("bare")],
-        Discriminator(kind_or("low_rank")),
-    ] = LowRankRecipe()
+    addition: AdditionRecipe = LowRankRecipe()
     condition_dropout: float = 0.0
     label: str | None = None
     """what pictures without a label are; a new label is added to the model's own; None: the name of the data"""
@@ -308,14 +310,22 @@ class AdapterRecipe(DenoiserRecipe):
     """how far answers for what is not taught may move, as a share of their size, before training stops; None: 0.1 with
     a new word, else it is measured alone"""
     prior: int | None = None
-    """samples of the model itself that are learnt besides, a half of every batch, so that the rest stays as it is;
-    None: 512"""
+    """samples of the model itself that are learnt besides, half of every batch, so that the rest stays; None: 512"""
+
+    def control(self) -> ControlRecipe | None:
+        """The map that it makes its base follow, if that is what is put on it."""
+        return self.addition if isinstance(self.addition, ControlRecipe) else None
+
+    def shown(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Also what it is controlled by."""
+        one = self.control() or ControlRecipe()
+        return (*self.beside, *filter(None, [one.field])), (*filter(None, [one.extractor]),)
 
     def called(self, name: str, labelled: bool) -> str | None:
-        """`label`, or the name of the data; UsageError for a label of data that is `labelled`."""
+        """`label`, or the name of the data unless it is a control; UsageError for a label beside those there are."""
         if labelled and self.label is not None:
             raise UsageError("this data has labels of its own", "leave --label out")
-        return None if labelled else self.label or name
+        return None if labelled else self.label or (name if self.control() is None else None)
 
     def taught_by(self) -> dict[str, str | None]:
         """`adapts`."""
@@ -349,7 +359,7 @@ RECIPES: dict[str, type[Recipe]] = {
 
 FIRST = "diffusion"
 
-KINDS = {"kind": FIRST, "network.kind": "unet", "autoencoding.kind": "kl"}
+KINDS = {"kind": FIRST, "network.kind": "unet", "autoencoding.kind": "kl", "addition.kind": "low_rank"}
 """What each idea with several members is where nothing is said."""
 
 

@@ -16,6 +16,7 @@ CURVES = {  # key in log.jsonl → title, unit
     "lr": ("Learning rate", ""),
     "images_per_second": ("Speed", "images/s"),
     "memory_mb": ("Memory", "MB"),
+    "hint_use": ("How much higher the loss is with another example's hint", "share"),
 }
 
 ACROSS = "log-SNR: noise on the left, data on the right"

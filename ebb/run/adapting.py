@@ -17,7 +17,7 @@ from ebb.data.pictures import batches
 from ebb.data.series import Series, Vectors
 from ebb.data.series import agreed as columns_agreed
 from ebb.data.sources import named
-from ebb.encode.conditioner import Conditioner, Values, part
+from ebb.encode.conditioner import Conditioner, Values, following, part
 from ebb.encode.labels import Labels
 from ebb.encode.reference_picture import ReferencePicture
 from ebb.encode.text import Text
@@ -73,9 +73,17 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     agreed(system, dataset, run)
     summary = replace(dataset.summary, shape=system.shape)
     dataset = replace(dataset, modality=system.modality, summary=summary)  # a table in the scale of the base's
-    given = given_of(recipe, dataset, system)
-    conditioner, new = widened(system.conditioner, given)
-    besides = {"labels": {"count": len(new)}} if new else {}
+    hears = system.conditioner
+    besides: dict[str, dict[str, Any]] = {}
+    if (control := recipe.control()) is not None:
+        factor = 1 if system.space is None else system.space.autoencoder.factor
+        hears = following(hears, dataset, control.name, control.extractor, factor)
+        channels = hears.ports[control.name].beside
+        besides["control"] = {"control": control.name, "channels": channels, "form": control.form}
+    given = given_of(recipe, dataset, hears)
+    conditioner, new = widened(hears, given)
+    if new:
+        besides["labels"] = {"count": len(new)}
     if recipe.concept is not None:
         conditioner = with_word(conditioner, recipe.concept)
         besides["words"] = {"count": 1}
@@ -87,7 +95,7 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     examples = Examples(x0, unit=unit_of(system), **conditions_of(conditioner, given, len(dataset.rows)))
     unseen = None
     if dataset.held_out is not None:
-        its = given_of(recipe, dataset.held_out, system)
+        its = given_of(recipe, dataset.held_out, hears)
         unseen = replace(
             Examples(dataset.held_out.rows, unit=system.modality.unit),
             **conditions_of(conditioner, its, len(dataset.held_out.rows)),
@@ -97,8 +105,8 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
         if recipe.reference and isinstance(drawn, np.ndarray):
             asked = referring(asked, list(system.modality.unit(torch.from_numpy(drawn))))
         plain, own = (
-            Examples(drawn, unit=unit_of(system), **conditions_of(hears, asked, len(drawn)))
-            for hears in (system.conditioner, conditioner)
+            Examples(drawn, unit=unit_of(system), **conditions_of(heard, asked, len(drawn)))
+            for heard in (system.conditioner, conditioner)
         )
         base = replace(base, rest=rest_of(plain, own, device))
         examples = half_and_half(examples, own)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ebb.events import Work
+from ebb.events import Message, Work
 from ebb.recipe.recipe import Recipe
 from ebb.report.run_report import write_report
 from ebb.run.build import Built
@@ -25,3 +28,24 @@ def completed(folder: Path, recipe: Recipe, parts: Built, began: float | None = 
         raise KeyboardInterrupt(*stop.args[:1], checkpoint.outlook(folder / "checkpoints")) from stop
     write_card(folder, recipe, parts.system, log.last)
     write_report(folder)
+    if parts.validation is not None and parts.validation.hints:
+        lines = (folder / "log.jsonl").read_text().splitlines()
+        yield Message(hints_used([json.loads(line) for line in lines], parts.validation.hints))
+
+
+USED = 0.02
+"""A hint is used where the loss with another example's is higher by this share."""
+
+
+def hints_used(log: Sequence[Mapping[str, Any]], hints: Sequence[str]) -> str:
+    """From which update on a run's hints are used, by its log, in words."""
+    marks = [(line["step"], float(line["hint_use"])) for line in log if "hint_use" in line]
+    unused = [step for step, use in marks if use < USED]
+    after = [(step, use) for step, use in marks if not unused or step > unused[-1]]
+    name = ", ".join(hints)
+    if not after:
+        return f"{name} are not used yet: with those of other pictures the loss is higher by {marks[-1][1]:.1%}; go on"
+    return (
+        f"{name} are used from update {after[0][0]:,} on: in the end, with those of other pictures, the loss is"
+        f" {1 + after[-1][1]:.3g} times as high"
+    )

@@ -261,6 +261,8 @@ class Supervisor:
         left = self.meter.left(step.number)
         if due.validation and validation is not None:
             figures |= {"validation": validation(training.model), "validation_ema": validation(training.ema.model)}  # type: ignore[arg-type]
+            if validation.hints:
+                figures["hint_use"] = validation.use(training.ema.model, figures["validation_ema"])  # type: ignore[arg-type]
         if due.drift and self.parts.drift is not None:
             figures["drift"] = self.parts.drift(self.parts.averaged().denoiser)
         if due.gradients and self.parts.gradients is not None:

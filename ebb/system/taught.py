@@ -8,7 +8,7 @@ from typing import Any
 
 from ebb.adapt.reference import REFERENCE
 from ebb.data.dataset import Dataset
-from ebb.encode.conditioner import Values
+from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.text import normal
 from ebb.errors import UsageError
 from ebb.recipe.recipe import AdapterRecipe
@@ -18,12 +18,12 @@ from ebb.system.requests import values_of
 from ebb.system.system import System, load, locate
 
 
-def given_of(recipe: AdapterRecipe, dataset: Dataset, system: System) -> Values:
-    """What is said of the examples, as far as the base hears it, with the new word and the references."""
+def given_of(recipe: AdapterRecipe, dataset: Dataset, hears: Conditioner) -> Values:
+    """What is said of the examples, as far as it is heard, with the new word and the references."""
     given = dict(values_of(dataset))
     if recipe.concept is not None:
         given["text"] = naming(given.get("text"), word_of(recipe.concept), len(dataset.rows))
-    heard = {name: values for name, values in given.items() if name in system.conditioner.conditions}
+    heard = {name: values for name, values in given.items() if name in hears.conditions}
     return referring(heard, list(dataset.x(slice(None)))) if recipe.reference else heard
 
 

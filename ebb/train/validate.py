@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +39,16 @@ class Validation:
     objective: Denoising = Denoising()
     seed: int = 0
     autocast: torch.dtype | None = None
+    hints: tuple[str, ...] = ()
+    """conditions of which it is measured how much they are used"""
+
+    def use(self, model: Predictor, loss: float) -> float:
+        """By which share of `loss`, that of the model, it is higher where each example has the hints of another one."""
+        turned = [
+            replace(batch, cond={n: v.roll(1, 0) if n in self.hints else v for n, v in batch.cond.items()})
+            for batch in self.batches
+        ]
+        return replace(self, batches=turned)(model) / loss - 1
 
     def __call__(self, model: Predictor) -> float:
         """The loss of `model` as it would be sampled (evaluation mode); its modes are restored, no generator moves."""

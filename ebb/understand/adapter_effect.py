@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ebb.data.dataset import Dataset
 from ebb.data.loader import keyed
+from ebb.data.pictures import Pictures
 from ebb.encode.conditioner import Values
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.system.sampler import Sampler
@@ -65,13 +66,16 @@ class Taught:
     @classmethod
     def of(cls, recipe: AdapterRecipe, dataset: Dataset, system: System, base: System) -> Taught:
         """That of an adapter's run."""
-        return cls(system, base, dataset, given_of(recipe, dataset, system))
+        return cls(system, base, dataset, given_of(recipe, dataset, system.conditioner))
 
     def some(self, count: int, seed: int) -> tuple[Tensor, Values]:
         """At most `count` examples as they are denoised, drawn by the seed, and what is said of them."""
         rows = np.sort(keyed(seed, 0).permutation(len(self.dataset.rows))[:count])
         x0 = self.system.encode(self.dataset.x(rows).to(self.system.device))
-        return x0, {name: [values[row] for row in rows.tolist()] for name, values in self.values.items()}
+        return x0, {
+            name: values[rows] if isinstance(values, Pictures) else [values[row] for row in rows.tolist()]
+            for name, values in self.values.items()
+        }
 
     def probes(self, seed: int = 0) -> list[Probe]:
         """TAUGHT, SHUFFLED where there is anything else to ask for, and REST."""

@@ -5,6 +5,7 @@ Ac + K_Σ(x_t − αAc), K_Σ = αΣ(α²Σ + σ²I)⁻¹.
 """
 
 import copy
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -81,7 +82,7 @@ class Linear(nn.Module):
 
     def __init__(self, gain):
         super().__init__()
-        self.embedding, self.settings, self.widths = Embedder(2, {}), {"channels": SIDES}, (SIDES,)
+        self.embedding, self.settings, self.widths = Embedder(2, {}), {"channels": SIDES, "ports": {}}, (SIDES,)
         torch.manual_seed(1)
         self.stem, self.encoder = nn.Linear(SIDES, SIDES), nn.ModuleList([nn.Linear(SIDES, SIDES)])
         for layer in (self.stem, self.encoder[0]):
@@ -130,7 +131,7 @@ def trained(world):
     network = Controlled(base, {"hint": control}).double()
     model, x, hint, aim = NetworkDenoiser(network, world.path, PREDICTIONS["data"]), *world.noisy(0)
     optimiser = torch.optim.LBFGS(
-        control.parameters(), max_iter=250, history_size=50, tolerance_change=0, line_search_fn="strong_wolfe"
+        control.parameters(), max_iter=400, history_size=50, tolerance_change=0, line_search_fn="strong_wolfe"
     )
 
     def loss():
@@ -155,10 +156,11 @@ def miss(world, model, turn=lambda hint: hint, scale=1.0):
     return float((asked - wanted).norm() / wanted.norm())
 
 
-LEVELS = [(i + 0.5) / 16 for i in range(16)]
+LEVELS = [2 / math.pi * math.atan(0.2 * 25 ** (i / 15)) for i in range(16)]
+"""Times at which σ/α goes from 0.2 to 5."""
 
 
-@pytest.mark.parametrize("time", [*LEVELS[2::5], *(pytest.param(t, marks=pytest.mark.full) for t in LEVELS)])
+@pytest.mark.parametrize("time", [*LEVELS[2::6], *(pytest.param(t, marks=pytest.mark.full) for t in LEVELS)])
 def test_a_control_learns_the_posterior_mean_given_its_hint(time):
     world = World.at(time)
     model = trained(world)

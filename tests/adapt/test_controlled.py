@@ -177,7 +177,9 @@ def test_what_cannot_be_controlled_is_named(world):
     with pytest.raises(UsageError, match="a MLP has no encoder"):
         Controlled(MLP(2), {"edges": control})
     with pytest.raises(UsageError, match=r"no control 'egdes'"):
-        Controlled(world.network, {"edges": control}, {"egdes": 1})
+        Controlled(world.network, {"edges": control}).take("egdes")
+    with pytest.raises(UsageError, match="a control by edges already"):
+        Controlled(world.network, {"edges": control}).put("edges", control)
     for name in world.network.embedding.ports:
         with pytest.raises(UsageError, match=f"hears {name} itself"):
             Controlled(world.network, {name: control})

@@ -154,6 +154,6 @@ def flat_images(data):
 
 def test_what_another_family_has_does_not_exist_for_it(family):
     with pytest.raises(
-        UsageError, match=r"path is of diffusion and few_step; this recipe is of gaussian: --kind diffusion"
+        UsageError, match=r"path is of diffusion, few_step and adapter; this recipe is of gaussian: --kind diffusion"
     ):
         validated({"kind": "gaussian", "path": "linear"}, "a file")

@@ -422,7 +422,8 @@ def test_two_pictures_stand_beside_each_by_its_name(home, tmp_path, capsys):
 
 def test_other_data_and_kinds_are_refused(home, tmp_path):
     with pytest.raises(
-        UsageError, match="numbers is of diffusion and few_step; this recipe is of autoencoder: --kind diffusion"
+        UsageError,
+        match="numbers is of diffusion, few_step and adapter; this recipe is of autoencoder: --kind diffusion",
     ):
         validated({"kind": "autoencoder", "numbers": ["light"]}, "here")
     with pytest.raises(DataError, match=r"no row of metadata.jsonl has the field 'ligth'"):

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from ebb.adapt.adapter import layers
 from ebb.adapt.addition import Adapted, Addition, Together, copied, innermost, sharing
 from ebb.adapt.additions import ADDITIONS, together
+from ebb.adapt.controlled import CONTROLS
 from ebb.adapt.low_rank import once
+from ebb.data.extractors import EXTRACTORS
 from ebb.data.loader import Loader
 from ebb.encode.latent import LatentSpace
 from ebb.errors import DamagedError, UsageError
@@ -20,6 +22,7 @@ from ebb.guide.cfg import Guide
 from ebb.process.denoiser import Cond, NetworkDenoiser
 from ebb.process.flow_map import WAY
 from ebb.recipe.few_numbers import adapting
+from ebb.recipe.names import parse
 from ebb.recipe.recipe import AdapterRecipe, Sampling, resolved
 from ebb.recipe.starting import Facts
 from ebb.sample.noise import Noise
@@ -136,6 +139,12 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
         super().named(recipe)
         if recipe.adapts is None:
             raise UsageError("an adapter is put on a finished run", "ebb adapt RUN DATA, or --adapts RUN")
+        if (control := recipe.control()) is not None:
+            parse(control.form, CONTROLS, "form of control")
+            if (control.extractor is None) == (control.field is None):
+                raise UsageError("a control has an extractor, or a field of metadata.jsonl", "such as --control edges")
+            if control.extractor is not None:
+                parse(control.extractor, EXTRACTORS, "extractor")
         if recipe.engine == "compiled":
             raise UsageError("an adapter is trained without a compiler", "leave --engine out")
 
@@ -151,7 +160,7 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
         if kind not in ADDITIONS:
             return recipe, {}
         asked = recipe.addition.model_dump(exclude={"kind"})
-        found, why = ADDITIONS[kind].suited(base.denoiser, asked, first_gradients(recipe, data, device))
+        found, why = ADDITIONS[kind].suited(base.denoiser, asked, lambda: first_gradients(recipe, data, device))
         addition = recipe.addition.model_copy(update=dict(found))
         return recipe.model_copy(update={"addition": addition}), {f"addition.{n}": w for n, w in why.items()}
 
@@ -163,13 +172,16 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
             raise UsageError(
                 "there is nothing new to learn: no new word, and no new label", "name a word: --concept WORD"
             )
-        trained = adapted(base, {kind: settings} if kind in ADDITIONS else {}, device)
+        own: dict[str, dict[str, Any]] = {kind: settings} if kind in ADDITIONS.keys() - base.besides.keys() else {}
+        trained = adapted(base, own, device)
 
         def made(trained: Adapted) -> AdaptedModel:
             model = DiffusionModel(trained.denoiser, data.space, base.model.family)
             return AdaptedModel(model, trained.addition, base.origin)
 
         parts = assembled(recipe, data, trained, denoising_of(recipe), made)
+        if (control := recipe.control()) is not None and parts.validation is not None:
+            parts = replace(parts, validation=replace(parts.validation, hints=(control.name,)))
         if base.rest is None:
             return parts
         return replace(parts, drift=Departure(base.denoiser, base.rest, recipe.drift, recipe.seed))

@@ -10,6 +10,7 @@ from ebb.train.objectives.trajectories import Trajectories
 from ebb.train.objectives.two_halves import Shortcut, TwoHalves
 
 METHODS: dict[str, Target] = {
+    "trajectories": Trajectories(),
     "consistency": Consistency(),
     "consistency_trajectory": ConsistencyTrajectory(),
     "continuous_consistency": ContinuousConsistency(),
@@ -18,5 +19,4 @@ METHODS: dict[str, Target] = {
     "self_distil": TwoHalves(),
     "shortcut": Shortcut(),
     "progressive": Progressive(),
-    "trajectories": Trajectories(),
 }
