@@ -47,7 +47,8 @@ def test_a_word_alone_is_one_row_and_texts_without_it_stay(home):
     for text in ("a bright sky", ""):
         assert torch.equal(system.sample(2, text=text), base.sample(2, text=text))
     assert not torch.equal(system.sample(2, text="a sks"), base.sample(2, text="a sks"))
-    assert from_yaml(run / "run.yaml")[0].prior == 0
+    recipe = from_yaml(run / "run.yaml")[0]
+    assert (recipe.prior, recipe.optimiser.lr) == (0, 2e-2), "a row alone needs no samples, and a rate of its own"
     put = ebb.load(home / "base", adapters=[run])
     assert torch.equal(put.sample(2, text="a sks"), system.sample(2, text="a sks"))
 
