@@ -125,13 +125,3 @@ def test_shapes_are_learnt_by_few_steps_and_kept_where_it_is_given_away(run, pho
     assert Image.open(tmp_path / "some" / "000000.png").size == (14, 18)
     assert ebb("export", run, tmp_path / "shared") == 0
     assert load(tmp_path / "shared").shaped((18, 14)).sample(1, steps=1).shape == (1, 3, 18, 14)
-
-
-def test_what_is_of_one_shape_says_so(run, photos, tmp_path, capsys):
-    asked = [*WORDS, "--steps", 1, "--batch", 8, "--sheets", 1, "--precision", "fp32"]
-    assert ebb("train", photos, "--run", tmp_path / "flow", *asked, "--reflow", run) == 2
-    assert "the pairs of a reflow have one shape" in capsys.readouterr().err
-    assert ebb("train", photos, "--run", run, "--extend", 1) == 0
-    said = capsys.readouterr().out
-    assert "step-00000005" in said or "not better" in said
-    assert ebb("doctor", run) in (0, 1)
