@@ -127,7 +127,7 @@ def agreed(system: System, dataset: Dataset, run: Path) -> None:
     """Raise UsageError for examples that the model of a run does not make, DataError for other columns of a table."""
     if dataset.others:
         raise UsageError(
-            "a model is taught by examples of one shape, and buckets have several", "leave --data.buckets out"
+            "a model is taught by examples of one shape, and buckets have several", "take a run without --data.buckets"
         )
     shape, things = dataset.summary.shape, dataset.modality.things
     one, other = system.modality, dataset.modality

@@ -47,7 +47,9 @@ def pairs_of(
     """
     run = Path(str(recipe.reflow))
     if dataset.others:
-        raise UsageError("the pairs of a reflow have one shape, and buckets have several", "leave --data.buckets out")
+        raise UsageError(
+            "the pairs of a reflow have one shape, and buckets have several", "take a run without --data.buckets"
+        )
     if from_yaml(run / "run.yaml")[1].get("fingerprint") != dataset.summary.fingerprint:
         raise UsageError(f"{run} was trained on other data", "reflow a run with its own data")
     system, count = load(run, device=device), recipe.pairs
