@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ebb.data.images import settings_of
+from ebb.recipe.document import from_yaml
 from ebb.store import checkpoint
 from ebb.system.system import load
 
@@ -66,17 +67,22 @@ def test_it_is_resumed_bit_for_bit(run, photos, monkeypatch):
     assert checkpoint.newest(place / "checkpoints").name == "step-00000004"
 
 
-def test_what_there_is_is_said_before_and_in_the_run(photos, run, capsys):
+@pytest.mark.full
+def test_what_there_is_is_said_before_a_run(photos, capsys):
     assert ebb("train", photos, "--run", photos.parent / "dry", *SMALL, "--dry-run") == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "18×14 (24 images)" in said
     assert "of the area cut off on average" in said
+
+
+def test_what_there_was_stands_in_the_run(run):
     data = json.loads((run / "data.json").read_text())
     assert [one["count"] for one in data["buckets"]] == [24, 24, 24]
     assert (data["count"], data["square"]) == (72, 16)
-    assert "data.size: 16" in (run / "run.yaml").read_text() or "size: 16" in (run / "run.yaml").read_text()
+    assert from_yaml(run / "run.yaml")[0].data.size == 16
 
 
+@pytest.mark.full
 def test_figures_are_of_the_shape_of_most(photos, run, capsys):
     assert ebb("evaluate", run, "--n", 10, "--likelihood", 0, "--features", "quick") == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
@@ -110,3 +116,12 @@ def test_latents_are_made_of_every_bucket(photos, tmp_path):
         (16, 16),
     }
     assert ebb(*train, tmp_path / "odd", *coder[:3], 4, *QUICK[:-2], *WORDS) == 2
+
+
+def test_shapes_are_learnt_by_few_steps_and_kept_where_it_is_given_away(run, photos, tmp_path):
+    few = ["--steps", 1, "--batch", 8, "--run", tmp_path / "few"]
+    assert ebb("distil", run, *few) == 0
+    assert ebb("sample", tmp_path / "few", "--size", "14x18", "--n", 2, "--out", tmp_path / "some") == 0
+    assert Image.open(tmp_path / "some" / "000000.png").size == (14, 18)
+    assert ebb("export", run, tmp_path / "shared") == 0
+    assert load(tmp_path / "shared").shaped((18, 14)).sample(1, steps=1).shape == (1, 3, 18, 14)
