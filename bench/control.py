@@ -22,11 +22,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from ebb.adapt.control import rescaled_by
 from ebb.data.extractors import Edges
-from ebb.data.images import to_pixels
+from ebb.data.images import PICTURES, to_pixels
 from ebb.data.scenes import truth
 from ebb.events import finished
 from ebb.recipe.groups import ControlRecipe
@@ -59,19 +60,19 @@ def length(text: str) -> dict[str, Any]:
     return {"steps": int(text)} if text.isdigit() else {"budget": text}
 
 
-def based(place: Path, how: str) -> Path:
+def based(place: Path, how: dict[str, Any]) -> Path:
     """A model of scenes without words, trained so long."""
     asked = DiffusionRecipe(
-        **length(how), batch=64, times="logit_normal(mean=1.0)", precision="fp32", sheets=1,
+        **how, times="logit_normal(mean=1.0)", precision="fp32", sheets=1,
         network={"width": 32}, text={"captions": "ignored"},  # type: ignore[arg-type]
     )  # fmt: skip
     return finished(train("shapes", asked, run=place / "shapes"))
 
 
-def controlled(base: Path, data: str, how: str, name: str, form: str) -> Path:
+def controlled(base: Path, data: str, how: dict[str, Any], name: str, form: str) -> Path:
     """A control of it by edges, trained so long."""
     asked = AdapterRecipe(
-        **length(how), adapts=str(base), batch=64, precision="fp32", sheets=1,
+        **how, adapts=str(base), precision="fp32", sheets=1,
         addition=ControlRecipe(form=form, extractor="edges"),
     )  # fmt: skip
     return finished(train(data, asked, run=base.with_name(f"{base.name}-{name}")))
@@ -103,6 +104,14 @@ def rows(run: Path, edges: NDArray[np.uint8]) -> Iterator[tuple[str, float]]:
     yield "the hint, at half the scale", f1(edges, drawn(system, hints, count))
 
 
+def sheet(run: Path, edges: NDArray[np.uint8]) -> Image.Image:
+    """Hints, the samples of them, and the edges found in these, three times as large, a column each."""
+    hints = torch.from_numpy(edges) / 127.5 - 1
+    made = to_pixels(load(run).sample(len(edges), seed=0, given={"edges": hints}))
+    found = np.concatenate([np.repeat(edges, 3, 1), made, np.repeat(Edges()(made), 3, 1)])
+    return PICTURES.sheet(np.kron(found, np.ones((1, 1, 3, 3), np.uint8)), len(edges))
+
+
 def blurred(hints: Tensor, sigma: float) -> Tensor:
     """Hints [n, 1, h, w] after a Gaussian blur."""
     at = torch.arange(-6, 7.0)
@@ -130,19 +139,23 @@ def main() -> None:
     parser.add_argument("place", type=Path)
     parser.add_argument("--base", default="6m")
     parser.add_argument("--budget", default="5m")
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--n", type=int, default=128)
     parser.add_argument("--form", nargs="*", default=["controlnet", "two_way"])
     parser.add_argument("--shares", nargs="*", type=float, default=[])
     given = parser.parse_args()
     given.place.mkdir(parents=True, exist_ok=True)
-    base, edges = based(given.place, given.base), Edges()(truth(given.n, SEED).pixels)
+    base, edges = based(given.place, length(given.base) | {"batch": given.batch}), Edges()(truth(given.n, SEED).pixels)
     cases = [(form, "shapes", form) for form in given.form]
     cases += [(f"{share:.0%} of the data", part(given.place, share), given.form[0]) for share in given.shares]
     print("| control | asked | F1 |\n| --- | --- | --- |")
     for name, data, form in cases:
         began = time.perf_counter()
-        run = controlled(base, data, given.budget, name.replace("% of the data", "-percent"), form)
+        run = controlled(
+            base, data, length(given.budget) | {"batch": given.batch}, name.replace("% of the data", "-percent"), form
+        )
         seconds = time.perf_counter() - began
+        sheet(run, edges[:12]).save(given.place / f"{run.name}.png")
         for asked, score in rows(run, edges):
             print(f"| {name} | {asked} | {score:.3f} |", flush=True)
             line = {"control": name, "asked": asked, "f1": score, "seconds": seconds, "speed": speeds(run)}
