@@ -255,8 +255,10 @@ OF_IMAGES = {
     "recipe.groups": "the settings of images: side, channels, mirroring, patches",
     "recipe.recipe": "the fields of metadata.jsonl that name pictures beside an image",
     "recipe.starting": "starting points by the size of images, and what is refused where there are none",
+    "run.adapting": "a reference is a picture",
     "store.png": "the formats of pictures, and what ebb writes into them",
     "system.modalities": "the table of modalities, of which images are one",
+    "system.taught": "a picture is its own reference",
 }
 """Files above the core that are of images in part, and why."""
 

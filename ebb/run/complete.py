@@ -44,8 +44,8 @@ def hints_used(log: Sequence[Mapping[str, Any]], hints: Sequence[str]) -> str:
     after = [(step, use) for step, use in marks if not unused or step > unused[-1]]
     name = ", ".join(hints)
     if not after:
-        return f"{name} are not used yet: with those of other pictures the loss is higher by {marks[-1][1]:.1%}; go on"
+        return f"{name} are not used yet: with those of others the loss is higher by {marks[-1][1]:.1%}; go on"
     return (
-        f"{name} are used from update {after[0][0]:,} on: in the end, with those of other pictures, the loss is"
+        f"{name} are used from update {after[0][0]:,} on: in the end, with those of others, the loss is"
         f" {1 + after[-1][1]:.3g} times as high"
     )

@@ -24,7 +24,7 @@ def run(tmp_path, monkeypatch):
     folder = Path("runs/toy/checkpoints/step-00000001")
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text('{"files": {"ema.safetensors": {"sha256": "00", "size": 0}}}')
-    monkeypatch.setattr("ebb.edit.samples.load", lambda _: system())
+    monkeypatch.setattr("ebb.edit.samples.load", lambda _, **__: system())
     return Path("runs/toy")
 
 

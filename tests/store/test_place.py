@@ -42,7 +42,7 @@ def here(tmp_path, monkeypatch):
 def test_a_chain_of_folders_that_are_not_there_is_refused(run, here, monkeypatch, capsys, verb, out):
     words = ("sample", run) if verb == "sample" else ("edit", "strength", run, "a.png")
     monkeypatch.setattr("ebb.edit.commission.Sampler", lambda *_, **__: pytest.fail("before any work"))
-    monkeypatch.setattr("ebb.edit.files.load", lambda _: pytest.fail("before any work"))
+    monkeypatch.setattr("ebb.edit.files.load", lambda *_, **__: pytest.fail("before any work"))
     assert ebb(*words, "--out", out) == 2
     said = capsys.readouterr().err
     assert "there is no folder not\n" in said
@@ -53,7 +53,7 @@ def test_a_chain_of_folders_that_are_not_there_is_refused(run, here, monkeypatch
 @pytest.mark.parametrize("out", ["new/a.png", "new/a.npz", "new"])
 def test_one_folder_is_made_when_there_is_something_to_put_into_it(run, here, monkeypatch, out):
     with monkeypatch.context() as patch:
-        patch.setattr("ebb.edit.samples.load", lambda _: (_ for _ in ()).throw(UsageError("no")))
+        patch.setattr("ebb.edit.samples.load", lambda *_, **__: (_ for _ in ()).throw(UsageError("no")))
         assert ebb("sample", run, "--out", out) == 2
     assert not Path("new").exists()
     assert ebb("sample", run, "--n", 1, "--steps", 1, "--out", out) == 0
