@@ -35,7 +35,7 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
     if asked.batch is None and how.accumulate == 1:
         optimiser["accumulate"] = PIECES
     chosen = {
-        "prior": beside_taught(asked) if asked.prior is None else asked.prior,
+        "prior": learnt_besides(asked),
         "drift": asked.drift if asked.drift or not asked.concept else DRIFTS,
         "batch": asked.batch or PIECE,
         "optimiser": how.model_copy(update=optimiser),
@@ -62,10 +62,12 @@ ADAPTING = {
 }
 
 
-def beside_taught(asked: AdapterRecipe) -> int:
-    """Samples of the model that are learnt besides: none where nothing but a new word is learnt, by which no other
-    text is drawn; with a reference they are references of themselves."""
-    return 0 if lone(asked) else LEARNT_BESIDES
+def learnt_besides(recipe: AdapterRecipe) -> int:
+    """Samples of the model that are learnt besides, asked for or not: none where nothing but a new word is learnt, by
+    which no other text is drawn, or a control; with a reference they are references of themselves."""
+    if recipe.prior is not None:
+        return recipe.prior
+    return 0 if lone(recipe) or recipe.control() is not None else LEARNT_BESIDES
 
 
 def lone(asked: AdapterRecipe) -> bool:

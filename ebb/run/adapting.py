@@ -23,6 +23,7 @@ from ebb.encode.reference_picture import ReferencePicture
 from ebb.encode.text import Text
 from ebb.errors import UsageError
 from ebb.events import Work
+from ebb.recipe.few_numbers import learnt_besides
 from ebb.recipe.recipe import AdapterRecipe, resolved
 from ebb.run.caches import prior_in
 from ebb.shapes import sides
@@ -100,7 +101,7 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
             Examples(dataset.held_out.rows, unit=system.modality.unit),
             **conditions_of(conditioner, its, len(dataset.held_out.rows)),
         )
-    if recipe.prior:
+    if learnt_besides(recipe):
         drawn, asked = yield from prior_of(recipe, system, cache)
         if recipe.reference and isinstance(drawn, np.ndarray):
             asked = referring(asked, list(system.modality.unit(torch.from_numpy(drawn))))
@@ -187,7 +188,7 @@ def seen_by(system: System, dataset: Dataset) -> np.ndarray | Rows:
 
 def prior_of(recipe: AdapterRecipe, system: System, cache: Path) -> Work[tuple[np.ndarray | Rows, Values]]:
     """Samples of the base, without guidance, and what each was asked for; made once and kept under `cache`."""
-    count = resolved(recipe.prior)
+    count = learnt_besides(recipe)
     given = {name: list(values) for name, values in system.given(count, {}, recipe.seed).items()}
     for values in given.values():
         values[::UNASKED] = [None] * len(values[::UNASKED])

@@ -64,6 +64,20 @@ def numbers(folder, part="ema"):
     return sum(tensor.numel() for tensor in checkpoint.read(checkpoint.newest(folder / "checkpoints"), part).values())
 
 
+def test_the_bases_own_samples_are_learnt_where_nobody_asks_for_them(home, monkeypatch):
+    """As many as where they are asked for: the same weights, and others than without any."""
+    monkeypatch.setattr("ebb.recipe.few_numbers.LEARNT_BESIDES", 8)
+    weights = {
+        name: checkpoint.read(
+            checkpoint.newest(adapted(home, run=home / f"prior-{name}", prior=prior) / "checkpoints"), "ema"
+        )
+        for name, prior in (("open", None), ("asked", 8), ("none", 0))
+    }
+    one, same, other = (torch.cat([each.flatten() for each in weights[name].values()]) for name in weights)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
 def test_only_what_is_put_on_is_trained_averaged_and_saved(home):
     base, run = load(home / "base"), load(home / "base-sevens")
     size = run.model.addition.size
