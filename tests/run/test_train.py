@@ -627,7 +627,8 @@ def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, 
     if page != "README.md":
         assert ebb("train", "mnist", "--steps", 2, "--network.width", 8) == 0
     for line in lines:
-        small = "" if "--network" in line else " --network.width 8 --network.depth 1"
+        sized = "--network" in line or not line.startswith("ebb train")
+        small = "" if sized else " --network.width 8 --network.depth 1"
         line = re.sub(r"--budget \w+", f"--steps 2 --batch 8{small}", line)
         line = re.sub(r"--extend \w+", "--extend 2", line)
         if line.startswith("ebb sweep"):
