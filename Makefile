@@ -33,6 +33,7 @@ demo: .venv/demo
 	@echo "picture  runs/demo/samples.png"
 
 demo-few: .venv/demo
+	@mkdir -p runs/demo-few
 	$(BIN)/ebb train digits --run runs/demo-few/teacher --budget 2m
 	$(BIN)/ebb distil runs/demo-few/teacher --run runs/demo-few/student --budget 1m
 	$(BIN)/ebb sample runs/demo-few/teacher --n 64 --out runs/demo-few/many-steps.png
