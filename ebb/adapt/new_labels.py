@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from ebb.adapt.addition import Addition
-from ebb.adapt.new_shares import embedder_of, network_of
+from ebb.adapt.new_shares import embedder_of
+from ebb.adapt.table_rows import TableRows
 from ebb.errors import UsageError
+from ebb.networks.embedder import Embedder
 from ebb.networks.ports import ClassEmbedding, ClassPort
 from ebb.process.denoiser import NetworkDenoiser
 
@@ -34,40 +31,20 @@ class MoreRows(nn.Module):
         return torch.cat((table[:-1], rows.to(table.dtype), null))
 
 
-class NewLabels(Addition):
+class NewLabels(TableRows):
     """`count` labels after those that a network knows; at first each is as if none were asked for."""
 
     def __init__(self, denoiser: NetworkDenoiser, count: int) -> None:
-        super().__init__()
-        table = table_of(denoiser)
-        self.more = MoreRows(table.weight[-1:], count).to(table.weight.device)
+        weight = table_of(denoiser).weight
+        super().__init__(MoreRows(weight[-1:], count).to(weight.device))
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """How many."""
-        return {"count": len(self.more.rows)}
+    def table(self, denoiser: NetworkDenoiser) -> nn.Embedding:
+        """That of labels."""
+        return table_of(denoiser)
 
-    def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
-        """As a parametrization of the table, after those that are on it."""
-        self.more.addition, self.more.amount = name, amount
-        parametrize.register_parametrization(table_of(denoiser), "weight", self.more, unsafe=True)
-
-    def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
-        """The table is as it was, with what others have put on it."""
-        table = table_of(denoiser)
-        rest = [rows for rows in table.parametrizations.weight if rows.addition != name]  # type: ignore[union-attr]
-        parametrize.remove_parametrizations(table, "weight", leave_parametrized=False)
-        for rows in rest:
-            parametrize.register_parametrization(table, "weight", rows, unsafe=True)
-
-    def bake(self, denoiser: NetworkDenoiser) -> None:
-        """With all other labels that are on; the network was built for them then."""
-        table, embedder = table_of(denoiser), embedder_of(denoiser)
-        if parametrize.is_parametrized(table, "weight"):
-            parametrize.remove_parametrizations(table, "weight", leave_parametrized=True)
-        table.num_embeddings = len(table.weight)
-        embedder.ports["label"] = embedder.others["label"] = ClassPort(len(table.weight) - 1)
-        network_of(denoiser).settings |= embedder.settings
+    def counted(self, embedder: Embedder, count: int) -> None:
+        """All but the last are labels."""
+        embedder.ports["label"] = embedder.others["label"] = ClassPort(count - 1)
 
     def __str__(self) -> str:
         count = len(self.more.rows)

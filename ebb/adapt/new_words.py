@@ -7,17 +7,15 @@ row of the table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from ebb.adapt.addition import Addition, innermost
-from ebb.adapt.new_shares import embedder_of, network_of
+from ebb.adapt.addition import innermost
+from ebb.adapt.table_rows import TableRows
 from ebb.errors import UsageError
+from ebb.networks.embedder import Embedder
 from ebb.networks.ports import PiecesPort
 from ebb.networks.text_encoder import TextEncoder
 from ebb.process.denoiser import NetworkDenoiser
@@ -50,42 +48,22 @@ class WordRows(nn.Module):
         return torch.cat((table, torch.lerp(self.start, self.bounded(), self.amount).to(table.dtype)))
 
 
-class NewWords(Addition):
+class NewWords(TableRows):
     """`count` words after the pieces that a network knows."""
 
     def __init__(self, denoiser: NetworkDenoiser, count: int) -> None:
-        super().__init__()
-        table = pieces_of(denoiser)
-        self.more = WordRows(table.weight, count).to(table.weight.device)
+        weight = pieces_of(denoiser).weight
+        super().__init__(WordRows(weight, count).to(weight.device))
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """How many."""
-        return {"count": len(self.more.rows)}
+    def table(self, denoiser: NetworkDenoiser) -> nn.Embedding:
+        """That of pieces."""
+        return pieces_of(denoiser)
 
-    def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
-        """As a parametrization of the table, after those that are on it."""
-        self.more.addition, self.more.amount = name, amount
-        parametrize.register_parametrization(pieces_of(denoiser), "weight", self.more, unsafe=True)
-
-    def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
-        """The table is as it was, with what others have put on it."""
-        table = pieces_of(denoiser)
-        rest = [rows for rows in table.parametrizations.weight if rows.addition != name]  # type: ignore[union-attr]
-        parametrize.remove_parametrizations(table, "weight", leave_parametrized=False)
-        for rows in rest:
-            parametrize.register_parametrization(table, "weight", rows, unsafe=True)
-
-    def bake(self, denoiser: NetworkDenoiser) -> None:
-        """With all other words that are on; the network was built for them then."""
-        table, embedder = pieces_of(denoiser), embedder_of(denoiser)
-        if parametrize.is_parametrized(table, "weight"):
-            parametrize.remove_parametrizations(table, "weight", leave_parametrized=True)
-        table.num_embeddings = len(table.weight)
+    def counted(self, embedder: Embedder, count: int) -> None:
+        """All are pieces."""
         for name, port in embedder.ports.items():
             if isinstance(port, PiecesPort):
-                embedder.ports[name] = embedder.others[name] = replace(port, vocabulary=len(table.weight))
-        network_of(denoiser).settings |= embedder.settings
+                embedder.ports[name] = embedder.others[name] = replace(port, vocabulary=count)
 
     def __str__(self) -> str:
         count, norm = len(self.more.rows), float(self.more.bounded().detach().norm(dim=1).max())
