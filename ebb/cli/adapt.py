@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from ebb.cli.length import one_length
 from ebb.cli.output import echo, shown
 from ebb.errors import UsageError, nearest
 from ebb.recipe.groups import BareRecipe, ControlRecipe, LowRankRecipe
@@ -68,8 +69,7 @@ class Adapt:
     def __call__(self, console: Console, given: set[str]) -> None:
         """Adapt, and say how to sample."""
         began = time.perf_counter()
-        if {"steps", "budget"} <= given:
-            raise UsageError("--steps and --budget both say how long to train", "give one of them")
+        one_length(given)
         from ebb.evaluate.effects import effect_on
         from ebb.run.adapting import beside_base, size_of
         from ebb.run.train import train

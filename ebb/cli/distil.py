@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from ebb.cli.length import one_length
 from ebb.cli.output import echo, shown
-from ebb.errors import UsageError
 from ebb.recipe.recipe import FewStepRecipe
 from ebb.terminal import command
 
@@ -50,8 +50,7 @@ class Distil:
     def __call__(self, console: Console, given: set[str]) -> None:
         """Distil, and say how to sample."""
         began = time.perf_counter()
-        if {"steps", "budget"} <= given:
-            raise UsageError("--steps and --budget both say how long to train", "give one of them")
+        one_length(given)
         from ebb.run.distil import asked_of, beside
         from ebb.run.train import train
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ebb.cli.config import recipe_of
 from ebb.cli.form import Form
+from ebb.cli.length import one_length
 from ebb.cli.output import echo, shown, table
 from ebb.errors import UsageError
 from ebb.recipe.document import fitting, validated
@@ -46,8 +47,7 @@ class Train:
     def __call__(self, console: Console, given: set[str]) -> None:
         """Train, and say where the results are."""
         began = time.perf_counter()
-        if {"steps", "budget"} <= given:
-            raise UsageError("--steps and --budget both say how long to train", "give one of them")
+        one_length(given)
         asked = overlaid(None if self.base is None else recipe_of(self.base), self.recipe, given)
         if self.dry_run and self.extend is not None:
             raise UsageError(

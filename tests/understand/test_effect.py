@@ -9,20 +9,7 @@ from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import Linear
 from ebb.process.predict import PREDICTIONS
 from ebb.understand.effect import Probe, change, changes
-
-
-class Fixed(torch.nn.Module):
-    """A denoiser that answers x̂0 = by·x0 of whatever is asked: it knows the answer."""
-
-    takes_moments = False
-    path = Linear()
-
-    def __init__(self, answer):
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, x, t, cond):
-        return self.answer
+from tests.fixed import Fixed
 
 
 def probe(count=20):
