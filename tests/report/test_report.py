@@ -106,7 +106,7 @@ def check_self_contained(page, reader):
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "samples").mkdir()
-    for name in ["data-grid", *(f"step-{500 * i:06d}" for i in range(1, 12))]:
+    for name in ["data-sheet", *(f"step-{500 * i:06d}" for i in range(1, 12))]:
         (tmp_path / "samples" / f"{name}.png").write_bytes(b"\x89PNG" + bytes(50))
     entry = {"images": 64, "seconds": 3.0, "grad_norm": 1.0, "lr": 1e-3, "images_per_second": 50.0}
     log = [entry | {"step": i, "loss": 2.0 * math.exp(-i / 10)} for i in range(1, 60)]
