@@ -60,6 +60,18 @@ def test_a_gaussian_gets_the_variance_of_the_recursion(scale):
     assert not math.isclose(exact, variance(path, times, 1.0), rel_tol=0.2), "a scale that is not heard would pass"
 
 
+def test_a_start_that_is_louder_too_is_caught(monkeypatch):
+    """A mutant by which x, which the start's noise is in, is scaled with what is drawn."""
+    once = Louder.step
+
+    def step(self, denoise, x, t, *others):
+        return once(self, denoise, self.scale * x if t.alpha < 1e-6 else x, t, *others)
+
+    monkeypatch.setattr(Louder, "step", step)
+    with pytest.raises(AssertionError):
+        test_a_gaussian_gets_the_variance_of_the_recursion(1.3)
+
+
 def test_one_is_the_solver_itself_and_the_start_stays():
     path = PATHS["linear"]
     times = GRIDS["uniform"](path, 4)
