@@ -122,9 +122,8 @@ def test_labels_are_changed_to_others(bench, digits):
 
 
 def test_planted_copies_are_beside_what_they_are_of(bench):
-    data = SimpleNamespace(
-        rows=np.random.default_rng(0).integers(0, 256, (300, 3, 16, 16), dtype=np.uint8), labels=None
-    )
+    cells = np.random.default_rng(0).integers(40, 220, (300, 1, 4, 4), dtype=np.uint8)
+    data = SimpleNamespace(rows=np.kron(cells, np.ones((8, 8), np.uint8)), labels=None)
     planted = bench.suspects.copied(data, 0)
     assert len(planted.read.rows) == 300 + 18
     found = check_near_duplicates(planted)

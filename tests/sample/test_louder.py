@@ -60,14 +60,10 @@ def test_a_gaussian_gets_the_variance_of_the_recursion(scale):
     assert not math.isclose(exact, variance(path, times, 1.0), rel_tol=0.2), "a scale that is not heard would pass"
 
 
-def test_a_start_that_is_louder_too_is_caught(monkeypatch):
-    """A mutant by which x, which the start's noise is in, is scaled with what is drawn."""
+def test_a_scale_of_the_variance_is_caught(monkeypatch):
+    """A mutant that scales the noise by the square."""
     once = Louder.step
-
-    def step(self, denoise, x, t, *others):
-        return once(self, denoise, self.scale * x if t.alpha < 1e-6 else x, t, *others)
-
-    monkeypatch.setattr(Louder, "step", step)
+    monkeypatch.setattr(Louder, "step", lambda self, *given: once(Louder(self.solver, self.scale**2), *given))
     with pytest.raises(AssertionError):
         test_a_gaussian_gets_the_variance_of_the_recursion(1.3)
 
