@@ -34,7 +34,7 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
     optimiser: dict[str, Any] = {name: getattr(usual, name) for name in ("kind", "lr") if getattr(how, name) is None}
     if asked.batch is None and how.accumulate == 1:
         optimiser["accumulate"] = PIECES
-    chosen = {
+    chosen: dict[str, Any] = {
         "prior": learnt_besides(asked, facts.only_new),
         "drift": asked.drift if asked.drift or not asked.concept else DRIFTS,
         "batch": asked.batch or PIECE,
