@@ -97,13 +97,7 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     base = Base(system.model, Origin.of(str(run), "base", locate(run)), besides)
     x0 = seen_by(system, dataset)
     examples = Examples(x0, unit=unit_of(system), **conditions_of(conditioner, given, len(dataset.rows)))
-    unseen = None
-    if dataset.held_out is not None:
-        its = given_of(recipe, dataset.held_out, hears)
-        unseen = replace(
-            Examples(dataset.held_out.rows, unit=system.modality.unit),
-            **conditions_of(conditioner, its, len(dataset.held_out.rows)),
-        )
+    unseen = unseen_of(recipe, system, dataset, hears, conditioner)
     if count := learnt_besides(recipe, alone):
         drawn, asked = yield from prior_of(recipe, count, system, cache)
         if recipe.reference and isinstance(drawn, np.ndarray):
@@ -115,6 +109,16 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
         base = replace(base, rest=rest_of(plain, own, device))
         examples = half_and_half(examples, own)
     return Prepared(dataset, conditioner, examples, unseen, system.space, base=base)
+
+
+def unseen_of(
+    recipe: AdapterRecipe, system: System, dataset: Dataset, hears: Conditioner, conditioner: Conditioner
+) -> Examples | None:
+    """The examples that are held back, by what the conditioner of what is put on makes of what is said of them."""
+    if dataset.held_out is None:
+        return None
+    rows, given = dataset.held_out.rows, given_of(recipe, dataset.held_out, hears)
+    return replace(Examples(rows, unit=system.modality.unit), **conditions_of(conditioner, given, len(rows)))
 
 
 def rest_of(plain: Examples, own: Examples, device: torch.device) -> Probe:
