@@ -94,6 +94,17 @@ def innermost(network: nn.Module) -> nn.Module:
     return network
 
 
+def unwrap(denoiser: NetworkDenoiser, which: Callable[[Around], bool]) -> None:
+    """Take the outermost network of a kind from around what is within it, in place, wherever it stands."""
+    outer: Any = denoiser
+    inner = denoiser.network
+    while isinstance(inner, Around):
+        if which(inner):
+            setattr(outer, "network" if outer is denoiser else "within", inner.within)
+            return
+        outer, inner = inner, inner.within
+
+
 class Together(Addition):
     """Several additions as one, by the kind of each, put on in their order."""
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ebb.adapt.addition import Addition, Around, innermost
+from ebb.adapt.addition import Addition, Around, innermost, unwrap
 from ebb.adapt.controlled import Controlled
 from ebb.errors import UsageError
 from ebb.networks.attention import CrossAttention, Keys, attend, normalised, rotate
@@ -141,13 +141,7 @@ class ReferencePrompt(Addition):
 
     def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
         """The network as it was inside."""
-        outer: Any = denoiser
-        inner: nn.Module = denoiser.network
-        while isinstance(inner, Around):
-            if isinstance(inner, Referring) and inner.keys is self.keys:
-                setattr(outer, "network" if outer is denoiser else "within", inner.within)
-                return
-            outer, inner = inner, inner.within
+        unwrap(denoiser, lambda one: isinstance(one, Referring) and one.keys is self.keys)
 
     def __str__(self) -> str:
         return f"a reference picture in {GRID**2 + 1} rows at {len(self.keys)} attentions"
