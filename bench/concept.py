@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ebb
-from ebb.data.images import grid, save_png, to_pixels
+from ebb.data.images import save_png, sheet, to_pixels
 from ebb.data.scenes import COLOURS, KINDS, PLACES, SHAPES, Scene, draw, numbered
 from ebb.judge.distances import wilson
 from ebb.judge.features import ImageClassifier
@@ -137,7 +137,7 @@ def main() -> None:
         line, pixels = row(name, ebb.load(run), noun, given.n, reader)
         print(line, flush=True)
         sheets.append(pixels[:12])
-    save_png(grid(np.concatenate(sheets), 12), home / "concept.png", {})
+    save_png(sheet(np.concatenate(sheets), 12), home / "concept.png", {})
     print(f"pictures: {home / 'concept.png'}, a row each")
 
 
