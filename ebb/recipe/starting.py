@@ -281,9 +281,10 @@ def few_steps(asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[s
     recipe, reasons = complete(asked.model_copy(update=chosen), facts)
     if asked.method is None:
         reasons["method"] = METHOD_BECAUSE[chosen["method"]]
+    if "sample" in chosen:
+        reasons["sample.guidance"] = "as its teacher samples"
     if "guidances" in chosen:
         reasons["guidances"] = "the scale is told, so that guidance costs no second evaluation"
-        reasons["sample.guidance"] = "as its teacher samples"
     if asked.teacher is not None and asked.optimiser.lr is None:
         lr = resolved(recipe.optimiser.lr) * TUNED
         recipe = recipe.model_copy(update={"optimiser": recipe.optimiser.model_copy(update={"lr": lr})})
