@@ -46,9 +46,7 @@ def trained_as(run: Path) -> tuple[Recipe, dict[str, Any]]:
 
 def reading(recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
     """What `trained_as` needs of a run to read its data again elsewhere: how it was read, and its fingerprint."""
-    how: dict[str, Any] = {"data": recipe.data.model_dump(mode="json"), "beside": list(recipe.beside)}
-    numbers = {"numbers": list(recipe.metadata())} if recipe.metadata() else {}
-    return {"recipe": how | numbers, "fingerprint": about.get("fingerprint")}
+    return {"recipe": recipe.reading(), "fingerprint": about.get("fingerprint")}
 
 
 MOVED = "name the place where it is now: --data PLACE"
