@@ -67,6 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the cosine path, prediction v": minute(path="cosine"),
     "min-SNR": minute(weight="min_snr"),
     **{f"the rate falls over {share:g}": minute(optimiser={"decay": share}) for share in (1.0, 0.5, 0.25, 0.15)},
+    "the rate falls as a cosine": minute(optimiser={"schedule": "cosine"}),
     **{f"learning rate {lr:g}": minute(**muon(lr)) for lr in (3e-3, 4.5e-3, 9e-3)},
     "contrastive flow matching": minute(change="contrastive"),
     "shifted when sampling": minute(change="shifted"),
