@@ -21,7 +21,7 @@ from ebb.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)
-class Weighed:
+class Summand:
     """An adapter, and how much of it: 1 as it was trained, 0 nothing."""
 
     adapter: Adapter
@@ -33,7 +33,7 @@ class Weighed:
         return None if own is None or self.amount == 0 else self.amount * own.change().detach()
 
 
-def stacked(parts: Sequence[Weighed], name: str) -> Adapter:
+def stacked(parts: Sequence[Summand], name: str) -> Adapter:
     """The adapter whose changes are the weighed sums of those of several; one with an amount of 1 is itself.
 
     Raises UsageError for adapters that were learnt on different weights, shapes of a layer that differ, amounts that
@@ -51,7 +51,7 @@ def stacked(parts: Sequence[Weighed], name: str) -> Adapter:
     return Adapter(name, changes, next(iter(bases), ""), some[0].adapter.component)
 
 
-def joint(layer: str, parts: Sequence[Weighed]) -> LowRank:
+def joint(layer: str, parts: Sequence[Summand]) -> LowRank:
     """The change of a layer that is the sum of some."""
     changes = [part.adapter.changes[layer] for part in parts]
     if len(changes) == 1 and parts[0].amount == 1:
@@ -70,7 +70,7 @@ def joint(layer: str, parts: Sequence[Weighed]) -> LowRank:
     return made
 
 
-def overlaps(parts: Sequence[Weighed]) -> Iterator[tuple[str, str, float]]:
+def overlaps(parts: Sequence[Summand]) -> Iterator[tuple[str, str, float]]:
     """Of every two adapters their names and the cosine of their changes: 0 where neither says what the other does."""
     layers = dict.fromkeys(layer for part in parts for layer in part.adapter.changes)
     for one, other in combinations(parts, 2):

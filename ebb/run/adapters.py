@@ -17,7 +17,7 @@ from ebb.adapt.addition import Together, innermost
 from ebb.adapt.approximate import Approximation, extracted
 from ebb.adapt.lora import LoRA
 from ebb.adapt.low_rank import LowRankDirection
-from ebb.adapt.stacked import Weighed, overlaps, stacked
+from ebb.adapt.stacked import Summand, overlaps, stacked
 from ebb.errors import UsageError, nearest
 from ebb.run.export import Exported, Sharing, written
 from ebb.store import shared
@@ -170,10 +170,10 @@ def merged(run: Path, adapters: Sequence[str], out: Path, precision: str = "fp32
 
 
 @dataclass(frozen=True, eq=False)
-class Joined:
+class JoinedAdapters:
     """Adapters with how much of each, and the one that is their sum."""
 
-    parts: tuple[Weighed, ...]
+    parts: tuple[Summand, ...]
     adapter: Adapter
 
     def rows(self) -> list[tuple[str, str]]:
@@ -181,18 +181,18 @@ class Joined:
         names = [f"{part.adapter.name} × {part.amount:g}" for part in self.parts]
         rows = [(name, f"‖w·ΔW‖ {size(part):.4g}") for name, part in zip(names, self.parts, strict=True)]
         rank = max(change.rank for change in self.adapter.changes.values())
-        rows.append(("their sum", f"‖ΔW‖ {size(Weighed(self.adapter)):.4g}, rank up to {rank}"))
+        rows.append(("their sum", f"‖ΔW‖ {size(Summand(self.adapter)):.4g}, rank up to {rank}"))
         alike = [(f"{one} and {other}", f"cosine {cosine:+.2f}") for one, other, cosine in overlaps(self.parts)]
         return rows + alike
 
 
-def size(part: Weighed) -> float:
+def size(part: Summand) -> float:
     """The norm of a change of all layers."""
     every = [change for layer in part.adapter.changes if (change := part.change(layer)) is not None]
     return math.hypot(*(float(change.norm()) for change in every))
 
 
-def joined_files(adapters: Sequence[str], out: Path, run: Path | None = None) -> Joined:
+def joined_files(adapters: Sequence[str], out: Path, run: Path | None = None) -> JoinedAdapters:
     """Adapters by their places and amounts (`ebb.system.put_on.Put`) as one, of the name of `out`.
 
     Raises UsageError for none, one that is named twice, a run that teaches more than changes of weights, and as
@@ -212,10 +212,10 @@ def joined_files(adapters: Sequence[str], out: Path, run: Path | None = None) ->
                 f"{file.place} is more than changes of weights: {', '.join(file.besides)}",
                 "an adapter's file has no place for that: ebb adapter merge RUN ADAPTER ADAPTER --out OUT writes a run",
             )
-    parts = tuple(Weighed(file.adapter, put.amount) for file, put in zip(files, puts, strict=True))
+    parts = tuple(Summand(file.adapter, put.amount) for file, put in zip(files, puts, strict=True))
     made = stacked(parts, name_of(out))
     checked(made.changes, "their sum")
-    return Joined(parts, made)
+    return JoinedAdapters(parts, made)
 
 
 def taken(first: Path, second: Path, rank: int) -> Approximation:

@@ -6,7 +6,7 @@ import torch
 from ebb.adapt import stacked as room
 from ebb.adapt.adapter import Adapter, attach, fresh
 from ebb.adapt.low_rank import LowRank
-from ebb.adapt.stacked import Weighed, overlaps, stacked
+from ebb.adapt.stacked import Summand, overlaps, stacked
 from ebb.errors import UsageError
 from ebb.networks.mlp import MLP
 from ebb.networks.unet import UNet
@@ -40,12 +40,12 @@ def out(net, *parts):
 def test_one_adapter_does_what_all_do_at_once(net):
     """Of other ranks, scales, layers and signs."""
     parts = [
-        Weighed(trained(net, "one", 2, 0.5), 0.7),
-        Weighed(trained(net, "two", 3, 1.3, targets=("*conv*", "out*")), -0.5),
-        Weighed(trained(net, "three", 1), 1.0),
+        Summand(trained(net, "one", 2, 0.5), 0.7),
+        Summand(trained(net, "two", 3, 1.3, targets=("*conv*", "out*")), -0.5),
+        Summand(trained(net, "three", 1), 1.0),
     ]
     made = stacked(parts, "all")
-    at_once, as_one = out(net, *parts), out(net, Weighed(made))
+    at_once, as_one = out(net, *parts), out(net, Summand(made))
     assert (at_once - out(net)).norm() > 0.1 * at_once.norm()
     assert (as_one - at_once).norm() <= 1e-6 * at_once.norm()
     for layer, change in made.changes.items():
@@ -74,29 +74,29 @@ def test_a_mutant_with_cross_terms_is_caught(net, monkeypatch):
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 def test_one_alone_by_one_is_itself(net, kind):
     one, none = trained(net, "one", 2, 0.3, kind), trained(net, "two", 2)
-    made = stacked([Weighed(one), Weighed(none, 0.0)], "all")
-    assert torch.equal(out(net, Weighed(made)), out(net, Weighed(one)))
+    made = stacked([Summand(one), Summand(none, 0.0)], "all")
+    assert torch.equal(out(net, Summand(made)), out(net, Summand(one)))
 
 
 def test_what_is_alike_is_said(net):
     one, two = trained(net, "one", 2), trained(net, "two", 2)
-    [(*names, far), (*_, same), _] = overlaps([Weighed(one), Weighed(two), Weighed(one, 0.5)])
+    [(*names, far), (*_, same), _] = overlaps([Summand(one), Summand(two), Summand(one, 0.5)])
     assert names == ["one", "two"]
     assert abs(far) < 0.3
     assert same == pytest.approx(1)
 
 
 REFUSED = {
-    "nothing of these": lambda net: [Weighed(trained(net, "one", 1), 0.0)],
+    "nothing of these": lambda net: [Summand(trained(net, "one", 1), 0.0)],
     "one and two were learnt on other weights": lambda net: [
-        Weighed(trained(net, "one", 1)), Weighed(trained(MLP(5, width=32), "two", 1))
+        Summand(trained(net, "one", 1)), Summand(trained(MLP(5, width=32), "two", 1))
     ],
-    "changes the direction": lambda net: [Weighed(trained(net, "one", 1, kind="dora"), 0.5)],
+    "changes the direction": lambda net: [Summand(trained(net, "one", 1, kind="dora"), 0.5)],
     r"adds up with nothing": lambda net: [
-        Weighed(trained(net, "one", 1, kind="dora")), Weighed(trained(net, "two", 1))
+        Summand(trained(net, "one", 1, kind="dora")), Summand(trained(net, "two", 1))
     ],
     r"out is \[4, 4\] and \[3, 4\]": lambda net: [
-        Weighed(Adapter(name, {"out": LowRank((size, 4), 1)})) for name, size in (("one", 4), ("two", 3))
+        Summand(Adapter(name, {"out": LowRank((size, 4), 1)})) for name, size in (("one", 4), ("two", 3))
     ],
 }  # fmt: skip
 
