@@ -134,11 +134,6 @@ class Recipe(Group):
         """What stands beside each picture: the fields of metadata.jsonl that name it, and extractors that find it."""
         return self.beside, ()
 
-    def reading(self) -> dict[str, Any]:
-        """The fields by which data is read, as JSON; a recipe of them alone reads it in the same way."""
-        numbers = {"numbers": list(self.metadata())} if self.metadata() else {}
-        return {"data": self.data.model_dump(mode="json"), "beside": list(self.beside)} | numbers
-
     def called(self, name: str, labelled: bool) -> str | None:
         """The label of data of this name that has none, where it is to have one."""
         return None
@@ -325,11 +320,6 @@ class AdapterRecipe(DenoiserRecipe):
         """Also what it is controlled by."""
         one = self.control() or ControlRecipe()
         return (*self.beside, *filter(None, [one.field])), (*filter(None, [one.extractor]),)
-
-    def reading(self) -> dict[str, Any]:
-        """Also what pictures are called, and what is found in them."""
-        own = {"kind": self.kind, "label": self.label, "addition": self.addition.model_dump(mode="json")}
-        return super().reading() | own
 
     def called(self, name: str, labelled: bool) -> str | None:
         """`label`, or the name of the data unless it is a control; UsageError for a label beside those there are."""
