@@ -111,6 +111,14 @@ def exchange(denoiser: NetworkDenoiser, old: nn.Module, new: nn.Module) -> None:
         holder = each
 
 
+def unwrap(denoiser: NetworkDenoiser, which: Callable[[Around], bool]) -> None:
+    """Take the outermost network of a kind from around what is within it, in place, wherever it stands."""
+    for each in around(denoiser.network):
+        if isinstance(each, Around) and which(each):
+            exchange(denoiser, each, each.within)
+            return
+
+
 class Together(Addition):
     """Several additions as one, by the kind of each, put on in their order."""
 

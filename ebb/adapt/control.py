@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from ebb.adapt.addition import Addition, around, exchange, innermost
-from ebb.adapt.controlled import CONTROLS, Controlled, controllable
+from ebb.adapt.addition import Addition, exchange, innermost
+from ebb.adapt.controlled import CONTROLS, Controlled, controllable, controlled_in
 from ebb.errors import UsageError
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.names import parse
@@ -48,11 +48,6 @@ class MapControl(Addition):
 
     def __str__(self) -> str:
         return f"a control by {self.control} ({self.form}, {self.size:,} numbers)"
-
-
-def controlled_in(network: nn.Module) -> Controlled | None:
-    """The network with controls among those that a network is around of; None where it has none."""
-    return next((each for each in around(network) if isinstance(each, Controlled)), None)
 
 
 def rescaled_by(network: nn.Module, factor: float) -> None:

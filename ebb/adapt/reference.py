@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ebb.adapt.addition import Addition, Around, around, exchange, innermost
+from ebb.adapt.addition import Addition, Around, around, exchange, innermost, unwrap
+from ebb.adapt.controlled import controlled_in
 from ebb.errors import UsageError
 from ebb.networks.attention import CrossAttention, Keys, attend, normalised, rotate
 from ebb.process.denoiser import NetworkDenoiser
@@ -131,18 +132,16 @@ class ReferencePrompt(Addition):
         return {"channels": self.reading.layers[0].in_channels}
 
     def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
-        """Around the network and its controls, whose copies of the encoder hear the text alone. Raises UsageError where
-        a reference is heard already."""
+        """Around the network and its controls, whose copies of the encoder hear the text alone, and within what takes a
+        batch apart. Raises UsageError where a reference is heard already."""
         if any(isinstance(each, Referring) for each in around(denoiser.network)):
             raise UsageError("a model hears one reference, and this one hears one already", "put on one of the two")
-        denoiser.network = Referring(denoiser.network, self.reading, self.keys, amount)
+        inside = controlled_in(denoiser.network) or innermost(denoiser.network)
+        exchange(denoiser, inside, Referring(inside, self.reading, self.keys, amount))
 
     def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
         """The network as it was inside."""
-        for each in around(denoiser.network):
-            if isinstance(each, Referring) and each.keys is self.keys:
-                exchange(denoiser, each, each.within)
-                return
+        unwrap(denoiser, lambda one: isinstance(one, Referring) and one.keys is self.keys)
 
     def __str__(self) -> str:
         return f"a reference picture in {GRID**2 + 1} rows at {len(self.keys)} attentions"

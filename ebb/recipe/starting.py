@@ -38,6 +38,8 @@ class Facts:
     """the shapes of what is denoised in other buckets than that of most"""
     square: int | None = None
     """the side of the square about which buckets lie; None without"""
+    only_new: bool = False
+    """whether a finished model is changed for what is new alone"""
 
     @property
     def lengths(self) -> set[int]:

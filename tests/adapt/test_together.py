@@ -5,11 +5,13 @@ import itertools
 import pytest
 import torch
 
-from ebb.adapt import reference
+from ebb.adapt import addition
 from ebb.adapt.adapter import fingerprint
-from ebb.adapt.addition import innermost
+from ebb.adapt.addition import Together, innermost
 from ebb.adapt.control import MapControl, rescaled_by
 from ebb.adapt.lora import LoRA
+from ebb.adapt.new_words import NewWords
+from ebb.adapt.only_new import OnlyNew
 from ebb.adapt.reference import REFERENCE, ReferencePrompt, heard_at
 from ebb.errors import UsageError
 from ebb.networks.dit import DiT
@@ -122,8 +124,34 @@ def test_a_control_that_is_heard_already_changes_nothing(world):
     assert world.model.network is net
 
 
+def test_a_batch_that_is_taken_apart_keeps_each_reference_with_its_sample(world):
+    """Changes for a new word alone, put on before the reference or after it."""
+    like, lora = world.parts["picture"], world.parts["lora"]
+    words = NewWords(world.model, 1).requires_grad_(False)
+    taught = Together({"low_rank": lora, "words": words, "only_new": OnlyNew(world.model)})
+    text = torch.tensor([[1, 20, 0, 0, 0, 0], [1, 2, 0, 0, 0, 0]])
+
+    def asked():
+        given = {"text": text, REFERENCE: rows(2)}
+        return world.model(rows(9), torch.full((2,), 0.5), given)
+
+    found = []
+    for one, other in ((like, taught), (taught, like)):
+        one.attach(world.model, "one")
+        other.attach(world.model, "other")
+        found.append(asked())
+        one.detach(world.model, "one")
+        other.detach(world.model, "other")
+    torch.testing.assert_close(*found)
+    like.attach(world.model, "like")
+    text = text.clamp(max=19)
+    alone = asked()
+    torch.testing.assert_close(found[0][1], alone[1])
+    assert not torch.allclose(found[0][0], alone[0], atol=1e-3)
+
+
 def test_a_mutant_is_caught(world, monkeypatch):
     """A reference that is put around and not taken off again from within others."""
-    monkeypatch.setattr(reference, "exchange", lambda denoiser, old, new: setattr(denoiser, "network", new.within))
+    monkeypatch.setattr(addition, "exchange", lambda denoiser, old, new: setattr(denoiser, "network", new.within))
     with pytest.raises((AssertionError, AttributeError)):
         test_each_alone_is_what_it_is_alone_and_the_order_does_not_matter(world)

@@ -73,13 +73,32 @@ def test_the_bases_own_samples_are_learnt_where_nobody_asks_for_them(home, monke
     monkeypatch.setattr("ebb.recipe.few_numbers.LEARNT_BESIDES", 8)
     weights = {
         name: checkpoint.read(
-            checkpoint.newest(adapted(home, run=home / f"prior-{name}", prior=prior) / "checkpoints"), "ema"
+            checkpoint.newest(
+                adapted(home, run=home / f"prior-{name}", prior=prior, addition={"reach": "all"}) / "checkpoints"
+            ),
+            "ema",
         )
         for name, prior in (("open", None), ("asked", 8), ("none", 0))
     }
     one, same, other = (torch.cat([each.flatten() for each in weights[name].values()]) for name in weights)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_what_is_new_alone_changes_nothing_else(home):
+    """Nobody asked, and all pictures are sevens: other labels, and none, are drawn to the bit; a few of both too."""
+    run = adapted(home, run=home / "alone", prior=None, optimiser={"lr": 0.1})
+    recipe, base = from_yaml(run / "run.yaml")[0], load(home / "base")
+    assert (recipe.prior, recipe.addition.reach) == (0, "new")
+    for system in (load(run), load(home / "base", adapters=[run])):
+        for label in ("0", "1", None):
+            given = {"given": {"label": [label] * 4}}
+            assert torch.equal(drawn(system, **given), drawn(base, **given)), label
+        mixed = drawn(system, label=["0", "sevens", "1", "sevens"])
+        torch.testing.assert_close(mixed[::2], drawn(base, label=["0", "0", "1", "0"])[::2], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(mixed[1::2], drawn(base, given={"label": [None] * 4})[1::2], atol=1e-3)
+    again = adapted(home, run=home / "alone", prior=None, optimiser={"lr": 0.1})
+    assert again == run, "the same call finds it finished"
 
 
 def test_only_what_is_put_on_is_trained_averaged_and_saved(home):
@@ -154,6 +173,14 @@ WRONG = {
     "no adapter": (lambda h: load(h / "base", adapters=[h / "other"]), "is a model, and no adapter"),
     "nothing there": (lambda h: load(h / "base", adapters=[h / "none"]), "there is no adapter"),
     "rank 0": (lambda h: adapted(h, addition={"rank": 0}), "addition.rank must be between"),
+    "new, and nothing is": (
+        lambda h: adapted(h, run=h / "refused", label="1", prior=None, addition={"reach": "new"}),
+        "labels that the run knows already",
+    ),
+    "new, and all beside": (
+        lambda h: adapted(h, run=h / "refused", addition={"reach": "new"}),
+        "nothing is learnt besides",
+    ),
     "no run": (lambda h: adapted(h, base="none"), "there is no run"),
     "of an adapter": (lambda h: adapted(h, base="base-sevens"), "is an adapter already"),
     "no base": (lambda h: finished(train(h / "sevens", AdapterRecipe(), run=h / "x")), "put on a finished run"),
@@ -186,6 +213,10 @@ def test_the_verb(home, capsys, monkeypatch):
     assert "ebb sample base --adapter verb" in out
     assert "% of base" in out
     assert ebb("adapt", "base", "eights", "--steps", 1, "--rank", 0) == 2
+    assert ebb("adapt", "base", "eights", "--steps", 1, "--batch", 8, "--run", "new", "--rank", 1) == 0
+    capsys.readouterr()
+    assert ebb("export", "new", "given-away") == 2
+    assert "--reach all" in capsys.readouterr().err
 
 
 def test_a_base_that_moved_is_looked_for_beside_and_else_named(home, tmp_path):

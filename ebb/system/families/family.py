@@ -97,6 +97,7 @@ def facts_of(data: Prepared) -> Facts:
         window=s.shape[-1] if data.dataset.apart > 1 else None,
         others=tuple(map(data.inner, (other.rows.shape[1:] for other in data.dataset.others))),
         square=s.square,
+        only_new=data.base is not None and "only_new" in data.base.besides,
     )
 
 
