@@ -111,7 +111,7 @@ def test_at_scale_0_the_base_is_there_to_the_bit(world):
     world.put("picture", "edges")
     rescaled_by(world.model.network, 0.0)
     heard_at(world.model.network, 0.0)
-    assert torch.equal(world(*ASKED), before)
+    assert torch.equal(world("picture", "edges"), before)
 
 
 def test_a_control_that_is_heard_already_changes_nothing(world):
