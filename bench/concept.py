@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ebb
-from ebb.data.images import grid, save_png, to_pixels
+from ebb.data.images import save_png, sheet, to_pixels
 from ebb.data.scenes import KINDS, PLACES, Scene, Thing, draw, numbered
 from ebb.judge.distances import wilson
 from ebb.judge.features import ImageClassifier
@@ -159,7 +159,7 @@ def main() -> None:
     command("adapt", base, home / WORD, "--run", taught, "--concept", WORD, "--steps", given.steps)
     one, other = ebb.load(base), ebb.load(taught)
     sheets, made = table(one, other, given.n)
-    save_png(grid(np.concatenate(sheets), 12), home / "concept.png", {})
+    save_png(sheet(np.concatenate(sheets), 12), home / "concept.png", {})
     print(f"pictures: {home / 'concept.png'}, a row each")
     far = {name: nearest(pixels, pictures(home / WORD)) for name, pixels in
            (("samples", made), ("other pictures of it", pictures(home / "unseen")))}  # fmt: skip

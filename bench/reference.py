@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import ebb
 from ebb.adapt.reference import REFERENCE
-from ebb.data.images import grid, save_png, to_pixels
+from ebb.data.images import save_png, sheet, to_pixels
 from ebb.data.scenes import KINDS, SHAPES, draw
 from ebb.judge.distances import wilson
 from ebb.judge.features import ImageClassifier
@@ -99,7 +99,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- |")
     for name, one, other in rows:
         print(f"| {name} | {apart(one, other):.0f} | {shares(reader, one, other)} |", flush=True)
-    save_png(grid(np.concatenate([wanted[:12], made[:12]]), 12), given.folder / "reference.png", {})
+    save_png(sheet(np.concatenate([wanted[:12], made[:12]]), 12), given.folder / "reference.png", {})
     print(f"pictures: {given.folder / 'reference.png'}: asked for, and drawn")
 
 

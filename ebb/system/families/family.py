@@ -173,7 +173,7 @@ class Family(ABC, Generic[R]):
         return
 
     def calls(self, recipe: R) -> float:
-        """How many forward passes a sample of a grid takes."""
+        """How many forward passes a sample of a sheet takes."""
         return 1
 
     def steady(self, recipe: R) -> bool:
