@@ -126,7 +126,7 @@ bench-incident: .venv/dev
 	$(BIN)/python bench/incident.py
 
 bench-control: .venv/dev
-	$(BIN)/python bench/control.py runs/bench-control
+	$(BIN)/python bench/control.py follow runs/bench-control
 
 bench-few: .venv/dev
 	$(BIN)/python bench/few.py guidance $(RUN)

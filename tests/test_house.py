@@ -417,6 +417,7 @@ VERBS = {
     "adapter show": {"run", "scale", "json"},
     "adapter merge": {"out", "precision"},
     "adapter extract": {"rank", "out", "to"},
+    "adapter join": {"out", "rank", "to", "run"},
     "adapter convert": {"to", "run", "scale"},
     "adapter resize": {"rank", "to"},
     "export": {"licence", "without", "json"},

@@ -13,9 +13,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ebb.adapt.low_rank import LowRank
-from ebb.errors import DataError, UsageError
+from ebb.data.of_run import data_of, reading
+from ebb.doctor.diagnose import diagnose
+from ebb.doctor.run_adapter import check_base_missing
+from ebb.doctor.run_subject import RunSubject
+from ebb.errors import DataError, Exit, UsageError
 from ebb.events import Update, finished
-from ebb.recipe.document import from_yaml
+from ebb.recipe.document import from_yaml, validated
 from ebb.recipe.recipe import AdapterRecipe, AutoencoderRecipe, DiffusionRecipe, FewStepRecipe
 from ebb.run.adapting import beside_base
 from ebb.run.train import train
@@ -232,6 +236,22 @@ def test_a_base_that_moved_is_looked_for_beside_and_else_named(home, tmp_path):
         shutil.move(home / "gone", home / "base")
 
 
+@pytest.mark.parametrize("instead", [None, "other"])
+def test_the_doctor_finds_a_base_that_was_moved_away_or_is_another(home, instead):
+    shutil.move(home / "base", home / "gone")
+    try:
+        if instead is not None:
+            shutil.copytree(home / instead, home / "base")
+        found = diagnose(home / "base-sevens")
+        assert [each.name for each in found.findings] == ["base missing"]
+        assert found.code == Exit.ERROR
+        assert found.findings[0].advice.startswith("bring it back")
+    finally:
+        shutil.rmtree(home / "base", ignore_errors=True)
+        shutil.move(home / "gone", home / "base")
+    assert check_base_missing(RunSubject(home / "base-sevens")) is None
+
+
 def test_an_adapter_of_an_autoencoder_is_refused(home):
     asked = AutoencoderRecipe(autoencoding={"width": 8, "factor": 2, "latent": 2}, **SMALL)
     codec = finished(train(home / "sevens", asked, run=home / "codec"))
@@ -301,6 +321,16 @@ def test_what_is_exported_needs_no_base(home, tmp_path, capsys, monkeypatch):
     for label in ("0", "sevens", None):
         given = {"given": {"label": [label] * 4}}
         assert torch.allclose(drawn(one, **given), drawn(whole, **given), atol=1e-4), label
+    data = data_of(tmp_path / "whole.safetensors", str(home / "sevens"))
+    assert data.names == ("sevens",), "it is read as it was taught"
+
+
+def test_what_a_control_is_found_by_goes_with_what_is_exported():
+    """How the data of a run is read, from what an export has of it."""
+    asked = AdapterRecipe(adapts="base", addition={"kind": "control", "extractor": "edges(sigma=2)"})
+    again = validated(reading(asked, {"fingerprint": ""})["recipe"], "here")
+    assert again.shown() == ((), ("edges(sigma=2)",))
+    assert again.called("sevens", False) is None
 
 
 def test_few_steps_are_an_adapter_of_their_teacher(home):
