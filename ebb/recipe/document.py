@@ -106,7 +106,7 @@ def modern(tree: Any) -> Any:
 def from_yaml(path: Path) -> tuple[Recipe, dict[str, Any]]:
     """The recipe of a YAML file, and the file's other entries (a run.yaml holds it under `recipe`)."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf8"), LOADER)  # noqa: S506  # one of the two safe ones
+        tree = yaml.load(path.read_text(encoding="utf8"), LOADER)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
