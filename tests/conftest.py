@@ -111,10 +111,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def alone():
-    """An evaluation times three requests of one sample, where users have a hundred timed: their number is no claim."""
+def few_requests():
+    """An evaluation times three requests of one sample, not a hundred, and looks at each noise level on eight images:
+    how many there are is no claim."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ebb.understand.cost.ALONE", 3)
+        patch.setattr("ebb.evaluate.analyses.PROBED", 8)
         yield
 
 

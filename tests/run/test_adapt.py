@@ -294,8 +294,9 @@ def test_a_third_cluster_is_learnt_and_the_two_others_stay_where_they_are(plane)
     found = {}
     for prior in (128, 0):
         asked = AdapterRecipe(
-            adapts=str(plane / "base"), steps=200, prior=prior, precision="fp32", sheets=1, addition={"rank": 4}
-        )
+            adapts=str(plane / "base"), steps=200, batch=64, prior=prior, precision="fp32", sheets=1,
+            addition={"rank": 4},
+        )  # fmt: skip
         found[prior] = load(finished(train(plane / "top.csv", asked, run=plane / f"top-{prior}")))
     system = found[128]
     assert system.labels.names == ("left", "right", "top")
