@@ -1,6 +1,7 @@
 """Shapes and types at public boundaries are enforced while testing; data and threads are the same for every test."""
 
 import functools
+import io
 import os
 from collections import Counter, defaultdict
 from hashlib import sha256
@@ -111,10 +112,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_requests():
-    """An evaluation times three requests of one sample, not a hundred, and looks at each noise level on eight images:
-    how many there are is no claim."""
+def briefly():
+    """What is no claim is little: an evaluation times three requests of one sample, not a hundred, and looks at each noise
+    level on eight images; and files need not outlast the machine, which takes milliseconds each."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
         patch.setattr("ebb.understand.cost.ALONE", 3)
         patch.setattr("ebb.evaluate.analyses.PROBED", 8)
         yield
@@ -154,16 +156,26 @@ def paced(monkeypatch):
     return paced
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    """A folder with two classes of 8×8 grey pictures: bright above, and bright below."""
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="session")
+def drawn():
+    """The files of `pictures`: {name: bytes}."""
+    rng, files = np.random.default_rng(0), {}
     for name in ("above", "below"):
-        (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(24):
-            pixels = rng.integers(0, 60, (8, 8), dtype=np.uint8)
+            pixels, file = rng.integers(0, 60, (8, 8), dtype=np.uint8), io.BytesIO()
             pixels[slice(0, 4) if name == "above" else slice(4, 8)] += 180
-            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i:02d}.png")
+            Image.fromarray(pixels).save(file, "PNG")
+            files[f"{name}/{i:02d}.png"] = file.getvalue()
+    return files
+
+
+@pytest.fixture
+def pictures(drawn, tmp_path):
+    """A folder with two classes of 8×8 grey pictures: bright above, and bright below."""
+    for name, content in drawn.items():
+        file = tmp_path / "data" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
     return tmp_path / "data"
 
 

@@ -519,7 +519,14 @@ def test_every_name_that_a_page_shows_exists(page):
         stands_for(name)
 
 
-def test_modules_are_reached_from_the_package():
-    program = "import ebb; print(ebb.recipe.limits.spelled(3), hasattr(ebb, 'nothing'))"
+def test_rooms_are_reached_from_the_package():
+    assert run_by("import ebb; print(ebb.recipe.__name__, hasattr(ebb, 'nothing'))") == "ebb.recipe False\n"
+
+
+@pytest.mark.full
+def test_what_rooms_hold_is_reached_from_the_package():
+    program = (
+        "import ebb; ebb.testing.check_path(ebb.Cosine()); print(ebb.recipe.limits.spelled(3), hasattr(ebb, 'nothing'))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("3 False\n", "")
