@@ -194,4 +194,4 @@ def digits():
 @pytest.fixture(scope="session")
 def trained(digits):
     """A classifier of the digits, and its accuracy."""
-    return train_classifier(*digits, 10, seconds=5)
+    return train_classifier(*digits, 10, seconds=2.5)
