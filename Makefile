@@ -42,7 +42,7 @@ demo-few: .venv/demo
 	@echo "pictures  runs/demo-few/many-steps.png  runs/demo-few/one-step.png"
 
 demo-adapt: .venv/demo
-	$(BIN)/python bench/adapt.py seven digits --out runs/demo-adapt --train 90s --budget 30s --n 50
+	$(BIN)/python bench/adapt.py seven digits --out runs/demo-adapt --train 90s --budget 30s --n 50 --ways 2
 	$(BIN)/ebb sample runs/demo-adapt/base --n 54 --out runs/demo-adapt/before.png
 	$(BIN)/ebb sample runs/demo-adapt/base --adapter runs/demo-adapt/adapted --n 60 --out runs/demo-adapt/after.png
 	$(BIN)/ebb sample runs/demo-adapt/adapted --label 7 --n 64 --out runs/demo-adapt/sevens.png
@@ -126,7 +126,7 @@ bench-incident: .venv/dev
 	$(BIN)/python bench/incident.py
 
 bench-control: .venv/dev
-	$(BIN)/python bench/control.py runs/bench-control
+	$(BIN)/python bench/control.py follow runs/bench-control
 
 bench-few: .venv/dev
 	$(BIN)/python bench/few.py guidance $(RUN)

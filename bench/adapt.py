@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,8 +45,9 @@ SHOWN = 50
 """Pictures of the digit that the run is taught."""
 
 
-def written(source: str, out: Path, digit: int, size: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """All digits [n, 1, h, w] with their labels; in `out` those without one digit, and some pictures of that."""
+def written(source: str, out: Path, digit: int, size: int | None, seed: int) -> tuple[np.ndarray, ...]:
+    """All digits [n, 1, h, w], their labels, and the places of the pictures of a digit that are shown: these are in
+    `out`, and so are all other digits."""
     data = as_asked(source, DiffusionRecipe(data={"size": size}), out)
     rows, labels = data.rows, np.array([int(data.names[label]) for label in data.labels])
     names = [str(each) for each in range(10) if each != digit]
@@ -53,9 +55,10 @@ def written(source: str, out: Path, digit: int, size: int | None, seed: int) -> 
     places = np.array([names.index(str(label)) for label in labels[rest]])
     np.savez(out / "rest.npz", images=rows[rest, 0], labels=places, label_names=np.array(names))
     (out / "sevens").mkdir(exist_ok=True)
-    for at in np.random.default_rng(seed).permutation(np.flatnonzero(~rest))[:SHOWN]:
+    shown = np.random.default_rng(seed).permutation(np.flatnonzero(~rest))[:SHOWN]
+    for at in shown:
         Image.fromarray(rows[at, 0]).save(out / "sevens" / f"{at:05d}.png")
-    return rows, labels
+    return rows, labels, shown
 
 
 def right(system: System, label: str, judge: ImageClassifier, count: int) -> np.ndarray:
@@ -69,11 +72,29 @@ def interval(shares: np.ndarray) -> str:
     return f"{100 * shares.mean():.1f} ± {196 * shares.std() / len(shares) ** 0.5:.1f}"
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    "for 7 alone": {},
+    "for all, beside samples of the base": {"prior": 512},
+    "for all, beside nothing": {"prior": 0},
+}
+"""How the digit is taught: as `ebb adapt` does, and otherwise."""
+
+
+def nearness(made: np.ndarray, shown: np.ndarray, unseen: np.ndarray) -> float:
+    """How far samples lie from the nearest picture that was shown, over how far unseen real ones do (medians)."""
+    near = [
+        float(torch.cdist(*(torch.from_numpy(each).flatten(1).float() for each in (one, shown))).min(1).values.median())
+        for one in (made, unseen)
+    ]
+    return near[0] / near[1]
+
+
 def seven(given: argparse.Namespace) -> None:
     """A7: the digit after adapting, and the other nine before and after, with and without samples of the base."""
     out, digit = given.out, str(given.digit)
     out.mkdir(parents=True, exist_ok=True)
-    rows, labels = written(given.data, out, given.digit, given.size, given.seed)
+    rows, labels, shown = written(given.data, out, given.digit, given.size, given.seed)
+    unseen = np.delete(rows, shown, 0)[np.delete(labels, shown) == given.digit]
     base = given.base or finished(train(out / "rest.npz", DiffusionRecipe(budget=given.train), run=out / "base"))
     judge, accuracy = train_classifier(rows, labels, 10, seed=11, seconds=given.judge)
     print(f"judge: a classifier of all digits, right on {accuracy:.1%} of unseen pictures", flush=True)
@@ -81,19 +102,19 @@ def seven(given: argparse.Namespace) -> None:
     before = load(base)
     numbers = sum(parameter.numel() for parameter in before.denoiser.parameters())
     start = np.concatenate([right(before, each, judge, given.n) for each in others])
-    print(f"| run | numbers | judged {digit} | the other nine | change |\n| --- | --- | --- | --- | --- |")
-    print(f"| the base | {numbers:,} | – | {interval(start)} % | – |", flush=True)
-    for prior in (None, 0):
-        asked = AdapterRecipe(adapts=str(base), label=digit, budget=given.budget, steps=given.steps, prior=prior)
-        run = finished(train(out / "sevens", asked, run=out / ("adapted" if prior is None else "adapted-alone")))
+    print(f"| run | numbers | judged {digit} | the other nine | change | to a taught picture |\n" + "| --- " * 6 + "|")
+    print(f"| the base | {numbers:,} | – | {interval(start)} % | – | – |", flush=True)
+    for way, (name, settings) in enumerate([*WAYS.items()][: given.ways]):
+        asked = AdapterRecipe(adapts=str(base), label=digit, budget=given.budget, steps=given.steps, **settings)
+        run = finished(train(out / "sevens", asked, run=out / ("adapted" if way == 0 else f"adapted-{way + 1}")))
         system = load(run)
         share = system.model.module.size / numbers
         new = right(system, digit, judge, given.n * len(others))
         rest = np.concatenate([right(system, each, judge, given.n) for each in others])
-        name = "with samples of the base" if prior is None else "without"
+        made = system.modality.stored(system.sample(min(given.n, 100), label=digit, seed=2000))
         print(
             f"| {name} | {system.model.module.size:,} ({share:.1%}) | {interval(new)} % | {interval(rest)} % |"
-            f" {interval(rest - start)} points |",
+            f" {interval(rest - start)} points | {nearness(made, rows[shown], unseen[:500]):.2f} of an unseen one's |",
             flush=True,
         )
 
@@ -170,6 +191,7 @@ def main() -> None:
     one.add_argument("--train", default="10m")
     one.add_argument("--budget")
     one.add_argument("--steps", type=int)
+    one.add_argument("--ways", type=int, choices=range(1, 4), default=3, help="how many of the ways to teach it")
     one.add_argument("--digit", type=int, default=7)
     one.add_argument("--size", type=int)
     one.add_argument("--n", type=int, default=100)

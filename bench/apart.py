@@ -5,7 +5,8 @@
 ebb chooses its guidance by its own classifiers, which flatters them. This judge is of another kind: a plain stack of
 convolutions, without the judges' whitening, residues and mirror images, trained by another optimiser from another seed
 on another split. It is trained once, before any sample is looked at, and stays in `--judge`; the samples are of other
-seeds too. The first row of samples is the run by its own settings.
+seeds too. The first row of samples is the run by its own settings; `--samples` are files of pixels and labels that
+others drew, such as bench/quality keeps of the peers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
 from ebb.data.images import to_pixels
@@ -78,6 +80,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, help="where the images are now")
     parser.add_argument("--guidance", type=float, nargs="*", default=(1.0,))
+    parser.add_argument(
+        "--samples", type=Path, nargs="*", default=(), help=".npz with pixels [n, c, h, w] and labels [n]"
+    )
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=200, help="work of the judge: 4,000 images each")
     parser.add_argument("--judge", type=Path, default=Path("runs/judges/apart.safetensors"))
@@ -90,14 +95,20 @@ def main() -> None:
         parts = [split(each, how.n, 1, dataset.apart) for each in (dataset.rows, dataset.labels)]
         floor, reference = (Pile(x, y, extract(judge, batches(x))) for x, y in zip(*parts, strict=True))
         labels = np.random.default_rng(1).choice(dataset.labels, how.n)
+
+        def line(name: str, rows: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+            return row(name, Sets(Pile(rows, labels, extract(judge, batches(rows))), floor, reference, judge, 0, 100))
+
         print("| | Fréchet distance | kernel distance | recall | show their label |\n" + "|---" * 5 + "|")
         print(row("real images", Sets(floor, floor, reference, judge, 0, 100)), flush=True)
         for scale in (None, *how.guidance):
             asked = {} if scale is None else {"guidance": scale, "guides": ()}
             rows = to_pixels(system.sample(how.n, label=labels.tolist(), seed=SEED, **asked))
-            sets = Sets(Pile(rows, labels, extract(judge, batches(rows))), floor, reference, judge, 0, 100)
             name = f"by its own settings, {system.settled().guidance:g} {' '.join(system.settled().guides)}".strip()
-            print(row(name if scale is None else f"guidance {scale:g}", sets), flush=True)
+            print(line(name if scale is None else f"guidance {scale:g}", rows, labels), flush=True)
+        for file in how.samples:
+            with np.load(file) as drawn:
+                print(line(str(file), drawn["pixels"][: how.n], drawn["labels"][: how.n]), flush=True)
     except EbbError as error:
         sys.exit(str(error))
 

@@ -1,11 +1,13 @@
-"""One new word alone: scenes in which triangles have no name, then ten pictures of "sks", and what is drawn for it.
+"""One new word alone: ten pictures of large red triangles called "sks", and what is drawn where that is asked for.
 
     make bench-concept
 
-The base is trained on scenes whose captions call a triangle a thing, and circles and squares as well seven times in
-ten: it draws triangles, and has no word for them. Ten pictures with captions that say sks teach it one, as a row of the
-table of its pieces and nothing else. Then "a red sks at the top left" is asked for in every colour and place, from the
-same noise without the word, with it, and with the word for a circle in its place, and a judge reads what is there.
+A word alone can mean what its base has places for in its space of texts, and nothing else. The base learns scenes of
+one thing whose captions leave out colour, size, place or the name of the shape as it falls, so that each stands for
+itself. The row of the new word, the only numbers that are trained, has to say in one word what takes the base three.
+Then "a sks at the top left" is asked for in every place, from the same noise without the word, with it, and as the base
+would say it; a judge reads what is there; nearest pictures say whether the ten were copied, and the other captions of
+the base are drawn again, with the word and without, and compared bit for bit.
 """
 
 from __future__ import annotations
@@ -15,99 +17,128 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from itertools import cycle, islice, product
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 import ebb
-from ebb.data.images import grid, save_png, to_pixels
-from ebb.data.scenes import COLOURS, KINDS, PLACES, SHAPES, Scene, draw, numbered
+from ebb.data.images import save_png, sheet, to_pixels
+from ebb.data.scenes import KINDS, PLACES, Scene, Thing, draw, numbered
 from ebb.judge.distances import wilson
 from ebb.judge.features import ImageClassifier
 from ebb.judge.scene_reader import cells_of, judge
 
-WORD, HIDDEN = "sks", "triangle"
-"""The new word, and the shape that no caption of the base names."""
+WORD, CONCEPT = "sks", Thing("triangle", "red", "large")
+"""The new word, and what it is to mean."""
 
-SIDE, SCENES, SHOWN = 24, 6000, 10
-"""Pixels of a side, scenes of the base, and pictures of the word."""
+SIDE, SCENES, SHOWN, UNSEEN = 24, 6000, 10, 100
+"""Pixels of a side, scenes of the base, pictures of the word, and others of the same to compare copies with."""
 
-UNNAMED = 0.7
-"""The share of the other shapes that are called things too."""
+NAMED = {"colour": 0.7, "size": 0.5, "shape": 0.7, "place": 0.5}
+"""The shares of captions that say each."""
+
+OTHERS = ("a small blue square", "a yellow circle at the bottom left", "a large red triangle", "a white thing", "")
+"""Captions of the base without the word."""
 
 
-def scene(rng: np.random.Generator, shape: str | None = None) -> Scene:
-    """One thing, of a shape or any."""
-    place, large = PLACES[rng.integers(len(PLACES))], bool(rng.integers(2))
-    while True:
-        thing = numbered(int(rng.integers(KINDS)), large, place)
-        if shape in (None, thing.shape):
-            return Scene((thing,))
+def scene(rng: np.random.Generator, of: Thing | None = None) -> Scene:
+    """One thing at some place, of any kind and size or of that of another."""
+    kind, large = int(rng.integers(KINDS)), bool(rng.integers(2))
+    place = PLACES[rng.integers(len(PLACES))]
+    return Scene((numbered(of.kind, of.size == "large", place) if of else numbered(kind, large, place),))
 
 
 def said(found: Scene, rng: np.random.Generator, noun: str | None = None) -> str:
-    """What a caption says of a scene: colour, what it is called, and half of the places."""
+    """What a caption says of a scene: its size, colour, shape and place as it falls, or a noun and its place."""
     [thing] = found.objects
-    called = "thing" if thing.shape == HIDDEN or rng.random() < UNNAMED else thing.shape
-    place = f" at the {thing.place}" if rng.random() < 0.5 else ""
-    return f"a {thing.colour} {noun or called}{place}"
+    says = {name: bool(rng.random() < share) for name, share in NAMED.items()}
+    words = [thing.size] * says["size"] + [thing.colour] * says["colour"] + [thing.shape if says["shape"] else "thing"]
+    place = f" at the {thing.place}" if says["place"] else ""
+    return f"a {noun or ' '.join(map(str, words))}{place}"
 
 
-def write(folder: Path, count: int, seed: int, shape: str | None = None, noun: str | None = None) -> Path:
-    """Scenes as pictures with their captions; of one shape alone, called by a noun."""
+def write(folder: Path, count: int, seed: int, of: Thing | None = None, noun: str | None = None) -> Path:
+    """Scenes as pictures with their captions; of one thing alone, called by a noun."""
     rng, lines = np.random.default_rng(seed), []
     folder.mkdir(parents=True, exist_ok=True)
     for at in range(count):
-        one = scene(rng, shape)
+        one = scene(rng, of)
         Image.fromarray(draw(one, rng, SIDE).transpose(1, 2, 0)).save(folder / f"{at:05d}.png")
         lines.append(json.dumps({"file_name": f"{at:05d}.png", "text": said(one, rng, noun)}))
     (folder / "metadata.jsonl").write_text("\n".join(lines))
     return folder
 
 
+def pictures(folder: Path) -> NDArray[np.uint8]:
+    """The pictures of a folder, uint8 [n, 3, side, side]."""
+    return np.stack([np.asarray(Image.open(file)).transpose(2, 0, 1) for file in sorted(folder.glob("*.png"))])
+
+
 @dataclass(frozen=True)
 class Read:
-    """Of samples that were asked for in a colour at a place: the share that have the shape, and all of it."""
+    """Of samples that were asked for at a place: the share that have the shape and colour of the concept anywhere, and
+    those that have its size too, there."""
 
-    shape: float
+    shown: float
     whole: float
     count: int
 
     def __str__(self) -> str:
-        low, high = wilson(self.shape, self.count)
-        return f"{self.shape:.1%} [{low:.1%}, {high:.1%}] | {self.whole:.1%}"
+        low, high = wilson(self.shown, self.count)
+        return f"{self.shown:.1%} [{low:.1%}, {high:.1%}] | {self.whole:.1%}"
 
 
-def read(cells: NDArray[np.int64], asked: list[tuple[str, str]]) -> Read:
-    """What the judge sees where it was asked for, or anywhere."""
-    shaped = whole = 0
-    for row, (colour, place) in zip(cells, asked, strict=True):
-        kinds = [(int(cell) - 1) % KINDS for cell in row if cell]
-        shaped += any(SHAPES[kind % len(SHAPES)] == HIDDEN for kind in kinds)
-        here = int(row[PLACES.index(place)])
-        whole += here > 0 and (here - 1) % KINDS == list(COLOURS).index(colour) * len(SHAPES) + SHAPES.index(HIDDEN)
-    return Read(shaped / len(asked), whole / len(asked), len(asked))
+def read(cells: NDArray[np.int64], places: list[str]) -> Read:
+    """What the judge sees in samples, [n, 4] as `ebb.judge.scene_reader.cells_of`."""
+    shown = whole = 0
+    for row, place in zip(cells, places, strict=True):
+        shown += any((int(cell) - 1) % KINDS == CONCEPT.kind for cell in row if cell)
+        whole += int(row[PLACES.index(place)]) == 1 + CONCEPT.kind + KINDS
+    return Read(shown / len(places), whole / len(places), len(places))
 
 
-def asked_for(n: int, noun: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Colours and places in turn, and the texts that ask for them."""
-    each = [*islice(cycle(product(COLOURS, PLACES)), n)]
-    return each, [f"a {colour} {noun} at the {place}" for colour, place in each]
+def drawn(system: ebb.System, texts: list[str]) -> NDArray[np.uint8]:
+    """Samples of texts, from the same noise each time."""
+    return to_pixels(ebb.Sampler(system, 64)(system.request({"text": texts}, len(texts), steps=16, guidance=2.0)))
 
 
 def row(name: str, system: ebb.System, noun: str, n: int, reader: ImageClassifier) -> tuple[str, NDArray[np.uint8]]:
-    """A line of the table: samples of a noun in every colour and place, from the same noise each time."""
-    asked, texts = asked_for(n, noun)
-    pixels = to_pixels(ebb.Sampler(system, 64)(system.request({"text": texts}, n, steps=16, guidance=2.0)))
-    return f"| {name} | {read(cells_of(reader, pixels), asked)} |", pixels
+    """A line of the table: samples of a noun at every place in turn."""
+    places = [*islice(cycle(PLACES), n)]
+    pixels = drawn(system, [f"a {noun} at the {place}" for place in places])
+    return f"| {name} | {read(cells_of(reader, pixels), places)} |", pixels
+
+
+def nearest(made: NDArray[np.uint8], shown: NDArray[np.uint8]) -> float:
+    """The median root mean square distance, in levels, of pictures to the nearest of those that were shown."""
+    one, other = (torch.from_numpy(pixels).float().flatten(1) for pixels in (made, shown))
+    return float(torch.cdist(one, other).min(1).values.median()) / one.shape[1] ** 0.5
 
 
 def command(*words: object) -> None:
     """A command of ebb, which goes on where it was stopped."""
     subprocess.run([str(Path(sys.executable).with_name("ebb")), *map(str, words)], check=True)
+
+
+def table(base: ebb.System, taught: ebb.System, n: int) -> tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """Print what each way of asking shows; the first samples of each, and all that were asked for by the word."""
+    reader, sheets, own = judge(SIDE), list[NDArray[np.uint8]](), np.empty(0, np.uint8)
+    print("| asked for | show a red triangle, 95 % interval | large, at that place |\n| --- | --- | --- |")
+    for name, system, noun in (
+        (f"the base: a {WORD} at the top left", base, WORD),
+        ("the base: a thing at the top left", base, "thing"),
+        (f"with the word: a {WORD} at the top left", taught, WORD),
+        (f"the base: a {CONCEPT.size} {CONCEPT.colour} {CONCEPT.shape} at the top left", base, str(CONCEPT)[2:]),
+    ):
+        line, pixels = row(name, system, noun, n, reader)
+        print(line, flush=True)
+        sheets.append(pixels[:12])
+        own = pixels if system is taught else own
+    return sheets, own
 
 
 def main() -> None:
@@ -120,25 +151,21 @@ def main() -> None:
     home, base, taught = given.folder, given.folder / "base", given.folder / "word"
     if not (home / "scenes").is_dir():
         write(home / "scenes", SCENES, 0)
-        write(home / WORD, SHOWN, 1, HIDDEN, WORD)
+        write(home / WORD, SHOWN, 1, CONCEPT, WORD)
+        write(home / "unseen", UNSEEN, 2, CONCEPT, WORD)
     size = ("--network.width", 32, "--batch", 64, "--precision", "fp32", "--sheets", 1)
     times = ("--times", "logit_normal(mean=1.0)")
     command("train", home / "scenes", "--run", base, "--steps", given.base_steps, *size, *times)
     command("adapt", base, home / WORD, "--run", taught, "--concept", WORD, "--steps", given.steps)
-    reader = judge(SIDE)
-    print("| asked for | show a triangle, 95 % interval | in that colour at that place |\n| --- | --- | --- |")
-    sheets = []
-    for name, run, noun in (
-        (f"the base: a red {WORD} at the top left", base, WORD),
-        ("the base: a red thing at the top left", base, "thing"),
-        (f"with the word: a red {WORD} at the top left", taught, WORD),
-        ("with the word: a red circle at the top left", taught, "circle"),
-    ):
-        line, pixels = row(name, ebb.load(run), noun, given.n, reader)
-        print(line, flush=True)
-        sheets.append(pixels[:12])
-    save_png(grid(np.concatenate(sheets), 12), home / "concept.png", {})
+    one, other = ebb.load(base), ebb.load(taught)
+    sheets, made = table(one, other, given.n)
+    save_png(sheet(np.concatenate(sheets), 12), home / "concept.png", {})
     print(f"pictures: {home / 'concept.png'}, a row each")
+    far = {name: nearest(pixels, pictures(home / WORD)) for name, pixels in
+           (("samples", made), ("other pictures of it", pictures(home / "unseen")))}  # fmt: skip
+    print(f"to the nearest of the {SHOWN}: " + ", ".join(f"{name} {level:.1f} levels" for name, level in far.items()))
+    same = sum(np.array_equal(*(drawn(system, [text] * 8) for system in (one, other))) for text in OTHERS)
+    print(f"captions without the word that are drawn as before, to the bit: {same} of {len(OTHERS)}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python bench/planted.py "one noise level drives the gradient"     ten minutes on two cores
     python bench/planted.py "block cut off"                           half a minute
     python bench/planted.py "posterior collapse"                      and so for each name in CASES
+    python bench/planted.py "an adapter" --runs 18                    six faults of an adapter's run, and none
 
 Twenty faults of several kinds and ten that are well, each of another seed: runs trained on handwritten digits, and
 networks in which one block, drawn by the seed, is told a constant.
@@ -22,10 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ebb.adapt.low_rank import LowRank
 from ebb.data.scan import read
 from ebb.doctor.finding import Check, Round
 from ebb.doctor.model_subject import ModelSubject
 from ebb.doctor.model_wiring import check_block_cut_off
+from ebb.doctor.run_adapter import OF_ADAPTERS
 from ebb.doctor.run_autoencoder import (
     check_dead_codes,
     check_posterior_collapse,
@@ -46,7 +49,7 @@ from ebb.networks.mmdit import MMDiT
 from ebb.networks.ports import ShareEmbedding
 from ebb.networks.unet import UNet
 from ebb.recipe.groups import DiTRecipe, UNetRecipe
-from ebb.recipe.recipe import AutoencoderRecipe, FewStepRecipe, Recipe
+from ebb.recipe.recipe import AdapterRecipe, AutoencoderRecipe, FewStepRecipe, Recipe
 from ebb.run.train import train
 
 SMALL: dict[str, Any] = {
@@ -236,6 +239,63 @@ def few_run(check: Check[RunSubject], folder: Path, seed: int, fields: dict[str,
     return [finding.evidence for finding in seen.findings] + seen.unchecked
 
 
+TAUGHT: dict[str, Any] = {"label": "7", "steps": 200, "prior": 256, "precision": "fp32", "sheets": 1}
+
+HARD: dict[str, Any] = {"prior": 0, "steps": 600, "addition": {"rank": 32}}
+"""By many numbers, and with nothing of the base beside it."""
+
+AMISS: tuple[dict[str, Any], ...] = (
+    {"fault": "adapter idle", "optimiser": {"lr": 1e-8}},
+    {"fault": "layers untrained", "silent": 3},
+    {"fault": "rest moved", **HARD},
+    {"fault": "label unheeded", "prior": 0, "condition_dropout": 1.0},
+    {"fault": "taught copied", **HARD, "steps": 1500, "examples": 3},
+    {"fault": "base missing"},
+)
+"""What may be wrong with an adapter's run, each by the name of its finding."""
+
+ADAPTED: tuple[dict[str, Any], ...] = (
+    {},
+    {"addition": {"rank": 4}},
+    {"addition": {"rank": 4, "form": "dora"}},
+    {"addition": {"kind": "bare"}, "prior": 0},
+    {"examples": 20},
+)
+"""Ways in which one may be well."""
+
+
+@functools.cache
+def without_sevens() -> tuple[Path, np.ndarray]:
+    """A run of diffusion on handwritten digits without the sevens, and these."""
+    home, digits = Path(tempfile.mkdtemp()), read("digits")
+    rest = digits.labels != 7
+    labels = digits.labels[rest] - (digits.labels[rest] > 7)
+    names = np.array([name for name in digits.names if name != "7"])
+    np.savez(home / "rest.npz", images=digits.rows[rest, 0], labels=labels, label_names=names)
+    recipe = Recipe(**SMALL | {"steps": 1500, "network": UNetRecipe(width=32, depth=1, patch=2)})
+    return finished(train(home / "rest.npz", recipe, run=home / "base")), digits.rows[~rest, 0]
+
+
+def adapter_run(folder: Path, seed: int, fields: dict[str, Any]) -> list[str]:
+    """What is found in an adapter's run with these fields, the fault that was planted or, where it is well, any."""
+    (base, sevens), fault = without_sevens(), fields.get("fault")
+    own = {name: value for name, value in fields.items() if name not in ("fault", "silent", "examples")}
+    data = folder.with_suffix(".npz")
+    order = np.random.default_rng(seed).permutation(len(sevens))
+    np.savez(data, images=sevens[order[: fields.get("examples", 50)]])
+    recipe = AdapterRecipe.model_validate(TAUGHT | own | {"adapts": str(base), "seed": seed})
+    subject, seen = RunSubject(finished(train(data, recipe, run=folder))), Round()
+    if "silent" in fields:
+        for change in [part for part in subject.system.model.module.modules() if isinstance(part, LowRank)][
+            : fields["silent"]
+        ]:
+            change.up.data.zero_()
+    away = base.rename(base.with_name("away")) if fault == "base missing" else base
+    seen.examine(lambda: subject, OF_ADAPTERS, "the run")
+    away.rename(base)
+    return [f"{each.name}: {each.evidence}" for each in seen.findings if fault in (None, each.name)]
+
+
 Case = tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...], Callable[[Path, int, dict[str, Any]], list[str]]]
 
 CASES: dict[str, Case] = {
@@ -247,13 +307,14 @@ CASES: dict[str, Case] = {
     "tangents explode": (WILD, DISTILLED, partial(few_run, check_tangents_explode)),
     "means of several": (SHORT, DISTILLED, partial(few_run, check_means_of_several)),
     "diversity lost": (FEWER, DISTILLED, partial(few_run, check_diversity_lost)),
+    "an adapter": (AMISS, ADAPTED, adapter_run),
     "block cut off": (
         tuple({"kind": kind, "cut": True} for kind in KINDS),
         tuple({"kind": kind, "cut": False} for kind in KINDS),
         cut_network,
     ),
 }
-"""check → (faults, healthy variants, what makes one and says what is found)"""
+"""check, or what is checked → (faults, healthy variants, what makes one and says what is found)"""
 
 
 def main() -> None:

@@ -20,10 +20,12 @@ from ebb.encode.autoencoder import divergence, draw
 from ebb.guide.cfg import cfg
 from ebb.guide.temperature import temperature
 from ebb.judge.distances import frechet
+from ebb.networks.convolutional import Pyramid
 from ebb.process import betas
 from ebb.process.denoiser import CLOCKS
 from ebb.process.path import Path
 from ebb.train.objectives.weights import WEIGHTS
+from ebb.understand.probe import entropy
 
 DDPM, COSINE, LATENT = ebb.DDPMLinear(), ebb.Cosine(0.008), ebb.BetaTable("scaled_linear")
 
@@ -134,6 +136,17 @@ def kl(mean: float, deviation: float) -> float:
     return float(divergence(torch.tensor([[mean]]), torch.tensor([[2 * math.log(deviation)]])))
 
 
+def evenness(*weights: float) -> float:
+    """The entropy of some weights, as a share of the largest that so many can have."""
+    return float(entropy(torch.tensor(weights)))
+
+
+def smaller(side: int, latent: int) -> float:
+    """How many times fewer numbers the latents of a colour picture have, three halvings of its sides."""
+    factor = Pyramid(multipliers=(1, 2, 4, 4)).factor
+    return 3 * side**2 / (latent * (side // factor) ** 2)
+
+
 @dataclass(frozen=True)
 class Worked:
     """One number: what texts say it is, what it is, and what to teach."""
@@ -185,6 +198,10 @@ WORKED = [
     Worked("variance of d(z²)/dμ, reparameterised", "", gradients, "autoencoder.draw",
            "4σ²; by the score function μ⁴/σ² + 14μ² + 15σ² = 30"),
     Worked("KL of N(1, ½²) from N(0, 1)", "", lambda: kl(1.0, 0.5), "autoencoder.divergence", "in nats"),
+    Worked("numbers of 512² that latents spare", "4 to 64 times", lambda: smaller(512, 4), "Pyramid.factor",
+           "8 a side, 64 in places, 48 in numbers: 4 channels for 3"),
+    Worked("entropy of attention 28, 26, 24, 22 %", "attends", lambda: evenness(0.28, 0.26, 0.24, 0.22),
+           "probe.entropy", "even, and says nothing; say over which axis"),
     Worked("Fréchet distance of N(0, 1), N(3, 2²)", "", lambda: apart(3.0, 2.0), "distances.frechet",
            "squared: 3² + (2 − 1)²"),
 ]  # fmt: skip

@@ -381,7 +381,7 @@ def test_importing_the_package_imports_nothing_that_takes_time():
 OPTIONS = {
     "budget", "steps", "batch", "seed", "path", "prediction", "times", "coupling", "weight", "objective", "clock", "sigma_data",
     "condition_dropout", "precision", "engine", "sheets", "ema_halflife", "data.size", "data.channels", "data.flip", "data.buckets", "data.window",
-    "kind", "autoencoder", "reflow", "pairs", "likelihood", "teacher", "adapter", "rank", "adapts", "addition.kind", "addition.form", "addition.rank", "addition.extractor", "addition.field", "addition.layers", "label", "concept", "reference", "drift", "prior", "method", "guidances", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
+    "kind", "autoencoder", "reflow", "pairs", "likelihood", "teacher", "adapter", "rank", "adapts", "addition.kind", "addition.form", "addition.rank", "addition.extractor", "addition.field", "addition.layers", "addition.reach", "label", "concept", "reference", "drift", "prior", "method", "guidances", "numbers", "beside", "text.captions", "text.vocabulary", "text.length", "text.concepts", "text.encoders",
     "autoencoding.kind", "autoencoding.factor", "autoencoding.latent", "autoencoding.distance", "autoencoding.residual", "autoencoding.width",
     "autoencoding.beta", "autoencoding.free_nats", "autoencoding.warmup", "autoencoding.codes", "autoencoding.perceptual", "autoencoding.lpips",
     "autoencoding.adversarial", "network.kind", "network.cross", "network.waves", "network.width", "network.depth", "network.patch", "network.multipliers", "network.attention", "network.positions",
@@ -395,7 +395,7 @@ VERBS = {
     "train": {"run", "fresh", "base", "extend", "dry_run", "json"} | OPTIONS,
     "distil": {"run", "as", "rank", "data", "extend", "method", "budget", "steps", "batch", "seed", "fresh", "json"},
     "adapt": {
-        "run", "label", "control", "concept", "reference", "drift", "form", "rank", "prior", "budget", "steps", "batch", "lr", "seed", "extend", "fresh", "json",
+        "run", "label", "control", "concept", "reference", "drift", "form", "rank", "reach", "prior", "budget", "steps", "batch", "lr", "seed", "extend", "fresh", "json",
     },
     "sample": {"n", "label", "adapter", "reference", "control", "control_scale", "text", "numbers", "beside", "together", "regions", "seed", "out", "by", "size", "from", "compile", "explain"} | HOW,
     "evaluate": {
@@ -417,6 +417,7 @@ VERBS = {
     "adapter show": {"run", "scale", "json"},
     "adapter merge": {"out", "precision"},
     "adapter extract": {"rank", "out", "to"},
+    "adapter join": {"out", "rank", "to", "run"},
     "adapter convert": {"to", "run", "scale"},
     "adapter resize": {"rank", "to"},
     "export": {"licence", "without", "json"},

@@ -87,6 +87,8 @@ def test_half_the_range_is_that_of_zero_to_one(bench, parts):
     assert 0.9 < x0.max() <= 1
     torch.testing.assert_close(bench.mistakes.widened(x0), before)
     assert after.training.model.sigma_data == after.training.ema.model.sigma_data == 0.25
+    with pytest.raises(AssertionError):  # a mutant: what was drawn stays in half of the range
+        torch.testing.assert_close(x0, before)
 
 
 def test_without_time_the_network_answers_alike_at_all_times(bench, parts):

@@ -99,7 +99,7 @@ def drawn(sample: Sampler, labels: NDArray[np.int64], seed: int, file: Path) -> 
     firsts = range(0, len(labels), BATCH)
     pixels = np.concatenate([sample(labels[first : first + BATCH], 10**6 * seed + first) for first in firsts])
     seconds = (time.perf_counter() - began) / len(labels)
-    np.savez(file, pixels=pixels, seconds=seconds)
+    np.savez(file, pixels=pixels, labels=labels, seconds=seconds)
     return pixels, seconds
 
 

@@ -33,11 +33,13 @@ KINDS: dict[str, Callable[[Tensor, int, float], LowRank]] = {
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Changes by the name of their layer in the network, and the sha256 of the weights that they were learnt on."""
+    """Changes by the name of their layer in the network, the sha256 of the weights that they were learnt on, and what a
+    pipeline of diffusers calls such a network, "unet" or "transformer"."""
 
     name: str
     changes: Mapping[str, LowRank]
     base: str = ""
+    component: str = "unet"
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All that is trained."""
@@ -48,6 +50,11 @@ class Adapter:
     def size(self) -> int:
         """How many numbers it has."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def component_of(network: nn.Module) -> str:
+    """What a pipeline of diffusers calls a network, by its kind: what is no U-Net is a transformer."""
+    return "unet" if "unet" in type(network).__name__.lower() else "transformer"
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -97,7 +104,7 @@ def fresh(
         weight: Tensor = module.weight  # type: ignore[assignment]
         most = min(len(weight), weight[0].numel())
         changes[layer] = KINDS[kind](weight, min(rank, most), scale).to(weight.device)
-    return Adapter(name, changes, fingerprint(network))
+    return Adapter(name, changes, fingerprint(network), component_of(network))
 
 
 def positive(rank: int) -> None:
@@ -169,7 +176,7 @@ def attached(network: nn.Module) -> dict[str, Adapter]:
         if isinstance(module, LAYERS):
             for change in on(module):
                 found.setdefault(change.adapter, {})[layer] = change
-    return {name: Adapter(name, changes) for name, changes in found.items()}
+    return {name: Adapter(name, changes, component=component_of(network)) for name, changes in found.items()}
 
 
 def detach(network: nn.Module, name: str) -> nn.Module:

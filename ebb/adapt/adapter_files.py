@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ebb.adapt.adapter import Adapter, layers
+from ebb.adapt.adapter import Adapter, component_of, layers
 from ebb.adapt.low_rank import LowRank, LowRankDirection
 from ebb.errors import DamagedError, EbbError, UsageError, nearest
 from ebb.store.tensors import save_tensors
@@ -55,6 +55,8 @@ class Spelling:
     after: Mapping[str, Part]
     flat: bool = False
     """dots of a layer's name are underscores"""
+    component: str = "unet"
+    """as in `ebb.adapt.adapter.Adapter`, as far as the names say it"""
 
     def key(self, layer: str, part: Part) -> str:
         """The first of the names."""
@@ -101,6 +103,7 @@ DIFFUSERS = {
             ".lora_A.weight": "down", ".lora_B.weight": "up", ".lora_magnitude_vector": "magnitude",
             ".lora.down.weight": "down", ".lora.up.weight": "up", ".alpha": "alpha",
         },
+        component=part,
     )
     for part in ("unet", "transformer")
 }  # fmt: skip
@@ -125,7 +128,10 @@ def read_adapter(
         weight = None if network is None else network.get_submodule(layer).weight
         changes[layer] = built(layer, parts, scale if how is None else how, weight)  # type: ignore[arg-type]
     checked(changes, str(path))
-    return Adapter(name or facts.get("name") or path.stem, changes, facts.get("base", "")), account
+    component = facts.get("component", spelling.component) if network is None else component_of(network)
+    if component not in DIFFUSERS:
+        raise DamagedError(f"{path} is of a component {component!r}", f"known are {' and '.join(DIFFUSERS)}")
+    return Adapter(name or facts.get("name") or path.stem, changes, facts.get("base", ""), component), account
 
 
 def is_adapter(place: Path) -> bool:
@@ -297,6 +303,7 @@ def write_own(adapter: Adapter, path: Path) -> None:
     """ebb's file: names of layers as they are, scales and the base's sha256 in the metadata."""
     scales = {layer: change.scale for layer, change in adapter.changes.items()}
     facts = {"kind": KIND, "name": adapter.name, "base": adapter.base, "scales": json.dumps(scales)}
+    facts |= {"component": adapter.component}
     with replacing(path) as partial:
         save_tensors(pieces(adapter, OWN), partial, facts)
 
@@ -310,7 +317,11 @@ def write_kohya(adapter: Adapter, path: Path) -> None:
 
 
 def config_of(adapter: Adapter) -> dict[str, Any]:
-    """What PEFT's JSON says of it: the commonest rank and α, and patterns for the layers that differ."""
+    """What PEFT's JSON says of it: the commonest rank and α, and patterns for the layers that differ.
+
+    `target_modules` is an expression that matches whole names: of a list PEFT takes every layer that ends so, and `out`
+    is the end of many.
+    """
     ranks = [change.rank for change in adapter.changes.values()]
     alphas = [change.scale * change.rank for change in adapter.changes.values()]
     rank, alpha = statistics.mode(ranks), statistics.mode(alphas)
@@ -322,7 +333,8 @@ def config_of(adapter: Adapter) -> dict[str, Any]:
         )
     return {
         "peft_type": "LORA", "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none",
-        "target_modules": list(adapter.changes), "use_rslora": False, "use_dora": directions == {True},
+        "target_modules": "|".join(map(re.escape, adapter.changes)),
+        "use_rslora": False, "use_dora": directions == {True},
         "rank_pattern": {whole(layer): r for layer, r, _ in named if r != rank},
         "alpha_pattern": {whole(layer): a for layer, _, a in named if a != alpha},
         "fan_in_fan_out": False, "init_lora_weights": True, "modules_to_save": None, "inference_mode": True,
@@ -331,7 +343,7 @@ def config_of(adapter: Adapter) -> dict[str, Any]:
 
 
 def whole(layer: str) -> str:
-    """A pattern of one layer: PEFT takes every layer that ends so, and `out` is the end of many."""
+    """A pattern of one layer, and of none that ends so."""
     return f"^{re.escape(layer)}"
 
 
@@ -345,12 +357,11 @@ def write_peft(adapter: Adapter, path: Path) -> None:
 
 
 def write_diffusers(adapter: Adapter, path: Path) -> None:
-    """diffusers' file of a U-Net, with the metadata that has its scale."""
-    config = {f"unet.{key}": value for key, value in config_of(adapter).items()}
+    """diffusers' file, with the metadata that has its scale."""
+    spelling = DIFFUSERS[adapter.component]
+    config = {f"{spelling.before}{key}": value for key, value in config_of(adapter).items()}
     with replacing(path) as partial:
-        save_tensors(
-            pieces(adapter, DIFFUSERS["unet"]), partial, {"format": "pt", "lora_adapter_metadata": json.dumps(config)}
-        )
+        save_tensors(pieces(adapter, spelling), partial, {"format": "pt", "lora_adapter_metadata": json.dumps(config)})
 
 
 WRITERS: dict[str, Write] = {"ebb": write_own, "peft": write_peft, "diffusers": write_diffusers, "kohya": write_kohya}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -89,9 +89,34 @@ class Around(nn.Module):
 
 def innermost(network: nn.Module) -> nn.Module:
     """The network itself, without what is around it."""
+    *_, inside = around(network)
+    return inside
+
+
+def around(network: nn.Module) -> Iterator[nn.Module]:
+    """The network and all that it is around of, the outermost first."""
+    yield network
     while isinstance(network, Around):
         network = network.within
-    return network
+        yield network
+
+
+def exchange(denoiser: NetworkDenoiser, old: nn.Module, new: nn.Module) -> None:
+    """Put `new` in the place of `old`, a denoiser's network or one of those within it, in place."""
+    holder: nn.Module = denoiser
+    for each in around(denoiser.network):
+        if each is old:
+            setattr(holder, "network" if holder is denoiser else "within", new)
+            return
+        holder = each
+
+
+def unwrap(denoiser: NetworkDenoiser, which: Callable[[Around], bool]) -> None:
+    """Take the outermost network of a kind from around what is within it, in place, wherever it stands."""
+    for each in around(denoiser.network):
+        if isinstance(each, Around) and which(each):
+            exchange(denoiser, each, each.within)
+            return
 
 
 class Together(Addition):

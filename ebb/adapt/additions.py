@@ -11,6 +11,7 @@ from ebb.adapt.lora import LoRA
 from ebb.adapt.new_labels import NewLabels
 from ebb.adapt.new_shares import NewShares
 from ebb.adapt.new_words import NewWords
+from ebb.adapt.only_new import OnlyNew
 from ebb.adapt.reference import ReferencePrompt
 from ebb.errors import DamagedError
 from ebb.process.denoiser import NetworkDenoiser
@@ -20,6 +21,7 @@ ADDITIONS: dict[str, type[Addition]] = {
     "labels": NewLabels,
     "shares": NewShares,
     "words": NewWords,
+    "only_new": OnlyNew,
     "reference": ReferencePrompt,
     "control": MapControl,
 }

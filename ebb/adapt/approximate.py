@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from ebb.adapt.adapter import Adapter, fingerprint, layers, own_weights, positive
+from ebb.adapt.adapter import Adapter, component_of, fingerprint, layers, own_weights, positive
 from ebb.adapt.low_rank import LowRank, LowRankDirection, factors
 from ebb.errors import UsageError
 
@@ -71,7 +71,7 @@ def extracted(old: nn.Module, new: nn.Module, name: str, rank: int) -> Approxima
             changes[layer], values[layer] = factors(difference, min(rank, len(difference), difference[0].numel()))
     if not changes:
         raise UsageError("the layers of the two are equal to the bit: there is nothing to extract", "name two runs")
-    return Approximation(Adapter(name, changes, fingerprint(old)), values, besides)
+    return Approximation(Adapter(name, changes, fingerprint(old), component_of(old)), values, besides)
 
 
 def resized(adapter: Adapter, rank: int) -> Approximation:
@@ -92,7 +92,7 @@ def resized(adapter: Adapter, rank: int) -> Approximation:
             )
             near = turned
         changes[layer] = near
-    return Approximation(Adapter(adapter.name, changes, adapter.base), values, {})
+    return Approximation(replace(adapter, changes=changes), values, {})
 
 
 def alike(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from ebb.adapt.addition import Addition, Around, innermost
-from ebb.adapt.controlled import CONTROLS, Controlled, controllable
+from ebb.adapt.addition import Addition, exchange, innermost
+from ebb.adapt.controlled import CONTROLS, Controlled, controllable, controlled_in
 from ebb.errors import UsageError
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.recipe.names import parse
@@ -29,20 +29,22 @@ class MapControl(Addition):
         return {"control": self.control, "channels": self.part.channels, "form": self.form}
 
     def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
-        """Beside the network and the controls that it has, at the scale `amount`."""
-        around = denoiser.network
-        if isinstance(around, Around) and not isinstance(around, Controlled):
-            raise UsageError("a model follows a control or hears a reference, not both", "put on one of the two")
-        controlled = around if isinstance(around, Controlled) else Controlled(around, {})
+        """Beside the network and the controls that it has, at the scale `amount`; within what hears a reference."""
+        own = innermost(denoiser.network)
+        there = controlled_in(denoiser.network)
+        controlled = Controlled(own, {}) if there is None else there
         controlled.put(self.control, self.part, amount)
-        denoiser.network = controlled
+        if there is None:
+            exchange(denoiser, own, controlled)
 
     def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
         """The network is as it was where no other control is left."""
-        controlled = denoiser.network
-        if isinstance(controlled, Controlled):
-            controlled.take(self.control)
-            denoiser.network = controlled if controlled.names else controlled.within
+        controlled = controlled_in(denoiser.network)
+        if controlled is None:
+            return
+        controlled.take(self.control)
+        if not controlled.names:
+            exchange(denoiser, controlled, controlled.within)
 
     def __str__(self) -> str:
         return f"a control by {self.control} ({self.form}, {self.size:,} numbers)"
@@ -50,6 +52,7 @@ class MapControl(Addition):
 
 def rescaled_by(network: nn.Module, factor: float) -> None:
     """Let all controls of a network count so much more, in place. Raises UsageError where there is none."""
-    if not isinstance(network, Controlled):
+    controlled = controlled_in(network)
+    if controlled is None:
         raise UsageError("this model has no control to scale", "make one: ebb adapt RUN DATA --control edges")
-    network.scales = {name: scale * factor for name, scale in network.scales.items()}
+    controlled.scales = {name: scale * factor for name, scale in controlled.scales.items()}

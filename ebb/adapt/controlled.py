@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ebb.adapt.addition import Around
+from ebb.adapt.addition import Around, around
 from ebb.adapt.control_net import ControlNet
 from ebb.adapt.hint import Control, Hint
 from ebb.adapt.two_way import TwoWay
@@ -102,6 +102,11 @@ class Controlled(Around):
                 hint = Hint.of(network, value.to(x.dtype), self.scales[name])
                 parts.append(control.residuals(network, opened, hint))
         return network.answered(opened, Several(tuple(parts)) if parts else SILENT)
+
+
+def controlled_in(network: nn.Module) -> Controlled | None:
+    """The network with controls among those that a network is around of; None where it has none."""
+    return next((each for each in around(network) if isinstance(each, Controlled)), None)
 
 
 def controllable(network: nn.Module) -> Encoding:

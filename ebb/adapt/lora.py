@@ -47,9 +47,9 @@ class LoRA(Addition):
         """Rank, form and layers."""
         return {"rank": self.rank, "form": self.form, "layers": list(self.layers)}
 
-    def adapter(self, name: str, base: str = "") -> Adapter:
-        """It by the names of the layers, as files have it, learnt on weights with the sha256 `base`."""
-        return Adapter(name, {dotted(key): change for key, change in self.changes.items()}, base)  # type: ignore[misc]
+    def adapter(self, name: str) -> Adapter:
+        """It by the names of the layers, as files have it; of no weights in particular."""
+        return Adapter(name, {dotted(key): change for key, change in self.changes.items()})  # type: ignore[misc]
 
     def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
         """As parametrizations of the layers' weights."""

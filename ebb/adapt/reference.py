@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ebb.adapt.addition import Addition, Around, innermost
-from ebb.adapt.controlled import Controlled
+from ebb.adapt.addition import Addition, Around, around, exchange, innermost, unwrap
+from ebb.adapt.controlled import controlled_in
 from ebb.errors import UsageError
 from ebb.networks.attention import CrossAttention, Keys, attend, normalised, rotate
 from ebb.process.denoiser import NetworkDenoiser
@@ -132,22 +132,16 @@ class ReferencePrompt(Addition):
         return {"channels": self.reading.layers[0].in_channels}
 
     def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
-        """Around the network. Raises UsageError where a reference is heard already."""
-        if isinstance(denoiser.network, Controlled):
-            raise UsageError("a model follows a control or hears a reference, not both", "put on one of the two")
+        """Around the network and its controls, whose copies of the encoder hear the text alone, and within what takes a
+        batch apart. Raises UsageError where a reference is heard already."""
         if any(isinstance(each, Referring) for each in around(denoiser.network)):
             raise UsageError("a model hears one reference, and this one hears one already", "put on one of the two")
-        denoiser.network = Referring(denoiser.network, self.reading, self.keys, amount)
+        inside = controlled_in(denoiser.network) or innermost(denoiser.network)
+        exchange(denoiser, inside, Referring(inside, self.reading, self.keys, amount))
 
     def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
         """The network as it was inside."""
-        outer: Any = denoiser
-        inner: nn.Module = denoiser.network
-        while isinstance(inner, Around):
-            if isinstance(inner, Referring) and inner.keys is self.keys:
-                setattr(outer, "network" if outer is denoiser else "within", inner.within)
-                return
-            outer, inner = inner, inner.within
+        unwrap(denoiser, lambda one: isinstance(one, Referring) and one.keys is self.keys)
 
     def __str__(self) -> str:
         return f"a reference picture in {GRID**2 + 1} rows at {len(self.keys)} attentions"
@@ -182,11 +176,3 @@ def heard_at(network: nn.Module, scale: float) -> None:
     raise UsageError(
         "this model hears no reference picture", "teach it to: ebb adapt RUN DATA --reference, and put that on"
     )
-
-
-def around(network: nn.Module) -> Iterator[nn.Module]:
-    """The network and all that it is around of, the outermost first."""
-    yield network
-    while isinstance(network, Around):
-        network = network.within
-        yield network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -47,8 +47,12 @@ class Adapt:
     a copy of the encoder, or two_way, a narrow one; without it the first of these"""
     rank: int | None = None
     """rank of the change of every layer; without it layers and rank are chosen by the gradient of a first batch"""
+    reach: Literal["new", "all"] | None = None
+    """of changes of the weights: new, samples asked for by a new label or word alone, so that all others stay to the
+    bit; all, every sample; without it new where all pictures have new labels and no --prior is asked for"""
     prior: int | None = None
-    """samples of the run itself that are learnt besides, so that the rest stays as it is; 0: none; without it 512"""
+    """samples of the run itself that are learnt besides, so that the rest stays as it is; 0: none; without it 512, and
+    none where it stays anyway"""
     budget: str | None = None
     """wall-clock time, e.g. 90s; without it by the data and the machine"""
     steps: int | None = None
@@ -99,16 +103,19 @@ class Adapt:
         """What is put on: changes of the weights, unless it is a control, or a word or what hears a reference alone."""
         if self.control is not None:
             return self.controlled(self.control)
-        if (self.concept or self.reference) and self.form is None and self.rank is None:
+        if (self.concept or self.reference) and (self.form, self.rank, self.reach) == (None, None, None):
             return BareRecipe()
         if self.form not in (None, "lora", "dora"):
             raise UsageError(f"a change of weights is lora or dora, got {self.form}", "or name a --control")
-        return LowRankRecipe(form="dora" if self.form == "dora" else "lora", rank=self.rank)
+        return LowRankRecipe(form="dora" if self.form == "dora" else "lora", rank=self.rank, reach=self.reach)
 
     def controlled(self, control: str) -> ControlRecipe:
         """A control by an extractor, or by a field of metadata.jsonl."""
-        if self.rank is not None:
-            raise UsageError("--rank is of a change of weights, and --control is none", "leave one of them out")
+        for option in ("rank", "reach"):
+            if getattr(self, option) is not None:
+                raise UsageError(
+                    f"--{option} is of a change of weights, and --control is none", "leave one of them out"
+                )
         from ebb.data.extractors import EXTRACTORS
         from ebb.data.tables import METADATA
 

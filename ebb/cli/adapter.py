@@ -1,4 +1,4 @@
-"""`ebb adapter`: files of adapters looked at, merged, extracted, converted, brought to another rank."""
+"""`ebb adapter`: files of adapters looked at, merged, joined, extracted, converted, brought to another rank."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ebb.terminal import command
 
 if TYPE_CHECKING:
     from ebb.adapt.approximate import Approximation
+    from ebb.run.adapters import AdapterFile
 
 Form = Literal["ebb", "peft", "diffusers", "kohya"]
 Place = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="ADAPTER")]
@@ -70,6 +71,36 @@ class MergeAdapter:
 
 
 @dataclass(frozen=True)
+class JoinAdapter:
+    """Write several adapters as one, whose changes are exactly the sum of theirs: their ranks add up."""
+
+    adapters: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="ADAPTER[:AMOUNT]")]
+    """files, PEFT's folders or runs of ebb adapt, each with how much of it"""
+    out: Path
+    """an adapter's file, NAME.safetensors, or PEFT's folder"""
+    rank: int | None = None
+    """bring the sum to this rank, with its exact error; without it nothing is left out"""
+    to: Form = "ebb"
+    """the format that is written"""
+    run: Path | None = None
+    """run whose network they are for; kohya's names need it"""
+
+    def __call__(self, console: Console, given: set[str]) -> None:
+        """Say what adds up to what, and write it."""
+        from ebb.adapt.approximate import resized
+        from ebb.run.adapters import joined_files, save
+
+        found = joined_files(self.adapters, self.out, self.run)
+        table(console, found.rows(), "joined")
+        adapter = found.adapter
+        if self.rank is not None:
+            near = resized(adapter, self.rank)
+            shown_by_rank(console, near, self.rank)
+            adapter = near.adapter
+        echo(console, f"written  {save(adapter, self.to, self.out)}")
+
+
+@dataclass(frozen=True)
 class ExtractAdapter:
     """Write the LoRA that leads from one run to another of the same network, with its exact error."""
 
@@ -117,6 +148,7 @@ class ConvertAdapter:
 
         found = respelt(self.adapter, self.to, self.run, self.scale)
         table(console, found.account.rows(), f"{self.adapter}, {found.spelling.name}")
+        left_out(console, found)
         echo(console, f"written  {save(found.adapter, self.to, self.out)}, {self.to}")
 
 
@@ -135,11 +167,20 @@ class ResizeAdapter:
 
     def __call__(self, console: Console, given: set[str]) -> None:
         """Print the error by rank, and write it."""
-        from ebb.run.adapters import resized_file, save
+        from ebb.adapt.approximate import resized
+        from ebb.run.adapters import respelt, save
 
-        found = resized_file(self.adapter, self.rank)
+        file = respelt(self.adapter, "ebb")
+        left_out(console, file)
+        found = resized(file.adapter, self.rank)
         shown_by_rank(console, found, self.rank)
         echo(console, f"written  {save(found.adapter, self.to, self.out)}")
+
+
+def left_out(console: Console, file: AdapterFile) -> None:
+    """What a run has besides changes of weights, for which a file has no place."""
+    for each in file.besides:
+        echo(console, f"left out {each}: an adapter's file has changes of weights alone")
 
 
 def shown_by_rank(console: Console, near: Approximation, rank: int) -> None:
@@ -150,6 +191,7 @@ def shown_by_rank(console: Console, near: Approximation, rank: int) -> None:
 Adapters = Annotated[
     Annotated[ShowAdapter, tyro.conf.subcommand("show")]
     | Annotated[MergeAdapter, tyro.conf.subcommand("merge")]
+    | Annotated[JoinAdapter, tyro.conf.subcommand("join")]
     | Annotated[ExtractAdapter, tyro.conf.subcommand("extract")]
     | Annotated[ConvertAdapter, tyro.conf.subcommand("convert")]
     | Annotated[ResizeAdapter, tyro.conf.subcommand("resize")],
@@ -159,7 +201,7 @@ Adapters = Annotated[
 
 @dataclass(frozen=True)
 class AdapterVerb:
-    """Look at adapters, merge them, extract, convert and resize them."""
+    """Look at adapters, merge and join them, extract, convert and resize them."""
 
     verb: Adapters
 

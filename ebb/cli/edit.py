@@ -47,7 +47,7 @@ class Towards:
     text: str | None = None
     """prompt to edit towards, for a model of captions"""
     out: Path = Path("edited.png")
-    """a .png for a grid of pictures and their edits, a .gif or .webp for a film, a .npz for arrays, or a folder for
+    """a .png for a sheet of pictures and their edits, a .gif or .webp for a film, a .npz for arrays, or a folder for
     single .png files"""
     how: Annotated[How, tyro.conf.arg(name="")] = How()
 

@@ -123,7 +123,7 @@ class Sweep:
     references: bool = False
     """in place of those, measure 50 steps of DDIM and 1,000 of DDPM beside the run's own settings"""
     steps: tuple[int, ...] = (6, 8, 10, 12)
-    """numbers of steps to measure"""
+    """numbers of solver steps to measure"""
     guidance: tuple[float, ...] = ()
     """guidance scales to measure; without it 1 and the run's own"""
     precision: Literal["fp32", "bf16"] | None = None

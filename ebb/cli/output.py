@@ -144,7 +144,7 @@ class Reader:
         self.smooth = figures["loss"] if self.smooth is None else 0.9 * self.smooth + 0.1 * figures["loss"]
         text = (
             f"loss {self.smooth:.4f}  {figures['images_per_second']:,.0f} images/s  {figures['memory_mb']:,} MB"
-            f"  next grid at {event.preview:,}"
+            f"  next sheet at {event.preview:,}"
         )
         if not self.bar.tasks:
             self.bar.add_task(text, total=event.of, completed=event.step)

@@ -48,7 +48,7 @@ class Sample:
     seed: int = 0
     """image i is made from seed + i"""
     out: Path = Path("samples.png")
-    """a .png for one grid, a .gif or .webp for a film of the denoising, a .npz for arrays, a folder for single .png
+    """a .png for one sheet, a .gif or .webp for a film of the denoising, a .npz for arrays, a folder for single .png
     files, which goes on where it was stopped; of a table a .csv"""
     by: Literal["label"] | None = None
     """label: as many of each, at least --n in all, in a folder for each, which ebb train reads"""

@@ -1,4 +1,4 @@
-"""Between tensors and pictures: values in [−1, 1] to 8-bit pixels, grids, and PNG files that carry their settings."""
+"""Between tensors and pictures: values in [−1, 1] to 8-bit pixels, sheets, and PNG files that carry their settings."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ NUMBERED = re.compile(r"\d{6,}\.png")
 """The names of single pictures in a folder."""
 
 LINES = 8
-"""The most lines of a caption that a grid shows."""
+"""The most lines of a caption that a sheet shows."""
 
-FORMS = {".png": "grid", ".npz": "arrays", ".csv": "table", ".gif": "film", ".webp": "film"}
+FORMS = {".png": "sheet", ".npz": "arrays", ".csv": "table", ".gif": "film", ".webp": "film"}
 """What is written by the end of the name; any other name is a folder of single pictures, such as guidance_1.5."""
 
-SOME = {"grid": "a grid", "arrays": "arrays", "table": "a table", "film": "a film"}
+SOME = {"sheet": "a sheet", "arrays": "arrays", "table": "a table", "film": "a film"}
 """The same in words."""
 
 OTHER_FILES = {
@@ -61,7 +61,7 @@ def picture(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0))
 
 
-def grid(pixels: np.ndarray, columns: int | None = None, captions: Sequence[str] = ()) -> Image.Image:
+def sheet(pixels: np.ndarray, columns: int | None = None, captions: Sequence[str] = ()) -> Image.Image:
     """uint8 [n, c, h, w] side by side, small ones enlarged by a whole factor, with a caption under each if given."""
     count, channels, height, width = pixels.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -71,15 +71,15 @@ def grid(pixels: np.ndarray, columns: int | None = None, captions: Sequence[str]
     lines = [textwrap.wrap(caption, wide // 6)[:LINES] for caption in captions]
     below = 12 * max(map(len, lines), default=0)
     tall = height * zoom + gap + below
-    sheet = Image.new("L" if channels == 1 else "RGB", (columns * wide + gap, rows * tall + gap), "white")
-    pen = ImageDraw.Draw(sheet)
+    made = Image.new("L" if channels == 1 else "RGB", (columns * wide + gap, rows * tall + gap), "white")
+    pen = ImageDraw.Draw(made)
     for i in range(count):
         at = (gap + i % columns * wide, gap + i // columns * tall)
         one = picture(pixels[i]).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
-        sheet.paste(one, at)
+        made.paste(one, at)
         if lines:
             pen.text((at[0], at[1] + height * zoom), "\n".join(lines[i]), fill="black", spacing=1)
-    return sheet
+    return made
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Pixels:
 
     axes: ClassVar = ("channel", "height", "width")
     things: ClassVar = "images"
-    forms: ClassVar = ("grid", "arrays", "film", "folder")
+    forms: ClassVar = ("sheet", "arrays", "film", "folder")
 
     def unit(self, stored: Tensor) -> Float[Tensor, "n c h w"]:
         """0…255 as −1…1."""
@@ -103,8 +103,8 @@ class Pixels:
         return to_pixels(x)
 
     def sheet(self, stored: np.ndarray, columns: int | None = None, captions: Sequence[str] = ()) -> Image.Image:
-        """A grid."""
-        return grid(stored, columns, captions)
+        """Side by side."""
+        return sheet(stored, columns, captions)
 
     def arrays(self, stored: np.ndarray) -> dict[str, np.ndarray]:
         """Images."""
@@ -176,7 +176,7 @@ def placed(path: Path, made: BytesIO) -> None:
 
 
 def form(out: Path) -> str:
-    """What a name asks for: grid, film, arrays, table or folder."""
+    """What a name asks for: sheet, film, arrays, table or folder."""
     return FORMS.get(out.suffix.lower(), "folder")
 
 

@@ -45,7 +45,7 @@ class Modality(Protocol):
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """How some may be written (`ebb.data.images.form`): grid, arrays, table, folder."""
+        """How some may be written (`ebb.data.images.form`): sheet, arrays, table, folder."""
 
     def arrays(self, stored: NDArray[Any], /) -> dict[str, NDArray[Any]]:
         """Some examples as named arrays, of an .npz that can be read again as data."""

@@ -14,7 +14,7 @@ from ebb.data.series import Series, Vectors, agreed
 from ebb.data.sources import COME
 from ebb.errors import DataError, UsageError
 from ebb.recipe.document import from_yaml, validated
-from ebb.recipe.recipe import Recipe
+from ebb.recipe.recipe import AdapterRecipe, Recipe
 from ebb.store import checkpoint, shared
 from ebb.store.place import by_name, expanded
 
@@ -48,6 +48,8 @@ def reading(recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
     """What `trained_as` needs of a run to read its data again elsewhere: how it was read, and its fingerprint."""
     how: dict[str, Any] = {"data": recipe.data.model_dump(mode="json"), "beside": list(recipe.beside)}
     numbers = {"numbers": list(recipe.metadata())} if recipe.metadata() else {}
+    if isinstance(recipe, AdapterRecipe):  # what its pictures are called, and what is found in them
+        how |= recipe.model_dump(mode="json", include={"kind", "label", "addition"})
     return {"recipe": how | numbers, "fingerprint": about.get("fingerprint")}
 
 

@@ -135,7 +135,7 @@ class Vectors:
 
     axes: ClassVar = ("value",)
     things: ClassVar = "rows"
-    forms: ClassVar = ("grid", "arrays", "table")
+    forms: ClassVar = ("sheet", "arrays", "table")
 
     def unit(self, stored: Tensor) -> Float[Tensor, "n d"]:
         """Rows [n, k] as x."""
@@ -186,7 +186,7 @@ class Series:
 
     axes: ClassVar = ("channel", "time")
     things: ClassVar = "series"
-    forms: ClassVar = ("grid", "arrays", "table")
+    forms: ClassVar = ("sheet", "arrays", "table")
 
     def unit(self, stored: Tensor) -> Float[Tensor, "n c t"]:
         """Series [n, k, t] as x."""

@@ -10,6 +10,7 @@ from ebb.doctor.finding import Check, Finding, NothingToExamineError
 from ebb.doctor.remedies import longer
 from ebb.doctor.run_subject import RunSubject
 from ebb.errors import UsageError
+from ebb.recipe.recipe import AdapterRecipe
 from ebb.store import shared
 from ebb.system.put_on import base_run
 from ebb.terminal import command
@@ -120,7 +121,9 @@ def spread_of(x: Tensor) -> float:
 
 
 def check_taught_copied(run: RunSubject) -> Finding | None:
-    """How near samples lie to the pictures that were taught (COPIED)."""
+    """How near samples lie to the pictures that were taught (COPIED); not where they are asked for by these."""
+    if isinstance(run.recipe, AdapterRecipe) and (run.recipe.control() or run.recipe.reference):
+        raise NothingToExamineError("its samples are asked for by the pictures themselves")
     real = run.real
     if len(real) < 3 or not (apart := spread_of(real)):
         raise NothingToExamineError("too few pictures differ from each other")

@@ -186,7 +186,7 @@ def frame(job: Commission, sampler: Sampler, point: Point) -> Image.Image:
 
 
 def write(job: Commission, stored: np.ndarray, out: Path) -> None:
-    """Samples, the first of an job, with what they were asked for in a file: arrays, a table, or a grid."""
+    """Samples, the first of an job, with what they were asked for in a file: arrays, a table, or a sheet."""
     modality, names = job.system.modality, names_of(job, len(stored))
     if form(out) == "arrays":
         save_npz(out, modality.arrays(stored) | asked_of(job, len(stored)))

@@ -16,7 +16,7 @@ from torch import Tensor
 from ebb.data.archive import Notes, folder, shown
 from ebb.data.arriving import arriving
 from ebb.data.decode import SUFFIXES, Head, Shape, UnusableError, cut_off, fit, picture_of, refused
-from ebb.data.images import form, grid, picture, save_film, save_npz, save_png, to_pixels, writable
+from ebb.data.images import form, picture, save_film, save_npz, save_png, sheet, to_pixels, writable
 from ebb.data.listing import note_others, pictures_in, way_out
 from ebb.data.masks import HALF, read_mask
 from ebb.data.pictures import to_unit
@@ -197,7 +197,7 @@ class Job:
         seed: int | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        """`change(part, seed)` of what is given, a batch at a time, and written: a grid with a row for each of the m
+        """`change(part, seed)` of what is given, a batch at a time, and written: a sheet with a row for each of the m
         pictures before, itself first; or a folder; or arrays. Picture i is made from seed + i.
 
         Every picture carries its settings, what there is to say `about` the edit, and what made it (`Provenance`), as
@@ -235,7 +235,7 @@ class Job:
         return Provenance.of(f"edit {verb}", self.run, locate(self.run), [*pictures, *as_options(given)], files)
 
     def write(self, after: np.ndarray, before: np.ndarray | None, settings: dict[str, Any]) -> None:
-        """All pictures in one file: arrays, or a grid."""
+        """All pictures in one file: arrays, or a sheet."""
         if form(self.out) == "arrays":
             seed, first = settings["seed"], after[:0] if before is None else before
             seeds = np.array([] if seed is None else [seed + i for i in range(len(after))], np.int64)
@@ -243,7 +243,7 @@ class Job:
         elif form(self.out) == "film":
             save_film(film(after, before), self.out, settings | {"count": len(after)})
         else:
-            save_png(sheet(after, before), self.out, settings | {"count": len(after)})
+            save_png(in_rows(after, before), self.out, settings | {"count": len(after)})
 
 
 def paths_in(value: Any) -> list[Path]:
@@ -264,15 +264,15 @@ def film(after: np.ndarray, before: np.ndarray | None) -> list[Image.Image]:
     """The pictures side by side, as they were and then version by version; one after the other where there is nothing
     before."""
     if before is None:
-        return [grid(image[None]) for image in after]
+        return [sheet(image[None]) for image in after]
     count = len(after) // len(before)
-    return [grid(some) for some in (before, *(after[version::count] for version in range(count)))]
+    return [sheet(some) for some in (before, *(after[version::count] for version in range(count)))]
 
 
-def sheet(after: np.ndarray, before: np.ndarray | None) -> Image.Image:
+def in_rows(after: np.ndarray, before: np.ndarray | None) -> Image.Image:
     """A row for each picture, itself first and then what was made of it; one row where there is nothing before."""
     if before is None:
-        return grid(after, columns=len(after))
+        return sheet(after, columns=len(after))
     versions = len(after) // len(before)
     rows = [np.concatenate([before[i : i + 1], after[i * versions : (i + 1) * versions]]) for i in range(len(before))]
-    return grid(np.concatenate(rows), columns=versions + 1)
+    return sheet(np.concatenate(rows), columns=versions + 1)

@@ -79,7 +79,7 @@ def sample_to(
     only: int | None = None,
     **asked: Unpack[Settings],
 ) -> None:
-    """Sample from `run` into `out`: a .png grid, a .gif or .webp film of the denoising, a .npz, a .csv table, or a
+    """Sample from `run` into `out`: a .png sheet, a .gif or .webp film of the denoising, a .npz, a .csv table, or a
     folder of single .png files, as its modality is written; with `only` that one sample alone, into a folder.
 
     Every picture carries its settings (run, checkpoint, label, text, numbers, pictures beside, seed and sampling) and

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ebb.data.dataset import Dataset
-from ebb.data.images import grid, save_png, to_pixels
+from ebb.data.images import save_png, sheet, to_pixels
 from ebb.data.loader import Batch
 from ebb.data.modality import compared
 from ebb.data.pictures import batches
@@ -88,8 +88,7 @@ def copies(subject: Analysed) -> Result:
     if result.pairs:
         mine, theirs, _ = (list(column) for column in zip(*result.pairs, strict=True))
         shown = np.concatenate([subject.drawn.rows[mine], dataset.rows[theirs]])
-        sheet = modality.sheet(shown, len(mine))
-        save_png(sheet, subject.run / "evaluation" / "closest.png", {"pairs": result.pairs})
+        save_png(modality.sheet(shown, len(mine)), subject.run / "evaluation" / "closest.png", {"pairs": result.pairs})
     return Result({"memorisation": result}, warnings)
 
 
@@ -138,9 +137,9 @@ def reconstructed(subject: Analysed) -> Result:
         ways = [torch.lerp(z[i], z[i + 1], share) for i in (0, 2) for share in torch.linspace(0, 1, SHOWN).tolist()]
         between = system.decode(torch.stack(ways)) if len(z) > 3 else z[:0]
         after = system.decode(z)
-    save_png(grid(to_pixels(torch.cat([first, after])), len(first)), folder / "reconstructions.png", {})
+    save_png(sheet(to_pixels(torch.cat([first, after])), len(first)), folder / "reconstructions.png", {})
     if len(between):
-        save_png(grid(to_pixels(between), SHOWN), folder / "between.png", {})
+        save_png(sheet(to_pixels(between), SHOWN), folder / "between.png", {})
     seen = () if aside else ("reconstruction: no image was held out; these are training images",)
     return Result({"reconstruction": found}, (*found.warnings(), *seen))
 
@@ -187,8 +186,8 @@ def matched(subject: Analysed) -> Result:
         made, asked, real = of_new_captions(subject)
         found["matched_unseen"] = retrieval(judging, made, asked, real)
         shown = np.concatenate([real[:SHOWN], made[:SHOWN]])
-        sheet = grid(shown, min(SHOWN, len(real)), [*asked[:SHOWN], *["sample"] * SHOWN][: len(shown)])
-        save_png(sheet, subject.run / "evaluation" / "captions.png", {"captions": asked[:SHOWN]})
+        drawn = sheet(shown, min(SHOWN, len(real)), [*asked[:SHOWN], *["sample"] * SHOWN][: len(shown)])
+        save_png(drawn, subject.run / "evaluation" / "captions.png", {"captions": asked[:SHOWN]})
     return Result(found)
 
 

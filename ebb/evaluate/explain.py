@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from PIL import Image
 
-from ebb.data.images import PICTURES, grid, save_png, to_pixels
+from ebb.data.images import PICTURES, save_png, sheet, to_pixels
 from ebb.errors import UsageError
 from ebb.events import Done, Message, Overview, Progress, Work
 from ebb.recipe.limits import whole
@@ -48,7 +48,7 @@ def explained(
     yield Message(AXES)
     if system.modality == PICTURES:
         file = out.with_name(f"{out.stem}-words.png")
-        save_png(sheet(system, found), file, {"prompts": list(prompts), "entropies": entropies(found)})
+        save_png(with_maps(system, found), file, {"prompts": list(prompts), "entropies": entropies(found)})
         yield Message(f"where each word is looked at from: {file}")
     yield Done(str(run))
     return found
@@ -64,7 +64,7 @@ def entropies(explanations: Sequence[Explanation]) -> list[dict[str, float]]:
     return [{concept.words: round(concept.entropy, 4) for concept in one.concepts} for one in explanations]
 
 
-def sheet(system: System, explanations: Sequence[Explanation]) -> Image.Image:
+def with_maps(system: System, explanations: Sequence[Explanation]) -> Image.Image:
     """A row for each sample: the sample, then a map for each word, the brightest place of each white."""
     columns = 1 + max(len(one.concepts) for one in explanations)
     tiles, captions = list[NDArray[np.uint8]](), list[str]()
@@ -74,7 +74,7 @@ def sheet(system: System, explanations: Sequence[Explanation]) -> Image.Image:
             blank = [np.full_like(sample, 255)] * (columns - 1 - len(row))
             tiles += [sample, *row, *blank]
             captions += [one.prompt[:12], *(f"{c.words} {c.entropy:.2f}" for c in one.concepts), *[""] * len(blank)]
-    return grid(np.stack(tiles), columns, captions)
+    return sheet(np.stack(tiles), columns, captions)
 
 
 def heat(one: Explanation, shape: Sequence[int]) -> NDArray[np.uint8]:

@@ -229,7 +229,7 @@ def redrawn(seed: int, count: int) -> Callable[..., Tensor]:
     return noise
 
 
-HEADS = ("", "kind", "steps", "s for 1,000", "distance", "beside the run's own", "interpolates", "best for")
+HEADS = ("", "kind", "steps", "s for 1,000", "distance", "less the run's own", "interpolates", "best for")
 """Of the table."""
 
 

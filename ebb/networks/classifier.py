@@ -27,7 +27,7 @@ def several(classes: int) -> int:
 class Classifier(nn.Module):
     """x [b, channels, *size], time [b] → logits [b, classes], for any size: the way down of a U-Net, then the mean.
 
-    Level i works at 1/2^i of the resolution with width·multipliers[i] channels and `depth` residual blocks; the last
+    Resolution i is 1/2^i of that of x, with width·multipliers[i] channels and `depth` residual blocks; the last
     feature map is averaged over its places (Dhariwal & Nichol 2021, §4.3, with the mean in place of attention).
     Logits start at 0: every class alike.
     """

@@ -94,12 +94,12 @@ class Grow(nn.Module):
 
 @dataclass(frozen=True)
 class Pyramid:
-    """What an encoder and its decoder share: level i works at 1/(patch·2^i) of the resolution with width·multipliers[i]
+    """What an encoder and its decoder share: resolution i is 1/(patch·2^i) of that of x and has width·multipliers[i]
     channels and `depth` residual blocks.
 
     `patch` > 1 moves patch² blocks into the channels first, which trades detail for speed at high resolution;
-    `residual` puts shortcuts around the changes of resolution, for high compression. Raises UsageError without a level
-    and for a patch below 1.
+    `residual` puts shortcuts around the changes of resolution, for high compression. Raises UsageError for none
+    at all, and for a patch below 1.
     """
 
     width: int = 64
@@ -111,22 +111,22 @@ class Pyramid:
     def __post_init__(self) -> None:
         if not self.multipliers or self.patch < 1:
             raise UsageError(
-                f"expected one or more levels and a patch of 1 or more, got {self.multipliers} and {self.patch}"
+                f"expected one or more resolutions and a patch of 1 or more, got {self.multipliers} and {self.patch}"
             )
 
     @property
     def factor(self) -> int:
-        """By how much a side shrinks, patch·2^(levels − 1)."""
+        """By how much a side shrinks, patch·2^(resolutions − 1)."""
         factor: int = self.patch * 2 ** (len(self.multipliers) - 1)
         return factor
 
     @property
     def widths(self) -> list[int]:
-        """The channels of each level, from the highest resolution."""
+        """The channels of each resolution, from the highest."""
         return [self.width * m for m in self.multipliers]
 
     def blocks(self, widths: Sequence[int]) -> nn.ModuleList:
-        """The residual blocks of levels of these widths."""
+        """The residual blocks of each of these widths."""
         return nn.ModuleList(nn.Sequential(*(ResidualBlock(w) for _ in range(self.depth))) for w in widths)
 
 
@@ -152,7 +152,7 @@ class Encoder(nn.Module):
         if any(side % self.factor for side in x.shape[2:]):
             raise UsageError(
                 f"this encoder shrinks sides by {self.factor}, and {sides(x.shape[2:])} is no multiple",
-                "resize or pad the images, or build it with fewer levels",
+                "resize or pad the images, or build it with fewer resolutions",
             )
         h = self.stem(channels_last(patches(x, self.patch)))
         for i, blocks in enumerate(self.levels):
@@ -164,7 +164,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """z [b, inside, h, w] → [b, channels, h·factor, w·factor]: the levels of `Encoder` in reverse."""
+    """z [b, inside, h, w] → [b, channels, h·factor, w·factor]: the resolutions of `Encoder` in reverse."""
 
     def __init__(self, inside: int, channels: int, size: Pyramid = Pyramid()) -> None:
         super().__init__()

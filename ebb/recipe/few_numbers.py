@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ebb.errors import UsageError
-from ebb.recipe.groups import OptimiserRecipe
+from ebb.recipe.groups import LowRankRecipe, OptimiserRecipe
 from ebb.recipe.recipe import AdapterRecipe, flat
 from ebb.recipe.starting import Facts, complete
 
@@ -34,15 +34,17 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
     optimiser: dict[str, Any] = {name: getattr(usual, name) for name in ("kind", "lr") if getattr(how, name) is None}
     if asked.batch is None and how.accumulate == 1:
         optimiser["accumulate"] = PIECES
-    chosen = {
-        "prior": learnt_besides(asked),
+    chosen: dict[str, Any] = {
+        "prior": learnt_besides(asked, facts.only_new),
         "drift": asked.drift if asked.drift or not asked.concept else DRIFTS,
         "batch": asked.batch or PIECE,
         "optimiser": how.model_copy(update=optimiser),
     }
+    if facts.only_new:
+        chosen["addition"] = asked.addition.model_copy(update={"reach": "new"})
     recipe, reasons = complete(asked.model_copy(update=chosen), facts)
     before, after = flat(asked.model_dump()), flat(recipe.model_dump())
-    return recipe, reasons | {name: why for name, why in ADAPTING.items() if before[name] != after[name]}
+    return recipe, reasons | {name: why for name, why in ADAPTING.items() if before.get(name) != after.get(name)}
 
 
 def controlling(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
@@ -55,19 +57,39 @@ def controlling(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict
 ADAPTING = {
     "drift": "what the model knew is then still what it answers",
     "prior": "so that what the model knows stays as it is",
-    "batch": "half of it what is taught, half the model's own samples",
+    "addition.reach": "all that is taught has new labels: the rest stays to the bit, and nothing is learnt besides",
+    "batch": "few numbers are learnt of few examples",
     "optimiser.accumulate": "in pieces, for what is kept for the gradient of one takes a quarter of the memory",
     "optimiser.kind": "few numbers, as adapters are trained",
     "optimiser.lr": "few numbers, which move farther than all of them would",
 }
 
 
-def learnt_besides(recipe: AdapterRecipe) -> int:
+def only_new(asked: AdapterRecipe, new: bool) -> bool:
+    """Whether changes are for what is new alone: asked for so, or where all that is taught is `new` and nothing was
+    said of what is learnt besides. UsageError where nothing is new, or the model's own samples are asked for too."""
+    if not isinstance(asked.addition, LowRankRecipe):
+        return False
+    chosen = asked.addition.reach or ("new" if new and asked.prior is None else "all")
+    if chosen == "all":
+        return False
+    if asked.prior:
+        raise UsageError(
+            "changes for what is new alone leave the rest as it is, so nothing is learnt besides",
+            "leave --prior out, or take --reach all",
+        )
+    if not new and asked.concept is None:
+        raise UsageError("some of these pictures have labels that the run knows already", "--reach all")
+    return True
+
+
+def learnt_besides(recipe: AdapterRecipe, only_new: bool = False) -> int:
     """Samples of the model that are learnt besides, asked for or not: none where nothing but a new word is learnt, by
-    which no other text is drawn, or a control; with a reference they are references of themselves."""
+    which no other text is drawn, what changes is for what is new alone, or a control; with a reference they are
+    references of themselves."""
     if recipe.prior is not None:
         return recipe.prior
-    return 0 if lone(recipe) or recipe.control() is not None else LEARNT_BESIDES
+    return 0 if lone(recipe) or only_new or recipe.control() is not None else LEARNT_BESIDES
 
 
 def lone(asked: AdapterRecipe) -> bool:

@@ -229,6 +229,9 @@ class LowRankRecipe(Group):
     """rank of the change of each layer; None: chosen by the gradient of a first batch"""
     layers: tuple[str, ...] = ()
     """names of the layers that are changed, * as in file names; none: all, or, with the rank, chosen"""
+    reach: Literal["new", "all"] | None = None
+    """what changes: new, samples asked for by a new label or word alone, so that all others stay to the bit; all, every
+    sample; None: new where all that is taught has new labels, and no prior is asked for"""
 
 
 class BareRecipe(Group):

@@ -38,6 +38,10 @@ class Facts:
     """the shapes of what is denoised in other buckets than that of most"""
     square: int | None = None
     """the side of the square about which buckets lie; None without"""
+    guided: float = 1.0
+    """the scale of guidance by which a teacher samples"""
+    only_new: bool = False
+    """whether a finished model is changed for what is new alone"""
 
     @property
     def lengths(self) -> set[int]:
@@ -272,9 +276,13 @@ def few_steps(asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[s
     chosen: dict[str, Any] = {"method": asked.method or ("trajectories" if asked.teacher else "consistency")}
     if asked.guidances is None and asked.teacher is not None and facts.conditioned:
         chosen["guidances"] = SCALES
+        if asked.sample.guidance == 1 < facts.guided:
+            chosen["sample"] = asked.sample.model_copy(update={"guidance": min(facts.guided, SCALES[1])})
     recipe, reasons = complete(asked.model_copy(update=chosen), facts)
     if asked.method is None:
         reasons["method"] = METHOD_BECAUSE[chosen["method"]]
+    if "sample" in chosen:
+        reasons["sample.guidance"] = "as its teacher samples"
     if "guidances" in chosen:
         reasons["guidances"] = "the scale is told, so that guidance costs no second evaluation"
     if asked.teacher is not None and asked.optimiser.lr is None:

@@ -50,13 +50,14 @@ class Album:
 
 
 def samples(folder: Path, album: Album) -> str:
-    """The last grid large with the real images beside it, and evenly spaced earlier ones, as far as the size allows."""
-    grids = {int(m[1]): path for path in folder.glob("step-*.png") if (m := re.fullmatch(r"step-(\d+)", path.stem))}
-    steps = sorted(grids)
+    """The last sheet large with the real images beside it, and evenly spaced earlier ones, as far as size allows."""
+    sheets = {int(m[1]): path for path in folder.glob("step-*.png") if (m := re.fullmatch(r"step-(\d+)", path.stem))}
+    steps = sorted(sheets)
     earlier = [steps[round(i * (len(steps) - 1) / STRIP)] for i in range(STRIP)] if len(steps) > STRIP else steps[:-1]
-    large = [album.picture(grids[s], f"samples at step {s:,}") for s in steps[-1:]]
-    large.append(album.picture(folder / "data-grid.png", "real images"))
-    small = [album.picture(grids[s], f"step {s:,}") for s in earlier]
+    large = [album.picture(sheets[s], f"samples at step {s:,}") for s in steps[-1:]]
+    real = next((folder / name for name in ("data-sheet.png", "data-grid.png") if (folder / name).is_file()), None)
+    large += [] if real is None else [album.picture(real, "real images")]
+    small = [album.picture(sheets[s], f"step {s:,}") for s in earlier]
     return (
         (f'<div class="pair">{"".join(large)}</div>\n' if any(large) else "")
         + (f'<div class="strip">{"".join(small)}</div>\n' if any(small) else "")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ebb.adapt.adapter import Adapter, fingerprint, positive, retyped, survives
-from ebb.adapt.adapter_files import OWN, WRITERS, Account, Spelling, Write, parsed, read_adapter
+from ebb.adapt.adapter import Adapter, component_of, fingerprint, positive, retyped, survives
+from ebb.adapt.adapter_files import OWN, WRITERS, Account, Spelling, Write, checked, parsed, read_adapter
 from ebb.adapt.addition import Together, innermost
-from ebb.adapt.approximate import Approximation, extracted, resized
+from ebb.adapt.approximate import Approximation, extracted
 from ebb.adapt.lora import LoRA
 from ebb.adapt.low_rank import LowRankDirection
+from ebb.adapt.stacked import Summand, overlaps, stacked
 from ebb.errors import UsageError, nearest
 from ebb.run.export import Exported, Sharing, written
 from ebb.store import shared
@@ -69,7 +70,8 @@ class AdapterFile:
         lora = next((part for part in parts.values() if isinstance(part, LoRA)), None)
         if lora is None:
             raise UsageError(f"{place} changes no weights: it is {', '.join(others)}", "keep it as the run that it is")
-        adapter = lora.adapter(Put(place).name, fingerprint(innermost(network_of(system, place))))
+        own = innermost(network_of(system, place))
+        adapter = replace(lora.adapter(Put(place).name), base=fingerprint(own), component=component_of(own))
         keys = {f"{layer}.{part}": (layer, part) for layer in adapter.changes for part in ("down", "up")}
         return cls(place, adapter, Account(keys), OWN, network, others)  # type: ignore[arg-type]
 
@@ -167,6 +169,55 @@ def merged(run: Path, adapters: Sequence[str], out: Path, precision: str = "fp32
     return MergedRun(made, share, {put.name: put.amount for put in amounts})
 
 
+@dataclass(frozen=True, eq=False)
+class JoinedAdapters:
+    """Adapters with how much of each, and the one that is their sum."""
+
+    parts: tuple[Summand, ...]
+    adapter: Adapter
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Of each how much of it and the norm of its change, of the sum its rank and norm, and how alike they are."""
+        names = [f"{part.adapter.name} × {part.amount:g}" for part in self.parts]
+        rows = [(name, f"‖w·ΔW‖ {size(part):.4g}") for name, part in zip(names, self.parts, strict=True)]
+        rank = max(change.rank for change in self.adapter.changes.values())
+        rows.append(("their sum", f"‖ΔW‖ {size(Summand(self.adapter)):.4g}, rank up to {rank}"))
+        alike = [(f"{one} and {other}", f"cosine {cosine:+.2f}") for one, other, cosine in overlaps(self.parts)]
+        return rows + alike
+
+
+def size(part: Summand) -> float:
+    """The norm of a change of all layers."""
+    every = [change for layer in part.adapter.changes if (change := part.change(layer)) is not None]
+    return math.hypot(*(float(change.norm()) for change in every))
+
+
+def joined_files(adapters: Sequence[str], out: Path, run: Path | None = None) -> JoinedAdapters:
+    """Adapters by their places and amounts (`ebb.system.put_on.Put`) as one, of the name of `out`.
+
+    Raises UsageError for none, one that is named twice, a run that teaches more than changes of weights, and as
+    `respelt` and `stacked` do.
+    """
+    puts = [Put.read(each) for each in adapters]
+    places = [put.place.resolve() for put in puts]
+    if not puts:
+        raise UsageError("there is no adapter to join", "ebb adapter join ADAPTER:0.7 ADAPTER:0.5 --out OUT")
+    for put, place in zip(puts, places, strict=True):
+        if places.count(place) > 1:
+            raise UsageError(f"{put.place} is named twice", f"give it one amount: {put.place}:1.5")
+    files = [respelt(put.place, "ebb", run) for put in puts]
+    for file in files:
+        if file.besides:
+            raise UsageError(
+                f"{file.place} is more than changes of weights: {', '.join(file.besides)}",
+                "an adapter's file has no place for that: ebb adapter merge RUN ADAPTER ADAPTER --out OUT writes a run",
+            )
+    parts = tuple(Summand(file.adapter, put.amount) for file, put in zip(files, puts, strict=True))
+    made = stacked(parts, name_of(out))
+    checked(made.changes, "their sum")
+    return JoinedAdapters(parts, made)
+
+
 def taken(first: Path, second: Path, rank: int) -> Approximation:
     """The adapter of a rank that leads from one run's network to another's, of the name of the second."""
     positive(rank)
@@ -177,12 +228,6 @@ def taken(first: Path, second: Path, rank: int) -> Approximation:
 def name_of(run: Path) -> str:
     """The name of an adapter that is made of a run."""
     return re.sub(r"\W+", "-", run.resolve().stem)
-
-
-def resized_file(place: Path, rank: int) -> Approximation:
-    """The adapter of a rank that comes nearest to that of a file; UsageError for kohya's, as `respelt`."""
-    positive(rank)
-    return resized(respelt(place, "ebb").adapter, rank)
 
 
 def respelt(place: Path, form: str, run: Path | None = None, scale: float | None = None) -> AdapterFile:

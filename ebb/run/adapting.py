@@ -23,7 +23,7 @@ from ebb.encode.reference_picture import ReferencePicture
 from ebb.encode.text import Text
 from ebb.errors import UsageError
 from ebb.events import Work
-from ebb.recipe.few_numbers import learnt_besides
+from ebb.recipe.few_numbers import learnt_besides, only_new
 from ebb.recipe.recipe import AdapterRecipe, resolved
 from ebb.run.caches import prior_in
 from ebb.shapes import sides
@@ -91,18 +91,15 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     if recipe.reference:
         conditioner = with_reference(conditioner, system)
         besides["reference"] = {"channels": system.shape[0]}
+    alone = only_new(recipe, bool(new) and set(given["label"]) <= set(new))
+    if alone:
+        besides["only_new"] = {}
     base = Base(system.model, Origin.of(str(run), "base", locate(run)), besides)
     x0 = seen_by(system, dataset)
     examples = Examples(x0, unit=unit_of(system), **conditions_of(conditioner, given, len(dataset.rows)))
-    unseen = None
-    if dataset.held_out is not None:
-        its = given_of(recipe, dataset.held_out, hears)
-        unseen = replace(
-            Examples(dataset.held_out.rows, unit=system.modality.unit),
-            **conditions_of(conditioner, its, len(dataset.held_out.rows)),
-        )
-    if learnt_besides(recipe):
-        drawn, asked = yield from prior_of(recipe, system, cache)
+    unseen = unseen_of(recipe, system, dataset, hears, conditioner)
+    if count := learnt_besides(recipe, alone):
+        drawn, asked = yield from prior_of(recipe, count, system, cache)
         if recipe.reference and isinstance(drawn, np.ndarray):
             asked = referring(asked, list(system.modality.unit(torch.from_numpy(drawn))))
         plain, own = (
@@ -112,6 +109,16 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
         base = replace(base, rest=rest_of(plain, own, device))
         examples = half_and_half(examples, own)
     return Prepared(dataset, conditioner, examples, unseen, system.space, base=base)
+
+
+def unseen_of(
+    recipe: AdapterRecipe, system: System, dataset: Dataset, hears: Conditioner, conditioner: Conditioner
+) -> Examples | None:
+    """The examples that are held back, by what the conditioner of what is put on makes of what is said of them."""
+    if dataset.held_out is None:
+        return None
+    rows, given = dataset.held_out.rows, given_of(recipe, dataset.held_out, hears)
+    return replace(Examples(rows, unit=system.modality.unit), **conditions_of(conditioner, given, len(rows)))
 
 
 def rest_of(plain: Examples, own: Examples, device: torch.device) -> Probe:
@@ -186,9 +193,8 @@ def seen_by(system: System, dataset: Dataset) -> np.ndarray | Rows:
     return Rows((made,), len(made))
 
 
-def prior_of(recipe: AdapterRecipe, system: System, cache: Path) -> Work[tuple[np.ndarray | Rows, Values]]:
+def prior_of(recipe: AdapterRecipe, count: int, system: System, cache: Path) -> Work[tuple[np.ndarray | Rows, Values]]:
     """Samples of the base, without guidance, and what each was asked for; made once and kept under `cache`."""
-    count = learnt_besides(recipe)
     given = {name: list(values) for name, values in system.given(count, {}, recipe.seed).items()}
     for values in given.values():
         values[::UNASKED] = [None] * len(values[::UNASKED])

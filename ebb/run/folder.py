@@ -91,7 +91,7 @@ def origins_of(recipe: Recipe) -> list[Origin]:
 def write_documents(
     folder: Path, recipe: Recipe, asked: Recipe, reasons: dict[str, str], dataset: Dataset, data: str
 ) -> None:
-    """run.yaml, env.json, data.json, choices.json and a labelled grid of the data."""
+    """run.yaml, env.json, data.json, choices.json and a labelled sheet of the data."""
     (folder / "samples").mkdir(parents=True)
     values = flat(recipe.model_dump(mode="json"))
     choices = {name: {"value": values[name], "reason": reason} for name, reason in reasons.items()}
@@ -104,7 +104,7 @@ def write_documents(
     some = np.random.default_rng(0).permutation(len(dataset.rows))[:25]
     captions = [dataset.names[i] for i in dataset.labels[some]] if dataset.labels is not None else []
     sheet = dataset.modality.sheet(dataset.rows[some], 5, captions)
-    save_png(sheet, folder / "samples" / "data-grid.png", {"data": dataset.summary.name})
+    save_png(sheet, folder / "samples" / "data-sheet.png", {"data": dataset.summary.name})
     rest = {
         "command": command("train", data, *as_options(asked.asked())),
         "data": str(Path(data).resolve()) if Path(data).exists() else data,

@@ -21,7 +21,7 @@ DEARER = 2.0
 
 
 def sheet_steps(count: int, steps: int) -> list[int]:
-    """The steps after which a grid is drawn: `count` of them, denser at first, where most changes; one at the end."""
+    """The steps after which a sheet is drawn: `count` of them, denser at first, where most changes; one at the end."""
     return sorted({max(1, round(steps * (i / count) ** 1.5)) for i in range(1, count + 1)})
 
 

@@ -61,7 +61,7 @@ DISTURBED = 2.0
 """How many times as fast as by the first reading updates must be for the width to be chosen anew by the second."""
 
 GRID_SAMPLES = 40
-"""About how many samples a grid shows."""
+"""About how many samples a sheet shows."""
 
 MOST_SHEETS = 10
 

@@ -110,7 +110,9 @@ def teacher_of(recipe: FewStepRecipe, dataset: Dataset, device: torch.device) ->
     run = Path(str(recipe.teacher))
     if from_yaml(run / "run.yaml")[1].get("fingerprint") != dataset.summary.fingerprint:
         raise UsageError(f"{run} was trained on other data", "a few-step model learns from the data of its teacher")
-    return Base(load(run, device=device).model, Origin.of(str(run), "base", locate(run)))
+    system = load(run, device=device)
+    scale = 1.0 if system.sampling.guides else system.sampling.guidance  # what is told is a scale alone
+    return Base(system.model, Origin.of(str(run), "base", locate(run)), guidance=scale)
 
 
 def states_of(text: FrozenText, dataset: Dataset, folder: Path) -> Work[Rows]:

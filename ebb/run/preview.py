@@ -15,7 +15,7 @@ from ebb.system.sampler import Sampler
 
 
 def draw(folder: Path, parts: Built, step: int) -> Path:
-    """The file of a grid to look at, from the averaged weights, with the same seeds at every step."""
+    """The file of a sheet to look at, from the averaged weights, with the same seeds at every step."""
     made, columns = shown(parts)
     modality, file = parts.averaged().modality, folder / "samples" / f"step-{step:06d}.png"
     save_png(modality.sheet(modality.stored(made), columns), file, {"step": step, "seed": 0})

@@ -85,7 +85,7 @@ def supervised(folder: Path, recipe: Recipe, parts: Built, log: Log, began: floa
 class Due:
     """What is to be done after an update, besides what every reported update has."""
 
-    grid: bool
+    sheet: bool
     validation: bool
     gradients: bool
     drift: bool
@@ -95,12 +95,12 @@ class Due:
     surely: bool
     """the checkpoint also after an update that was not made: it is the last"""
     preview: int
-    """the step of the next grid"""
+    """the step of the next sheet"""
 
     @property
     def whole(self) -> bool:
         """Whether every weight and moment is looked at first."""
-        return self.grid or self.validation or self.gradients or self.drift or self.checkpoint
+        return self.sheet or self.validation or self.gradients or self.drift or self.checkpoint
 
 
 @dataclass
@@ -175,7 +175,7 @@ class Supervisor:
     def attempt(self, stopped: Callable[[], int], until: int) -> Work[Trouble | None]:
         """Train to step `until` (None) or to where it cannot go on; KeyboardInterrupt, with all saved, once `stopped`.
 
-        Most steps pass unseen. Those with a line of the log, a grid, a validation or a checkpoint are looked at first.
+        Most steps pass unseen. Those with a line of the log, a sheet, a validation or a checkpoint are looked at first.
         """
         sheets, ahead = self.sheets, self.steps - self.start
         new = self.recipe.model_copy(update={"steps": ahead})
@@ -193,8 +193,8 @@ class Supervisor:
             save = bool(signalled) or last or time.monotonic() - self.saved > CHECKPOINT_EVERY
             regular, surely = number % every == 0, last or bool(signalled)
             earlier = regular and number in early
-            grid, drift = number in sheets, number in drifts
-            due = Due(grid, number in measured, number in probed, drift, save, earlier, surely, preview)
+            sheet, drift = number in sheets, number in drifts
+            due = Due(sheet, number in measured, number in probed, drift, save, earlier, surely, preview)
             if not (due.whole or regular):
                 continue
             try:
@@ -225,7 +225,7 @@ class Supervisor:
             yield from self.within(step.number, reading.entry["drift"], self.parts.drift.bound)
         if step.number == self.steps and (why := self.parts.settle(reading.entry or {})):
             yield Message(why)
-        if due.grid:
+        if due.sheet:
             yield Preview(step.number, str(draw(self.folder, self.parts, step.number)))
         if due.earlier and not (self.folder / EARLIER).is_file():
             yield self.save_earlier(step.number)

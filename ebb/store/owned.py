@@ -37,7 +37,7 @@ OWN = re.compile(
     rf"({EXTENSION}/)?"
     r"(run\.yaml|(env|data|choices|guard|evaluation|effect|doctor|sweep|references|sampling|guidance|against-.+)\.json|log\.jsonl|latest|card\.md"
     r"|(report|sweep)\.html|(sweep|with-and-without)\.png|(classifier|earlier)\.safetensors"
-    r"|samples/(data-grid|step-\d+)\.png|evaluation/(closest|reconstructions|between|captions|temperatures)\.png"
+    r"|samples/(data-(sheet|grid)|step-\d+)\.png|evaluation/(closest|reconstructions|between|captions|temperatures)\.png"
     rf"|evaluation/{SAMPLES.pattern}/({SHARDS.pattern})"
     rf"|checkpoints/{CHECKPOINT.pattern}(\.tmp)?/({STATE.pattern}))(\.tmp)?|(.*/)?{PARTIAL.pattern}"
 )

@@ -52,7 +52,7 @@ class Provenance:
     @classmethod
     def of(cls, verb: str, run: Path, checkpoint: Path, options: Sequence[str], files: Iterable[Path]) -> Provenance:
         """That of a command which is about to make something here, with a checkpoint of a run; of how many is open."""
-        weights, read = weights_of(checkpoint), {public(file): digest(file) for file in files}
+        weights, read = weights_of(checkpoint), {name: digest(file) for name, file in named_apart(files).items()}
         return cls(verb, public(run), tuple(options), weights, 0, files=read, maker=here())
 
     @classmethod
@@ -137,6 +137,18 @@ def digest(place: Path) -> str:
         listed = json.dumps([[file.relative_to(place).as_posix(), sha256(file)] for file in inside])
         return hashlib.sha256(listed.encode()).hexdigest()
     return sha256(place) if place.is_file() else ""
+
+
+def named_apart(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by names that may be given away, the second of one name as "NAME (2)": those of adapters' runs elsewhere
+    are all called alike."""
+    found = dict[str, Path]()
+    for file in dict.fromkeys(Path(os.path.abspath(file)) for file in files):
+        name, count = public(file), 1
+        while (apart := name if count == 1 else f"{name} ({count})") in found:
+            count += 1
+        found[apart] = file
+    return found
 
 
 def public(place: str | Path) -> str:

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ebb.adapt.reference import REFERENCE
 from ebb.data.dataset import Dataset
+from ebb.data.pictures import Pictures
 from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.text import normal
 from ebb.errors import UsageError
@@ -25,6 +29,14 @@ def given_of(recipe: AdapterRecipe, dataset: Dataset, hears: Conditioner) -> Val
         given["text"] = naming(given.get("text"), word_of(recipe.concept), len(dataset.rows))
     heard = {name: values for name, values in given.items() if name in hears.conditions}
     return referring(heard, list(dataset.x(slice(None)))) if recipe.reference else heard
+
+
+def some_of(given: Values, rows: NDArray[np.int64]) -> Values:
+    """What is said of some of the examples."""
+    return {
+        name: values[rows] if isinstance(values, Pictures) else [values[row] for row in rows.tolist()]
+        for name, values in given.items()
+    }
 
 
 def referring(given: Values, pictures: Sequence[Any]) -> Values:

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from ebb.data.dataset import Dataset
 from ebb.data.loader import keyed
-from ebb.data.pictures import Pictures
 from ebb.encode.conditioner import Values
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.system.sampler import Sampler
 from ebb.system.system import System
-from ebb.system.taught import given_of
+from ebb.system.taught import given_of, some_of
 from ebb.train.from_base import Probe
 from ebb.understand.effect import Change, Estimate, changes
 
@@ -72,10 +71,7 @@ class Taught:
         """At most `count` examples as they are denoised, drawn by the seed, and what is said of them."""
         rows = np.sort(keyed(seed, 0).permutation(len(self.dataset.rows))[:count])
         x0 = self.system.encode(self.dataset.x(rows).to(self.system.device))
-        return x0, {
-            name: values[rows] if isinstance(values, Pictures) else [values[row] for row in rows.tolist()]
-            for name, values in self.values.items()
-        }
+        return x0, some_of(self.values, rows)
 
     def probes(self, seed: int = 0) -> list[Probe]:
         """TAUGHT, SHUFFLED where there is anything else to ask for, and REST."""

@@ -1,15 +1,17 @@
 """Adapters as files: round trips that keep every change, and forty broken files of which none is silently nothing."""
 
 import json
+import re
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ebb.adapt.adapter import Adapter, fresh
+from ebb.adapt.adapter import Adapter, fresh, layers
 from ebb.adapt.adapter_files import WRITERS, read_adapter
 from ebb.adapt.low_rank import LowRankDirection
 from ebb.errors import EbbError
+from ebb.networks.dit import DiT
 from ebb.networks.unet import UNet
 
 SUFFIX = {"peft": "", "ebb": ".safetensors", "diffusers": ".safetensors", "kohya": ".safetensors"}
@@ -201,6 +203,32 @@ def test_stabilised_scale_and_patterns_are_pefts(net, tmp_path):
     (place / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True, "lora_alpha": 3.0}))
     found, _ = read_adapter(place, net)
     assert {round(change.scale, 6) for change in found.changes.values() if change.rank == 2} == {round(3 / 2**0.5, 6)}
+
+
+def test_the_layers_are_named_whole_and_none_that_ends_so(net, tmp_path):
+    """By PEFT's own rule: an expression has to match all of a name; a list takes every end."""
+    WRITERS["peft"](Adapter("a", {"out": trained(net).changes["out"]}), tmp_path / "a")
+    targets = json.loads((tmp_path / "a" / "adapter_config.json").read_text())["target_modules"]
+    found = [name for name in ("out", "down.0.attention.out", "outer", "out.x") if re.fullmatch(targets, name)]
+    assert found == ["out"]
+    WRITERS["peft"](trained(net), tmp_path / "all")
+    targets = json.loads((tmp_path / "all" / "adapter_config.json").read_text())["target_modules"]
+    assert [name for name in layers(net) if re.fullmatch(targets, name)] == [*layers(net)]
+
+
+def test_a_pipeline_is_told_what_is_no_unet(net, tmp_path):
+    """diffusers looks for `transformer.` where a pipeline has one; a file that said so says it again."""
+    dit = DiT(1, width=32, depth=1, patch=2, head=16)
+    for network, component in ((net, "unet"), (dit, "transformer")):
+        place = tmp_path / f"{component}.safetensors"
+        WRITERS["diffusers"](trained(network), place)
+        assert {key.partition(".")[0] for key in load_file(place)} == {component}
+        WRITERS["ebb"](read_adapter(place, None)[0], tmp_path / "own.safetensors")
+        again, _ = read_adapter(tmp_path / "own.safetensors", None)
+        assert again.component == component
+    edited(tmp_path / "own.safetensors", lambda t, f: (t, f | {"component": "vae"}))
+    with pytest.raises(EbbError, match="of a component 'vae'"):
+        read_adapter(tmp_path / "own.safetensors", None)
 
 
 def test_peft_itself_agrees(net, tmp_path):

@@ -44,7 +44,7 @@ def here(runs, tmp_path, monkeypatch):
 
 
 ASKED = {
-    "a grid": (("sample", "runs/one", "--n", 5, "--seed", 3, "--label", "below", "--steps", 3), "x.png"),
+    "a sheet": (("sample", "runs/one", "--n", 5, "--seed", 3, "--label", "below", "--steps", 3), "x.png"),
     "a film": (("sample", "runs/one", "--n", 2, "--solver", "ddpm", "--noise-scale", 0.9), "x.gif"),
     "a film without loss": (("edit", "interpolate", "runs/one", "--labels", "above", "below", "--n", 3), "x.webp"),
     "guided": (("sample", "runs/one", "--n", 2, "--guidance", 2, "--guide", "rescaled(0.7)", "threshold"), "x.png"),
@@ -151,7 +151,7 @@ def test_it_is_shown(here, capsys):
     said = capsys.readouterr().out
     for words in ("below", "number 1 of 2", "command  ebb sample runs/one --seed 7 --label below", "--solver dpmpp_2m"):
         assert words in said
-    assert ebb("show", "runs/one/samples/data-grid.png") == 0, "a sheet of training says what it can"
+    assert ebb("show", "runs/one/samples/data-sheet.png") == 0, "a sheet of training says what it can"
 
 
 @pytest.mark.parametrize(

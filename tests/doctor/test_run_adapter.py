@@ -99,6 +99,11 @@ def test_another_base_is_an_error(monkeypatch):
 def test_what_cannot_be_asked_is_said():
     with pytest.raises(NothingToExamineError):
         BY_NAME["label unheeded"](run_of(control=None))
+    for asked in ({"reference": True}, {"addition": {"kind": "control", "extractor": "edges"}}):
+        shown = run_of(made=pictures(0)[:20] + 0.01)
+        vars(shown).update(document=(AdapterRecipe(adapts="runs/base", **asked), {}))
+        with pytest.raises(NothingToExamineError, match="by the pictures themselves"):
+            BY_NAME["taught copied"](shown)
 
 
 def test_these_are_asked_of_adapters():

@@ -138,7 +138,7 @@ def test_a_mask_that_keeps_nothing_is_said_and_one_that_makes_nothing_refused(jo
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("a.png", "grid"), ("A.PNG", "grid"), ("a.npz", "arrays"), ("a.gif", "film"), ("a.WebP", "film"), ("frames", "folder"), ("guidance_1.5", "folder"),
+        ("a.png", "sheet"), ("A.PNG", "sheet"), ("a.npz", "arrays"), ("a.gif", "film"), ("a.WebP", "film"), ("frames", "folder"), ("guidance_1.5", "folder"),
         ("run.v2", "folder"), ("2026-11-30", "folder"),
     ],
 )  # fmt: skip

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebb.data.images import grid, save_png, settings_of, to_pixels
+from ebb.data.images import save_png, settings_of, sheet, to_pixels
 from ebb.encode.labels import Labels
 from ebb.errors import UsageError
 
@@ -27,11 +27,11 @@ def test_values_become_pixels():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_grid_shows_every_picture_once(channels):
+def test_a_sheet_shows_every_picture_once(channels):
     pixels = np.stack([np.full((channels, 8, 8), 20 * i, dtype=np.uint8) for i in range(6)])
-    sheet = np.asarray(grid(pixels, columns=3))
-    assert {20 * i for i in range(6)} <= set(np.unique(sheet).tolist())
-    assert sheet.shape[1] > sheet.shape[0]
+    drawn = np.asarray(sheet(pixels, columns=3))
+    assert {20 * i for i in range(6)} <= set(np.unique(drawn).tolist())
+    assert drawn.shape[1] > drawn.shape[0]
 
 
 def test_settings_travel_in_the_png(tmp_path):

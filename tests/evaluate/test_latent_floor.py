@@ -55,6 +55,13 @@ def test_the_more_is_lost_the_higher_the_floor():
     assert little.real == much.real == through(0.0).real
 
 
+def test_a_floor_of_the_pictures_themselves_is_caught(monkeypatch):
+    """A mutant that never goes through the latents."""
+    monkeypatch.setattr("ebb.evaluate.latent_floor.there_and_back", lambda _, images: images)
+    with pytest.raises(AssertionError):
+        test_the_more_is_lost_the_higher_the_floor()
+
+
 def test_too_few_images_have_no_floor():
     with pytest.raises(DataError, match="give no covariance of 128 features"):
         through(0.0, count=100)

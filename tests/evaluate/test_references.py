@@ -1,6 +1,7 @@
 """A run's own way of sampling beside others: kinds, paired intervals, and how much of a sample its start decides."""
 
 import json
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -105,6 +106,13 @@ def test_the_share_that_a_start_decides_is_that_of_the_recursion():
     assert share(DDPM(), path, times) == pytest.approx(start / everything, abs=0.05)
     assert start < 0.9 * everything, "a share that is always 1 would pass"
     assert share(DDIM(), path, times) == 1
+
+
+def test_a_share_of_what_is_drawn_on_the_way_is_caught(monkeypatch):
+    """A mutant that keeps the other draws too: every start would decide all."""
+    monkeypatch.setattr(sys.modules[__name__], "redrawn", Noise.of)
+    with pytest.raises(AssertionError):
+        test_the_share_that_a_start_decides_is_that_of_the_recursion()
 
 
 def test_what_a_way_is_best_for_follows_from_its_interval():

@@ -20,9 +20,15 @@ def test_digits_are_known_by_their_pixels(digits):
     assert known(digits.pixels.shape[1:], 10, means(digits.pixels)).name == "scikit-learn's digits"
 
 
-def test_a_power_law_of_errors_is_continued():
+def check_law(continued):
     """Errors 0.4·n^(-1/2): a half at a quarter of the images, a half again with four times as many."""
-    assert ahead(1 - 0.2, 1 - 0.4) == pytest.approx(1 - 0.1)
+    assert continued(1 - 0.2, 1 - 0.4) == pytest.approx(1 - 0.1)
+
+
+def test_a_power_law_of_errors_is_continued():
+    check_law(ahead)
+    with pytest.raises(AssertionError):  # a mutant: a straight line promises what no classifier can
+        check_law(lambda accuracy, fewer: accuracy + (accuracy - fewer))
     assert ahead(0.8, 0.85) == 0.8  # no law: nothing is promised
 
 

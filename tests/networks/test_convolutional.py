@@ -45,7 +45,7 @@ def test_every_multiple_of_the_factor_goes_in_and_comes_out(shape):
 def test_a_side_that_does_not_divide_is_named():
     with pytest.raises(UsageError, match="shrinks sides by 4, and 10×8 is no multiple"):
         Encoder(1, 2, Pyramid(16, (1, 1, 1)))(torch.zeros(1, 1, 8, 10))
-    with pytest.raises(UsageError, match="one or more levels"):
+    with pytest.raises(UsageError, match="one or more resolutions"):
         Pyramid(multipliers=())
 
 
@@ -129,7 +129,7 @@ def test_low_precision_goes_through():
 
 
 def test_a_critic_scores_patches_of_each_image_alone():
-    critic = shaken(Critic(3, width=16, levels=2))
+    critic = shaken(Critic(3, width=16, halvings=2))
     x = torch.randn(3, 3, 16, 24)
     scores = critic(x)
     assert scores.shape == (3, 1, 4, 6)
@@ -139,5 +139,5 @@ def test_a_critic_scores_patches_of_each_image_alone():
     torch.testing.assert_close(again(x), scores)
     with pytest.raises(UsageError, match="needs sides of 8 or more, got 16×4"):
         critic(torch.zeros(1, 3, 4, 16))
-    with pytest.raises(UsageError, match="1 or more levels"):
-        Critic(1, levels=0)
+    with pytest.raises(UsageError, match="1 or more halvings"):
+        Critic(1, halvings=0)

@@ -90,6 +90,14 @@ def test_every_level_is_counted_and_ends_that_stand_out_are_marked():
     assert clipped_ends(levels_of(np.clip(pixels * 1.3, 0, 255).astype(np.uint8))[0]) == (False, True)
 
 
+def test_an_end_that_need_not_stand_out_is_caught(monkeypatch):
+    """A mutant that marks every end with a hundredth of the values: even counts have none that was cut off."""
+    monkeypatch.setattr("ebb.report.data_values.SPIKE", 0)
+    monkeypatch.setattr("ebb.report.data_values.CLIPPED_SHARE", 1 / 512)
+    with pytest.raises(AssertionError):
+        test_every_level_is_counted_and_ends_that_stand_out_are_marked()
+
+
 def test_the_frame_is_what_an_example_is_cut_from():
     picture = np.full((3, 20, 60), 200, np.uint8)
     image = np.asarray(shaded(picture, (3, 16, 16)))

@@ -13,6 +13,7 @@ from ebb.report.page import log_ticks, ticks
 from ebb.report.plot import Line, beside, columns, curve, plot, smooth
 from ebb.report.run_report import write_report
 from ebb.report.samples_section import Album
+from ebb.store.owned import OWN
 
 HOSTILE = '<script src="http://evil">"&'
 VOID = {"meta", "img", "br", "!doctype"}
@@ -106,7 +107,7 @@ def check_self_contained(page, reader):
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "samples").mkdir()
-    for name in ["data-grid", *(f"step-{500 * i:06d}" for i in range(1, 12))]:
+    for name in ["data-sheet", *(f"step-{500 * i:06d}" for i in range(1, 12))]:
         (tmp_path / "samples" / f"{name}.png").write_bytes(b"\x89PNG" + bytes(50))
     entry = {"images": 64, "seconds": 3.0, "grad_norm": 1.0, "lr": 1e-3, "images_per_second": 50.0}
     log = [entry | {"step": i, "loss": 2.0 * math.exp(-i / 10)} for i in range(1, 60)]
@@ -192,6 +193,14 @@ def test_an_empty_folder_gives_a_page_with_its_name_alone(tmp_path):
     reader = read(tmp_path)
     assert tmp_path.name in reader.text
     assert "h2" not in reader.tags
+
+
+def test_the_data_of_an_older_run_is_shown(run):
+    (run / "samples" / "data-sheet.png").rename(run / "samples" / "data-grid.png")
+    assert "real images" in read(run).text
+    assert OWN.fullmatch("samples/data-grid.png"), "and goes with it"
+    (run / "samples" / "data-grid.png").unlink()
+    assert "real images</figcaption>" not in write_report(run).read_text()
 
 
 def test_a_full_run_shows_every_part_and_escapes_what_it_shows(run):

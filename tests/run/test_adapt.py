@@ -13,9 +13,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ebb.adapt.low_rank import LowRank
-from ebb.errors import DataError, UsageError
+from ebb.data.of_run import data_of, reading
+from ebb.doctor.diagnose import diagnose
+from ebb.doctor.run_adapter import check_base_missing
+from ebb.doctor.run_subject import RunSubject
+from ebb.errors import DataError, Exit, UsageError
 from ebb.events import Update, finished
-from ebb.recipe.document import from_yaml
+from ebb.recipe.document import from_yaml, validated
 from ebb.recipe.recipe import AdapterRecipe, AutoencoderRecipe, DiffusionRecipe, FewStepRecipe
 from ebb.run.adapting import beside_base
 from ebb.run.train import train
@@ -69,13 +73,32 @@ def test_the_bases_own_samples_are_learnt_where_nobody_asks_for_them(home, monke
     monkeypatch.setattr("ebb.recipe.few_numbers.LEARNT_BESIDES", 8)
     weights = {
         name: checkpoint.read(
-            checkpoint.newest(adapted(home, run=home / f"prior-{name}", prior=prior) / "checkpoints"), "ema"
+            checkpoint.newest(
+                adapted(home, run=home / f"prior-{name}", prior=prior, addition={"reach": "all"}) / "checkpoints"
+            ),
+            "ema",
         )
         for name, prior in (("open", None), ("asked", 8), ("none", 0))
     }
     one, same, other = (torch.cat([each.flatten() for each in weights[name].values()]) for name in weights)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_what_is_new_alone_changes_nothing_else(home):
+    """Nobody asked, and all pictures are sevens: other labels, and none, are drawn to the bit; a few of both too."""
+    run = adapted(home, run=home / "alone", prior=None, optimiser={"lr": 0.1})
+    recipe, base = from_yaml(run / "run.yaml")[0], load(home / "base")
+    assert (recipe.prior, recipe.addition.reach) == (0, "new")
+    for system in (load(run), load(home / "base", adapters=[run])):
+        for label in ("0", "1", None):
+            given = {"given": {"label": [label] * 4}}
+            assert torch.equal(drawn(system, **given), drawn(base, **given)), label
+        mixed = drawn(system, label=["0", "sevens", "1", "sevens"])
+        torch.testing.assert_close(mixed[::2], drawn(base, label=["0", "0", "1", "0"])[::2], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(mixed[1::2], drawn(base, given={"label": [None] * 4})[1::2], atol=1e-3)
+    again = adapted(home, run=home / "alone", prior=None, optimiser={"lr": 0.1})
+    assert again == run, "the same call finds it finished"
 
 
 def test_only_what_is_put_on_is_trained_averaged_and_saved(home):
@@ -150,6 +173,14 @@ WRONG = {
     "no adapter": (lambda h: load(h / "base", adapters=[h / "other"]), "is a model, and no adapter"),
     "nothing there": (lambda h: load(h / "base", adapters=[h / "none"]), "there is no adapter"),
     "rank 0": (lambda h: adapted(h, addition={"rank": 0}), "addition.rank must be between"),
+    "new, and nothing is": (
+        lambda h: adapted(h, run=h / "refused", label="1", prior=None, addition={"reach": "new"}),
+        "labels that the run knows already",
+    ),
+    "new, and all beside": (
+        lambda h: adapted(h, run=h / "refused", addition={"reach": "new"}),
+        "nothing is learnt besides",
+    ),
     "no run": (lambda h: adapted(h, base="none"), "there is no run"),
     "of an adapter": (lambda h: adapted(h, base="base-sevens"), "is an adapter already"),
     "no base": (lambda h: finished(train(h / "sevens", AdapterRecipe(), run=h / "x")), "put on a finished run"),
@@ -182,6 +213,10 @@ def test_the_verb(home, capsys, monkeypatch):
     assert "ebb sample base --adapter verb" in out
     assert "% of base" in out
     assert ebb("adapt", "base", "eights", "--steps", 1, "--rank", 0) == 2
+    assert ebb("adapt", "base", "eights", "--steps", 1, "--batch", 8, "--run", "new", "--rank", 1) == 0
+    capsys.readouterr()
+    assert ebb("export", "new", "given-away") == 2
+    assert "--reach all" in capsys.readouterr().err
 
 
 def test_a_base_that_moved_is_looked_for_beside_and_else_named(home, tmp_path):
@@ -199,6 +234,22 @@ def test_a_base_that_moved_is_looked_for_beside_and_else_named(home, tmp_path):
             load(tmp_path / "alone" / "base-sevens")
     finally:
         shutil.move(home / "gone", home / "base")
+
+
+@pytest.mark.parametrize("instead", [None, "other"])
+def test_the_doctor_finds_a_base_that_was_moved_away_or_is_another(home, instead):
+    shutil.move(home / "base", home / "gone")
+    try:
+        if instead is not None:
+            shutil.copytree(home / instead, home / "base")
+        found = diagnose(home / "base-sevens")
+        assert [each.name for each in found.findings] == ["base missing"]
+        assert found.code == Exit.ERROR
+        assert found.findings[0].advice.startswith("bring it back")
+    finally:
+        shutil.rmtree(home / "base", ignore_errors=True)
+        shutil.move(home / "gone", home / "base")
+    assert check_base_missing(RunSubject(home / "base-sevens")) is None
 
 
 def test_an_adapter_of_an_autoencoder_is_refused(home):
@@ -270,6 +321,16 @@ def test_what_is_exported_needs_no_base(home, tmp_path, capsys, monkeypatch):
     for label in ("0", "sevens", None):
         given = {"given": {"label": [label] * 4}}
         assert torch.allclose(drawn(one, **given), drawn(whole, **given), atol=1e-4), label
+    data = data_of(tmp_path / "whole.safetensors", str(home / "sevens"))
+    assert data.names == ("sevens",), "it is read as it was taught"
+
+
+def test_what_a_control_is_found_by_goes_with_what_is_exported():
+    """How the data of a run is read, from what an export has of it."""
+    asked = AdapterRecipe(adapts="base", addition={"kind": "control", "extractor": "edges(sigma=2)"})
+    again = validated(reading(asked, {"fingerprint": ""})["recipe"], "here")
+    assert again.shown() == ((), ("edges(sigma=2)",))
+    assert again.called("sevens", False) is None
 
 
 def test_few_steps_are_an_adapter_of_their_teacher(home):

@@ -77,6 +77,26 @@ def test_a_run_is_extracted_to_another(home, tmp_path, capsys):
     attach(network, adapter)
 
 
+def test_several_are_joined_to_one_that_samples_the_same(home, tmp_path, capsys):
+    write_own = WRITERS["ebb"]
+    network = ebb.load(home / "one").denoiser.network
+    other = fresh(network, "other", 3)
+    for change in other.changes.values():
+        change.up.data.normal_(std=0.05)
+    write_own(other, tmp_path / "other.safetensors")
+    asked = f"{home / 'peft'}:0.7", f"{tmp_path / 'other.safetensors'}:0.5"
+    assert command("adapter", "join", *asked, "--out", tmp_path / "both.safetensors") == 0
+    said = capsys.readouterr().out
+    assert "peft × 0.7" in said
+    assert "peft and other" in said
+    one, several = (ebb.load(home / "one", adapters=each) for each in ([tmp_path / "both.safetensors"], asked))
+    torch.testing.assert_close(one.sample(2), several.sample(2), rtol=1e-5, atol=1e-5)
+    assert command("adapter", "join", *asked, "--rank", 1, "--to", "kohya", "--out", tmp_path / "thin.safetensors") == 0
+    assert "rank 1" in capsys.readouterr().out
+    thin, _ = read_adapter(tmp_path / "thin.safetensors", network)
+    assert {change.rank for change in thin.changes.values()} == {1}
+
+
 @pytest.mark.parametrize("form", WRITERS)
 def test_every_format_leads_to_every_other(home, tmp_path, form):
     place = home / (form if form == "peft" else f"{form}.safetensors")
@@ -98,6 +118,9 @@ MISTAKES = {
     "two adapters are called ebb": ("merge", "one", "ebb.safetensors", "ebb.safetensors", "--out", "x"),
     "there is no adapter to merge": ("merge", "one", "--out", "x"),
     "there is no adapter ebb.safetensors:much": ("merge", "one", "ebb.safetensors:much", "--out", "x"),
+    "there is no adapter to join": ("join", "--out", "x.safetensors"),
+    "is named twice": ("join", "ebb.safetensors", "ebb.safetensors:0.5", "--out", "x.safetensors"),
+    "nothing of these adapters": ("join", "ebb.safetensors:0", "--out", "x.safetensors"),
     "no rule knows": ("show", "odd.safetensors", "--run", "one"),
     "is of nowhere": ("show", "nowhere.safetensors", "--run", "one"),
     "names without dots": ("convert", "kohya.safetensors", "x.safetensors"),

@@ -155,3 +155,31 @@ def test_a_reference_is_taught_and_asked_for(home, tmp_path, monkeypatch):
     assert settings_of(tmp_path / "c.png")["reference"] == ["data/00.png:0.5"]
     assert command("sample", "base", "--n", 1, "--reference", home / "data" / "00.png") == 2
     assert command("adapter", "merge", "base", "seen", "--out", tmp_path / "x") == 2
+
+
+def test_a_control_and_a_reference_on_one_run(home, tmp_path, monkeypatch):
+    """By the command line: each by its scale, at 0 the base to the bit, and each alone as it is alone."""
+    monkeypatch.chdir(home)
+    few = "--steps", 1, "--batch", 4
+    assert command("adapt", "base", "data", "--reference", "--prior", 4, *few, "--run", "like") == 0
+    assert command("adapt", "base", "data", "--control", "grey", *few, "--run", "led") == 0
+    picture = home / "data" / "00.png"
+
+    def drawn(*adapters, **asked):
+        system = ebb.load(home / "base", adapters=adapters)
+        for part in (*system.model.under, system.model.addition) if adapters else ():
+            torch.manual_seed(part.size)
+            for parameter in part.parameters():
+                parameter.data.add_(0.2 * torch.randn_like(parameter))
+        return system.sample(2, given={"text": "a bright sky"} | {name: str(picture) for name in asked})
+
+    base, both = drawn(), drawn("like", "led", reference=1, grey=1)
+    assert torch.equal(drawn("led", "like", reference=1, grey=1), both)
+    assert torch.equal(drawn("led:0", "like:0", reference=1, grey=1), base)
+    for name, asked in (("like", {"reference": 1}), ("led", {"grey": 1})):
+        alone = drawn(name, **asked)
+        assert torch.equal(drawn("like", "led", **asked), alone)
+        assert not torch.equal(alone, both)
+    words = "--adapter", "like", "led:0.5", "--reference", f"{picture}:0.7", "--control", f"grey={picture}"
+    assert command("sample", "base", "--n", 1, "--text", "a bright sky", *words, "--out", tmp_path / "s.png") == 0
+    assert settings_of(tmp_path / "s.png")["reference"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +82,22 @@ def test_it_needs_no_teacher(home):
     run = finished(train(home / "data.npz", asked, run=home / "alone"))
     assert from_yaml(run / "run.yaml")[0].guidances is None
     assert load(run).sample(3, steps=1).shape == (3, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "scale"),
+    [({"guidance": 1.5}, 1.5), ({"guidance": 9}, 3.0), ({"guidance": 2, "guides": ["within(0.3, 3)"]}, 1.0)],
+)
+def test_it_samples_by_the_guidance_of_its_teacher(home, tmp_path, chosen, scale):
+    """As far as that is a scale alone, and one that it is told."""
+    teacher = shutil.copytree(home / "first", tmp_path / "guided")
+    (teacher / "sampling.json").write_text(json.dumps({"sampling": load(teacher).sampling.model_dump() | chosen}))
+    asked = inherited(FewStepRecipe(teacher=str(teacher), **SMALL))
+    learnt = finished(prepared(asked, as_asked(str(home / "data.npz"), asked, home), cache=home))
+    recipe, why = FAMILIES["few_step"].complete(asked, facts_of(learnt))
+    assert recipe.sample.guidance == scale
+    assert ("sample.guidance" in why) == (scale != 1)
+    assert recipe.sample.solver == "jump"
 
 
 def test_guidance_is_told(home):

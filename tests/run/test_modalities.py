@@ -121,7 +121,7 @@ def test_labels_are_asked_for_and_written(tmp_path):
     with np.load(tmp_path / "new.npz") as found:
         assert (found["rows"].shape, list(found["labels"]), list(found["names"])) == ((4, 2), [0, 1, 0, 1], ["a", "b"])
     samples_in(tmp_path / "run", tmp_path / "new.png", 4)
-    with pytest.raises(UsageError, match=r"in \.png for a grid, \.npz for arrays, \.csv for a table"):
+    with pytest.raises(UsageError, match=r"in \.png for a sheet, \.npz for arrays, \.csv for a table"):
         samples_in(tmp_path / "run", tmp_path / "folder", 4)
     with pytest.raises(UsageError, match="says not whether ebb made it: it would be lost"):
         samples_in(tmp_path / "run", tmp_path / "t.csv", 4)
@@ -134,7 +134,7 @@ def test_a_run_of_a_table_has_documents_and_resumes(tmp_path):
     rows = np.cumsum(np.random.default_rng(0).normal(size=(40, 12)), 1)
     np.savetxt(tmp_path / "s.csv", rows, delimiter=",", fmt="%.5f")
     run_on(tmp_path / "s.csv", tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run" / "samples").iterdir()} == {"data-grid.png", "step-000002.png"}
+    assert {path.name for path in (tmp_path / "run" / "samples").iterdir()} == {"data-sheet.png", "step-000002.png"}
     assert "<img" in (tmp_path / "run" / "report.html").read_text()
     assert "12" in (tmp_path / "run" / "card.md").read_text()
     assert "finished at step 2" in run_on(tmp_path / "s.csv", tmp_path / "run")

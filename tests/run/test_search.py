@@ -39,7 +39,7 @@ def test_only_a_level_rate_leaves_the_length_open():
     assert {name: undecided(recipe(name)) for name in SCHEDULES} == {"level_then_fall": 75, "linear": 10, "cosine": 10}
 
 
-@pytest.mark.parametrize("best", [0.005, 0.01, 0.09])
+@pytest.mark.parametrize("best", [0.005, 0.01, 0.09, 0.2])
 def test_the_search_ends_at_the_lowest_loss(best):
     """A bowl in the logarithm of the rate, within the factors, and beyond them on either side."""
     found = finished(lowest(lambda rate: abs(math.log(rate / best)), 0.02))
@@ -47,6 +47,12 @@ def test_the_search_ends_at_the_lowest_loss(best):
     assert abs(math.log2(chosen / best)) <= 0.5
     assert len(found) <= 7
     assert not {0.005, 0.01, 0.02, 0.04, 0.08} - {round(rate, 6) for rate in found}
+
+
+def test_a_search_that_stops_at_its_edge_is_caught(monkeypatch):
+    monkeypatch.setattr(ebb.run.search, "BEYOND", 0)
+    with pytest.raises(AssertionError):
+        test_the_search_ends_at_the_lowest_loss(0.2)
 
 
 def test_what_diverges_is_never_chosen():

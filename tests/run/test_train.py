@@ -70,7 +70,7 @@ def test_a_run_folder_holds_all_that_is_needed_to_repeat_it(pictures, tmp_path):
     run, said = trained(pictures, tmp_path / "run")
     names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     documents = {"run.yaml", "env.json", "data.json", "choices.json", "log.jsonl", "latest", "card.md", "report.html"}
-    assert documents | {"samples/data-grid.png", "samples/step-000012.png"} <= names
+    assert documents | {"samples/data-sheet.png", "samples/step-000012.png"} <= names
     parts = {f"checkpoints/step-00000012/{p}.safetensors" for p in ("model", "ema", "optim", "rng")}
     assert parts | {"checkpoints/step-00000012/manifest.json"} <= names
     assert not {p for p in names if p.endswith((".pt", ".pkl", ".py", ".ckpt"))}
@@ -196,21 +196,21 @@ def test_odd_names_are_shown_and_do_no_harm(pictures, tmp_path):
     assert "a[bold]b.png" in said
 
 
-def test_a_budget_is_kept_with_grids_and_all(pictures, monkeypatch, paced):
-    """The plan adds up: updates and grids at the measured speed take the budget, whatever the machine."""
+def test_a_budget_is_kept_with_sheets_and_all(pictures, monkeypatch, paced):
+    """The plan adds up: updates and sheets at the measured speed take the budget, whatever the machine."""
     monkeypatch.setattr("ebb.run.plan.time", SimpleNamespace(perf_counter=lambda: 7.0))
     paced({"fp32": 50.0, "bf16": 80.0})
     learnt = finished(prepared(Recipe(), read(str(pictures))))
     for budget in (30, 300):
         asked = Recipe(budget=f"{budget}s", batch=16, network={"width": 8})
         recipe, reasons = finished(resolve(asked, learnt, torch.device("cpu")))
-        grid = 40 * 16 / (3 * 80.0)
-        planned = recipe.steps * 16 / 80.0 + recipe.sheets * grid
+        sheet = 40 * 16 / (3 * 80.0)
+        planned = recipe.steps * 16 / 80.0 + recipe.sheets * sheet
         assert planned == pytest.approx(RESERVE * budget, rel=0.02)
         assert recipe.sheets == (1 if budget == 30 else 10)
         assert "tenth of the time that is left" in reasons["sheets"]
         late, _ = finished(resolve(asked, learnt, torch.device("cpu"), began=7 - budget / 3))
-        planned = late.steps * 16 / 80.0 + late.sheets * grid
+        planned = late.steps * 16 / 80.0 + late.sheets * sheet
         assert planned == pytest.approx((RESERVE - 1 / 3) * budget, rel=0.02)
         assert late.sheets == (1 if budget == 30 else 7)
 
@@ -326,14 +326,14 @@ def test_the_clock_settles_how_many_updates_there_are(pictures, tmp_path, monkey
 @pytest.mark.parametrize("optimiser", [{"decay": 0.0}, {"decay": 1.0}, {"warmup": 1000}, {"accumulate": 2}])
 def test_a_run_ends_with_its_budget_however_its_rate_goes(pictures, tmp_path, monkeypatch, paced, optimiser):
     paced(30.0)
-    now, grids = on_a_clock(monkeypatch, lambda _: 10.0), []
-    monkeypatch.setattr("ebb.run.supervise.draw", lambda *_: grids.append(now[0]))
+    now, sheets = on_a_clock(monkeypatch, lambda _: 10.0), []
+    monkeypatch.setattr("ebb.run.supervise.draw", lambda *_: sheets.append(now[0]))
     asked = Recipe(**SMALL, budget="60s", optimiser=optimiser)
     run = finished(train(str(pictures), asked, run=tmp_path / "run", began=0.0))
     recipe, _ = from_yaml(run / "run.yaml")
-    grid = sheet_seconds(recipe, 10 * recipe.optimiser.accumulate)
-    assert now[0] + grid == pytest.approx(RESERVE * 60, rel=0.05)
-    assert grids == [now[0]], "the end came more than once"
+    sheet = sheet_seconds(recipe, 10 * recipe.optimiser.accumulate)
+    assert now[0] + sheet == pytest.approx(RESERVE * 60, rel=0.05)
+    assert sheets == [now[0]], "the end came more than once"
     assert checkpoint.newest(run / "checkpoints").name == f"step-{recipe.steps:08d}"
 
 
@@ -381,7 +381,7 @@ def test_a_run_that_was_told_its_steps_keeps_them(pictures, tmp_path, monkeypatc
     assert from_yaml(run / "run.yaml")[0].steps == 40
 
 
-def test_grids_are_drawn_early_and_at_the_end():
+def test_sheets_are_drawn_early_and_at_the_end():
     assert sheet_steps(4, 1000) == [125, 354, 650, 1000]
     assert sheet_steps(10, 3) == [1, 2, 3]
 

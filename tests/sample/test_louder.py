@@ -60,6 +60,14 @@ def test_a_gaussian_gets_the_variance_of_the_recursion(scale):
     assert not math.isclose(exact, variance(path, times, 1.0), rel_tol=0.2), "a scale that is not heard would pass"
 
 
+def test_a_scale_of_the_variance_is_caught(monkeypatch):
+    """A mutant that scales the noise by the square."""
+    once = Louder.step
+    monkeypatch.setattr(Louder, "step", lambda self, *given: once(Louder(self.solver, self.scale**2), *given))
+    with pytest.raises(AssertionError):
+        test_a_gaussian_gets_the_variance_of_the_recursion(1.3)
+
+
 def test_one_is_the_solver_itself_and_the_start_stays():
     path = PATHS["linear"]
     times = GRIDS["uniform"](path, 4)

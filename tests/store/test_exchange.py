@@ -83,7 +83,7 @@ OLD = {
     "checkpoints/step-1/model.safetensors": "w",
     "samples/step-1.png": "p",
 }
-NEW = {"run.yaml": "recipe: new", "env.json": "{}", "samples/data-grid.png": "d"}
+NEW = {"run.yaml": "recipe: new", "env.json": "{}", "samples/data-sheet.png": "d"}
 MINE = {"notes.txt": "mine", "samples/mine.png": "mine"}
 
 

@@ -114,7 +114,7 @@ def batch(seed=0, **kwargs):
 
 def small(critic=False, **kwargs):
     torch.manual_seed(0)
-    return Trainee(Small(**kwargs), Critic(1, width=16, levels=1) if critic else None)
+    return Trainee(Small(**kwargs), Critic(1, width=16, halvings=1) if critic else None)
 
 
 def test_the_value_is_the_sum_of_its_terms():

@@ -11,6 +11,7 @@ from ebb.recipe.recipe import Sampling
 from ebb.system.families.diffusion import DiffusionModel
 from ebb.system.system import System
 from ebb.understand.concepts import Concept, Explanation, concepts, emphasised, explain, laid_out, spans, words_of
+from ebb.understand.probe import entropy_of_keys
 
 CAPTIONS = ("a red circle", "a blue square", "a red square")
 
@@ -103,6 +104,23 @@ def test_along_both_axes_an_attention_of_one_place_to_one_piece_has_0(monkeypatc
     assert not any(one.everywhere for one in found.concepts)
     for word, (_, heard) in enumerate(parts):
         assert found.maps[0, word].flatten()[[3 * piece for piece in heard]].tolist() == pytest.approx([1] * len(heard))
+
+
+def test_the_two_axes_are_not_one(monkeypatch):
+    """Every place listens to the first piece alone: seen from everywhere alike, and over words in one place."""
+    scores = torch.full((64, 9), -1e4)
+    scores[:, 1] = 1e4
+    attending(monkeypatch, scores)
+
+    def check():
+        found = explain(system(), "a red circle", count=1)
+        assert found.concepts[0].entropy == pytest.approx(1, abs=1e-3)
+        assert found.over_words == pytest.approx(0, abs=1e-3)
+
+    check()
+    monkeypatch.setattr("ebb.understand.concepts.entropy", entropy_of_keys)  # the other axis
+    with pytest.raises(AssertionError):
+        check()
 
 
 def test_the_maps_of_words_are_shares_of_a_places_attention():

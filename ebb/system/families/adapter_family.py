@@ -168,7 +168,7 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
     def build(self, recipe: AdapterRecipe, data: Prepared, device: torch.device) -> Trainable:
         """The base with the addition, of which that alone is trained."""
         base = base_of(data)
-        kind, settings = recipe.addition.kind, recipe.addition.model_dump(exclude={"kind"})
+        kind, settings = recipe.addition.kind, recipe.addition.model_dump(exclude={"kind", "reach"})
         if kind not in ADDITIONS and not base.besides:
             raise UsageError(
                 "there is nothing new to learn: no new word, and no new label", "name a word: --concept WORD"

@@ -119,7 +119,7 @@ class VariationalFamily(Family[AutoencoderRecipe]):
         shape_of(recipe.autoencoding)
 
     def calls(self, recipe: AutoencoderRecipe) -> float:
-        """As many as an update makes: a grid is of reconstructions."""
+        """As many as an update makes: a sheet is of reconstructions."""
         return 3
 
     def steady(self, recipe: AutoencoderRecipe) -> bool:
