@@ -314,6 +314,28 @@ def test_labels_too_hard_to_judge_are_not_judged(tmp_path):
         checks.check_mislabelled(subject)
 
 
+@pytest.mark.parametrize(("right", "trained"), [(0.5, 1), (0.9, 2)])
+def test_a_second_classifier_is_not_trained_where_the_first_is_weak(right, trained, monkeypatch):
+    """One that reads the label off the picture, and is right about a share of them."""
+    labels, calls = np.arange(600) % 10, []
+    pixels = np.broadcast_to(labels.astype(np.uint8)[:, None, None, None], (600, 1, 8, 8))
+
+    def fitted(seen, unseen, classes, **_):
+        calls.append(len(seen[0]))
+        return None, unseen[:, 0, 0, 0]
+
+    def probabilities(_, rows):
+        seems = np.where(np.random.default_rng(0).random(len(rows)) < right, rows, (rows + 1) % 10)
+        return np.eye(10)[seems]
+
+    monkeypatch.setattr(data_subject, "fitted", fitted)
+    monkeypatch.setattr(data_subject, "probabilities", probabilities)
+    which, chances = DataSubject("read", read_array(np.ascontiguousarray(pixels), labels)).judged
+    assert len(calls) == trained
+    assert len(which) == len(chances) == 300 * trained
+    assert (chances.argmax(1) == labels[which]).mean() == pytest.approx(right, abs=0.06)
+
+
 def hard(labels, rng):
     """Probabilities of a classifier that is right about half of the labels, and nine in ten where it is sure."""
     sure = np.linspace(0.3, 0.9, len(labels))
