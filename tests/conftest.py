@@ -110,6 +110,14 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def alone():
+    """An evaluation times three requests of one sample, where users have a hundred timed: their number is no claim."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ebb.understand.cost.ALONE", 3)
+        yield
+
+
 @pytest.fixture
 def unchecked():
     """unchecked(): from here on the test meets what a user meets, who has no jaxtyping."""
