@@ -26,6 +26,7 @@ from ebb.system.model import Model
 from ebb.train.ema import EMA
 from ebb.train.from_base import Departure, Probe
 from ebb.train.gradients import GradientProbe
+from ebb.train.landing import Landing
 from ebb.train.loop import Training
 from ebb.train.muon import muon
 from ebb.train.objectives.autoencoding import FeatureMaps
@@ -122,7 +123,7 @@ class Trainable:
     loader: Loader
     averaged: Callable[[], Model]
     """the model with the averaged weights, which is what one samples from"""
-    validation: Validation | None = None
+    validation: Validation | Landing | None = None
     sampling: Sampling = field(default_factory=Sampling)
     gradients: GradientProbe | None = None
     """what asks for the gradient at each noise level"""
