@@ -103,7 +103,7 @@ def pytest_collection_modifyitems(config, items):
 install_import_hook("ebb", f"sys.modules[{__name__!r}].checked")
 
 settings.register_profile("short", deadline=None, max_examples=10, derandomize=True)
-settings.register_profile("full", deadline=None, max_examples=30, derandomize=True)
+settings.register_profile("full", deadline=None, max_examples=60, derandomize=True)
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -118,6 +118,7 @@ def briefly():
         patch.setattr("os.fsync", lambda handle: None)
         patch.setattr("ebb.understand.cost.ALONE", 3)
         patch.setattr("ebb.evaluate.analyses.PROBED", 8)
+        patch.setattr("ebb.understand.adapter_effect.PROBED", 8)
         yield
 
 
