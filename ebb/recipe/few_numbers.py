@@ -85,7 +85,7 @@ def only_new(asked: AdapterRecipe, new: bool) -> bool:
             "leave --prior out, or take --reach all",
         )
     if not new and asked.concept is None:
-        raise UsageError("some of these pictures have labels that the run knows already", "--reach all")
+        raise UsageError("some of this data has labels that the run knows already", "--reach all")
     return True
 
 
