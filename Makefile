@@ -13,7 +13,7 @@
 # make bench-busy: training, sampling and judging alone and beside another program, peers too (a quarter of an hour).
 # make bench-incident: runs that diverge after thousands of updates, at which noise level, and what stops them (minutes).
 # make bench-evaluate RUN=runs/mnist: what evaluating costs, what the guard saves, what the doctor finds (half an hour).
-# make bench-concept: a new word alone, taught to a run of scenes whose captions have none for triangles (by counts; an hour).
+# make bench-concept: a new word alone that says in one word what takes a run of scenes three (by counts; twenty minutes).
 # make bench-control: do samples follow the edges that are asked for; a quarter of an hour.
 # make bench-few RUN=runs/mnist-few: guidance that a few-step model is told, against its teacher's (minutes).
 # make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show.

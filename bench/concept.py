@@ -144,7 +144,7 @@ def table(base: ebb.System, taught: ebb.System, n: int) -> tuple[list[NDArray[np
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--base-steps", type=int, default=1500)
+    parser.add_argument("--base-steps", type=int, default=700)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--n", type=int, default=240)
     given = parser.parse_args()

@@ -191,6 +191,7 @@ DISTILLED: tuple[dict[str, Any], ...] = (
     {"method": "consistency(q=64)"},
     {"method": "consistency_trajectory"},
     {"method": "self_distil"},
+    {"method": "mean_flow"},
 )
 """Ways in which a model of few steps may be well."""
 

@@ -12,7 +12,7 @@ from .command import ebb
 
 DOCS = Path(__file__).parents[1] / "docs"
 TOY = {
-    r"--budget \w+": "--steps 3 --batch 8 --sheets 1 --network.width 8 --network.depth 1 --precision fp32",
+    r"--budget \w+": "--steps 3 --batch 8 --sheets 1 --network.width 8 --network.depth 1 --precision fp32 --sample.steps 2",
     r"--extend \w+": "--extend 2",
     r"--n \d+": "--n 12",
 }
@@ -39,7 +39,6 @@ def run(line):
 def test_a_server_trains_and_another_machine_samples(tmp_path, monkeypatch):
     monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr("ebb.evaluate.two_sample.WORK", 20)
-    monkeypatch.setattr("ebb.understand.cost.ALONE", 2)
     monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda subject: ())
     server, elsewhere = tmp_path / "server", tmp_path / "elsewhere"
     server.mkdir()

@@ -51,6 +51,7 @@ UNLEARNT = frozenset({
 """What is found of a network that has learnt little, whatever kept it from learning."""
 
 BRINGS_ABOUT: dict[str, frozenset[str]] = {
+    "base missing": frozenset({"the model missing"}),
     "parameters not finite": frozenset({"not finite at the ends"}),
     "wrong shape": frozenset({"bottleneck"}),
     "bottleneck": UNLEARNT | {"average too long", "rate too high"},

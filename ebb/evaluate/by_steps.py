@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from ebb.data.modality import compared
 from ebb.data.pictures import batches
+from ebb.encode.conditioner import Values
 from ebb.errors import EbbError
 from ebb.evaluate.analysed import Analysed, Result
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.figures import Distance, Pile, Sets, measured
 from ebb.evaluate.measure import sets_of
 from ebb.judge.features import extract
+from ebb.judge.scene_reader import agreement, judge
 from ebb.process.times import GRIDS
 from ebb.recipe.document import from_yaml
 from ebb.recipe.names import parse
@@ -62,7 +65,7 @@ class StepFigures:
     """for each sample"""
     distances: dict[str, Distance]
     accuracy: float | None
-    """the share that shows the label it was asked for"""
+    """the share that shows the label it was asked for; of scenes, all that its caption says"""
     spread: float
     """the deviation of the samples from their mean, over that of the data"""
     expected: float | None
@@ -86,17 +89,26 @@ def by_steps(subject: Analysed) -> Result:
     if taught is not None:
         asked.append((f"teacher, {taught.sampling.steps} steps", taught, taught.sampling))
     given = asked_for(system, subject.dataset, count, subject.seed)
-    sets, real = sets_among(subject), spectrum_of(subject)
+    sets, real, right = sets_among(subject), spectrum_of(subject), shown_of(subject, given)
     rows = []
     for name, model, how in asked:
         pixels, seconds, evaluations = drawn(model, Request(given, count, how, subject.seed))
         features = extract(subject.features, batches(compared(system.modality, pixels)))
         figures, _ = measured(replace(sets, samples=Pile(pixels, subject.labels, features)), NAMES)
-        accuracy, _ = label_accuracy(subject.features, features, subject.labels, subject.dataset.names)
+        accuracy = right(pixels, features)
         spread = deviation(unit(system, pixels)) / float(real.square().sum().sqrt())
         expected = expected_of(subject, how, real) if model is system else None
         rows.append(StepFigures(name, how.steps, evaluations, seconds, figures, accuracy, spread, expected))
     return Result({"steps": BySteps(tuple(rows), count)}, tuple(warnings))
+
+
+def shown_of(subject: Analysed, given: Values) -> Callable[[Any, Any], float | None]:
+    """(samples, their features) → the share that shows what was asked for, where somebody can tell."""
+    dataset = subject.dataset
+    if dataset.summary.kind != "shapes" or "text" not in given:
+        return lambda _, features: label_accuracy(subject.features, features, subject.labels, dataset.names)[0]
+    reader = judge(subject.system.shape[1])
+    return lambda pixels, _: agreement(reader, pixels, given["text"]).share
 
 
 def teacher_of(run: Path) -> tuple[System | None, list[str]]:

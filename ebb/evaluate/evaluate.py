@@ -335,7 +335,7 @@ def steps_in_words(row: StepFigures) -> str:
     if (recall := row.distances.get("recall")) is not None:
         parts.append(f"recall {recall.value:.2f}")
     if row.accuracy is not None:
-        parts.append(f"{row.accuracy:.1%} show their label")
+        parts.append(f"{row.accuracy:.1%} show what was asked for")
     if (apart := row.distances.get("two-sample test")) is not None:
         parts.append(f"told apart {apart.value:.1%}")
     expected = "" if row.expected is None else f" (a Gaussian's {row.expected:.3f})"

@@ -14,7 +14,7 @@ def steps(facts: Facts) -> str:
     """A row for each number of steps: cost, distance, recall, labels, two-sample test, and how much samples vary."""
     if not facts:
         return ""
-    head = ("", "evaluations", "ms each", "Fréchet distance", "recall", "show their label", "told apart", "spread", "")
+    head = ("", "evaluations", "ms each", "Fréchet distance", "recall", "as asked", "told apart", "spread", "")
     rows = [
         (
             one["name"],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from ebb.system.families.family import Prepared, autocast_of
 from ebb.system.system import System
 from ebb.train.from_base import Departure
 from ebb.train.gradients import GradientProbe
+from ebb.train.landing import Landing, NearestAverage
 from ebb.train.loop import Descent, Step, Training, updates
 from ebb.train.objectives.compiled import compiling
 from ebb.train.objectives.objective import Objective, ObjectiveState
@@ -43,22 +45,34 @@ class Built:
     data: Prepared
     averaged: Callable[[], System]
     """the system with the averaged weights, which is what one samples from"""
-    validation: Validation | None = None
+    validation: Validation | Landing | None = None
     gradients: GradientProbe | None = None
     memory: ObjectiveState | None = None
     drift: Departure | None = None
+    nearest: NearestAverage | None = None
+    """the average that one samples from in the end, where it is chosen by where it lands"""
 
     def state(self) -> State:
         """All that a checkpoint holds: the training's state, what the objective remembers, and what is frozen."""
         remembered = {} if self.memory is None else {"memory": self.memory.state_dict()}
         frozen = {name: part.state_dict() for name, part in self.system.model.frozen.items()}
-        return self.training.state() | remembered | frozen
+        nearest = {} if self.nearest is None else {"nearest": self.nearest.state()}
+        return self.training.state() | remembered | nearest | frozen
+
+    def settle(self, figures: Mapping[str, Any]) -> str | None:
+        """At the end, whose line of the log is given: sample from the average that landed nearest; says so, if it is
+        not the last."""
+        if self.nearest is None or "validation_ema" not in figures:
+            return None
+        return self.nearest.settle(figures["validation_ema"], self.training.step, self.training.ema.model)
 
     def restore(self, state: State) -> None:
         """Go on from a `state`."""
         self.training.restore(state)
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
+        if self.nearest is not None and "nearest" in state:
+            self.nearest.restore(state["nearest"])
 
 
 def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
@@ -79,6 +93,7 @@ def build(recipe: Recipe, data: Prepared, device: torch.device) -> Built:
         made.gradients,
         made.memory,
         made.drift,
+        NearestAverage() if isinstance(made.validation, Landing) else None,
     )
 
 

@@ -14,6 +14,7 @@ from ebb.run.build import Built
 from ebb.run.folder import Log, write_card
 from ebb.run.supervise import follow
 from ebb.store import checkpoint
+from ebb.train.validate import Validation
 
 
 def completed(folder: Path, recipe: Recipe, parts: Built, began: float | None = None, start: int = 0) -> Work[None]:
@@ -28,7 +29,7 @@ def completed(folder: Path, recipe: Recipe, parts: Built, began: float | None = 
         raise KeyboardInterrupt(*stop.args[:1], checkpoint.outlook(folder / "checkpoints")) from stop
     write_card(folder, recipe, parts.system, log.last)
     write_report(folder)
-    if parts.validation is not None and parts.validation.hints:
+    if isinstance(parts.validation, Validation) and parts.validation.hints:
         lines = (folder / "log.jsonl").read_text().splitlines()
         yield Message(hints_used([json.loads(line) for line in lines], parts.validation.hints))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -223,19 +224,29 @@ class GuardRecord:
         return [event for event in self.list if event["what"] == "rolled back"]
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine and code that a run was made with."""
+@functools.cache
+def packages() -> dict[str, str]:
+    """The versions of what a run depends on."""
+    return {name: version(name) for name in ("ebb", "torch", "numpy", "pillow", "safetensors", "pydantic")}
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of ebb's own sources, "" where they are in no repository."""
     git = shutil.which("git")
     asked = [git or "", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() if git else ""
-    packages = {name: version(name) for name in ("ebb", "torch", "numpy", "pillow", "safetensors", "pydantic")}
-    return packages | {
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() if git else ""
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and code that a run was made with."""
+    return packages() | {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "git": commit,
+        "git": commit(),
         "argv": sys.argv[1:],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -51,11 +51,12 @@ def validation_steps(recipe: Recipe, parts: Built) -> set[int]:
     """The steps after which the validation loss is measured: 3 to MARKS, evenly, the last at the end; none without
     any.
 
-    Two validations of n examples, of weights and average, cost as much as training on 2n/3: together SHARE of the run.
+    Two validations of n examples in p passes, of weights and average, cost as much as training on 2pn/3: together SHARE
+    of the run.
     """
     if parts.validation is None:
         return set()
-    unseen = sum(len(batch.x0) for batch in parts.validation.batches)
+    unseen = sum(len(batch.x0) for batch in parts.validation.batches) * parts.validation.passes
     count = min(MARKS, max(3, int(SHARE * seen_by(recipe) / (unseen * 2 / 3))))
     return even_steps(count, resolved(recipe.steps))
 

@@ -28,6 +28,7 @@ from ebb.store.write import replace_text
 from ebb.system.families.family import autocast_of
 from ebb.train.guard import STRIKES, Circumstances, Skip, Trouble, explain, poisoned, unsound
 from ebb.train.loop import Step, seed_of
+from ebb.train.validate import Validation
 
 CHECKPOINT_EVERY = 60.0
 """Seconds between checkpoints, and so the most work that a power cut can cost."""
@@ -222,6 +223,8 @@ class Supervisor:
             return trouble
         if due.drift and self.parts.drift is not None and reading.entry is not None:
             yield from self.within(step.number, reading.entry["drift"], self.parts.drift.bound)
+        if step.number == self.steps and (why := self.parts.settle(reading.entry or {})):
+            yield Message(why)
         if due.sheet:
             yield Preview(step.number, str(draw(self.folder, self.parts, step.number)))
         if due.earlier and not (self.folder / EARLIER).is_file():
@@ -261,7 +264,9 @@ class Supervisor:
         left = self.meter.left(step.number)
         if due.validation and validation is not None:
             figures |= {"validation": validation(training.model), "validation_ema": validation(training.ema.model)}  # type: ignore[arg-type]
-            if validation.hints:
+            if self.parts.nearest is not None:
+                self.parts.nearest.offer(figures["validation_ema"], step.number, training.ema.model)
+            if isinstance(validation, Validation) and validation.hints:
                 figures["hint_use"] = validation.use(training.ema.model, figures["validation_ema"])  # type: ignore[arg-type]
         if due.drift and self.parts.drift is not None:
             figures["drift"] = self.parts.drift(self.parts.averaged().denoiser)
@@ -365,7 +370,8 @@ def restore(parts: Built, saved: Path) -> None:
             raise UsageError(
                 f"the autoencoder has been trained anew since {saved.name}", "start anew with its latents: --fresh"
             )
-    names = (*checkpoint.PARTS, *["memory"] * (parts.memory is not None))
+    nearest = (saved / "nearest.safetensors").is_file()  # checkpoints of older versions have none
+    names = (*checkpoint.PARTS, *["memory"] * (parts.memory is not None), *["nearest"] * nearest)
     parts.restore({part: checkpoint.read(saved, part) for part in names})
 
 

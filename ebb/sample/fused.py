@@ -8,7 +8,7 @@ the network and the update.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -36,6 +36,7 @@ class Recorder:
     rows: Tensor
     used: int = 0
     asked: list[tuple[float, Tensor]] = field(default_factory=list)
+    besides: list[dict[str, float]] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     draws: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
 
@@ -49,6 +50,7 @@ class Recorder:
     def __call__(self, x: Tensor, t: Tensor, cond: Cond) -> Tensor:
         """An answer of the denoiser."""
         self.asked.append((float(t[0]), x))
+        self.besides.append({name: float(value[0]) for name, value in cond.items()})
         self.answers.append(self.used)
         return self.next()
 
@@ -63,10 +65,12 @@ class FusedStep:
     """A step as numbers. Each row of `asked` [calls, n] and `left` [2 + memory, n] holds the factors of n tensors:
 
     x, the memory, the draws and the answers. `asked` are the points the denoiser is asked about, at `times`; `left` are
-    x at the destination, x̂0 and the new memory. `parts` says which of its draws each of the step's draws is.
+    x at the destination, x̂0 and the new memory. `parts` says which of its draws each of the step's draws is; `besides`
+    what the solver itself asks of each call, by name, such as how far to go.
     """
 
     times: tuple[float, ...]
+    besides: tuple[Mapping[str, float], ...]
     parts: tuple[tuple[int, ...], ...]
     memory: int
     asked: Tensor
@@ -76,6 +80,16 @@ class FusedStep:
     def kind(self) -> tuple[int, int]:
         """Calls and draws: steps of one kind are one function."""
         return len(self.times), len(self.parts)
+
+    def conditions(self, count: int, device: torch.device) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """The time of each call for so many samples, and what is asked of it besides."""
+        return [
+            (
+                torch.full((count,), time, dtype=torch.float64, device=device),
+                {name: torch.full((count,), value, device=device) for name, value in besides.items()},
+            )
+            for time, besides in zip(self.times, self.besides, strict=True)
+        ]
 
 
 def recorded(
@@ -125,7 +139,8 @@ def read(solver: Solver, path: Path, times: Float[Tensor, "n"]) -> list[FusedSte
         calls, memory = len(recorder.asked), stepped.state
         order = torch.tensor([*range(1 + size), *(place for place, _ in recorder.draws), *recorder.answers])
         parts, when = tuple(part for _, part in recorder.draws), tuple(time for time, _ in recorder.asked)
-        found.append(FusedStep(when, parts, size, numbers[:calls, order], numbers[calls:, order]))
+        besides = tuple(recorder.besides)
+        found.append(FusedStep(when, besides, parts, size, numbers[:calls, order], numbers[calls:, order]))
     return found
 
 
@@ -180,12 +195,17 @@ class Kind:
         return cls(memory, tuple(rows[:calls]), tuple(rows[calls:]), padded)
 
     def __call__(
-        self, denoiser: Denoiser, tensors: list[Tensor], times: list[Tensor], numbers: Tensor, cond: Cond
+        self,
+        denoiser: Denoiser,
+        tensors: list[Tensor],
+        calls: list[tuple[Tensor, dict[str, Tensor]]],
+        numbers: Tensor,
+        cond: Cond,
     ) -> list[Tensor]:
-        """x at the destination, x̂0 and the memory, from x, the memory and the draws."""
+        """x at the destination, x̂0 and the memory, from x, memory and draws; `calls` are `FusedStep.conditions`."""
         tensors = list(tensors)
-        for row, factors, t in zip(self.asked, numbers, times, strict=False):
-            tensors.append(denoiser(row.sum(factors, tensors), t, cond))
+        for row, factors, (t, besides) in zip(self.asked, numbers, calls, strict=False):
+            tensors.append(denoiser(row.sum(factors, tensors), t, {**cond, **besides}))
         return [row.sum(factors, tensors) for row, factors in zip(self.left, numbers[len(self.asked) :], strict=True)]
 
 
@@ -206,7 +226,7 @@ class Fused:
     def __call__(self, x: Float[Tensor, "b *d"], cond: Cond, noise: Callable[..., Tensor]) -> Iterator[Point]:
         """A Point after each step, from x at the first time."""
         memory: list[Tensor] = []
-        asked = [[at(self.denoiser.path, t).shared(len(x)).to(x.device) for t in step.times] for step in self.steps]
+        asked = [step.conditions(len(x), x.device) for step in self.steps]
         numbers = [self.kinds[step.kind].numbers[place].to(x.device) for place, step in enumerate(self.steps)]
         for place, (step, end) in enumerate(zip(self.steps, self.ends, strict=True)):
             kind = self.kinds[step.kind]

@@ -27,7 +27,7 @@ FOLDERS = re.compile(
 )
 """The folders that ebb makes in a run folder."""
 
-STATE = re.compile(r"(model|ema|optim|rng|memory|autoencoder)\.safetensors|(system|manifest)\.json|\.tmp\w{6}")
+STATE = re.compile(r"(model|ema|optim|rng|memory|nearest|autoencoder)\.safetensors|(system|manifest)\.json|\.tmp\w{6}")
 """The files of a checkpoint, the last where safetensors was interrupted."""
 
 SHARDS = re.compile(r"\d{5,}\.npy|manifest\.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, SupportsIndex, TypedDict, runtime_checkable
 
 import torch
@@ -89,13 +89,16 @@ class Sampler:
     """`system`, ready to be asked: a request in, points or samples out.
 
     Samples are made `batch` at a time. `compiled` fuses network, guides and solver for whole batches (`ebb.fused`): it
-    takes a minute first. Everywhere `guide` goes around the request's own guides. Raises UsageError
+    takes a minute first. Everywhere `guide` goes around the request's own guides. What does not change between requests
+    is prepared at the first of each `Sampling`: one sampler for many requests is faster than many. Raises UsageError
     for a batch that is none.
     """
 
     system: Sampled
     batch: SupportsIndex = 128
     compiled: bool = False
+    prepared: dict[tuple[Sampling, bool], Draw] = field(default_factory=dict, init=False, repr=False)
+    """how the model draws, by settings and whether that is compiled"""
 
     def __post_init__(self) -> None:
         whole("batch", self.batch)
@@ -129,9 +132,14 @@ class Sampler:
     def draw(self, request: Request, guide: Guide | None, compiled: bool = False) -> Draw:
         """How the model draws what is requested, with its guides."""
         how = request.sampling
-        guides = self.system.guides(how) + ([guide] if guide else [])
+        if guide is None and (how, compiled) in self.prepared:
+            return self.prepared[how, compiled]
         ready()
-        return self.system.model.draw(self.system.inner, how, guides, compiled=compiled)
+        guides = self.system.guides(how) + ([guide] if guide else [])
+        draw = self.system.model.draw(self.system.inner, how, guides, compiled=compiled)
+        if guide is None:
+            self.prepared[how, compiled] = draw
+        return draw
 
     def points(self, draw: Draw, request: Request) -> Iterator[Point]:
         """The points of a request, by its conditions and its noise."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ class Validation:
     autocast: torch.dtype | None = None
     hints: tuple[str, ...] = ()
     """conditions of which it is measured how much they are used"""
+    passes: ClassVar[int] = 1
+    """forward passes of each example"""
 
     def use(self, model: Predictor, loss: float) -> float:
         """By which share of `loss`, that of the model, it is higher where each example has the hints of another one."""

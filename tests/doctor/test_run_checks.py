@@ -151,7 +151,7 @@ def test_without_a_checkpoint_or_a_log_the_reason_is_given(run):
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"recipe:\n\tsteps: 1", b"recipe: 3", b"- recipe"])
 def test_a_recipe_that_cannot_be_read_is_an_error_and_hides_nothing_else(run, monkeypatch, text):
     monkeypatch.setattr("ebb.doctor.diagnose.MODEL_CHECKS", [])
-    monkeypatch.setattr("ebb.doctor.run_checks.RUN_CHECKS", [CHECKS["damaged checkpoint"]])
+    monkeypatch.setattr("ebb.doctor.diagnose.RUN_CHECKS", [CHECKS["damaged checkpoint"]])
     assert not any(finding.severity == "error" for finding in diagnose(run).findings)
     (run / "run.yaml").write_bytes(text)
     found = diagnose(run)
@@ -442,7 +442,7 @@ def test_an_autoencoder_is_not_said_to_be_dead():
     assert "no denoiser" in found.inapplicable[0]
 
 
-def test_a_layer_too_narrow_is_found_first_with_the_width_that_is_enough(run):
+def test_a_layer_too_narrow_is_found_first_with_the_width_that_is_enough(run, monkeypatch):
     """Of a run: 16 values of a grey patch of 4 through 8 channels; the command names what cures it."""
     again(run, steps=2, network={"width": 8, "depth": 1, "patch": 4, "multipliers": (1,)})
     first, *others = diagnose(run).findings
@@ -454,6 +454,9 @@ def test_a_layer_too_narrow_is_found_first_with_the_width_that_is_enough(run):
     recipe = overlaid(from_yaml(verb.base)[0], verb.recipe, given_in(shlex.split(command)[1:]))
     assert (recipe.network.width, recipe.network.patch, recipe.steps) == (32, 4, 2)
     trained(run, data_of(run), steps=2, network=recipe.network.model_dump(exclude_none=True))
+    monkeypatch.setattr(
+        "ebb.doctor.diagnose.RUN_CHECKS", [CHECKS["damaged checkpoint"]]
+    )  # a model is asked for this one
     assert "bottleneck" not in [finding.name for finding in diagnose(run).findings]
 
 

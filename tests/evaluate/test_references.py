@@ -18,7 +18,7 @@ from ebb.process.moment import at
 from ebb.process.path import PATHS
 from ebb.process.times import GRIDS
 from ebb.recipe.groups import UNetRecipe
-from ebb.recipe.recipe import Recipe
+from ebb.recipe.recipe import Recipe, Sampling
 from ebb.run.train import train
 from ebb.sample.ddim import DDIM, DDPM
 from ebb.sample.noise import Noise
@@ -36,10 +36,12 @@ FEW = {
 def found(tmp_path_factory):
     """A run of a moment, measured with few steps; its folder, and what came of it."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    network = UNetRecipe(width=16, depth=1)
-    finished(train("digits", Recipe(steps=3, batch=16, sheets=1, precision="fp32", network=network), run=folder))
+    network, sample = UNetRecipe(width=16, depth=1), Sampling(steps=4)
+    recipe = Recipe(steps=3, batch=16, sheets=1, precision="fp32", network=network, sample=sample)
+    finished(train("digits", recipe, run=folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ebb.evaluate.judges.SECONDS", 0.5)
+        patch.setattr("ebb.evaluate.judges.SECONDS", 0.1)
+        patch.setattr(room, "RESAMPLES", 8)
         patch.setattr(room, "REFERENCES", FEW)
         return folder, finished(references(folder, 24))
 
@@ -73,7 +75,8 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(found, m
         return usual(trial, how)
 
     monkeypatch.setattr(Trial, "__call__", counted)
-    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.5)  # others would judge otherwise, and nothing be the same
+    monkeypatch.setattr(room, "RESAMPLES", 8)
+    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.1)  # others would judge otherwise, and nothing be the same
     monkeypatch.setattr(room, "REFERENCES", FEW)
     again = finished(references(folder, 24))
     assert drawn == [result.ways[0].sampling["solver"]], "its own way alone, which the others are held against"

@@ -24,7 +24,10 @@ from ..command import ebb as command
 def quick():
     """Classifiers that learn for a moment, and figures alone: a sweep only needs some features."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ebb.evaluate.judges.SECONDS", 0.5)
+        patch.setattr("ebb.evaluate.judges.SECONDS", 0.1)
+        patch.setattr(
+            "ebb.evaluate.sweep.RESAMPLES", 4
+        )  # of which an interval comes: how good it is, is tested elsewhere
         patch.setattr("ebb.evaluate.evaluate.parts", lambda _: [])
         patch.setattr("ebb.evaluate.enough.ROWS", 0)  # so few samples choose nothing: what is kept of them is looked at
         patch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))
@@ -35,8 +38,9 @@ def quick():
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
     pytest.importorskip("sklearn")
-    network = UNetRecipe(width=16, depth=1)
-    finished(train("digits", Recipe(steps=30, sheets=1, precision="fp32", network=network), run=folder))
+    network, sample = UNetRecipe(width=16, depth=1), Sampling(steps=4)
+    recipe = Recipe(steps=4, batch=16, sheets=1, precision="fp32", network=network, sample=sample)
+    finished(train("digits", recipe, run=folder))
     return folder
 
 

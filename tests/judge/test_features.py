@@ -21,7 +21,7 @@ def test_shuffled_labels_do_not(digits):
 
 def test_one_seed_is_one_classifier_and_the_global_state_is_left_alone(digits):
     state = torch.get_rng_state()
-    first, again, other = (train_classifier(*digits, 10, seed=s, seconds=0.3)[0] for s in (0, 0, 1))
+    first, again, other = (train_classifier(*digits, 10, seed=s, seconds=0.1)[0] for s in (0, 0, 1))
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(first.embed.weight, again.embed.weight)
     assert not torch.equal(first.embed.weight, other.embed.weight)
@@ -29,7 +29,7 @@ def test_one_seed_is_one_classifier_and_the_global_state_is_left_alone(digits):
 
 def test_an_official_held_out_set_is_judged_and_gives_the_scale(digits):
     test = digits.pixels[1500:], digits.labels[1500:]
-    classifier, accuracy = train_classifier(digits.pixels[:1500], digits.labels[:1500], 10, seconds=1.0, held_out=test)
+    classifier, accuracy = train_classifier(digits.pixels[:1500], digits.labels[:1500], 10, seconds=0.2, held_out=test)
     rows = extract(classifier, batches(test[0]))
     np.testing.assert_allclose(np.mean(rows**2), 1, rtol=1e-4)
     assert accuracy == np.mean(vote(classifier, rows) == test[1])

@@ -51,7 +51,7 @@ def answers_alike(network, inputs):
     assert expected.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", CONDITIONED)
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.full] * (x == "unet")) for x in CONDITIONED])
 def test_a_network_with_conditions_exports_with_a_free_batch(name, unchecked):
     network, shape = CONDITIONED[name]
     unchecked()

@@ -144,7 +144,6 @@ def briefly(monkeypatch):
     """Figures by a hundredth of the usual work, and none of the analyses beside them."""
     monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr("ebb.evaluate.two_sample.WORK", 20)
-    monkeypatch.setattr("ebb.understand.cost.ALONE", 2)
     monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda subject: ())
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from ebb.data.held_out import LEAST
 from ebb.data.reading import as_asked
 from ebb.errors import UsageError
-from ebb.events import finished
+from ebb.events import Message, Update, finished
 from ebb.process.flow_map import two_times
 from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import DiffusionRecipe, FewStepRecipe
@@ -22,9 +23,11 @@ from ebb.run.inherited import inherited
 from ebb.run.plan import resolve
 from ebb.run.prepare import prepared
 from ebb.run.train import train
+from ebb.store import checkpoint
 from ebb.system.families.families import FAMILIES
 from ebb.system.families.family import facts_of
 from ebb.system.system import load
+from ebb.train.landing import Landing
 from ebb.train.objectives.methods import METHODS
 
 CPU = torch.device("cpu")
@@ -133,3 +136,52 @@ def test_what_cannot_teach_is_refused(home, tmp_path):
     np.savez(other, images=np.zeros((24, 8, 8), np.uint8))
     with pytest.raises(UsageError, match="trained on other data"):
         finished(train(other, FewStepRecipe(teacher=str(home / "first"), **SMALL), run=tmp_path / "no"))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """So many examples that some are held out."""
+    source = tmp_path_factory.mktemp("many") / "data.npz"
+    np.savez(source, images=np.random.default_rng(1).integers(0, 255, (LEAST, 8, 8), dtype=np.uint8))
+    return source
+
+
+def trained(data, monkeypatch, place, figures, left=None):
+    """A run of six updates whose averages land so far off after two, four and six, gone on with after it was `left`."""
+    landed, texts = iter(figures), []
+    monkeypatch.setattr(Landing, "__call__", lambda self, model: 1.0 if model.training else next(landed))
+    asked = FewStepRecipe(network={"width": 16, "depth": 1}, **SMALL | {"steps": 6})
+    for event in (work := train(data, asked, run=place)):
+        if isinstance(event, Update) and event.step == left:
+            work.close()
+    before = averaged(place)
+    finished(train(data, asked, run=place), texts.append)
+    assert next(landed, None) is None
+    return before, averaged(place), [event.text for event in texts if isinstance(event, Message)]
+
+
+def averaged(run):
+    return checkpoint.read(checkpoint.newest(run / "checkpoints"), "ema")
+
+
+def same(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_samples_are_of_the_average_that_landed_nearest(many, monkeypatch, tmp_path):
+    """Also where the run was left on the way: it is in the checkpoint."""
+    fourth, chosen, texts = trained(many, monkeypatch, tmp_path / "left", (0.3, 0.1, 0.2), left=4)
+    assert same(fourth, chosen)
+    assert any("the average after update 4, which lands nearer" in text for text in texts)
+    whole, again, _ = trained(many, monkeypatch, tmp_path / "whole", (0.3, 0.1, 0.2))
+    assert same(whole, chosen)
+    assert same(again, chosen)
+    last, _, _ = trained(many, monkeypatch, tmp_path / "last", (0.3, 0.2, 0.1))
+    assert not same(last, chosen)
+
+
+def test_where_samples_land_is_in_the_log(many, tmp_path):
+    asked = FewStepRecipe(network={"width": 16, "depth": 1}, **SMALL)
+    run = finished(train(many, asked, run=tmp_path / "run"))
+    (line,) = [each for each in map(json.loads, (run / "log.jsonl").open()) if each["step"] == 2]
+    assert 0 < line["validation_ema"] < 3

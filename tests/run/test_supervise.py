@@ -31,7 +31,7 @@ from .stopped import stop_after
 NAN = float("nan")
 SMALL = {
     "network": {"width": 8, "depth": 1}, "optimiser": {"lr": 2e-3}, "batch": 16, "precision": "fp32", "steps": 12,
-    "sheets": 1,
+    "sheets": 1, "sample": {"steps": 2},
 }  # fmt: skip
 
 
@@ -259,9 +259,10 @@ def test_resuming_is_exact_across_a_skip_and_a_rollback(data, tmp_path, monkeypa
     found = [event["what"] for event in events(tmp_path / "whole")]
     assert found == ["skipped"] * 4 + ["rolled back"] + ["skipped"] * 2
     assert events(tmp_path / "whole") == events(tmp_path / "halves")
-    for part, tensors in final(tmp_path / "whole")[1].items():
+    whole, halves = (final(tmp_path / name)[1] for name in ("whole", "halves"))
+    for part, tensors in whole.items():
         for name, tensor in tensors.items():
-            assert torch.equal(tensor, final(tmp_path / "halves")[1][part][name]), f"{part} {name}"
+            assert torch.equal(tensor, halves[part][name]), f"{part} {name}"
 
 
 def test_a_stop_between_fault_and_notice_goes_back_first(data, tmp_path, monkeypatch):

@@ -66,6 +66,14 @@ def weights(run):
     return {part: checkpoint.read(where, part) for part in ("model", "ema", "optim")}
 
 
+def same(found, expected):
+    """Bit by bit, in every part."""
+    assert found.keys() == expected.keys()
+    for part, tensors in expected.items():
+        for name, tensor in tensors.items():
+            assert torch.equal(found[part][name], tensor), f"{part} {name}"
+
+
 def test_a_run_folder_holds_all_that_is_needed_to_repeat_it(pictures, tmp_path):
     run, said = trained(pictures, tmp_path / "run")
     names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
@@ -105,9 +113,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(pictures, tmp_
     assert stopped == "step-00000005"
     torch.manual_seed(123)
     halves, _ = trained(pictures, tmp_path / "halves")
-    for part, tensors in weights(whole).items():
-        for name, tensor in tensors.items():
-            assert torch.equal(tensor, weights(halves)[part][name]), f"{part} {name}"
+    same(weights(halves), weights(whole))
     steps = [json.loads(line)["step"] for line in (halves / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13))
 
@@ -317,10 +323,7 @@ def test_the_clock_settles_how_many_updates_there_are(pictures, tmp_path, monkey
     shown(train(str(pictures), asked, run=run), again)
     assert f"finished at step {recipe.steps}" in again.file.getvalue()
     if speed(0.0) != speed(30.0):
-        same = finished(train(str(pictures), recipe, run=tmp_path / "same"))
-        for part, tensors in weights(run).items():
-            for name, value in tensors.items():
-                assert torch.equal(weights(same)[part][name], value), f"{part} {name}"
+        same(weights(finished(train(str(pictures), recipe, run=tmp_path / "same"))), weights(run))
 
 
 @pytest.mark.parametrize("optimiser", [{"decay": 0.0}, {"decay": 1.0}, {"warmup": 1000}, {"accumulate": 2}])
@@ -452,8 +455,28 @@ def test_from_digits_to_a_measured_model(tmp_path, monkeypatch, capsys):
     assert ebb("config", "validate", run) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
-def test_a_signal_saves_first(pictures, tmp_path, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_first(pictures, tmp_path, monkeypatch, capsys, number):
+    def struck(*args, **kwargs):
+        for step in updates_of(*args, **kwargs):
+            if step.number == 3:
+                signal.raise_signal(number)
+            yield step
+
+    monkeypatch.setattr("ebb.run.supervise.updates_of", struck)
+    small = ["--steps", 12, "--network.width", 8, "--network.depth", 1, "--batch", 16, "--precision", "fp32"]
+    assert ebb("train", pictures, "--run", tmp_path / "run", *small, "--sheets", 1) == 128 + number
+    errors = capsys.readouterr().err
+    assert "the same command resumes" in errors
+    assert "Traceback" not in errors
+    saved = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    assert saved.name == "step-00000003"
+    checkpoint.verify(saved)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_of_its_own_saves_first(pictures, tmp_path, number):
     command = [sys.executable, "-c", "from ebb.cli import main; main()", "train", pictures, "--run", tmp_path / "run"]
     options = ["--steps", "100000", "--network.width", "8", "--network.depth", "1", "--precision", "fp32"]
     process = subprocess.Popen(
@@ -629,11 +652,13 @@ def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, 
     for line in lines:
         sized = "--network" in line or not line.startswith("ebb train")
         small = "" if sized else " --network.width 8 --network.depth 1"
-        line = re.sub(r"--budget \w+", f"--steps 2 --batch 8{small}", line)
+        little = f"--steps 2 --batch 8{small}" + " --sheets 1 --sample.steps 2" * line.startswith("ebb train")
+        line = re.sub(r"--budget \w+", little, line)
         line = re.sub(r"--extend \w+", "--extend 2", line)
         if line.startswith("ebb sweep"):
             line = re.sub(r"--(steps|solvers|guidance)( [\w.]+)+", "", line)
             line += " --solvers ddim --steps 2 --no-search --no-keep"
         line = re.sub(r"--n (\d+)", lambda found: f"--n {min(int(found[1]), 12)}", line)
+        line += " --likelihood 2" * line.startswith("ebb evaluate")
         found = line.startswith("ebb doctor")  # two steps make no model: it must say so, and end with 1
         assert ebb(*shlex.split(line)[1:]) == found, (line, capsys.readouterr())

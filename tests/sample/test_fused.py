@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import ebb
+from ebb.process.flow_map import WAY
 from ebb.process.moment import at
 from ebb.sample.fused import Kind, fused, read
+from ebb.sample.jump import Jump
 from ebb.sample.trajectory import Stepped
 
 PATHS = {name: path() if isinstance(path, type) else path for name, path in ebb.PATHS.items()}
@@ -78,6 +80,27 @@ def test_the_matrix_of_2m_is_its_formula():
 
 
 @dataclass(frozen=True)
+class Farther:
+    """A denoiser that answers with how far it is asked to go."""
+
+    path: ebb.Path
+
+    def __call__(self, x, t, cond):
+        return x / 2 + cond[WAY].to(x)[:, None]
+
+
+@pytest.mark.parametrize("renewed", [0.0, 0.5, 1.0])
+def test_jumps_are_asked_how_far_they_go(renewed):
+    """With the mutant that says nothing of it."""
+    denoiser, solver = Farther(ebb.Linear()), Jump(renewed)
+    times = ebb.GRIDS["noise_share"](denoiser.path, 3)
+    whole = uncompiled(fused(denoiser, solver, times))
+    assert farthest(denoiser, solver, whole, times) < 1e-5
+    silent = replace(whole, steps=[replace(step, besides=({WAY: 0.0},)) for step in whole.steps])
+    assert farthest(denoiser, solver, silent, times) > 1e-2
+
+
+@dataclass(frozen=True)
 class Clipped:
     """A solver that is not linear."""
 
@@ -109,11 +132,13 @@ def test_what_is_one_tensor_is_not_copied():
 COMPILED = """
 import torch, ebb
 torch.manual_seed(0)
-network = ebb.MLP(4, width=16, depth=1).requires_grad_(False)
+network = ebb.MLP(4, width=16, depth=1, ports={"way": "share"}).requires_grad_(False)
+for parameter in network.parameters():
+    torch.nn.init.normal_(parameter, std=0.3)
 denoiser = ebb.cfg(1.0, {})(ebb.NetworkDenoiser(network, ebb.Linear(), ebb.velocity, sigma_data=0.5))
 times, noise = ebb.GRIDS["uniform"](ebb.Linear(), 4), ebb.Noise.of(0, 3)
 x = noise.start((4,))
-for solver in (ebb.DPMpp2M(), ebb.DDPM()):
+for solver in (ebb.DPMpp2M(), ebb.DDPM(), ebb.sample.jump.Jump()):
     whole = ebb.fused(denoiser, solver, times)
     for one, other in zip(ebb.trajectory(denoiser, solver, times, x, {}, noise), whole(x, {}, noise), strict=True):
         torch.testing.assert_close(one.x, other.x, rtol=1e-5, atol=1e-5)
@@ -125,4 +150,4 @@ print("equal", torch._dynamo.utils.counters["stats"]["unique_graphs"])
 def test_compiled_it_is_the_same_and_compiles_once_a_solver():
     """In a process of its own: what checks shapes under test is not for a compiler."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["equal", "2"], done.stderr[-2000:]
+    assert done.stdout.split() == ["equal", "3"], done.stderr[-2000:]

@@ -29,7 +29,11 @@ def landed(denoiser, solver, times, x):
 
 
 @pytest.mark.parametrize("path", [Linear(), Cosine()], ids=str)
-@pytest.mark.parametrize(("solver", "steps"), [(DPMpp2M(), 5), (DPMpp2M(), 8), (DDIM(), 6)], ids=str)
+@pytest.mark.parametrize(
+    ("solver", "steps"),
+    [(DPMpp2M(), 5), pytest.param(DPMpp2M(), 8, marks=pytest.mark.full), (DDIM(), 6)],
+    ids=str,
+)
 def test_a_searched_grid_lands_nearer_also_from_noise_it_has_not_seen(path, solver, steps):
     denoiser, start = humps(path), GRIDS["log_snr"](path, steps)
     found = tune(denoiser, solver, start, noise_of(path, 64), {})

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import ebb
 from ebb import testing
 from ebb.errors import UsageError
 from ebb.process.denoiser import NetworkDenoiser
@@ -82,6 +83,20 @@ def test_a_stream_computes_what_is_asked_of_it_and_no_more():
     next(parts)
     parts.close()
     assert network.calls == 2 + 8, "the other three samples were not begun"
+
+
+def test_what_does_not_change_is_prepared_once(monkeypatch):
+    """For each way of sampling; a guide that is given belongs to its own request alone."""
+    made, ways = system(), []
+    draw = DiffusionModel.draw
+    monkeypatch.setattr(DiffusionModel, "draw", lambda *args, **more: ways.append(args[2]) or draw(*args, **more))
+    sampler, requests = Sampler(made), [made.request({"label": ["b"]}, 1, 7, steps=n) for n in (2, 3)]
+    first = [sampler(request) for request in requests]
+    guided = sampler(requests[0], lambda denoiser: ebb.temperature(0.5)(denoiser))
+    again = [sampler(request) for request in requests]
+    assert [how.steps for how in ways] == [2, 3, 2]
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert not torch.equal(guided, first[0])
 
 
 def test_a_sample_depends_on_its_own_seed_and_conditions_alone():

@@ -61,6 +61,10 @@ def test_image_i_is_the_same_in_batches_of_one_three_and_eight(solver, guidance)
         return made.sample(n, seed=40 + first, solver=solver, guidance=guidance)
 
     testing.same_by_batch(sample, 8, 1e-4)
+
+
+def test_a_sampler_in_parts_makes_what_it_makes_at_once():
+    made = system()
     in_parts = Sampler(made, batch=3)(made.request(made.given(8, seed=40), 8, 40))
     torch.testing.assert_close(in_parts, made.sample(8, seed=40), atol=1e-4, rtol=0)
 

@@ -143,6 +143,7 @@ def timed(monkeypatch, took, patience):
             return super().__call__(request)
 
     monkeypatch.setattr("ebb.understand.cost.Sampler", Clocked)
+    monkeypatch.setattr("ebb.understand.cost.ALONE", 100)
     monkeypatch.setattr("ebb.understand.cost.PATIENCE", patience)
     monkeypatch.setattr("ebb.understand.cost.time.perf_counter", lambda: clock[0])
     return latency(system(Affine(4), (4,), steps=1))

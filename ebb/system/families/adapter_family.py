@@ -32,6 +32,7 @@ from ebb.system.families.diffusion import DenoiserFamily, DiffusionModel, assemb
 from ebb.system.families.family import Base, Prepared, Trainable
 from ebb.system.model import Draw, Model
 from ebb.train.from_base import Departure
+from ebb.train.validate import Validation
 
 NAME = "adapter"
 """What an addition is called on its denoiser while it is trained."""
@@ -180,7 +181,7 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
             return AdaptedModel(model, trained.addition, base.origin)
 
         parts = assembled(recipe, data, trained, denoising_of(recipe), made)
-        if (control := recipe.control()) is not None and parts.validation is not None:
+        if (control := recipe.control()) is not None and isinstance(parts.validation, Validation):
             parts = replace(parts, validation=replace(parts.validation, hints=(control.name,)))
         if base.rest is None:
             return parts

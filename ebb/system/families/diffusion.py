@@ -79,10 +79,9 @@ class DiffusionModel(Model):
     ) -> Draw:
         """The trajectory from σ(t₀)·ε along the grid; raises UsageError for a solver or a grid that is not known."""
         scheme = scheme_of(self.denoiser, sampling).guided(*guides)
-        jumps = isinstance(scheme.solver, Jump)
-        if jumps and not self.hears(WAY):
+        if isinstance(scheme.solver, Jump) and not self.hears(WAY):
             raise UsageError("the solver jump is of few-step models, and this is none", "make one: ebb distil RUN")
-        follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled and not jumps else scheme
+        follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled else scheme
 
         def points(cond: Cond, noise: Noise) -> Iterator[Point]:
             like = torch.empty(len(noise.seeds), *shape, device=self.device)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples, Loader
-from ebb.encode.conditioner import Conditioner
+from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.latent import LatentSpace
 from ebb.errors import UsageError
 from ebb.events import Work
@@ -26,6 +26,7 @@ from ebb.system.model import Model
 from ebb.train.ema import EMA
 from ebb.train.from_base import Departure, Probe
 from ebb.train.gradients import GradientProbe
+from ebb.train.landing import Landing
 from ebb.train.loop import Training
 from ebb.train.muon import muon
 from ebb.train.objectives.autoencoding import FeatureMaps
@@ -72,6 +73,8 @@ class Prepared:
     """of a denoiser to begin with"""
     base: Base | None = None
     """what an adapter is put on"""
+    taught: Values | None = None
+    """what its examples are asked for as, where that is a new word or a picture, which the data does not say"""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -122,7 +125,7 @@ class Trainable:
     loader: Loader
     averaged: Callable[[], Model]
     """the model with the averaged weights, which is what one samples from"""
-    validation: Validation | None = None
+    validation: Validation | Landing | None = None
     sampling: Sampling = field(default_factory=Sampling)
     gradients: GradientProbe | None = None
     """what asks for the gradient at each noise level"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ from ebb.recipe.starting import Facts, few_steps
 from ebb.system.families.adapter_family import AdaptedModel, adapted, base_of
 from ebb.system.families.diffusion import DenoiserFamily, DiffusionModel, assembled, denoiser_of
 from ebb.system.families.family import Prepared, Trainable
+from ebb.system.model import Draw, Model
+from ebb.train.landing import Landing
 from ebb.train.objectives.map_matching import MapMatching
 from ebb.train.objectives.methods import METHODS
 from ebb.train.objectives.objective import Loss, Objective, ObjectiveState
@@ -83,10 +86,24 @@ class FewStepFamily(DenoiserFamily[FewStepRecipe]):
             parse(resolved(recipe.times), DENSITIES, "density"),
             guidance=recipe.guidances,
         )
-        made = assembled(
+        made = landing(
             recipe, data, denoiser, objective, lambda d: DiffusionModel(d, data.space, self.name, recipe.guidances)
         )
         return replace(made, memory=target) if isinstance(target, ObjectiveState) else made
+
+
+def landing(
+    recipe: FewStepRecipe, data: Prepared, trained: Any, objective: Objective, made: Callable[[Any], Model]
+) -> Trainable:
+    """What `assembled` makes, validated by where its samples in one and two steps land."""
+    parts, how = assembled(recipe, data, trained, objective, made), recipe.sample
+    if parts.validation is None:
+        return parts
+
+    def draw(model: Any, shape: tuple[int, ...], steps: int) -> Draw:
+        return made(model).draw(shape, how.model_copy(update={"steps": steps}))
+
+    return replace(parts, validation=Landing(parts.validation.batches, draw))
 
 
 THIN = "few numbers on a frozen teacher"
@@ -138,7 +155,7 @@ def on_teacher(recipe: FewStepRecipe, data: Prepared, device: torch.device) -> T
         model = DiffusionModel(trained.denoiser, data.space, base.model.family, recipe.guidances)
         return AdaptedModel(model, trained.addition, base.origin)
 
-    return assembled(recipe, data, student, OfAdapted(matching), made)
+    return landing(recipe, data, student, OfAdapted(matching), made)
 
 
 def taught(recipe: FewStepRecipe, data: Prepared, student: NetworkDenoiser, device: torch.device) -> Denoiser:
