@@ -46,6 +46,7 @@ from ebb.networks.unet import UNet
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.path import Linear
 from ebb.process.predict import velocity
+from ebb.recipe.few_numbers import PIECES
 from ebb.recipe.groups import ControlRecipe
 from ebb.recipe.recipe import AdapterRecipe, DiffusionRecipe
 from ebb.run.complete import USED
@@ -243,10 +244,11 @@ def spent(which: str, form: str) -> tuple[float, float, float]:
     empty = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - 4 * sum(p.numel() for p in denoiser.parameters()) / 1e3
     whole = form == "all"
     training = Training(denoiser, muon(denoiser, 1e-4), EMA(denoiser)) if whole else beside(denoiser, form, 1e-4)
-    x0, edges = torch.randn(count, *shape), torch.randn(count, 1, *shape[1:])
+    pieces = 1 if whole else PIECES
+    x0, edges = torch.randn(count // pieces, *shape), torch.randn(count // pieces, 1, *shape[1:])
     batch, took = Batch(x0, {} if whole else {"edges": edges}), list[float]()
     began = time.process_time()
-    for _ in updates(training, Denoising(), lambda number: batch, Descent(), steps=4):
+    for _ in updates(training, Denoising(), lambda number: batch, Descent(accumulate=pieces), steps=4):
         took.append(time.process_time() - began)
         began = time.process_time()
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - empty) / 1e3

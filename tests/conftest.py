@@ -9,27 +9,34 @@ from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from beartype import BeartypeConf, beartype
+from hypothesis import settings
 from jaxtyping import config, install_import_hook
+from PIL import Image
 
-CHECKS = {"short": 400, "full": 4000}
+# torch and ebb are imported where they are needed: the process that only hands out tests to others needs neither
+
+CHECKS = {"short": 160, "full": 4000}
 """Checks of a test, and as many of its fixtures; a call takes two. One costs a tenth of a millisecond, more than most of
-what it checks (a solver of 20 steps takes seven times as long with them), and hundreds of small steps are alike."""
+what it checks (a solver of 20 steps takes seven times as long with them), and dozens of small steps are alike."""
 
 form, made = "short", 0
 
 
 def checked(function):
     """`function` with its arguments checked, which counts."""
-    strict = beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
+    strict = None  # made when it is called: of most functions it never is
 
     @functools.wraps(function)
     def counted(*args, **kwargs):
+        nonlocal strict
         global made
         made += 1
         if made >= CHECKS[form]:
             config.update("jaxtyping_disable", True)
+        strict = strict or beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
         return strict(*args, **kwargs)
 
     return counted
@@ -95,19 +102,8 @@ def pytest_collection_modifyitems(config, items):
 
 install_import_hook("ebb", f"sys.modules[{__name__!r}].checked")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
-from PIL import Image  # noqa: E402
-from sklearn.datasets import load_digits  # noqa: E402
-
-from ebb.judge.features import train_classifier  # noqa: E402
-from ebb.run.plan import examples_of  # noqa: E402
-
 settings.register_profile("short", deadline=None, max_examples=10, derandomize=True)
-settings.register_profile("full", deadline=None, max_examples=30, derandomize=True)
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-
+settings.register_profile("full", deadline=None, max_examples=60, derandomize=True)
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -115,10 +111,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def briefly():
     """What is no claim is little: an evaluation times three requests of one sample, not a hundred, and looks at each noise
     level on eight images; and files need not outlast the machine, which takes milliseconds each."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
         patch.setattr("ebb.understand.cost.ALONE", 3)
         patch.setattr("ebb.evaluate.analyses.PROBED", 8)
+        patch.setattr("ebb.understand.adapter_effect.PROBED", 8)
         yield
 
 
@@ -130,6 +130,8 @@ def unchecked():
 
 @pytest.fixture
 def generator():
+    import torch
+
     return torch.Generator().manual_seed(0)
 
 
@@ -144,6 +146,8 @@ def shared():
 @pytest.fixture
 def paced(monkeypatch):
     """paced(speed): planning finds so many images per second, or speed[precision], and makes no update for it."""
+
+    from ebb.run.plan import examples_of
 
     def paced(speed):
         def timed(recipe, *_):
@@ -187,6 +191,8 @@ class Digits(NamedTuple):
 @pytest.fixture(scope="session")
 def digits():
     """scikit-learn's 1,797 digits: uint8 [n, 1, 8, 8] and their labels."""
+    from sklearn.datasets import load_digits
+
     found = load_digits()
     return Digits((found.images * 15.9375).astype(np.uint8)[:, None], found.target.astype(np.int64))
 
@@ -194,4 +200,6 @@ def digits():
 @pytest.fixture(scope="session")
 def trained(digits):
     """A classifier of the digits, and its accuracy."""
+    from ebb.judge.features import train_classifier
+
     return train_classifier(*digits, 10, seconds=2.5)

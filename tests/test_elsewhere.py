@@ -12,7 +12,7 @@ from .command import ebb
 
 DOCS = Path(__file__).parents[1] / "docs"
 TOY = {
-    r"--budget \w+": "--steps 3 --batch 8 --sheets 1 --network.width 8 --network.depth 1 --precision fp32",
+    r"--budget \w+": "--steps 3 --batch 8 --sheets 1 --network.width 8 --network.depth 1 --precision fp32 --sample.steps 2",
     r"--extend \w+": "--extend 2",
     r"--n \d+": "--n 12",
 }

@@ -217,13 +217,10 @@ MORE_ARGUMENTS = {
 """Functions that may have more, each with its reason."""
 
 
-def signatures(source):
-    """(name, arguments without self) of every function of a module; of __init__ with its class."""
-    tree = ast.parse(source)
-    owners = {
-        id(node): owner.name for owner in ast.walk(tree) if isinstance(owner, ast.ClassDef) for node in owner.body
-    }
-    for node in ast.walk(tree):
+def signatures(tree):
+    """(name, arguments without self) of every function among the nodes of a module; of __init__ with its class."""
+    owners = {id(node): owner.name for owner in tree if isinstance(owner, ast.ClassDef) for node in owner.body}
+    for node in tree:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             each = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg]
             count = sum(arg is not None and arg.arg not in ("self", "cls") for arg in each)
@@ -231,10 +228,10 @@ def signatures(source):
 
 
 def test_what_has_more_than_six_arguments_has_a_reason():
-    found = {name for path in FILES for name, count in signatures(path.read_text()) if count > MOST_ARGUMENTS}
+    found = {name for path in FILES for name, count in signatures(nodes(path)) if count > MOST_ARGUMENTS}
     assert found == set(MORE_ARGUMENTS)
-    seven = "class A:\n def __init__(self, a, b, c, d, e, *f, g, **h): ..."
-    assert list(signatures(seven)) == [("A.__init__", 7)]
+    seven = ast.parse("class A:\n def __init__(self, a, b, c, d, e, *f, g, **h): ...")
+    assert list(signatures(tuple(ast.walk(seven)))) == [("A.__init__", 7)]
 
 
 def names_and_words(path):

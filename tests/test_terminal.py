@@ -105,7 +105,20 @@ def test_what_training_recommends_can_be_typed(pictures, tmp_path, capsys, monke
     from .command import ebb
 
     monkeypatch.chdir(tmp_path)
-    small = ("--network.width", 8, "--steps", 1, "--sheets", 1, "--batch", 8, "--precision", "fp32")
+    small = (
+        "--network.width",
+        8,
+        "--steps",
+        1,
+        "--sheets",
+        1,
+        "--batch",
+        8,
+        "--precision",
+        "fp32",
+        "--sample.steps",
+        2,
+    )
     assert ebb("train", pictures, "--run", "my run", *small) == 0
     said = capsys.readouterr().out
     assert "ebb sample 'my run' --n 16 --out samples.png" in said

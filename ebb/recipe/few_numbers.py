@@ -6,7 +6,7 @@ from typing import Any
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import LowRankRecipe, OptimiserRecipe
-from ebb.recipe.recipe import AdapterRecipe, flat
+from ebb.recipe.recipe import AdapterRecipe, flat, resolved
 from ebb.recipe.starting import Facts, complete
 
 LEARNT_BESIDES = 512
@@ -48,10 +48,16 @@ def adapting(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[st
 
 
 def controlling(asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
-    """The same of a control, which is as large as half a network and trained as one."""
+    """The same of a control, which is as large as half a network and trained as one, its batch in PIECES."""
     if asked.prior:
         raise UsageError("a control changes nothing where no hint is given, so nothing is learnt besides", "--prior 0")
-    return complete(asked.model_copy(update={"prior": 0}), facts)
+    recipe, reasons = complete(asked.model_copy(update={"prior": 0}), facts)
+    how, batch = recipe.optimiser, resolved(recipe.batch)
+    if asked.batch is not None or how.accumulate > 1 or batch % PIECES:
+        return recipe, reasons
+    pieces = {"batch": batch // PIECES, "optimiser": how.model_copy(update={"accumulate": PIECES})}
+    why = {"batch": f"{batch} in an update", "optimiser.accumulate": ADAPTING["optimiser.accumulate"]}
+    return recipe.model_copy(update=pieces), reasons | why
 
 
 ADAPTING = {
@@ -79,7 +85,7 @@ def only_new(asked: AdapterRecipe, new: bool) -> bool:
             "leave --prior out, or take --reach all",
         )
     if not new and asked.concept is None:
-        raise UsageError("some of these pictures have labels that the run knows already", "--reach all")
+        raise UsageError("some of this data has labels that the run knows already", "--reach all")
     return True
 
 

@@ -108,7 +108,8 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
         )
         base = replace(base, rest=rest_of(plain, own, device))
         examples = half_and_half(examples, own)
-    return Prepared(dataset, conditioner, examples, unseen, system.space, base=base)
+    taught = given if recipe.concept or recipe.reference else None
+    return Prepared(dataset, conditioner, examples, unseen, system.space, base=base, taught=taught)
 
 
 def unseen_of(

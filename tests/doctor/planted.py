@@ -261,7 +261,7 @@ PLANTED: dict[str, Plant] = {
     "rate too high": spiked,
     "rate too low": lambda run: again(run, steps=60, optimiser={"lr": 2e-5, "warmup": 0}),
     "too short": lambda run: again(run, steps=60),
-    "one noise level drives the gradient": lambda run: again(run, weight="vlb", times="uniform"),
+    "one noise level drives the gradient": lambda run: again(run, weight="vlb", times="uniform", steps=80),
     "overfitting": overfitted,
     "grey": lambda run: other_data(run, stretched),
     "samples alike": lambda run: other_data(run, diversified),

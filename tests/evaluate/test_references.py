@@ -18,7 +18,7 @@ from ebb.process.moment import at
 from ebb.process.path import PATHS
 from ebb.process.times import GRIDS
 from ebb.recipe.groups import UNetRecipe
-from ebb.recipe.recipe import Recipe
+from ebb.recipe.recipe import Recipe, Sampling
 from ebb.run.train import train
 from ebb.sample.ddim import DDIM, DDPM
 from ebb.sample.noise import Noise
@@ -36,8 +36,9 @@ FEW = {
 def found(tmp_path_factory):
     """A run of a moment, measured with few steps; its folder, and what came of it."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    network = UNetRecipe(width=16, depth=1)
-    finished(train("digits", Recipe(steps=3, batch=16, sheets=1, precision="fp32", network=network), run=folder))
+    network, sample = UNetRecipe(width=16, depth=1), Sampling(steps=4)
+    recipe = Recipe(steps=3, batch=16, sheets=1, precision="fp32", network=network, sample=sample)
+    finished(train("digits", recipe, run=folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ebb.evaluate.judges.SECONDS", 0.1)
         patch.setattr(room, "RESAMPLES", 8)

@@ -38,8 +38,9 @@ def quick():
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
     pytest.importorskip("sklearn")
-    network = UNetRecipe(width=16, depth=1)
-    finished(train("digits", Recipe(steps=4, batch=16, sheets=1, precision="fp32", network=network), run=folder))
+    network, sample = UNetRecipe(width=16, depth=1), Sampling(steps=4)
+    recipe = Recipe(steps=4, batch=16, sheets=1, precision="fp32", network=network, sample=sample)
+    finished(train("digits", recipe, run=folder))
     return folder
 
 

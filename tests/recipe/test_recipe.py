@@ -17,9 +17,10 @@ from ebb.process.path import PATHS
 from ebb.process.times import DENSITIES
 from ebb.recipe.by_speed import ENOUGH, default_budget, suited_batch, suited_width
 from ebb.recipe.document import from_yaml, options, to_yaml, validated
+from ebb.recipe.few_numbers import adapting
 from ebb.recipe.limits import LIMITS
 from ebb.recipe.names import parse
-from ebb.recipe.recipe import Recipe, difference, flat, resolved, seconds
+from ebb.recipe.recipe import AdapterRecipe, Recipe, difference, flat, resolved, seconds
 from ebb.recipe.starting import Facts, complete, shifted
 from ebb.run.plan import fastest, resolve
 from ebb.run.prepare import prepared
@@ -356,3 +357,16 @@ def test_a_likelihood_is_learnt_at_every_level_in_float32():
     own, _ = family.complete(Recipe(likelihood=True, times="uniform", network={"waves": (3.0,)}), facts)
     assert (own.times, own.network.waves) == ("uniform", (3.0,))
     assert family.complete(Recipe(), facts)[0].times == "logit_normal(mean=0.4)"
+
+
+@pytest.mark.parametrize("batch", [None, 32])
+def test_a_controls_batch_is_learnt_in_pieces_unless_it_is_given(batch):
+    """As many examples in an update as without: what is kept for a gradient is that of a piece."""
+    facts = Facts(1000, (3, 24, 24), 0.5)
+    whole = complete(AdapterRecipe(adapts="base", prior=0, batch=batch), facts)[0].batch
+    control = {"kind": "control", "extractor": "edges"}
+    recipe, reasons = adapting(AdapterRecipe(adapts="base", batch=batch, addition=control), facts)
+    pieces = recipe.optimiser.accumulate
+    assert recipe.batch * pieces == whole
+    assert pieces == (4 if batch is None else 1)
+    assert ("memory" in reasons.get("optimiser.accumulate", "")) == (batch is None)

@@ -73,6 +73,23 @@ def test_drift_is_measured_and_ends_a_run_that_comes_too_far(home):
     assert "answers for the rest moved" in (far / "report.html").read_text()
 
 
+def test_a_sheet_shows_what_is_taught(home, monkeypatch):
+    """Samples of the new word, or of the pictures as references, and not of the base's texts."""
+    heard = []
+    request = ebb.System.request
+    monkeypatch.setattr(
+        ebb.System,
+        "request",
+        lambda system, given, *rest, **more: heard.append(given) or request(system, given, *rest, **more),
+    )
+    adapted(home, run="sheet", concept="sks", addition={"kind": "bare"}, steps=1)
+    assert {text for given in heard for text in given["text"]} == {"a sks"}
+    heard.clear()
+    adapted(home, run="sheet-like", reference=True, addition={"kind": "bare"}, prior=0, steps=1)
+    assert all(len(given["reference"]) == len(given.get("text", given["reference"])) for given in heard)
+    assert heard
+
+
 def test_a_word_and_changes_become_part_of_a_run(home, tmp_path, capsys):
     asked = {"concept": "sks", "addition": {"rank": 2}, "prior": 4}
     run = adapted(home, run="both", **asked)

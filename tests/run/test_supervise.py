@@ -31,7 +31,7 @@ from .stopped import stop_after
 NAN = float("nan")
 SMALL = {
     "network": {"width": 8, "depth": 1}, "optimiser": {"lr": 2e-3}, "batch": 16, "precision": "fp32", "steps": 12,
-    "sheets": 1,
+    "sheets": 1, "sample": {"steps": 2},
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ebb.data.dataset import Dataset
 from ebb.data.loader import Examples, Loader
-from ebb.encode.conditioner import Conditioner
+from ebb.encode.conditioner import Conditioner, Values
 from ebb.encode.latent import LatentSpace
 from ebb.errors import UsageError
 from ebb.events import Work
@@ -73,6 +73,8 @@ class Prepared:
     """of a denoiser to begin with"""
     base: Base | None = None
     """what an adapter is put on"""
+    taught: Values | None = None
+    """what its examples are asked for as, where that is a new word or a picture, which the data does not say"""
 
     @property
     def shape(self) -> tuple[int, ...]:
