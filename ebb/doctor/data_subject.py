@@ -40,10 +40,10 @@ BLOCK, FEW = 2048, 4
 MOST_COMPARED, MOST_HELD_OUT = 20_000, 2_000
 """Images compared with one another, and held-out images compared with all: about two seconds each."""
 
-MOST_JUDGED, JUDGE_SECONDS = 6_000, 3.0
+MOST_JUDGED, JUDGE_SECONDS = 6_000, 1.5
 """Images whose labels are judged, and the work put into each of two classifiers (`features.train_classifier`)."""
 
-WEAK = 0.6
+WEAK = 0.7
 """A classifier that is right about fewer labels is too weak to judge them, and so will be the one of the other half:
 of CIFAR-10 it is right about 42 %, of digits and MNIST about 95 % and more."""
 

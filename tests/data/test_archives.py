@@ -212,7 +212,7 @@ changes = {
     "value": st.lists(st.integers(0, 255), min_size=4, max_size=4),
     "cut": st.one_of(st.just(0), st.integers(0, 2000)),
 }
-fuzz = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzz

@@ -6,7 +6,7 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -46,7 +46,6 @@ def test_shapes_have_about_the_pixels_of_the_square_and_sides_that_patches_divid
 
 
 @given(PHOTOS, SIDES)
-@settings(max_examples=60)
 def test_each_image_is_in_the_bucket_that_cuts_least_off(photos, side):
     sizes = sizes_of(photos)
     shapes = planned(sizes, side)
@@ -56,7 +55,6 @@ def test_each_image_is_in_the_bucket_that_cuts_least_off(photos, side):
 
 
 @given(PHOTOS, SIDES)
-@settings(max_examples=60)
 def test_buckets_are_few_hold_enough_begin_with_most_and_cut_no_more_than_one_would(photos, side):
     sizes = sizes_of(photos)
     buckets = counted(sizes, planned(sizes, side))
@@ -88,7 +86,6 @@ def met(turn, counts, batch, batches):
 
 
 @given(COUNTS, st.integers(1, 9))
-@settings(max_examples=40)
 def test_every_item_is_met_equally_often(counts, batch):
     """In a lap `batch` times each; a rule that gives every bucket its turn as often as another would not."""
     seen = met(Turns(counts, 3).of, counts, batch, sum(counts))
@@ -100,7 +97,6 @@ def test_every_item_is_met_equally_often(counts, batch):
 
 
 @given(COUNTS, st.integers(0, 5))
-@settings(max_examples=40)
 def test_buckets_are_mixed_in_their_proportion_all_along(counts, seed):
     """After any number of batches each bucket has had its share, to within a batch for each bucket."""
     total, had = sum(counts), np.zeros(len(counts))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -45,7 +45,6 @@ THINGS = st.tuples(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
 @given(THINGS)
 def test_edges_are_the_outline_to_a_pixel_and_thin(thing):
     pixels, line = drawn(*thing)

@@ -28,7 +28,7 @@ from ebb.system.sampler import Request
 
 from ..edit.known import system
 
-fuzz = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def idx(array):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -336,6 +337,17 @@ def test_a_second_classifier_is_not_trained_where_the_first_is_weak(right, train
     assert (chances.argmax(1) == labels[which]).mean() == pytest.approx(right, abs=0.06)
 
 
+def test_labels_in_another_order_are_wrong_and_not_hard():
+    """Nothing can be learnt of them, and what little confidence there is helps nothing."""
+    rng = np.random.default_rng(1)
+    noise = rng.integers(0, 256, (1000, 1, 4, 4), dtype=np.uint8)
+    subject = DataSubject("shuffled", read_array(noise, np.arange(1000) % 10))
+    subject.__dict__["judged"] = (np.arange(1000), rng.dirichlet(np.ones(10), 1000))
+    finding = checks.check_mislabelled(subject)
+    assert finding is not None
+    assert finding.severity == "error"
+
+
 def hard(labels, rng):
     """Probabilities of a classifier that is right about half of the labels, and nine in ten where it is sure."""
     sure = np.linspace(0.3, 0.9, len(labels))
@@ -426,6 +438,14 @@ def test_real_data_is_left_alone(shared):
     )
     found = [check(subject) for check in checks.DATA_CHECKS if check is not checks.check_mislabelled]
     assert [each for each in found if each] == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["mnist", "cifar10-train.zip"])
+def test_labels_of_real_data_are_not_called_wrong(name, shared):
+    """Neither where they are easy nor where they are too hard to judge."""
+    with contextlib.suppress(NothingToExamineError):
+        assert checks.check_mislabelled(DataSubject(name, read(str(shared / name), hold_back=False))) is None
 
 
 def test_suspects_are_those_that_were_spoilt(tmp_path, healthy):

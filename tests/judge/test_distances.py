@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from scipy.stats import binomtest
@@ -146,7 +146,6 @@ def test_a_biased_covariance_and_a_kernel_of_another_scale_are_caught():
 # ---- streamed moments
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 5), st.integers(0, 99))
 def test_moments_in_any_chunks_equal_numpy(chunks, d, seed):
     rows = np.random.default_rng(seed).normal(1000, 1, size=(sum(chunks) + 1, d))  # far from zero: cancellation shows
