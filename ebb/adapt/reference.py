@@ -155,7 +155,7 @@ class ReferencePrompt(Addition):
         return channels if self.vector is None else channels | {"vector": True}
 
     def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
-        """Around the network and its controls, whose copies of the encoder hear the text alone, and within what takes a
+        """Around the network and its controls, whose copies of attentions hear the text alone, and within what takes a
         batch apart. Raises UsageError where a reference is heard already."""
         if any(isinstance(each, Referring) for each in around(denoiser.network)):
             raise UsageError("a model hears one reference, and this one hears one already", "put on one of the two")
