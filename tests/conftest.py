@@ -3,7 +3,7 @@
 import functools
 import io
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from hashlib import sha256
 from itertools import repeat
 from pathlib import Path
@@ -66,25 +66,24 @@ def pytest_configure(config):
     settings.load_profile(form)
 
 
-WHOLE, EACH = 12, 2
-"""A test of at most so many cases is whole in the short form too; of more, each value occurs at least so many times."""
+WHOLE = 12
+"""A test of at most so many cases is whole in the short form too; of more, each value occurs at least once."""
 
 
 def thinned(items):
-    """The cases of products that the short form leaves out: of 6 paths times 20 solvers it has each solver on some
-    paths, and each path with some solvers. Their names decide which, so that it is the same everywhere."""
+    """The cases of products that the short form leaves out: of 6 paths times 20 solvers it has each solver on a path,
+    and each path with some solvers. Their names decide which, so that it is the same everywhere."""
     tests = defaultdict(list)
     for item in items:
         tests[item.nodeid.partition("[")[0]].append(item)
     for cases in tests.values():
-        occurs = Counter()
+        occurring = set()
         if len(cases) > WHOLE:
             for case in sorted(cases, key=lambda case: sha256(case.nodeid.encode()).digest()):
-                values = [(name, id(value)) for name, value in case.callspec.params.items()]  # the list's own objects
-                if min(occurs[value] for value in values) < EACH:
-                    occurs.update(values)
-                else:
+                values = {(name, id(value)) for name, value in case.callspec.params.items()}  # the list's own objects
+                if values <= occurring:
                     yield case
+                occurring |= values
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks are read
@@ -108,14 +107,15 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def briefly():
-    """What is no claim is little: an evaluation times three requests of one sample, not a hundred, and looks at each noise
-    level on eight images; and files need not outlast the machine, which takes milliseconds each."""
+def less_work():
+    """What is no claim is little: judges learn for a moment, unless a test says how long, an evaluation times three requests
+    of one sample, not a hundred, and looks at each noise level on eight images; and files need not outlast the machine."""
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
+        patch.setattr("ebb.evaluate.judges.SECONDS", 0.004)
         patch.setattr("ebb.understand.cost.ALONE", 3)
         patch.setattr("ebb.evaluate.analyses.PROBED", 8)
         patch.setattr("ebb.understand.adapter_effect.PROBED", 8)

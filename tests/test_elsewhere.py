@@ -37,7 +37,6 @@ def run(line):
 
 
 def test_a_server_trains_and_another_machine_samples(tmp_path, monkeypatch):
-    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr("ebb.evaluate.two_sample.WORK", 20)
     monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda subject: ())
     server, elsewhere = tmp_path / "server", tmp_path / "elsewhere"

@@ -41,7 +41,6 @@ def home(pictures, monkeypatch):
     for name in ("photos", "mnist"):
         shutil.copytree(pictures, pictures.parent / "home" / name)
     monkeypatch.chdir(pictures.parent / "home")
-    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr("ebb.run.rehearse.SPEND", 0.0)
     monkeypatch.setattr("ebb.run.rehearse.matrix_rate", lambda *_: 1e9)
     monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda _: [])

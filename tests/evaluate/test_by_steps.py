@@ -34,7 +34,6 @@ def home(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr(room, "COUNTS", (1, 2))
 
 

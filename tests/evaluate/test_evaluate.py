@@ -55,7 +55,6 @@ def home(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Classifiers that learn little: what they say is tested elsewhere."""
-    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))
 
 

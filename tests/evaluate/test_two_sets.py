@@ -21,6 +21,13 @@ def normal(shift, scale=1.0, seed=0, count=COUNT):
     return shift + scale * draws
 
 
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """Intervals of a third of the resamples, and a classifier of both sets that learns for a moment."""
+    monkeypatch.setattr("ebb.evaluate.two_sets.RESAMPLES", 60)
+    monkeypatch.setattr("ebb.evaluate.two_sample.EPOCHS", 2)
+
+
 @pytest.fixture(scope="module")
 def real():
     return normal(0.0, seed=9, count=2 * COUNT)
@@ -142,8 +149,7 @@ def runs(tmp_path_factory):
     return [finished(train("digits", Recipe(**small, seed=seed), run=home / f"of-{seed}")) for seed in (0, 1)]
 
 
-def test_runs_and_systems_are_asked_for_what_the_data_shows(runs, monkeypatch):
-    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
+def test_runs_and_systems_are_asked_for_what_the_data_shows(runs):
     one, two = runs
     found = ebb.compare(str(one), two, n=40)
     assert (found.run, found.other, found.settings["steps"]) == ("of-0", "of-1", 2)

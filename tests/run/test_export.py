@@ -142,7 +142,6 @@ def test_names_of_labels_and_columns_stay_at_home(table, tmp_path):
 @pytest.fixture
 def briefly(monkeypatch):
     """Figures by a hundredth of the usual work, and none of the analyses beside them."""
-    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     monkeypatch.setattr("ebb.evaluate.two_sample.WORK", 20)
     monkeypatch.setattr("ebb.evaluate.evaluate.parts", lambda subject: ())
 

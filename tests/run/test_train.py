@@ -638,7 +638,6 @@ def commands_of(page):
 def test_every_command_of_the_pages_runs_in_its_order(page, pictures, tmp_path, monkeypatch, capsys):
     """At toy size: the same lines, with fewer steps and samples, on a small folder in the place of the data."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.02)
     root = Path(__file__).parents[2]
     for name in ("photos", "mnist"):
         shutil.copytree(pictures, name)

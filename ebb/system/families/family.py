@@ -74,7 +74,7 @@ class Prepared:
     base: Base | None = None
     """what an adapter is put on"""
     taught: Values | None = None
-    """what its examples are asked for as, where that is a new word or a picture, which the data does not say"""
+    """what its examples are asked for as, where that is a new word or a reference, which the data does not say"""
 
     @property
     def shape(self) -> tuple[int, ...]:
