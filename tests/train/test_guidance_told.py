@@ -106,7 +106,6 @@ def measured(gain):
 def test_a_port_that_starts_at_nothing_is_heard_in_time():
     heard, error = measured(8.0)
     weakly, before = measured(1.0)
-    print(heard, error, weakly, before)
-    assert heard > 2 * max(weakly, 0.0)
-    assert heard > 0.3
-    assert error < 1.1 * before
+    assert heard > 2 * max(weakly, 0.0), (heard, error, weakly, before)
+    assert heard > 0.3, (heard, error, weakly, before)
+    assert error < 1.1 * before, (heard, error, weakly, before)
