@@ -193,7 +193,7 @@ def main() -> None:
     train_judges(dataset, judges)
     asked = {"asked": given.seconds} if given.updates is None else {"updates": given.updates}
     mine = {"data": dataset.summary.name, "n": given.n, "decay": given.decay} | asked
-    mine |= {} if given.precision == "bf16" else {"precision": given.precision}
+    mine |= {} if given.precision == "bf16" else {"computed in": given.precision}
     results = given.out / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     for seed in range(given.seeds):
