@@ -6,7 +6,8 @@ At each cross-attention of a network, with queries Q of the places and keys and 
 
 where only the picture's are new: a small encoder that makes rows of a picture, and for each attention a linear map to
 keys and values, whose values begin at 0. Nothing of the base is replaced: it is asked as ever, and what the picture
-says is added beside it.
+says is added beside it. A network also hears its text as one vector beside the time, by which it may have learnt what
+its attentions then need not say, such as a colour: the row of the whole picture is mapped to a vector there too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from ebb.adapt.addition import Addition, Around, around, exchange, innermost, un
 from ebb.adapt.controlled import controlled_in
 from ebb.errors import UsageError
 from ebb.networks.attention import CrossAttention, Keys, attend, normalised, rotate
+from ebb.networks.blocks import zeroed
+from ebb.networks.embedder import Embedder
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.shapes import Float
 
@@ -68,9 +71,11 @@ class Referring(Around):
     What is inside is asked as it is for a batch without pictures, and by an amount of 0.
     """
 
-    def __init__(self, within: nn.Module, reading: PictureRows, keys: nn.ModuleDict, amount: float) -> None:
+    def __init__(
+        self, within: nn.Module, reading: PictureRows, keys: nn.ModuleDict, vector: nn.Module | None, amount: float
+    ) -> None:
         super().__init__(within)
-        self.reading, self.keys, self.amount = reading, keys, amount
+        self.reading, self.keys, self.vector, self.amount = reading, keys, vector, amount
 
     def forward(self, x: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """The network's output."""
@@ -90,8 +95,18 @@ class Referring(Around):
 
     @contextmanager
     def listening(self, rows: Tensor, weight: Tensor) -> Iterator[None]:
-        """While it lasts every cross-attention adds what the picture's rows [b, m, w] say, by `weight` [b]."""
-        hooks = [
+        """While it lasts every cross-attention adds what the picture's rows [b, m, w] say, by `weight` [b], and so does
+        the embedding of the time."""
+        hooks = (
+            []
+            if self.vector is None
+            else [
+                embedder_in(self.within).time.register_forward_hook(
+                    partial(self.told, weight[:, None] * self.vector(rows[:, -1]))
+                )
+            ]
+        )
+        hooks += [
             module.register_forward_hook(partial(self.added, self.keys[name.replace(".", "/")], rows, weight))
             for name, module in attentions(self.within).items()
         ]
@@ -100,6 +115,11 @@ class Referring(Around):
         finally:
             for hook in hooks:
                 hook.remove()
+
+    @staticmethod
+    def told(vector: Tensor, time: nn.Module, given: tuple[Any, ...], out: Tensor) -> Tensor:
+        """The embedding of a time with what the picture says as a vector [b, w]."""
+        return out + vector.to(out.dtype)
 
     @staticmethod
     def added(
@@ -116,28 +136,31 @@ class Referring(Around):
 
 
 class ReferencePrompt(Addition):
-    """What hears a reference picture of `channels` beside the texts of a network."""
+    """What hears a reference picture of `channels` beside the texts of a network, with `vector` beside its time too."""
 
-    def __init__(self, denoiser: NetworkDenoiser, channels: int) -> None:
+    def __init__(self, denoiser: NetworkDenoiser, channels: int, vector: bool = False) -> None:
         super().__init__()
         found = attentions(denoiser.network)
-        inside = {module.rows.kv.in_features for module in found.values()}
-        self.reading = PictureRows(channels, inside.pop())
+        inside = next(iter(found.values())).rows.kv.in_features
+        self.reading = PictureRows(channels, inside)
+        width = embedder_in(denoiser.network).time[-1].out_features if vector else 0
+        self.vector = zeroed(nn.Linear(inside, int(width))) if vector else None  # type: ignore[arg-type]
         self.keys = nn.ModuleDict({name.replace(".", "/"): silent(module) for name, module in found.items()})
         self.to(next(denoiser.parameters()).device)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The channels of a picture."""
-        return {"channels": self.reading.layers[0].in_channels}
+        """The channels of a picture, and whether it speaks as a vector too."""
+        channels = {"channels": self.reading.layers[0].in_channels}
+        return channels if self.vector is None else channels | {"vector": True}
 
     def attach(self, denoiser: NetworkDenoiser, name: str, amount: float = 1.0) -> None:
-        """Around the network and its controls, whose copies of the encoder hear the text alone, and within what takes a
+        """Around the network and its controls, whose copies of attentions hear the text alone, and within what takes a
         batch apart. Raises UsageError where a reference is heard already."""
         if any(isinstance(each, Referring) for each in around(denoiser.network)):
             raise UsageError("a model hears one reference, and this one hears one already", "put on one of the two")
         inside = controlled_in(denoiser.network) or innermost(denoiser.network)
-        exchange(denoiser, inside, Referring(inside, self.reading, self.keys, amount))
+        exchange(denoiser, inside, Referring(inside, self.reading, self.keys, self.vector, amount))
 
     def detach(self, denoiser: NetworkDenoiser, name: str) -> None:
         """The network as it was inside."""
@@ -145,6 +168,11 @@ class ReferencePrompt(Addition):
 
     def __str__(self) -> str:
         return f"a reference picture in {GRID**2 + 1} rows at {len(self.keys)} attentions"
+
+
+def embedder_in(network: nn.Module) -> Embedder:
+    """What embeds the time and the conditions of a network with texts."""
+    return next(part for part in innermost(network).modules() if isinstance(part, Embedder))
 
 
 def silent(attention: CrossAttention) -> Keys:

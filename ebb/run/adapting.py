@@ -90,7 +90,7 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
         besides["words"] = {"count": 1}
     if recipe.reference:
         conditioner = with_reference(conditioner, system)
-        besides["reference"] = {"channels": system.shape[0]}
+        besides["reference"] = {"channels": system.shape[0], "vector": True}
     alone = only_new(recipe, bool(new) and set(given["label"]) <= set(new))
     if alone:
         besides["only_new"] = {}

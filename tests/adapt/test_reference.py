@@ -51,7 +51,7 @@ def stirred(added):
 
 def test_it_is_the_base_to_the_bit_until_a_picture_is_heard(model):
     before, bits = asked(model), fingerprint(model.network)
-    added = ReferencePrompt(model, 1)
+    added = ReferencePrompt(model, 1, vector=True)
     added.attach(model, "one")
     assert torch.equal(asked(model, **{REFERENCE: picture(1)}), before), "silent at first"
     stirred(added)
@@ -68,7 +68,7 @@ def test_it_is_the_base_to_the_bit_until_a_picture_is_heard(model):
 
 
 def test_each_sample_hears_its_own(model):
-    stirred(added := ReferencePrompt(model, 1)).attach(model, "one")
+    stirred(added := ReferencePrompt(model, 1, vector=True)).attach(model, "one")
     shown = picture(1)
     shown[1] = torch.nan
     both, without = asked(model, **{REFERENCE: shown}), asked(model)
@@ -78,7 +78,7 @@ def test_each_sample_hears_its_own(model):
 
 
 def test_all_of_it_learns_and_a_copy_has_its_own(model):
-    added = ReferencePrompt(model, 1)
+    added = ReferencePrompt(model, 1, vector=True)
     stirred(added).requires_grad_(True).attach(model, "one")
     model(picture(9), torch.full((2,), 0.5), {"text": model.texts, REFERENCE: picture(1)}).square().sum().backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in added.parameters())
@@ -87,6 +87,17 @@ def test_all_of_it_learns_and_a_copy_has_its_own(model):
     assert not torch.equal(asked(other, **{REFERENCE: picture(1)}), asked(model, **{REFERENCE: picture(1)})), (
         "a copy stays as it was"
     )
+
+
+def test_one_without_a_vector_is_read_as_it_was_saved(model):
+    """Of before it spoke beside the time, too."""
+    old = ReferencePrompt(model, 1)
+    assert old.settings == {"channels": 1}
+    assert not any(name.startswith("vector") for name in old.state_dict())
+    stirred(old).attach(model, "old")
+    whole = ReferencePrompt(model, 1, vector=True)
+    assert whole.settings == {"channels": 1, "vector": True}
+    assert not torch.allclose(asked(model, **{REFERENCE: picture(1)}), asked(model))
 
 
 def test_what_cannot_hear_is_refused():

@@ -29,7 +29,7 @@ NETWORKS = {
 KINDS = {
     "edges": lambda model: MapControl(model, "edges", 1),
     "depth": lambda model: MapControl(model, "depth", 1, "two_way"),
-    "picture": lambda model: ReferencePrompt(model, 1),
+    "picture": lambda model: ReferencePrompt(model, 1, vector=True),
     "lora": lambda model: LoRA(model, 2),
 }
 ASKED = {"edges": "edges", "depth": "depth", "picture": REFERENCE}
