@@ -250,7 +250,8 @@ class ShareEmbedding(nn.Module):
         """The vector."""
         dtype = self.mlp[0].weight.dtype
         silent: Tensor = self.mlp(self.waves(torch.zeros_like(value[:1])).to(dtype))
-        return PortEmbedding(self.gain.to(dtype) * (self.mlp(self.waves(value).to(dtype)) - silent))
+        vector = self.mlp(self.waves(value).to(dtype)) - silent
+        return PortEmbedding(self.gain.to(vector) * vector)
 
 
 def of_unit_gain(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: Any) -> None:
