@@ -108,14 +108,17 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session", autouse=True)
 def less_work():
-    """What is no claim is little: judges learn for a moment, unless a test says how long, an evaluation times three requests
-    of one sample, not a hundred, and looks at each noise level on eight images; and files need not outlast the machine."""
+    """What is no claim is little: judges learn for a moment and settings have intervals of few resamples, unless a test says
+    otherwise; an evaluation times three requests of one sample, not a hundred, and looks at each noise level on eight
+    images; and files need not outlast the machine."""
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
         patch.setattr("ebb.evaluate.judges.SECONDS", 0.004)
+        patch.setattr("ebb.evaluate.sweep.RESAMPLES", 8)
+        patch.setattr("ebb.evaluate.references.RESAMPLES", 8)
         patch.setattr("ebb.understand.cost.ALONE", 3)
         patch.setattr("ebb.evaluate.analyses.PROBED", 8)
         patch.setattr("ebb.understand.adapter_effect.PROBED", 8)

@@ -202,7 +202,6 @@ def test_a_run_keeps_its_choice_and_shows_the_table(run, monkeypatch):
     monkeypatch.setattr(guidance, "spent", lambda *_: 10_000.0)
     monkeypatch.setattr(guidance, "MOST", 260)
     monkeypatch.setattr(guidance, "TEACHING", 0.0001)
-    monkeypatch.setattr("ebb.evaluate.references.RESAMPLES", 4)
     monkeypatch.setattr(guidance, "best", lambda attempts: attempts[1])
     said = []
     choice = finished(choose_guidance(run), said.append)

@@ -41,7 +41,6 @@ def found(tmp_path_factory):
     finished(train("digits", recipe, run=folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ebb.evaluate.judges.SECONDS", 0.1)
-        patch.setattr(room, "RESAMPLES", 8)
         patch.setattr(room, "REFERENCES", FEW)
         return folder, finished(references(folder, 24))
 
@@ -75,7 +74,6 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(found, m
         return usual(trial, how)
 
     monkeypatch.setattr(Trial, "__call__", counted)
-    monkeypatch.setattr(room, "RESAMPLES", 8)
     monkeypatch.setattr("ebb.evaluate.judges.SECONDS", 0.1)  # others would judge otherwise, and nothing be the same
     monkeypatch.setattr(room, "REFERENCES", FEW)
     again = finished(references(folder, 24))

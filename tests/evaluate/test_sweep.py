@@ -25,9 +25,6 @@ def quick():
     """Classifiers that learn for a moment, and figures alone: a sweep only needs some features."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ebb.evaluate.judges.SECONDS", 0.1)
-        patch.setattr(
-            "ebb.evaluate.sweep.RESAMPLES", 4
-        )  # of which an interval comes: how good it is, is tested elsewhere
         patch.setattr("ebb.evaluate.evaluate.parts", lambda _: [])
         patch.setattr("ebb.evaluate.enough.ROWS", 0)  # so few samples choose nothing: what is kept of them is looked at
         patch.setattr(two_sample, "train_classifier", lambda *a, **k: train_classifier(*a, **k | {"seconds": 0.01}))
