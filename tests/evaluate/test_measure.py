@@ -38,7 +38,7 @@ def _far(figure):
 def test_worse_samples_score_worse_and_real_ones_meet_the_floor(halves, trained):
     (held, labels), (real, real_labels) = halves
     figures = [
-        measure(_noisy(held, x), real, trained[0], Classes(labels, real_labels), resamples=30).distances
+        measure(_noisy(held, x), real, trained[0], Classes(labels, real_labels), resamples=12).distances
         for x in (0, 90)
     ]
     assert list(figures[0]) == NAMES

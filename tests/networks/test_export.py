@@ -51,14 +51,19 @@ def answers_alike(network, inputs):
     assert expected.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.full] * (x == "unet")) for x in CONDITIONED])
+def in_turn(table, short):
+    """The names of a table; those that are not among `short` are long forms."""
+    return [name if name in short else pytest.param(name, marks=pytest.mark.full) for name in table]
+
+
+@pytest.mark.parametrize("name", in_turn(CONDITIONED, ("concepts", "dit")))
 def test_a_network_with_conditions_exports_with_a_free_batch(name, unchecked):
     network, shape = CONDITIONED[name]
     unchecked()
     answers_alike(network, lambda n: (torch.ones(n, *shape), torch.linspace(0.2, 0.9, n), told(network, shape, n)))
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", in_turn(OTHERS, ("mlp", "decoder")))
 def test_a_network_exports_with_a_free_batch(name, unchecked):
     network, inputs = OTHERS[name]
     unchecked()

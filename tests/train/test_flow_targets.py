@@ -193,7 +193,7 @@ def fitted(target, x, weights):
 
 
 @pytest.mark.parametrize("taught", [False, True])
-@pytest.mark.parametrize("q", [2, 8, 64])
+@pytest.mark.parametrize("q", [2, 8, pytest.param(64, marks=pytest.mark.full)])
 def test_a_tuned_gaussian_has_the_standard_deviation_that_is_predicted(q, taught):
     """The best affine answer at each time of the chain, from the data up, by the objective's own targets."""
     path, method, chain = PATHS["edm"], Consistency(float(q)), [60.0]

@@ -266,7 +266,7 @@ def test_nothing_waits_for_the_guard(optimiser):
     assert reads == {Guard: 0, Waits: 4}
 
 
-@pytest.mark.parametrize("weight", ["unit", "vlb", "min_snr"])
+@pytest.mark.parametrize("weight", ["unit", "vlb", pytest.param("min_snr", marks=pytest.mark.full)])
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_a_healthy_run_never_hears_of_it(seed, weight):
     """A high rate, a small batch, a loss of heavy tails, and a first step from scratch."""
