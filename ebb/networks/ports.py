@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -230,10 +230,19 @@ class NumbersEmbedding(nn.Module):
 
 
 class ShareEmbedding(nn.Module):
-    """A number of [0, 1] → [b, width] by an MLP of its sines and cosines, less what it makes of 0: a 0 says nothing."""
+    """A number of [0, 1] → [b, width]: `gain` times an MLP of its sines and cosines, less what it makes of 0, so that
+    a 0 says nothing.
 
-    def __init__(self, width: int) -> None:
+    The gain, kept with the weights, makes up for the start at 0: an update moves each matrix by about as much, and what
+    else a network hears has long been somewhere.
+    """
+
+    gain: Tensor
+
+    def __init__(self, width: int, gain: float = 8.0) -> None:
         super().__init__()
+        self.register_buffer("gain", torch.tensor(gain))
+        self.register_load_state_dict_pre_hook(of_unit_gain)  # type: ignore[no-untyped-call]
         self.waves = Fourier(width, highest=FASTEST)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), zeroed(nn.Linear(width, width)))
 
@@ -241,7 +250,13 @@ class ShareEmbedding(nn.Module):
         """The vector."""
         dtype = self.mlp[0].weight.dtype
         silent: Tensor = self.mlp(self.waves(torch.zeros_like(value[:1])).to(dtype))
-        return PortEmbedding(self.mlp(self.waves(value).to(dtype)) - silent)
+        vector = self.mlp(self.waves(value).to(dtype)) - silent
+        return PortEmbedding(self.gain.to(vector) * vector)
+
+
+def of_unit_gain(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: Any) -> None:
+    """What was saved before shares had a gain has a gain of 1."""
+    state.setdefault(f"{prefix}gain", torch.ones(()))
 
 
 FASTEST = 30.0

@@ -3,12 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import nn
 
 from ebb.errors import UsageError
 from ebb.networks import attention
 from ebb.networks.embedder import Embedder
 from ebb.networks.mlp import MLP
-from ebb.networks.ports import NumbersEmbedding, PiecesPort, StatesPort
+from ebb.networks.ports import NumbersEmbedding, PiecesPort, ShareEmbedding, StatesPort
 from ebb.networks.text_encoder import NEAR, Neighbours, TextEncoder, TextStates
 from ebb.understand.probe import attention_maps
 
@@ -234,3 +235,14 @@ def test_several_of_each_kind_are_heard_by_name(kind):
         changed.append(answer(network, cond | {name: other.nan_to_num(0.5) if other.is_floating_point() else other}))
         assert not torch.allclose(changed[-1], usual, atol=1e-4), name
     assert not any(torch.allclose(a, b, atol=1e-5) for i, a in enumerate(changed) for b in changed[:i])
+
+
+def test_a_share_that_was_saved_without_a_gain_has_none():
+    layer, older = ShareEmbedding(8), ShareEmbedding(8)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    older.load_state_dict({name: value for name, value in layer.state_dict().items() if name != "gain"})
+    value = torch.tensor([0.0, 0.5])
+    vector = layer(value).vector
+    torch.testing.assert_close(vector, 8 * older(value).vector)
+    assert vector[0].abs().max() < 1e-5 < vector[1].abs().max()
