@@ -56,7 +56,7 @@ def in_turn(table, short):
     return [name if name in short else pytest.param(name, marks=pytest.mark.full) for name in table]
 
 
-@pytest.mark.parametrize("name", in_turn(CONDITIONED, ("concepts", "dit")))
+@pytest.mark.parametrize("name", in_turn(CONDITIONED, ("unet 1-D", "dit")))
 def test_a_network_with_conditions_exports_with_a_free_batch(name, unchecked):
     network, shape = CONDITIONED[name]
     unchecked()
