@@ -90,7 +90,8 @@ def one_step(student, x, label, scale):
 def ended(x, label, scale):
     """Where the guided teacher ends."""
     guided = ebb.cfg(scale, NULL)(ByLabel())
-    *_, last = ebb.trajectory(guided, ebb.DPMpp2M(), ebb.GRIDS["uniform"](LINEAR, 8), x, {"label": label}, None)
+    times, noise = ebb.GRIDS["uniform"](LINEAR, 8), ebb.Noise.of(0, len(x))
+    *_, last = ebb.trajectory(guided, ebb.DPMpp2M(), times, x, {"label": label}, noise)
     return last.x
 
 
