@@ -25,7 +25,7 @@ STEPS = (1, 2)
 def energy_distance(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
     """(2·E|x − y| − E|x − x'| − E|y − y'|)/E|y − y'|, over all pairs: 0 where both are the same examples.
 
-    Its square root is a metric (Székely & Rizzo 2013, eq. 5), so that means in place of samples are as far off as wrong
+    Its square root is a metric (Székely & Rizzo 2013), so that means in place of samples are as far off as wrong
     ones. Of n and n samples of one distribution it is about 1/n + 1/n.
     """
     apart, mine, theirs = (float(torch.cdist(a, b).double().mean()) for a, b in ((x, y), (x, x), (y, y)))
