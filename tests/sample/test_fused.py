@@ -131,6 +131,7 @@ def test_what_is_one_tensor_is_not_copied():
 
 COMPILED = """
 import torch, ebb
+from ebb.sample.jump import Jump
 torch.manual_seed(0)
 network = ebb.MLP(4, width=16, depth=1, ports={"way": "share"}).requires_grad_(False)
 for parameter in network.parameters():
@@ -138,7 +139,7 @@ for parameter in network.parameters():
 denoiser = ebb.cfg(1.0, {})(ebb.NetworkDenoiser(network, ebb.Linear(), ebb.velocity, sigma_data=0.5))
 times, noise = ebb.GRIDS["uniform"](ebb.Linear(), 4), ebb.Noise.of(0, 3)
 x = noise.start((4,))
-for solver in (ebb.DPMpp2M(), ebb.DDPM(), ebb.sample.jump.Jump()):
+for solver in (ebb.DPMpp2M(), ebb.DDPM(), Jump()):
     whole = ebb.fused(denoiser, solver, times)
     for one, other in zip(ebb.trajectory(denoiser, solver, times, x, {}, noise), whole(x, {}, noise), strict=True):
         torch.testing.assert_close(one.x, other.x, rtol=1e-5, atol=1e-5)
