@@ -210,7 +210,7 @@ def joined_files(adapters: Sequence[str], out: Path, run: Path | None = None) ->
         if file.besides:
             raise UsageError(
                 f"{file.place} is more than changes of weights: {', '.join(file.besides)}",
-                "an adapter's file has no place for that: ebb adapter merge RUN ADAPTER ADAPTER --out OUT writes a run",
+                "an adapter's file has no place for that; both go on a run: ebb sample RUN --adapter ADAPTER ADAPTER",
             )
     parts = tuple(Summand(file.adapter, put.amount) for file, put in zip(files, puts, strict=True))
     made = stacked(parts, name_of(out))
