@@ -132,7 +132,7 @@ bench-few: .venv/dev
 	$(BIN)/python bench/few.py guidance $(RUN)
 
 bench-words: .venv/dev
-	$(BIN)/ebb train shapes --run runs/words --steps 3000 --batch 64 --network.width 32 \
+	$(BIN)/ebb train shapes --run runs/words --steps 1000 --batch 64 --network.width 32 \
 		--precision fp32 --sheets 1 --times "logit_normal(mean=1.0)"
 	$(BIN)/python bench/words.py runs/words
 
