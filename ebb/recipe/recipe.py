@@ -310,7 +310,7 @@ class AdapterRecipe(DenoiserRecipe):
     """how far answers for what is not taught may move, as a share of their size, before training stops; None: 0.1 with
     a new word, else it is measured alone"""
     prior: int | None = None
-    """samples of the model itself that are learnt besides, half of every batch, so that the rest stays; None: 512"""
+    """samples of the model itself learnt besides, so that the rest stays; None: 512, 0 where it stays anyway"""
 
     def control(self) -> ControlRecipe | None:
         """The map that it makes its base follow, if that is what is put on it."""
