@@ -118,8 +118,8 @@ def rates(teacher: Path, steps: int, count: int) -> None:
     print(f"\n{worse} of {len(SEEDS) * len(RATES)} runs are worse in one step than their teacher")
 
 
-ONE_BY_ONE = 300
-"""Samples of `latency`, in turn with those of the other rows."""
+ONE_BY_ONE, IN_A_ROW = 300, 50
+"""Samples of each row of `latency`, and how many come one after another, in turn with those of the other rows."""
 
 
 def requests_of(run: Path) -> dict[str, Callable[[int], object]]:
@@ -146,11 +146,12 @@ def latency(run: Path) -> None:
     """Milliseconds of one sample at a time, and of the processor."""
     torch.set_num_threads(1)
     rows, took = requests_of(run), defaultdict[str, list[tuple[float, float]]](list)
-    for i, (name, made) in product(range(-WARM, ONE_BY_ONE), rows.items()):
-        began = time.perf_counter(), time.process_time()
-        made(max(i, 0))
-        if i >= 0:
-            took[name].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    for first, (name, made) in product(range(0, ONE_BY_ONE, IN_A_ROW), rows.items()):
+        for i in range(first - WARM, first + IN_A_ROW):
+            began = time.perf_counter(), time.process_time()
+            made(max(i, 0))
+            if i >= first:
+                took[name].append((time.perf_counter() - began[0], time.process_time() - began[1]))
     print("| | p50, ms | p99, ms | p50 of the processor, ms |\n| --- | --- | --- | --- |")
     for name, spent in took.items():
         clock, worked = (1000 * np.array(spent)).T
@@ -158,7 +159,7 @@ def latency(run: Path) -> None:
 
 
 WARM = 5
-"""Samples before those that are timed: the first compiles."""
+"""Samples before those that are timed: the very first compiles, others find the weights in the cache."""
 
 
 def main() -> None:

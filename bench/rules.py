@@ -2,10 +2,11 @@
 
     python bench/rules.py targets --data digits mnist/
 
-`targets`, `weights`, `paths`, `mistakes` and `guidance`: small U-Nets after equal numbers of updates, drawn by the same
-solver from the same noise, judged by the same classifiers. Updates and not minutes are equal, so that what else the
-machine does spoils no figure. A training whose lines are in `--out` is not made again, and rows of several tables share
-it; without `--data` the tables of the lines that are there are printed. Those of docs/rules.md are in bench/rules.
+`targets`, `weights`, `paths`, `mistakes`, `guidance` and `rates`: small U-Nets after equal numbers of updates, drawn by
+the same solver from the same noise, judged by the same classifiers. Updates and not minutes are equal, so that what
+else the machine does spoils no figure. A training whose lines are in `--out` is not made again, and rows of several
+tables share it; without `--data` the tables of the lines that are there are printed. Those of docs/rules.md are in
+bench/rules.
 """
 
 from __future__ import annotations
@@ -79,6 +80,10 @@ TABLES: dict[str, dict[str, dict[str, Any]]] = {
         "no clipping": {"mistake": "unclipped"},
         "learning rate × 5": {"optimiser": {"lr": 0.03}},
         "learning rate × 5, no clipping": {"optimiser": {"lr": 0.03}, "mistake": "unclipped"},
+    },
+    "rates": {
+        **{name: {"optimiser": {"schedule": name}} for name in ("level_then_fall", "linear", "cosine")},
+        "level": {"optimiser": {"decay": 0.0}},
     },
 }
 """Each table's rows: settings of a recipe, a `mistake` of bench/mistakes.py, and what differs from `HOW`."""

@@ -1,4 +1,4 @@
-"""bench/incident.py, low_times.py and suspects.py: what they plant is what they say, and what they count is there."""
+"""bench/incident.py, low_times.py, rounded.py and suspects.py: what they plant is what they say, and what they count is there."""
 
 import sys
 from importlib import import_module
@@ -12,11 +12,14 @@ import torch
 from ebb.data.scan import read
 from ebb.doctor.data_checks import check_near_duplicates
 from ebb.doctor.looks import sharpness
+from ebb.events import finished
 from ebb.process.bins import BINS
 from ebb.process.path import PATHS
+from ebb.recipe.recipe import Recipe
+from ebb.run.train import train
 from ebb.train.objectives.weights import WEIGHTS
 
-NAMES = ("incident", "low_times", "suspects")
+NAMES = ("incident", "low_times", "rounded", "suspects")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,25 @@ def test_a_weight_is_on_its_own_levels(bench):
     check(louder(10.0), louder(10.0, noise=True))
     with pytest.raises(AssertionError):  # a mutant that takes one for the other
         check(louder(10.0, noise=True), louder(10.0))
+
+
+def test_bf16_is_held_against_fp32_in_both_states_of_a_run(bench, pictures, tmp_path, monkeypatch):
+    small = {"width": 8, "depth": 1, "multipliers": (1,)}
+    asked = Recipe(steps=5, batch=8, precision="fp32", sheets=1, network=small)
+    finished(train(str(pictures), asked, run=tmp_path / "run"))
+
+    def check():
+        found = bench.rounded.inexact(tmp_path / "run")
+        shares = [share for state in found.values() for share in state if share is not None]
+        assert len(found) == 2
+        assert len(shares) > 6
+        assert all(1e-4 < share < 0.1 for share in shares)
+        assert bench.rounded.table(found).count("\n") == 1 + len(shares) // 2
+
+    check()
+    monkeypatch.setattr(torch, "bfloat16", torch.float32)  # a mutant that compares fp32 with itself
+    with pytest.raises(AssertionError):
+        check()
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from ebb.system.sampler import Sampler
 from ebb.system.system import System
 from ebb.understand.bound import bound
 from ebb.understand.concepts import explain, listening, words_of
+from ebb.understand.flow_bound import flow_bound
 from ebb.understand.levels import levels
 from ebb.understand.likelihood import likelihood
 from ebb.understand.memorise import memorisation
@@ -113,11 +114,14 @@ def bits(subject: Analysed) -> Result:
     Values are read off by what is fitted to training images, as a part of the model (`ebb.understand.reader`).
     """
     known, seed = unseen(subject, subject.coded), subject.seed
-    found: dict[str, Any] = {"likelihood": likelihood(subject.system, *known, seed=seed)}
+    found: dict[str, Any] = {}
     if known[0].dtype == np.uint8:
         trained = np.sort(np.random.default_rng(seed).permutation(len(subject.dataset.rows))[:FITTED])
         reader = fitted(subject.system, subject.dataset.rows[trained], values_of(subject.dataset, trained), seed=seed)
+        found["likelihood"] = flow_bound(subject.system, *known, seed=seed, reader=reader)
         found["bound"] = bound(subject.system, *known, seed=seed, end=reader)
+    else:
+        found["likelihood"] = likelihood(subject.system, *known, seed=seed)
     return Result(found, () if held(subject) else ("likelihood: no image was held out; it is that of training images",))
 
 

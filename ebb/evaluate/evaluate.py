@@ -278,8 +278,7 @@ def as_table(found: Evaluated) -> list[tuple[str, str]]:
     if found.likelihood is not None:
         table.append(("likelihood", coded_in_words(found.likelihood)))
     if found.bound is not None:
-        end = f"read off at a noise of {found.bound.faintest:g}"
-        table.append(("variational bound", f"{coded_in_words(found.bound)}; {end}"))
+        table.append(("variational bound", coded_in_words(found.bound)))
     if (back := found.reconstruction) is not None:
         similar = "" if back.ssim is None else f", SSIM {back.ssim:.3f}"
         table.append(("reconstruction", f"PSNR {back.psnr:.1f} dB{similar}, {back.count:,} images"))
@@ -358,5 +357,7 @@ def floor_in_words(found: LatentFloor) -> str:
 
 
 def coded_in_words(found: BitsPerDim | Bound) -> str:
-    """Bits per dimension with their interval."""
-    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}] {found.unit}, {found.count} images"
+    """Bits per dimension with their interval, and at which noise values were read off."""
+    nsr = found.faintest if isinstance(found, Bound) else found.read_at
+    end = "" if nsr is None else f"; read off at a noise of {nsr:g}"
+    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}] {found.unit}, {found.count} images{end}"

@@ -25,6 +25,9 @@ Grid = Callable[[Path, int], Tensor]
 SHORTEST = 1e-5
 """The smallest share of a path's end at which a network is trained: at t = 0 there is nothing to denoise."""
 
+PLACES = 4096
+"""Noise levels between which a density that has no quantile function is interpolated."""
+
 
 def uniform(path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
     """t uniform in (0, end]."""
@@ -67,6 +70,31 @@ class LogNormal:
 
 
 @dataclass(frozen=True)
+class LongTailed:
+    """log ν ~ N(mean, std²), but a `share` of times evenly in log ν from `faintest` to 1, on any path.
+
+    A variational bound weighs all levels alike in log ν (Kingma et al. 2021, eq. 15), samples do not.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    share: float = 0.3
+    faintest: float = 0.01
+
+    def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """time(ν) where share·(1 − log ν/log faintest) + (1 − share)·Φ((log ν − mean)/std) = u, each within 0 to 1."""
+        widest, floor = 8 * self.std, math.log(self.faintest)
+        low, high = min(floor, self.mean - widest), max(0.0, self.mean + widest)
+        log_nsr = torch.linspace(low, high, PLACES, dtype=torch.float64, device=u.device)
+        even, body = (1 - log_nsr / floor).clamp(0, 1), torch.special.ndtr((log_nsr - self.mean) / self.std)
+        reached = self.share * even + (1 - self.share) * body
+        after = torch.searchsorted(reached, u.double()).clamp(1, PLACES - 1)
+        before, here = reached[after - 1], reached[after]
+        part = ((u - before) / (here - before).clamp(min=1e-300)).clamp(0, 1)
+        return path.time(torch.exp(torch.lerp(log_nsr[after - 1], log_nsr[after], part))).to(u.dtype)
+
+
+@dataclass(frozen=True)
 class Shifted:
     """Uniform times with the ratio multiplied, ν → shift·ν: more noise for larger data (Esser et al. 2024, eq. 23).
 
@@ -85,6 +113,7 @@ DENSITIES: dict[str, Density] = {
     "discrete": Discrete(),
     "logit_normal": LogitNormal(),
     "log_normal": LogNormal(),
+    "long_tailed": LongTailed(),
     "shifted": Shifted(),
 }
 

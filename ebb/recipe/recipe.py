@@ -164,7 +164,7 @@ class DenoiserRecipe(Recipe):
     prediction: str | None = None
     """noise, data, velocity, v, score or edm; None: what suits the path"""
     times: str | None = None
-    """density of training times: uniform, discrete, logit_normal, log_normal or shifted; None: what suits the path"""
+    """training times: uniform, discrete, logit_normal, log_normal, long_tailed, shifted; None: what suits the path"""
     coupling: str = "independent"
     """which noise goes with which example: independent or nearest"""
     weight: str = "unit"

@@ -178,9 +178,16 @@ def likelihood(bits: Facts, bound: Facts) -> str:
     return (
         table(("", unit, "95 % interval", "images"), rows)
         + '<p class="soft">Smaller is better: the bits that an ideal code based on this model would need for each '
-        "value of an image it has not seen. The flow is of values with even noise of their own width, the bound of the "
-        f"8-bit values themselves{read_off(bound)}.</p>\n" + drawn
+        f"value of an image it has not seen. {coded(bits)}The bound is of the 8-bit values themselves{read_off(bound)}."
+        "</p>\n" + drawn
     )
+
+
+def coded(bits: Facts) -> str:
+    """What the flow's bits are of; former evaluations have no values read off."""
+    if bits.get("read_at"):
+        return "The flow, too, ends at the noise at which values are read off. "
+    return "The flow is of values with even noise of their own width. " if bits else ""
 
 
 def read_off(bound: Facts) -> str:

@@ -52,7 +52,8 @@ ROUNDS = 3
 """Updates in each precision, at least, that the faster is chosen by, one fewer where it is SLOWER."""
 
 ROUNDED = 0.3
-"""The share of the gradient of a noise level by which bf16 may be off: rounding to 8 bits takes some hundredths."""
+"""The share of the gradient of a noise level by which bf16 may be off: rounding to 8 bits takes less than a hundredth
+after ROUNDS updates, and up to a quarter where the gradient nearly cancels after ten minutes (docs/train.md)."""
 
 SPREAD = 0.6
 """Seconds over which they are spread, so that what another program does for a moment decides nothing."""

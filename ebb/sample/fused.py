@@ -24,6 +24,12 @@ from ebb.process.path import Path
 from ebb.sample.trajectory import Denoise, Point, Solver, Stepped, checked
 from ebb.shapes import Float
 
+CPU = torch.device("cpu")
+
+WRAPPED: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True}
+"""How a function for the CPU is compiled: what calls its kernels is C++ too, for Python between the kernels of a small
+network takes a tenth of its time."""
+
 PARTS = 64
 """The most tensors a step may combine: x, its memory, its draws and its answers."""
 
@@ -221,6 +227,7 @@ class Fused:
     ends: list[float]
     kinds: dict[tuple[int, int], Kind]
     compiled: Callable[..., list[Tensor]]
+    """the commonest of `kinds`"""
     commonest: tuple[int, int]
 
     def __call__(self, x: Float[Tensor, "b *d"], cond: Cond, noise: Callable[..., Tensor]) -> Iterator[Point]:
@@ -239,8 +246,10 @@ class Fused:
             yield Point(end, x, x0)
 
 
-def fused(denoiser: Denoiser, solver: Solver, times: Float[Tensor, "n"]) -> Fused:
+def fused(denoiser: Denoiser, solver: Solver, times: Float[Tensor, "n"], device: torch.device = CPU) -> Fused:
     """`solver` along `times`, compiled with the denoiser: `fused(…)(x, cond, noise)` is `trajectory` but for rounding.
+
+    It is called with tensors on `device`.
 
     It pays for small networks and for many samples: compiling takes as long as that of the network. Raises UsageError
     for a solver that is not linear in what it is told (`adaptive`, a learned variance).
@@ -251,5 +260,6 @@ def fused(denoiser: Denoiser, solver: Solver, times: Float[Tensor, "n"]) -> Fuse
         places.setdefault(step.kind, {})[index] = step
     kinds = {kind: Kind.of(members) for kind, members in places.items()}
     commonest = max(places, key=lambda kind: len(places[kind]))
-    compiled = torch.compile(kinds[commonest], dynamic=False)
+    options = WRAPPED if device.type == CPU.type else None
+    compiled = torch.compile(kinds[commonest], dynamic=False, options=options)
     return Fused(denoiser, steps, times.tolist()[1:], kinds, compiled, commonest)

@@ -19,7 +19,7 @@ from ebb.errors import DataError, UsageError
 from ebb.judge.arrays import Given, array_of
 from ebb.process.denoiser import Cond, Denoiser, NetworkDenoiser
 from ebb.process.moment import Moment, at, where
-from ebb.process.path import spread
+from ebb.process.path import Path, spread
 from ebb.process.predict import audible
 from ebb.sample.adaptive import Adaptive, Attempts, Field, Waypoint, integrate, rms
 from ebb.sample.noise import Noise
@@ -154,25 +154,69 @@ def log_density(
     The tolerance is on the error of a step, of z and of the nats per dimension. The denoiser must be differentiable in
     x. Raises UsageError as `Adaptive` does.
     """
-    path, shape, count = denoiser.path, x.shape[1:], len(x)
-    end = min(at(path, path.end), where(path, -math.log(span[1])), key=lambda moment: moment.nsr)
-    probes, weight = (axes(x), 1.0) if trace is None else (trace.probes(x), 1 / trace.count)
-    answer = traced(denoiser, cond, probes, weight, x.dtype)
-    field = augmented(denoiser, answer, shape)
-    first, last = math.atan(span[0]), math.atan(end.nsr)
-    angle = torch.full((count,), first, dtype=torch.float64)
-    y = torch.cat([x.double().flatten(1), torch.zeros(count, 1, dtype=torch.float64, device=x.device)], 1)
-    y = y + first / 2 * field(y, angle)
+    first, flow = math.atan(span[0]), SampleFlow.of(denoiser, x, cond, trace)
+    y = beginning(x)
+    return flow.followed(y + first / 2 * flow.field(y, flow.shared(first)), span, rule)
 
-    def norm(error: Tensor) -> Tensor:
-        return torch.maximum(rms(error[:, :-1]), error[:, -1].abs())
 
-    begun, memory = Waypoint(angle, y, field(y, angle)), rule.fresh(count)
-    reached, memory = integrate(field, begun, last, rule, memory, norm)
-    y, scale, d = reached.y, end.norm, shape.numel()
-    there = scale * y[:, :-1].reshape(x.shape)
-    nats = prior(answer, there, end) + d * (math.log(scale) + y[:, -1])
-    return Likelihood(nats, there, memory.attempts)
+def log_density_at(
+    denoiser: Denoiser,
+    x: Float[Tensor, "b *d"],
+    cond: Cond,
+    *,
+    rule: Adaptive = RULE,
+    span: tuple[float, float],
+    trace: Hutchinson | None = None,
+) -> Likelihood:
+    """log p_t(x) of data with noise, x at the first ν of `span`: as `log_density`, from there on.
+
+    It has a density whatever the data is.
+    """
+    there, flow = where(denoiser.path, -math.log(span[0])), SampleFlow.of(denoiser, x, cond, trace)
+    found = flow.followed(beginning(x / there.norm), span, rule)
+    return found._replace(nats=found.nats - x[0].numel() * math.log(there.norm))
+
+
+def beginning(x: Float[Tensor, "b *d"]) -> Float[Tensor, "b e"]:
+    """Where the flow of `augmented` begins: x, and a divergence of 0."""
+    return torch.cat([x.double().flatten(1), torch.zeros(len(x), 1, dtype=torch.float64, device=x.device)], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleFlow:
+    """The flow of some samples, `count` of a `shape`: what the denoiser answers, and `augmented` of it."""
+
+    path: Path
+    shape: torch.Size
+    count: int
+    answer: Traced
+    field: Field
+
+    @classmethod
+    def of(cls, denoiser: Denoiser, x: Tensor, cond: Cond, trace: Hutchinson | None) -> SampleFlow:
+        """That of samples like x, by an estimated trace or the exact one."""
+        probes, weight = (axes(x), 1.0) if trace is None else (trace.probes(x), 1 / trace.count)
+        answer = traced(denoiser, cond, probes, weight, x.dtype)
+        return cls(denoiser.path, x.shape[1:], len(x), answer, augmented(denoiser, answer, x.shape[1:]))
+
+    def shared(self, angle: float) -> Float[Tensor, "b"]:
+        """An angle for each sample."""
+        return torch.full((self.count,), angle, dtype=torch.float64)
+
+    def followed(self, y: Float[Tensor, "b e"], span: tuple[float, float], rule: Adaptive) -> Likelihood:
+        """log p of z = y at the first ν of `span`, from the last or the path's own end on."""
+        end = min(at(self.path, self.path.end), where(self.path, -math.log(span[1])), key=lambda moment: moment.nsr)
+        angle = self.shared(math.atan(span[0]))
+
+        def norm(error: Tensor) -> Tensor:
+            return torch.maximum(rms(error[:, :-1]), error[:, -1].abs())
+
+        begun, memory = Waypoint(angle, y, self.field(y, angle)), rule.fresh(self.count)
+        reached, memory = integrate(self.field, begun, math.atan(end.nsr), rule, memory, norm)
+        y, scale, d = reached.y, end.norm, self.shape.numel()
+        there = scale * y[:, :-1].reshape(self.count, *self.shape)
+        nats = prior(self.answer, there, end) + d * (math.log(scale) + y[:, -1])
+        return Likelihood(nats, there, memory.attempts)
 
 
 def axes(x: Tensor) -> Tensor:
@@ -202,6 +246,8 @@ class BitsPerDim:
     unit: str
     probes: int
     evaluations: float
+    read_at: float | None = None
+    """the ν at which 8-bit values were read off (`flow_bound`); None where they were spread evenly over their width"""
 
 
 def likelihood(

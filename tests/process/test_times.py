@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from ebb.process.times import (
     Leading,
     LogitNormal,
     LogNormal,
+    LongTailed,
     Shifted,
     Trailing,
 )
@@ -42,6 +45,17 @@ def test_on_the_linear_path_logit_normal_is_log_normal():
 def test_log_normal_is_edms_on_edms_path():
     log_sigma = LogNormal(-1.2, 1.2)(EDM(), U).log()
     assert log_sigma.mean().item() == pytest.approx(-1.2, abs=1e-2)
+
+
+@pytest.mark.parametrize("path", [Linear(), Cosine(), EDM()])
+def test_a_long_tail_holds_its_share_evenly(path):
+    """Of ν < 0.1, half of a share of 0.3 down to 0.01, and what a normal law has there; at and above 1, the normal's."""
+    log_nsr = path.nsr(LongTailed(0.4, 1.0, 0.3, 0.01)(path, U)).log()
+    normal = torch.distributions.Normal(0.4, 1.0)
+    for at, even in ((math.log(0.1), 0.5), (math.log(0.03), 0.238), (0.0, 1.0), (1.0, 1.0)):
+        expected = 0.3 * even + 0.7 * float(normal.cdf(torch.tensor(at)))
+        assert (log_nsr < at).double().mean().item() == pytest.approx(expected, abs=2e-3)
+    assert 0.01 < float(log_nsr.exp().quantile(0.01)) < 0.015
 
 
 def test_shift_is_the_published_formula():

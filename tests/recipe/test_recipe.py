@@ -348,7 +348,7 @@ def test_a_likelihood_is_learnt_at_every_level_in_float32():
     facts = Facts(1000, (1, 28, 28), 0.5)
     family = FAMILIES["diffusion"]
     recipe, reasons = family.complete(Recipe(likelihood=True), facts)
-    assert (recipe.times, recipe.precision) == ("log_normal(mean=-1, std=2.2)", "fp32")
+    assert (recipe.times, recipe.precision) == ("long_tailed(mean=0.4)", "fp32")
     values = torch.arange(256) * 2 / 255 - 1
     fine, coarse = (torch.sin(wave * values / 0.5) for wave in recipe.network.waves)  # x/σ_data, as a network sees it
     assert float(fine.abs().max()) < 0.01, "as long as one 8-bit value"
@@ -357,6 +357,8 @@ def test_a_likelihood_is_learnt_at_every_level_in_float32():
     own, _ = family.complete(Recipe(likelihood=True, times="uniform", network={"waves": (3.0,)}), facts)
     assert (own.times, own.network.waves) == ("uniform", (3.0,))
     assert family.complete(Recipe(), facts)[0].times == "logit_normal(mean=0.4)"
+    others = [family.complete(Recipe(likelihood=True, path=path), facts)[0].times for path in ("cosine", "edm")]
+    assert others == ["long_tailed", "long_tailed(mean=-1.2, std=1.2)"]
 
 
 @pytest.mark.parametrize("batch", [None, 32])

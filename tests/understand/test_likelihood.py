@@ -9,11 +9,12 @@ from ebb.errors import UsageError
 from ebb.networks.mlp import MLP
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.exact import Gaussian, Mixture
+from ebb.process.moment import where
 from ebb.process.path import PATHS, Cosine, DDPMLinear, Linear
 from ebb.process.predict import PREDICTIONS
 from ebb.sample.adaptive import Adaptive
 from ebb.sample.noise import Noise
-from ebb.understand.likelihood import QUIETEST, Hutchinson, bits_per_dim, log_density
+from ebb.understand.likelihood import QUIETEST, Hutchinson, SampleFlow, bits_per_dim, log_density, log_density_at
 
 
 def cloud(path):
@@ -65,6 +66,33 @@ def test_mutants_are_caught(monkeypatch):
 def test_an_earlier_end_costs_little():
     """What is left of the data at ν = 30 is in the prior, to second order in 1/ν."""
     check_likelihood(cloud(Cosine()), span=(QUIETEST, 30.0))
+
+
+def check_with_noise(path):
+    """log p_t of a mixture with noise at ν = 0.2 is that of the wider mixture."""
+    mixture, there = cloud(path), where(path, -math.log(0.2))
+    x0 = mixture.sample(24, torch.Generator().manual_seed(0))
+    x = there.mix(x0, torch.randn(x0.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    exact = mixture.log_density(x, there.shared(24))
+    off = float((log_density_at(mixture, x, {}, span=(0.2, math.inf)).nats - exact).abs().max())
+    if not off < 1e-3:
+        raise AssertionError(f"log p_t on {path} is off by {off:.2g} nats")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_with_noise_the_density_is_that_of_its_level(path):
+    check_with_noise(PATHS[path])
+
+
+def test_a_density_of_what_was_not_rescaled_is_caught(monkeypatch):
+    """log p of z = x/√(α² + σ²) in place of that of x."""
+    monkeypatch.setattr(SampleFlow, "followed", lambda *given, right=SampleFlow.followed: unscaled(right(*given)))
+
+    def unscaled(found):
+        return found._replace(nats=found.nats + found.noise[0].numel() * math.log(math.hypot(1 / 1.2, 0.2 / 1.2)))
+
+    with pytest.raises(AssertionError, match="is off by"):
+        check_with_noise(Linear())
 
 
 def test_the_noise_is_where_the_flow_ends():

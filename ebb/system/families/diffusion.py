@@ -81,7 +81,7 @@ class DiffusionModel(Model):
         scheme = scheme_of(self.denoiser, sampling).guided(*guides)
         if isinstance(scheme.solver, Jump) and not self.hears(WAY):
             raise UsageError("the solver jump is of few-step models, and this is none", "make one: ebb distil RUN")
-        follow = fused(scheme.denoiser, scheme.solver, scheme.times) if compiled else scheme
+        follow = fused(scheme.denoiser, scheme.solver, scheme.times, self.device) if compiled else scheme
 
         def points(cond: Cond, noise: Noise) -> Iterator[Point]:
             like = torch.empty(len(noise.seeds), *shape, device=self.device)
