@@ -138,7 +138,7 @@ def test_samples_that_land_farther_in_the_end_are_not_called_learnt_by_heart():
     run.__dict__ |= {"log": [line | {"validation_ema": course.get(line["step"])} for line in lines]}
     with pytest.raises(NothingToExamineError, match="where samples land"):
         check_overfitting(run)
-    run.__dict__ |= {"document": (DiffusionRecipe(steps=180), run.document[1]), "counted": {"count": 400}}
+    run.__dict__ |= {"document": (DiffusionRecipe(steps=180, batch=8), run.document[1]), "counted": {"count": 400}}
     assert "+12%" in check_overfitting(run).evidence
 
 
