@@ -16,6 +16,7 @@
 # make bench-concept: a new word alone that says in one word what takes a run of scenes three (by counts; twenty minutes).
 # make bench-control: do samples follow the edges that are asked for; a quarter of an hour.
 # make bench-few RUN=runs/mnist-few: guidance that a few-step model is told, against its teacher's (minutes).
+# make bench-few-peers RUN=runs/small: few steps by `ebb distil`, by reflow and by consistency tuning on diffusers' network, in equal seconds.
 # make bench-words: which remedy brings things that a prompt asked for and a small run of scenes does not show.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,7 +25,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # what was compiled once is kept, whatever the environment says: thousands of lines are, with their checks, in each process
 PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --durations 10
 
-.PHONY: demo demo-few demo-adapt demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-control bench-cures bench-words bench-adapt bench-concept bench-few tables rules stub clean
+.PHONY: demo demo-few demo-adapt demo-text test test-full test-long lint types format bench-sample bench-quality bench-step bench-busy bench-evaluate bench-guard bench-doctor bench-incident bench-control bench-cures bench-words bench-adapt bench-concept bench-few bench-few-peers tables rules stub clean
 
 demo: .venv/demo
 	$(BIN)/ebb train digits --run runs/demo --budget 1m
@@ -130,6 +131,9 @@ bench-control: .venv/dev
 
 bench-few: .venv/dev
 	$(BIN)/python bench/few.py guidance $(RUN)
+
+bench-few-peers: .venv-bench/done
+	.venv-bench/bin/python bench/few_peers.py $(RUN)
 
 bench-words: .venv/dev
 	$(BIN)/ebb train shapes --run runs/words --steps 1000 --batch 64 --network.width 32 \

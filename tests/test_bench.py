@@ -135,17 +135,62 @@ def test_every_peer_has_a_default_and_a_tuned_row_on_both_data_sets(quality):
             assert settings.fast == (settings.rate == "budget") == (settings.row == "tuned")
 
 
-@pytest.fixture(scope="module")
-def words():
-    """The script of remedies, as a module."""
+def script(name, beside):
+    """A script of bench as a module, with another beside it that it imports."""
     folder = str(QUALITY.parent)
     sys.path.insert(0, folder)
     try:
-        yield import_module("words")
+        yield import_module(name)
     finally:
         sys.path.remove(folder)
-        for name in ("words", "scenes"):
-            sys.modules.pop(name, None)
+        for module in (name, beside):
+            sys.modules.pop(module, None)
+
+
+@pytest.fixture(scope="module")
+def words():
+    """The script of remedies."""
+    yield from script("words", "scenes")
+
+
+@pytest.fixture(scope="module")
+def few_peers():
+    """The script of few steps by others."""
+    yield from script("few_peers", "few")
+
+
+def answering(answer):
+    """A network of diffusers' form, whose F(x, t) is given."""
+    return lambda x, t, labels: SimpleNamespace(sample=answer(x, t))
+
+
+def test_the_preconditioning_of_a_peer_is_edms(few_peers):
+    """Without a network it is the denoiser of N(0, 0.5²), at which EDM's loss is 1 at every noise level."""
+    torch.manual_seed(0)
+    x0, labels = 0.5 * torch.randn(4000, 1, 4, 4), torch.zeros(4000)
+    silent = answering(lambda x, t: torch.zeros_like(x))
+    assert float(few_peers.Preconditioned(silent).denoising(x0, labels)) == pytest.approx(1, rel=0.02)
+    assert float(few_peers.Preconditioned(silent, std=1.0).denoising(x0, labels)) != pytest.approx(1, rel=0.1)
+
+
+def test_a_peer_is_consistent_where_all_noise_goes_to_one_picture(few_peers):
+    """D = m has no loss and makes m in any number of steps, asked at the recipe's levels; D moving with t has one."""
+    mean, asked = 0.3, []
+
+    def towards(x, t, wave=0.0):  # F of D = m + wave·log σ, by hand: D = c_skip·x + c_out·F, x given as c_in·x
+        sigma = (4 * t).exp()[:, None, None, None]
+        asked.append(float(sigma[0]))
+        both = (sigma**2 + 0.25).sqrt()
+        return (mean + wave * t[:, None, None, None] - 0.25 / both * x) * both / (0.5 * sigma)
+
+    model = few_peers.Preconditioned(answering(towards))
+    x0 = torch.full((64, 1, 4, 4), mean)
+    assert float(model.consistency(x0, torch.zeros(64))) < 1e-2
+    moving = few_peers.Preconditioned(answering(lambda x, t: towards(x, t, 0.1)))
+    assert float(moving.consistency(x0, torch.zeros(64))) > 0.1
+    asked.clear()
+    torch.testing.assert_close(model.sample(torch.zeros(64), (1, 4, 4), 2), x0, rtol=0, atol=1e-3)
+    assert asked == pytest.approx([80.0, 0.821], rel=1e-4)
 
 
 def test_a_remedy_of_what_was_missing_leaves_alone_what_is_there(words):

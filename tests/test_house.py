@@ -409,7 +409,7 @@ VERBS = {
     "edit upscale": EDIT | VERSIONS | {"error"},
     "edit deblur": EDIT | VERSIONS | {"sigma", "error"},
     "doctor": {"data", "out", "json"},
-    "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "data", "json"},
+    "sweep": {"solvers", "references", "steps", "guidance", "n", "seed", "search", "keep", "precision", "features", "data", "json"},
     "report": {"text"},
     "adapter show": {"run", "scale", "json"},
     "adapter merge": {"out", "precision"},

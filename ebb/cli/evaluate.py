@@ -19,6 +19,7 @@ from ebb.terminal import command
 
 if TYPE_CHECKING:
     from ebb.doctor.finding import Diagnosis
+    from ebb.evaluate.evaluate import Measuring
     from ebb.evaluate.references import References
     from ebb.evaluate.sweep import SweepResult
 
@@ -132,6 +133,8 @@ class Sweep:
     """samples in each cell"""
     seed: int = 0
     """of the samples and of the split of the real images"""
+    features: str | None = None
+    """what distances are measured in, as ebb evaluate takes it: quick is a quarter of the work"""
     data: str | None = None
     """where the run's data is now, if it was moved; it must be the same"""
     search: bool = True
@@ -152,7 +155,7 @@ class Sweep:
             self.beside(console)
             return
         candidates = Candidates(self.solvers, self.steps, self.guidance, self.search, self.precision)
-        work = sweep(self.run, candidates, self.n, keep=self.keep, seed=self.seed, data=self.data)
+        work = sweep(self.run, candidates, self.n, self.eyes, keep=self.keep, seed=self.seed)
         result = shown(work, console)
         heads = ("solver", "times", "steps", "scale", "evals", "ms", "distance", "labels", "")
         table(console, as_rows(result), str(self.run), heads)
@@ -160,11 +163,18 @@ class Sweep:
         echo(console, f"report   {self.run / 'sweep.html'}")
         echo(console, f"sample   {command('sample', self.run)}")
 
+    @property
+    def eyes(self) -> Measuring:
+        """By what, and beside which data, it is measured."""
+        from ebb.evaluate.evaluate import Measuring
+
+        return Measuring(data=self.data, features=self.features)
+
     def beside(self, console: Console) -> None:
         """Measure the references, print their table, and write them into the run's report."""
         from ebb.evaluate.references import HEADS, as_rows, references
 
-        work = references(self.run, self.n, precision=self.precision, seed=self.seed, data=self.data)
+        work = references(self.run, self.n, self.eyes, precision=self.precision, seed=self.seed)
         result = shown(work, console)
         table(console, as_rows(result), str(self.run), HEADS)
         self.beneath(console, result)

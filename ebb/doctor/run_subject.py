@@ -36,7 +36,7 @@ from ebb.shapes import Float
 from ebb.system.requests import asked_for, labels_of, values_of
 from ebb.system.sampler import Request, Sampler
 from ebb.system.system import System, load, locate
-from ebb.system.taught import base_of, given_of, some_of
+from ebb.system.taught import base_of
 from ebb.train.gradients import HALF, GradientProbe, LevelGradients
 from ebb.train.objectives.denoising import Denoising
 from ebb.train.objectives.weights import WEIGHTS
@@ -200,10 +200,7 @@ class RunSubject:
     @cached_property
     def given(self) -> Values:
         """What the samples are asked for, drawn from the data; of an adapter's run, what that is taught as."""
-        if not isinstance(self.recipe, AdapterRecipe):
-            return asked_for(self.system, self.dataset, DRAWN, SEED)
-        rows = np.random.default_rng(SEED).choice(len(self.dataset.rows), DRAWN)
-        return some_of(given_of(self.recipe, self.dataset, self.system.conditioner), rows)
+        return asked_for(self.system, self.dataset, DRAWN, SEED)
 
     @property
     def asked(self) -> NDArray[np.int64] | None:

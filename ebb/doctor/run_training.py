@@ -17,7 +17,7 @@ from ebb.process.bins import centres
 from ebb.process.denoiser import NetworkDenoiser
 from ebb.process.predict import determinant
 from ebb.process.times import Density
-from ebb.recipe.recipe import of_denoiser, resolved
+from ebb.recipe.recipe import FewStepRecipe, of_denoiser, resolved
 from ebb.shapes import Float
 from ebb.terminal import command
 from ebb.train.gradients import LevelGradients, span
@@ -311,8 +311,11 @@ def dominant(by_level: LevelGradients) -> int:
 def check_overfitting(run: RunSubject) -> Finding | None:
     """A validation loss of the average that ends OVERFIT above its lowest, while the training loss fell.
 
-    Raises NothingToExamineError where the log has fewer than 3 validations.
+    Raises NothingToExamineError where the log has fewer than 3 validations, or they are no losses: of few steps they
+    are distances of samples, which rise by more in runs that are well, and the nearest average is the one sampled from.
     """
+    if isinstance(run.recipe, FewStepRecipe):
+        raise NothingToExamineError("few steps are validated by where samples land, and the nearest average is taken")
     name = "validation_ema"
     told = [i for i, e in enumerate(run.log) if isinstance(e.get(name), float)]
     if len(told) < 3:

@@ -20,7 +20,7 @@ from ebb.encode.conditioner import part
 from ebb.errors import EbbError
 from ebb.evaluate.compare import gap_of
 from ebb.evaluate.enough import comparable, countable
-from ebb.evaluate.evaluate import loaded, measuring
+from ebb.evaluate.evaluate import Measuring, loaded, measuring
 from ebb.evaluate.sweep import RESAMPLES, Cell, Trial, trial_of
 from ebb.events import Done, Figure, Progress, Work
 from ebb.judge.distances import Array, estimate
@@ -107,23 +107,28 @@ class References:
 
 
 def references(
-    run: str | Path, count: int = 1000, *, precision: str | None = None, seed: int = 0, data: str | None = None
+    run: str | Path,
+    count: int = 1000,
+    how: Measuring = Measuring(),
+    *,
+    precision: str | None = None,
+    seed: int = 0,
 ) -> Work[References]:
     """`count` samples of the run at `run` by its own settings and by each of REFERENCES, from the same seeds for the
     same labels, against the same real images.
 
     The references have the run's guidance and guides; seeds are others than a sweep of the same `seed` chose by. Writes
-    references.json after each way, so that the same command goes on where it was interrupted, and report.html anew;
-    `data` is as in `evaluate`, and so are the errors raised.
+    references.json after each way, so that the same command goes on where it was interrupted, and report.html anew.
+    Raises as `evaluate` does.
     """
     run = Path(run)
     countable(count, seed)
     with measuring(run, FILE, "report.html") as begun:
         yield from begun
-        began, dataset = time.perf_counter(), data_of(run, data)
-        one = loaded(run, "ema", precision=precision)
+        began, dataset = time.perf_counter(), data_of(run, how.data)
+        one = loaded(run, how.weights, precision=precision)
         comparable(run, len(dataset.rows))
-        trial = yield from trial_of(one, dataset, count, seed + APART)
+        trial = yield from trial_of(one, dataset, count, seed + APART, features=how.features)
         result = yield from measured_beside(run / FILE, trial, began)
         write_report(run)
         yield Done(str(run))
@@ -160,6 +165,7 @@ def measured_beside(file: Path, trial: Trial, began: float) -> Work[References]:
 def measured_before(file: Path, trial: Trial) -> dict[str, Reference]:
     """The ways that `file` holds of the same weights, samples and features, by name."""
     same = {"weights": trial.one.sha256, "count": trial.count, "seed": trial.seed, "features": trial.features.name}
+    same |= {"classifier_accuracy": trial.ceiling}  # quick classifiers have the name of others
     try:
         facts = json.loads(file.read_text(encoding="utf8"))
         ways = [Reference.of(one) for one in facts["ways"]] if same.items() <= facts["about"].items() else []

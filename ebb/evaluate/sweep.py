@@ -26,7 +26,7 @@ from ebb.encode.conditioner import Values
 from ebb.errors import EbbError, UsageError
 from ebb.evaluate.by_class import label_accuracy
 from ebb.evaluate.enough import comparable, countable, decisive, one_bucket
-from ebb.evaluate.evaluate import Loaded, coarse, loaded, measuring
+from ebb.evaluate.evaluate import Loaded, Measuring, coarse, loaded, measuring
 from ebb.evaluate.judges import features_for, standing_of
 from ebb.evaluate.measure import split
 from ebb.events import Done, Figure, Progress, Work
@@ -155,27 +155,27 @@ def sweep(
     run: str | Path,
     candidates: Candidates,
     count: int = 1000,
+    how: Measuring = Measuring(),
     *,
     keep: bool = True,
     seed: int = 0,
-    data: str | None = None,
 ) -> Work[SweepResult]:
     """Measure every candidate on `count` samples of the run at `run`.
 
-    Writes sweep.json, .html and .png into the run and, unless `keep` is False, the chosen settings into sampling.json;
-    `data` is where the run's data is now. Raises UsageError, before anything is drawn, for settings that cannot be and
+    Writes sweep.json, .html and .png into the run and, unless `keep` is False, the chosen settings into sampling.json.
+    Raises UsageError, before anything is drawn, for settings that cannot be and
     for too few samples or images to choose what is kept by; else as `evaluate` does.
     """
     run = Path(run)
     countable(count, seed)
     with measuring(run, "sweep.json", "sweep.html", "sweep.png", "sampling.json") as begun:
         yield from begun
-        began, dataset = time.perf_counter(), data_of(run, data)
-        one = loaded(run, "ema", precision=candidates.precision)
+        began, dataset = time.perf_counter(), data_of(run, how.data)
+        one = loaded(run, how.weights, precision=candidates.precision)
         comparable(run, len(dataset.rows))
         system = one.system
         candidates.check(system)
-        trial = yield from trial_of(one, dataset, count, seed)
+        trial = yield from trial_of(one, dataset, count, seed, features=how.features)
         if keep and candidates.several(system):  # one setting is chosen by nothing
             decisive(run, count, len(trial.reference), trial.widest)
         found, failed = yield from tried((yield from candidates.settings(system)), trial)
@@ -258,15 +258,17 @@ class Trial:
         return about
 
 
-def trial_of(one: Loaded, dataset: Dataset, count: int, seed: int, *, seconds: float | None = None) -> Work[Trial]:
-    """`count` samples of a run, to be held against its images by classifiers of `seconds` of work or more."""
-    features, ceiling = yield from features_for(one.run, dataset, seconds=seconds)
+def trial_of(
+    one: Loaded, dataset: Dataset, count: int, seed: int, *, features: str | None = None, seconds: float | None = None
+) -> Work[Trial]:
+    """`count` samples of a run, to be held against its images by what `features_for` makes of features and seconds."""
+    judge, ceiling = yield from features_for(one.run, dataset, features, seconds=seconds)
     given = asked_for(one.system, dataset, count, seed)
     parts = split(compared(dataset.modality, dataset.rows), count, seed, dataset.apart)
-    floor, reference = (extract(features, batches(part)) for part in parts)
-    real, labels = once(distance_in(features), floor, reference), labels_of(one.system, given, dataset)
-    judge = standing_of(dataset, features, ceiling)
-    return Trial(one, given, labels, count, seed, features, ceiling, judge, real, reference)
+    floor, reference = (extract(judge, batches(part)) for part in parts)
+    real, labels = once(distance_in(judge), floor, reference), labels_of(one.system, given, dataset)
+    standing = standing_of(dataset, judge, ceiling)
+    return Trial(one, given, labels, count, seed, judge, ceiling, standing, real, reference)
 
 
 def tried(settings: Sequence[Sampling], trial: Trial) -> Work[tuple[list[tuple[Cell, Array]], list[str]]]:

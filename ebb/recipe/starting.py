@@ -12,7 +12,16 @@ from typing import Any, TypeVar
 
 from ebb.errors import UsageError
 from ebb.recipe.groups import MLPRecipe, NetworkRecipe, OptimiserRecipe, UNetRecipe
-from ebb.recipe.recipe import AutoencoderRecipe, DenoiserRecipe, DiffusionRecipe, FewStepRecipe, Recipe, flat, resolved
+from ebb.recipe.recipe import (
+    AutoencoderRecipe,
+    DenoiserRecipe,
+    DiffusionRecipe,
+    FewStepRecipe,
+    Recipe,
+    Sampling,
+    flat,
+    resolved,
+)
 
 
 @dataclass(frozen=True)
@@ -38,10 +47,15 @@ class Facts:
     """the shapes of what is denoised in other buckets than that of most"""
     square: int | None = None
     """the side of the square about which buckets lie; None without"""
-    guided: float = 1.0
-    """the scale of guidance by which a teacher samples"""
+    sampling: Sampling | None = None
+    """how the run that it stands on samples, by what that has measured; None without"""
     only_new: bool = False
     """whether a finished model is changed for what is new alone"""
+
+    @property
+    def guided(self) -> float:
+        """The scale of guidance by which a teacher samples; 1 where it is guided by more than a scale."""
+        return 1.0 if self.sampling is None or self.sampling.guides else self.sampling.guidance
 
     @property
     def lengths(self) -> set[int]:
@@ -276,8 +290,10 @@ def few_steps(asked: FewStepRecipe, facts: Facts) -> tuple[FewStepRecipe, dict[s
     chosen: dict[str, Any] = {"method": asked.method or ("trajectories" if asked.teacher else "consistency")}
     if asked.guidances is None and asked.teacher is not None and facts.conditioned:
         chosen["guidances"] = SCALES
-        if asked.sample.guidance == 1 < facts.guided:
-            chosen["sample"] = asked.sample.model_copy(update={"guidance": min(facts.guided, SCALES[1])})
+    among = chosen.get("guidances", asked.guidances)
+    if among is not None and asked.sample.guidance == 1 < facts.guided:
+        scale = min(max(facts.guided, among[0]), among[1])
+        chosen["sample"] = asked.sample.model_copy(update={"guidance": scale})
     recipe, reasons = complete(asked.model_copy(update=chosen), facts)
     if asked.method is None:
         reasons["method"] = METHOD_BECAUSE[chosen["method"]]

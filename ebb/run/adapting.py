@@ -23,8 +23,10 @@ from ebb.encode.reference_picture import ReferencePicture
 from ebb.encode.text import Text
 from ebb.errors import UsageError
 from ebb.events import Work
+from ebb.guide.named import automatic
+from ebb.recipe.document import from_yaml
 from ebb.recipe.few_numbers import learnt_besides, only_new
-from ebb.recipe.recipe import AdapterRecipe, resolved
+from ebb.recipe.recipe import AdapterRecipe, Sampling, of_denoiser, resolved
 from ebb.run.caches import prior_in
 from ebb.shapes import sides
 from ebb.store import checkpoint
@@ -32,10 +34,10 @@ from ebb.store.origin import Origin
 from ebb.store.shards import Rows, cached
 from ebb.system.families.family import Base, Prepared
 from ebb.system.put_on import base_run
-from ebb.system.requests import conditions_of
+from ebb.system.requests import conditions_of, referring
 from ebb.system.sampler import Sampler
 from ebb.system.system import System, load, locate
-from ebb.system.taught import given_of, referring, word_of
+from ebb.system.taught import given_of, word_of
 from ebb.train.from_base import Probe
 
 FIRST = 2**60
@@ -94,7 +96,8 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
     alone = only_new(recipe, bool(new) and set(given["label"]) <= set(new))
     if alone:
         besides["only_new"] = {}
-    base = Base(system.model, Origin.of(str(run), "base", locate(run)), besides)
+    origin = Origin.of(str(run), "base", locate(run))
+    base = Base(system.model, origin, besides, sampling=sampling_of(recipe, run, system))
     x0 = seen_by(system, dataset)
     examples = Examples(x0, unit=unit_of(system), **conditions_of(conditioner, given, len(dataset.rows)))
     unseen = unseen_of(recipe, system, dataset, hears, conditioner)
@@ -110,6 +113,13 @@ def taught_besides(recipe: AdapterRecipe, dataset: Dataset, device: torch.device
         examples = half_and_half(examples, own)
     taught = given if recipe.concept or recipe.reference else None
     return Prepared(dataset, conditioner, examples, unseen, system.space, base=base, taught=taught)
+
+
+def sampling_of(recipe: AdapterRecipe, run: Path, system: System) -> Sampling | None:
+    """How the base samples by what it has measured; None where else is asked for, and where an earlier average guides,
+    which no adapter has."""
+    own = of_denoiser(from_yaml(run / "run.yaml")[0]).sample
+    return None if recipe.sample != own or automatic(system.sampling.guides) else system.sampling
 
 
 def unseen_of(

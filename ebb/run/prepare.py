@@ -111,8 +111,7 @@ def teacher_of(recipe: FewStepRecipe, dataset: Dataset, device: torch.device) ->
     if from_yaml(run / "run.yaml")[1].get("fingerprint") != dataset.summary.fingerprint:
         raise UsageError(f"{run} was trained on other data", "a few-step model learns from the data of its teacher")
     system = load(run, device=device)
-    scale = 1.0 if system.sampling.guides else system.sampling.guidance  # what is told is a scale alone
-    return Base(system.model, Origin.of(str(run), "base", locate(run)), guidance=scale)
+    return Base(system.model, Origin.of(str(run), "base", locate(run)), sampling=system.sampling)
 
 
 def states_of(text: FrozenText, dataset: Dataset, folder: Path) -> Work[Rows]:

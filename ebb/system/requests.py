@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ebb.adapt.reference import REFERENCE
 from ebb.data.dataset import Dataset
 from ebb.encode.conditioner import Conditioner, Values
+from ebb.encode.text import Text
 from ebb.store.shards import Rows
 from ebb.system.system import System
 
 
 def asked_for(system: System, dataset: Dataset, count: int, seed: int) -> Values:
-    """What `count` samples are asked for: what is said of examples drawn from the data; a larger draw begins with the
+    """What `count` samples are asked for: what is said of examples drawn from the data, by the word that the model was
+    taught where nothing is, and like these examples where it was taught references; a larger draw begins with the
     same."""
-    given = values_of(dataset, np.random.default_rng(seed).choice(len(dataset.rows), count))
-    return {name: values for name, values in given.items() if name in system.conditioner.conditions}
+    rows = np.random.default_rng(seed).choice(len(dataset.rows), count)
+    heard, text = system.conditioner.conditions, system.conditioner.text
+    given = dict(values_of(dataset, rows))
+    if isinstance(text, Text) and text.taught and wordless(given.get("text")):
+        given["text"] = alone(text.taught[-1], count)
+    given = {name: values for name, values in given.items() if name in heard}
+    return referring(given, list(dataset.x(rows))) if REFERENCE in heard else given
+
+
+def wordless(captions: Sequence[str] | None) -> bool:
+    """Whether none of them says anything."""
+    return captions is None or not any(caption.strip() for caption in captions)
+
+
+def alone(word: str, count: int) -> list[str]:
+    """What is asked for by a word without a caption."""
+    return [f"a {word}"] * count
+
+
+def referring(given: Values, examples: Sequence[Any]) -> Values:
+    """What is said of examples, with each as its own reference, which has to speak for itself in every other one: these
+    have no text."""
+    silent = {"text": [text if at % 2 else None for at, text in enumerate(given["text"])]} if "text" in given else {}
+    return {**given, **silent, REFERENCE: examples}
 
 
 def values_of(dataset: Dataset, rows: NDArray[np.int64] | None = None) -> Values:

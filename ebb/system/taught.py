@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebb.adapt.reference import REFERENCE
 from ebb.data.dataset import Dataset
 from ebb.data.pictures import Pictures
 from ebb.encode.conditioner import Conditioner, Values
@@ -18,7 +16,7 @@ from ebb.errors import UsageError
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.store import shared
 from ebb.system.put_on import base_run
-from ebb.system.requests import values_of
+from ebb.system.requests import alone, referring, values_of, wordless
 from ebb.system.system import System, load, locate
 
 
@@ -39,17 +37,10 @@ def some_of(given: Values, rows: NDArray[np.int64]) -> Values:
     }
 
 
-def referring(given: Values, pictures: Sequence[Any]) -> Values:
-    """What is said of pictures, with each as its own reference, which has to speak for itself in every other one: these
-    have no text."""
-    silent = {"text": [text if at % 2 else None for at, text in enumerate(given["text"])]} if "text" in given else {}
-    return {**given, **silent, REFERENCE: pictures}
-
-
 def naming(captions: Sequence[str] | None, word: str, count: int) -> list[str]:
     """Captions with a word in them; of pictures without any, the word alone. UsageError where no caption has it."""
-    if captions is None or not any(caption.strip() for caption in captions):
-        return [f"a {word}"] * count
+    if captions is None or wordless(captions):
+        return alone(word, count)
     if not any(word in normal(caption).split() for caption in captions):
         raise UsageError(f"no caption of these pictures has the word {word}", f"such as: a photo of {word}")
     return list(captions)

@@ -10,8 +10,9 @@ import torch
 
 from ebb.doctor import run_few_steps as checks
 from ebb.doctor.diagnose import checks_of
-from ebb.doctor.finding import called
+from ebb.doctor.finding import NothingToExamineError, called
 from ebb.doctor.run_subject import DRAWN, RunSamples, RunSubject
+from ebb.doctor.run_training import check_overfitting
 from ebb.process.exact import Gaussian
 from ebb.process.flow_map import GaussianFlow, Toward, placed, shares
 from ebb.process.path import PATHS
@@ -128,6 +129,17 @@ def test_within_is_the_deviation_of_one_label():
     labels = np.arange(20_000) % 2
     assert checks.within(examples(labels, 0), labels) == pytest.approx(STD, rel=0.02)
     assert placed(LINEAR, torch.tensor([checks.START])).item() == pytest.approx(checks.START, rel=1e-3)
+
+
+def test_samples_that_land_farther_in_the_end_are_not_called_learnt_by_heart():
+    """The nearest average is the one that is sampled from; the same course of a loss is overfitting."""
+    run, course = run_of(), {60: 0.0198, 120: 0.0163, 180: 0.0182}
+    lines = [{"step": k, "images": 8 * k, "loss": 1 / k} for k in range(1, 181)]
+    run.__dict__ |= {"log": [line | {"validation_ema": course.get(line["step"])} for line in lines]}
+    with pytest.raises(NothingToExamineError, match="where samples land"):
+        check_overfitting(run)
+    run.__dict__ |= {"document": (DiffusionRecipe(steps=180, batch=8), run.document[1]), "counted": {"count": 400}}
+    assert "+12%" in check_overfitting(run).evidence
 
 
 def test_only_a_run_of_few_steps_is_asked():

@@ -163,7 +163,10 @@ def test_data_that_was_moved_is_found_where_it_is_named(run, home, tmp_path):
     tree = yaml.safe_load((run / "run.yaml").read_text())
     (run / "run.yaml").write_text(yaml.safe_dump(tree | {"data": str(tmp_path / "gone")}))
     for place in (None, str(tmp_path / "elsewhere")):
-        for work in (evaluate(run, COUNT, Measuring(data=place)), sweep(run, Candidates((), ()), data=place)):
+        for work in (
+            evaluate(run, COUNT, Measuring(data=place)),
+            sweep(run, Candidates((), ()), how=Measuring(data=place)),
+        ):
             with pytest.raises(DataError, match=r"(?s)the data of .* is not at .*→ .*--data PLACE"):
                 finished(work)
     assert data_of(run, str(moved)).summary.count == 48

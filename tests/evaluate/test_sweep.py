@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from functools import partial
 from html import escape
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import ebb
 from ebb.errors import DamagedError, EbbError, UsageError
 from ebb.evaluate import two_sample
+from ebb.evaluate.evaluate import Measuring
+from ebb.evaluate.references import references
 from ebb.evaluate.sweep import Candidates, Cell, Trial, as_rows, choose, counted, sweep
 from ebb.events import Progress, finished, strict
 from ebb.judge.features import train_classifier
@@ -143,6 +146,12 @@ def test_mistakes_are_named_before_anything_is_measured(run, change, message):
     with pytest.raises(UsageError, match=message):
         finished(sweep(run, Candidates(**asked), count))
     assert ((run / "sweep.json").read_bytes() if (run / "sweep.json").exists() else None) == before
+
+
+@pytest.mark.parametrize("work", [partial(sweep, candidates=Candidates(["ddim"], [2])), references])
+def test_features_are_those_that_are_asked_for(run, work):
+    with pytest.raises(UsageError, match="nobodys-features"):
+        finished(work(run, count=16, how=Measuring(features="nobodys-features")))
 
 
 def test_a_damaged_default_is_refused_with_what_to_do(run, tmp_path):

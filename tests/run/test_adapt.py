@@ -24,6 +24,7 @@ from ebb.recipe.recipe import AdapterRecipe, AutoencoderRecipe, DiffusionRecipe,
 from ebb.run.adapting import beside_base
 from ebb.run.train import train
 from ebb.store import checkpoint
+from ebb.store.earlier import save_earlier
 from ebb.system.system import load
 from tests.command import ebb
 
@@ -57,6 +58,27 @@ def home(tmp_path_factory):
     adapted(root)
     adapted(root, "eights", addition={"rank": 2})
     return root
+
+
+@pytest.mark.parametrize(
+    ("chosen", "asked", "scale"),
+    [
+        ({"guidance": 1.5}, {}, 1.5),
+        ({"guidance": 1.5}, {"sample": {"steps": 3}}, 1.0),
+        ({"guidance": 1.5, "guides": ["auto"]}, {}, 1.0),
+    ],
+)
+def test_alone_it_samples_as_its_base_has_chosen(home, tmp_path, chosen, asked, scale):
+    """Unless it is told how, and by no earlier average of the base's."""
+    base = shutil.copytree(home / "base", tmp_path / "guided")
+    save_earlier(base, load(base).model.module.state_dict(), 1)
+    (base / "sampling.json").write_text(json.dumps({"sampling": load(base).sampling.model_dump() | chosen}))
+    run = adapted(home, base=base, run=tmp_path / "run", **asked)
+    assert load(run).sampling == from_yaml(run / "run.yaml")[0].sample
+    assert load(run).sampling.guidance == scale
+    if scale != 1:
+        assert load(run).sampling == load(base).sampling
+        assert load(run).sampling == load(base, adapters=[run]).sampling
 
 
 def drawn(system, **how):

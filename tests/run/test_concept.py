@@ -1,6 +1,7 @@
 """A new word taught to a run: its row alone is learnt, nothing else moves, and drift is measured and ends a run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,15 @@ import torch
 
 import ebb
 from ebb.data.images import settings_of
+from ebb.data.of_run import data_of
 from ebb.errors import UsageError
 from ebb.events import finished
 from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import AdapterRecipe
 from ebb.run.train import train
 from ebb.store import checkpoint
-from ebb.system.taught import naming, referring, word_of
+from ebb.system.requests import asked_for, referring
+from ebb.system.taught import naming, word_of
 
 from ..command import ebb as command
 from ..toys import trained, write
@@ -88,6 +91,20 @@ def test_a_sheet_shows_what_is_taught(home, monkeypatch):
     adapted(home, run="sheet-like", reference=True, addition={"kind": "bare"}, prior=0, steps=1)
     assert all(len(given["reference"]) == len(given.get("text", given["reference"])) for given in heard)
     assert heard
+
+
+def test_it_is_measured_by_what_it_was_taught(home):
+    """Where the pictures have no captions by the new word; each drawn picture is its own reference."""
+    word = adapted(home, run="asked-word", concept="sks", addition={"kind": "bare"}, steps=1)
+    like = adapted(home, run="asked-like", reference=True, addition={"kind": "bare"}, prior=0, steps=1)
+    dataset, rows = data_of(word), np.random.default_rng(3).choice(4, 6)
+    assert asked_for(ebb.load(word), dataset, 6, 3) == {"text": ["a sks"] * 6}
+    assert not {"reference", "sks"} & set(asked_for(ebb.load(home / "base"), dataset, 6, 3))
+    given = asked_for(ebb.load(like), dataset, 6, 3)
+    assert torch.equal(torch.stack(given["reference"]), dataset.x(rows))
+    assert ebb.Sampler(ebb.load(like))(ebb.load(like).request(given, 6, 0)).shape[0] == 6
+    named = replace(dataset, captions=("A cat", "a sks", "", "sky"))
+    assert asked_for(ebb.load(word), named, 6, 3) == {"text": [named.captions[row] for row in rows]}
 
 
 def test_a_word_and_changes_become_part_of_a_run(home, tmp_path, capsys):

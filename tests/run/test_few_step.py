@@ -86,14 +86,21 @@ def test_it_needs_no_teacher(home):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "scale"),
-    [({"guidance": 1.5}, 1.5), ({"guidance": 9}, 3.0), ({"guidance": 2, "guides": ["within(0.3, 3)"]}, 1.0)],
+    ("chosen", "among", "scale"),
+    [
+        ({"guidance": 1.5}, None, 1.5),
+        ({"guidance": 9}, None, 3.0),
+        ({"guidance": 2, "guides": ["within(0.3, 3)"]}, None, 1.0),
+        ({"guidance": 1.5}, (1, 5), 1.5),
+        ({"guidance": 9}, (1, 5), 5.0),
+        ({"guidance": 1.5}, (2, 5), 2.0),
+    ],
 )
-def test_it_samples_by_the_guidance_of_its_teacher(home, tmp_path, chosen, scale):
+def test_it_samples_by_the_guidance_of_its_teacher(home, tmp_path, chosen, among, scale):
     """As far as that is a scale alone, and one that it is told."""
     teacher = shutil.copytree(home / "first", tmp_path / "guided")
     (teacher / "sampling.json").write_text(json.dumps({"sampling": load(teacher).sampling.model_dump() | chosen}))
-    asked = inherited(FewStepRecipe(teacher=str(teacher), **SMALL))
+    asked = inherited(FewStepRecipe(teacher=str(teacher), guidances=among, **SMALL))
     learnt = finished(prepared(asked, as_asked(str(home / "data.npz"), asked, home), cache=home))
     recipe, why = FAMILIES["few_step"].complete(asked, facts_of(learnt))
     assert recipe.sample.guidance == scale

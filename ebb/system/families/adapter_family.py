@@ -132,8 +132,11 @@ class AdapterFamily(DenoiserFamily[AdapterRecipe]):
     compiles = False
 
     def complete(self, asked: AdapterRecipe, facts: Facts) -> tuple[AdapterRecipe, dict[str, str]]:
-        """As a denoiser, and the optimiser of a few numbers."""
-        return adapting(asked, facts)
+        """As a denoiser, the optimiser of a few numbers, and how its base samples by what that has measured."""
+        sample = facts.sampling or asked.sample
+        recipe, reasons = adapting(asked.model_copy(update={"sample": sample}), facts)
+        changed = {name for name, value in sample if value != getattr(asked.sample, name)}
+        return recipe, reasons | {f"sample.{name}": "as its base samples" for name in changed}
 
     def named(self, recipe: AdapterRecipe) -> None:
         """The parts of a denoiser, and a run that it is put on."""

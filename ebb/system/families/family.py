@@ -45,8 +45,8 @@ class Base:
     """settings by kind of `ebb.adapt.additions.ADDITIONS`, such as labels that the model does not know"""
     rest: Probe | None = None
     """some of its own samples, by which it is seen whether the rest stays as it is"""
-    guidance: float = 1.0
-    """the scale by which it samples"""
+    sampling: Sampling | None = None
+    """how it samples, by what it has measured"""
 
     @property
     def denoiser(self) -> NetworkDenoiser:
@@ -102,7 +102,7 @@ def facts_of(data: Prepared) -> Facts:
         window=s.shape[-1] if data.dataset.apart > 1 else None,
         others=tuple(map(data.inner, (other.rows.shape[1:] for other in data.dataset.others))),
         square=s.square,
-        guided=1.0 if data.base is None else data.base.guidance,
+        sampling=None if data.base is None else data.base.sampling,
         only_new=data.base is not None and "only_new" in data.base.besides,
     )
 
