@@ -399,6 +399,36 @@ def test_the_errors_where_a_classifier_is_surest_are_the_wrong_labels(share):
         assert finding.severity == ("error" if share > 0.1 else "warning")
 
 
+@pytest.mark.parametrize(
+    ("errors", "says", "threshold", "mutant"),
+    [
+        ((0.02, 0.08, 0.10, 0.20), True, "GOOD", (4, 0.4)),  # 5 % of the surest half: a quarter has too few to tell
+        ((0.01, 0.045, 0.15, 0.31), False, "GOOD", (2, 0.1)),  # hard images with right labels, vehicles or animals
+        ((0.50, 0.85, 0.80, 0.80), False, "POOR", (2, 0.85)),  # images that are too hard
+    ],
+)
+def test_errors_are_looked_for_where_they_tell_wrong_labels_from_hard_images(
+    errors, says, threshold, mutant, monkeypatch
+):
+    """Errors in each quarter of 4,000 images, from the surest on."""
+    truth, sure = np.arange(4000) % 10, np.linspace(1, 0.2, 4000)
+    wrong = np.concatenate([np.arange(1000) < 1000 * share for share in errors])
+    chances = np.full((4000, 10), 0.01)
+    chances[np.arange(4000), (truth + wrong) % 10] = sure
+    noise = np.random.default_rng(0).integers(0, 256, (4000, 1, 4, 4), dtype=np.uint8)
+
+    def found():
+        subject = DataSubject("by quarters", read_array(noise, truth))
+        subject.__dict__["judged"] = (np.arange(4000), chances)
+        with contextlib.suppress(NothingToExamineError):
+            return checks.check_mislabelled(subject) is not None
+        return False
+
+    assert found() == says
+    monkeypatch.setattr(checks, threshold, mutant)
+    assert found() != says
+
+
 def read_array(pixels, labels):
     found = DataSubject.of(pixels).read
     return dataclasses.replace(found, labels=labels, names=tuple("0123456789"))
