@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ebb.adapt.addition import Addition, innermost
 from ebb.errors import UsageError
 from ebb.networks.embedder import Embedder
-from ebb.networks.ports import PortEmbedding, ShareEmbedding, SharePort
+from ebb.networks.ports import PortEmbedding, SharePort
 from ebb.process.denoiser import NetworkDenoiser
 
 
@@ -35,7 +35,7 @@ class NewShares(Addition):
         super().__init__()
         embedder = embedder_of(denoiser)
         width = embedder.time[-1].out_features
-        self.layers = nn.ModuleDict({name: Weighed(ShareEmbedding(int(width), gain=1.0)) for name in names})  # type: ignore[arg-type]
+        self.layers = nn.ModuleDict({name: Weighed(SharePort().build(int(width))) for name in names})  # type: ignore[arg-type]
 
     @property
     def settings(self) -> Mapping[str, Any]:

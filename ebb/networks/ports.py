@@ -233,13 +233,13 @@ class ShareEmbedding(nn.Module):
     """A number of [0, 1] → [b, width]: `gain` times an MLP of its sines and cosines, less what it makes of 0, so that
     a 0 says nothing.
 
-    The gain, kept with the weights, makes up for the start at 0: an update moves each matrix by about as much, and what
-    else a network hears has long been somewhere.
+    The gain is kept with the weights. More than 1 makes up for the start at 0 in a network that has learned without it:
+    an update moves each matrix by about as much, and what else it hears has long been somewhere.
     """
 
     gain: Tensor
 
-    def __init__(self, width: int, gain: float = 8.0) -> None:
+    def __init__(self, width: int, gain: float = 1.0) -> None:
         super().__init__()
         self.register_buffer("gain", torch.tensor(gain))
         self.register_load_state_dict_pre_hook(of_unit_gain)  # type: ignore[no-untyped-call]

@@ -238,7 +238,7 @@ def test_several_of_each_kind_are_heard_by_name(kind):
 
 
 def test_a_share_that_was_saved_without_a_gain_has_none():
-    layer, older = ShareEmbedding(8), ShareEmbedding(8)
+    layer, older = ShareEmbedding(8, gain=8.0), ShareEmbedding(8, gain=8.0)
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
     older.load_state_dict({name: value for name, value in layer.state_dict().items() if name != "gain"})

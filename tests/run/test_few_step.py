@@ -14,6 +14,7 @@ from ebb.data.held_out import LEAST
 from ebb.data.reading import as_asked
 from ebb.errors import UsageError
 from ebb.events import Message, Update, finished
+from ebb.networks.ports import ShareEmbedding
 from ebb.process.flow_map import two_times
 from ebb.recipe.document import from_yaml
 from ebb.recipe.recipe import DiffusionRecipe, FewStepRecipe
@@ -46,6 +47,11 @@ def home(tmp_path_factory):
     return root
 
 
+def gains_of(denoiser):
+    """By how much it hears what it is told besides."""
+    return {float(part.gain) for part in denoiser.network.modules() if isinstance(part, ShareEmbedding)}
+
+
 def test_what_is_distilled_begins_as_its_teacher(home):
     asked = inherited(FewStepRecipe(teacher=str(home / "first"), **SMALL))
     dataset = as_asked(str(home / "data.npz"), asked, home)
@@ -55,6 +61,7 @@ def test_what_is_distilled_begins_as_its_teacher(home):
     x, cond = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), {"label": torch.arange(6) % 2}
     t, s = torch.linspace(0.3, 1, 6).double(), torch.linspace(0, 0.5, 6).double()
     assert torch.equal(two_times(student)(x, t, s, cond), teacher(x, t, cond))
+    assert gains_of(student) == {8.0}
     assert torch.equal(student(x, t, {**cond, "guidance": torch.full((6,), 0.5)}), teacher(x, t, cond))
 
 
@@ -82,6 +89,7 @@ def test_it_needs_no_teacher(home):
     asked = FewStepRecipe(network={"width": 16, "depth": 1}, method="mean_flow", **SMALL)
     run = finished(train(home / "data.npz", asked, run=home / "alone"))
     assert from_yaml(run / "run.yaml")[0].guidances is None
+    assert gains_of(load(run).denoiser) == {1.0}, "there is nothing that has long been learned"
     assert load(run).sample(3, steps=1).shape == (3, 1, 8, 8)
 
 

@@ -70,7 +70,8 @@ def denoiser():
 def distilled(gain):
     """What it becomes in so many updates, where it hears the scale at this gain."""
     student = copy.deepcopy(denoiser())
-    student.network.embedding.layers[2].gain.fill_(gain)
+    for layer, amount in zip(student.network.embedding.layers[1:], (8.0, gain), strict=True):
+        layer.gain.fill_(amount)
     matching = MapMatching(Trajectories(steps=4), TeachingGuidance(ByLabel(), NULL), LogitNormal(), guidance=(1.0, 3.0))
     optimiser = muon(student, 2e-3)
     for step in range(1000, 1000 + UPDATES):

@@ -12,7 +12,7 @@ from ebb.adapt.addition import Adapted, sharing
 from ebb.data.loader import Batch
 from ebb.errors import UsageError
 from ebb.guide.distilled import GUIDANCE, TeachingGuidance
-from ebb.networks.ports import Ports, SharePort
+from ebb.networks.ports import Ports, ShareEmbedding, SharePort
 from ebb.process.denoiser import Denoiser, NetworkDenoiser
 from ebb.process.flow_map import WAY
 from ebb.process.times import DENSITIES
@@ -158,12 +158,20 @@ def on_teacher(recipe: FewStepRecipe, data: Prepared, device: torch.device) -> T
     return landing(recipe, data, student, OfAdapted(matching), made)
 
 
+SOONER = 8.0
+"""The gain of what a student hears besides all that its teacher does. From the data alone, where nothing has been
+learned, it makes training restless."""
+
+
 def taught(recipe: FewStepRecipe, data: Prepared, student: NetworkDenoiser, device: torch.device) -> Denoiser:
     """The teacher, with its guidance where the student is told one; the student begins with its weights."""
     teacher = denoiser_of(recipe, data, data.conditioner.ports).to(device)
     teacher.load_state_dict(data.weights or {})
     teacher.requires_grad_(False).eval()
     student.load_state_dict(student.state_dict() | teacher.state_dict())
+    for part in student.network.modules():
+        if isinstance(part, ShareEmbedding):
+            part.gain.fill_(SOONER)
     if recipe.guidances is None:
         return teacher
     return TeachingGuidance(teacher, {name: row.to(device) for name, row in data.conditioner.null().items()})
