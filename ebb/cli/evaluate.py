@@ -177,6 +177,8 @@ class Sweep:
         work = references(self.run, self.n, self.eyes, precision=self.precision, seed=self.seed)
         result = shown(work, console)
         table(console, as_rows(result), str(self.run), HEADS)
+        for way in result.ways:
+            echo(console, way.says)
         self.beneath(console, result)
         echo(console, f"report   {self.run / 'report.html'}")
 

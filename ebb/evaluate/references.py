@@ -80,6 +80,11 @@ class Reference:
         return f"by all its draws; its start decides {self.start:.0%}"
 
     @property
+    def says(self) -> str:
+        """What no figure says of it, in a line."""
+        return f"{self.name}: {self.kind}, interpolates {self.interpolates}; best for {self.best_for}"
+
+    @property
     def best_for(self) -> str:
         """What it is worth, by what was measured."""
         uses = ["interpolating, inverting, editing"] if self.kind == "deterministic" else []
@@ -235,7 +240,7 @@ def redrawn(seed: int, count: int) -> Callable[..., Tensor]:
     return noise
 
 
-HEADS = ("", "kind", "steps", "s for 1,000", "distance", "less the run's own", "interpolates", "best for")
+HEADS = ("", "steps", "s for 1,000", "distance", "less the run's own")
 """Of the table."""
 
 
@@ -244,13 +249,10 @@ def as_rows(result: References) -> list[Sequence[str]]:
     return [
         (
             one.name,
-            one.kind,
             f"{one.sampling['steps']:,}",
             f"{one.seconds:.3g}",
             f"{one.distance:.4f}",
             "" if one.difference is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*one.difference),
-            one.interpolates,
-            one.best_for,
         )
         for one in result.ways
     ]

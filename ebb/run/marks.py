@@ -16,7 +16,7 @@ EARLY = 0.25
 MARKS = 20
 """The most validations of a run."""
 
-DEARER = 2.0
+DEARER = 2.5
 """How many times as long an example takes in a backward pass of HALF on a CPU as in one of a whole batch, at most."""
 
 

@@ -63,6 +63,10 @@ def test_the_runs_own_way_stands_first_and_the_others_beside_it(found):
     assert "Ways of sampling" in page
     assert "by all its draws" in page
     assert [row[0] for row in as_rows(result)] == [OWN, *FEW]
+    assert (
+        own.says
+        == "the run's own: deterministic, interpolates by its start; best for every day, interpolating, inverting, editing"
+    )
 
 
 def test_what_was_measured_before_an_interruption_is_not_measured_again(found, monkeypatch):

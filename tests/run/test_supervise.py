@@ -133,9 +133,9 @@ def test_gradients_by_level_are_logged_where_they_cost_a_hundredth_of_the_run(da
     assert all(torch.equal(value, names[1][name]) for name, value in names[0].items()), "training is another"
 
 
-@pytest.mark.parametrize(("device", "steps", "count"), [("cpu", 100, 0), ("cpu", 2000, 7), ("cuda", 2000, 2)])
+@pytest.mark.parametrize(("device", "steps", "count"), [("cpu", 100, 0), ("cpu", 2000, 5), ("cuda", 2000, 2)])
 def test_gradients_by_level_cost_a_hundredth_by_design(device, steps, count, unchecked):
-    """Ten passes of 8 images, each as dear as 16, of 64 a step; on a GPU as a whole batch."""
+    """Ten passes of 8 images, each as dear as 20, of 64 a step; on a GPU as a whole batch."""
     unchecked()
     recipe = Recipe(steps=steps, batch=64)
     parts = SimpleNamespace(
@@ -147,7 +147,7 @@ def test_gradients_by_level_cost_a_hundredth_by_design(device, steps, count, unc
     marks = gradient_steps(recipe, parts)
     assert len(marks) == count
     assert not marks or max(marks) == steps
-    assert len(marks) * 10 * (16 if device == "cpu" else 64) <= 0.01 * steps * 64
+    assert len(marks) * 10 * (20 if device == "cpu" else 64) <= 0.01 * steps * 64
 
 
 def test_a_poisoned_batch_is_skipped_and_named(data, tmp_path, monkeypatch):
