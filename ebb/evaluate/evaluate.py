@@ -133,7 +133,7 @@ def evaluate(
         comparable(run, len(dataset.rows))
         seen, accuracy = yield from features_for(run, dataset, how.features, fresh=how.fresh)
         given = asked_for(one.system, dataset, count, seed)
-        labels, asked = labels_of(one.system, given, dataset), tuple(given.get("text", ()))
+        labels, asked = labels_of(one.system, given, dataset), tuple(text or "" for text in given.get("text", ()))
         drawn = yield from drawn_from(one, one.system.request(given, count, seed), dataset)
         yield Progress("measuring")
         classes = Classes(labels, dataset.labels, dataset.names, accuracy, dataset.apart)
