@@ -29,6 +29,7 @@ from ebb.evaluate.figures import Distance, Outcome, Pile, Sets, frechet, kernel,
 from ebb.evaluate.measure import split
 from ebb.judge.ensemble import Ensemble, load_ensemble, save_ensemble
 from ebb.judge.features import ImageClassifier, extract, train_classifier
+from ebb.system.sampler import Settings
 from ebb.system.system import load
 
 SEED = 7_000_000
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, help="where the images are now")
     parser.add_argument("--guidance", type=float, nargs="*", default=(1.0,))
+    parser.add_argument("--guide", nargs="*", default=(), help="guides, such as auto, each at guidance 2")
     parser.add_argument(
         "--samples", type=Path, nargs="*", default=(), help=".npz with pixels [n, c, h, w] and labels [n]"
     )
@@ -101,11 +103,13 @@ def main() -> None:
 
         print("| | Fréchet distance | kernel distance | recall | show their label |\n" + "|---" * 5 + "|")
         print(row("real images", Sets(floor, floor, reference, judge, 0, 100)), flush=True)
-        for scale in (None, *how.guidance):
-            asked = {} if scale is None else {"guidance": scale, "guides": ()}
-            rows = to_pixels(system.sample(how.n, label=labels.tolist(), seed=SEED, **asked))
-            name = f"by its own settings, {system.settled().guidance:g} {' '.join(system.settled().guides)}".strip()
-            print(line(name if scale is None else f"guidance {scale:g}", rows, labels), flush=True)
+        own = f"by its own settings, {system.settled().guidance:g} {' '.join(system.settled().guides)}".strip()
+        asked: dict[str, Settings] = {own: {}}
+        asked |= {f"guidance {scale:g}": {"guidance": scale, "guides": ()} for scale in how.guidance}
+        asked |= {guide: {"guidance": 2.0, "guides": (guide,)} for guide in how.guide}
+        for name, settings in asked.items():
+            rows = to_pixels(system.sample(how.n, label=labels.tolist(), seed=SEED, **settings))
+            print(line(name, rows, labels), flush=True)
         for file in how.samples:
             with np.load(file) as drawn:
                 print(line(str(file), drawn["pixels"][: how.n], drawn["labels"][: how.n]), flush=True)

@@ -194,7 +194,7 @@ DISTILLED: tuple[dict[str, Any], ...] = (
 RESTLESS = tuple({"optimiser": {"lr": rate, "decay": 0.0}} for rate in (0.06, 0.1, 0.2))
 """Learning rates that are ten times too high and more, and never fall."""
 
-WILD = tuple({"wild": size} for size in (0.3, 1.0))
+WILD = tuple({"wild": size} for size in (1.5, 3.0))
 """How far the network turns with the time, by random weights where it hears how far it is to go."""
 
 SHORT = ({"steps": 1}, {"steps": 2}, {"steps": 4})

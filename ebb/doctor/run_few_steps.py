@@ -21,12 +21,17 @@ from ebb.terminal import command
 MOVING = 0.25
 """How far the last update's one-step answers may lie from the averaged weights', in deviations of the data."""
 
-EXPLODING = 1.5
+RESTLESS = 1.2
+"""How many times as far from unseen data the last weights may land as their average: where a model still learns, both
+land alike, and the last ones often nearer."""
+
+EXPLODING = 3.0
 """κ·|df/dt| along the flow that a model may have at some noise level, in deviations of the data; the flow's own map has
 0, a denoiser up to about 1."""
 
-LEVELS = 16
-"""Noise levels at which that is looked at, evenly in τ = σ/(α + σ)."""
+LEVELS, LOUDEST = 16, 10
+"""Noise levels, evenly in τ = σ/(α + σ), and up to which of them that is looked at: near the noise df/dt is what two
+large terms differ by, and several deviations in any model that is not exact."""
 
 ASKED = 64
 """Examples at each."""
@@ -61,21 +66,30 @@ START = 0.999
 """τ where sampling begins, just short of noise alone."""
 
 
+def landed_worse(run: RunSubject) -> float | None:
+    """How many times as far from unseen data samples of the last weights land as those of their average, by the log;
+    None where nothing was unseen."""
+    lines = [line for line in run.log if line.get("validation") is not None and line.get("validation_ema")]
+    return float(lines[-1]["validation"] / lines[-1]["validation_ema"]) if lines else None
+
+
 def check_target_moves(run: RunSubject) -> Finding | None:
-    """How far one-step answers of the raw weights lie from those of the averaged ones (MOVING)."""
+    """How far one-step answers of the raw weights lie from those of the averaged ones (MOVING), and land (RESTLESS)."""
     if not run.averaged:
         return None
     x = Noise.of(SEED, DRAWN)(0, torch.empty(DRAWN, *run.system.inner, device=run.system.device))
     cond = run.system.conditions(run.given, DRAWN)
     averaged, raw = (one_step(two_times(system.denoiser), x, cond) for system in (run.system, run.raw))
     apart = float((averaged - raw).square().mean().sqrt()) / deviation(run)
-    if apart <= MOVING:
+    worse = landed_worse(run)
+    if apart <= MOVING or (worse is not None and worse <= RESTLESS):
         return None
     advice, commands = slower(run)
+    far = "" if worse is None else f", and land {worse:.2g} times as far from unseen data"
     return Finding(
         "target moves",
         "the model still moves from update to update, and what it learns from is itself",
-        f"one-step answers of the last weights and of their average are {apart:.2g} deviations of the data apart",
+        f"one-step answers of the last weights and of their average are {apart:.2g} deviations of the data apart{far}",
         "the learning rate is too high, or has not fallen: a target made of its own answers never comes to rest",
         advice,
         commands=commands,
@@ -83,9 +97,9 @@ def check_target_moves(run: RunSubject) -> Finding | None:
 
 
 def tangents(flow_map: FlowMap, x0: Tensor, cond: Cond) -> list[tuple[float, float]]:
-    """(τ, root mean square of κ·df(x_t, t, 0)/dt along the flow) at LEVELS noise levels."""
+    """(τ, root mean square of κ·df(x_t, t, 0)/dt along the flow) at the first LOUDEST of LEVELS noise levels."""
     path, found = flow_map.path, []
-    for k in range(1, LEVELS):
+    for k in range(1, LOUDEST + 1):
         share = k / LEVELS
         t = placed(path, torch.full((len(x0),), share, dtype=torch.float64))
         x = path.mix(x0, Noise.of(SEED, len(x0))(k, x0), t)

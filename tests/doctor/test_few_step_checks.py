@@ -105,6 +105,16 @@ def test_a_planted_fault_is_found_and_no_other(name):
     assert made[name].commands
 
 
+@pytest.mark.parametrize(("raw", "moves"), [(0.051, False), (0.04, False), (0.08, True)])
+def test_a_target_that_moves_lands_worse_than_its_average(raw, moves):
+    """One that is still on its way has moved as far, and lands as near or nearer."""
+    run = run_of(raw=Flow(offset=0.3))
+    early = {"step": 5, "validation": 0.4, "validation_ema": 0.1}
+    run.__dict__["log"] = [early, {"step": 10, "validation": raw, "validation_ema": 0.05}, {"step": 10}]
+    assert list(found(run)) == ["target moves"] * moves
+    assert not moves or "land 1.6 times as far" in found(run)["target moves"].evidence
+
+
 def test_every_check_has_a_fault_and_a_row_in_the_handbook():
     page = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text(encoding="utf8")
     assert {called(check) for check in checks.FEW_STEP_CHECKS} == set(PLANTED)
