@@ -18,14 +18,15 @@ from ebb.process.path import spread
 from ebb.sample.noise import Noise
 from ebb.terminal import command
 
-MOVING = 0.25
-"""How far the last update's one-step answers may lie from the averaged weights', in deviations of the data."""
+MOVING, LOST = 0.25, 1.0
+"""How far the last update's one-step answers may lie from the averaged weights', in deviations of the data: where they
+land worse, and in any case."""
 
-RESTLESS = 1.2
+RESTLESS = 1.1
 """How many times as far from unseen data the last weights may land as their average: where a model still learns, both
 land alike, and the last ones often nearer."""
 
-EXPLODING = 3.0
+EXPLODING = 2.4
 """κ·|df/dt| along the flow that a model may have at some noise level, in deviations of the data; the flow's own map has
 0, a denoiser up to about 1."""
 
@@ -74,7 +75,7 @@ def landed_worse(run: RunSubject) -> float | None:
 
 
 def check_target_moves(run: RunSubject) -> Finding | None:
-    """How far one-step answers of the raw weights lie from those of the averaged ones (MOVING), and land (RESTLESS)."""
+    """How far answers of the raw weights lie from those of the averaged ones (MOVING, LOST), and land (RESTLESS)."""
     if not run.averaged:
         return None
     x = Noise.of(SEED, DRAWN)(0, torch.empty(DRAWN, *run.system.inner, device=run.system.device))
@@ -82,7 +83,7 @@ def check_target_moves(run: RunSubject) -> Finding | None:
     averaged, raw = (one_step(two_times(system.denoiser), x, cond) for system in (run.system, run.raw))
     apart = float((averaged - raw).square().mean().sqrt()) / deviation(run)
     worse = landed_worse(run)
-    if apart <= MOVING or (worse is not None and worse <= RESTLESS):
+    if apart <= (MOVING if worse is None or worse > RESTLESS else LOST):
         return None
     advice, commands = slower(run)
     far = "" if worse is None else f", and land {worse:.2g} times as far from unseen data"

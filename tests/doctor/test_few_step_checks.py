@@ -105,14 +105,16 @@ def test_a_planted_fault_is_found_and_no_other(name):
     assert made[name].commands
 
 
-@pytest.mark.parametrize(("raw", "moves"), [(0.051, False), (0.04, False), (0.08, True)])
-def test_a_target_that_moves_lands_worse_than_its_average(raw, moves):
+@pytest.mark.parametrize(
+    ("apart", "raw", "moves"), [(0.3, 0.051, False), (0.3, 0.04, False), (0.3, 0.08, True), (3.0, 0.05, True)]
+)
+def test_a_target_that_moves_lands_worse_than_its_average_or_anywhere(apart, raw, moves):
     """One that is still on its way has moved as far, and lands as near or nearer."""
-    run = run_of(raw=Flow(offset=0.3))
+    run = run_of(raw=Flow(offset=apart))
     early = {"step": 5, "validation": 0.4, "validation_ema": 0.1}
     run.__dict__["log"] = [early, {"step": 10, "validation": raw, "validation_ema": 0.05}, {"step": 10}]
     assert list(found(run)) == ["target moves"] * moves
-    assert not moves or "land 1.6 times as far" in found(run)["target moves"].evidence
+    assert not moves or f"land {raw / 0.05:.2g} times as far" in found(run)["target moves"].evidence
 
 
 def test_every_check_has_a_fault_and_a_row_in_the_handbook():
