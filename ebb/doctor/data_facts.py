@@ -34,8 +34,10 @@ def amount(dataset: Dataset) -> str:
     else:
         looks = f" ({', '.join(f'{axis} {size}' for axis, size in zip(dataset.modality.axes, s.shape, strict=True))})"
     counts = sorted(s.classes.values())
-    classes = f"{len(counts)} classes of {counts[0]:,} to {counts[-1]:,}" if counts else "no classes"
-    return f"read: {many}{looks}; {classes}"
+    if not counts:
+        return f"read: {many}{looks}; no classes"
+    sizes = f"{counts[0]:,} each" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
+    return f"read: {many}{looks}; {len(counts)} classes of {sizes}"
 
 
 def cropped(dataset: Dataset) -> str:

@@ -62,7 +62,7 @@ def test_a_table_has_its_columns_and_its_classes(tmp_path):
     )
     (tmp_path / "t.csv").write_text(text)
     page, found = drawn(tmp_path / "t.csv", tmp_path)
-    assert found.facts == ("read: 300 rows (value 2); 2 classes of 150 to 150",)
+    assert found.facts == ("read: 300 rows (value 2); 2 classes of 150 each",)
     for said in ("fit to train: yes", "width: mean", "<h3>depth</h3><p>constant: 2", "150 (1.00 of even)"):
         assert said in page, said
 
