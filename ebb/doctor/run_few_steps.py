@@ -18,7 +18,7 @@ from ebb.process.path import spread
 from ebb.sample.noise import Noise
 from ebb.terminal import command
 
-MOVING, LOST = 0.25, 1.0
+MOVING, LOST = 0.25, 1.5
 """How far the last update's one-step answers may lie from the averaged weights', in deviations of the data: where they
 land worse, and in any case."""
 
