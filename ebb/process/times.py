@@ -81,6 +81,13 @@ class LongTailed:
     share: float = 0.3
     faintest: float = 0.01
 
+    def __post_init__(self) -> None:
+        if not (0 < self.share < 1 and 0 < self.faintest < 1 and self.std > 0):
+            raise UsageError(
+                f"a long tail has a share and a faintest level between 0 and 1 and a std above 0, got {self}",
+                "long_tailed(share=0.3, faintest=0.01)",
+            )
+
     def __call__(self, path: Path, u: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         """time(ν) where share·(1 − log ν/log faintest) + (1 − share)·Φ((log ν − mean)/std) = u, each within 0 to 1."""
         widest, floor = 8 * self.std, math.log(self.faintest)

@@ -58,6 +58,12 @@ def test_a_long_tail_holds_its_share_evenly(path):
     assert 0.01 < float(log_nsr.exp().quantile(0.01)) < 0.015
 
 
+@pytest.mark.parametrize("wrong", [{"share": 1.5}, {"share": 0.0}, {"faintest": 1.0}, {"std": 0.0}])
+def test_a_long_tail_that_is_none_is_refused(wrong):
+    with pytest.raises(UsageError, match="a long tail has"):
+        LongTailed(**wrong)
+
+
 def test_shift_is_the_published_formula():
     t = U.clamp(min=1e-5)
     torch.testing.assert_close(Shifted(3.0)(Linear(), U), 3 * t / (1 + 2 * t))
